@@ -1,0 +1,285 @@
+//! The claim: a TCP socket bound and never listening, which keeps a port from everyone the kernel chooses for.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use once_cell::sync::OnceCell;
+use socket2::{Domain, Socket, Type};
+
+use crate::endpoint::Protocol;
+
+/// While it lives, no `bind(…, 0)` and no outgoing connection is given the port, every second claim and every bind
+/// without the reuse options is refused, and a server that sets SO_REUSEADDR binds and listens over it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    socket: Socket,
+    port: u16,
+    /// Held by the claims whose bind does not exclude by itself.
+    _name: Option<ExclusiveName>,
+}
+
+impl Claim {
+    /// A number of the kernel's choice, from its ephemeral range.
+    pub(crate) fn any() -> io::Result<Claim> {
+        Self::test_and_set(0)
+    }
+
+    /// This number. The bind is the test: it fails if anybody at all has the port, TIME_WAIT included.
+    pub(crate) fn exact(port: u16) -> io::Result<Claim> {
+        Self::test_and_set(port)
+    }
+
+    /// This number, over connections of it in TIME_WAIT that a server with SO_REUSEADDR left.
+    ///
+    /// The options are set before the bind, so it succeeds over more than TIME_WAIT and beside another such bind:
+    /// the caller looks into the socket table before and after, and the name keeps a second caller out.
+    pub(crate) fn over_time_wait(port: u16) -> io::Result<Claim> {
+        let name = ExclusiveName::take(Protocol::Tcp, port)?;
+        let socket = wildcard_socket()?;
+        share(&socket)?;
+        socket.bind(&wildcard(port)?.into())?;
+        Ok(Claim { socket, port, _name: Some(name) })
+    }
+
+    fn test_and_set(port: u16) -> io::Result<Claim> {
+        let socket = wildcard_socket()?;
+        socket.bind(&wildcard(port)?.into())?;
+        let bound = socket.local_addr()?.as_socket().map(|addr| addr.port());
+        let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        share(&socket)?;
+        Ok(Claim { socket, port, _name: None })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The socket's inode, by which the socket table names it; 0 where sockets have none.
+    pub(crate) fn inode(&self) -> io::Result<u64> {
+        inode(&self.socket)
+    }
+}
+
+#[cfg(unix)]
+fn inode(socket: &Socket) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(socket)?.st_ino)
+}
+
+#[cfg(not(unix))]
+fn inode(_socket: &Socket) -> io::Result<u64> {
+    Ok(0)
+}
+
+fn share(socket: &Socket) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+    }
+    // On Windows SO_REUSEADDR after an exclusive bind is refused, and what it would allow is theft.
+    #[cfg(not(unix))]
+    let _ = socket;
+    Ok(())
+}
+
+/// `[::]` dual stack, or `0.0.0.0` where the machine has no IPv6. Found once per process.
+fn wildcard(port: u16) -> io::Result<SocketAddr> {
+    static HAS_IPV6: OnceCell<bool> = OnceCell::new();
+    let has_ipv6 = HAS_IPV6.get_or_try_init(|| {
+        let dual = || {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+            socket.set_only_v6(false)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())
+        };
+        match dual() {
+            Ok(()) => Ok(true),
+            // Anything but a want of descriptors or memory means that it would fail the next time too.
+            Err(e) if is_exhaustion(&e) => Err(e),
+            Err(_) => Ok(false),
+        }
+    })?;
+    let ip = if *has_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn wildcard_socket() -> io::Result<Socket> {
+    unbound(Type::STREAM, wildcard(0)?.ip())
+}
+
+/// A socket that serves IPv4 too where `ip` is the IPv6 wildcard.
+fn unbound(kind: Type, ip: IpAddr) -> io::Result<Socket> {
+    let socket = Socket::new(if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }, kind, None)?;
+    if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory || crate::error::is_out_of_descriptors(error)
+}
+
+/// How a look binds: as nobody's neighbour, or as a server that follows the system's custom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Exclusive,
+    Server,
+}
+
+/// A look: binds and lets go at once. `None` is every address.
+pub(crate) fn could_bind(
+    protocol: Protocol,
+    ip: Option<IpAddr>,
+    port: u16,
+    manner: Manner,
+) -> io::Result<()> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp | Protocol::UdpLite => Type::DGRAM,
+    };
+    let ip = match ip {
+        Some(ip) => ip,
+        None => wildcard(port)?.ip(),
+    };
+    let socket = unbound(kind, ip)?;
+    #[cfg(unix)]
+    if manner == Manner::Server && protocol == Protocol::Tcp {
+        socket.set_reuse_address(true)?;
+    }
+    #[cfg(not(unix))]
+    let _ = manner;
+    socket.bind(&SocketAddr::new(ip, port).into())
+}
+
+/// Whether this kernel keeps a claim, and why not: asked of the kernel once per process.
+pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
+    static ANSWER: OnceCell<Result<(), &'static str>> = OnceCell::new();
+    ANSWER.get_or_try_init(self_test).copied()
+}
+
+fn self_test() -> io::Result<Result<(), &'static str>> {
+    if !cfg!(target_os = "linux") {
+        return Ok(Err("what this system's kernel does with a claim has not been measured"));
+    }
+    let claim = Claim::any()?;
+    match Claim::exact(claim.port) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+        Err(e) => return Err(e),
+        Ok(_) => return Ok(Err("the kernel admits a second claim of a port")),
+    }
+    match assigns_shared_ports() {
+        Some(false) => {}
+        Some(true) => return Ok(Err("net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port")),
+        None => return Ok(Err("net.ipv4.ip_autobind_reuse cannot be read")),
+    }
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    for ip in loopback.into_iter().chain(everywhere) {
+        match serve_over(ip, claim.port) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                return Ok(Err("the kernel refuses a server with SO_REUSEADDR over a claim"));
+            }
+            Err(e) if is_exhaustion(&e) => return Err(e),
+            // An address family or a loopback address that this machine does not have.
+            Err(_) => {}
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {
+    let server = unbound(Type::STREAM, ip)?;
+    server.set_reuse_address(true)?;
+    server.bind(&SocketAddr::new(ip, port).into())?;
+    server.listen(1)
+}
+
+/// Whether `bind(…, 0)` with SO_REUSEADDR may be given a number that another such socket has; `None` is unknown.
+///
+/// The kernel would answer for one number by IP_LOCAL_PORT_RANGE, but no safe call sets that option.
+fn assigns_shared_ports() -> Option<bool> {
+    let folder = std::path::Path::new("/proc/sys/net/ipv4");
+    match std::fs::read_to_string(folder.join("ip_autobind_reuse")) {
+        Ok(text) => Some(text.trim() != "0"),
+        // Kernels before 5.7 lack the setting, and do not share.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && folder.join("ip_local_port_range").exists() => {
+            Some(false)
+        }
+        Err(_) => None,
+    }
+}
+
+pub(crate) use name::ExclusiveName;
+
+/// An abstract Unix socket name: per network namespace like the port, without a file, gone with the process.
+#[cfg(target_os = "linux")]
+mod name {
+    use std::io;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    use crate::endpoint::Protocol;
+
+    #[derive(Debug)]
+    pub(crate) struct ExclusiveName {
+        _bound: UnixDatagram,
+    }
+
+    impl ExclusiveName {
+        /// Fails with `AddrInUse` while anybody in this network namespace has it.
+        pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
+            let name = SocketAddr::from_abstract_name(format!("portlease/{protocol}/{port}"))?;
+            Ok(ExclusiveName { _bound: UnixDatagram::bind_addr(&name)? })
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod name {
+    use std::io;
+
+    use crate::endpoint::Protocol;
+
+    #[derive(Debug)]
+    pub(crate) struct ExclusiveName;
+
+    impl ExclusiveName {
+        pub(crate) fn take(_protocol: Protocol, _port: u16) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_second_claim_is_refused_also_while_a_server_listens_over_the_first() {
+        let first = Claim::any().unwrap();
+        assert_eq!(Claim::exact(first.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, first.port())).unwrap();
+        assert_eq!(Claim::exact(first.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_plain_bind_over_a_claim_is_refused_and_a_servers_is_admitted() {
+        let claim = Claim::any().unwrap();
+        let look = |manner| could_bind(Protocol::Tcp, None, claim.port(), manner);
+        assert_eq!(look(Manner::Exclusive).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        look(Manner::Server).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_name_excludes_a_second_taker_until_it_is_dropped() {
+        let claim = Claim::any().unwrap();
+        let name = ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap();
+        let again = ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+        drop(name);
+        ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap();
+    }
+}

@@ -1,0 +1,232 @@
+//! One lock file: taken, held with its record, looked at, swept.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::registry::Registry;
+use super::registry::system::{self, Access};
+use crate::endpoint::Protocol;
+use crate::record::Record;
+
+/// The file name of a port's lock.
+pub(super) fn name(protocol: Protocol, port: u16) -> String {
+    format!("{port}.{protocol}")
+}
+
+pub(super) fn parse_name(name: &str) -> Option<(Protocol, u16)> {
+    let (port, protocol) = name.split_once('.')?;
+    let protocol = Protocol::ALL.into_iter().find(|p| p.as_str() == protocol)?;
+    port.parse().ok().filter(|port| *port > 0).map(|port| (protocol, port))
+}
+
+/// What came of one attempt to lock.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Held(Held),
+    Taken,
+    /// Only somebody who looks has it: gone in a moment.
+    Looked,
+    Planted(PathBuf, io::Error),
+    /// The folder was deleted under us.
+    FolderGone,
+    Failed(io::Error),
+}
+
+/// A locked file, and where its record stands.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+    owner: u32,
+    /// The record, where one is written: in the lock file if that is this user's own, else beside it.
+    record: Option<Place>,
+    registry: Arc<Registry>,
+    name: String,
+    /// A forked child has this value too, and must leave the lock alone.
+    pid: u32,
+}
+
+#[derive(Debug)]
+enum Place {
+    Within,
+    Beside(File),
+}
+
+/// How often a file that is swept under our hands is opened anew.
+const REOPENED_AT_MOST: usize = 16;
+
+pub(super) fn attempt(registry: &Arc<Registry>, protocol: Protocol, port: u16) -> Attempt {
+    let name = name(protocol, port);
+    for _ in 0..REOPENED_AT_MOST {
+        let (file, owner) = match open(registry, &name) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => match registry.folder().open_file(&name, Access::New) {
+                Ok(opened) => opened,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Attempt::FolderGone,
+                Err(e) => return Attempt::Failed(e),
+            },
+            Err(e) if crate::error::is_out_of_descriptors(&e) => return Attempt::Failed(e),
+            Err(e) => return Attempt::Planted(registry.path().join(name), e),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(e)) => return Attempt::Failed(e),
+            Err(TryLockError::WouldBlock) => {
+                return match file.try_lock_shared() {
+                    Ok(()) => Attempt::Looked,
+                    Err(TryLockError::WouldBlock) => Attempt::Taken,
+                    Err(TryLockError::Error(e)) => Attempt::Failed(e),
+                };
+            }
+        }
+        match system::is_linked(&file) {
+            Ok(true) => {
+                let registry = registry.clone();
+                return Attempt::Held(Held {
+                    file,
+                    owner,
+                    record: None,
+                    registry,
+                    name,
+                    pid: std::process::id(),
+                });
+            }
+            // Swept between the open and the lock.
+            Ok(false) => {}
+            Err(e) => return Attempt::Failed(e),
+        }
+    }
+    Attempt::Looked
+}
+
+/// The file as it is, writable if it is ours to write. `None` is no such file.
+fn open(registry: &Registry, name: &str) -> io::Result<Option<(File, u32)>> {
+    let opened = match registry.folder().open_file(name, Access::Write) {
+        // Another user's: a lock needs no more than to read it.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            registry.folder().open_file(name, Access::Read)
+        }
+        opened => opened,
+    };
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+impl Held {
+    /// Writes the record, whole and in place.
+    pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
+        let bytes = record.encode();
+        let user = system::user();
+        if self.owner == user {
+            self.file.write_all_at(&bytes, 0)?;
+            self.record = Some(Place::Within);
+            return Ok(());
+        }
+        // Written into another user's file it could be changed by that user.
+        let folder = self.registry.make_records(user)?;
+        let (file, _) = match folder.open_file(&self.name, Access::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => folder.open_file(&self.name, Access::New)?,
+            opened => opened?,
+        };
+        file.write_all_at(&bytes, 0)?;
+        self.record = Some(Place::Beside(file));
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if std::process::id() != self.pid {
+            return;
+        }
+        let file = match &self.record {
+            Some(Place::Within) => Some(&self.file),
+            Some(Place::Beside(file)) => Some(file),
+            None => None,
+        };
+        // Neither failure loses anything: the record is a note, and closing the file unlocks it too, unless a child
+        // forked at this moment has it, and then as soon as that child execs.
+        if let Some(file) = file {
+            let _note = file.write_all_at(Record::ENDED, 0);
+        }
+        let _unlocked = self.file.unlock();
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Look {
+    Live(Option<Record>),
+    Free,
+}
+
+/// By a shared lock, which no reservation mistakes for a lease.
+pub(super) fn look(registry: &Registry, protocol: Protocol, port: u16) -> io::Result<Look> {
+    let name = name(protocol, port);
+    let (file, _) = match registry.folder().open_file(&name, Access::Read) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Free),
+        Err(e) => return Err(e),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Look::Free),
+        Err(TryLockError::WouldBlock) => Ok(Look::Live(read_record(registry, &name, &file))),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// The record of the lock's present holder: of all that stand for this name, the latest that was not ended.
+fn read_record(registry: &Registry, name: &str, lock: &File) -> Option<Record> {
+    // Records are notes: one that cannot be read is one that is not there.
+    let beside = registry.record_users().unwrap_or_default().into_iter().filter_map(|user| {
+        let (file, owner) = registry.records(user).ok()??.open_file(name, Access::Read).ok()?;
+        if owner == user { decode(&file) } else { None }
+    });
+    decode(lock).into_iter().chain(beside).max_by_key(|record| record.since)
+}
+
+fn decode(file: &File) -> Option<Record> {
+    // A record that is being written is whole a moment later.
+    for _ in 0..3 {
+        let mut bytes = [0; Record::SIZE];
+        let read = file.read_at(&mut bytes, 0).ok()?;
+        let record = Record::decode(&bytes[..read]);
+        if record.is_some() {
+            return record;
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+/// Removes the file if no live process has it locked, and if it has not been used for so long.
+///
+/// The shared lock is held meanwhile, and whoever waits with the file open finds out, once it has the lock, that the
+/// file has no name any more.
+pub(super) fn sweep(
+    registry: &Registry,
+    protocol: Protocol,
+    port: u16,
+    unused_for: Duration,
+) -> io::Result<()> {
+    let name = name(protocol, port);
+    let Ok((file, owner)) = registry.folder().open_file(&name, Access::Read) else { return Ok(()) };
+    // What another user left, that user's processes sweep: the folder is sticky.
+    if owner != system::user() && system::user() != 0 {
+        return Ok(());
+    }
+    let idle = file.metadata()?.modified()?.elapsed().unwrap_or_default();
+    if idle < unused_for || file.try_lock_shared().is_err() {
+        return Ok(());
+    }
+    if let Some(records) = registry.records(system::user())? {
+        records.remove_file(&name)?;
+    }
+    registry.folder().remove_file(&name)
+}

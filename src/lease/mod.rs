@@ -1,0 +1,120 @@
+//! Leases: one locked file per protocol and port keeps a number from every cooperating process.
+
+mod lockfile;
+mod registry;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub(crate) use lockfile::Held;
+use lockfile::{Attempt, Look};
+use registry::Registry;
+
+use crate::endpoint::Protocol;
+use crate::record::Lease;
+
+/// Why a lease was not to be had.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A live process has it: [`peek`] tells which.
+    Taken,
+    /// What lies where this one lock file belongs is not to be used: another user's link, fifo, folder, or a file
+    /// that may not be read.
+    Planted { path: PathBuf, cause: io::Error },
+    /// No lease at all can be had in this folder: read-only, full, without locks, or not a folder.
+    Unusable(Unusable),
+    /// The process is out of descriptors.
+    OutOfDescriptors(io::Error),
+}
+
+/// A lock folder that cannot be used, and why.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    pub(crate) path: PathBuf,
+    pub(crate) cause: io::Error,
+    /// `PORTLEASE_DIR` does not say a folder at all: an error whatever else could be done.
+    pub(crate) misconfigured: bool,
+}
+
+/// How long somebody who merely looks (a shared lock) is waited for.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Locks the file of this port. Never waits for another reservation.
+pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
+    let mut deadline = None;
+    let mut renewed = false;
+    loop {
+        let registry = Registry::get().map_err(unusable)?;
+        match lockfile::attempt(&registry, protocol, port) {
+            Attempt::Held(held) => {
+                registry.sweep_now_and_then();
+                return Ok(held);
+            }
+            Attempt::Taken => return Err(Refusal::Taken),
+            Attempt::Looked => {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+                if Instant::now() >= deadline {
+                    return Err(Refusal::Taken);
+                }
+                // Two that look at each other must not go on in step.
+                std::thread::sleep(Duration::from_micros(fastrand::u64(10..100)));
+            }
+            Attempt::Planted(path, cause) => return Err(Refusal::Planted { path, cause }),
+            Attempt::FolderGone if !renewed => {
+                renewed = true;
+                Registry::forget(&registry);
+            }
+            Attempt::FolderGone => {
+                let path = registry.path().to_owned();
+                let cause = io::ErrorKind::NotFound.into();
+                return Err(Refusal::Unusable(Unusable { path, cause, misconfigured: false }));
+            }
+            Attempt::Failed(cause) if crate::error::is_out_of_descriptors(&cause) => {
+                return Err(Refusal::OutOfDescriptors(cause));
+            }
+            Attempt::Failed(cause) => {
+                let path = registry.path().to_owned();
+                return Err(Refusal::Unusable(Unusable { path, cause, misconfigured: false }));
+            }
+        }
+    }
+}
+
+fn unusable(unusable: Unusable) -> Refusal {
+    match crate::error::is_out_of_descriptors(&unusable.cause) {
+        true => Refusal::OutOfDescriptors(unusable.cause),
+        false => Refusal::Unusable(unusable),
+    }
+}
+
+/// The live lease on this port, if there is one. Looking creates nothing, and makes no reservation fail.
+pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusable> {
+    let Some(registry) = Registry::existing()? else { return Ok(None) };
+    match lockfile::look(&registry, protocol, port) {
+        Ok(Look::Live(record)) => Ok(Some(Lease::new(protocol, port, record))),
+        Ok(Look::Free) => Ok(None),
+        Err(cause) => Err(Unusable {
+            path: registry.path().join(lockfile::name(protocol, port)),
+            cause,
+            misconfigured: false,
+        }),
+    }
+}
+
+/// Every live lease of this scope, by port. The files of dead ones are swept on the way.
+pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
+    let Some(registry) = Registry::existing()? else { return Ok(Vec::new()) };
+    let fail = |cause| Unusable { path: registry.path().to_owned(), cause, misconfigured: false };
+    let mut leases = Vec::new();
+    for (protocol, port) in registry.entries(usize::MAX).map_err(fail)? {
+        match lockfile::look(&registry, protocol, port) {
+            Ok(Look::Live(record)) => leases.push(Lease::new(protocol, port, record)),
+            Ok(Look::Free) => lockfile::sweep(&registry, protocol, port, Duration::ZERO).map_err(fail)?,
+            // Planted by another user: nobody's lease.
+            Err(_) => {}
+        }
+    }
+    leases.sort_by_key(|lease| (lease.port(), lease.protocol()));
+    Ok(leases)
+}

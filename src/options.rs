@@ -1,0 +1,238 @@
+//! [`ReserveOptions`]: which numbers will do.
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::time::Duration;
+
+use crate::acquire::{self, Wish};
+use crate::error::{Error, Result};
+use crate::reservation::Reservation;
+
+/// Says which port to reserve, and how.
+///
+/// Without any option it reserves what [`reserve_port`](crate::reserve_port) does: a TCP port of the kernel's choice,
+/// for a server that sets SO_REUSEADDR, as practically all do.
+///
+/// ```
+/// use portlease::ReserveOptions;
+///
+/// let redis = ReserveOptions::new().prefer([6379]).label("redis primary").reserve()?;
+/// let cluster = ReserveOptions::new().exclude([redis.port()]).reserve_many(3)?;
+/// # Ok::<(), portlease::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options reserve nothing until `reserve` is called"]
+pub struct ReserveOptions {
+    port: Option<u16>,
+    range: Option<(Bound<u16>, Bound<u16>)>,
+    prefer: Vec<u16>,
+    exclude: BTreeSet<u16>,
+    wait: Duration,
+    label: Option<String>,
+}
+
+impl ReserveOptions {
+    /// A TCP port, any number.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Exactly this number, or an error that says who has it.
+    ///
+    /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the first number.
+    ///
+    /// ```
+    /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
+    /// let first = reserve_port();
+    /// let second = ReserveOptions::new().port(first.port()).reserve();
+    /// assert_eq!(second.unwrap_err().kind(), ErrorKind::InUse);
+    /// ```
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Only numbers of this range.
+    ///
+    /// ```
+    /// # use portlease::ReserveOptions;
+    /// let p = ReserveOptions::new().range(20000..=29999).reserve()?;
+    /// assert!((20000..=29999).contains(&p.port()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn range(mut self, range: impl RangeBounds<u16>) -> Self {
+        self.range = Some((range.start_bound().cloned(), range.end_bound().cloned()));
+        self
+    }
+
+    /// These numbers first, in this order, whether or not they are in the range; any other allowed one if none of
+    /// them can be had.
+    pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.prefer.extend(ports);
+        self
+    }
+
+    /// None of these numbers.
+    pub fn exclude(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.exclude.extend(ports);
+        self
+    }
+
+    /// Queues for a busy port up to this long: tests of any number of processes that all need one fixed port run one
+    /// after another.
+    ///
+    /// The port is looked at about every millisecond. The wait blocks the thread: on a current-thread async runtime
+    /// nothing else runs meanwhile, not even the server that is to let the port go.
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.wait = at_most;
+        self
+    }
+
+    /// A name for the reservation, shown to whoever finds the port taken.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Reserves one port.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range that names no port that could be
+    /// reserved; [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), where the
+    /// [exact port](Self::port) is somebody's; [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was
+    /// tried, where none of several could be had; [`TimedOut`](crate::ErrorKind::TimedOut) for either of these after
+    /// a [`wait`](Self::wait); [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a privileged port;
+    /// [`Lease`](crate::ErrorKind::Lease) where `PORTLEASE_DIR` names no absolute path, or where what lies at an exact
+    /// port's lock file cannot be used; [`Io`](crate::ErrorKind::Io) when the process is out of file descriptors.
+    #[track_caller]
+    pub fn reserve(self) -> Result<Reservation> {
+        let wish = self.into_wish(1)?;
+        acquire::reserve(&wish)
+    }
+
+    /// Reserves `n` ports with distinct numbers: all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    #[track_caller]
+    pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        if let (Some(port), 2..) = (self.port, n) {
+            return Err(Error::many_of_one_number(port, n));
+        }
+        let wish = self.into_wish(n)?;
+        acquire::reserve_many(&wish, n)
+    }
+
+    /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none.
+    ///
+    /// The preferred numbers are tried as first ones.
+    ///
+    /// ```
+    /// # use portlease::ReserveOptions;
+    /// let block = ReserveOptions::new().reserve_block(4)?;
+    /// assert_eq!(block[3].port(), block[0].port() + 3);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    #[track_caller]
+    pub fn reserve_block(self, n: usize) -> Result<Vec<Reservation>> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let wish = self.into_wish(n)?;
+        acquire::reserve_block(&wish, n)
+    }
+
+    #[track_caller]
+    fn into_wish(self, n: usize) -> Result<Wish> {
+        let at = std::panic::Location::caller();
+        if self.port == Some(0) || self.prefer.contains(&0) {
+            return Err(Error::port_zero());
+        }
+        let range = self.range.map(|(low, high)| inclusive(low, high)).transpose()?;
+        let firewall = match self.port {
+            Some(_) => None,
+            None => firewall()?,
+        };
+        let allowed = match (&range, &firewall) {
+            (Some(range), Some(firewall)) => {
+                let both = *range.start().max(firewall.start())..=*range.end().min(firewall.end());
+                if both.is_empty() {
+                    return Err(Error::range_outside_firewall(range, firewall));
+                }
+                Some(both)
+            }
+            (Some(one), None) | (None, Some(one)) => Some(one.clone()),
+            (None, None) => None,
+        };
+        if let Some(port) = self.port {
+            let outside = allowed.as_ref().is_some_and(|range| !range.contains(&port));
+            if outside || self.exclude.contains(&port) {
+                return Err(Error::exact_port_ruled_out(port));
+            }
+            if n > usize::from(u16::MAX - port) + 1 {
+                return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
+            }
+        } else if let Some(range) = &allowed {
+            let excluded = self.exclude.range(range.clone()).count();
+            if range.len() == excluded {
+                return Err(Error::range_all_excluded(range));
+            }
+            if range.len() - excluded < n {
+                return Err(Error::block_cannot_fit(n, range));
+            }
+        } else if n > usize::from(u16::MAX) {
+            return Err(Error::block_cannot_fit(n, &(1..=u16::MAX)));
+        }
+        let prefer = self.prefer.into_iter().filter(|port| {
+            !self.exclude.contains(port) && firewall.as_ref().is_none_or(|firewall| firewall.contains(port))
+        });
+        Ok(Wish {
+            prefer: prefer.collect(),
+            port: self.port,
+            allowed,
+            exclude: self.exclude,
+            wait: self.wait,
+            label: self.label,
+            at,
+        })
+    }
+}
+
+fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
+    let low = match low {
+        Bound::Included(0) => return Err(Error::port_zero()),
+        Bound::Included(low) => Some(low),
+        Bound::Excluded(low) => low.checked_add(1),
+        Bound::Unbounded => Some(1),
+    };
+    let high = match high {
+        Bound::Included(high) => Some(high),
+        Bound::Excluded(high) => high.checked_sub(1),
+        Bound::Unbounded => Some(u16::MAX),
+    };
+    match (low, high) {
+        (Some(low), Some(high)) if low <= high => Ok(low..=high),
+        _ => Err(Error::empty_range(low, high)),
+    }
+}
+
+/// `PORTLEASE_RANGE`: the only numbers that a firewalled machine's automatic picks may come from.
+fn firewall() -> Result<Option<RangeInclusive<u16>>> {
+    let Some(text) = std::env::var_os("PORTLEASE_RANGE") else { return Ok(None) };
+    let text = text.to_string_lossy();
+    let digits =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+    match text.trim().split_once('-').map(|(low, high)| (digits(low.trim()), digits(high.trim()))) {
+        Some((Some(low @ 1..), Some(high))) if low <= high => Ok(Some(low..=high)),
+        _ => Err(Error::bad_range_variable(&text)),
+    }
+}

@@ -1,0 +1,45 @@
+//! This process's own reservations: what a check of a bare number must not hold against its caller.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::endpoint::Protocol;
+
+/// A reservation's entry, taken out when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    key: (u16, Protocol),
+    id: u64,
+}
+
+// parking_lot's: a test that panics with a reservation in hand must not poison the table for the others.
+static TABLE: Mutex<BTreeMap<(u16, Protocol), u64>> = Mutex::new(BTreeMap::new());
+
+impl Entry {
+    pub(crate) fn new(port: u16, protocol: Protocol) -> Entry {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (key, id) = ((port, protocol), NEXT.fetch_add(1, Ordering::Relaxed));
+        TABLE.lock().insert(key, id);
+        Entry { key, id }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut table = TABLE.lock();
+        if table.get(&self.key) == Some(&self.id) {
+            table.remove(&self.key);
+        }
+    }
+}
+
+/// The reservation of this process that has the port.
+pub(crate) fn reservation_of(port: u16, protocol: Protocol) -> Option<u64> {
+    TABLE.lock().get(&(port, protocol)).copied()
+}

@@ -1,0 +1,222 @@
+//! The pool: which numbers an automatic pick tries, and in which order.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// The numbers the kernel assigns by itself, in this process's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ephemeral {
+    range: RangeInclusive<u16>,
+    /// Numbers of the range that the administrator withheld.
+    reserved: Ports,
+}
+
+/// A set of numbers, as ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ports(Vec<RangeInclusive<u16>>);
+
+impl Ports {
+    pub(crate) fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+
+    /// `8080,9000-9010`, the kernel's own form for sets of ports.
+    fn parse(text: &str) -> Option<Ports> {
+        let number = |text: &str| text.trim().parse::<u16>().ok();
+        let range = |item: &str| match item.split_once('-') {
+            Some((low, high)) => Some(number(low)?..=number(high)?),
+            None => number(item).map(|n| n..=n),
+        };
+        text.split(',').filter(|item| !item.trim().is_empty()).map(range).collect::<Option<_>>().map(Ports)
+    }
+}
+
+/// Linux's own default, where the machine does not say.
+const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
+
+impl Ephemeral {
+    /// As the kernel reports it now.
+    pub(crate) fn read() -> Ephemeral {
+        let setting = |name| std::fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name)).ok();
+        Ephemeral {
+            range: setting("ip_local_port_range").and_then(|text| parse_pair(&text)).unwrap_or(DEFAULT_RANGE),
+            reserved: setting("ip_local_reserved_ports")
+                .and_then(|text| Ports::parse(&text))
+                .unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn range(&self) -> RangeInclusive<u16> {
+        self.range.clone()
+    }
+
+    pub(crate) fn is_reserved(&self, port: u16) -> bool {
+        self.reserved.contains(port)
+    }
+
+    /// Every number of the range but the reserved ones, once, in random order: first those of the low end's parity.
+    ///
+    /// `bind(…, 0)` searches the other parity first, so these are free when that one is used up.
+    pub(crate) fn draws(&self) -> impl Iterator<Item = u16> + use<> {
+        let low = *self.range.start();
+        let count = u32::from(*self.range.end() - low) + 1;
+        let (first, second) = (count.div_ceil(2), count / 2);
+        let number = move |index: u32, parity: u16| low + (index * 2) as u16 + parity;
+        let reserved = self.reserved.clone();
+        Shuffled::new(first)
+            .map(move |i| number(i, 0))
+            .chain(Shuffled::new(second).map(move |i| number(i, 1)))
+            .filter(move |port| !reserved.contains(*port))
+    }
+
+    /// How many numbers an automatic pick leaves, so that outgoing connections find one too.
+    pub(crate) fn spare(&self) -> usize {
+        (self.range.len() / 256).clamp(2, 16)
+    }
+}
+
+/// `32768\t60999`.
+fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_whitespace().map(|n| n.parse::<u16>().ok());
+    let range = numbers.next()??..=numbers.next()??;
+    (!range.is_empty()).then_some(range)
+}
+
+/// Every number of a range once, in random order, so that processes that start together do not walk in step.
+pub(crate) fn shuffled(range: RangeInclusive<u16>) -> impl Iterator<Item = u16> + use<> {
+    let low = *range.start();
+    let count = u32::from(*range.end()).checked_sub(u32::from(low)).map_or(0, |n| n + 1);
+    Shuffled::new(count).map(move |index| low + index as u16)
+}
+
+/// The indices below a count, each once, by a random stride: no memory, and no set-up that grows with the count.
+struct Shuffled {
+    count: u32,
+    at: u32,
+    stride: u32,
+    left: u32,
+}
+
+impl Shuffled {
+    fn new(count: u32) -> Self {
+        if count == 0 {
+            return Shuffled { count, at: 0, stride: 0, left: 0 };
+        }
+        let coprime = |stride: &u32| {
+            let (mut a, mut b) = (count, *stride);
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            a == 1
+        };
+        let stride = std::iter::repeat_with(|| fastrand::u32(1..=count)).find(coprime).unwrap_or(1);
+        Shuffled { count, at: fastrand::u32(0..count), stride, left: count }
+    }
+}
+
+impl Iterator for Shuffled {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.left = self.left.checked_sub(1)?;
+        self.at = (self.at + self.stride) % self.count;
+        Some(self.at)
+    }
+}
+
+/// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
+///
+/// From there on each such bind walks that half in vain, about 1.5 ms of it, and slows down everybody else's: for a
+/// while, draw numbers of the other parity instead. What one bind showed is remembered for the whole process.
+#[derive(Debug)]
+pub(crate) struct Crowding(Mutex<Option<Instant>>);
+
+impl Crowding {
+    /// The process's own.
+    pub(crate) fn of_this_process() -> &'static Crowding {
+        static CROWDING: Crowding = Crowding(Mutex::new(None));
+        &CROWDING
+    }
+
+    /// How long one sign of it is believed: at 1.5 ms a look, looking again costs little.
+    const BELIEVED: Duration = Duration::from_secs(1);
+
+    /// Some twenty times what a bind takes on an empty machine.
+    const SLOW: Duration = Duration::from_micros(60);
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Takes note of what the kernel chose, and how long it took.
+    pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
+        let second_choice = range.contains(&port) && (port - range.start()) % 2 == 0;
+        if second_choice || took > Self::SLOW {
+            *self.0.lock() = Some(Instant::now() + Self::BELIEVED);
+        }
+    }
+
+    pub(crate) fn note_exhausted(&self) {
+        *self.0.lock() = Some(Instant::now() + Self::BELIEVED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_number_of_a_range_comes_once() {
+        for range in [1..=1, 7..=8, 20000..=20999, 1..=u16::MAX] {
+            let drawn: Vec<u16> = shuffled(range.clone()).collect();
+            assert_eq!(drawn.len(), range.len());
+            assert!(drawn.iter().all(|n| range.contains(n)));
+            assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), drawn.len());
+        }
+        #[expect(clippy::reversed_empty_ranges, reason = "an empty range is the point")]
+        let empty = 9..=3;
+        assert_eq!(shuffled(empty).count(), 0);
+    }
+
+    #[test]
+    fn draws_take_the_low_ends_parity_first_and_leave_out_what_is_reserved() {
+        for range in [32768..=60999, 40000..=40015, 40001..=40015, 5..=5] {
+            let pool = Ephemeral { range: range.clone(), reserved: Ports(vec![40004..=40005]) };
+            let drawn: Vec<u16> = pool.draws().collect();
+            let expected: BTreeSet<u16> = range.clone().filter(|n| !(40004..=40005).contains(n)).collect();
+            assert_eq!(drawn.iter().copied().collect::<BTreeSet<_>>(), expected);
+            assert_eq!(drawn.len(), expected.len());
+            let parities: Vec<u16> = drawn.iter().map(|n| (n - range.start()) % 2).collect();
+            assert!(parities.is_sorted(), "{range:?}: {parities:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_forms_are_read() {
+        assert_eq!(parse_pair("32768\t60999\n"), Some(32768..=60999));
+        assert_eq!(parse_pair("60999 32768"), None);
+        assert_eq!(parse_pair("x"), None);
+        assert_eq!(Ports::parse("\n"), Some(Ports::default()));
+        assert_eq!(Ports::parse("8080,9000-9010\n"), Some(Ports(vec![8080..=8080, 9000..=9010])));
+        assert_eq!(Ports::parse("8080,x"), None);
+    }
+
+    #[test]
+    fn crowding_is_told_by_the_parity_and_by_a_slow_bind() {
+        let (quick, range) = (Duration::from_micros(3), 32768..=60999);
+        let fresh = || Crowding(Mutex::new(None));
+        let odd = fresh();
+        odd.note(&range, 40001, quick);
+        assert!(!odd.is_on());
+        let even = fresh();
+        even.note(&range, 40000, quick);
+        assert!(even.is_on());
+        let slow = fresh();
+        slow.note(&range, 40001, Duration::from_millis(2));
+        assert!(slow.is_on());
+    }
+}

@@ -1,0 +1,67 @@
+//! The functions most tests need: [`reserve_port`] and its kin.
+
+use crate::error::Result;
+use crate::options::ReserveOptions;
+use crate::reservation::Reservation;
+
+/// Reserves a TCP port that nobody else will be given.
+///
+/// # Panics
+///
+/// Where [`try_reserve_port`] returns an error.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = std::net::TcpListener::bind(("127.0.0.1", p.port()))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[doc(alias = "pick_unused_port")]
+#[doc(alias = "free port")]
+#[track_caller]
+pub fn reserve_port() -> Reservation {
+    or_panic(try_reserve_port())
+}
+
+/// [`reserve_port`], with an error instead of a panic.
+///
+/// # Errors
+///
+/// As [`ReserveOptions::reserve`].
+#[track_caller]
+pub fn try_reserve_port() -> Result<Reservation> {
+    ReserveOptions::new().reserve()
+}
+
+/// Reserves `N` TCP ports with distinct numbers.
+///
+/// # Panics
+///
+/// Where [`try_reserve_ports`] returns an error.
+///
+/// ```
+/// let [leader, follower] = portlease::reserve_ports();
+/// assert_ne!(leader.port(), follower.port());
+/// ```
+#[track_caller]
+pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
+    or_panic(try_reserve_ports())
+}
+
+/// [`reserve_ports`], with an error instead of a panic: all of them or none.
+///
+/// # Errors
+///
+/// As [`ReserveOptions::reserve`].
+#[track_caller]
+pub fn try_reserve_ports<const N: usize>() -> Result<[Reservation; N]> {
+    let many = ReserveOptions::new().reserve_many(N)?;
+    Ok(many.try_into().unwrap_or_else(|_| unreachable!("reserve_many returns as many as it was asked for")))
+}
+
+#[track_caller]
+fn or_panic<T>(result: Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error:?}"),
+    }
+}
