@@ -1,7 +1,6 @@
 //! The act of reserving: a claim and a lease for one number, for any of several, for many, for a block.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use crate::claim::{self, Claim, Manner};
 use crate::diagnose;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{Error, Result, Tally};
-use crate::holder::State;
+use crate::holder::{State, Unseen};
 use crate::lease::{self, Held, Refusal};
 use crate::pool::{self, Crowding, Ephemeral};
 use crate::record::Record;
@@ -228,7 +227,7 @@ fn occupant(port: u16) -> Occupant {
     let ended = count(|state| state == State::TimeWait);
     if passing + ended < sockets.rows.len() {
         Occupant::Server
-    } else if ended > 0 && passing == 0 && sockets.sees_bound() {
+    } else if ended > 0 && passing == 0 && !sockets.unseen.contains(&Unseen::Bound) {
         Occupant::TimeWait
     } else {
         Occupant::Passing
@@ -487,13 +486,13 @@ fn reservation(
     mut lease: Option<Held>,
     guarantee: Guarantee,
 ) -> Reservation {
+    let socket = claim.as_ref().map_or(0, |claim| claim.inode().unwrap_or(0));
     if let Some(held) = &mut lease {
-        let socket = claim.as_ref().map_or(0, |claim| claim.inode().unwrap_or(0));
         // The record is a note for people: without space for it the lease holds all the same, and a look says that
         // it has none.
         let _noted = held.publish(&record(wish, socket));
     }
-    Reservation::new(port, claim, lease, guarantee, wish.label.clone())
+    Reservation::new(port, claim, lease, guarantee, wish.label.clone(), socket)
 }
 
 fn record(wish: &Wish, socket: u64) -> Record {

@@ -1,23 +1,395 @@
 //! [`Diagnosis`]: what is known about a port, why it is so, and what helps.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::SystemTime;
+
 use crate::endpoint::Endpoint;
+use crate::holder::{Holder, Holders, State, line};
 use crate::record::Lease;
-/// stub
+
+/// What is known about a port: the answer in one line, then the facts, then what helps.
+///
+/// [`check_port_free`](crate::check_port_free) and its kin return it as an error, [`diagnose`](crate::diagnose)
+/// returns it for any port. `Display` is the report:
+///
+/// ```text
+/// port 60315/tcp is in use: redis-server (pid 4242) listens on 127.0.0.1:60315
+///   listening    127.0.0.1:60315    redis-server, pid 4242, user ci, started 3 min before
+///   the number   dynamic (RFC 6335), inside this machine's ephemeral range 32768-60999
+/// help: stop pid 4242, or take any free port with reserve_port()
+/// ```
+#[derive(Clone)]
+pub struct Diagnosis(Box<Facts>);
+
 #[derive(Clone, Debug)]
-pub struct Diagnosis {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) lease: Option<Lease>,
+pub(crate) struct Facts {
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) verdict: Verdict,
+    pub(crate) holders: Option<Holders>,
+    pub(crate) number: Option<Number>,
+    pub(crate) trials: Vec<Trial>,
+    /// They were gathered when a wait had run out.
+    pub(crate) waited: bool,
+    /// When the facts were gathered: the ages in the report are relative to it.
+    pub(crate) at: SystemTime,
+    /// Those of further ports that failed the same check.
+    pub(crate) more: Vec<Diagnosis>,
 }
+
+/// What the facts amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A server that follows the system's custom could bind it now.
+    Free,
+    InUse(Cause),
+    NotListening,
+    /// Not by this process, nor by one that descends from it.
+    NotHeldBy(u32),
+    /// Listeners that a piece of code left behind.
+    Leaked,
+    /// The port takes a privilege that this user does not have.
+    Privileged,
+    /// This machine does not have the address.
+    NoSuchAddress,
+    /// The system refuses the bind for another reason that has nothing to do with who holds the port.
+    CannotBind(String),
+    /// Something could not be looked at that could change the answer.
+    CannotTell(String),
+    /// The operand names no port.
+    Invalid(String),
+}
+
+/// What keeps a port from being free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The first of the holders says it.
+    Holder,
+    /// A live lease, and no socket but its own.
+    Reserved,
+    /// Nothing but connections in TIME_WAIT of a client, or of a server without SO_REUSEADDR.
+    TimeWait,
+    /// The bind is refused, and nothing that was seen tells why.
+    Unexplained,
+}
+
+/// What the number itself is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Number {
+    pub(crate) port: u16,
+    /// The name in this system's services file.
+    pub(crate) service: Option<String>,
+    /// The range from which the kernel assigns numbers by itself, where it is known.
+    pub(crate) ephemeral: Option<RangeInclusive<u16>>,
+    /// The administrator withheld the number from that range.
+    pub(crate) withheld: bool,
+    /// Lower numbers take a privilege.
+    pub(crate) unprivileged_from: u16,
+}
+
+/// One bind that was tried and undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trial {
+    pub(crate) ip: IpAddr,
+    pub(crate) reuse_addr: bool,
+    pub(crate) admitted: bool,
+}
+
 impl Diagnosis {
-    pub(crate) fn cause(&self) -> String {
-        match &self.lease {
-            Some(l) => l.by(),
-            None => "somebody".into(),
+    pub(crate) fn new(facts: Facts) -> Self {
+        Diagnosis(Box::new(facts))
+    }
+
+    pub(crate) fn invalid(message: String) -> Self {
+        Diagnosis::bare(None, Verdict::Invalid(message))
+    }
+
+    pub(crate) fn bare(endpoint: Option<Endpoint>, verdict: Verdict) -> Self {
+        Diagnosis::new(Facts {
+            endpoint,
+            verdict,
+            holders: None,
+            number: None,
+            trials: Vec::new(),
+            waited: false,
+            at: SystemTime::now(),
+            more: Vec::new(),
+        })
+    }
+
+    pub(crate) fn after_a_wait(mut self) -> Self {
+        self.0.waited = true;
+        self
+    }
+
+    pub(crate) fn with_more(mut self, more: Vec<Diagnosis>) -> Self {
+        self.0.more = more;
+        self
+    }
+
+    /// What was asked about; `None` where the operand named no port.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.0.endpoint
+    }
+
+    /// Whether a server that follows the system's custom could bind the port now, and nobody else has reserved it.
+    pub fn is_free(&self) -> bool {
+        self.0.verdict == Verdict::Free
+    }
+
+    /// Every socket on the port, with its processes; `None` where nothing could be looked at.
+    pub fn holders(&self) -> Option<&Holders> {
+        self.0.holders.as_ref()
+    }
+
+    /// The reservations of the port.
+    pub fn leases(&self) -> &[Lease] {
+        self.0.holders.as_ref().map_or(&[], Holders::leases)
+    }
+
+    /// Why it is so, in one sentence without the operand.
+    pub fn cause(&self) -> String {
+        let facts = &*self.0;
+        let headline = || facts.holders.as_ref().map_or_else(String::new, Holders::headline);
+        match &facts.verdict {
+            Verdict::Free if self.waiting() > 0 => {
+                "what its server left in TIME_WAIT does not stop a server that sets SO_REUSEADDR".to_owned()
+            }
+            Verdict::Free => "nobody holds it".to_owned(),
+            Verdict::InUse(Cause::Holder) => headline(),
+            Verdict::InUse(Cause::Reserved) => match self.leases().first() {
+                Some(lease) => format!("reserved {}", lease.by()),
+                None => headline(),
+            },
+            Verdict::InUse(Cause::TimeWait) => format!(
+                "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, keeps everybody out",
+                connections(self.waiting())
+            ),
+            Verdict::InUse(Cause::Unexplained) => {
+                "the bind is refused, and no socket that can be seen explains it".to_owned()
+            }
+            Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::Leaked => headline(),
+            Verdict::Privileged => {
+                "ports of this number take a privilege that this user does not have".to_owned()
+            }
+            Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
+            Verdict::CannotBind(text) | Verdict::CannotTell(text) | Verdict::Invalid(text) => text.clone(),
         }
     }
-}
-impl std::fmt::Display for Diagnosis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "port {} is in use: {}", self.endpoint, self.cause())
+
+    /// What helps, in one line; `None` where nothing needs help.
+    pub fn help(&self) -> Option<String> {
+        let facts = &*self.0;
+        let port = facts.endpoint.map_or(0, |endpoint| endpoint.port);
+        let text = match &facts.verdict {
+            Verdict::Free => return None,
+            Verdict::InUse(Cause::Holder) => match self.first_foreign() {
+                Some(holder) => holder_help(holder, port),
+                None => "take any free port with reserve_port()".to_owned(),
+            },
+            Verdict::InUse(Cause::Reserved) => format!(
+                "queue for it with ReserveOptions::new().port({port}).wait(..), or take any free port with \
+                 reserve_port()"
+            ),
+            Verdict::InUse(Cause::TimeWait) => {
+                "wait until it ends, within 60 s, or take any free port with reserve_port()".to_owned()
+            }
+            Verdict::InUse(Cause::Unexplained) => {
+                "try again as root, who may see more, or take any free port with reserve_port()".to_owned()
+            }
+            Verdict::NotListening => {
+                format!("start the server first; wait_until_listening({port}, ..) waits until it listens")
+            }
+            Verdict::NotHeldBy(pid) => match self.first_foreign() {
+                Some(holder) if holder.processes.is_empty() => {
+                    "ask again as root, who may see the process".to_owned()
+                }
+                Some(_) => format!("look which server pid {pid} was told to start, and on which port"),
+                None => {
+                    format!("start the server first; wait_until_listening({port}, ..) waits until it listens")
+                }
+            },
+            Verdict::Leaked => "stop each server before its test ends".to_owned(),
+            Verdict::Privileged => format!(
+                "take any free port with reserve_port(), or run as root, or set \
+                 net.ipv4.ip_unprivileged_port_start to {port} or less"
+            ),
+            Verdict::NoSuchAddress => "name an address that this machine has, or none".to_owned(),
+            Verdict::CannotBind(_) => "take any free port with reserve_port()".to_owned(),
+            Verdict::CannotTell(_) => {
+                "ask again where the system lets you look, as root if need be".to_owned()
+            }
+            Verdict::Invalid(_) => {
+                "name a port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp".to_owned()
+            }
+        };
+        Some(match facts.waited {
+            // The commonest reason for a wait that never ends.
+            true => {
+                format!("{text}; on a current-thread async runtime nothing else runs while this thread waits")
+            }
+            false => text,
+        })
+    }
+
+    /// The first line of the report.
+    pub(crate) fn answer(&self) -> String {
+        let facts = &*self.0;
+        let (operand, cause) = (self.operand(), self.cause());
+        match &facts.verdict {
+            Verdict::Free => format!("{operand} is free: {cause}"),
+            Verdict::InUse(_) => format!("{operand} is in use: {cause}"),
+            Verdict::NotListening => format!("{operand} is not listening: {cause}"),
+            Verdict::NotHeldBy(pid) => format!("{operand} is not held by pid {pid}: {cause}"),
+            Verdict::Leaked => format!("{operand} was left listening: {cause}"),
+            Verdict::Privileged | Verdict::NoSuchAddress | Verdict::CannotBind(_) => {
+                format!("{operand} cannot be bound: {cause}")
+            }
+            Verdict::CannotTell(_) => format!("cannot tell about {operand}: {cause}"),
+            Verdict::Invalid(_) => cause,
+        }
+    }
+
+    fn operand(&self) -> String {
+        self.0.endpoint.map_or_else(|| "port".to_owned(), |endpoint| format!("port {endpoint}"))
+    }
+
+    fn waiting(&self) -> usize {
+        self.sockets().filter(|holder| holder.state == State::TimeWait).count()
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &Holder> {
+        self.0.holders.iter().flatten()
+    }
+
+    /// The most important socket that is not a reservation's own.
+    fn first_foreign(&self) -> Option<&Holder> {
+        let holders = self.0.holders.as_ref()?;
+        holders.iter().find(|holder| holders.lease_of(holder).is_none())
     }
 }
+
+fn holder_help(holder: &Holder, port: u16) -> String {
+    if holder.client {
+        return format!(
+            "it is a client's outgoing port: take any free port with reserve_port(), or withhold the number with \
+             sysctl net.ipv4.ip_local_reserved_ports={port}"
+        );
+    }
+    match holder.processes.first() {
+        Some(process) => format!("stop pid {}, or take any free port with reserve_port()", process.pid),
+        None if holder.hidden => {
+            "ask again as root, who may see the process, or take any free port with reserve_port()".to_owned()
+        }
+        None => "wait until the kernel has closed it, or take any free port with reserve_port()".to_owned(),
+    }
+}
+
+fn connections(count: usize) -> String {
+    if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.answer())?;
+        self.fmt_facts(f)
+    }
+}
+
+impl Diagnosis {
+    /// The report without its first line.
+    pub(crate) fn fmt_facts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = &*self.0;
+        if let Some(holders) = &facts.holders {
+            let waiting = match facts.verdict {
+                Verdict::InUse(Cause::TimeWait) => "they end within 60 s, and keep everybody out until then",
+                _ => "they end within 60 s and do not stop a server that sets SO_REUSEADDR",
+            };
+            for line in holders.lines(facts.at, waiting) {
+                write!(f, "\n{line}")?;
+            }
+        }
+        if !facts.trials.is_empty() {
+            write!(f, "\n{}", line("a server", Trials(&facts.trials)))?;
+        }
+        if let Some(number) = &facts.number {
+            write!(f, "\n{}", line("the number", number))?;
+        }
+        if let Some(help) = self.help() {
+            write!(f, "\nhelp: {help}")?;
+        }
+        for more in &facts.more {
+            write!(f, "\n{more}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The report, so that a failed `unwrap` reads well; `{:#?}` shows the structure.
+impl fmt::Debug for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() { fmt::Debug::fmt(&*self.0, f) } else { fmt::Display::fmt(self, f) }
+    }
+}
+
 impl std::error::Error for Diagnosis {}
+
+impl Number {
+    fn is_privileged(&self) -> bool {
+        self.port < self.unprivileged_from
+    }
+}
+
+/// `dynamic (RFC 6335), inside this machine's ephemeral range 32768-60999`.
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.port {
+            0..=1023 => "system port (RFC 6335)",
+            1024..=49151 => "user port (RFC 6335)",
+            49152.. => "dynamic (RFC 6335)",
+        })?;
+        if let Some(service) = &self.service {
+            write!(f, ", service {}", crate::record::printable(service))?;
+        }
+        if self.is_privileged() {
+            write!(f, ", privileged below {}", self.unprivileged_from)?;
+        }
+        if let Some(range) = &self.ephemeral {
+            let place = match (range.contains(&self.port), self.withheld) {
+                (true, true) => "withheld from",
+                (true, false) => "inside",
+                (false, _) => "outside",
+            };
+            write!(f, ", {place} this machine's ephemeral range {}-{}", range.start(), range.end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Which servers could bind: `with SO_REUSEADDR: everywhere; without: on 0.0.0.0, 127.0.0.1, not on ::, ::1`.
+struct Trials<'a>(&'a [Trial]);
+
+impl fmt::Display for Trials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.iter().all(|trial| trial.admitted) {
+            return f.write_str("could bind everywhere, with SO_REUSEADDR and without");
+        }
+        for (reuse_addr, name) in [(true, "with SO_REUSEADDR could bind"), (false, "; without it")] {
+            let of = |admitted: bool| {
+                let mine = self
+                    .0
+                    .iter()
+                    .filter(|trial| trial.reuse_addr == reuse_addr && trial.admitted == admitted);
+                mine.map(|trial| trial.ip.to_string()).collect::<Vec<_>>().join(", ")
+            };
+            let (admitted, refused) = (of(true), of(false));
+            match (admitted.as_str(), refused.as_str()) {
+                (_, "") => write!(f, "{name} everywhere")?,
+                ("", _) => write!(f, "{name} nowhere")?,
+                (some, others) => write!(f, "{name} {some}, and not {others}")?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -126,6 +126,7 @@ impl Endpoint {
 }
 
 pub(crate) mod sealed {
+    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     /// Says which reservation the operand is, where it is one: that one alone is then the caller's own.
     pub trait Sealed {
         #[doc(hidden)]

@@ -60,14 +60,6 @@ impl Error {
     pub fn diagnosis(&self) -> Option<&Diagnosis> {
         self.0.diagnosis.as_ref()
     }
-
-    pub(crate) fn into_diagnosis(self) -> Result<Diagnosis> {
-        let Inner { kind, message, diagnosis, cause } = *self.0;
-        match diagnosis {
-            Some(diagnosis) => Ok(diagnosis),
-            None => Err(Error(Box::new(Inner { kind, message, diagnosis, cause }))),
-        }
-    }
 }
 
 impl fmt::Display for Error {
@@ -80,7 +72,8 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         match &self.0.diagnosis {
-            Some(diagnosis) => write!(f, "\n{diagnosis}"),
+            // Its first line is in the message.
+            Some(diagnosis) => diagnosis.fmt_facts(f),
             None => Ok(()),
         }
     }
@@ -170,18 +163,45 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
-    /// The diagnosis begins with the same operand; here its cause alone is said.
     pub(crate) fn cannot_reserve(endpoint: Endpoint, waited: Option<Duration>, diagnosis: Diagnosis) -> Self {
         let after = waited.map_or(String::new(), |time| format!(" within {time:?}"));
-        Error(Box::new(Inner {
-            kind: if waited.is_some() { ErrorKind::TimedOut } else { ErrorKind::InUse },
-            message: format!(
-                "cannot reserve {endpoint}{after}: address already in use: {}",
-                diagnosis.cause()
-            ),
-            diagnosis: Some(diagnosis),
-            cause: None,
-        }))
+        let message =
+            format!("cannot reserve {endpoint}{after}: address already in use: {}", diagnosis.cause());
+        match waited {
+            Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.after_a_wait()),
+            None => Self::diagnosed(ErrorKind::InUse, message, diagnosis),
+        }
+    }
+
+    pub(crate) fn left_listening(diagnosis: Diagnosis) -> Self {
+        Self::diagnosed(ErrorKind::InUse, diagnosis.answer(), diagnosis)
+    }
+
+    pub(crate) fn timed_out(waited: Duration, diagnosis: Diagnosis) -> Self {
+        let message = format!("waited {waited:?} in vain: {}", diagnosis.answer());
+        Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.after_a_wait())
+    }
+
+    pub(crate) fn ended_first(pid: u32, how: &str, diagnosis: Diagnosis) -> Self {
+        let message = format!("process {pid} ended ({how}) first: {}", diagnosis.answer());
+        Self::diagnosed(ErrorKind::Io, message, diagnosis)
+    }
+
+    pub(crate) fn cannot_tell(diagnosis: Diagnosis) -> Self {
+        Self::diagnosed(ErrorKind::Io, diagnosis.answer(), diagnosis)
+    }
+
+    pub(crate) fn command_line(pid: u32, cause: io::Error) -> Self {
+        let kind = match cause.kind() {
+            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Io,
+        };
+        Self::caused(kind, format!("cannot read the command line of pid {pid}: {}", Lower(&cause)), cause)
+    }
+
+    fn diagnosed(kind: ErrorKind, message: String, diagnosis: Diagnosis) -> Self {
+        Error(Box::new(Inner { kind, message, diagnosis: Some(diagnosis), cause: None }))
     }
 
     pub(crate) fn no_free_port(

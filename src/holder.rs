@@ -1,7 +1,260 @@
-//! stub
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+//! [`Holder`]: a socket on a port, with the processes that have it; [`Holders`]: all of them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::slice;
+use std::time::SystemTime;
+use std::vec;
+
+use crate::endpoint::Protocol;
+use crate::record::Lease;
+
+mod report;
+
+pub(crate) use report::line;
+
+/// What a socket is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum State {
+    /// A TCP socket that takes connections.
     Listen,
+    /// Has the port and nothing more: a TCP socket that neither listens nor connects, a UDP socket without a peer.
     Bound,
+    /// A UDP socket with a peer.
+    Connected,
+    /// A TCP connection.
+    Established,
+    /// A TCP connection asked for and not answered.
+    SynSent,
+    /// A TCP connection about to come in.
+    SynRecv,
+    /// Closed on this side; the peer has not confirmed it.
+    FinWait1,
+    /// Closed on this side and confirmed; the peer has not closed its own.
+    FinWait2,
+    /// Closed by the peer, not on this side.
+    CloseWait,
+    /// Closed on both sides at once.
+    Closing,
+    /// Closed by the peer, then on this side; not yet confirmed.
+    LastAck,
+    /// Closed, and kept by the kernel for late packets: 60 s on Linux. No process has it.
     TimeWait,
+    /// A state that this release does not know, by the kernel's number.
+    Unknown(u8),
+}
+
+impl State {
+    /// The name in lower case, as the command's JSON has it: `listen`, `close_wait`, `unknown_17`.
+    pub fn name(self) -> String {
+        match self {
+            State::Listen => "listen",
+            State::Bound => "bound",
+            State::Connected => "connected",
+            State::Established => "established",
+            State::SynSent => "syn_sent",
+            State::SynRecv => "syn_recv",
+            State::FinWait1 => "fin_wait1",
+            State::FinWait2 => "fin_wait2",
+            State::CloseWait => "close_wait",
+            State::Closing => "closing",
+            State::LastAck => "last_ack",
+            State::TimeWait => "time_wait",
+            State::Unknown(number) => return format!("unknown_{number}"),
+        }
+        .to_owned()
+    }
+}
+
+/// A process that has a socket, as it was when it was found.
+///
+/// Its command line is not here, for it carries secrets: [`command_line`](Process::command_line) reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// The number of the process that started it, or that took it over.
+    pub parent: Option<u32>,
+    /// The name that the kernel has for it (on Linux at most 15 bytes, and the process can change it). It can hold
+    /// any character; the reports of this crate escape it.
+    pub name: String,
+    /// The path of its program, where it may be seen.
+    pub program: Option<PathBuf>,
+    /// The user it runs as.
+    pub uid: Option<u32>,
+    /// That user's name, from `/etc/passwd` alone.
+    pub user: Option<String>,
+    /// When it started.
+    pub started: Option<SystemTime>,
+    /// Its start in the system's own unit, to tell it from a later process with the same number.
+    pub(crate) ticks: u64,
+}
+
+/// A socket on a port, and the processes that have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address and port on this side.
+    pub local: SocketAddr,
+    /// Those of the peer, if there is one.
+    pub remote: Option<SocketAddr>,
+    /// What the socket is doing.
+    pub state: State,
+    /// The user who made the socket; `None` where nobody has it any more.
+    pub uid: Option<u32>,
+    /// That user's name, from `/etc/passwd` alone.
+    pub user: Option<String>,
+    /// The kernel's number of the socket; 0 where no process has it: TIME_WAIT, a closed socket that the kernel still
+    /// finishes, or a connection that no server has accepted yet.
+    pub inode: u64,
+    /// A socket on `[::]` that serves IPv4 as well. Linux tells it while a socket listens or is bound.
+    pub dual_stack: bool,
+    /// The holder dialled out: nothing on this port could have accepted the connection. (The kernel does not keep
+    /// who dialled. A connection that was accepted by a listener that is closed by now looks like this too.)
+    pub client: bool,
+    /// Somebody has it, and no process of theirs can be seen: it is another user's, in another container, or not in
+    /// a process at all.
+    pub hidden: bool,
+    /// Every process that has it, the oldest first. A connection that nobody has accepted yet is its listener's.
+    pub processes: Vec<Process>,
+}
+
+/// Everything on one port: what [`who_holds`](crate::who_holds) answers.
+///
+/// Iterate for the sockets. `Display` is the report for people.
+#[derive(Clone, Debug)]
+pub struct Holders {
+    port: u16,
+    protocol: Option<Protocol>,
+    rows: Vec<Holder>,
+    leases: Vec<Lease>,
+    unseen: Vec<Unseen>,
+}
+
+impl Holders {
+    /// Puts the sockets in the order of the report: listeners, bound ones, connections, TIME_WAIT.
+    pub(crate) fn new(
+        port: u16,
+        protocol: Option<Protocol>,
+        mut rows: Vec<Holder>,
+        leases: Vec<Lease>,
+        mut unseen: Vec<Unseen>,
+    ) -> Self {
+        rows.sort_by_cached_key(Holder::rank);
+        unseen.sort();
+        unseen.dedup();
+        Holders { port, protocol, rows, leases, unseen }
+    }
+
+    /// The port that was asked about.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The sockets: listeners first, then bound ones, connections, TIME_WAIT.
+    pub fn iter(&self) -> slice::Iter<'_, Holder> {
+        self.rows.iter()
+    }
+
+    /// How many sockets there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing was found: no socket and no reservation. It means that nobody holds the port only if
+    /// [`is_complete`](Holders::is_complete).
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.leases.is_empty()
+    }
+
+    /// Whether everything could be seen. `false` where a socket's process is hidden, where processes that could
+    /// share a socket may not be looked into, or where a part of the socket table could not be read. The report says
+    /// which.
+    pub fn is_complete(&self) -> bool {
+        self.unseen.is_empty() && self.rows.iter().all(|holder| !holder.hidden)
+    }
+
+    /// The reservations of this port, of this process and others.
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
+    /// The reservation whose own socket this is.
+    pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
+        let is_claim = |lease: &&Lease| lease.record().is_some_and(|record| record.socket == holder.inode);
+        self.leases.iter().filter(|_| holder.inode != 0 && holder.state == State::Bound).find(is_claim)
+    }
+
+    pub(crate) fn unseen(&self) -> &[Unseen] {
+        &self.unseen
+    }
+}
+
+impl IntoIterator for Holders {
+    type Item = Holder;
+    type IntoIter = vec::IntoIter<Holder>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.rows.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Holders {
+    type Item = &'a Holder;
+    type IntoIter = slice::Iter<'a, Holder>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Why an answer may lack something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Unseen {
+    /// The sockets of this protocol could not be read.
+    Sockets(Protocol),
+    /// TCP sockets that neither listen nor connect are not shown.
+    Bound,
+    /// The table kept changing while it was read.
+    Changed(Protocol),
+    /// There is no `/proc`.
+    Proc,
+    /// Some processes may not be looked into.
+    Processes,
+    /// A process has been sent descriptors that it has not received yet; the socket may be one of them.
+    InFlight(u32),
+}
+
+impl Unseen {
+    /// Whether it keeps processes from view; else it is sockets.
+    fn is_of_processes(self) -> bool {
+        matches!(self, Unseen::Proc | Unseen::Processes | Unseen::InFlight(_))
+    }
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unseen::Sockets(protocol) => write!(f, "the {protocol} sockets could not be read"),
+            Unseen::Bound => f.write_str(
+                "TCP sockets that are bound without listening could not be read (Linux shows them since 6.8)",
+            ),
+            Unseen::Changed(protocol) => {
+                write!(f, "the {protocol} sockets kept changing while they were read")
+            }
+            Unseen::Proc => f.write_str("processes could not be read: there is no /proc"),
+            Unseen::Processes => f.write_str("some processes could not be read: they are other users'"),
+            Unseen::InFlight(pid) => {
+                write!(
+                    f,
+                    "pid {pid} has been sent descriptors that it has not received, and the socket may be one of them"
+                )
+            }
+        }
+    }
 }

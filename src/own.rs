@@ -15,13 +15,21 @@ pub(crate) struct Entry {
 }
 
 // parking_lot's: a test that panics with a reservation in hand must not poison the table for the others.
-static TABLE: Mutex<BTreeMap<(u16, Protocol), u64>> = Mutex::new(BTreeMap::new());
+static TABLE: Mutex<BTreeMap<(u16, Protocol), Own>> = Mutex::new(BTreeMap::new());
+
+/// One of this process's reservations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own {
+    pub(crate) id: u64,
+    /// The inode of its claim's socket; 0 where there is none.
+    pub(crate) socket: u64,
+}
 
 impl Entry {
-    pub(crate) fn new(port: u16, protocol: Protocol) -> Entry {
+    pub(crate) fn new(port: u16, protocol: Protocol, socket: u64) -> Entry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (key, id) = ((port, protocol), NEXT.fetch_add(1, Ordering::Relaxed));
-        TABLE.lock().insert(key, id);
+        TABLE.lock().insert(key, Own { id, socket });
         Entry { key, id }
     }
 
@@ -33,13 +41,13 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut table = TABLE.lock();
-        if table.get(&self.key) == Some(&self.id) {
+        if table.get(&self.key).is_some_and(|own| own.id == self.id) {
             table.remove(&self.key);
         }
     }
 }
 
 /// The reservation of this process that has the port.
-pub(crate) fn reservation_of(port: u16, protocol: Protocol) -> Option<u64> {
+pub(crate) fn reservation_of(port: u16, protocol: Protocol) -> Option<Own> {
     TABLE.lock().get(&(port, protocol)).copied()
 }

@@ -78,6 +78,12 @@ impl Ephemeral {
     }
 }
 
+/// The first number that takes no privilege.
+pub(crate) fn unprivileged_from() -> u16 {
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
 /// `32768\t60999`.
 fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(|n| n.parse::<u16>().ok());
@@ -153,7 +159,7 @@ impl Crowding {
 
     /// Takes note of what the kernel chose, and how long it took.
     pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
-        let second_choice = range.contains(&port) && (port - range.start()) % 2 == 0;
+        let second_choice = range.contains(&port) && (port - range.start()).is_multiple_of(2);
         if second_choice || took > Self::SLOW {
             *self.0.lock() = Some(Instant::now() + Self::BELIEVED);
         }

@@ -5,10 +5,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use crate::claim::Claim;
+use crate::diagnose;
+use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lease::Held;
 use crate::own::Entry;
+use crate::table;
 
 /// Who keeps the promise that a reserved port stays free.
 ///
@@ -61,8 +64,9 @@ impl Reservation {
         lease: Option<Held>,
         guarantee: Guarantee,
         label: Option<String>,
+        socket: u64,
     ) -> Self {
-        Reservation { entry: Entry::new(port, Protocol::Tcp), claim, lease, guarantee, port, label }
+        Reservation { entry: Entry::new(port, Protocol::Tcp, socket), claim, lease, guarantee, port, label }
     }
 
     /// The number.
@@ -113,6 +117,38 @@ impl Reservation {
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
         // On Unix the standard library sets SO_REUSEADDR.
         TcpListener::bind(self.addr_on(ip))
+    }
+
+    /// Ends the reservation, either way, and tells whether its server was left running.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let error = p.release().unwrap_err();
+    /// assert_eq!(error.kind(), portlease::ErrorKind::InUse);
+    /// println!("{error}"); // port 41023/tcp was left listening: my-test (pid 4100) listens on 127.0.0.1:41023
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names it, if something
+    /// still listens on the port; [`Io`](crate::ErrorKind::Io) if the system did not let it look. On a system whose
+    /// socket table cannot be read, nothing is told.
+    pub fn release(self) -> Result<()> {
+        let endpoint = Endpoint::of(self.port, Protocol::Tcp);
+        let listening = match table::listening(self.port, Protocol::Tcp) {
+            Ok(rows) => !rows.is_empty(),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
+            Err(e) => return Err(Error::system("look at", Some(endpoint), e)),
+        };
+        if !listening {
+            return Ok(());
+        }
+        let diagnosis = diagnose::report(endpoint, Verdict::Leaked);
+        drop(self);
+        Err(Error::left_listening(diagnosis))
     }
 
     /// Keeps the port until this process exits, and returns the number: what `reserve_port().port()` was meant to do.

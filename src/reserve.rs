@@ -1,7 +1,9 @@
 //! The functions most tests need: [`reserve_port`] and its kin.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::lease;
 use crate::options::ReserveOptions;
+use crate::record::Lease;
 use crate::reservation::Reservation;
 
 /// Reserves a TCP port that nobody else will be given.
@@ -64,4 +66,24 @@ fn or_panic<T>(result: Result<T>) -> T {
         Ok(value) => value,
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// The live reservations on this machine, of this process and of all others that cooperate, by port: those in this
+/// network namespace and this lock folder.
+///
+/// Looking makes no reservation fail. Files that killed processes left are swept on the way.
+///
+/// ```
+/// let p = portlease::ReserveOptions::new().label("primary").reserve()?;
+/// let mine = portlease::reservations()?.into_iter().find(|lease| lease.port() == p.port()).unwrap();
+/// assert_eq!(mine.pid(), Some(std::process::id()));
+/// assert_eq!(mine.label(), Some("primary"));
+/// # Ok::<(), portlease::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Lease`](crate::ErrorKind::Lease) where the lock folder cannot be read.
+pub fn reservations() -> Result<Vec<Lease>> {
+    lease::live().map_err(|folder| Error::lock_folder(&folder.path, folder.cause))
 }

@@ -121,7 +121,7 @@ impl Registry {
         const AT_MOST: usize = 64;
         const LISTED_AT_MOST: usize = 1024;
         const UNUSED_FOR: Duration = Duration::from_secs(60);
-        if self.leases.fetch_add(1, Ordering::Relaxed) % EVERY != 0 {
+        if !self.leases.fetch_add(1, Ordering::Relaxed).is_multiple_of(EVERY) {
             return;
         }
         // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.

@@ -1,24 +1,257 @@
-//! stub until the table lands
-use crate::endpoint::Protocol;
-use crate::holder::State;
+//! The socket table: which sockets are on a port, and which processes have them.
+//!
+//! One function per act, alike on every system. Looking at sockets is cheap and touches no process; looking for
+//! their processes is the expensive half, and asked for apart.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-pub(crate) struct Row {
-    pub(crate) state: State,
-    pub(crate) inode: u64,
-    pub(crate) local: SocketAddr,
-}
+
+use crate::endpoint::Protocol;
+use crate::error::{Error, Result};
+use crate::holder::{Holder, Process, State, Unseen};
+
+#[cfg(any(target_os = "linux", test))]
+mod message;
+#[cfg(any(target_os = "linux", test))]
+mod proc_text;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(any(not(target_os = "linux"), test))]
+mod other;
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(not(target_os = "linux"))]
+use other as system;
+
+/// The sockets that were seen, and what could not be.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
+    pub(crate) unseen: Vec<Unseen>,
 }
-impl Table {
-    pub(crate) fn sees_bound(&self) -> bool {
-        false
+
+/// A socket, its processes not yet looked for: the fields of [`Holder`] that the table itself tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) protocol: Protocol,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) state: State,
+    pub(crate) uid: Option<u32>,
+    pub(crate) inode: u64,
+    pub(crate) dual_stack: bool,
+    pub(crate) client: bool,
+}
+
+/// How far to look for processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// Every process that has one of the sockets.
+    Complete,
+    /// One process for each socket, the newest first: for a report that must not take long.
+    FirstHit,
+}
+
+/// The rows with their processes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owned {
+    pub(crate) holders: Vec<Holder>,
+    pub(crate) unseen: Vec<Unseen>,
+}
+
+/// What [`owners`] asks of a system.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Search {
+    /// Each process once, with those of the sockets that it has.
+    pub(crate) found: Vec<(Process, Vec<u64>)>,
+    pub(crate) unseen: Vec<Unseen>,
+}
+
+/// Every socket with this local port, of one protocol or of all.
+///
+/// # Errors
+///
+/// Where no table of sockets can be read at all; `Unsupported` on systems that have none yet.
+pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
+    let mut table = system::sockets(port, protocol)?;
+    label_clients(&mut table.rows);
+    Ok(table)
+}
+
+/// The sockets that would answer on this port: TCP ones that listen, UDP ones that are bound. Cheap enough to be
+/// asked every millisecond.
+pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
+    system::listening(port, protocol)
+}
+
+/// The sockets that matter most on this port: those of [`listening`], or, where there are none, all of the others.
+/// As cheap as that while there are some; without them as dear as [`sockets`].
+pub(crate) fn glance(port: u16, protocol: Protocol) -> io::Result<Table> {
+    let rows = listening(port, protocol)?;
+    if rows.is_empty() { sockets(port, Some(protocol)) } else { Ok(Table { rows, unseen: Vec::new() }) }
+}
+
+/// Every TCP socket that listens, on any port.
+pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
+    system::listening(0, Protocol::Tcp)
+}
+
+/// Looks for the processes of these sockets. Where no socket can have one, nothing is searched.
+pub(crate) fn owners(rows: Vec<Row>, sight: Sight) -> io::Result<Owned> {
+    let mut wanted: Vec<(u64, Option<u32>)> =
+        rows.iter().filter(|row| row.inode != 0).map(|row| (row.inode, row.uid)).collect();
+    wanted.sort_unstable();
+    wanted.dedup_by_key(|(inode, _)| *inode);
+    let search = if wanted.is_empty() { Search::default() } else { system::processes(&wanted, sight)? };
+    let named = rows.iter().any(|row| row.uid.is_some()) || !search.found.is_empty();
+    let users = if named { system::users() } else { Vec::new() };
+    Ok(Owned { holders: join(rows, search.found, &users), unseen: search.unseen })
+}
+
+/// The start of a process in the system's own unit, to tell it from a later one with the same number.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    system::started(pid)
+}
+
+/// The parent of a process; `None` where the process is gone or cannot be seen.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    system::parent(pid)
+}
+
+/// Whether a process runs: one that ended and was not waited for does not.
+pub(crate) fn is_running(pid: u32) -> io::Result<bool> {
+    system::is_running(pid)
+}
+
+impl Process {
+    /// The command line, read now. It is not part of any report unless asked for: command lines carry secrets.
+    ///
+    /// # Errors
+    ///
+    /// Where the process has ended, even if another one has its number by now, or may not be looked into.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Linux reads `/proc/PID/cmdline`; other systems answer
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    pub fn command_line(&self) -> Result<Vec<OsString>> {
+        match system::command_line(self.pid, self.ticks) {
+            Ok(arguments) => Ok(arguments),
+            Err(cause) => Err(Error::command_line(self.pid, cause)),
+        }
     }
 }
-pub(crate) fn sockets(_port: u16, _p: Option<Protocol>) -> io::Result<Table> {
-    Err(io::ErrorKind::Unsupported.into())
+
+impl Row {
+    /// Whether a connection that looks like `row` could have come in through this socket.
+    fn accepts(&self, row: &Row) -> bool {
+        let answers = match self.protocol {
+            Protocol::Tcp => self.state == State::Listen,
+            Protocol::Udp | Protocol::UdpLite => self.state == State::Bound,
+        };
+        let (own, its) = (self.local.ip(), row.local.ip().to_canonical());
+        let any = own.is_unspecified() && (self.dual_stack || own.is_ipv4() == its.is_ipv4());
+        answers
+            && self.protocol == row.protocol
+            && self.local.port() == row.local.port()
+            && (any || own.to_canonical() == its)
+    }
+
+    /// Came in and was not accepted yet: nobody's own socket, but for the listener to take.
+    fn waits_for_accept(&self) -> bool {
+        self.inode == 0 && matches!(self.state, State::Established | State::CloseWait | State::SynRecv)
+    }
+
+    fn into_holder(self, users: &[(u32, String)]) -> Holder {
+        Holder {
+            protocol: self.protocol,
+            local: self.local,
+            remote: self.remote,
+            state: self.state,
+            uid: self.uid,
+            user: name_of(self.uid, users),
+            inode: self.inode,
+            dual_stack: self.dual_stack,
+            client: self.client,
+            hidden: false,
+            processes: Vec::new(),
+        }
+    }
 }
-pub(crate) fn started(_pid: u32) -> Option<u64> {
-    None
+
+/// The kernel does not keep who dialled. What no listener can have accepted dialled out itself.
+fn label_clients(rows: &mut [Row]) {
+    let answering: Vec<Row> =
+        rows.iter().filter(|row| matches!(row.state, State::Listen | State::Bound)).cloned().collect();
+    for row in rows {
+        row.client = match row.state {
+            State::SynSent => true,
+            State::Listen | State::Bound | State::SynRecv | State::TimeWait | State::Unknown(_) => false,
+            _ => row.inode != 0 && !answering.iter().any(|socket| socket.accepts(row)),
+        };
+    }
+}
+
+fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {
+    let uid = uid?;
+    users.iter().find(|(known, _)| *known == uid).map(|(_, name)| name.clone())
+}
+
+/// Gives every row its processes, the oldest first: of a server and its workers, the server.
+fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, String)]) -> Vec<Holder> {
+    found.sort_by_key(|(process, _)| (process.ticks, process.pid));
+    for (process, _) in &mut found {
+        process.user = name_of(process.uid, users);
+    }
+    let mut by_inode: HashMap<u64, Vec<&Process>> = HashMap::new();
+    for (process, inodes) in &found {
+        for inode in inodes {
+            by_inode.entry(*inode).or_default().push(process);
+        }
+    }
+    let listeners: Vec<Row> = rows.iter().filter(|row| row.state == State::Listen).cloned().collect();
+    let holder = |mut row: Row| {
+        let mut inode = row.inode;
+        if row.waits_for_accept() {
+            // An exact address wins over a wildcard, as it does in the kernel.
+            let taker = listeners.iter().filter(|listener| listener.accepts(&row));
+            if let Some(taker) = taker.min_by_key(|listener| listener.local.ip().is_unspecified()) {
+                (inode, row.uid) = (taker.inode, taker.uid);
+            }
+        }
+        let mut holder = row.into_holder(users);
+        if let Some(processes) = by_inode.get(&inode) {
+            holder.processes = processes.iter().copied().cloned().collect();
+        }
+        holder.hidden = inode != 0 && holder.processes.is_empty();
+        holder
+    };
+    rows.into_iter().map(holder).collect()
+}
+
+/// The kernel's number of a state. UDP has two, by the names of TCP's: connected to somebody, and not.
+#[cfg(any(target_os = "linux", test))]
+fn state(protocol: Protocol, number: u8) -> State {
+    match (protocol, number) {
+        (Protocol::Tcp, 1) => State::Established,
+        (Protocol::Tcp, 2) => State::SynSent,
+        // 12 is a connection request that is no socket of its own yet.
+        (Protocol::Tcp, 3 | 12) => State::SynRecv,
+        (Protocol::Tcp, 4) => State::FinWait1,
+        (Protocol::Tcp, 5) => State::FinWait2,
+        (Protocol::Tcp, 6) => State::TimeWait,
+        // Asked for as 13, a socket that is only bound answers as 7, "closed".
+        (Protocol::Tcp, 7 | 13) => State::Bound,
+        (Protocol::Tcp, 8) => State::CloseWait,
+        (Protocol::Tcp, 9) => State::LastAck,
+        (Protocol::Tcp, 10) => State::Listen,
+        (Protocol::Tcp, 11) => State::Closing,
+        (Protocol::Udp | Protocol::UdpLite, 1) => State::Connected,
+        (Protocol::Udp | Protocol::UdpLite, 7) => State::Bound,
+        (_, number) => State::Unknown(number),
+    }
 }

@@ -1,0 +1,53 @@
+//! `/proc/net`, where the kernel (or what imitates one) has no `sock_diag`. TCP sockets that are bound and do not
+//! listen are not in it, and each look costs a millisecond.
+
+use std::fs;
+use std::io;
+
+use super::super::message::Order;
+use super::super::{Row, proc_text};
+use crate::endpoint::Protocol;
+use crate::holder::State;
+
+/// `/proc/net` is the network of the process's first thread, which need not be the caller's.
+const FOLDERS: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
+
+/// Appends the sockets of the protocol with this local port (0: any).
+pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
+    for family in ["", "6"] {
+        match table(protocol, family) {
+            Ok(text) => {
+                rows.extend(proc_text::sockets(
+                    &String::from_utf8_lossy(&text),
+                    Order::NATIVE,
+                    protocol,
+                    port,
+                ));
+            }
+            // No such protocol, or no IPv6: then nobody has a socket of it. IPv4 and TCP there always is.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && (family == "6" || protocol == Protocol::UdpLite) =>
+            {
+                fs::metadata(FOLDERS[1])?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// As [`sockets`], of those that would answer.
+pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
+    sockets(protocol, port, rows)?;
+    rows.retain(|row| row.protocol != Protocol::Tcp || row.state == State::Listen);
+    Ok(())
+}
+
+fn table(protocol: Protocol, family: &str) -> io::Result<Vec<u8>> {
+    let [own, any] = FOLDERS.map(|folder| format!("{folder}/{protocol}{family}"));
+    match fs::read(own) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read(any),
+        read => read,
+    }
+}

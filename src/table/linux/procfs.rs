@@ -1,0 +1,420 @@
+//! Which processes have a socket: a walk over the descriptors of every process, `/proc/PID/fd`.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat, readlinkat_raw, statat};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::super::proc_text;
+use super::super::{Search, Sight};
+use crate::holder::{Process, Unseen};
+
+/// A second thread pays above this many processes (measured; below 200 it costs).
+const CROWD: usize = 300;
+const THREADS_MAX: usize = 4;
+/// What is handed to a thread at once.
+const BATCH: usize = 16;
+
+pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -> io::Result<Search> {
+    let proc = match open(CWD, "/proc") {
+        Ok(proc) => proc,
+        Err(error) if super::out_of_descriptors(&error.into()) => return Err(error.into()),
+        Err(_) => return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] }),
+    };
+    let mut pids = numbers(proc.as_fd())?;
+    // A port's holder is mostly among the newest processes, and the numbers mostly ascend.
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    if pids.is_empty() {
+        return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] });
+    }
+    let everybody = pids.last() == Some(&1);
+    let scan = Scan {
+        proc: proc.as_fd(),
+        wanted: wanted.iter().map(|(inode, _)| *inode).collect(),
+        missing: Mutex::new(wanted.iter().map(|(inode, _)| *inode).collect()),
+        enough: AtomicBool::new(false),
+        sight,
+        clock: Clock::now(),
+    };
+    let mut seen = Seen::default();
+    if sight == Sight::FirstHit {
+        let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
+        scan.likely(&mut pids, &uids, &mut seen)?;
+    }
+    scan.each(&pids, &mut seen)?;
+    scan.hideouts(&pids, everybody, &mut seen)?;
+    Ok(seen.into_search(everybody))
+}
+
+/// One search, shared by its threads.
+struct Scan<'a> {
+    proc: BorrowedFd<'a>,
+    /// Inodes, ascending.
+    wanted: Vec<u64>,
+    /// Those without a process so far.
+    missing: Mutex<HashSet<u64>>,
+    enough: AtomicBool,
+    sight: Sight,
+    clock: Clock,
+}
+
+/// What one thread came across.
+#[derive(Default)]
+struct Seen {
+    found: Vec<(Process, Vec<u64>)>,
+    /// Some descriptors could not be looked at.
+    unreadable: bool,
+    /// Processes without a descriptor: their first thread may have ended before the others.
+    empty: Vec<u32>,
+    /// io_urings, which can keep sockets that are no descriptors: process and descriptor.
+    rings: Vec<(u32, OsString)>,
+    in_flight: Vec<u32>,
+    buffer: Vec<u8>,
+}
+
+impl Seen {
+    fn into_search(self, everybody: bool) -> Search {
+        let mut unseen = Vec::new();
+        if self.unreadable || !everybody {
+            unseen.push(Unseen::Processes);
+        }
+        unseen.extend(self.in_flight.into_iter().map(Unseen::InFlight));
+        Search { found: self.found, unseen }
+    }
+
+    fn merge(&mut self, other: Seen) {
+        self.found.extend(other.found);
+        self.unreadable |= other.unreadable;
+        self.empty.extend(other.empty);
+        self.rings.extend(other.rings);
+    }
+}
+
+impl Scan<'_> {
+    /// The processes of the sockets' own users first. Takes those that were looked into off the list.
+    fn likely(&self, pids: &mut Vec<u32>, uids: &[u32], seen: &mut Seen) -> io::Result<()> {
+        let mut tried = 0;
+        let mut rest = Vec::with_capacity(pids.len());
+        for &pid in pids.iter() {
+            let likely = tried < CROWD
+                && !self.enough()
+                && statat(self.proc, pid.to_string(), AtFlags::empty())
+                    .is_ok_and(|stat| uids.contains(&stat.st_uid));
+            if likely {
+                tried += 1;
+                self.process(pid, seen)?;
+            } else {
+                rest.push(pid);
+            }
+        }
+        *pids = rest;
+        Ok(())
+    }
+
+    fn each(&self, pids: &[u32], seen: &mut Seen) -> io::Result<()> {
+        let batches: Vec<&[u32]> = pids.chunks(BATCH).collect();
+        let next = AtomicUsize::new(0);
+        let work = |seen: &mut Seen| {
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                for &pid in *batch {
+                    if self.enough() {
+                        return Ok(());
+                    }
+                    self.process(pid, seen)?;
+                }
+            }
+            Ok(())
+        };
+        let cores =
+            if pids.len() > CROWD { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+        thread::scope(|scope| {
+            let start = || {
+                let run = || {
+                    let mut own = Seen::default();
+                    work(&mut own).map(|()| own)
+                };
+                // Where no thread can be started, this one does the work alone.
+                thread::Builder::new().name("portlease scan".to_owned()).spawn_scoped(scope, run).ok()
+            };
+            let helpers: Vec<_> = (1..cores.min(THREADS_MAX)).filter_map(|_| start()).collect();
+            let mut outcome = work(seen);
+            for helper in helpers {
+                match helper.join() {
+                    Ok(Ok(other)) => seen.merge(other),
+                    Ok(Err(error)) => outcome = Err(error),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            outcome
+        })
+    }
+
+    fn enough(&self) -> bool {
+        self.enough.load(Ordering::Relaxed)
+    }
+
+    fn process(&self, pid: u32, seen: &mut Seen) -> io::Result<()> {
+        self.descriptors(pid, &format!("{pid}/fd"), "..", seen)
+    }
+
+    /// Looks at each descriptor in a folder. `up` is the way from there to the folder of the process: by it, what is
+    /// read is of this process even if its number has gone to another one since.
+    fn descriptors(&self, pid: u32, path: &str, up: &str, seen: &mut Seen) -> io::Result<()> {
+        let folder = match open(self.proc, path) {
+            Ok(folder) => folder,
+            Err(error) => return not_there(error, seen),
+        };
+        let mut buffer = std::mem::take(&mut seen.buffer);
+        buffer.reserve(16 * 1024);
+        let mut inodes = Vec::new();
+        let mut none = true;
+        let mut outcome = Ok(());
+        let mut entries = RawDir::new(&folder, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    outcome = not_there(error, seen);
+                    break;
+                }
+            };
+            if entry.file_name().to_bytes().starts_with(b".") {
+                continue;
+            }
+            none = false;
+            let mut link = [0; 64];
+            let link = match readlinkat_raw(&folder, entry.file_name(), &mut link) {
+                Ok(length) => &link[..length],
+                // Closed since it was listed.
+                Err(Errno::NOENT) => continue,
+                Err(error) => {
+                    outcome = not_there(error, seen);
+                    break;
+                }
+            };
+            match proc_text::socket_inode(link) {
+                Some(inode) if self.wanted.binary_search(&inode).is_ok() => inodes.push(inode),
+                Some(_) => {}
+                None if link == b"anon_inode:[io_uring]" => {
+                    seen.rings.push((pid, OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()));
+                }
+                None => {}
+            }
+        }
+        seen.buffer = buffer;
+        outcome?;
+        if none {
+            seen.empty.push(pid);
+        }
+        self.hit(pid, &folder, up, inodes, seen);
+        Ok(())
+    }
+
+    fn hit(&self, pid: u32, folder: &OwnedFd, up: &str, mut inodes: Vec<u64>, seen: &mut Seen) {
+        if inodes.is_empty() {
+            return;
+        }
+        inodes.sort_unstable();
+        inodes.dedup();
+        // One that ended meanwhile has nothing any more.
+        let Some(process) = self.clock.describe(pid, folder.as_fd(), up) else {
+            return;
+        };
+        let mut missing = self.missing.lock();
+        for inode in &inodes {
+            missing.remove(inode);
+        }
+        if missing.is_empty() && self.sight == Sight::FirstHit {
+            self.enough.store(true, Ordering::Relaxed);
+        }
+        seen.found.push((process, inodes));
+    }
+
+    /// Where sockets are that no process's own descriptors show. Looked at only for what is still missing.
+    fn hideouts(&self, pids: &[u32], everybody: bool, seen: &mut Seen) -> io::Result<()> {
+        let is_missing = || !self.missing.lock().is_empty();
+        for pid in std::mem::take(&mut seen.empty) {
+            if is_missing() {
+                self.threads(pid, seen)?;
+            }
+        }
+        for (pid, descriptor) in std::mem::take(&mut seen.rings) {
+            if is_missing() {
+                self.ring(pid, &descriptor, seen)?;
+            }
+        }
+        // Where processes could not be looked into, they are the likelier answer.
+        if is_missing() && everybody && !seen.unreadable && self.sight == Sight::Complete {
+            for &pid in pids {
+                if self.has_in_flight(pid) {
+                    seen.in_flight.push(pid);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn threads(&self, pid: u32, seen: &mut Seen) -> io::Result<()> {
+        let tids = match open(self.proc, &format!("{pid}/task")).and_then(|task| numbers(task.as_fd())) {
+            Ok(tids) => tids,
+            Err(error) => return not_there(error, seen),
+        };
+        for tid in tids.into_iter().filter(|tid| *tid != pid) {
+            let before = seen.found.len();
+            self.descriptors(pid, &format!("{pid}/task/{tid}/fd"), "../../..", seen)?;
+            // Threads share their descriptors: one of them tells for all.
+            if seen.found.len() > before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn ring(&self, pid: u32, descriptor: &OsStr, seen: &mut Seen) -> io::Result<()> {
+        let folder = match open(self.proc, &format!("{pid}/fd")) {
+            Ok(folder) => folder,
+            Err(error) => return not_there(error, seen),
+        };
+        let text = match fs::read(PathBuf::from(format!("/proc/{pid}/fdinfo")).join(descriptor)) {
+            Ok(text) => text,
+            Err(error) => return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen),
+        };
+        let inodes =
+            proc_text::ring_inodes(&text).filter(|inode| self.wanted.binary_search(inode).is_ok()).collect();
+        self.hit(pid, &folder, "..", inodes, seen);
+        Ok(())
+    }
+
+    /// Whether descriptors wait in one of the process's Unix sockets. Which ones they are, nothing tells: a hint, so
+    /// what cannot be read is no failure.
+    fn has_in_flight(&self, pid: u32) -> bool {
+        let folder = PathBuf::from(format!("/proc/{pid}/fdinfo"));
+        let Ok(entries) = fs::read_dir(&folder) else {
+            return false;
+        };
+        entries
+            .flatten()
+            .any(|entry| fs::read(entry.path()).is_ok_and(|text| proc_text::in_flight(&text) > 0))
+    }
+}
+
+fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// What has ended has nothing to show; what may not be looked into is remembered; a lack of descriptors fails.
+fn not_there(error: Errno, seen: &mut Seen) -> io::Result<()> {
+    match error {
+        Errno::NOENT | Errno::SRCH => Ok(()),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Err(error.into()),
+        _ => {
+            seen.unreadable = true;
+            Ok(())
+        }
+    }
+}
+
+/// The entries of a folder that are numbers.
+fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
+    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    let mut numbers = Vec::new();
+    while let Some(entry) = entries.next() {
+        numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// Turns ticks since boot into a time of day.
+#[derive(Clone, Copy)]
+struct Clock {
+    boot: Option<SystemTime>,
+}
+
+impl Clock {
+    fn now() -> Self {
+        let up = clock_gettime(ClockId::Boottime);
+        let up = Duration::new(up.tv_sec.unsigned_abs(), up.tv_nsec.unsigned_abs() as u32);
+        Clock { boot: SystemTime::now().checked_sub(up) }
+    }
+
+    fn describe(&self, pid: u32, folder: BorrowedFd<'_>, up: &str) -> Option<Process> {
+        let stat = proc_text::stat(&read(folder, &format!("{up}/stat")).ok()?)?;
+        let uid = read(folder, &format!("{up}/status")).ok().and_then(|text| proc_text::effective_uid(&text));
+        let program = readlinkat(folder, format!("{up}/exe"), Vec::new()).ok();
+        // USER_HZ is 100 on every architecture that Rust's std has.
+        let age = Duration::from_millis(stat.started.saturating_mul(10));
+        Some(Process {
+            pid,
+            parent: Some(stat.parent).filter(|parent| *parent != 0),
+            name: stat.name,
+            program: program.map(|path| PathBuf::from(OsString::from_vec(path.into_bytes()))),
+            uid,
+            user: None,
+            started: self.boot.and_then(|boot| boot.checked_add(age)),
+            ticks: stat.started,
+        })
+    }
+}
+
+fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::from(openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+    let mut bytes = Vec::with_capacity(2048);
+    io::Read::read_to_end(&mut file, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn stat(pid: u32) -> Option<proc_text::Stat> {
+    // A process that cannot be read is, to the caller, one that is not there.
+    proc_text::stat(&read(CWD, &format!("/proc/{pid}/stat")).ok()?)
+}
+
+pub(in super::super) fn started(pid: u32) -> Option<u64> {
+    stat(pid).map(|stat| stat.started)
+}
+
+pub(in super::super) fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|stat| stat.parent).filter(|parent| *parent != 0)
+}
+
+/// Without `/proc`, which every other answer about processes needs too, it cannot be told.
+pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
+    match read(CWD, &format!("/proc/{pid}/stat")) {
+        Ok(text) => Ok(proc_text::stat(&text).is_some_and(|stat| !stat.ended)),
+        Err(_) if fs::exists("/proc/self/stat")? => Ok(false),
+        Err(e) => Err(io::Error::new(io::ErrorKind::Unsupported, e)),
+    }
+}
+
+/// Names from `/etc/passwd` alone: NSS would need libc, and could ask the network. Where the file cannot be read,
+/// users are numbers.
+pub(in super::super) fn users() -> Vec<(u32, String)> {
+    fs::read("/etc/passwd").map(|text| proc_text::users(&text)).unwrap_or_default()
+}
+
+pub(in super::super) fn command_line(pid: u32, ticks: u64) -> io::Result<Vec<OsString>> {
+    let gone = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
+    // The folder stays that of one process, whoever has the number later.
+    let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
+        Errno::NOENT | Errno::SRCH => gone(),
+        other => other.into(),
+    })?;
+    let stat = read(folder.as_fd(), "stat").ok().and_then(|text| proc_text::stat(&text)).ok_or_else(gone)?;
+    if stat.started != ticks {
+        return Err(gone());
+    }
+    let bytes = read(folder.as_fd(), "cmdline")?;
+    Ok(proc_text::arguments(&bytes).map(|argument| OsStr::from_bytes(argument).to_owned()).collect())
+}
