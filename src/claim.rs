@@ -154,7 +154,18 @@ pub(crate) fn could_bind(
 /// Whether this kernel keeps a claim, and why not: asked of the kernel once per process.
 pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
     static ANSWER: OnceCell<Result<(), &'static str>> = OnceCell::new();
-    ANSWER.get_or_try_init(self_test).copied()
+    // A stranger who scans numbers can stand in the way of one test, hardly of three.
+    const TESTS: usize = 3;
+    let test = || {
+        for _ in 1..TESTS {
+            let answer = self_test()?;
+            if answer.is_ok() {
+                return Ok(answer);
+            }
+        }
+        self_test()
+    };
+    ANSWER.get_or_try_init(test).copied()
 }
 
 fn self_test() -> io::Result<Result<(), &'static str>> {

@@ -175,6 +175,7 @@ impl fmt::Debug for Reservation {
             .field("label", &self.label)
             .field("claimed", &self.claim.is_some())
             .field("leased", &self.lease.is_some())
+            .field("recorded", &self.lease.as_ref().is_some_and(Held::is_recorded))
             .finish()
     }
 }

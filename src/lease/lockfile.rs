@@ -120,6 +120,11 @@ fn open(registry: &Registry, name: &str) -> io::Result<Option<(File, u32)>> {
 }
 
 impl Held {
+    /// Whether the record could be written.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Writes the record, whole and in place.
     pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
