@@ -101,6 +101,12 @@ pub fn check_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) -> Re
 
 /// Asserts that each of several ports is free: a preflight check before a suite.
 ///
+/// As a program that does the same for ports on its command line, `examples/preflight.rs`:
+///
+/// ```text
+#[doc = include_str!("../examples/preflight.rs")]
+/// ```
+///
 /// # Panics
 ///
 /// If one is not, with all of those that are not.

@@ -32,6 +32,12 @@ use crate::table::{self, Row, Sight, Table};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// As a program, `examples/who_holds.rs`:
+///
+/// ```text
+#[doc = include_str!("../examples/who_holds.rs")]
+/// ```
+///
 /// # Errors
 ///
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port,
