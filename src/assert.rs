@@ -35,8 +35,11 @@ use crate::wait;
 #[doc(alias = "free port")]
 #[track_caller]
 pub fn is_port_free(port: impl ToEndpoint) -> bool {
-    match port.to_endpoint() {
-        Ok(endpoint) => diagnose::is_free(endpoint.or_tcp(), Mine::of(&port)) == Verdict::Free,
+    match Endpoint::checked_of(&port) {
+        Ok(endpoints) => {
+            let mine = Mine::of(&port);
+            endpoints.into_iter().all(|endpoint| diagnose::is_free(endpoint, mine) == Verdict::Free)
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -56,11 +59,13 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
-    let endpoint = endpoint(&port)?;
-    match diagnose::is_free(endpoint, Mine::of(&port)) {
-        Verdict::Free => Ok(()),
-        verdict => Err(diagnose::report(endpoint, verdict)),
+    for endpoint in endpoints(&port)? {
+        match diagnose::is_free(endpoint, Mine::of(&port)) {
+            Verdict::Free => {}
+            verdict => return Err(diagnose::report(endpoint, verdict)),
+        }
     }
+    Ok(())
 }
 
 /// Asserts that a port is free, in the sense of [`is_port_free`].
@@ -135,12 +140,14 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// assert!(nobody.to_string().contains("is not listening"));
 /// ```
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
-    let endpoint = endpoint(&port)?;
-    match wait::is_listening(endpoint) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(diagnose::report(endpoint, Verdict::NotListening)),
-        Err(e) => Err(diagnose::report(endpoint, Verdict::CannotTell(Lower(&e).to_string()))),
+    for endpoint in endpoints(&port)? {
+        match wait::is_listening(endpoint) {
+            Ok(true) => {}
+            Ok(false) => return Err(diagnose::report(endpoint, Verdict::NotListening)),
+            Err(e) => return Err(diagnose::report(endpoint, Verdict::CannotTell(Lower(&e).to_string()))),
+        }
     }
+    Ok(())
 }
 
 /// Asserts that something listens on the port, in the sense of [`check_port_listening`].
@@ -176,18 +183,19 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
-    let endpoint = endpoint(&port)?;
-    let holders = match diagnose::holders(endpoint, Sight::Complete) {
-        Ok(holders) => holders,
-        Err(e) => return Err(diagnose::report(endpoint, Verdict::CannotTell(Lower(&e).to_string()))),
-    };
-    // A reservation's own socket is nobody's server.
-    let served = holders.iter().filter(|holder| holders.lease_of(holder).is_none());
-    let mut processes = served.flat_map(|holder| &holder.processes);
-    if processes.any(|process| descends(process.pid, pid)) {
-        return Ok(());
+    for endpoint in endpoints(&port)? {
+        let holders = match diagnose::holders(endpoint, Sight::Complete) {
+            Ok(holders) => holders,
+            Err(e) => return Err(diagnose::report(endpoint, Verdict::CannotTell(Lower(&e).to_string()))),
+        };
+        // A reservation's own socket is nobody's server.
+        let served = holders.iter().filter(|holder| holders.lease_of(holder).is_none());
+        let mut processes = served.flat_map(|holder| &holder.processes);
+        if !processes.any(|process| descends(process.pid, pid)) {
+            return Err(diagnose::report(endpoint, Verdict::NotHeldBy(pid)));
+        }
     }
-    Err(diagnose::report(endpoint, Verdict::NotHeldBy(pid)))
+    Ok(())
 }
 
 /// Asserts that this process, or one that descends from it, has a socket on the port: that the server which answers
@@ -281,11 +289,8 @@ fn descends(pid: u32, ancestor: u32) -> bool {
         .any(|pid| pid == ancestor)
 }
 
-fn endpoint(port: &impl ToEndpoint) -> Result<Endpoint, Diagnosis> {
-    match port.to_endpoint() {
-        Ok(endpoint) => Ok(endpoint.or_tcp()),
-        Err(error) => Err(Diagnosis::invalid(error.to_string())),
-    }
+fn endpoints(port: &impl ToEndpoint) -> Result<Vec<Endpoint>, Diagnosis> {
+    Endpoint::checked_of(port).map_err(|error| Diagnosis::invalid(error.to_string()))
 }
 
 #[track_caller]

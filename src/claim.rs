@@ -14,8 +14,6 @@ use crate::endpoint::Protocol;
 pub(crate) struct Claim {
     socket: Socket,
     port: u16,
-    /// Held by the claims whose bind does not exclude by itself.
-    _name: Option<ExclusiveName>,
 }
 
 impl Claim {
@@ -32,13 +30,12 @@ impl Claim {
     /// This number, over connections of it in TIME_WAIT that a server with SO_REUSEADDR left.
     ///
     /// The options are set before the bind, so it succeeds over more than TIME_WAIT and beside another such bind:
-    /// the caller looks into the socket table before and after, and the name keeps a second caller out.
-    pub(crate) fn over_time_wait(port: u16) -> io::Result<Claim> {
-        let name = ExclusiveName::take(Protocol::Tcp, port)?;
+    /// the caller looks into the socket table before and after, and its name keeps a second caller out.
+    pub(crate) fn over_time_wait(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         share(&socket)?;
         socket.bind(&wildcard(port)?.into())?;
-        Ok(Claim { socket, port, _name: Some(name) })
+        Ok(Claim { socket, port })
     }
 
     fn test_and_set(port: u16) -> io::Result<Claim> {
@@ -47,7 +44,7 @@ impl Claim {
         let bound = socket.local_addr()?.as_socket().map(|addr| addr.port());
         let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?;
         share(&socket)?;
-        Ok(Claim { socket, port, _name: None })
+        Ok(Claim { socket, port })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -238,7 +235,8 @@ mod name {
     }
 
     impl ExclusiveName {
-        /// Fails with `AddrInUse` while anybody in this network namespace has it.
+        /// Fails with `AddrInUse` while anybody in this network namespace has it, and with `Unsupported` on systems
+        /// that have no such names.
         pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
             let name = SocketAddr::from_abstract_name(format!("portlease/{protocol}/{port}"))?;
             Ok(ExclusiveName { _bound: UnixDatagram::bind_addr(&name)? })

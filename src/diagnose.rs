@@ -13,6 +13,7 @@ use crate::lease;
 use crate::own;
 use crate::pool;
 use crate::record::Lease;
+use crate::services;
 use crate::table::{self, Row, Sight, Table};
 
 /// Everything on a port: each socket of each protocol in each state, with its processes, and the reservations.
@@ -255,22 +256,11 @@ fn number(endpoint: Endpoint) -> Number {
     let pool = pool::Ephemeral::read();
     Number {
         port: endpoint.port,
-        service: service(endpoint),
+        service: services::name(endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp)),
         withheld: pool.is_reserved(endpoint.port),
         ephemeral: Some(pool.range()),
         unprivileged_from: pool::unprivileged_from(),
     }
-}
-
-/// The name in /etc/services, where there is one: `http  80/tcp  www`.
-fn service(endpoint: Endpoint) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/services").ok()?;
-    let wanted = Endpoint { ip: None, ..endpoint.or_tcp() }.to_string();
-    text.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let name = words.next()?;
-        (words.next()? == wanted).then(|| name.to_owned())
-    })
 }
 
 /// Which servers could bind now, on IPv4 and IPv6, loopback and wildcard.

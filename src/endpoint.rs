@@ -115,6 +115,17 @@ impl Endpoint {
         if self.port == 0 { Err(Error::port_zero()) } else { Ok(self) }
     }
 
+    /// The endpoints a check is about: for a reservation of two protocols, one for each.
+    pub(crate) fn checked_of(port: &impl ToEndpoint) -> Result<Vec<Endpoint>> {
+        let endpoint = port.to_endpoint()?;
+        Ok(match (endpoint.protocol, port.reservation()) {
+            (None, Some(_)) => [Protocol::Tcp, Protocol::Udp]
+                .map(|protocol| Endpoint { protocol: Some(protocol), ..endpoint })
+                .into(),
+            _ => vec![endpoint.or_tcp()],
+        })
+    }
+
     /// This endpoint with the protocol said: TCP where it was not.
     pub(crate) fn or_tcp(self) -> Self {
         Endpoint { protocol: self.protocol.or(Some(Protocol::Tcp)), ..self }

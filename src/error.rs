@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diagnosis::Diagnosis;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Protocol};
 
 /// What this crate's fallible calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -173,6 +173,11 @@ impl Error {
         }
     }
 
+    pub(crate) fn not_reserved_for(endpoint: Endpoint, protocol: Protocol) -> Self {
+        let message = format!("port {endpoint} is not reserved for {protocol}");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn left_listening(diagnosis: Diagnosis) -> Self {
         Self::diagnosed(ErrorKind::InUse, diagnosis.answer(), diagnosis)
     }
@@ -215,7 +220,7 @@ impl Error {
         };
         let place = match range {
             Some(range) => format!(" from {}", Dash(range)),
-            None => " from the ephemeral range".to_owned(),
+            None => String::new(),
         };
         let after = waited.map_or(String::new(), |time| format!(" within {time:?}"));
         let kind = if waited.is_some() { ErrorKind::TimedOut } else { ErrorKind::NoFreePort };
@@ -295,10 +300,14 @@ pub(crate) struct Tally {
     /// So few were left that connections need them.
     pub(crate) spared: bool,
     /// The length of the block that was asked for.
-    pub(crate) block: Option<usize>,
+    block: Option<usize>,
 }
 
 impl Tally {
+    pub(crate) fn of_block(n: usize) -> Self {
+        Tally { block: Some(n), ..Self::default() }
+    }
+
     pub(crate) fn note_planted(&mut self, path: PathBuf) {
         self.planted += 1;
         self.example.get_or_insert(path);

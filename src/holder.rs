@@ -10,7 +10,7 @@ use std::vec;
 use crate::endpoint::Protocol;
 use crate::record::Lease;
 
-mod report;
+pub(crate) mod report;
 
 pub(crate) use report::line;
 
@@ -189,10 +189,6 @@ impl Holders {
         let is_claim = |lease: &&Lease| lease.record().is_some_and(|record| record.socket == holder.inode);
         self.leases.iter().filter(|_| holder.inode != 0 && holder.state == State::Bound).find(is_claim)
     }
-
-    pub(crate) fn unseen(&self) -> &[Unseen] {
-        &self.unseen
-    }
 }
 
 impl IntoIterator for Holders {
@@ -248,7 +244,7 @@ impl fmt::Display for Unseen {
                 write!(f, "the {protocol} sockets kept changing while they were read")
             }
             Unseen::Proc => f.write_str("processes could not be read: there is no /proc"),
-            Unseen::Processes => f.write_str("some processes could not be read: they are other users'"),
+            Unseen::Processes => f.write_str("some processes could not be read: you may not look into them"),
             Unseen::InFlight(pid) => {
                 write!(
                     f,

@@ -134,6 +134,7 @@ mod pool;
 mod record;
 mod reservation;
 mod reserve;
+mod services;
 mod table;
 mod wait;
 
@@ -150,5 +151,8 @@ pub use holder::{Holder, Holders, Process, State};
 pub use options::ReserveOptions;
 pub use record::Lease;
 pub use reservation::{Guarantee, Reservation};
-pub use reserve::{reservations, reserve_port, reserve_ports, try_reserve_port, try_reserve_ports};
+pub use reserve::{
+    reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port, try_reserve_ports,
+    try_reserve_udp_port,
+};
 pub use wait::{Reachability, probe, wait_until_free, wait_until_listening};

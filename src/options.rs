@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::time::Duration;
 
 use crate::acquire::{self, Wish};
+use crate::endpoint::Protocol;
 use crate::error::{Error, Result};
 use crate::reservation::Reservation;
 
@@ -20,9 +21,11 @@ use crate::reservation::Reservation;
 /// let cluster = ReserveOptions::new().exclude([redis.port()]).reserve_many(3)?;
 /// # Ok::<(), portlease::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use = "options reserve nothing until `reserve` is called"]
 pub struct ReserveOptions {
+    protocols: &'static [Protocol],
+    reuse_addr: bool,
     port: Option<u16>,
     range: Option<(Bound<u16>, Bound<u16>)>,
     prefer: Vec<u16>,
@@ -34,7 +37,62 @@ pub struct ReserveOptions {
 impl ReserveOptions {
     /// A TCP port, any number.
     pub fn new() -> Self {
-        Self::default()
+        ReserveOptions {
+            protocols: &[Protocol::Tcp],
+            reuse_addr: true,
+            port: None,
+            range: None,
+            prefer: Vec::new(),
+            exclude: BTreeSet::new(),
+            wait: Duration::ZERO,
+            label: None,
+        }
+    }
+
+    /// A UDP port instead.
+    ///
+    /// No claim can coexist with a UDP server, which rarely sets the reuse options. The number is taken from those
+    /// that the kernel never assigns by itself, and a lease keeps cooperating processes from it:
+    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().udp().reserve()?;
+    /// let server = std::net::UdpSocket::bind(p.addr())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn udp(mut self) -> Self {
+        self.protocols = &[Protocol::Udp];
+        self
+    }
+
+    /// One number for both protocols, as DNS and HTTP/3 servers need.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().tcp_and_udp().reserve()?;
+    /// let (tcp, udp) = (p.listen()?, p.udp_socket()?);
+    /// assert_eq!(tcp.local_addr()?.port(), udp.local_addr()?.port());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tcp_and_udp(mut self) -> Self {
+        self.protocols = &[Protocol::Tcp, Protocol::Udp];
+        self
+    }
+
+    /// Whether the TCP server sets SO_REUSEADDR or SO_REUSEPORT before it binds; `true` unless said.
+    ///
+    /// A server that sets neither cannot bind over the kernel's claim, so for `false` the port is kept as a UDP port
+    /// is. Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` as it comes and Java after
+    /// `setReuseAddress(false)` are such servers. They cannot be restarted on a number while its connections are in
+    /// TIME_WAIT, with or without a reservation.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().reuse_addr(false).reserve()?;
+    /// assert!(p.guarantee() <= portlease::Guarantee::Cooperative);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn reuse_addr(mut self, sets_it: bool) -> Self {
+        self.reuse_addr = sets_it;
+        self
     }
 
     /// Exactly this number, or an error that says who has it.
@@ -196,6 +254,8 @@ impl ReserveOptions {
             !self.exclude.contains(port) && firewall.as_ref().is_none_or(|firewall| firewall.contains(port))
         });
         Ok(Wish {
+            protocols: self.protocols,
+            reuse_addr: self.reuse_addr,
             prefer: prefer.collect(),
             port: self.port,
             allowed,
@@ -204,6 +264,13 @@ impl ReserveOptions {
             label: self.label,
             at,
         })
+    }
+}
+
+/// [`ReserveOptions::new`].
+impl Default for ReserveOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

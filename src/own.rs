@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::endpoint::Protocol;
+use crate::endpoint::{Endpoint, Protocol};
 
 /// A reservation's entry, taken out when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Entry {
     key: (u16, Protocol),
-    id: u64,
+    own: Own,
 }
 
 // parking_lot's: a test that panics with a reservation in hand must not poison the table for the others.
@@ -26,22 +26,33 @@ pub(crate) struct Own {
 }
 
 impl Entry {
-    pub(crate) fn new(port: u16, protocol: Protocol, socket: u64) -> Entry {
+    pub(crate) fn new(endpoint: Endpoint, socket: u64) -> Entry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (key, id) = ((port, protocol), NEXT.fetch_add(1, Ordering::Relaxed));
-        TABLE.lock().insert(key, Own { id, socket });
-        Entry { key, id }
+        let key = (endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp));
+        let own = Own { id: NEXT.fetch_add(1, Ordering::Relaxed), socket };
+        TABLE.lock().insert(key, own);
+        Entry { key, own }
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.own.id
+    }
+
+    /// Makes it an entry of the reservation that the other one belongs to.
+    pub(crate) fn join(&mut self, other: &Entry) {
+        self.own.id = other.own.id;
+        TABLE.lock().insert(self.key, self.own);
+    }
+
+    pub(crate) fn socket(&self) -> u64 {
+        self.own.socket
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut table = TABLE.lock();
-        if table.get(&self.key).is_some_and(|own| own.id == self.id) {
+        if table.get(&self.key).is_some_and(|own| own.id == self.own.id) {
             table.remove(&self.key);
         }
     }

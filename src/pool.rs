@@ -1,5 +1,6 @@
 //! The pool: which numbers an automatic pick tries, and in which order.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -34,6 +35,10 @@ impl Ports {
     }
 }
 
+/// The first registered and the first dynamic port (RFC 6335, section 6).
+const REGISTERED_FROM: u16 = 1024;
+const DYNAMIC_FROM: u16 = 49152;
+
 /// Linux's own default, where the machine does not say.
 const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 
@@ -51,6 +56,32 @@ impl Ephemeral {
 
     pub(crate) fn range(&self) -> RangeInclusive<u16> {
         self.range.clone()
+    }
+
+    /// Whether the kernel assigns the number to nobody by itself.
+    pub(crate) fn is_quiet(&self, port: u16) -> bool {
+        !self.range.contains(&port) || self.reserved.contains(port)
+    }
+
+    /// The quiet numbers in the order of preference, each once: of IANA's dynamic range (RFC 6335), then registered
+    /// ones that no common service uses, then those that the administrator withheld from the kernel, perhaps for a
+    /// service.
+    pub(crate) fn quiet(&self, services: &'static BTreeSet<u16>) -> impl Iterator<Item = u16> + use<> {
+        let (outside, withheld) = (self.range.clone(), self.reserved.clone());
+        let registered = unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
+        shuffled(DYNAMIC_FROM..=u16::MAX)
+            .chain(shuffled(registered).filter(|port| !services.contains(port)))
+            .filter(move |port| !outside.contains(port))
+            .chain(shuffled(self.range.clone()).filter(move |port| withheld.contains(*port)))
+    }
+
+    /// The ranges in which to look for consecutive numbers, in the order of preference.
+    pub(crate) fn block_ranges(&self) -> Vec<RangeInclusive<u16>> {
+        let (low, high) = (*self.range.start(), *self.range.end());
+        let lowest = unprivileged_from().max(REGISTERED_FROM);
+        let above = high.checked_add(1).map(|next| next..=u16::MAX);
+        let below = low.checked_sub(1).map(|last| lowest..=last);
+        above.into_iter().chain(below).chain([self.range.clone()]).filter(|range| !range.is_empty()).collect()
     }
 
     pub(crate) fn is_reserved(&self, port: u16) -> bool {
@@ -173,7 +204,6 @@ impl Crowding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn every_number_of_a_range_comes_once() {
@@ -199,6 +229,21 @@ mod tests {
             let parities: Vec<u16> = drawn.iter().map(|n| (n - range.start()) % 2).collect();
             assert!(parities.is_sorted(), "{range:?}: {parities:?}");
         }
+    }
+
+    #[test]
+    fn quiet_numbers_come_dynamic_first_and_never_from_what_the_kernel_assigns() {
+        static SERVICES: BTreeSet<u16> = BTreeSet::new();
+        let pool = Ephemeral { range: 32768..=60999, reserved: Ports(vec![40004..=40005]) };
+        let quiet: Vec<u16> = pool.quiet(&SERVICES).collect();
+        assert!(quiet.iter().all(|port| pool.is_quiet(*port)));
+        assert_eq!(quiet.iter().collect::<BTreeSet<_>>().len(), quiet.len());
+        assert!(quiet[..65535 - 60999].iter().all(|port| *port > 60999));
+        assert!(quiet[quiet.len() - 2..].iter().all(|port| (40004..=40005).contains(port)));
+        let tuned = Ephemeral { range: 1024..=65535, reserved: Ports::default() };
+        assert_eq!(tuned.quiet(&SERVICES).count(), 0);
+        assert_eq!(tuned.block_ranges(), [1024..=65535]);
+        assert_eq!(pool.block_ranges(), [61000..=65535, 1024..=32767, 32768..=60999]);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 
-use crate::claim::Claim;
+use crate::claim::{Claim, ExclusiveName};
 use crate::diagnose;
 use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
 use crate::error::{Error, Result};
 use crate::lease::Held;
 use crate::own::Entry;
+use crate::record::Record;
 use crate::table;
 
 /// Who keeps the promise that a reserved port stays free.
@@ -47,31 +48,65 @@ pub enum Guarantee {
 /// ```
 #[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
 pub struct Reservation {
-    // In drop order. The entry first: the number may be reserved again by another thread as soon as the rest is
-    // gone. The claim before the lease: whoever gets the lease must find the port free.
-    entry: Entry,
-    claim: Option<Claim>,
-    lease: Option<Held>,
-    guarantee: Guarantee,
-    port: u16,
+    /// One for each protocol, TCP first.
+    parts: Vec<Part>,
     label: Option<String>,
 }
 
-impl Reservation {
+/// What keeps one protocol's port.
+#[derive(Debug)]
+pub(crate) struct Part {
+    endpoint: Endpoint,
+    guarantee: Guarantee,
+    // In drop order. The entry first: the number may be reserved again by another thread as soon as the rest is
+    // gone. The lease last: whoever gets it must find the port free.
+    entry: Entry,
+    claim: Option<Claim>,
+    _name: Option<ExclusiveName>,
+    lease: Option<Held>,
+}
+
+impl Part {
     pub(crate) fn new(
-        port: u16,
+        endpoint: Endpoint,
         claim: Option<Claim>,
+        name: Option<ExclusiveName>,
         lease: Option<Held>,
         guarantee: Guarantee,
-        label: Option<String>,
-        socket: u64,
     ) -> Self {
-        Reservation { entry: Entry::new(port, Protocol::Tcp, socket), claim, lease, guarantee, port, label }
+        // Without its inode a claim is still one; the report then shows it as any bound socket.
+        let socket = claim.as_ref().map_or(0, |claim| claim.inode().unwrap_or(0));
+        Part { endpoint, guarantee, entry: Entry::new(endpoint, socket), claim, _name: name, lease }
+    }
+
+    pub(crate) fn socket(&self) -> u64 {
+        self.entry.socket()
+    }
+
+    /// The record is a note for people: without space for it the lease holds all the same, and whoever looks is told
+    /// that there is none.
+    pub(crate) fn publish(&mut self, record: &Record) {
+        if let Some(lease) = &mut self.lease {
+            let _noted = lease.publish(record);
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.endpoint.protocol.unwrap_or(Protocol::Tcp)
+    }
+}
+
+impl Reservation {
+    pub(crate) fn new(mut parts: Vec<Part>, label: Option<String>) -> Self {
+        if let [first, second] = parts.as_mut_slice() {
+            second.entry.join(&first.entry);
+        }
+        Reservation { parts, label }
     }
 
     /// The number.
     pub fn port(&self) -> u16 {
-        self.port
+        self.parts[0].endpoint.port
     }
 
     /// `127.0.0.1` and the number.
@@ -81,17 +116,21 @@ impl Reservation {
 
     /// This address and the number. The port is reserved on every address of the machine.
     pub fn addr_on(&self, ip: impl Into<IpAddr>) -> SocketAddr {
-        SocketAddr::new(ip.into(), self.port)
+        SocketAddr::new(ip.into(), self.port())
     }
 
     /// What the port is reserved for.
     pub fn protocols(&self) -> &[Protocol] {
-        &[Protocol::Tcp]
+        match (self.parts.len(), self.parts[0].protocol()) {
+            (1, Protocol::Tcp) => &[Protocol::Tcp],
+            (1, _) => &[Protocol::Udp],
+            _ => &[Protocol::Tcp, Protocol::Udp],
+        }
     }
 
-    /// Who keeps the promise.
+    /// Who keeps the promise: of two protocols, the weaker one's.
     pub fn guarantee(&self) -> Guarantee {
-        self.guarantee
+        self.parts.iter().map(|part| part.guarantee).min().unwrap_or(Guarantee::BestEffort)
     }
 
     /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
@@ -99,12 +138,38 @@ impl Reservation {
         self.label.as_deref()
     }
 
+    /// A UDP socket bound to [`addr`](Reservation::addr). The reservation stays in force.
+    ///
+    /// ```
+    /// let p = portlease::reserve_udp_port();
+    /// let server = p.udp_socket()?;
+    /// assert_eq!(server.local_addr()?, p.addr());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the port is not reserved for UDP; else those of the system: `AddrInUse` while another socket
+    /// is bound there.
+    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+        self.requires(Protocol::Udp)?;
+        UdpSocket::bind(self.addr())
+    }
+
+    fn requires(&self, protocol: Protocol) -> io::Result<()> {
+        match self.protocols().contains(&protocol) {
+            true => Ok(()),
+            false => Err(Error::not_reserved_for(self.parts[0].endpoint, protocol).into()),
+        }
+    }
+
     /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2). The reservation stays in
     /// force.
     ///
     /// # Errors
     ///
-    /// Those of the system: `AddrInUse` while another server listens there.
+    /// `InvalidInput` if the port is not reserved for TCP; else those of the system: `AddrInUse` while another server
+    /// listens there.
     pub fn listen(&self) -> io::Result<TcpListener> {
         self.listen_on(Ipv4Addr::LOCALHOST)
     }
@@ -115,6 +180,7 @@ impl Reservation {
     ///
     /// Those of the system: `AddrNotAvailable` for an address the machine does not have.
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
+        self.requires(Protocol::Tcp)?;
         // On Unix the standard library sets SO_REUSEADDR.
         TcpListener::bind(self.addr_on(ip))
     }
@@ -137,23 +203,22 @@ impl Reservation {
     /// still listens on the port; [`Io`](crate::ErrorKind::Io) if the system did not let it look. On a system whose
     /// socket table cannot be read, nothing is told.
     pub fn release(self) -> Result<()> {
-        let endpoint = Endpoint::of(self.port, Protocol::Tcp);
-        let listening = match table::listening(self.port, Protocol::Tcp) {
-            Ok(rows) => !rows.is_empty(),
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
-            Err(e) => return Err(Error::system("look at", Some(endpoint), e)),
-        };
-        if !listening {
-            return Ok(());
+        for part in &self.parts {
+            let listening = match table::listening(self.port(), part.protocol()) {
+                Ok(rows) => !rows.is_empty(),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
+                Err(e) => return Err(Error::system("look at", Some(part.endpoint), e)),
+            };
+            if listening {
+                return Err(Error::left_listening(diagnose::report(part.endpoint, Verdict::Leaked)));
+            }
         }
-        let diagnosis = diagnose::report(endpoint, Verdict::Leaked);
-        drop(self);
-        Err(Error::left_listening(diagnosis))
+        Ok(())
     }
 
     /// Keeps the port until this process exits, and returns the number: what `reserve_port().port()` was meant to do.
     pub fn leak(self) -> u16 {
-        let port = self.port;
+        let port = self.port();
         std::mem::forget(self);
         port
     }
@@ -162,20 +227,23 @@ impl Reservation {
 /// The bare number.
 impl fmt::Display for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.port.fmt(f)
+        self.port().fmt(f)
     }
 }
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reservation")
-            .field("port", &self.port)
+            .field("port", &self.port())
             .field("protocols", &self.protocols())
-            .field("guarantee", &self.guarantee)
+            .field("guarantee", &self.guarantee())
             .field("label", &self.label)
-            .field("claimed", &self.claim.is_some())
-            .field("leased", &self.lease.is_some())
-            .field("recorded", &self.lease.as_ref().is_some_and(Held::is_recorded))
+            .field("claimed", &self.parts.iter().any(|part| part.claim.is_some()))
+            .field("leased", &self.parts.iter().all(|part| part.lease.is_some()))
+            .field(
+                "recorded",
+                &self.parts.iter().all(|part| part.lease.as_ref().is_some_and(Held::is_recorded)),
+            )
             .finish()
     }
 }
@@ -191,13 +259,16 @@ impl ToSocketAddrs for Reservation {
 
 impl sealed::Sealed for &Reservation {
     fn reservation(&self) -> Option<u64> {
-        Some(self.entry.id())
+        Some(self.parts[0].entry.id())
     }
 }
 
-/// Its port, on every address.
+/// Its port, on every address, for its protocol; of two protocols neither is said.
 impl ToEndpoint for &Reservation {
     fn to_endpoint(&self) -> Result<Endpoint> {
-        Ok(Endpoint::of(self.port, Protocol::Tcp))
+        Ok(match self.parts.as_slice() {
+            [part] => part.endpoint,
+            parts => Endpoint { protocol: None, ..parts[0].endpoint },
+        })
     }
 }

@@ -34,6 +34,34 @@ pub fn try_reserve_port() -> Result<Reservation> {
     ReserveOptions::new().reserve()
 }
 
+/// Reserves a UDP port that no cooperating process will be given, nor anybody by the kernel's choice.
+///
+/// See [`ReserveOptions::udp`] for what keeps it.
+///
+/// # Panics
+///
+/// Where [`try_reserve_udp_port`] returns an error.
+///
+/// ```
+/// let p = portlease::reserve_udp_port();
+/// let server = std::net::UdpSocket::bind(("127.0.0.1", p.port()))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn reserve_udp_port() -> Reservation {
+    or_panic(try_reserve_udp_port())
+}
+
+/// [`reserve_udp_port`], with an error instead of a panic.
+///
+/// # Errors
+///
+/// As [`ReserveOptions::reserve`].
+#[track_caller]
+pub fn try_reserve_udp_port() -> Result<Reservation> {
+    ReserveOptions::new().udp().reserve()
+}
+
 /// Reserves `N` TCP ports with distinct numbers.
 ///
 /// # Panics

@@ -38,7 +38,7 @@ use crate::table;
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(port.to_endpoint()?.or_tcp(), at_most, || Ok(None))
+    listening(&Endpoint::checked_of(&port)?, at_most, || Ok(None))
 }
 
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): a server is gone, and no
@@ -62,7 +62,11 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that says who has it;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    free(port.to_endpoint()?.or_tcp(), Mine::of(&port), at_most)
+    let started = Instant::now();
+    for endpoint in Endpoint::checked_of(&port)? {
+        free(endpoint, Mine::of(&port), at_most, started)?;
+    }
+    Ok(())
 }
 
 /// What a client meets at an address.
@@ -133,7 +137,7 @@ impl Reservation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
-        listening(self.endpoint(), at_most, || Ok(None))
+        listening(&self.endpoints(), at_most, || Ok(None))
     }
 
     /// Waits until the server on it is gone, on every address.
@@ -168,7 +172,9 @@ impl Reservation {
     /// ```
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let pid = child.id();
-        listening(self.endpoint(), at_most, || Ok(child.try_wait()?.map(|status| (pid, status.to_string()))))
+        listening(&self.endpoints(), at_most, || {
+            Ok(child.try_wait()?.map(|status| (pid, status.to_string())))
+        })
     }
 
     /// The same for a process that is not a child of this one's [`Command`](std::process::Command).
@@ -187,7 +193,7 @@ impl Reservation {
     /// ```
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
         let born = table::started(pid);
-        listening(self.endpoint(), at_most, || {
+        listening(&self.endpoints(), at_most, || {
             let lives = table::is_running(pid)? && table::started(pid) == born;
             Ok((!lives).then(|| (pid, "gone".to_owned())))
         })
@@ -208,8 +214,12 @@ impl Reservation {
         diagnose::who_holds(self)
     }
 
-    fn endpoint(&self) -> Endpoint {
-        Endpoint { ip: Some(self.addr().ip()), ..Endpoint::of(self.port(), Protocol::Tcp) }
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let at = |protocol: &Protocol| Endpoint {
+            ip: Some(self.addr().ip()),
+            ..Endpoint::of(self.port(), *protocol)
+        };
+        self.protocols().iter().map(at).collect()
     }
 }
 
@@ -225,27 +235,31 @@ const LONG_PAUSE: Duration = Duration::from_millis(20);
 const CONNECT: Duration = Duration::from_millis(100);
 
 fn listening(
-    endpoint: Endpoint,
+    endpoints: &[Endpoint],
     at_most: Duration,
     mut ended: impl FnMut() -> io::Result<Option<(u32, String)>>,
 ) -> Result<()> {
     let started = Instant::now();
-    let fail = |e: io::Error| Error::system("wait for", Some(endpoint), e);
     let mut pauses = PAUSES.into_iter();
-    loop {
-        // Asked first: what ended after it listened has still ended, what listened and then ended was seen.
-        let end = ended().map_err(fail)?;
-        if is_listening(endpoint).map_err(fail)? {
-            return Ok(());
+    for &endpoint in endpoints {
+        let fail = |e: io::Error| Error::system("wait for", Some(endpoint), e);
+        loop {
+            // Asked first: what listened before it ended is still seen, or is gone.
+            let end = ended().map_err(fail)?;
+            if is_listening(endpoint).map_err(fail)? {
+                break;
+            }
+            let report = || diagnose::report(endpoint, Verdict::NotListening);
+            if let Some((pid, how)) = end {
+                return Err(Error::ended_first(pid, &how, report()));
+            }
+            let Some(left) = at_most.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
+                return Err(Error::timed_out(at_most, report()));
+            };
+            std::thread::sleep(pauses.next().unwrap_or(PAUSES[2]).min(left));
         }
-        if let Some((pid, how)) = end {
-            return Err(Error::ended_first(pid, &how, diagnose::report(endpoint, Verdict::NotListening)));
-        }
-        let Some(left) = at_most.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
-            return Err(Error::timed_out(at_most, diagnose::report(endpoint, Verdict::NotListening)));
-        };
-        std::thread::sleep(pauses.next().unwrap_or(PAUSES[2]).min(left));
     }
+    Ok(())
 }
 
 /// By the table, or by a connection where there is none.
@@ -260,8 +274,7 @@ pub(crate) fn is_listening(endpoint: Endpoint) -> io::Result<bool> {
     }
 }
 
-fn free(endpoint: Endpoint, mine: Mine, at_most: Duration) -> Result<()> {
-    let started = Instant::now();
+fn free(endpoint: Endpoint, mine: Mine, at_most: Duration, started: Instant) -> Result<()> {
     loop {
         let pause = match busy(endpoint).map_err(|e| Error::system("wait for", Some(endpoint), e))? {
             Some(pause) => pause,

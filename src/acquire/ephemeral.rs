@@ -1,4 +1,4 @@
-//! A number of the ephemeral range: the claim first, since the kernel chooses, then the lease.
+//! A TCP port of the ephemeral range: the claim first, since the kernel chooses, then the lease.
 
 use std::io;
 use std::sync::Arc;
@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 
-use super::{Obstacle, Wish, complete, count, fatal, keeps_claims, refused};
+use super::{ANY, Obstacle, Wish, complete, count, fatal, lease_for, refused};
 use crate::claim::Claim;
-use crate::endpoint::Protocol;
-use crate::error::{Error, Tally};
-use crate::lease::{self, Refusal};
+use crate::endpoint::{Endpoint, Protocol};
+use crate::error::Tally;
 use crate::pool::{Crowding, Ephemeral};
-use crate::reservation::{Guarantee, Reservation};
+use crate::reservation::{Guarantee, Part, Reservation};
 
 /// How many draws of the kernel's own are worth while: each one that does not do stays claimed meanwhile, so that
 /// the kernel does not offer it again.
@@ -25,7 +24,6 @@ const OWN_DRAWS: usize = 1024;
 const MISSES: u32 = 64;
 
 pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>, Obstacle> {
-    let keeps_claims = keeps_claims()?;
     let crowding = Crowding::of_this_process();
     let mut kept = Vec::new();
     let mut adopt = |claim: Claim, tally: &mut Tally| -> Result<Option<Reservation>, Obstacle> {
@@ -34,7 +32,7 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
             kept.push(claim);
             return Ok(None);
         }
-        match adopt(wish, claim, keeps_claims)? {
+        match adopt(wish, claim)? {
             Ok(reservation) => Ok(Some(reservation)),
             Err((claim, obstacle)) => {
                 kept.push(claim);
@@ -56,7 +54,7 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => crowding.note_exhausted(),
-            Err(e) => return Err(fatal("bind", 0, e)),
+            Err(e) => return Err(fatal("bind", ANY, e)),
         }
     }
     let pool = range();
@@ -70,7 +68,7 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
                 tally.in_use += 1;
                 continue;
             }
-            Err(e) => return Err(refused("bind", port, e)),
+            Err(e) => return Err(refused("bind", Endpoint::of(port, Protocol::Tcp), e)),
         };
         let scarce = misses >= MISSES || pool.range().len() <= MISSES as usize;
         if scarce && !leaves_spare(&mut numbers, pool.spare(), tally) {
@@ -98,25 +96,16 @@ fn leaves_spare(numbers: &mut impl Iterator<Item = u16>, spare: usize, tally: &m
 }
 
 /// A lease for a number that is claimed already. A number that cannot be leased comes back, still claimed.
-fn adopt(
-    wish: &Wish,
-    claim: Claim,
-    keeps_claims: bool,
-) -> Result<Result<Reservation, (Claim, Obstacle)>, Obstacle> {
-    let port = claim.port();
-    let lease = match lease::acquire(Protocol::Tcp, port) {
-        Ok(held) => Some(held),
-        Err(Refusal::Taken) => return Ok(Err((claim, Obstacle::Leased(port)))),
-        Err(Refusal::Planted { path, cause }) => return Ok(Err((claim, Obstacle::Planted(path, cause)))),
-        Err(Refusal::OutOfDescriptors(cause)) => return Err(fatal("lock", port, cause)),
-        Err(Refusal::Unusable(folder)) if keeps_claims && !folder.misconfigured => None,
-        Err(Refusal::Unusable(folder)) => {
-            return Err(Obstacle::Fatal(Error::lock_folder(&folder.path, folder.cause)));
+fn adopt(wish: &Wish, claim: Claim) -> Result<Result<Reservation, (Claim, Obstacle)>, Obstacle> {
+    let endpoint = Endpoint::of(claim.port(), Protocol::Tcp);
+    match lease_for(endpoint, true) {
+        Ok(lease) => {
+            let part = Part::new(endpoint, Some(claim), None, lease, Guarantee::Kernel);
+            Ok(Ok(complete(wish, vec![part])))
         }
-    };
-    let (claim, guarantee) =
-        if keeps_claims { (Some(claim), Guarantee::Kernel) } else { (None, Guarantee::BestEffort) };
-    Ok(Ok(complete(wish, port, claim, lease, guarantee)))
+        Err(obstacle @ (Obstacle::Leased(_) | Obstacle::Planted(..))) => Ok(Err((claim, obstacle))),
+        Err(fatal) => Err(fatal),
+    }
 }
 
 static EPHEMERAL: RwLock<Option<Arc<Ephemeral>>> = RwLock::new(None);

@@ -1,86 +1,133 @@
-//! An explicit number: the lease first, so that whoever is refused learns by whom, then the claim.
+//! An explicit number: the lease first, so that whoever is refused learns by whom, then what keeps the port.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Effort, Obstacle, Wish, complete, fatal, keeps_claims, refused};
-use crate::claim::{self, Claim, Manner};
-use crate::endpoint::Protocol;
-use crate::error::Error;
+use super::{Effort, Obstacle, Wish, complete, ephemeral, fatal, lease_for, refused};
+use crate::claim::{Claim, ExclusiveName, Manner, could_bind};
+use crate::endpoint::{Endpoint, Protocol};
 use crate::holder::{State, Unseen};
-use crate::lease::{self, Refusal};
-use crate::reservation::{Guarantee, Reservation};
+use crate::reservation::{Guarantee, Part, Reservation};
 use crate::table;
 
 pub(super) fn exact(wish: &Wish, port: u16, effort: Effort) -> Result<Reservation, Obstacle> {
-    let keeps_claims = keeps_claims()?;
-    let lease = match lease::acquire(Protocol::Tcp, port) {
-        Ok(held) => Some(held),
-        Err(Refusal::Taken) => return Err(Obstacle::Leased(port)),
-        Err(Refusal::Planted { path, cause }) => return Err(Obstacle::Planted(path, cause)),
-        Err(Refusal::OutOfDescriptors(cause)) => return Err(fatal("lock", port, cause)),
-        // What the kernel guarantees needs no folder.
-        Err(Refusal::Unusable(folder)) if keeps_claims && !folder.misconfigured => None,
-        Err(Refusal::Unusable(folder)) => {
-            return Err(Obstacle::Fatal(Error::lock_folder(&folder.path, folder.cause)));
-        }
-    };
-    let (claim, guarantee) = if keeps_claims {
-        let (claim, guarantee) = claim_exactly(port, effort, lease.is_some())?;
+    let parts = wish.protocols.iter().map(|protocol| part(wish, Endpoint::of(port, *protocol), effort));
+    Ok(complete(wish, parts.collect::<Result<_, _>>()?))
+}
+
+fn part(wish: &Wish, endpoint: Endpoint, effort: Effort) -> Result<Part, Obstacle> {
+    let Endpoint { port, .. } = endpoint;
+    let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
+    let claims = wish.claims(protocol)?;
+    let lease = lease_for(endpoint, claims)?;
+    let quiet = ephemeral::range().is_quiet(port);
+    // Where numbers are kept without a claim, containers that do not share the lock folder meet by name.
+    let mut name = if claims && !quiet { None } else { exclusive_name(endpoint)? };
+    let (claim, guarantee) = if claims {
+        let (claim, guarantee) = claim_exactly(endpoint, effort, lease.is_some(), &mut name)?;
         (Some(claim), guarantee)
     } else {
-        claim::could_bind(Protocol::Tcp, None, port, Manner::Exclusive)
-            .map_err(|e| refused("bind", port, e))?;
-        (None, Guarantee::BestEffort)
+        probe(endpoint, effort)?;
+        (None, if quiet { Guarantee::Cooperative } else { Guarantee::BestEffort })
     };
-    Ok(complete(wish, port, claim, lease, guarantee))
+    Ok(Part::new(endpoint, claim, name, lease, guarantee))
+}
+
+/// `None` on systems that have no such names.
+fn exclusive_name(endpoint: Endpoint) -> Result<Option<ExclusiveName>, Obstacle> {
+    match ExclusiveName::take(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
+        Ok(name) => Ok(Some(name)),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(Obstacle::Leased(endpoint)),
+        Err(e) => Err(fatal("name", endpoint, e)),
+    }
+}
+
+/// Patience with whatever nobody visible explains.
+struct Patience {
+    deadline: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Patience { deadline: None, pause: Duration::from_micros(20) }
+    }
+
+    /// Pauses; `false` once it has run out.
+    fn pause(&mut self) -> bool {
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(Duration::from_millis(2));
+        true
+    }
+}
+
+/// Proves that nobody has the port at the moment. A plain server cannot bind over TIME_WAIT, so that counts.
+fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
+    let mut patience = Patience::new();
+    loop {
+        match could_bind(endpoint.protocol.unwrap_or(Protocol::Tcp), None, endpoint.port, Manner::Exclusive) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            Err(e) => return Err(refused("bind", endpoint, e)),
+        }
+        if effort != Effort::Insist || occupant(endpoint) != Occupant::Passing || !patience.pause() {
+            return Err(Obstacle::Occupied(endpoint));
+        }
+    }
 }
 
 /// How long a number is retried that nobody visible explains: a child forked at this moment shares what was let go
 /// until it execs, and a look occupies a number for its microseconds.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-fn claim_exactly(port: u16, effort: Effort, leased: bool) -> Result<(Claim, Guarantee), Obstacle> {
-    let mut deadline = None;
-    let mut pause = Duration::from_micros(20);
+fn claim_exactly(
+    endpoint: Endpoint,
+    effort: Effort,
+    leased: bool,
+    name: &mut Option<ExclusiveName>,
+) -> Result<(Claim, Guarantee), Obstacle> {
+    let mut patience = Patience::new();
     loop {
-        match Claim::exact(port) {
+        match Claim::exact(endpoint.port) {
             Ok(claim) => return Ok((claim, Guarantee::Kernel)),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-            Err(e) => return Err(refused("bind", port, e)),
+            Err(e) => return Err(refused("bind", endpoint, e)),
         }
         if effort == Effort::Glance {
-            return Err(Obstacle::Occupied(port));
+            return Err(Obstacle::Occupied(endpoint));
         }
-        match occupant(port) {
+        match occupant(endpoint) {
             Occupant::TimeWait { sees_claims } if sees_claims || leased => {
-                let claim = claim_over_time_wait(port)?.ok_or(Obstacle::Occupied(port))?;
+                let claim = claim_over_time_wait(endpoint, name)?;
                 // A claim that cannot be seen, another container's, would not have stopped this bind.
                 return Ok((claim, if sees_claims { Guarantee::Kernel } else { Guarantee::Cooperative }));
             }
-            Occupant::TimeWait { .. } | Occupant::Server => return Err(Obstacle::Occupied(port)),
+            Occupant::TimeWait { .. } | Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
             Occupant::Passing => {}
         }
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-        if effort == Effort::Look || Instant::now() >= deadline {
-            return Err(Obstacle::Occupied(port));
+        if effort == Effort::Look || !patience.pause() {
+            return Err(Obstacle::Occupied(endpoint));
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(2));
     }
 }
 
-/// The bind over TIME_WAIT proves nothing by itself; the table does, before and after it.
-fn claim_over_time_wait(port: u16) -> Result<Option<Claim>, Obstacle> {
-    let claim = match Claim::over_time_wait(port) {
-        Ok(claim) => claim,
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Ok(None),
-        Err(e) => return Err(refused("bind", port, e)),
-    };
-    let inode = claim.inode().map_err(|e| fatal("inspect the claim of", port, e))?;
-    let sockets = table::sockets(port, Some(Protocol::Tcp)).map_err(|e| fatal("look at", port, e))?;
+/// The bind over TIME_WAIT proves nothing by itself; the name does, and the table, before and after it.
+fn claim_over_time_wait(endpoint: Endpoint, name: &mut Option<ExclusiveName>) -> Result<Claim, Obstacle> {
+    if name.is_none() {
+        *name = exclusive_name(endpoint)?;
+    }
+    let name = name.as_ref().ok_or(Obstacle::Occupied(endpoint))?;
+    let claim = Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;
+    let inode = claim.inode().map_err(|e| fatal("inspect the claim of", endpoint, e))?;
+    let sockets =
+        table::sockets(endpoint.port, endpoint.protocol).map_err(|e| fatal("look at", endpoint, e))?;
     let alone = sockets.rows.iter().all(|row| row.state == State::TimeWait || row.inode == inode);
-    Ok(alone.then_some(claim))
+    if alone { Ok(claim) } else { Err(Obstacle::Occupied(endpoint)) }
 }
 
 /// What keeps a number from being claimed.
@@ -95,10 +142,12 @@ enum Occupant {
     Passing,
 }
 
-fn occupant(port: u16) -> Occupant {
-    let Ok(sockets) = table::sockets(port, Some(Protocol::Tcp)) else { return Occupant::Passing };
+fn occupant(endpoint: Endpoint) -> Occupant {
+    let Ok(sockets) = table::sockets(endpoint.port, endpoint.protocol) else { return Occupant::Passing };
     let count = |states: fn(State) -> bool| sockets.rows.iter().filter(|row| states(row.state)).count();
-    let passing = count(|state| state == State::Bound);
+    // A bound TCP socket serves nobody; a bound UDP socket is a server.
+    let tcp = endpoint.protocol == Some(Protocol::Tcp);
+    let passing = if tcp { count(|state| state == State::Bound) } else { 0 };
     let ended = count(|state| state == State::TimeWait);
     if passing + ended < sockets.rows.len() {
         Occupant::Server

@@ -11,20 +11,24 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use once_cell::sync::OnceCell;
 
-use crate::claim::{self, Claim};
+use crate::claim;
 use crate::diagnose;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{Error, Result, Tally};
-use crate::lease::Held;
+use crate::lease::{self, Held, Refusal};
 use crate::pool;
 use crate::record::Record;
-use crate::reservation::{Guarantee, Reservation};
+use crate::reservation::{Part, Reservation};
+use crate::services;
 use crate::table;
 use exact::exact;
 
 /// Options that hold together.
 #[derive(Debug)]
 pub(crate) struct Wish {
+    pub(crate) protocols: &'static [Protocol],
+    /// The server sets SO_REUSEADDR, and so can bind over a claim.
+    pub(crate) reuse_addr: bool,
     pub(crate) port: Option<u16>,
     /// `None` is the kernel's choice.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
@@ -33,6 +37,17 @@ pub(crate) struct Wish {
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
     pub(crate) at: &'static std::panic::Location<'static>,
+}
+
+impl Wish {
+    /// Whether the port is kept by a claim: where that and its server get on with each other.
+    fn claims(&self, protocol: Protocol) -> Result<bool, Obstacle> {
+        Ok(protocol == Protocol::Tcp && self.reuse_addr && keeps_claims()?)
+    }
+
+    fn admits(&self, port: u16) -> bool {
+        !self.exclude.contains(&port)
+    }
 }
 
 pub(crate) fn reserve(wish: &Wish) -> Result<Reservation> {
@@ -64,9 +79,9 @@ pub(crate) fn reserve_block(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
 /// Why a number was not to be had.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
-    Leased(u16),
-    Occupied(u16),
-    Privileged(u16, io::Error),
+    Leased(Endpoint),
+    Occupied(Endpoint),
+    Privileged(Endpoint, io::Error),
     Planted(PathBuf, io::Error),
     NoneFree(Tally),
     /// Another number would fail too.
@@ -79,13 +94,11 @@ impl Obstacle {
     }
 
     fn into_error(self, wish: &Wish, waited: Option<Duration>) -> Error {
-        let in_use = |port| {
-            let endpoint = Endpoint::of(port, Protocol::Tcp);
-            Error::cannot_reserve(endpoint, waited, diagnose::in_use(endpoint))
-        };
         match self {
-            Obstacle::Leased(port) | Obstacle::Occupied(port) => in_use(port),
-            Obstacle::Privileged(port, cause) => Error::privileged(Endpoint::of(port, Protocol::Tcp), cause),
+            Obstacle::Leased(endpoint) | Obstacle::Occupied(endpoint) => {
+                Error::cannot_reserve(endpoint, waited, diagnose::in_use(endpoint))
+            }
+            Obstacle::Privileged(endpoint, cause) => Error::privileged(endpoint, cause),
             Obstacle::Planted(path, cause) => Error::planted(&path, cause),
             Obstacle::NoneFree(tally) => Error::no_free_port(wish.allowed.as_ref(), waited, &tally),
             Obstacle::Fatal(error) => error,
@@ -144,34 +157,42 @@ fn any(wish: &Wish, effort: Effort) -> Result<Reservation, Obstacle> {
     if let Some(reservation) = first_of(wish, wish.prefer.iter().copied(), Effort::Look, &mut tally)? {
         return Ok(reservation);
     }
-    match &wish.allowed {
-        Some(range) => {
-            let numbers = pool::shuffled(range.clone()).filter(|port| !wish.exclude.contains(port));
-            if let Some(reservation) = first_of(wish, numbers, Effort::Glance, &mut tally)? {
-                return Ok(reservation);
-            }
-            if effort != Effort::Glance {
-                let numbers = pool::shuffled(range.clone()).filter(|port| !wish.exclude.contains(port));
-                let numbers = numbers.take(LOOKED_AT_MOST);
-                if let Some(reservation) = first_of(wish, numbers, Effort::Look, &mut Tally::default())? {
-                    return Ok(reservation);
-                }
-            }
+    let of_the_kernel =
+        wish.allowed.is_none() && wish.protocols == [Protocol::Tcp] && wish.claims(Protocol::Tcp)?;
+    if of_the_kernel {
+        if let Some(reservation) = ephemeral::pick(wish, &mut tally)? {
+            return Ok(reservation);
         }
-        None => match ephemeral::pick(wish, &mut tally)? {
-            Some(reservation) => return Ok(reservation),
-            None if effort != Effort::Glance => {
-                let numbers = ephemeral::range().draws().filter(|port| !wish.exclude.contains(port));
-                let numbers = numbers.take(LOOKED_AT_MOST);
-                if let Some(reservation) = first_of(wish, numbers, Effort::Look, &mut Tally::default())? {
-                    return Ok(reservation);
-                }
-            }
-            None => {}
-        },
+    } else if let Some(reservation) = first_of(wish, numbers(wish), Effort::Glance, &mut tally)? {
+        return Ok(reservation);
+    }
+    // What only TIME_WAIT occupies is better than nothing, unless the last free numbers were left on purpose.
+    if effort != Effort::Glance && !tally.spared {
+        let numbers = numbers(wish).take(LOOKED_AT_MOST);
+        if let Some(reservation) = first_of(wish, numbers, Effort::Look, &mut Tally::default())? {
+            return Ok(reservation);
+        }
     }
     Err(Obstacle::NoneFree(tally))
 }
+
+/// The numbers an automatic pick tries by itself, in order.
+fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
+    let numbers: Box<dyn Iterator<Item = u16>> = match &wish.allowed {
+        Some(range) => Box::new(pool::shuffled(range.clone())),
+        None => {
+            let pool = ephemeral::range();
+            // The kernel's own numbers last: only a claim keeps those.
+            Box::new(
+                pool.quiet(services::numbers()).take(TRIED_AT_MOST).chain(pool.draws().take(TRIED_AT_MOST)),
+            )
+        }
+    };
+    numbers.filter(|port| wish.admits(*port))
+}
+
+/// A machine on which so many numbers are taken has other troubles; some ten microseconds each.
+const TRIED_AT_MOST: usize = 4096;
 
 /// A look into the table costs some hundred microseconds.
 const LOOKED_AT_MOST: usize = 256;
@@ -204,19 +225,22 @@ fn count(obstacle: Obstacle, tally: &mut Tally) -> Result<(), Obstacle> {
 
 /// Consecutive numbers, each leased and claimed in ascending order.
 fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, Obstacle> {
-    let range = wish.allowed.clone().unwrap_or_else(|| ephemeral::range().range());
-    let mut tally = Tally::default();
-    let last_first = usize::from(*range.end()) + 1 - n.min(range.len());
-    let firsts = wish.prefer.iter().copied().chain(pool::shuffled(*range.start()..=last_first as u16));
-    let fits = |first: &u16| {
-        usize::from(*first) + n - 1 <= usize::from(u16::MAX)
-            && wish.exclude.range(*first..=*first + (n - 1) as u16).next().is_none()
-    };
+    let ranges = wish.allowed.clone().map_or_else(|| ephemeral::range().block_ranges(), |range| vec![range]);
+    let none = BTreeSet::new();
+    let services = if wish.allowed.is_some() { &none } else { services::numbers() };
+    let block = |first: u16| Some(first..=first.checked_add(u16::try_from(n - 1).ok()?)?);
+    let firsts = ranges.iter().flat_map(|range| {
+        let last = usize::from(*range.end()) + 1 - n.min(range.len());
+        let longer = if n <= range.len() { Some(*range.start()..=last as u16) } else { None };
+        longer.into_iter().flat_map(pool::shuffled)
+    });
+    let firsts =
+        firsts.filter(|first| block(*first).is_some_and(|block| services.range(block).next().is_none()));
     let effort = if effort == Effort::Insist { Effort::Look } else { effort };
+    let mut tally = Tally::of_block(n);
     // A number that was refused rules out every block that holds it.
-    let mut refused = BTreeSet::new();
-    for first in firsts.filter(fits) {
-        let block = first..=first + (n - 1) as u16;
+    let mut refused = wish.exclude.clone();
+    for block in wish.prefer.iter().copied().chain(firsts).filter_map(block) {
         if refused.range(block.clone()).next().is_some() {
             continue;
         }
@@ -235,47 +259,56 @@ fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, 
             return Ok(held);
         }
     }
-    tally.block = Some(n);
     Err(Obstacle::NoneFree(tally))
+}
+
+/// A lease, or none where the folder cannot be used and the port is kept by a claim all the same.
+fn lease_for(endpoint: Endpoint, claims: bool) -> Result<Option<Held>, Obstacle> {
+    match lease::acquire(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
+        Ok(held) => Ok(Some(held)),
+        Err(Refusal::Taken) => Err(Obstacle::Leased(endpoint)),
+        Err(Refusal::Planted { path, cause }) => Err(Obstacle::Planted(path, cause)),
+        Err(Refusal::OutOfDescriptors(cause)) => Err(fatal("lock", endpoint, cause)),
+        Err(Refusal::Unusable(folder)) if claims && !folder.misconfigured => Ok(None),
+        Err(Refusal::Unusable(folder)) => {
+            Err(Obstacle::Fatal(Error::lock_folder(&folder.path, folder.cause)))
+        }
+    }
 }
 
 fn keeps_claims() -> Result<bool, Obstacle> {
     match claim::kernel_keeps_claims() {
         Ok(answer) => Ok(answer.is_ok()),
-        Err(cause) => Err(fatal("test the kernel's claim on", 0, cause)),
+        Err(cause) => Err(fatal("test the kernel's claim on", ANY, cause)),
     }
 }
 
-fn refused(act: &'static str, port: u16, cause: io::Error) -> Obstacle {
+/// The operand where the kernel was to choose.
+const ANY: Endpoint = Endpoint { port: 0, ip: None, protocol: Some(Protocol::Tcp) };
+
+fn refused(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
     match cause.kind() {
-        io::ErrorKind::AddrInUse => Obstacle::Occupied(port),
-        io::ErrorKind::PermissionDenied => Obstacle::Privileged(port, cause),
-        _ => fatal(act, port, cause),
+        io::ErrorKind::AddrInUse => Obstacle::Occupied(endpoint),
+        io::ErrorKind::PermissionDenied => Obstacle::Privileged(endpoint, cause),
+        _ => fatal(act, endpoint, cause),
     }
 }
 
-fn fatal(act: &'static str, port: u16, cause: io::Error) -> Obstacle {
-    Obstacle::Fatal(Error::system(act, (port > 0).then_some(Endpoint::of(port, Protocol::Tcp)), cause))
+fn fatal(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
+    Obstacle::Fatal(Error::system(act, Some(endpoint).filter(|endpoint| *endpoint != ANY), cause))
 }
 
-/// The reservation of what was got, with its record written.
-fn complete(
-    wish: &Wish,
-    port: u16,
-    claim: Option<Claim>,
-    mut lease: Option<Held>,
-    guarantee: Guarantee,
-) -> Reservation {
-    let socket = claim.as_ref().map_or(0, |claim| claim.inode().unwrap_or(0));
-    if let Some(held) = &mut lease {
-        // The record is a note for people: without space for it the lease holds all the same, and a look says that
-        // it has none.
-        let _noted = held.publish(&record(wish, socket));
+/// The reservation of what was got, with its records written.
+fn complete(wish: &Wish, mut parts: Vec<Part>) -> Reservation {
+    let mut record = record(wish);
+    for part in &mut parts {
+        record.socket = part.socket();
+        part.publish(&record);
     }
-    Reservation::new(port, claim, lease, guarantee, wish.label.clone(), socket)
+    Reservation::new(parts, wish.label.clone())
 }
 
-fn record(wish: &Wish, socket: u64) -> Record {
+fn record(wish: &Wish) -> Record {
     static PROCESS: OnceCell<(u64, String)> = OnceCell::new();
     let pid = std::process::id();
     let (started, program) = PROCESS.get_or_init(|| {
@@ -290,7 +323,7 @@ fn record(wish: &Wish, socket: u64) -> Record {
         at: format!("{}:{}", wish.at.file(), wish.at.line()),
         label: wish.label.clone().unwrap_or_default(),
         since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        socket,
+        socket: 0,
     }
 }
 

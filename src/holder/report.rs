@@ -51,12 +51,11 @@ impl Holders {
     }
 
     fn nothing(&self) -> String {
-        let mut text = match self.unseen.is_empty() {
-            true => "nobody holds it".to_owned(),
-            false => "nothing found, but ".to_owned(),
-        };
-        text += &self.unseen.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        text
+        if self.unseen.is_empty() {
+            return "nobody holds it".to_owned();
+        }
+        let reasons: Vec<String> = self.unseen.iter().map(ToString::to_string).collect();
+        format!("nothing found, but {}", reasons.join("; "))
     }
 
     /// A line for each thing that has the port. `waiting` says what the connections in TIME_WAIT mean. Ages are
@@ -91,7 +90,7 @@ impl Holders {
             lines.push(line(&holder.label(), text));
         }
         if more > 0 {
-            lines.push(line("", format_args!("and {} more", connections(more))));
+            lines.push(line("", format_args!("and {more} more of other processes or addresses")));
         }
         if waits > 0 {
             lines.push(line("TIME_WAIT", format_args!("{}, no process; {waiting}", connections(waits))));
@@ -224,9 +223,10 @@ impl Holder {
     /// The processes; of each the whole story at its first mention only.
     fn who(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, others)) = self.processes.split_first() else {
-            return match self.hidden {
-                true => self.held_by_user(),
-                false => "no process, the kernel is closing it".to_owned(),
+            return if self.hidden {
+                self.held_by_user()
+            } else {
+                "no process, the kernel is closing it".to_owned()
             };
         };
         let mut text = if introduced.contains(&first.pid) { first.named() } else { first.introduced(now) };
@@ -389,7 +389,7 @@ outgoing connection of curl (pid 7) to 127.0.0.1:81
             "\
 held by uid 1000 (ci); its process is hidden from you
   listening    [::]:60315    held by uid 1000 (ci); its process is hidden from you
-  not seen     some processes could not be read: they are other users'"
+  not seen     some processes could not be read: you may not look into them"
         );
     }
 
@@ -447,7 +447,7 @@ restart (pid 4100) has it bound on [::]:60315, without listening
         });
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
-        assert!(text.ends_with("\n               and 280 connections more"), "{text}");
+        assert!(text.ends_with("\n               and 280 more of other processes or addresses"), "{text}");
     }
 
     #[test]

@@ -65,6 +65,8 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Bits of the states to walk, by the kernel's numbers.
 pub(crate) const ALL: u32 = u32::MAX;
 pub(crate) const LISTEN: u32 = 1 << 10;
+/// UDP sockets without a peer.
+pub(crate) const UNCONNECTED: u32 = 1 << 7;
 /// TCP sockets that are bound and neither listen nor connect; kernels before 6.8 ignore the bit.
 pub(crate) const BOUND: u32 = 1 << 13;
 
@@ -296,7 +298,7 @@ mod tests {
                     false
                 ),
                 told(&format!("{mapped}:33955"), &format!("{mapped}:53348"), State::CloseWait, None, false),
-                told("[::1]:33955", "[::1]:34352", State::FinWait2, None, false),
+                told("[::1]:33955", "[::1]:34352", State::FinWait1, None, false),
             ]
         );
         assert_eq!(rows[0].inode, 0x1e98ef);

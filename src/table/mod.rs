@@ -3,7 +3,7 @@
 //! One function per act, alike on every system. Looking at sockets is cheap and touches no process; looking for
 //! their processes is the expensive half, and asked for apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +21,10 @@ mod proc_text;
 mod linux;
 #[cfg(any(not(target_os = "linux"), test))]
 mod other;
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod live;
 
 #[cfg(target_os = "linux")]
 use linux as system;
@@ -82,7 +86,7 @@ pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     Ok(table)
 }
 
-/// The sockets that would answer on this port: TCP ones that listen, UDP ones that are bound. Cheap enough to be
+/// The sockets that would answer on this port: TCP ones that listen, UDP ones that have no peer. Cheap enough to be
 /// asked every millisecond.
 pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     system::listening(port, protocol)
@@ -107,9 +111,29 @@ pub(crate) fn owners(rows: Vec<Row>, sight: Sight) -> io::Result<Owned> {
     wanted.sort_unstable();
     wanted.dedup_by_key(|(inode, _)| *inode);
     let search = if wanted.is_empty() { Search::default() } else { system::processes(&wanted, sight)? };
+    let rows = still_there(rows, &search.found);
     let named = rows.iter().any(|row| row.uid.is_some()) || !search.found.is_empty();
     let users = if named { system::users() } else { Vec::new() };
     Ok(Owned { holders: join(rows, search.found, &users), unseen: search.unseen })
+}
+
+/// Without the sockets that were closed while their processes were looked for: they are not hidden, but gone.
+fn still_there(mut rows: Vec<Row>, found: &[(Process, Vec<u64>)]) -> Vec<Row> {
+    let known: HashSet<u64> = found.iter().flat_map(|(_, inodes)| inodes).copied().collect();
+    let is_lost = |row: &Row| row.inode != 0 && !known.contains(&row.inode);
+    let mut lost = rows.iter().filter(|row| is_lost(row));
+    let Some(first) = lost.next() else {
+        return rows;
+    };
+    let port = if lost.all(|row| row.local.port() == first.local.port()) { first.local.port() } else { 0 };
+    // What cannot be looked at again is taken to be there still.
+    if let Ok(table) = system::sockets(port, None) {
+        let present: HashSet<u64> = table.rows.iter().map(|row| row.inode).collect();
+        if table.unseen.is_empty() {
+            rows.retain(|row| !is_lost(row) || present.contains(&row.inode));
+        }
+    }
+    rows
 }
 
 /// The start of a process in the system's own unit, to tell it from a later one with the same number.

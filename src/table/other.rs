@@ -54,8 +54,9 @@ mod tests {
             listening(60315, Protocol::Tcp).map(drop).unwrap_err().kind(),
             processes(&[(1, None)], Sight::Complete).map(drop).unwrap_err().kind(),
             command_line(1, 0).map(drop).unwrap_err().kind(),
+            is_running(1).unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [io::ErrorKind::Unsupported; 4]);
+        assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);
         assert_eq!((users(), started(1), parent(1)), (Vec::new(), None, None));
     }
 }

@@ -1,5 +1,6 @@
 //! Linux: `sock_diag(7)` for the sockets, `/proc/net` where that is missing, `/proc/PID` for the processes.
 
+use std::collections::HashSet;
 use std::io;
 
 use rustix::io::Errno;
@@ -9,17 +10,23 @@ use crate::endpoint::Protocol;
 use crate::holder::Unseen;
 
 mod proc_net;
+mod process;
 mod procfs;
 mod sock_diag;
 
-pub(super) use procfs::{command_line, is_running, parent, processes, started, users};
+pub(super) use process::{command_line, is_running, parent, started, users};
+pub(super) use procfs::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
-    let mut diag = match sock_diag::Diag::open() {
+    let diag = match sock_diag::Diag::open() {
         Err(error) if out_of_descriptors(&error) => return Err(error),
         // Sandboxes and emulators have none: /proc answers then.
         opened => opened.ok(),
     };
+    gather(diag, port, protocol)
+}
+
+fn gather(mut diag: Option<sock_diag::Diag>, port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
     let asked: &[Protocol] = match &protocol {
@@ -35,6 +42,9 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
             failed = Some(error);
         }
     }
+    // A socket that moved while it was read can be there twice.
+    let mut known = HashSet::new();
+    table.rows.retain(|row| row.inode == 0 || known.insert(row.inode));
     match failed {
         Some(error) if table.unseen.len() >= asked.len() && table.rows.is_empty() => Err(error),
         _ => Ok(table),
@@ -70,7 +80,7 @@ fn read(
 }
 
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
-    let states = if protocol == Protocol::Tcp { message::LISTEN } else { message::ALL };
+    let states = if protocol == Protocol::Tcp { message::LISTEN } else { message::UNCONNECTED };
     let mut rows = Vec::new();
     let answer = sock_diag::Diag::open().and_then(|mut diag| diag.ask(protocol, states, port, &mut rows));
     match answer {
@@ -85,4 +95,10 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
 fn out_of_descriptors(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     errno == Some(Errno::MFILE) || errno == Some(Errno::NFILE) || errno == Some(Errno::NOMEM)
+}
+
+/// As [`sockets`] where there is no `sock_diag`.
+#[cfg(test)]
+pub(super) fn fall_back(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
+    gather(None, port, protocol)
 }

@@ -40,7 +40,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
 /// As [`sockets`], of those that would answer.
 pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
     sockets(protocol, port, rows)?;
-    rows.retain(|row| row.protocol != Protocol::Tcp || row.state == State::Listen);
+    let answering = if protocol == Protocol::Tcp { State::Listen } else { State::Bound };
+    rows.retain(|row| row.state == answering);
     Ok(())
 }
 

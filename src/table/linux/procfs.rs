@@ -6,19 +6,18 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat, readlinkat_raw, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat_raw, statat};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::super::proc_text;
 use super::super::{Search, Sight};
+use super::process::Clock;
 use crate::holder::{Process, Unseen};
 
 /// A second thread pays above this many processes (measured; below 200 it costs).
@@ -74,10 +73,13 @@ struct Scan<'a> {
 #[derive(Default)]
 struct Seen {
     found: Vec<(Process, Vec<u64>)>,
-    /// Some descriptors could not be looked at.
-    unreadable: bool,
-    /// Processes without a descriptor: their first thread may have ended before the others.
+    /// Processes of which some descriptors could not be looked at.
+    unreadable: usize,
+    /// Processes that show no descriptor. If that is because their first thread has ended before the others, those
+    /// can still show them.
     empty: Vec<u32>,
+    /// Likewise, of those that may not be looked into: the folder of a thread that has ended is root's.
+    closed: Vec<u32>,
     /// io_urings, which can keep sockets that are no descriptors: process and descriptor.
     rings: Vec<(u32, OsString)>,
     in_flight: Vec<u32>,
@@ -87,7 +89,7 @@ struct Seen {
 impl Seen {
     fn into_search(self, everybody: bool) -> Search {
         let mut unseen = Vec::new();
-        if self.unreadable || !everybody {
+        if self.unreadable > 0 || !everybody {
             unseen.push(Unseen::Processes);
         }
         unseen.extend(self.in_flight.into_iter().map(Unseen::InFlight));
@@ -96,8 +98,9 @@ impl Seen {
 
     fn merge(&mut self, other: Seen) {
         self.found.extend(other.found);
-        self.unreadable |= other.unreadable;
+        self.unreadable += other.unreadable;
         self.empty.extend(other.empty);
+        self.closed.extend(other.closed);
         self.rings.extend(other.rings);
     }
 }
@@ -166,22 +169,30 @@ impl Scan<'_> {
     }
 
     fn process(&self, pid: u32, seen: &mut Seen) -> io::Result<()> {
-        self.descriptors(pid, &format!("{pid}/fd"), "..", seen)
+        match open(self.proc, &format!("{pid}/fd")) {
+            Ok(folder) => {
+                if !self.descriptors(pid, &folder, "..", seen)? {
+                    seen.empty.push(pid);
+                }
+                Ok(())
+            }
+            Err(Errno::ACCESS | Errno::PERM) => {
+                seen.closed.push(pid);
+                Ok(())
+            }
+            Err(error) => not_there(error, seen),
+        }
     }
 
-    /// Looks at each descriptor in a folder. `up` is the way from there to the folder of the process: by it, what is
+    /// Looks at each descriptor in a folder, and says whether there was one. `up` is the way from there to the folder of the process: by it, what is
     /// read is of this process even if its number has gone to another one since.
-    fn descriptors(&self, pid: u32, path: &str, up: &str, seen: &mut Seen) -> io::Result<()> {
-        let folder = match open(self.proc, path) {
-            Ok(folder) => folder,
-            Err(error) => return not_there(error, seen),
-        };
+    fn descriptors(&self, pid: u32, folder: &OwnedFd, up: &str, seen: &mut Seen) -> io::Result<bool> {
         let mut buffer = std::mem::take(&mut seen.buffer);
         buffer.reserve(16 * 1024);
         let mut inodes = Vec::new();
-        let mut none = true;
+        let mut any = false;
         let mut outcome = Ok(());
-        let mut entries = RawDir::new(&folder, buffer.spare_capacity_mut());
+        let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -193,9 +204,9 @@ impl Scan<'_> {
             if entry.file_name().to_bytes().starts_with(b".") {
                 continue;
             }
-            none = false;
+            any = true;
             let mut link = [0; 64];
-            let link = match readlinkat_raw(&folder, entry.file_name(), &mut link) {
+            let link = match readlinkat_raw(folder, entry.file_name(), &mut link) {
                 Ok(length) => &link[..length],
                 // Closed since it was listed.
                 Err(Errno::NOENT) => continue,
@@ -215,22 +226,26 @@ impl Scan<'_> {
         }
         seen.buffer = buffer;
         outcome?;
-        if none {
-            seen.empty.push(pid);
-        }
-        self.hit(pid, &folder, up, inodes, seen);
-        Ok(())
+        self.hit(pid, folder, up, inodes, seen)?;
+        Ok(any)
     }
 
-    fn hit(&self, pid: u32, folder: &OwnedFd, up: &str, mut inodes: Vec<u64>, seen: &mut Seen) {
+    fn hit(
+        &self,
+        pid: u32,
+        folder: &OwnedFd,
+        up: &str,
+        mut inodes: Vec<u64>,
+        seen: &mut Seen,
+    ) -> io::Result<()> {
         if inodes.is_empty() {
-            return;
+            return Ok(());
         }
         inodes.sort_unstable();
         inodes.dedup();
         // One that ended meanwhile has nothing any more.
-        let Some(process) = self.clock.describe(pid, folder.as_fd(), up) else {
-            return;
+        let Some(process) = self.clock.describe(pid, folder.as_fd(), up)? else {
+            return Ok(());
         };
         let mut missing = self.missing.lock();
         for inode in &inodes {
@@ -240,6 +255,7 @@ impl Scan<'_> {
             self.enough.store(true, Ordering::Relaxed);
         }
         seen.found.push((process, inodes));
+        Ok(())
     }
 
     /// Where sockets are that no process's own descriptors show. Looked at only for what is still missing.
@@ -250,13 +266,18 @@ impl Scan<'_> {
                 self.threads(pid, seen)?;
             }
         }
+        for pid in std::mem::take(&mut seen.closed) {
+            let is_read = is_missing() && self.threads(pid, seen)?;
+            seen.unreadable += usize::from(!is_read);
+        }
         for (pid, descriptor) in std::mem::take(&mut seen.rings) {
             if is_missing() {
                 self.ring(pid, &descriptor, seen)?;
             }
         }
-        // Where processes could not be looked into, they are the likelier answer.
-        if is_missing() && everybody && !seen.unreadable && self.sight == Sight::Complete {
+        // Where most processes could not be looked into, they are the likelier answer.
+        let sees_most = everybody && seen.unreadable * 2 < pids.len();
+        if is_missing() && sees_most && self.sight == Sight::Complete {
             for &pid in pids {
                 if self.has_in_flight(pid) {
                     seen.in_flight.push(pid);
@@ -266,20 +287,24 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn threads(&self, pid: u32, seen: &mut Seen) -> io::Result<()> {
-        let tids = match open(self.proc, &format!("{pid}/task")).and_then(|task| numbers(task.as_fd())) {
+    /// Looks at the descriptors by way of a thread that lives, and says whether there was one that shows them.
+    fn threads(&self, pid: u32, seen: &mut Seen) -> io::Result<bool> {
+        let task = format!("{pid}/task");
+        // The links count the threads, on top of the two that each folder has: the first one alone is no news.
+        if statat(self.proc, &task, AtFlags::empty()).is_ok_and(|stat| stat.st_nlink <= 3) {
+            return Ok(false);
+        }
+        let tids = match open(self.proc, &task).and_then(|task| numbers(task.as_fd())) {
             Ok(tids) => tids,
-            Err(error) => return not_there(error, seen),
+            Err(error) => return not_there(error, seen).map(|()| false),
         };
         for tid in tids.into_iter().filter(|tid| *tid != pid) {
-            let before = seen.found.len();
-            self.descriptors(pid, &format!("{pid}/task/{tid}/fd"), "../../..", seen)?;
-            // Threads share their descriptors: one of them tells for all.
-            if seen.found.len() > before {
-                break;
+            // Threads share their descriptors: the first that can be read tells for all.
+            if let Ok(folder) = open(self.proc, &format!("{task}/{tid}/fd")) {
+                return self.descriptors(pid, &folder, "../../..", seen);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn ring(&self, pid: u32, descriptor: &OsStr, seen: &mut Seen) -> io::Result<()> {
@@ -293,8 +318,7 @@ impl Scan<'_> {
         };
         let inodes =
             proc_text::ring_inodes(&text).filter(|inode| self.wanted.binary_search(inode).is_ok()).collect();
-        self.hit(pid, &folder, "..", inodes, seen);
-        Ok(())
+        self.hit(pid, &folder, "..", inodes, seen)
     }
 
     /// Whether descriptors wait in one of the process's Unix sockets. Which ones they are, nothing tells: a hint, so
@@ -310,7 +334,7 @@ impl Scan<'_> {
     }
 }
 
-fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -320,7 +344,7 @@ fn not_there(error: Errno, seen: &mut Seen) -> io::Result<()> {
         Errno::NOENT | Errno::SRCH => Ok(()),
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Err(error.into()),
         _ => {
-            seen.unreadable = true;
+            seen.unreadable += 1;
             Ok(())
         }
     }
@@ -335,86 +359,4 @@ fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
         numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(numbers)
-}
-
-/// Turns ticks since boot into a time of day.
-#[derive(Clone, Copy)]
-struct Clock {
-    boot: Option<SystemTime>,
-}
-
-impl Clock {
-    fn now() -> Self {
-        let up = clock_gettime(ClockId::Boottime);
-        let up = Duration::new(up.tv_sec.unsigned_abs(), up.tv_nsec.unsigned_abs() as u32);
-        Clock { boot: SystemTime::now().checked_sub(up) }
-    }
-
-    fn describe(&self, pid: u32, folder: BorrowedFd<'_>, up: &str) -> Option<Process> {
-        let stat = proc_text::stat(&read(folder, &format!("{up}/stat")).ok()?)?;
-        let uid = read(folder, &format!("{up}/status")).ok().and_then(|text| proc_text::effective_uid(&text));
-        let program = readlinkat(folder, format!("{up}/exe"), Vec::new()).ok();
-        // USER_HZ is 100 on every architecture that Rust's std has.
-        let age = Duration::from_millis(stat.started.saturating_mul(10));
-        Some(Process {
-            pid,
-            parent: Some(stat.parent).filter(|parent| *parent != 0),
-            name: stat.name,
-            program: program.map(|path| PathBuf::from(OsString::from_vec(path.into_bytes()))),
-            uid,
-            user: None,
-            started: self.boot.and_then(|boot| boot.checked_add(age)),
-            ticks: stat.started,
-        })
-    }
-}
-
-fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::from(openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
-    let mut bytes = Vec::with_capacity(2048);
-    io::Read::read_to_end(&mut file, &mut bytes)?;
-    Ok(bytes)
-}
-
-fn stat(pid: u32) -> Option<proc_text::Stat> {
-    // A process that cannot be read is, to the caller, one that is not there.
-    proc_text::stat(&read(CWD, &format!("/proc/{pid}/stat")).ok()?)
-}
-
-pub(in super::super) fn started(pid: u32) -> Option<u64> {
-    stat(pid).map(|stat| stat.started)
-}
-
-pub(in super::super) fn parent(pid: u32) -> Option<u32> {
-    stat(pid).map(|stat| stat.parent).filter(|parent| *parent != 0)
-}
-
-/// Without `/proc`, which every other answer about processes needs too, it cannot be told.
-pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
-    match read(CWD, &format!("/proc/{pid}/stat")) {
-        Ok(text) => Ok(proc_text::stat(&text).is_some_and(|stat| !stat.ended)),
-        Err(_) if fs::exists("/proc/self/stat")? => Ok(false),
-        Err(e) => Err(io::Error::new(io::ErrorKind::Unsupported, e)),
-    }
-}
-
-/// Names from `/etc/passwd` alone: NSS would need libc, and could ask the network. Where the file cannot be read,
-/// users are numbers.
-pub(in super::super) fn users() -> Vec<(u32, String)> {
-    fs::read("/etc/passwd").map(|text| proc_text::users(&text)).unwrap_or_default()
-}
-
-pub(in super::super) fn command_line(pid: u32, ticks: u64) -> io::Result<Vec<OsString>> {
-    let gone = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
-    // The folder stays that of one process, whoever has the number later.
-    let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
-        Errno::NOENT | Errno::SRCH => gone(),
-        other => other.into(),
-    })?;
-    let stat = read(folder.as_fd(), "stat").ok().and_then(|text| proc_text::stat(&text)).ok_or_else(gone)?;
-    if stat.started != ticks {
-        return Err(gone());
-    }
-    let bytes = read(folder.as_fd(), "cmdline")?;
-    Ok(proc_text::arguments(&bytes).map(|argument| OsStr::from_bytes(argument).to_owned()).collect())
 }
