@@ -22,7 +22,7 @@ fn part(wish: &Wish, endpoint: Endpoint, effort: Effort) -> Result<Part, Obstacl
     let lease = lease_for(endpoint, claims)?;
     let quiet = ephemeral::range().is_quiet(port);
     // Where numbers are kept without a claim, containers that do not share the lock folder meet by name.
-    let mut name = if claims && !quiet { None } else { exclusive_name(endpoint)? };
+    let mut name = if claims && !quiet { None } else { exclusive_name(endpoint, effort)? };
     let (claim, guarantee) = if claims {
         let (claim, guarantee) = claim_exactly(endpoint, effort, lease.is_some(), &mut name)?;
         (Some(claim), guarantee)
@@ -34,12 +34,19 @@ fn part(wish: &Wish, endpoint: Endpoint, effort: Effort) -> Result<Part, Obstacl
 }
 
 /// `None` on systems that have no such names.
-fn exclusive_name(endpoint: Endpoint) -> Result<Option<ExclusiveName>, Obstacle> {
-    match ExclusiveName::take(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
-        Ok(name) => Ok(Some(name)),
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(Obstacle::Leased(endpoint)),
-        Err(e) => Err(fatal("name", endpoint, e)),
+fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<ExclusiveName>, Obstacle> {
+    let mut patience = Patience::new();
+    loop {
+        match ExclusiveName::take(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
+            Ok(name) => return Ok(Some(name)),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            Err(e) => return Err(fatal("name", endpoint, e)),
+        }
+        // Another container's, or one just let go that a child forked at this moment still has.
+        if effort != Effort::Insist || !patience.pause() {
+            return Err(Obstacle::Leased(endpoint));
+        }
     }
 }
 
@@ -103,7 +110,7 @@ fn claim_exactly(
         }
         match occupant(endpoint) {
             Occupant::TimeWait { sees_claims } if sees_claims || leased => {
-                let claim = claim_over_time_wait(endpoint, name)?;
+                let claim = claim_over_time_wait(endpoint, effort, name)?;
                 // A claim that cannot be seen, another container's, would not have stopped this bind.
                 return Ok((claim, if sees_claims { Guarantee::Kernel } else { Guarantee::Cooperative }));
             }
@@ -117,9 +124,13 @@ fn claim_exactly(
 }
 
 /// The bind over TIME_WAIT proves nothing by itself; the name does, and the table, before and after it.
-fn claim_over_time_wait(endpoint: Endpoint, name: &mut Option<ExclusiveName>) -> Result<Claim, Obstacle> {
+fn claim_over_time_wait(
+    endpoint: Endpoint,
+    effort: Effort,
+    name: &mut Option<ExclusiveName>,
+) -> Result<Claim, Obstacle> {
     if name.is_none() {
-        *name = exclusive_name(endpoint)?;
+        *name = exclusive_name(endpoint, effort)?;
     }
     let name = name.as_ref().ok_or(Obstacle::Occupied(endpoint))?;
     let claim = Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;

@@ -95,7 +95,11 @@ impl Holders {
         if waits > 0 {
             lines.push(line("TIME_WAIT", format_args!("{}, no process; {waiting}", connections(waits))));
         }
-        lines.extend(self.leases.iter().map(|lease| line("reserved", lease.by())));
+        for lease in &self.leases {
+            // A pair is reserved in one call: only the protocol tells its two leases apart.
+            let of = if self.leases.len() > 1 { format!("{}, ", lease.protocol()) } else { String::new() };
+            lines.push(line("reserved", format_args!("{of}{}", lease.by())));
+        }
         // Of processes nothing is said where each socket's holder is known: another that shares it helps nobody.
         let hidden = self.iter().any(|holder| holder.hidden);
         let told =

@@ -1,0 +1,457 @@
+//! What a reservation costs, beside what else a test could do, measured side by side in one run.
+//!
+//! ```text
+//! cargo bench --bench reserve
+//! ```
+//!
+//! A ratio is worth something only if both sides were measured at the same time and in the same surroundings, so
+//! the rivals take turns, a few operations each, and no framework is used. As root on Linux everything runs in a
+//! network namespace of its own, without which the ephemeral range cannot be filled.
+//!
+//! `first use`: the lock folder is empty, so each number's lock file has to be made. `warm`: it was there.
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portlease::{Reservation, ReserveOptions, reserve_port};
+use socket2::{Domain, Socket, Type};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rival {
+    BindAndDrop,
+    Claim,
+    ClaimAndLock,
+    Portpicker,
+    Portlease,
+}
+
+const RIVALS: [Rival; 5] =
+    [Rival::BindAndDrop, Rival::Claim, Rival::ClaimAndLock, Rival::Portpicker, Rival::Portlease];
+
+impl Rival {
+    fn name(self) -> &'static str {
+        match self {
+            Rival::BindAndDrop => "bind(0) and drop",
+            Rival::Claim => "claim, by hand",
+            Rival::ClaimAndLock => "claim and lock file, by hand",
+            Rival::Portpicker => "portpicker",
+            Rival::Portlease => "reserve_port() and drop",
+        }
+    }
+
+    fn once(self) -> Outcome<()> {
+        match self {
+            Rival::BindAndDrop => drop(TcpListener::bind("127.0.0.1:0")?.local_addr()?),
+            Rival::Claim => drop(claim(0)?),
+            Rival::ClaimAndLock => {
+                let (_claim, port) = claim(0)?;
+                let path = scratch().join(port.to_string());
+                let file =
+                    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+                file.try_lock()?;
+                file.unlock()?;
+            }
+            Rival::Portpicker => drop(portpicker::pick_unused_port().ok_or("portpicker found no port")?),
+            Rival::Portlease => drop(reserve_port()),
+        }
+        Ok(())
+    }
+}
+
+fn claim(port: u16) -> Outcome<(Socket, u16)> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    let port = socket.local_addr()?.as_socket().ok_or("not an internet socket")?.port();
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    Ok((socket, port))
+}
+
+/// Beside the lock folder, on the same file system.
+fn scratch() -> PathBuf {
+    PathBuf::from(std::env::var_os("PORTLEASE_DIR").unwrap_or_default()).with_extension("by-hand")
+}
+
+#[derive(Default)]
+struct Samples(Vec<Duration>);
+
+impl Samples {
+    fn time(&mut self, act: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
+        let before = Instant::now();
+        act()?;
+        self.0.push(before.elapsed());
+        Ok(())
+    }
+
+    fn of(rival: Rival, turns: usize) -> Outcome<Samples> {
+        let mut samples = Samples::default();
+        for _ in 0..turns {
+            samples.time(|| rival.once())?;
+        }
+        Ok(samples)
+    }
+
+    fn summary(&mut self) -> Summary {
+        self.0.sort();
+        let us = |d: &Duration| d.as_secs_f64() * 1e6;
+        let at = |q: f64| self.0.get((self.0.len() as f64 * q) as usize).map_or(f64::NAN, us);
+        let mean = self.0.iter().map(us).sum::<f64>() / self.0.len() as f64;
+        Summary { median: at(0.5), p90: at(0.9), mean }
+    }
+}
+
+/// In microseconds.
+#[derive(Clone, Copy)]
+struct Summary {
+    median: f64,
+    p90: f64,
+    mean: f64,
+}
+
+/// Few enough that all rivals see the same weather.
+const TURNS: usize = 20;
+
+/// Takes turns; prints a line for each rival.
+fn side_by_side(rounds: usize) -> Outcome<()> {
+    let mut samples = RIVALS.map(|_| Samples::default());
+    for round in 0..rounds {
+        for turn in 0..RIVALS.len() {
+            let i = (round + turn) % RIVALS.len();
+            samples[i].0.append(&mut Samples::of(RIVALS[i], TURNS)?.0);
+        }
+    }
+    for (rival, samples) in RIVALS.iter().zip(&mut samples) {
+        print_line(rival.name(), samples.summary(), "");
+    }
+    Ok(())
+}
+
+fn print_line(name: &str, summary: Summary, note: &str) {
+    println!("{name}\t{}\t{}\t{}\t{note}", summary.median, summary.p90, summary.mean);
+}
+
+/// One of many at once: waits for the word, works for a while, prints all it measured.
+fn worker(rival: Rival, time: Duration) -> Outcome<()> {
+    rival.once()?;
+    say_ready_and_wait()?;
+    let (started, mut samples) = (Instant::now(), Samples::default());
+    while started.elapsed() < time {
+        samples.time(|| rival.once())?;
+    }
+    let nanos: Vec<String> = samples.0.iter().map(|d| d.as_nanos().to_string()).collect();
+    println!("{}", nanos.join(" "));
+    Ok(())
+}
+
+fn say_ready_and_wait() -> Outcome<()> {
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// Rivals take turns here too, in slices of some tenths of a second.
+fn at_once(processes: usize) -> Outcome<()> {
+    const SLICES: usize = 3;
+    const SLICE: Duration = Duration::from_millis(200);
+    let mut samples = RIVALS.map(|_| Samples::default());
+    for _ in 0..SLICES {
+        for (i, _) in RIVALS.iter().enumerate() {
+            let worker = |_| Helper::start(&["worker", &i.to_string(), &SLICE.as_millis().to_string()]);
+            let mut workers = (0..processes).map(worker).collect::<Outcome<Vec<_>>>()?;
+            for worker in &mut workers {
+                writeln!(worker.stdin, "go")?;
+            }
+            for worker in &mut workers {
+                let nanos = worker.line()?;
+                let nanos = nanos.split_whitespace().map(|n| n.parse().map(Duration::from_nanos));
+                samples[i].0.append(&mut nanos.collect::<Result<_, _>>()?);
+            }
+        }
+    }
+    for (rival, samples) in RIVALS.iter().zip(&mut samples) {
+        let rate = samples.0.len() as f64 / (SLICE * SLICES as u32).as_secs_f64();
+        print_line(rival.name(), samples.summary(), &format!("{rate:.0}/s"));
+    }
+    Ok(())
+}
+
+/// This program, started again for another part, and stopped when this is dropped.
+struct Helper {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    fn start(args: &[&str]) -> Outcome<Helper> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (stdin, stdout) = stdin.zip(stdout).ok_or("a helper without pipes")?;
+        let mut helper = Helper { child, stdin, stdout: BufReader::new(stdout) };
+        match helper.line()?.as_str() {
+            "ready" => Ok(helper),
+            line => Err(format!("a helper for {args:?} said {line:?}").into()),
+        }
+    }
+
+    fn line(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+fn ephemeral_range() -> Outcome<(u16, u16)> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let (low, high) = text.trim().split_once('\t').ok_or("an unexpected ip_local_port_range")?;
+    Ok((low.parse()?, high.parse()?))
+}
+
+/// The numbers in the order in which they go when everybody reserves: first the parity that `bind(…, 0)` prefers.
+fn in_filling_order() -> Outcome<Vec<u16>> {
+    let (low, high) = ephemeral_range()?;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut preferred: Vec<u16> = (low + 1..=high).step_by(2).collect();
+    let mut others: Vec<u16> = (low..=high).step_by(2).collect();
+    rng.shuffle(&mut preferred);
+    rng.shuffle(&mut others);
+    preferred.append(&mut others);
+    Ok(preferred)
+}
+
+/// Claims some of the numbers and keeps them.
+fn hold(from: usize, to: usize) -> Outcome<()> {
+    let ports = in_filling_order()?;
+    let _claims = ports[from..to].iter().map(|port| claim(*port)).collect::<Outcome<Vec<_>>>()?;
+    say_ready_and_wait()
+}
+
+/// Each process has a limit on its descriptors.
+const HELD_BY_ONE: usize = 800;
+
+fn crowd(percent: usize) -> Outcome<Vec<Helper>> {
+    let count = in_filling_order()?.len() * percent / 100;
+    (0..count)
+        .step_by(HELD_BY_ONE)
+        .map(|from| Helper::start(&["hold", &from.to_string(), &(from + HELD_BY_ONE).min(count).to_string()]))
+        .collect()
+}
+
+/// As many live reservations as the descriptor limit admits, in this process.
+fn many_live(wanted: usize) -> Outcome<Vec<Reservation>> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let needed = 2 * wanted as u64 + 100;
+        // Refused, the limit stays as it is, and the bench reserves as many as it admits.
+        let _refused = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum.map_or(Some(needed), |most| Some(needed.min(most))),
+                maximum: limit.maximum,
+            },
+        );
+    }
+    let mut live = Vec::new();
+    while live.len() < wanted {
+        match portlease::try_reserve_port() {
+            Ok(reservation) => live.push(reservation),
+            // Some descriptors are left for the rivals.
+            Err(_) => {
+                live.truncate(live.len().saturating_sub(20));
+                break;
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// Reads the record of each port that it is told, and says whether there was one.
+fn reader() -> Outcome<()> {
+    println!("ready");
+    let root = PathBuf::from(std::env::var_os("PORTLEASE_DIR").ok_or("no PORTLEASE_DIR")?);
+    for line in std::io::stdin().lines() {
+        let file = format!("{}.tcp", line?);
+        let mut paths = std::fs::read_dir(&root)?.flatten().map(|scope| scope.path().join(&file));
+        let path = paths.find(|path| path.exists()).ok_or("no lock file")?;
+        let mut record = String::new();
+        File::open(path)?.read_to_string(&mut record)?;
+        println!("{}", record.contains("\npid ") && record.contains("\nend "));
+    }
+    Ok(())
+}
+
+/// Reserving and letting go are timed, the reading between them is not. As many are read at once as a rival has
+/// turns: waking up costs as much as any of them.
+fn while_read(rounds: usize) -> Outcome<()> {
+    let mut reader = Helper::start(&["reader"])?;
+    let (mut ours, mut theirs, mut read) = (Samples::default(), Samples::default(), 0);
+    for _ in 0..rounds {
+        theirs.0.append(&mut Samples::of(Rival::Portpicker, TURNS)?.0);
+        let mut live = Vec::with_capacity(TURNS);
+        for _ in 0..TURNS {
+            let before = Instant::now();
+            let reservation = reserve_port();
+            live.push((before.elapsed(), reservation));
+        }
+        for (_, reservation) in &live {
+            writeln!(reader.stdin, "{reservation}")?;
+        }
+        for _ in 0..TURNS {
+            read += usize::from(reader.line()? == "true");
+        }
+        for (took, reservation) in live {
+            let before = Instant::now();
+            drop(reservation);
+            ours.0.push(took + before.elapsed());
+        }
+    }
+    print_line(Rival::Portpicker.name(), theirs.summary(), "");
+    print_line(Rival::Portlease.name(), ours.summary(), &format!("{read} of {} read", rounds * TURNS));
+    Ok(())
+}
+
+/// Makes every lock file that an automatic pick may need.
+fn warm_up() -> Outcome<()> {
+    let numbers = in_filling_order()?;
+    for port in numbers {
+        // Somebody's port: its lock file will not be needed.
+        let _theirs = ReserveOptions::new().port(port).reserve();
+        std::fs::write(scratch().join(port.to_string()), "")?;
+    }
+    Ok(())
+}
+
+/// One table's part, in a process of its own: a process has one lock folder.
+fn part(what: &str, rounds: usize) -> Outcome<()> {
+    std::fs::create_dir_all(scratch())?;
+    match what.split_once(' ').unwrap_or((what, "")) {
+        ("alone", _) => side_by_side(rounds),
+        ("processes", n) => at_once(n.parse()?),
+        ("crowd", percent) => {
+            let _crowd = crowd(percent.parse()?)?;
+            side_by_side(rounds)
+        }
+        ("live", n) => {
+            let live = many_live(n.parse()?)?;
+            eprintln!("({} live reservations)", live.len());
+            side_by_side(rounds)
+        }
+        ("read", _) => while_read(rounds),
+        _ => Err(format!("no part {what}").into()),
+    }
+}
+
+const PARTS: [(&str, &str); 8] = [
+    ("alone", "one thread"),
+    ("read", "each record read by another process"),
+    ("live 10000", "10,000 live reservations"),
+    ("processes 16", "16 processes at once"),
+    ("crowd 25", "25 % of the range claimed"),
+    ("crowd 50", "50 % of the range claimed"),
+    ("crowd 75", "75 % of the range claimed"),
+    ("crowd 90", "90 % of the range claimed"),
+];
+
+fn tables(only: Option<&str>) -> Outcome<()> {
+    println!(
+        "{:<30}{:>10}{:>10}{:>10}{:>14}{:>12}",
+        "", "median us", "p90 us", "mean us", "/ portpicker", "/ alone"
+    );
+    for warm in [true, false] {
+        let (folder, rounds) = if warm { ("warm", "200") } else { ("first use", "100") };
+        let mut alone = f64::NAN;
+        for (part, title) in PARTS.iter().filter(|(part, _)| only.is_none_or(|only| *part == only)) {
+            let scratch = tempfile::tempdir()?;
+            let mut command = Command::new(std::env::current_exe()?);
+            command
+                .args(["part", part, rounds, folder])
+                .env("PORTLEASE_DIR", scratch.path().join("portlease"));
+            let output = command.stderr(Stdio::inherit()).output()?;
+            if !output.status.success() {
+                return Err(format!("{part}: {}", output.status).into());
+            }
+            println!("\n{title}, {folder}");
+            let lines = String::from_utf8(output.stdout)?;
+            let rows: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+            let median = |rival: Rival| -> Option<f64> {
+                rows.iter().find(|row| row[0] == rival.name()).and_then(|row| row[1].parse().ok())
+            };
+            if *part == "alone" {
+                alone = median(Rival::Portlease).unwrap_or(f64::NAN);
+            }
+            let picker = median(Rival::Portpicker).unwrap_or(f64::NAN);
+            for row in &rows {
+                let [median, p90, mean] = [1, 2, 3].map(|i| row[i].parse::<f64>().unwrap_or(f64::NAN));
+                let to_alone = match row[0] == Rival::Portlease.name() {
+                    true => format!("{:.2}", median / alone),
+                    false => String::new(),
+                };
+                let to_picker = median / picker;
+                println!(
+                    "  {:<28}{median:>10.1}{p90:>10.1}{mean:>10.1}{to_picker:>14.2}{to_alone:>12}  {}",
+                    row[0], row[4]
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// In a network namespace of its own, where there can be one.
+fn start() -> Outcome<()> {
+    let exe = std::env::current_exe()?;
+    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let own = ["--net", "sh", "-c", "ip link set lo up 2>/dev/null; exec \"$0\" \"$@\""];
+    let isolated =
+        Command::new("unshare").args(own).arg("true").status().is_ok_and(|status| status.success());
+    if !isolated {
+        println!("(not root on Linux: on the machine's own ports, beside whatever else uses them)");
+        return tables(only.first().map(String::as_str));
+    }
+    let status = Command::new("unshare").args(own).arg(exe).arg("tables").args(only).status()?;
+    status.success().then_some(()).ok_or_else(|| status.to_string().into())
+}
+
+fn main() -> Outcome<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["tables"] => tables(None),
+        ["tables", only] => tables(Some(only)),
+        ["part", what, rounds, folder] => {
+            if folder == "warm" {
+                std::fs::create_dir_all(scratch())?;
+                warm_up()?;
+            }
+            part(what, rounds.parse()?)
+        }
+        ["worker", rival, millis] => {
+            worker(RIVALS[rival.parse::<usize>()?], Duration::from_millis(millis.parse()?))
+        }
+        ["hold", from, to] => hold(from.parse()?, to.parse()?),
+        ["reader"] => reader(),
+        // Only `cargo bench` says so: `cargo test --benches` has nothing to measure.
+        ref args if args.contains(&"--bench") => start(),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,130 @@
+//! `kill -9` at every system call of reserving and of letting go.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use portlease::ReserveOptions;
+
+use crate::agent::Agent;
+use crate::guarantee::quiet_number;
+use crate::support::{self, Folder, Launch, Words, capability, need, was_killed};
+
+/// The role: reserves and lets go, between two lines that the trace shows too.
+pub(crate) fn play(words: &Words) {
+    let options = ReserveOptions::new().port(words.number("port").unwrap()).label("crash");
+    // strace counts each call of each thread. With these, no count that occurs between the two lines is reached by
+    // libtest's own thread before.
+    for _ in 0..100 {
+        let _comm = std::fs::read("/proc/self/comm").unwrap();
+        let _about = std::fs::metadata("/proc/self/comm").unwrap();
+    }
+    support::say("begin");
+    let reserved = options.reserve();
+    drop(reserved.unwrap());
+    support::say("end");
+}
+
+#[test]
+fn a_port_can_be_reserved_at_once_wherever_its_holder_was_killed_in_a_fresh_folder() {
+    need!(capability::strace());
+    kill_everywhere(support::test_name!(), |_, _| {});
+}
+
+#[test]
+fn a_port_can_be_reserved_at_once_wherever_its_holder_was_killed_in_a_used_folder() {
+    need!(capability::strace());
+    kill_everywhere(support::test_name!(), |folder, port| {
+        let mut before = Agent::new(&folder.locks());
+        before.reserve(&format!("port={port}")).held();
+        before.drop("all");
+    });
+}
+
+fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
+    let begun = Instant::now();
+    let port = quiet_number();
+    let calls = traced_calls(port, &prepare);
+    let (mut killed, mut slowest) = (0usize, Duration::ZERO);
+    for (name, nth) in &calls {
+        let folder = Folder::new();
+        prepare(&folder, port);
+        let inject = format!("inject={name}:signal=KILL:when={nth}");
+        let trace =
+            ["-f", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject].map(String::from);
+        let crashed =
+            Launch::new("crash", &folder.locks()).args(format!("port={port}")).traced(trace).start();
+        let (status, said) = crashed.end();
+        // The allocator does not always make the same calls: not every kill meets its call.
+        killed += usize::from(was_killed(status) && said == ["begin"]);
+
+        let at = format!("killed at {name} number {nth}");
+        let mut next = Agent::new(&folder.locks());
+        let asked = Instant::now();
+        let held = next.reserve(&format!("port={port}")).held();
+        slowest = slowest.max(asked.elapsed());
+        assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", true), "{at}");
+        next.drop("all");
+        drop(next);
+        nothing_but_free_locks(&folder, &at);
+    }
+    support::tell(&format!(
+        "{test}: {} system calls, {killed} kills between them, then reserved within {slowest:?}, in all {:?}",
+        calls.len(),
+        begun.elapsed()
+    ));
+    assert!(killed * 10 >= calls.len() * 9, "{killed} kills only, of {} calls", calls.len());
+    assert!(slowest < Duration::from_secs(2), "reserved after {slowest:?}");
+}
+
+/// The calls between `begin` and `end`: their names, and which of its name each is in its thread.
+fn traced_calls(port: u16, prepare: &impl Fn(&Folder, u16)) -> Vec<(String, usize)> {
+    let folder = Folder::new();
+    prepare(&folder, port);
+    let file = folder.path().join("trace");
+    let trace = ["-f", "-s", "64", "-o", file.to_str().unwrap()].map(String::from);
+    Launch::new("crash", &folder.locks()).args(format!("port={port}")).traced(trace).start().succeed();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut calls = Vec::new();
+    let mut within = false;
+    for line in text.lines() {
+        let Some((pid, rest)) = line.trim_start().split_once(' ') else { continue };
+        let Some((name, arguments)) = rest.trim_start().split_once('(') else { continue };
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            continue;
+        }
+        let nth = counts.entry((pid, name)).or_default();
+        *nth += 1;
+        if name == "write" && arguments.contains("@@ end") {
+            break;
+        }
+        if within {
+            calls.push((name.to_owned(), *nth));
+        }
+        within |= name == "write" && arguments.contains("@@ begin");
+    }
+    assert!(calls.len() > 10, "the trace shows {calls:?} only");
+    calls
+}
+
+/// Lock files that nobody has locked are all that may be left, in folders of ours.
+fn nothing_but_free_locks(folder: &Folder, at: &str) {
+    let list = |path: &Path| -> Vec<_> {
+        std::fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap()).collect()
+    };
+    for entry in list(folder.path()) {
+        assert_eq!(entry.file_name(), "portlease", "{at}: left beside the lock folder");
+    }
+    let scope = folder.scope();
+    for entry in list(&folder.locks()) {
+        assert_eq!(entry.path(), scope, "{at}: left in the lock folder");
+    }
+    for entry in list(&scope) {
+        let name = entry.file_name().into_string().unwrap();
+        assert!(name.ends_with(".tcp"), "{at}: {name} left");
+        let locked = File::open(entry.path()).unwrap().try_lock();
+        assert!(locked.is_ok(), "{at}: {name} is still locked: {locked:?}");
+    }
+}

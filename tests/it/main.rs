@@ -1,0 +1,33 @@
+//! The crate seen from outside, one module per subject.
+#![cfg(target_os = "linux")]
+
+mod agent;
+mod compile_fail;
+mod crash;
+mod faults;
+mod guarantee;
+mod namespaces;
+mod options;
+mod outsider;
+mod reservation;
+#[path = "../support/mod.rs"]
+mod support;
+mod users;
+mod waiting;
+
+/// Where this binary plays another process; of itself it tests nothing.
+#[test]
+fn role() {
+    let Some((role, words)) = support::part() else { return };
+    match role.as_str() {
+        "agent" => agent::play(),
+        "server" => outsider::serve(&words),
+        "racer" => guarantee::race(&words),
+        "crash" => crash::play(&words),
+        "spawner" => waiting::re_reserve_beside_spawning_threads(&words),
+        "draws" => guarantee::draws_in_namespace(),
+        "self-connections" => guarantee::self_connections_in_namespace(),
+        "used-up" => faults::used_up_range_in_namespace(),
+        other => panic!("no such role: {other}"),
+    }
+}

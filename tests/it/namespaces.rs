@@ -1,0 +1,63 @@
+//! Network namespaces: numbers of their own, on one file system; and what a namespace may lack.
+
+use std::time::{Duration, Instant};
+
+use crate::agent::Agent;
+use crate::support::{Folder, capability, need};
+
+const UP: &str = "ip link set lo up";
+
+#[test]
+fn two_network_namespaces_do_not_block_each_others_numbers() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let of_its_own = || Agent::of(Agent::launch(&folder.locks()).in_network(UP));
+    let (mut here, mut there) = (Agent::new(&folder.locks()), of_its_own());
+    let mut elsewhere = of_its_own();
+    let held = here.reserve("").held();
+    let exactly = format!("port={}", held.port());
+    for other in [&mut there, &mut elsewhere] {
+        let same = other.reserve(&exactly).held();
+        assert_eq!((same.port(), same.leased), (held.port(), true));
+    }
+    assert_eq!(std::fs::read_dir(folder.locks()).unwrap().count(), 3, "one folder per namespace");
+
+    // The control: in one namespace they do.
+    Agent::new(&folder.locks()).reserve(&exactly).refused("InUse");
+}
+
+#[test]
+fn a_kernel_that_shares_ports_when_it_assigns_them_is_not_called_a_guarantee() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let launch = Agent::launch(&folder.locks()).in_network(UP);
+    let mut sharing = Agent::of(launch.setup("echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse"));
+    assert_eq!(sharing.reserve("").held().guarantee, "BestEffort");
+    let launch = Agent::launch(&folder.locks()).in_network(UP);
+    let mut keeping = Agent::of(launch.setup("echo 0 > /proc/sys/net/ipv4/ip_autobind_reuse"));
+    assert_eq!(keeping.reserve("").held().guarantee, "Kernel");
+}
+
+#[test]
+fn a_port_is_reserved_at_once_where_the_loopback_interface_is_down() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network("true"));
+    let begun = Instant::now();
+    let held = agent.reserve("").held();
+    assert_eq!(held.guarantee, "Kernel");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_port_is_reserved_where_ipv6_is_switched_off() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let off = "! test -e /proc/sys/net/ipv6 || echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
+    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(UP).setup(off));
+    let held = agent.reserve("").held();
+    assert_eq!(held.guarantee, "Kernel");
+    assert_eq!(agent.command(&format!("serve={}", held.port())), "serves");
+    let mut other = Agent::of(Agent::launch(&folder.locks()).in_network(UP).setup(off));
+    other.reserve(&format!("port={}", held.port())).held();
+}

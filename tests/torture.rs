@@ -1,0 +1,366 @@
+//! The main job under load: reserve, boot, bind by number, check who answers, stop, start again, let go; beside
+//! neighbours that connect out and bind port 0 without a pause, in a namespace with 512 ephemeral ports.
+//!
+//! `PORTLEASE_TORTURE_SECONDS` says how long each variant runs; a round that is lost for any reason fails it. The
+//! control does the same in the same namespace with numbers that were picked by `bind(0)` and dropped.
+#![cfg(target_os = "linux")]
+
+#[allow(dead_code, reason = "each test binary uses its part of what they share")]
+mod support;
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use portlease::{Reservation, ReserveOptions};
+use socket2::{Domain, Socket, Type};
+use support::{Child, EPHEMERAL_LOW, Folder, Launch, Words, capability, need};
+
+const EPHEMERAL_PORTS: u16 = 512;
+
+/// Outside the ephemeral range: what the neighbour connects to, and two numbers that are waited for; a third one is
+/// within.
+const NEIGHBOUR: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
+const FIXED: [u16; 2] = [NEIGHBOUR + 1, EPHEMERAL_LOW + 101];
+
+/// Where this binary plays another process; of itself it tests nothing.
+#[test]
+fn role() {
+    let Some((role, words)) = support::part() else { return };
+    match role.as_str() {
+        "namespace" => torture(&words),
+        "worker" => work(&words),
+        "neighbour" => disturb(),
+        other => panic!("no such role: {other}"),
+    }
+}
+
+#[test]
+fn four_processes_of_eight_threads_lose_no_round() {
+    need!(capability::network_namespace());
+    in_namespace(support::test_name!(), "processes=4 threads=8");
+}
+
+#[test]
+fn sixty_processes_of_one_thread_lose_no_round() {
+    need!(capability::network_namespace());
+    in_namespace(support::test_name!(), "processes=60 threads=1");
+}
+
+#[test]
+fn no_round_is_lost_beside_spawning_threads_lookers_and_waiters() {
+    need!(capability::network_namespace());
+    in_namespace(support::test_name!(), "processes=4 threads=6 spawners=1 lookers=1 waiters=2");
+}
+
+fn in_namespace(test: &str, args: &str) {
+    let seconds = std::env::var("PORTLEASE_TORTURE_SECONDS").map_or(2.0, |text| text.parse::<f64>().unwrap());
+    let folder = Folder::new();
+    // One at a time: they share the processors, not the ports.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut child = Launch::new("namespace", &folder.locks())
+        .args(format!("{args} millis={}", (seconds * 1000.0) as u64))
+        .with_ephemeral_ports(EPHEMERAL_PORTS)
+        .start();
+    // It says nothing until it is done.
+    let mut said = Vec::new();
+    let end = Instant::now() + Duration::from_secs_f64(seconds * 2.0) + support::DEADLINE;
+    while Instant::now() < end {
+        match child.hear_or_end() {
+            Some(line) if line == "working" => {}
+            Some(line) => said.push(line),
+            None => break,
+        }
+    }
+    for line in &said {
+        support::tell(&format!("torture: {test}: {line}"));
+    }
+    child.succeed();
+}
+
+/// The rounds of some processes.
+#[derive(Debug, Default)]
+struct Tally {
+    rounds: u64,
+    lost: u64,
+    waited: u64,
+    /// Why the first ones were lost.
+    why: Vec<String>,
+}
+
+/// The role: the parent of all others, inside the namespace.
+fn torture(words: &Words) {
+    let millis: u64 = words.number("millis").unwrap();
+    let begun = Instant::now();
+    let ours = run(words, "reserve", millis);
+    support::say(&format!(
+        "{} rounds, {} lost, {} of them with a fixed number, {:.0} rounds/s",
+        ours.rounds,
+        ours.lost,
+        ours.waited,
+        ours.rounds as f64 / begun.elapsed().as_secs_f64(),
+    ));
+    for why in &ours.why {
+        support::say(&format!("lost: {why}"));
+    }
+    let begun = Instant::now();
+    let control = run(words, "pick", millis);
+    support::say(&format!(
+        "control: {} rounds, {} lost, {:.0} rounds/s",
+        control.rounds,
+        control.lost,
+        control.rounds as f64 / begun.elapsed().as_secs_f64(),
+    ));
+    assert!(ours.rounds > 100, "{ours:?}");
+    assert_eq!(ours.lost, 0, "{:#?}", ours.why);
+    assert!(control.lost > 0, "control: nothing was lost of {} rounds: it proves nothing", control.rounds);
+}
+
+fn run(words: &Words, how: &str, millis: u64) -> Tally {
+    let folder = Folder::new();
+    let mut neighbour = Launch::new("neighbour", &folder.locks()).start();
+    assert_eq!(neighbour.hear(), "up");
+    let count = |name: &str| words.number::<usize>(name).unwrap_or(0);
+    // Waiters and lookers ask the crate; the control is about the threads that pick.
+    let waiters = if how == "reserve" { count("waiters") } else { 0 };
+    let args = format!(
+        "how={how} millis={millis} threads={} spawners={} lookers={} waiters={waiters}",
+        count("threads"),
+        count("spawners"),
+        count("lookers"),
+    );
+    let workers: Vec<Child> = (0..count("processes"))
+        .map(|_| Launch::new("worker", &folder.locks()).args(args.clone()).start())
+        .collect();
+    let mut tally = Tally::default();
+    for mut worker in workers {
+        loop {
+            let line = worker.hear();
+            if line == "working" {
+                support::say(&line);
+                continue;
+            }
+            if let Some(why) = line.strip_prefix("lost: ") {
+                tally.why.push(why.to_owned());
+                continue;
+            }
+            let words = Words::parse(&line);
+            tally.rounds += words.number::<u64>("rounds").unwrap();
+            tally.lost += words.number::<u64>("lost").unwrap();
+            tally.waited += words.number::<u64>("waited").unwrap();
+            break;
+        }
+        worker.succeed();
+    }
+    tally.why.truncate(10);
+    tally
+}
+
+/// The role: threads that do rounds until the time is over.
+fn work(words: &Words) {
+    let count = |name: &str| words.number::<usize>(name).unwrap();
+    let reserve = words.get("how") == Some("reserve");
+    let end = Instant::now() + Duration::from_millis(words.number("millis").unwrap());
+    let over = || Instant::now() >= end;
+    let done = AtomicBool::new(false);
+    let (rounds, lost, waited) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let why = Mutex::new(Vec::new());
+    let note = |result: Result<(), String>| {
+        rounds.fetch_add(1, Ordering::Relaxed);
+        if let Err(reason) = result {
+            lost.fetch_add(1, Ordering::Relaxed);
+            let mut why = why.lock().unwrap();
+            if why.len() < 3 {
+                why.push(reason);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..count("spawners") {
+            scope.spawn(|| {
+                while !over() {
+                    let forking = SERVING.write().unwrap();
+                    // Back from here, the child has exec'ed.
+                    let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+                    drop(forking);
+                    assert!(child.wait().unwrap().success());
+                }
+            });
+        }
+        for _ in 0..count("lookers") {
+            scope.spawn(|| {
+                while !over() {
+                    look();
+                }
+            });
+        }
+        for i in 0..count("waiters") {
+            let (note, waited) = (&note, &waited);
+            scope.spawn(move || {
+                while !over() {
+                    note(fixed_round(FIXED[i % FIXED.len()]));
+                    waited.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let rounders: Vec<_> = (0..count("threads"))
+            .map(|_| {
+                scope.spawn(|| {
+                    while !over() {
+                        note(if reserve { reserved_round() } else { picked_round() });
+                    }
+                })
+            })
+            .collect();
+        // A sign of life for whoever waits.
+        scope.spawn(|| {
+            let mut told = Instant::now();
+            while !done.load(Ordering::Relaxed) && !over() {
+                std::thread::park_timeout(Duration::from_millis(100));
+                if told.elapsed() > Duration::from_secs(5) {
+                    support::say("working");
+                    told = Instant::now();
+                }
+            }
+        });
+        for rounder in rounders {
+            rounder.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    for reason in why.lock().unwrap().iter() {
+        support::say(&format!("lost: {reason}"));
+    }
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    support::say(&format!("rounds={} lost={} waited={}", of(&rounds), of(&lost), of(&waited)));
+}
+
+/// "No port" is lost too.
+fn reserved_round() -> Result<(), String> {
+    let reservation = portlease::try_reserve_port().map_err(|e| format!("no port: {e}"))?;
+    boot_twice(reservation.port())?;
+    drop(reservation);
+    Ok(())
+}
+
+fn picked_round() -> Result<(), String> {
+    let picked = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| format!("no port: {e}"))?;
+    let port = picked.local_addr().map_err(|e| format!("no port: {e}"))?.port();
+    drop(picked);
+    boot_twice(port)
+}
+
+fn fixed_round(port: u16) -> Result<(), String> {
+    let reserved = ReserveOptions::new().port(port).wait(Duration::from_secs(20)).reserve();
+    let reservation: Reservation = reserved.map_err(|e| format!("no fixed port: {e}"))?;
+    serve_once(reservation.port())
+}
+
+fn boot_twice(port: u16) -> Result<(), String> {
+    // What a server does before it binds, here and when it is started again.
+    std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
+    serve_once(port).map_err(|e| format!("{port}, first start: {e}"))?;
+    std::thread::sleep(Duration::from_micros(fastrand::u64(0..300)));
+    serve_once(port).map_err(|e| format!("{port}, second start: {e}"))
+}
+
+/// Held for writing while a child is forked that has not exec'ed yet, since it shares the sockets of this process: a
+/// listener that was closed meanwhile would still be there, and refuse the second start, whoever picked the number.
+/// What the crate holds is not protected: reserving and letting go run beside the forks.
+static SERVING: RwLock<()> = RwLock::new(());
+
+/// A server that is started by number, reached by a client, and stopped.
+fn serve_once(port: u16) -> Result<(), String> {
+    let _no_fork = SERVING.read().unwrap();
+    let at = |step: &'static str| move |e: io::Error| format!("{step}: {e}");
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(at("bind"))?;
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut client = TcpStream::connect_timeout(&addr, Duration::from_secs(10)).map_err(at("connect"))?;
+    client.set_read_timeout(Some(Duration::from_secs(10))).map_err(at("connect"))?;
+    // RST instead of TIME_WAIT, which would use up the range.
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).map_err(at("connect"))?;
+    let ours = client.local_addr().map_err(at("connect"))?;
+    server.set_nonblocking(true).map_err(at("accept"))?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut stream = loop {
+        match server.accept() {
+            Ok((stream, peer)) if peer == ours => break stream,
+            // Somebody else's client, which takes us for its server.
+            Ok(_) => return Err("accept: a stranger connected".to_owned()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            Err(e) => return Err(format!("the client reached another server: {e}")),
+        }
+    };
+    let nonce = fastrand::u64(..).to_le_bytes();
+    stream.write_all(&nonce).map_err(at("write"))?;
+    let mut read = [0; 8];
+    client.read_exact(&mut read).map_err(at("read"))?;
+    if read == nonce { Ok(()) } else { Err("another server answered".to_owned()) }
+}
+
+/// Looks at a number of the range in every way there is. None of them may make a reservation or a server fail.
+fn look() {
+    let port = EPHEMERAL_LOW + fastrand::u16(0..EPHEMERAL_PORTS);
+    // What is found does not matter here.
+    match fastrand::u8(0..6) {
+        0 => drop(ReserveOptions::new().port(port).reserve()),
+        1 => drop(bound(port, false)),
+        2 => drop(bound(port, true)),
+        3 => drop(portlease::is_port_free(port)),
+        4 => drop(portlease::reservations()),
+        _ => drop(portlease::who_holds(port)),
+    }
+}
+
+fn bound(port: u16, reuse_address: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(reuse_address)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    Ok(socket)
+}
+
+/// The role: a neighbour that knows nothing of the crate. It binds port 0 in several ways and connects out, and keeps
+/// each for a while, until its parent is gone.
+fn disturb() {
+    const KEPT: usize = 48;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, NEIGHBOUR)).unwrap();
+    support::say("up");
+    let gone = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while support::listen().is_some() {}
+            gone.store(true, Ordering::Relaxed);
+        });
+        let mut sockets = VecDeque::new();
+        let mut connections = VecDeque::new();
+        let mut turn = 0u32;
+        while !gone.load(Ordering::Relaxed) {
+            turn = turn.wrapping_add(1);
+            // A full range refuses both; then there are older ones to let go.
+            if let Ok(socket) = bound(0, turn.is_multiple_of(2)) {
+                if turn.is_multiple_of(4) {
+                    let _listens = socket.listen(1);
+                }
+                sockets.push_back(socket);
+            }
+            if let Ok(client) = TcpStream::connect(listener.local_addr().unwrap()) {
+                socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+                let (server, _) = listener.accept().unwrap();
+                connections.push_back((client, server));
+            }
+            if sockets.len() > KEPT {
+                sockets.pop_front();
+            }
+            if connections.len() > KEPT {
+                connections.pop_front();
+            }
+        }
+    });
+}
