@@ -220,6 +220,7 @@ impl Error {
         };
         let place = match range {
             Some(range) => format!(" from {}", Dash(range)),
+            None if tally.ephemeral => " from the ephemeral range".to_owned(),
             None => String::new(),
         };
         let after = waited.map_or(String::new(), |time| format!(" within {time:?}"));
@@ -299,6 +300,8 @@ pub(crate) struct Tally {
     example: Option<PathBuf>,
     /// So few were left that connections need them.
     pub(crate) spared: bool,
+    /// The numbers were the kernel's own.
+    pub(crate) ephemeral: bool,
     /// The length of the block that was asked for.
     block: Option<usize>,
 }

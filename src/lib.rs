@@ -130,6 +130,7 @@ mod holder;
 mod lease;
 mod options;
 mod own;
+mod patience;
 mod pool;
 mod record;
 mod reservation;

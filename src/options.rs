@@ -139,7 +139,7 @@ impl ReserveOptions {
     /// Queues for a busy port up to this long: tests of any number of processes that all need one fixed port run one
     /// after another.
     ///
-    /// The port is looked at about every millisecond. The wait blocks the thread: on a current-thread async runtime
+    /// It is tried at first every fifth of a millisecond, after some waiting every three milliseconds. The wait blocks the thread: on a current-thread async runtime
     /// nothing else runs meanwhile, not even the server that is to let the port go.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = at_most;

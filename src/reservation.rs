@@ -11,6 +11,7 @@ use crate::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
 use crate::error::{Error, Result};
 use crate::lease::Held;
 use crate::own::Entry;
+use crate::patience::Patience;
 use crate::record::Record;
 use crate::table;
 
@@ -153,7 +154,7 @@ impl Reservation {
     /// is bound there.
     pub fn udp_socket(&self) -> io::Result<UdpSocket> {
         self.requires(Protocol::Udp)?;
-        UdpSocket::bind(self.addr())
+        Patience::new().retry(|| UdpSocket::bind(self.addr()))
     }
 
     fn requires(&self, protocol: Protocol) -> io::Result<()> {
@@ -169,7 +170,8 @@ impl Reservation {
     /// # Errors
     ///
     /// `InvalidInput` if the port is not reserved for TCP; else those of the system: `AddrInUse` while another server
-    /// listens there.
+    /// listens there. That is tried again for 100 ms: beside threads that spawn processes, a listener just closed lives
+    /// on in a forked child until that execs.
     pub fn listen(&self) -> io::Result<TcpListener> {
         self.listen_on(Ipv4Addr::LOCALHOST)
     }
@@ -182,7 +184,8 @@ impl Reservation {
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
         self.requires(Protocol::Tcp)?;
         // On Unix the standard library sets SO_REUSEADDR.
-        TcpListener::bind(self.addr_on(ip))
+        let addr = self.addr_on(ip);
+        Patience::new().retry(|| TcpListener::bind(addr))
     }
 
     /// Ends the reservation, either way, and tells whether its server was left running.

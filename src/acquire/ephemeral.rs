@@ -24,6 +24,7 @@ const OWN_DRAWS: usize = 1024;
 const MISSES: u32 = 64;
 
 pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>, Obstacle> {
+    tally.ephemeral = true;
     let crowding = Crowding::of_this_process();
     let mut kept = Vec::new();
     let mut adopt = |claim: Claim, tally: &mut Tally| -> Result<Option<Reservation>, Obstacle> {

@@ -1,12 +1,12 @@
 //! An explicit number: the lease first, so that whoever is refused learns by whom, then what keeps the port.
 
 use std::io;
-use std::time::{Duration, Instant};
 
 use super::{Effort, Obstacle, Wish, complete, ephemeral, fatal, lease_for, refused};
 use crate::claim::{Claim, ExclusiveName, Manner, could_bind};
 use crate::endpoint::{Endpoint, Protocol};
 use crate::holder::{State, Unseen};
+use crate::patience::Patience;
 use crate::reservation::{Guarantee, Part, Reservation};
 use crate::table;
 
@@ -50,29 +50,6 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
     }
 }
 
-/// Patience with whatever nobody visible explains.
-struct Patience {
-    deadline: Option<Instant>,
-    pause: Duration,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Patience { deadline: None, pause: Duration::from_micros(20) }
-    }
-
-    /// Pauses; `false` once it has run out.
-    fn pause(&mut self) -> bool {
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(self.pause);
-        self.pause = (self.pause * 2).min(Duration::from_millis(2));
-        true
-    }
-}
-
 /// Proves that nobody has the port at the moment. A plain server cannot bind over TIME_WAIT, so that counts.
 fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
     let mut patience = Patience::new();
@@ -87,10 +64,6 @@ fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
         }
     }
 }
-
-/// How long a number is retried that nobody visible explains: a child forked at this moment shares what was let go
-/// until it execs, and a look occupies a number for its microseconds.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 fn claim_exactly(
     endpoint: Endpoint,

@@ -117,14 +117,16 @@ enum Effort {
     Insist,
 }
 
-/// While a wait lasts, a try this often. A waiter that is asleep costs nothing; a try costs some microseconds.
-const POLL: Duration = Duration::from_micros(900);
+/// A waiter tries again after an eighth of the time it has waited, within these bounds: a port is had soon after it
+/// is let go, and a long wait costs next to nothing.
+const POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(3));
+const POLL_SHARE: u32 = 8;
 
 /// A try that takes long, because it walks a range, is paused after for this many times as long.
 const PAUSE_PER_TRY: u32 = 20;
 
 /// Every so many tries, one looks into the socket table, which costs as much as a hundred of the others.
-const LOOK_EVERY: u32 = 64;
+const LOOK_EVERY: u32 = 128;
 
 fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>) -> Result<T> {
     let started = Instant::now();
@@ -138,12 +140,14 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
         if wish.wait.is_zero() || !obstacle.passes() {
             return Err(obstacle.into_error(wish, None));
         }
-        let left = wish.wait.saturating_sub(started.elapsed());
+        let waited = started.elapsed();
+        let left = wish.wait.saturating_sub(waited);
         if left.is_zero() {
             return Err(obstacle.into_error(wish, Some(wish.wait)));
         }
         let glanced = effort == Effort::Glance;
-        let pause = if glanced { POLL.max(before.elapsed() * PAUSE_PER_TRY) } else { POLL };
+        let pause = (waited / POLL_SHARE).clamp(POLL.0, POLL.1);
+        let pause = if glanced { pause.max(before.elapsed() * PAUSE_PER_TRY) } else { pause };
         // Not in step with the others in the queue.
         std::thread::sleep(left.min(pause.mul_f32(0.75 + fastrand::f32() / 2.0)));
         effort = if tries.is_multiple_of(LOOK_EVERY) { Effort::Look } else { Effort::Glance };

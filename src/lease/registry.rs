@@ -15,6 +15,8 @@ use crate::endpoint::Protocol;
 #[derive(Debug)]
 pub(super) struct Registry {
     path: PathBuf,
+    /// The lock folder itself, of all scopes.
+    outer: system::Folder,
     folder: system::Folder,
     leases: AtomicU32,
 }
@@ -33,10 +35,11 @@ impl Registry {
             let path = path.to_owned();
             move |cause| Unusable { path, cause, misconfigured: false }
         };
-        system::make_shared_folder(&root).map_err(fail(&root))?;
-        let path = root.join(system::scope());
-        system::make_shared_folder(&path).map_err(fail(&path))?;
-        let registry = Arc::new(Registry::open(&root, path)?);
+        let outer = system::Folder::make(&root).map_err(fail(&root))?;
+        let scope = system::scope();
+        let path = root.join(&scope);
+        let folder = outer.make_within(&scope, system::SHARED).map_err(fail(&path))?;
+        let registry = Arc::new(Registry { path, outer, folder, leases: AtomicU32::new(0) });
         Ok(OPENED.write().get_or_insert(registry).clone())
     }
 
@@ -46,11 +49,20 @@ impl Registry {
             return Ok(Some(registry.clone()));
         }
         let root = root()?;
-        let path = root.join(system::scope());
-        match Registry::open(&root, path) {
-            Ok(registry) => Ok(Some(OPENED.write().get_or_insert(Arc::new(registry)).clone())),
-            Err(unusable) if unusable.cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(unusable) => Err(unusable),
+        let scope = system::scope();
+        let path = root.join(&scope);
+        // One after the other: a link planted at either must not be followed.
+        let opened = system::Folder::open(&root).and_then(|outer| {
+            let folder = outer.open_within(&scope)?;
+            Ok((outer, folder))
+        });
+        match opened {
+            Ok((outer, folder)) => {
+                let registry = Arc::new(Registry { path, outer, folder, leases: AtomicU32::new(0) });
+                Ok(Some(OPENED.write().get_or_insert(registry).clone()))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(Unusable { path, cause, misconfigured: false }),
         }
     }
 
@@ -60,14 +72,6 @@ impl Registry {
         if opened.as_ref().is_some_and(|registry| Arc::ptr_eq(registry, gone)) {
             *opened = None;
         }
-    }
-
-    fn open(root: &Path, path: PathBuf) -> Result<Registry, Unusable> {
-        let fail = |path: &Path, cause| Unusable { path: path.to_owned(), cause, misconfigured: false };
-        // The root first: a link planted there must not be followed either.
-        let outer = system::Folder::open(root).map_err(|cause| fail(root, cause))?;
-        let folder = outer.open_within(&path).map_err(|cause| fail(&path, cause))?;
-        Ok(Registry { path, folder, leases: AtomicU32::new(0) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -80,33 +84,28 @@ impl Registry {
 
     /// Where this user's records go for lock files that are another user's. `None` where nobody made it yet.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
-        match system::Folder::open(&self.records_path().join(user.to_string())) {
-            Ok(folder) => Ok(Some(folder)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        existing(
+            self.outer.open_within(&self.records_name()).and_then(|all| all.open_within(&user.to_string())),
+        )
     }
 
     /// The same, made if need be: a folder for all users, and in it one of this user's own.
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
-        let shared = self.records_path();
-        system::make_shared_folder(&shared)?;
-        let own = shared.join(user.to_string());
-        system::make_own_folder(&own)?;
-        system::Folder::open(&own)
+        let all = self.outer.make_within(&self.records_name(), system::SHARED)?;
+        all.make_within(&user.to_string(), system::OWN)
     }
 
     /// The users who have such records.
     pub(super) fn record_users(&self) -> io::Result<Vec<u32>> {
-        match system::Folder::open(&self.records_path()) {
-            Ok(folder) => folder.names(usize::MAX, |name| name.parse().ok()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(e),
+        match existing(self.outer.open_within(&self.records_name()))? {
+            Some(folder) => folder.names(usize::MAX, |name| name.parse().ok()),
+            None => Ok(Vec::new()),
         }
     }
 
-    fn records_path(&self) -> PathBuf {
-        self.path.with_extension("records")
+    fn records_name(&self) -> String {
+        let scope = self.path.file_name().unwrap_or_default();
+        format!("{}.records", scope.to_string_lossy())
     }
 
     /// The ports that have a lock file, live or not; at most so many.
@@ -137,6 +136,14 @@ impl Registry {
     }
 }
 
+fn existing(opened: io::Result<system::Folder>) -> io::Result<Option<system::Folder>> {
+    match opened {
+        Ok(folder) => Ok(Some(folder)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// `PORTLEASE_DIR`, else one place that every process of the machine agrees on.
 fn root() -> Result<PathBuf, Unusable> {
     let Some(text) = std::env::var_os("PORTLEASE_DIR") else { return Ok(system::default_root()) };
@@ -157,7 +164,9 @@ pub(super) mod system {
     use std::path::{Path, PathBuf};
 
     use rustix::fd::OwnedFd;
-    use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
+    use rustix::fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, unlinkat,
+    };
     use rustix::io::Errno;
 
     /// Not TMPDIR: it differs between processes that must meet.
@@ -178,34 +187,14 @@ pub(super) mod system {
         }
     }
 
-    /// A folder in which every user makes files, and nobody but the owner removes one.
-    pub(super) fn make_shared_folder(path: &Path) -> io::Result<()> {
-        make_folder(path, 0o1777)
-    }
+    /// The mode of a folder in which every user makes files, and nobody but the owner removes one.
+    pub(super) const SHARED: Mode = Mode::from_raw_mode(0o1777);
 
-    pub(super) fn make_own_folder(path: &Path) -> io::Result<()> {
-        make_folder(path, 0o755)
-    }
+    /// The mode of a folder that everybody reads.
+    pub(super) const OWN: Mode = Mode::from_raw_mode(0o755);
 
-    fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
-        if path.symlink_metadata().is_ok() {
-            return Ok(());
-        }
-        let parent = path.parent().unwrap_or(path);
-        std::fs::create_dir_all(parent)?;
-        // Made aside and moved into place: nobody meets it before it has its mode.
-        let aside = tempfile::Builder::new().prefix(".portlease-").tempdir_in(parent)?;
-        std::fs::set_permissions(aside.path(), Permissions::from_mode(mode))?;
-        match std::fs::rename(aside.path(), path) {
-            Ok(()) => {
-                // Moved away: there is nothing left to remove.
-                let _moved = aside.keep();
-                Ok(())
-            }
-            Err(_) if path.symlink_metadata().is_ok() => Ok(()),
-            Err(e) => Err(e),
-        }
-    }
+    /// What a folder is called until it has its mode.
+    const ASIDE: &str = ".portlease-";
 
     #[derive(Debug)]
     pub(crate) struct Folder(OwnedFd);
@@ -218,9 +207,71 @@ pub(super) mod system {
             Ok(Folder(openat(CWD, path, Self::FLAGS, Mode::empty())?))
         }
 
+        /// The lock folder, made if need be, and the folders above it.
+        pub(super) fn make(path: &Path) -> io::Result<Folder> {
+            match Folder::open(path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
+            }
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            std::fs::create_dir_all(above)?;
+            // Those above are the machine's own, and may be links, as /tmp is on some systems.
+            let above = Folder(openat(CWD, above, Self::FLAGS - OFlags::NOFOLLOW, Mode::empty())?);
+            above.make_within(&name.to_string_lossy(), SHARED)
+        }
+
         /// The folder of that name in this one.
-        pub(super) fn open_within(&self, path: &Path) -> io::Result<Folder> {
-            Ok(Folder(openat(&self.0, path.file_name().unwrap_or_default(), Self::FLAGS, Mode::empty())?))
+        pub(super) fn open_within(&self, name: &str) -> io::Result<Folder> {
+            Ok(Folder(openat(&self.0, name, Self::FLAGS, Mode::empty())?))
+        }
+
+        /// The same, made if need be: aside, and moved into place, so that nobody meets it before it has its mode.
+        pub(super) fn make_within(&self, name: &str, mode: Mode) -> io::Result<Folder> {
+            const TRIES: usize = 3;
+            for _ in 0..TRIES {
+                match self.open_within(name) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    opened => return opened,
+                }
+                self.sweep_aside()?;
+                match self.make_aside(name, mode) {
+                    // Made by somebody else meanwhile, or swept by them for a dead process's.
+                    Err(e)
+                        if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                    }
+                    outcome => outcome?,
+                }
+            }
+            self.open_within(name)
+        }
+
+        fn make_aside(&self, name: &str, mode: Mode) -> io::Result<()> {
+            let make = |path: &Path| {
+                let aside = path.file_name().unwrap_or_default().to_owned();
+                mkdirat(&self.0, &aside, mode)?;
+                Ok(aside)
+            };
+            // The names are looked for in this folder, whose path does not matter then.
+            let aside = tempfile::Builder::new().prefix(ASIDE).make_in("", make)?.keep();
+            let (aside, _) = aside.map_err(|e| e.error)?;
+            let moved = openat(&self.0, &aside, Self::FLAGS, Mode::empty())
+                .and_then(|folder| fchmod(&folder, mode))
+                .and_then(|()| renameat(&self.0, &aside, &self.0, name));
+            if moved.is_err() {
+                // Whoever makes the next one sweeps it otherwise.
+                let _swept = unlinkat(&self.0, &aside, AtFlags::REMOVEDIR);
+            }
+            Ok(moved?)
+        }
+
+        /// Removes what killed processes left half made. Only what is empty can be removed, and only by its owner.
+        fn sweep_aside(&self) -> io::Result<()> {
+            for name in self.names(usize::MAX, |name| name.starts_with(ASIDE).then(|| name.to_owned()))? {
+                let _others = unlinkat(&self.0, &name, AtFlags::REMOVEDIR);
+            }
+            Ok(())
         }
 
         /// The regular file of that name, and its owner.

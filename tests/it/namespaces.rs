@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::support::{Folder, capability, need};
+use crate::support::{EPHEMERAL_LOW, Folder, capability, need};
 
 const UP: &str = "ip link set lo up";
 
@@ -32,7 +32,10 @@ fn a_kernel_that_shares_ports_when_it_assigns_them_is_not_called_a_guarantee() {
     let folder = Folder::new();
     let launch = Agent::launch(&folder.locks()).in_network(UP);
     let mut sharing = Agent::of(launch.setup("echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse"));
-    assert_eq!(sharing.reserve("").held().guarantee, "BestEffort");
+    // On a number that this kernel assigns to nobody.
+    assert_eq!(sharing.reserve("").held().guarantee, "Cooperative");
+    let ephemeral = format!("range={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + 1000);
+    assert_eq!(sharing.reserve(&ephemeral).held().guarantee, "BestEffort");
     let launch = Agent::launch(&folder.locks()).in_network(UP);
     let mut keeping = Agent::of(launch.setup("echo 0 > /proc/sys/net/ipv4/ip_autobind_reuse"));
     assert_eq!(keeping.reserve("").held().guarantee, "Kernel");

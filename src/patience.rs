@@ -1,0 +1,41 @@
+//! Patience with a port that is refused although nobody has it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+/// A child forked at this moment shares whatever was just let go until it execs, and a look occupies a number for its
+/// microseconds: such a refusal passes by itself, mostly within a few milliseconds.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    deadline: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    const AT_MOST: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        Patience { deadline: None, pause: Duration::from_micros(20) }
+    }
+
+    /// Pauses; `false` once it has run out.
+    pub(crate) fn pause(&mut self) -> bool {
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + Self::AT_MOST);
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(Duration::from_millis(2));
+        true
+    }
+
+    /// Tries until it is not "address in use", or the patience has run out.
+    pub(crate) fn retry<T>(mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match bind() {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse && self.pause() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
