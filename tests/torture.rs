@@ -4,6 +4,7 @@
 //! `PORTLEASE_TORTURE_SECONDS` says how long each variant runs; a round that is lost for any reason fails it. The
 //! control does the same in the same namespace with numbers that were picked by `bind(0)` and dropped.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
 #[allow(dead_code, reason = "each test binary uses its part of what they share")]
 mod support;

@@ -143,8 +143,7 @@ pub(crate) struct Held {
     pub(crate) ports: Vec<u16>,
     pub(crate) guarantee: String,
     pub(crate) leased: bool,
-    /// Nanoseconds: when it was asked for, and when it was had.
-    pub(crate) asked: u128,
+    /// When it was had, in nanoseconds.
     pub(crate) at: u128,
 }
 
@@ -195,8 +194,8 @@ impl Agent {
 
     #[track_caller]
     pub(crate) fn reserve(&mut self, how: &str) -> Answer {
-        let asked = self.ask(how);
-        self.answer(asked)
+        self.ask(how);
+        self.answer()
     }
 
     /// Begins to reserve, and returns when that was.
@@ -209,7 +208,7 @@ impl Agent {
 
     /// What came of what was asked.
     #[track_caller]
-    pub(crate) fn answer(&mut self, asked: u128) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let line = self.0.hear();
         if let Some(refusal) = line.strip_prefix("refused ") {
             let (kind, message) = refusal.split_once(' ').unwrap();
@@ -221,7 +220,6 @@ impl Agent {
             ports: words.numbers("ports"),
             guarantee: guarantee.trim_start_matches("Some(").trim_end_matches(')').to_owned(),
             leased: words.get("leased") == Some("true"),
-            asked,
             at: words.number("at").unwrap(),
         })
     }

@@ -78,7 +78,7 @@ fn a_lock_folder_that_is_read_only_leaves_the_kernels_guarantee() {
     std::fs::create_dir(folder.locks()).unwrap();
     std::fs::set_permissions(folder.locks(), Permissions::from_mode(0o555)).unwrap();
     let launch = Agent::launch(&folder.locks());
-    goes_on_without_a_lease(Agent::of(if is_root() { launch.as_nobody() } else { launch }), "mode 0555");
+    goes_on_without_a_lease(Agent::of(if is_root() { launch.run_by_nobody() } else { launch }), "mode 0555");
 }
 
 #[test]

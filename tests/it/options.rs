@@ -237,7 +237,7 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
     };
     let folder = Folder::new();
     let launch = Agent::launch(&folder.locks());
-    let mut agent = Agent::of(if is_root() { launch.as_nobody() } else { launch });
+    let mut agent = Agent::of(if is_root() { launch.run_by_nobody() } else { launch });
     let port = first - 1;
     let message = agent.reserve(&format!("port={port}")).refused("PermissionDenied");
     let expected = format!(

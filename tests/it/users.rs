@@ -30,7 +30,7 @@ impl User {
         let launch = Agent::launch(locks);
         Agent::of(match self {
             User::Root => launch,
-            User::Nobody => launch.as_nobody(),
+            User::Nobody => launch.run_by_nobody(),
         })
     }
 

@@ -29,7 +29,7 @@ fn a_waiter_has_the_port_soon_after_it_is_let_go() {
         let work = 2_000 + fastrand::u64(0..3_000);
         let dropped = holder.command(&format!("drop={number} after={work}"));
         let dropped: u128 = Words::parse(dropped.strip_prefix("dropped ").unwrap()).number("at").unwrap();
-        let held = waiter.answer(asked).held();
+        let held = waiter.answer().held();
         // Where the waiter came too late to wait, this is no hand-over.
         if asked < dropped {
             assert!(held.at > dropped, "round {round}: had before it was let go");
@@ -56,7 +56,7 @@ fn a_waiter_hardly_uses_the_processor() {
     let folder = Folder::new();
     let (mut holder, mut waiter) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
     let port = holder.reserve("").held().port();
-    let asked = waiter.ask(&format!("port={port} wait=30000"));
+    waiter.ask(&format!("port={port} wait=30000"));
     let Some(before) = processor_time(waiter.pid()) else {
         return support::skip(support::test_name!(), "no /proc/self/task/*/schedstat");
     };
@@ -64,7 +64,7 @@ fn a_waiter_hardly_uses_the_processor() {
     holder.command(&format!("drop={port} after=2000000"));
     let elapsed = begun.elapsed();
     let used = processor_time(waiter.pid()).unwrap() - before;
-    waiter.answer(asked).held();
+    waiter.answer().held();
     let share = used.as_secs_f64() / elapsed.as_secs_f64() * 100.0;
     support::tell(&format!("{}: {used:?} of {elapsed:?}, {share:.2} %", support::test_name!()));
     // It is to be 1 % at most, in a release build and on a quiet machine.
@@ -103,10 +103,10 @@ fn a_wait_ends_when_the_holder_is_killed() {
     let folder = Folder::new();
     let (mut holder, mut waiter) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
     let port = holder.reserve("").held().port();
-    let asked = waiter.ask(&format!("port={port} wait=50000"));
+    waiter.ask(&format!("port={port} wait=50000"));
     holder.process().kill();
     let begun = Instant::now();
-    waiter.answer(asked).held();
+    waiter.answer().held();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 

@@ -306,7 +306,7 @@ impl Launch {
     }
 
     /// As the user nobody.
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn run_by_nobody(mut self) -> Self {
         self.nobody = true;
         self
     }
