@@ -178,6 +178,14 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn cannot_pass(endpoint: Endpoint) -> Self {
+        let message = format!(
+            "cannot pass {endpoint}: the command has settings that cannot be carried over (standard streams, user, \
+             process group or env_clear): pass first, set them then"
+        );
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
     pub(crate) fn left_listening(diagnosis: Diagnosis) -> Self {
         Self::diagnosed(ErrorKind::InUse, diagnosis.answer(), diagnosis)
     }

@@ -126,6 +126,7 @@ mod diagnose;
 mod diagnosis;
 mod endpoint;
 mod error;
+mod handoff;
 mod holder;
 mod lease;
 mod options;

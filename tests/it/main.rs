@@ -7,6 +7,7 @@ mod compile_fail;
 mod crash;
 mod faults;
 mod guarantee;
+mod handoff;
 mod namespaces;
 mod options;
 mod outsider;
@@ -22,6 +23,7 @@ fn role() {
     let Some((role, words)) = support::part() else { return };
     match role.as_str() {
         "agent" => agent::play(),
+        "inherited" => handoff::serve_inherited(),
         "server" => outsider::serve(&words),
         "racer" => guarantee::race(&words),
         "crash" => crash::play(&words),
