@@ -67,21 +67,28 @@ impl Ephemeral {
     /// ones that no common service uses, then those that the administrator withheld from the kernel, perhaps for a
     /// service.
     pub(crate) fn quiet(&self, services: &'static BTreeSet<u16>) -> impl Iterator<Item = u16> + use<> {
-        let (outside, withheld) = (self.range.clone(), self.reserved.clone());
         let registered = unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
-        shuffled(DYNAMIC_FROM..=u16::MAX)
-            .chain(shuffled(registered).filter(|port| !services.contains(port)))
-            .filter(move |port| !outside.contains(port))
-            .chain(shuffled(self.range.clone()).filter(move |port| withheld.contains(*port)))
+        let withheld = self.reserved.0.iter().map(|ports| overlap(ports, &self.range));
+        let withheld: Vec<_> = withheld.collect();
+        let all = |ranges: Vec<RangeInclusive<u16>>| ranges.into_iter().flat_map(shuffled);
+        all(self.outside(DYNAMIC_FROM..=u16::MAX))
+            .chain(all(self.outside(registered)).filter(|port| !services.contains(port)))
+            .chain(all(withheld))
+    }
+
+    /// What of a range is not the kernel's, the higher part first.
+    fn outside(&self, range: RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
+        let above = self.range.end().checked_add(1).map(|next| overlap(&(next..=u16::MAX), &range));
+        let below = self.range.start().checked_sub(1).map(|last| overlap(&(0..=last), &range));
+        above.into_iter().chain(below).filter(|range| !range.is_empty()).collect()
     }
 
     /// The ranges in which to look for consecutive numbers, in the order of preference.
     pub(crate) fn block_ranges(&self) -> Vec<RangeInclusive<u16>> {
-        let (low, high) = (*self.range.start(), *self.range.end());
         let lowest = unprivileged_from().max(REGISTERED_FROM);
-        let above = high.checked_add(1).map(|next| next..=u16::MAX);
-        let below = low.checked_sub(1).map(|last| lowest..=last);
-        above.into_iter().chain(below).chain([self.range.clone()]).filter(|range| !range.is_empty()).collect()
+        let mut ranges = self.outside(lowest..=u16::MAX);
+        ranges.push(self.range.clone());
+        ranges
     }
 
     pub(crate) fn is_reserved(&self, port: u16) -> bool {
@@ -113,6 +120,10 @@ impl Ephemeral {
 pub(crate) fn unprivileged_from() -> u16 {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
+fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> RangeInclusive<u16> {
+    *one.start().max(other.start())..=*one.end().min(other.end())
 }
 
 /// `32768\t60999`.
