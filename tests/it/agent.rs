@@ -64,6 +64,18 @@ pub(crate) fn play() {
                     Err(e) => format!("refused {e}"),
                 }
             }
+            ("free", port) => portlease::is_port_free(port).to_string(),
+            ("check", port) => match portlease::check_port_free(port) {
+                Ok(()) => "free".to_owned(),
+                Err(diagnosis) => diagnosis.to_string(),
+            },
+            ("who", port) => match portlease::who_holds(port) {
+                Ok(holders) => format!("complete={} {holders}", holders.is_complete()),
+                Err(e) => format!("refused {:?} {e}", e.kind()),
+            },
+            // A panic of each kind, with where it says it happened.
+            ("panics", _) => crate::diagnosis::panics().join("|"),
+            ("leaks", _) => crate::diagnosis::leaks(),
             ("fill", _) => loop {
                 match ReserveOptions::new().reserve() {
                     Ok(reservation) => drop(held.insert(reservation.port(), reservation)),

@@ -5,6 +5,7 @@
 mod agent;
 mod compile_fail;
 mod crash;
+mod diagnosis;
 mod faults;
 mod guarantee;
 mod handoff;
@@ -12,10 +13,12 @@ mod namespaces;
 mod options;
 mod outsider;
 mod reservation;
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod users;
 mod waiting;
+mod waits;
 
 /// Where this binary plays another process; of itself it tests nothing.
 #[test]

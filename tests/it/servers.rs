@@ -1,0 +1,135 @@
+//! Real servers, named with their processes, and gone when they are.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use portlease::{Holders, reserve_port};
+
+use crate::support::{self, DEADLINE, Folder, eventually};
+
+/// A server that is stopped, by its id, when the test is over.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let postgres = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let postgres = postgres.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    folders.chain(postgres).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// Starts it, waits until it listens, looks who holds the port, stops it, and looks again.
+fn is_named(
+    test: &str,
+    program: &str,
+    command: impl FnOnce(&PathBuf, u16, &Folder) -> Command,
+) -> Option<(u32, Holders)> {
+    let Some(path) = installed(program) else {
+        support::skip(test, &format!("{program} is not installed"));
+        return None;
+    };
+    let p = reserve_port();
+    let folder = Folder::new();
+    let log = File::create(folder.path().join("log")).unwrap();
+    let mut command = command(&path, p.port(), &folder);
+    command.current_dir(folder.path()).stdin(Stdio::null());
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut server = Server(command.spawn().unwrap());
+    if let Err(e) = p.wait_for(&mut server.0, DEADLINE) {
+        panic!("{e}\n{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
+    }
+    let pid = server.0.id();
+    portlease::assert_port_held_by(&p, pid);
+    let holders = portlease::who_holds(&p).unwrap();
+    let text = portlease::check_port_free(&p).unwrap_err().to_string();
+    assert!(text.contains(&format!(" listens on 127.0.0.1:{p}")), "{text}");
+    // As a person would: a signal, and the time it takes.
+    let stopped = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
+    assert!(stopped.success());
+    eventually("the server ends", DEADLINE, || match server.0.try_wait() {
+        Ok(Some(status)) => Ok(status),
+        other => Err(format!("{other:?}")),
+    });
+    p.wait_until_free(DEADLINE).unwrap();
+    portlease::assert_port_free(&p);
+    Some((pid, holders))
+}
+
+fn named(holders: &Holders, pid: u32) -> String {
+    let process = holders.iter().flat_map(|holder| &holder.processes).find(|process| process.pid == pid);
+    process.unwrap_or_else(|| panic!("pid {pid} is not among\n{holders}")).name.clone()
+}
+
+#[test]
+fn redis_server_is_named() {
+    let command = |path: &PathBuf, port: u16, _: &Folder| {
+        let mut command = Command::new(path);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()]);
+        command
+    };
+    let Some((pid, holders)) = is_named(support::test_name!(), "redis-server", command) else { return };
+    assert_eq!(named(&holders, pid), "redis-server");
+}
+
+#[test]
+fn nginx_is_named_with_its_workers() {
+    let command = |path: &PathBuf, port: u16, folder: &Folder| {
+        let text = format!(
+            "daemon off; worker_processes 2; pid nginx.pid; error_log stderr;\nevents {{}}\nhttp {{ access_log off; \
+             client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s; \
+             server {{ listen 127.0.0.1:{port}; }} }}\n"
+        );
+        std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
+        let mut command = Command::new(path);
+        command.args(["-e", "stderr", "-c", "nginx.conf", "-p", "."]);
+        command
+    };
+    let Some((pid, holders)) = is_named(support::test_name!(), "nginx", command) else { return };
+    assert_eq!(named(&holders, pid), "nginx");
+    let listener = holders.iter().next().unwrap();
+    assert!(listener.processes.len() >= 2, "the master and workers share it: {holders}");
+    assert_eq!(listener.processes[0].pid, pid, "the master is the oldest: {holders}");
+    assert!(listener.processes[1..].iter().all(|worker| worker.parent == Some(pid)), "{holders}");
+}
+
+#[test]
+fn pythons_http_server_is_named() {
+    let command = |path: &PathBuf, port: u16, _: &Folder| {
+        let mut command = Command::new(path);
+        command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
+        command
+    };
+    let Some((pid, holders)) = is_named(support::test_name!(), "python3", command) else { return };
+    assert!(named(&holders, pid).starts_with("python"), "{holders}");
+}
+
+#[test]
+fn postgresql_is_named_also_as_another_users() {
+    let command = |path: &PathBuf, port: u16, folder: &Folder| {
+        let own = |command: &str, args: &[&str]| {
+            let mut line = Command::new(if support::is_root() { "setpriv" } else { command });
+            if support::is_root() {
+                line.args(["--reuid=65534", "--regid=65534", "--clear-groups", command]);
+            }
+            line.args(args).current_dir(folder.path()).stdin(Stdio::null());
+            line
+        };
+        let init = path.with_file_name("initdb");
+        let how = ["--auth=trust", "--username=postgres", "--no-locale", "--no-sync", "-D", "data"];
+        let made = own(init.to_str().unwrap(), &how).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let port = port.to_string();
+        own(path.to_str().unwrap(), &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port])
+    };
+    let Some((pid, holders)) = is_named(support::test_name!(), "postgres", command) else { return };
+    assert_eq!(named(&holders, pid), "postgres");
+}

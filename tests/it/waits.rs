@@ -1,0 +1,161 @@
+//! Waits that look instead of connecting, and end when there is nothing left to wait for.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use portlease::{ErrorKind, Reachability, probe, reserve_port};
+
+use crate::agent::Agent;
+use crate::outsider::{self, Reuse, V4};
+use crate::support::{self, DEADLINE, Folder, Launch, capability, need};
+
+#[test]
+fn a_listener_is_noticed_soon_and_sees_no_connection() {
+    let mut took = Vec::new();
+    for _ in 0..50 {
+        let p = reserve_port();
+        let (begun, go) = channel();
+        let addr = p.addr();
+        let server = std::thread::spawn(move || {
+            go.recv().unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            let listener = TcpListener::bind(addr).unwrap();
+            (listener, Instant::now())
+        });
+        begun.send(()).unwrap();
+        p.wait_until_listening(DEADLINE).unwrap();
+        let noticed = Instant::now();
+        let (listener, listens) = server.join().unwrap();
+        took.push(noticed.saturating_duration_since(listens));
+        listener.set_nonblocking(true).unwrap();
+        let stranger = listener.accept().map(|(_, peer)| peer);
+        assert_eq!(stranger.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody connected");
+    }
+    took.sort();
+    support::tell(&format!("{}: median {:?}, slowest {:?}", support::test_name!(), took[25], took[49]));
+    assert!(took[25] < Duration::from_millis(50), "{took:?}");
+}
+
+#[test]
+fn a_wait_that_is_in_vain_ends_in_time_and_says_what_it_saw() {
+    let p = reserve_port();
+    let begun = Instant::now();
+    let error = p.wait_until_listening(Duration::from_millis(30)).unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_millis(30));
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(&format!(
+            "waited 30ms in vain: port {}/tcp is not listening: reserved by",
+            p.addr()
+        )),
+        "{text}"
+    );
+    assert!(format!("{error:?}").contains("current-thread async runtime"), "{error:?}");
+    assert_eq!(p.wait_until_listening(Duration::ZERO).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(portlease::wait_until_free("x", DEADLINE).unwrap_err().kind(), ErrorKind::InvalidPort);
+}
+
+#[test]
+fn a_port_is_waited_for_until_its_server_lets_go() {
+    let p = reserve_port();
+    let server = p.listen().unwrap();
+    let client = TcpStream::connect(&p).unwrap();
+    outsider::reset_on_close(&client);
+    let stopping = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        drop((client, server));
+    });
+    let begun = Instant::now();
+    p.wait_until_free(DEADLINE).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
+    stopping.join().unwrap();
+}
+
+#[test]
+fn a_child_that_ends_first_ends_the_wait_at_once() {
+    let p = reserve_port();
+    let mut child = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+    let begun = Instant::now();
+    let error = p.wait_for(&mut child, DEADLINE).unwrap_err();
+    assert!(begun.elapsed() < DEADLINE / 2);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(&format!("process {} ended (exit status: 3) first: port", child.id())),
+        "{text}"
+    );
+
+    let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+    let pid = child.id();
+    let killed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        child.kill().unwrap();
+        child
+    });
+    // Dead, and not waited for by its parent yet.
+    let error = p.wait_for_pid(pid, DEADLINE).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("process {pid} ended (gone) first: ")), "{error}");
+    killed.join().unwrap().wait().unwrap();
+}
+
+#[test]
+fn a_child_that_serves_is_waited_for() {
+    let folder = Folder::new();
+    let p = reserve_port();
+    let server = outsider::server(&folder.locks(), p.port());
+    p.wait_for_pid(server.pid(), DEADLINE).unwrap();
+    portlease::wait_until_listening(p.port(), DEADLINE).unwrap();
+    // On the wildcard is on every address; on another one is not here.
+    drop(server);
+    p.wait_until_free(DEADLINE).unwrap();
+    let elsewhere =
+        outsider::bind(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), p.port(), Reuse::Address).unwrap();
+    elsewhere.listen(1).unwrap();
+    assert_eq!(p.wait_until_listening(Duration::from_millis(5)).unwrap_err().kind(), ErrorKind::TimedOut);
+    portlease::wait_until_listening(p.port(), DEADLINE).unwrap();
+}
+
+#[test]
+fn a_probe_tells_what_a_client_meets() {
+    let p = reserve_port();
+    assert_eq!(probe(&p, DEADLINE), Reachability::Refuses);
+    let server = p.listen().unwrap();
+    assert_eq!(probe(&p, DEADLINE), Reachability::Accepts);
+    drop(server);
+    // A backlog that is full answers nobody.
+    let socket = outsider::bind(V4, p.port(), Reuse::Address).unwrap();
+    socket.listen(0).unwrap();
+    let mut queued = Vec::new();
+    let full =
+        (0..64).find_map(|_| match TcpStream::connect_timeout(&p.addr(), Duration::from_millis(200)) {
+            Ok(stream) => {
+                queued.push(stream);
+                None
+            }
+            Err(_) => Some(()),
+        });
+    assert_eq!(full, Some(()), "the queue of one took {}", queued.len());
+    assert_eq!(probe(&p, Duration::from_millis(200)), Reachability::NoAnswer);
+    assert_eq!(probe("x", DEADLINE), Reachability::Failed(std::io::ErrorKind::InvalidInput));
+    assert_eq!(probe("1/udp", DEADLINE), Reachability::Failed(std::io::ErrorKind::Unsupported));
+}
+
+#[test]
+fn without_a_way_to_ask_the_kernel_proc_net_answers() {
+    need!(capability::strace());
+    let folder = Folder::new();
+    let (mut holder, port) = (Agent::new(&folder.locks()), crate::guarantee::quiet_number());
+    holder.reserve(&format!("port={port}")).held();
+    assert_eq!(holder.command(&format!("serve={port}")), "serves");
+    // sock_diag(7) is refused, as a sandbox does.
+    let trace = ["-f", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:error=EPERM"];
+    let launch: Launch = Agent::launch(&folder.locks()).traced(trace.map(str::to_owned));
+    let mut asking = Agent::of(launch);
+    let text = asking.command(&format!("who={port}"));
+    assert!(text.contains(&format!("(pid {}) listens on 127.0.0.1:{port}", holder.pid())), "{text}");
+    assert!(text.contains("bound without listening could not be read"), "{text}");
+    let text = asking.command(&format!("check={port}"));
+    assert!(text.contains("is in use: ") && text.contains("listens on"), "{text}");
+}
