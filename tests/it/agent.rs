@@ -114,6 +114,15 @@ fn reserve(words: &Words) -> portlease::Result<Vec<Reservation>> {
     if let [low, high] = words.numbers("range")[..] {
         options = options.range(low..=high);
     }
+    for (name, kind) in [
+        ("udp", ReserveOptions::udp as fn(_) -> _),
+        ("pair", ReserveOptions::tcp_and_udp),
+        ("plain", |options: ReserveOptions| options.reuse_addr(false)),
+    ] {
+        if words.get(name).is_some() {
+            options = kind(options);
+        }
+    }
     options = options.prefer(words.numbers("prefer")).exclude(words.numbers("exclude"));
     if let Some(wait) = words.number("wait") {
         options = options.wait(Duration::from_millis(wait));

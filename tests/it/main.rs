@@ -9,9 +9,11 @@ mod diagnosis;
 mod faults;
 mod guarantee;
 mod handoff;
+mod kinds;
 mod namespaces;
 mod options;
 mod outsider;
+mod programs;
 mod reservation;
 mod servers;
 #[path = "../support/mod.rs"]
@@ -26,6 +28,8 @@ fn role() {
     let Some((role, words)) = support::part() else { return };
     match role.as_str() {
         "agent" => agent::play(),
+        "overlap" => kinds::overlap_in_namespace(),
+        "contender" => kinds::contend(&words),
         "inherited" => handoff::serve_inherited(),
         "server" => outsider::serve(&words),
         "racer" => guarantee::race(&words),

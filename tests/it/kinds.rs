@@ -1,0 +1,221 @@
+//! UDP, pairs, and TCP servers without SO_REUSEADDR: what is kept without a claim.
+
+use std::net::{TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use portlease::{ErrorKind, Guarantee, Protocol, Reservation, ReserveOptions};
+
+use crate::agent::Agent;
+use crate::outsider::{self, Reuse, V4, port_of};
+use crate::support::{self, EPHEMERAL_LOW, Folder, Launch, Words, capability, need};
+
+const KINDS: [fn(ReserveOptions) -> ReserveOptions; 3] =
+    [|o| o.udp(), |o| o.tcp_and_udp(), |o| o.reuse_addr(false)];
+
+fn ephemeral() -> std::ops::RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let numbers: Vec<u16> = text.split_whitespace().map(|n| n.parse().unwrap()).collect();
+    numbers[0]..=numbers[1]
+}
+
+fn ports(reservations: &[Reservation]) -> Vec<u16> {
+    reservations.iter().map(Reservation::port).collect()
+}
+
+#[test]
+fn numbers_that_the_kernel_assigns_to_nobody_are_taken() {
+    for kind in KINDS {
+        for p in kind(ReserveOptions::new()).reserve_many(20).unwrap() {
+            assert!(!ephemeral().contains(&p.port()) && p.port() >= 49152, "{p}");
+            assert_eq!(p.guarantee(), Guarantee::Cooperative, "{p:?}");
+        }
+    }
+}
+
+#[test]
+fn every_option_works_for_every_kind() {
+    for kind in KINDS {
+        let new = || kind(ReserveOptions::new());
+        let block = new().range(20000..=29999).reserve_block(4).unwrap();
+        let first = block[0].port();
+        assert_eq!(ports(&block), (first..first + 4).collect::<Vec<_>>());
+        let busy = new().port(first).reserve().unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::InUse, "{busy}");
+        let other = new()
+            .prefer([first, first + 1])
+            .exclude([first + 2])
+            .range(first..=first + 50)
+            .reserve()
+            .unwrap();
+        assert!(!block.iter().any(|p| p.port() == other.port()));
+        let begun = Instant::now();
+        let timed_out = new().port(first).wait(Duration::from_millis(30)).reserve().unwrap_err();
+        assert_eq!(timed_out.kind(), ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= Duration::from_millis(30));
+        drop(block);
+        let again = new().port(first).label("again").reserve().unwrap();
+        assert_eq!((again.port(), again.label()), (first, Some("again")));
+    }
+}
+
+#[test]
+fn what_is_busy_in_one_protocol_is_not_had_as_a_pair() {
+    let pair = || ReserveOptions::new().tcp_and_udp();
+    for busy in [Protocol::Tcp, Protocol::Udp] {
+        let number = crate::guarantee::quiet_number();
+        let (tcp, udp);
+        match busy {
+            Protocol::Tcp => {
+                tcp = TcpListener::bind(("127.0.0.1", number)).unwrap();
+                let _ = &tcp;
+            }
+            _ => {
+                udp = UdpSocket::bind(("127.0.0.1", number)).unwrap();
+                let _ = &udp;
+            }
+        }
+        let error = pair().port(number).reserve().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("cannot reserve {number}/{busy}: address already in use: ")),
+            "{text}"
+        );
+        // All or nothing: the other protocol was let go.
+        let free = if busy == Protocol::Tcp { "udp" } else { "tcp" };
+        assert!(portlease::is_port_free(format!("{number}/{free}")));
+        // A block goes round it, and a range of nothing else says what it met.
+        let block = pair().range(number - 3..=number + 3).reserve_block(3).unwrap();
+        assert!(!ports(&block).contains(&number));
+        drop(block);
+        let error = pair().range(number..=number).reserve().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoFreePort);
+        assert_eq!(
+            error.to_string(),
+            format!("cannot reserve a port from {number}-{number}: 1 tried: 1 in use")
+        );
+        let error = pair().range(number - 1..=number + 1).reserve_block(3).unwrap_err();
+        assert!(error.to_string().starts_with("cannot reserve 3 consecutive ports from "), "{error}");
+        let error = pair().range(number..=number + 1).reserve_block(3).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidPort, "{error}");
+    }
+}
+
+#[test]
+fn a_plain_server_can_bind_a_number_that_is_kept_for_one() {
+    let p = ReserveOptions::new().reuse_addr(false).reserve().unwrap();
+    for _ in 0..3 {
+        let server = outsider::bind(V4, p.port(), Reuse::Neither).unwrap();
+        server.listen(1).unwrap();
+        assert_eq!(port_of(&server), p.port());
+    }
+    // The control: not over a claim.
+    let claimed = portlease::reserve_port();
+    outsider::bind(V4, claimed.port(), Reuse::Neither).unwrap_err();
+}
+
+#[test]
+fn containers_that_share_the_network_and_not_the_files_meet_by_name() {
+    let (mine, theirs) = (Folder::new(), Folder::new());
+    let (mut one, mut two) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
+    for kind in ["udp=", "pair=", "plain="] {
+        let port = one.reserve(kind).held().port();
+        two.reserve(&format!("{kind} port={port}")).refused("InUse");
+        // Also a claim keeps off.
+        if kind != "udp=" {
+            two.reserve(&format!("port={port}")).refused("InUse");
+        }
+        one.drop(port);
+        two.reserve(&format!("{kind} port={port}")).held();
+        two.drop(port);
+    }
+}
+
+#[test]
+fn a_lock_folder_that_cannot_be_used_is_an_error_where_nothing_else_keeps_the_port() {
+    let folder = Folder::new();
+    std::fs::write(folder.locks(), "a file").unwrap();
+    let mut agent = Agent::new(&folder.locks());
+    let message = agent.reserve("udp=").refused("Lease");
+    assert!(
+        message.contains(folder.locks().to_str().unwrap()) && message.contains("PORTLEASE_DIR"),
+        "{message}"
+    );
+    let held = agent.reserve("").held();
+    assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", false));
+}
+
+#[test]
+fn without_ipv6_every_kind_is_reserved_all_the_same() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let off = "ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
+    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(off));
+    for kind in ["", "udp=", "pair=", "plain="] {
+        let held = agent.reserve(kind).held();
+        if kind != "udp=" {
+            assert_eq!(agent.command(&format!("serve={}", held.port())), "serves");
+        }
+    }
+}
+
+#[test]
+fn where_no_number_is_quiet_the_grade_says_so() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let tuned = "ip link set lo up && echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
+    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(tuned));
+    for (kind, guarantee) in
+        [("", "Kernel"), ("udp=", "BestEffort"), ("pair=", "BestEffort"), ("plain=", "BestEffort")]
+    {
+        assert_eq!(agent.reserve(kind).held().guarantee, guarantee, "{kind}");
+    }
+    // What the administrator withheld from the kernel is quiet.
+    let withheld = format!("{tuned} && echo 3000-3004 > /proc/sys/net/ipv4/ip_local_reserved_ports");
+    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(&withheld));
+    let held = agent.reserve("udp= many=5").held();
+    assert_eq!(held.guarantee, "Cooperative");
+    assert!(held.ports.iter().all(|port| (3000..=3004).contains(port)), "{held:?}");
+}
+
+const ROUNDS: u32 = 5_000;
+
+#[test]
+fn two_processes_that_want_overlapping_blocks_and_sets_both_get_on() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    Launch::new("overlap", &folder.locks()).with_ephemeral_ports(512).start().succeed();
+}
+
+/// The parent, in a namespace where no number is anybody else's.
+pub(crate) fn overlap_in_namespace() {
+    let folder = Folder::new();
+    let begun = Instant::now();
+    let start = |first: u16| Launch::new("contender", &folder.locks()).args(format!("first={first}")).start();
+    let base = EPHEMERAL_LOW + 2000;
+    let contenders = [start(base), start(base + 3)];
+    for contender in contenders {
+        let said = contender.succeed();
+        let slowest: u64 = Words::parse(&said[0]).number("slowest").unwrap();
+        // Neither waits while the other one has many turns: a round takes microseconds.
+        assert!(slowest < 5_000_000, "{said:?}");
+        support::say(&format!("{said:?} in {:?}", begun.elapsed()));
+    }
+}
+
+/// One of two: a block of six and an explicit number in the middle of the other's, in turn.
+pub(crate) fn contend(words: &Words) {
+    let first: u16 = words.number("first").unwrap();
+    let mut slowest = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        let options = ReserveOptions::new().port(first).wait(Duration::from_secs(30));
+        let options = if round % 2 == 0 { options } else { options.tcp_and_udp() };
+        let block = options.reserve_block(6).unwrap();
+        assert_eq!(ports(&block), (first..first + 6).collect::<Vec<_>>());
+        drop(block);
+        drop(ReserveOptions::new().port(first + 2).wait(Duration::from_secs(30)).reserve().unwrap());
+        slowest = slowest.max(begun.elapsed());
+    }
+    support::say(&format!("slowest={}", slowest.as_micros()));
+}
