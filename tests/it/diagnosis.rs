@@ -497,3 +497,41 @@ fn several_ports_are_told_together() {
     drop((one, two));
     portlease::assert_ports_free([&p, &free, &q]);
 }
+
+#[test]
+fn with_hidepid_an_owner_is_hidden_and_its_socket_is_not() {
+    need!(capability::nobody(), capability::mount_namespace());
+    let p = reserve_port();
+    let server = p.listen().unwrap();
+    let folder = Folder::new();
+    let hide = "mount -t proc -o hidepid=2 proc /proc";
+    let mut nobody = Agent::of(Agent::launch(&folder.locks()).in_mounts(hide).run_by_nobody());
+    let text = nobody.command(&format!("who={p}"));
+    assert!(
+        text.starts_with(&format!("complete=false port {p}: held by uid 0 (root); its process is hidden")),
+        "{text}"
+    );
+    drop(server);
+}
+
+#[test]
+fn a_socket_that_users_share_is_every_ones() {
+    need!(capability::nobody());
+    let p = reserve_port();
+    let mut child = std::process::Command::new("setpriv");
+    child.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "60"]);
+    p.pass_to_fd(&mut child, 5).unwrap();
+    let mut child = child.stdin(std::process::Stdio::null()).spawn().unwrap();
+    let text = eventually("the child has it as another user", DEADLINE, || {
+        let holders = portlease::who_holds(&p).unwrap();
+        let users: Vec<_> =
+            holders.iter().flat_map(|h| &h.processes).filter_map(|process| process.uid).collect();
+        if users.contains(&65534) { Ok(holders.to_string()) } else { Err(holders.to_string()) }
+    });
+    assert!(
+        text.contains(&format!("(pid {})", child.id())) || text.contains(&format!("pid {}", child.id())),
+        "{text}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -7,6 +7,7 @@ mod compile_fail;
 mod crash;
 mod diagnosis;
 mod faults;
+mod fixed;
 mod guarantee;
 mod handoff;
 mod kinds;
