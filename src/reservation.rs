@@ -23,7 +23,7 @@ use crate::table;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// A lease alone, on a number that the kernel may assign to somebody else.
+    /// A lease alone, on an ephemeral number: the kernel may assign it to somebody else.
     BestEffort,
     /// A lease, on a number that the kernel assigns to nobody by itself: cooperating processes keep off.
     Cooperative,

@@ -132,26 +132,32 @@ fn race_of_eight(how: &str) -> u64 {
     let folders: Vec<Folder> = (0..8).map(|_| Folder::new()).collect();
     let sentinel = folders[0].path().join("sentinel");
     let port = quiet_number();
-    let racers: Vec<_> = folders
-        .iter()
-        .map(|folder| {
-            Launch::new("racer", &folder.locks())
-                .args(format!("port={port} how={how} millis=700"))
-                .variable(SENTINEL, &sentinel)
-                .start()
-        })
-        .collect();
-    let mut had = 0;
-    let mut doubled = 0;
-    for racer in racers {
-        let said = racer.succeed();
-        let words = Words::parse(said.last().unwrap());
-        had += words.number::<u64>("had").unwrap();
-        doubled += words.number::<u64>("doubled").unwrap();
+    let (mut had, mut doubled) = (0, 0);
+    // Again on a machine that is too busy for many turns in one race.
+    for _ in 0..RACES_AT_MOST {
+        let racers: Vec<_> = folders
+            .iter()
+            .map(|folder| {
+                Launch::new("racer", &folder.locks())
+                    .args(format!("port={port} how={how} millis=700"))
+                    .variable(SENTINEL, &sentinel)
+                    .start()
+            })
+            .collect();
+        for racer in racers {
+            let said = racer.succeed();
+            let words = Words::parse(said.last().unwrap());
+            had += words.number::<u64>("had").unwrap();
+            doubled += words.number::<u64>("doubled").unwrap();
+        }
+        if had > 100 && (how == "reserve" || doubled > 0) {
+            return doubled;
+        }
     }
-    assert!(had > 100, "{how}: the number was had {had} times only, which proves nothing");
-    doubled
+    panic!("{how}: the number was had {had} times, {doubled} of them by two at once, which proves nothing");
 }
+
+const RACES_AT_MOST: usize = 20;
 
 const SENTINEL: &str = "PORTLEASE_TEST_SENTINEL";
 
