@@ -1,7 +1,7 @@
 //! Assertions: `assert_*` panics with what `check_*` returns.
 
 use crate::diagnose::{self, Mine};
-use crate::diagnosis::{Diagnosis, Verdict};
+use crate::diagnosis::{Cause, Diagnosis, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Lower;
 use crate::holder::State;
@@ -30,6 +30,9 @@ use crate::wait;
 ///
 /// # Races
 ///
+/// A listener that this process has just closed lives on in a child that was forked at that moment, until that execs:
+/// where such children alone hold the port, it is asked again, for 100 ms at most.
+///
 /// The question is a bind(2) that is undone at once: a server without SO_REUSEADDR that binds in these microseconds
 /// is refused.
 #[doc(alias = "free port")]
@@ -38,7 +41,13 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
     match Endpoint::checked_of(&port) {
         Ok(endpoints) => {
             let mine = Mine::of(&port);
-            endpoints.into_iter().all(|endpoint| diagnose::is_free(endpoint, mine) == Verdict::Free)
+            endpoints.into_iter().all(|endpoint| match diagnose::is_free(endpoint, mine) {
+                Verdict::Free => true,
+                Verdict::InUse(Cause::Holder | Cause::Unexplained) => {
+                    diagnose::check_free(endpoint, mine).is_ok()
+                }
+                _ => false,
+            })
         }
         Err(error) => panic!("{error}"),
     }
@@ -60,10 +69,7 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// ```
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     for endpoint in endpoints(&port)? {
-        match diagnose::is_free(endpoint, Mine::of(&port)) {
-            Verdict::Free => {}
-            verdict => return Err(diagnose::report(endpoint, verdict)),
-        }
+        diagnose::check_free(endpoint, Mine::of(&port))?;
     }
     Ok(())
 }

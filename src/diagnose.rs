@@ -7,10 +7,11 @@ use std::time::SystemTime;
 use crate::claim::{Manner, could_bind};
 use crate::diagnosis::{Cause, Diagnosis, Facts, Number, Trial, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
-use crate::error::{Error, Lower, Result, is_out_of_descriptors};
-use crate::holder::{Holders, State, Unseen};
+use crate::error::{Error, Lower, is_out_of_descriptors};
+use crate::holder::{Holders, Process, State, Unseen};
 use crate::lease;
 use crate::own;
+use crate::patience::Patience;
 use crate::pool;
 use crate::record::Lease;
 use crate::services;
@@ -53,7 +54,7 @@ use crate::table::{self, Row, Sight, Table};
 #[doc(alias = "fuser")]
 #[doc(alias = "netstat")]
 #[doc(alias = "ss")]
-pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
+pub fn who_holds(port: impl ToEndpoint) -> crate::Result<Holders> {
     let endpoint = port.to_endpoint()?;
     holders(endpoint, Sight::Complete).map_err(|cause| Error::system("look at", Some(endpoint), cause))
 }
@@ -118,6 +119,28 @@ fn is_ancestor(pid: u32, started: u64) -> bool {
     let parents = std::iter::successors(Some(std::process::id()), |pid| table::parent(*pid));
     parents.skip(1).take(GENERATIONS).any(|parent| parent == pid)
         && (started == 0 || table::started(pid) == Some(started))
+}
+
+/// [`is_free`], or what is in the way.
+pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis> {
+    patiently(|| match is_free(endpoint, mine) {
+        Verdict::Free => Ok(()),
+        verdict => Err(report(endpoint, verdict)),
+    })
+}
+
+/// Asks again while a child that was forked at this moment, and has not exec'ed yet, has what this process let go.
+pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> Result<T, Diagnosis> {
+    let mut patience = Patience::new();
+    let is_fork = |process: &Process| {
+        process.parent == Some(std::process::id()) && process.program == std::env::current_exe().ok()
+    };
+    loop {
+        match check() {
+            Err(diagnosis) if diagnosis.passes(is_fork) && patience.pause() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What stands in the way of somebody who was refused this port.

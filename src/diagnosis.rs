@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use crate::endpoint::Endpoint;
-use crate::holder::{Holder, Holders, State, line};
+use crate::holder::{Holder, Holders, Process, State, line};
 use crate::record::Lease;
 
 /// What is known about a port: the answer in one line, then the facts, then what helps.
@@ -257,6 +257,24 @@ impl Diagnosis {
 
     fn waiting(&self) -> usize {
         self.sockets().filter(|holder| holder.state == State::TimeWait).count()
+    }
+
+    /// Whether the sockets in the way are gone since, or only those have them of whom `passing` says that they will be.
+    pub(crate) fn passes(&self, passing: impl Fn(&Process) -> bool) -> bool {
+        match self.0.verdict {
+            // Gone between the bind that it refused and the look.
+            Verdict::InUse(Cause::Unexplained) => return true,
+            Verdict::InUse(Cause::Holder) | Verdict::Leaked => {}
+            _ => return false,
+        }
+        let Some(holders) = &self.0.holders else { return false };
+        let others =
+            || holders.iter().filter(|h| h.state != State::TimeWait && holders.lease_of(h).is_none());
+        let mut standing = others().filter(|h| matches!(h.state, State::Listen | State::Bound)).peekable();
+        match standing.peek() {
+            Some(_) => standing.all(|h| !h.processes.is_empty() && h.processes.iter().all(&passing)),
+            None => others().next().is_none(),
+        }
     }
 
     fn sockets(&self) -> impl Iterator<Item = &Holder> {

@@ -207,14 +207,18 @@ impl Reservation {
     /// socket table cannot be read, nothing is told.
     pub fn release(self) -> Result<()> {
         for part in &self.parts {
-            let listening = match table::listening(self.port(), part.protocol()) {
-                Ok(rows) => !rows.is_empty(),
-                Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
-                Err(e) => return Err(Error::system("look at", Some(part.endpoint), e)),
-            };
-            if listening {
-                return Err(Error::left_listening(diagnose::report(part.endpoint, Verdict::Leaked)));
-            }
+            let mut looked = Ok(());
+            let left = diagnose::patiently(|| match table::listening(self.port(), part.protocol()) {
+                Ok(rows) if rows.is_empty() => Ok(()),
+                Ok(_) => Err(diagnose::report(part.endpoint, Verdict::Leaked)),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+                Err(e) => {
+                    looked = Err(Error::system("look at", Some(part.endpoint), e));
+                    Ok(())
+                }
+            });
+            looked?;
+            left.map_err(Error::left_listening)?;
         }
         Ok(())
     }

@@ -48,7 +48,7 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
         let registry = Registry::get().map_err(unusable)?;
         match lockfile::attempt(&registry, protocol, port) {
             Attempt::Held(held) => {
-                registry.sweep_now_and_then();
+                sweep_now_and_then(&registry);
                 return Ok(held);
             }
             Attempt::Taken => return Err(Refusal::Taken),
@@ -81,6 +81,28 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
     }
 }
 
+/// Every so many leases, the first of a process among them, sweeps some files that no live process has locked and that
+/// have not been used for a while. A file just let go is kept: making it anew costs more than all else.
+fn sweep_now_and_then(registry: &Registry) {
+    const EVERY: u32 = 256;
+    const AT_MOST: usize = 64;
+    const LISTED_AT_MOST: usize = 1024;
+    const UNUSED_FOR: Duration = Duration::from_secs(60);
+    if !registry.count_lease().is_multiple_of(EVERY) {
+        return;
+    }
+    // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.
+    let mut files = registry.entries(LISTED_AT_MOST, lockfile::parse_name).unwrap_or_default();
+    // Not always the same ones: they may be another user's, and stay.
+    let from = fastrand::usize(0..=files.len());
+    files.rotate_left(from);
+    for (protocol, port) in files.into_iter().take(AT_MOST) {
+        if lockfile::sweep(registry, protocol, port, UNUSED_FOR).is_err() {
+            return;
+        }
+    }
+}
+
 fn unusable(unusable: Unusable) -> Refusal {
     match crate::error::is_out_of_descriptors(&unusable.cause) {
         true => Refusal::OutOfDescriptors(unusable.cause),
@@ -107,7 +129,7 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let Some(registry) = Registry::existing()? else { return Ok(Vec::new()) };
     let fail = |cause| Unusable { path: registry.path().to_owned(), cause, misconfigured: false };
     let mut leases = Vec::new();
-    for (protocol, port) in registry.entries(usize::MAX).map_err(fail)? {
+    for (protocol, port) in registry.entries(usize::MAX, lockfile::parse_name).map_err(fail)? {
         match lockfile::look(&registry, protocol, port) {
             Ok(Look::Live(record)) => leases.push(Lease::new(protocol, port, record)),
             Ok(Look::Free) => lockfile::sweep(&registry, protocol, port, Duration::ZERO).map_err(fail)?,

@@ -4,12 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::{Unusable, lockfile};
-use crate::endpoint::Protocol;
+use super::Unusable;
 
 /// The folder of one scope, held open: whoever renames or deletes it cannot redirect this process.
 #[derive(Debug)]
@@ -108,31 +106,14 @@ impl Registry {
         format!("{}.records", scope.to_string_lossy())
     }
 
-    /// The ports that have a lock file, live or not; at most so many.
-    pub(super) fn entries(&self, most: usize) -> io::Result<Vec<(Protocol, u16)>> {
-        self.folder.names(most, lockfile::parse_name)
+    /// The names of lock files, live or not, that mean something; at most so many.
+    pub(super) fn entries<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+        self.folder.names(most, parse)
     }
 
-    /// Every so many leases, the first of a process among them, sweeps some files that no live process has locked
-    /// and that have not been used for a while. A file just let go is kept: making it anew costs more than all else.
-    pub(super) fn sweep_now_and_then(self: &Arc<Self>) {
-        const EVERY: u32 = 256;
-        const AT_MOST: usize = 64;
-        const LISTED_AT_MOST: usize = 1024;
-        const UNUSED_FOR: Duration = Duration::from_secs(60);
-        if !self.leases.fetch_add(1, Ordering::Relaxed).is_multiple_of(EVERY) {
-            return;
-        }
-        // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.
-        let mut files = self.entries(LISTED_AT_MOST).unwrap_or_default();
-        // Not always the same ones: they may be another user's, and stay.
-        let from = fastrand::usize(0..=files.len());
-        files.rotate_left(from);
-        for (protocol, port) in files.into_iter().take(AT_MOST) {
-            if lockfile::sweep(self, protocol, port, UNUSED_FOR).is_err() {
-                return;
-            }
-        }
+    /// Counts the leases of this process.
+    pub(super) fn count_lease(&self) -> u32 {
+        self.leases.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -30,6 +30,7 @@ fn role() {
     match role.as_str() {
         "agent" => agent::play(),
         "overlap" => kinds::overlap_in_namespace(),
+        "checker" => waiting::checks_beside_spawning_threads(),
         "contender" => kinds::contend(&words),
         "inherited" => handoff::serve_inherited(),
         "server" => outsider::serve(&words),

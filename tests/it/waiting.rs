@@ -156,3 +156,46 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
         spawned.load(Ordering::Relaxed)
     ));
 }
+
+/// The role: servers of this process are closed, and looked for at once, beside threads that spawn children.
+pub(crate) fn checks_beside_spawning_threads() {
+    /// Also when a check fails.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let mut child = Command::new("true").spawn().unwrap();
+                    child.wait().unwrap();
+                }
+            });
+        }
+        let mut shared = 0;
+        for _ in 0..2_000 {
+            let p = portlease::reserve_port();
+            drop(p.listen().unwrap());
+            // The control: a bare look meets the listener that a forked child has.
+            shared += u32::from(std::net::TcpListener::bind(p.addr()).is_err());
+            drop(p.listen().unwrap());
+            portlease::assert_port_free(&p);
+            drop(p.listen().unwrap());
+            p.release().unwrap();
+        }
+        crate::support::say(&format!("shared={shared}"));
+    });
+}
+
+#[test]
+fn a_server_just_closed_is_gone_for_every_check_beside_threads_that_spawn() {
+    let folder = Folder::new();
+    let said = Launch::new("checker", &folder.locks()).start().succeed();
+    support::tell(&format!("{}: {said:?} of 2000 bare binds were refused", support::test_name!()));
+    assert_ne!(said, ["shared=0"], "the control: no child had a listener, so nothing was shown");
+}
