@@ -319,6 +319,10 @@ impl Tally {
         Tally { block: Some(n), ..Self::default() }
     }
 
+    pub(crate) fn tried(&self) -> usize {
+        self.in_use + self.reserved + self.privileged + self.excluded + self.planted
+    }
+
     pub(crate) fn note_planted(&mut self, path: PathBuf) {
         self.planted += 1;
         self.example.get_or_insert(path);
@@ -339,7 +343,7 @@ impl fmt::Display for Tally {
             (self.excluded, "excluded"),
             (self.planted, planted.as_str()),
         ];
-        write!(f, "{} tried", counts.iter().map(|(n, _)| n).sum::<usize>())?;
+        write!(f, "{} tried", self.tried())?;
         let mut separator = ": ";
         for (n, what) in counts.into_iter().filter(|(n, _)| *n > 0) {
             write!(f, "{separator}{n} {what}")?;

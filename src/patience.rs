@@ -9,19 +9,24 @@ use std::time::{Duration, Instant};
 pub(crate) struct Patience {
     deadline: Option<Instant>,
     pause: Duration,
+    pauses: u32,
 }
 
 impl Patience {
     const AT_MOST: Duration = Duration::from_millis(100);
 
+    /// On a machine so busy that a pause takes long, the child that is waited for does not run either.
+    const PAUSES_AT_LEAST: u32 = 50;
+
     pub(crate) fn new() -> Self {
-        Patience { deadline: None, pause: Duration::from_micros(20) }
+        Patience { deadline: None, pause: Duration::from_micros(20), pauses: 0 }
     }
 
     /// Pauses; `false` once it has run out.
     pub(crate) fn pause(&mut self) -> bool {
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + Self::AT_MOST);
-        if Instant::now() >= deadline {
+        self.pauses += 1;
+        if Instant::now() >= deadline && self.pauses > Self::PAUSES_AT_LEAST {
             return false;
         }
         std::thread::sleep(self.pause);

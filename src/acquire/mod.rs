@@ -16,6 +16,7 @@ use crate::diagnose;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{Error, Result, Tally};
 use crate::lease::{self, Held, Refusal};
+use crate::patience::Patience;
 use crate::pool;
 use crate::record::Record;
 use crate::reservation::{Part, Reservation};
@@ -93,6 +94,11 @@ impl Obstacle {
         matches!(self, Obstacle::Leased(_) | Obstacle::Occupied(_) | Obstacle::NoneFree(_))
     }
 
+    /// Whether it may be the traces of what was just let go. An exact number was waited for already.
+    fn may_be_over(&self) -> bool {
+        matches!(self, Obstacle::NoneFree(tally) if !tally.spared && tally.tried() <= FEW)
+    }
+
     fn into_error(self, wish: &Wish, waited: Option<Duration>) -> Error {
         match self {
             Obstacle::Leased(endpoint) | Obstacle::Occupied(endpoint) => {
@@ -105,6 +111,9 @@ impl Obstacle {
         }
     }
 }
+
+/// More numbers than this are not all ailed by what passes.
+const FEW: usize = 64;
 
 /// How much a number is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,12 +140,19 @@ const LOOK_EVERY: u32 = 128;
 fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>) -> Result<T> {
     let started = Instant::now();
     let mut effort = Effort::Insist;
+    let mut patience = Patience::new();
     for tries in 1u32.. {
         let before = Instant::now();
         let obstacle = match attempt(effort) {
             Ok(value) => return Ok(value),
             Err(obstacle) => obstacle,
         };
+        // A pick from a few numbers meets the same as an exact one: all of them were let go just now, and a child
+        // forked at this moment still has them.
+        if wish.wait.is_zero() && obstacle.may_be_over() && patience.pause() {
+            effort = Effort::Glance;
+            continue;
+        }
         if wish.wait.is_zero() || !obstacle.passes() {
             return Err(obstacle.into_error(wish, None));
         }

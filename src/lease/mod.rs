@@ -81,14 +81,14 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
     }
 }
 
-/// Every so many leases, the first of a process among them, sweeps some files that no live process has locked and that
-/// have not been used for a while. A file just let go is kept: making it anew costs more than all else.
+/// Once in so many leases, by chance, sweeps some files that no live process has locked and that have not been used for
+/// a while: many processes take a lease or two and end. A file just let go is kept: making it anew costs more than all else.
 fn sweep_now_and_then(registry: &Registry) {
-    const EVERY: u32 = 256;
+    const ONCE_IN: u32 = 64;
     const AT_MOST: usize = 64;
     const LISTED_AT_MOST: usize = 1024;
     const UNUSED_FOR: Duration = Duration::from_secs(60);
-    if !registry.count_lease().is_multiple_of(EVERY) {
+    if fastrand::u32(..ONCE_IN) != 0 {
         return;
     }
     // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.

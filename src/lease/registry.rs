@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
@@ -16,7 +15,6 @@ pub(super) struct Registry {
     /// The lock folder itself, of all scopes.
     outer: system::Folder,
     folder: system::Folder,
-    leases: AtomicU32,
 }
 
 /// Kept once it was opened. A failure is not kept: the folder may be mended.
@@ -37,7 +35,7 @@ impl Registry {
         let scope = system::scope();
         let path = root.join(&scope);
         let folder = outer.make_within(&scope, system::SHARED).map_err(fail(&path))?;
-        let registry = Arc::new(Registry { path, outer, folder, leases: AtomicU32::new(0) });
+        let registry = Arc::new(Registry { path, outer, folder });
         Ok(OPENED.write().get_or_insert(registry).clone())
     }
 
@@ -56,7 +54,7 @@ impl Registry {
         });
         match opened {
             Ok((outer, folder)) => {
-                let registry = Arc::new(Registry { path, outer, folder, leases: AtomicU32::new(0) });
+                let registry = Arc::new(Registry { path, outer, folder });
                 Ok(Some(OPENED.write().get_or_insert(registry).clone()))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -109,11 +107,6 @@ impl Registry {
     /// The names of lock files, live or not, that mean something; at most so many.
     pub(super) fn entries<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
         self.folder.names(most, parse)
-    }
-
-    /// Counts the leases of this process.
-    pub(super) fn count_lease(&self) -> u32 {
-        self.leases.fetch_add(1, Ordering::Relaxed)
     }
 }
 

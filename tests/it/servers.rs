@@ -31,6 +31,7 @@ fn installed(program: &str) -> Option<PathBuf> {
 fn is_named(
     test: &str,
     program: &str,
+    processes: usize,
     command: impl FnOnce(&PathBuf, u16, &Folder) -> Command,
 ) -> Option<(u32, Holders)> {
     let Some(path) = installed(program) else {
@@ -49,7 +50,11 @@ fn is_named(
     }
     let pid = server.0.id();
     portlease::assert_port_held_by(&p, pid);
-    let holders = portlease::who_holds(&p).unwrap();
+    let holders = eventually("its processes are there", DEADLINE, || {
+        let holders = portlease::who_holds(&p).unwrap();
+        let most = holders.iter().map(|holder| holder.processes.len()).max();
+        if most >= Some(processes) { Ok(holders) } else { Err(holders.to_string()) }
+    });
     let text = portlease::check_port_free(&p).unwrap_err().to_string();
     assert!(text.contains(&format!(" listens on 127.0.0.1:{p}")), "{text}");
     // As a person would: a signal, and the time it takes.
@@ -76,7 +81,7 @@ fn redis_server_is_named() {
         command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()]);
         command
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "redis-server", command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "redis-server", 1, command) else { return };
     assert_eq!(named(&holders, pid), "redis-server");
 }
 
@@ -93,7 +98,7 @@ fn nginx_is_named_with_its_workers() {
         command.args(["-e", "stderr", "-c", "nginx.conf", "-p", "."]);
         command
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "nginx", command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "nginx", 2, command) else { return };
     assert_eq!(named(&holders, pid), "nginx");
     let listener = holders.iter().next().unwrap();
     assert!(listener.processes.len() >= 2, "the master and workers share it: {holders}");
@@ -108,7 +113,7 @@ fn pythons_http_server_is_named() {
         command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
         command
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "python3", command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "python3", 1, command) else { return };
     assert!(named(&holders, pid).starts_with("python"), "{holders}");
 }
 
@@ -130,6 +135,6 @@ fn postgresql_is_named_also_as_another_users() {
         let port = port.to_string();
         own(path.to_str().unwrap(), &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port])
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "postgres", command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "postgres", 1, command) else { return };
     assert_eq!(named(&holders, pid), "postgres");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portlease::ReserveOptions;
 
 use crate::agent::Agent;
-use crate::guarantee::quiet_number;
+use crate::guarantee::{quiet_number, quiet_range};
 use crate::support::{self, DEADLINE, Folder, Launch, Words, eventually};
 
 #[test]
@@ -118,10 +118,27 @@ fn an_exact_port_let_go_is_never_refused_beside_threads_that_spawn() {
     support::tell(&format!("{}: {}", support::test_name!(), said.join(" ")));
 }
 
+#[test]
+fn all_ports_of_a_range_let_go_are_never_refused_beside_threads_that_spawn() {
+    let folder = Folder::new();
+    let ports = quiet_range(4);
+    for how in ["many", "block"] {
+        let args = format!("range={}-{} how={how}", ports[0], ports[3]);
+        let said = Launch::new("spawner", &folder.locks()).args(args).start().succeed();
+        support::tell(&format!("{}: {how}: {}", support::test_name!(), said.join(" ")));
+    }
+}
+
 /// The role. A child that was forked at the moment of the release shares the claim until it execs.
 pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
     const TIMES: u32 = 5000;
-    let number: u16 = words.number("port").unwrap();
+    let reserve = || match words.numbers("range")[..] {
+        [low, high] => {
+            let (range, n) = (ReserveOptions::new().range(low..=high), usize::from(high - low) + 1);
+            if words.get("how") == Some("block") { range.reserve_block(n) } else { range.reserve_many(n) }
+        }
+        _ => ReserveOptions::new().port(words.number("port").unwrap()).reserve().map(|one| vec![one]),
+    };
     let (done, spawned) = (AtomicBool::new(false), std::sync::atomic::AtomicU32::new(0));
     let (mut slowest, mut retried) = (Duration::ZERO, 0);
     std::thread::scope(|scope| {
@@ -141,8 +158,8 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
         let mut refused = Vec::new();
         for round in 0..TIMES {
             let begun = Instant::now();
-            match ReserveOptions::new().port(number).reserve() {
-                Ok(reservation) => drop(reservation),
+            match reserve() {
+                Ok(reservations) => drop(reservations),
                 Err(e) => refused.push(format!("round {round}: {e}")),
             }
             slowest = slowest.max(begun.elapsed());
