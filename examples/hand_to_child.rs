@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let p = portlease::ReserveOptions::new().label("web").reserve()?;
     let mut command = Command::new(std::env::current_exe()?);
-    p.pass_to(&mut command)?; // with tokio: p.pass_to(command.as_std_mut())?
+    p.pass_to(&mut command)?;
     let mut client = TcpStream::connect(&p)?; // nobody accepts yet; the backlog does
     let mut child = command.spawn()?;
     drop(command); // it has the socket too

@@ -174,7 +174,8 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
 /// The preferred numbers, then any allowed one.
 fn any(wish: &Wish, effort: Effort) -> Result<Reservation, Obstacle> {
     let mut tally = Tally::default();
-    if let Some(reservation) = first_of(wish, wish.prefer.iter().copied(), Effort::Look, &mut tally)? {
+    let careful = if effort == Effort::Glance { Effort::Glance } else { Effort::Look };
+    if let Some(reservation) = first_of(wish, wish.prefer.iter().copied(), careful, &mut tally)? {
         return Ok(reservation);
     }
     let of_the_kernel =
