@@ -567,7 +567,9 @@ fn asked_by(wrapper: &[&str], port: u16) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("asker");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // By another process: a child forked at this moment would keep the copy open for writing, and so from being run.
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]).arg(&program).args([
         "--exact",

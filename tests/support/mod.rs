@@ -364,7 +364,8 @@ fn binary_for_everybody() -> (PathBuf, Option<Folder>) {
     }
     let folder = Folder::new();
     let copy = folder.path().join("role");
-    std::fs::copy(&binary, &copy).unwrap();
+    // By another process: a child forked at this moment would keep the copy open for writing, and so from being run.
+    assert!(Command::new("cp").arg(&binary).arg(&copy).status().unwrap().success());
     std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
     (copy, Some(folder))
 }
