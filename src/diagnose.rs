@@ -133,7 +133,9 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
 pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> Result<T, Diagnosis> {
     let mut patience = Patience::new();
     let is_fork = |process: &Process| {
-        process.parent == Some(std::process::id()) && process.program == std::env::current_exe().ok()
+        // In the middle of its exec a process shows no program.
+        let is_copy = process.program.is_none() || process.program == std::env::current_exe().ok();
+        process.parent.is_none_or(|parent| parent == std::process::id()) && is_copy
     };
     loop {
         match check() {

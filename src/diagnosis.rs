@@ -272,8 +272,8 @@ impl Diagnosis {
             || holders.iter().filter(|h| h.state != State::TimeWait && holders.lease_of(h).is_none());
         let mut standing = others().filter(|h| matches!(h.state, State::Listen | State::Bound)).peekable();
         match standing.peek() {
-            // Without a process, and not for want of sight, it is being closed.
-            Some(_) => standing.all(|h| !h.hidden && h.processes.iter().all(&passing)),
+            // Without a process that is seen, it is being closed, or its process is about to exec.
+            Some(_) => standing.all(|h| h.processes.iter().all(&passing)),
             None => others().next().is_none(),
         }
     }
