@@ -131,16 +131,19 @@ fn root() -> Result<PathBuf, Unusable> {
 
 #[cfg(unix)]
 pub(super) mod system {
-    use std::ffi::CStr;
+    use std::ffi::{CStr, OsStr};
     use std::fs::{File, Permissions};
     use std::io;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::{Path, PathBuf};
+    use std::time::{Duration, UNIX_EPOCH};
 
     use rustix::fd::OwnedFd;
     use rustix::fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, unlinkat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat,
     };
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    use rustix::fs::{RenameFlags, renameat_with};
     use rustix::io::Errno;
 
     /// Not TMPDIR: it differs between processes that must meet.
@@ -203,21 +206,12 @@ pub(super) mod system {
 
         /// The same, made if need be: aside, and moved into place, so that nobody meets it before it has its mode.
         pub(super) fn make_within(&self, name: &str, mode: Mode) -> io::Result<Folder> {
-            const TRIES: usize = 3;
-            for _ in 0..TRIES {
-                match self.open_within(name) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    opened => return opened,
-                }
-                self.sweep_aside()?;
-                match self.make_aside(name, mode) {
-                    // Made by somebody else meanwhile, or swept by them for a dead process's.
-                    Err(e)
-                        if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-                    }
-                    outcome => outcome?,
-                }
+            match self.open_within(name) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
             }
+            self.sweep_aside()?;
+            self.make_aside(name, mode)?;
             self.open_within(name)
         }
 
@@ -232,18 +226,39 @@ pub(super) mod system {
             let (aside, _) = aside.map_err(|e| e.error)?;
             let moved = openat(&self.0, &aside, Self::FLAGS, Mode::empty())
                 .and_then(|folder| fchmod(&folder, mode))
-                .and_then(|()| renameat(&self.0, &aside, &self.0, name));
+                .and_then(|()| self.move_into_place(&aside, name));
             if moved.is_err() {
                 // Whoever makes the next one sweeps it otherwise.
                 let _swept = unlinkat(&self.0, &aside, AtFlags::REMOVEDIR);
             }
-            Ok(moved?)
+            match moved {
+                // Made by somebody else meanwhile.
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
+                moved => Ok(moved?),
+            }
         }
 
-        /// Removes what killed processes left half made. Only what is empty can be removed, and only by its owner.
+        /// Never over a folder that is there: a plain rename replaces an empty one, which others have open already.
+        fn move_into_place(&self, aside: &OsStr, name: &str) -> rustix::io::Result<()> {
+            #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+            match renameat_with(&self.0, aside, &self.0, name, RenameFlags::NOREPLACE) {
+                // The file system cannot.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                moved => return moved,
+            }
+            renameat(&self.0, aside, &self.0, name)
+        }
+
+        /// Removes what killed processes left half made some time ago: what is new is being made. Only what is empty
+        /// can be removed, and only by its owner.
         fn sweep_aside(&self) -> io::Result<()> {
+            const LEFT_BEHIND: Duration = Duration::from_secs(60);
             for name in self.names(usize::MAX, |name| name.starts_with(ASIDE).then(|| name.to_owned()))? {
-                let _others = unlinkat(&self.0, &name, AtFlags::REMOVEDIR);
+                let Ok(about) = statat(&self.0, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                let made = UNIX_EPOCH + Duration::from_secs(about.st_mtime.try_into().unwrap_or(0));
+                if made.elapsed().is_ok_and(|age| age >= LEFT_BEHIND) {
+                    let _others = unlinkat(&self.0, &name, AtFlags::REMOVEDIR);
+                }
             }
             Ok(())
         }
@@ -309,5 +324,37 @@ pub(super) mod system {
     /// Whether an open file still has its name.
     pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
         Ok(fstat(file)?.st_nlink > 0)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::system::{Access, Folder, SHARED};
+
+    /// Each maker must end up in the one folder that keeps the name: a lock in another one keeps nobody out.
+    #[test]
+    fn many_who_make_one_folder_at_once_all_get_the_same() {
+        const MAKERS: usize = 16;
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let (name, start) = (format!("scope-{round}"), Barrier::new(MAKERS));
+            let make = |maker: usize| {
+                let outer = Folder::open(root.path()).unwrap();
+                start.wait();
+                let folder = outer.make_within(&name, SHARED).unwrap();
+                folder.open_file(&maker.to_string(), Access::New).unwrap();
+            };
+            std::thread::scope(|scope| {
+                for maker in 0..MAKERS {
+                    let make = &make;
+                    scope.spawn(move || make(maker));
+                }
+            });
+            assert_eq!(root.path().join(&name).read_dir().unwrap().count(), MAKERS);
+        }
+        let left = root.path().read_dir().unwrap().count();
+        assert_eq!(left, 50, "nothing but the folders is left");
     }
 }
