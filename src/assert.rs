@@ -43,7 +43,7 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
             let mine = Mine::of(&port);
             endpoints.into_iter().all(|endpoint| match diagnose::is_free(endpoint, mine) {
                 Verdict::Free => true,
-                Verdict::InUse(Cause::Holder | Cause::Unexplained) => {
+                Verdict::InUse(Cause::Holder | Cause::Unexplained | Cause::Named) => {
                     diagnose::check_free(endpoint, mine).is_ok()
                 }
                 _ => false,

@@ -238,9 +238,21 @@ mod name {
         /// Fails with `AddrInUse` while anybody in this network namespace has it, and with `Unsupported` on systems
         /// that have no such names.
         pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
-            let name = SocketAddr::from_abstract_name(format!("portlease/{protocol}/{port}"))?;
-            Ok(ExclusiveName { _bound: UnixDatagram::bind_addr(&name)? })
+            Ok(ExclusiveName { _bound: UnixDatagram::bind_addr(&address(protocol, port)?)? })
         }
+
+        /// Whether anybody in this network namespace has it. A look takes nothing: it connects, and sends nothing.
+        pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
+            match UnixDatagram::unbound()?.connect_addr(&address(protocol, port)?) {
+                Ok(()) => Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+                Err(e) => Err(e),
+            }
+        }
+    }
+
+    fn address(protocol: Protocol, port: u16) -> io::Result<SocketAddr> {
+        SocketAddr::from_abstract_name(format!("portlease/{protocol}/{port}"))
     }
 }
 
@@ -256,6 +268,10 @@ mod name {
     impl ExclusiveName {
         pub(crate) fn take(_protocol: Protocol, _port: u16) -> io::Result<Self> {
             Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(crate) fn is_taken(_protocol: Protocol, _port: u16) -> io::Result<bool> {
+            Ok(false)
         }
     }
 }
@@ -285,7 +301,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_name_excludes_a_second_taker_until_it_is_dropped() {
         let claim = Claim::any().unwrap();
+        assert!(!ExclusiveName::is_taken(Protocol::Tcp, claim.port()).unwrap());
         let name = ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap();
+        assert!(ExclusiveName::is_taken(Protocol::Tcp, claim.port()).unwrap());
         let again = ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
         drop(name);

@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use crate::claim::{Manner, could_bind};
+use crate::claim::{ExclusiveName, Manner, could_bind};
 use crate::diagnosis::{Cause, Diagnosis, Facts, Number, Trial, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::{Error, Lower, is_out_of_descriptors};
-use crate::holder::{Holders, Process, State, Unseen};
+use crate::holder::{Holder, Holders, Process, State, Unseen};
 use crate::lease;
 use crate::own;
 use crate::patience::Patience;
@@ -132,17 +132,24 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
 /// Asks again while a child that was forked at this moment, and has not exec'ed yet, has what this process let go.
 pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> Result<T, Diagnosis> {
     let mut patience = Patience::new();
+    loop {
+        match check() {
+            Err(diagnosis) if diagnosis.passes(is_passing) && patience.pause() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether nobody has the socket but children that are about to exec.
+fn is_passing(holder: &Holder) -> bool {
     let is_fork = |process: &Process| {
         // In the middle of its exec a process shows no program.
         let is_copy = process.program.is_none() || process.program == std::env::current_exe().ok();
         process.parent.is_none_or(|parent| parent == std::process::id()) && is_copy
     };
-    loop {
-        match check() {
-            Err(diagnosis) if diagnosis.passes(is_fork) && patience.pause() => {}
-            outcome => return outcome,
-        }
-    }
+    // For a moment of its exec it shows no descriptors either; another user's process never does.
+    let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
+    is_seen_or_own && holder.processes.iter().all(is_fork)
 }
 
 /// What stands in the way of somebody who was refused this port.
@@ -163,8 +170,7 @@ pub(crate) fn report(endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
 fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
     let holders = holders(endpoint, sight).unwrap_or_else(|_| {
         // What could not be read is said in its place.
-        let unseen = Protocol::ALL.into_iter().filter(|p| endpoint.protocol.is_none_or(|asked| asked == *p));
-        let unseen = unseen.map(Unseen::Sockets).collect();
+        let unseen = asked(endpoint).map(Unseen::Sockets).collect();
         Holders::new(endpoint.port, endpoint.protocol, Vec::new(), leases(endpoint), unseen)
     });
     Facts {
@@ -179,27 +185,74 @@ fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
     }
 }
 
+/// The reservation of a port, as it bears on somebody who asks about it.
+struct Standing {
+    endpoint: Endpoint,
+    lease: Option<Lease>,
+    /// The inode of the asker's own claim, 0 where it has none; `None` where the reservation is not the asker's.
+    own: Option<u64>,
+}
+
+impl Standing {
+    fn of(endpoint: Endpoint, mine: Mine) -> io::Result<Standing> {
+        let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
+        let lease = match lease::peek(protocol, endpoint.port) {
+            Ok(lease) => lease,
+            Err(unusable) if is_out_of_descriptors(&unusable.cause) => return Err(unusable.cause),
+            // A folder that cannot be read keeps nobody from binding; the bind tells the rest.
+            Err(_) => None,
+        };
+        let own = mine.owns(endpoint.port, protocol, lease.as_ref());
+        Ok(Standing { endpoint, lease, own })
+    }
+
+    /// Why somebody who could bind should not: another has reserved it.
+    fn objection(&self) -> Option<Cause> {
+        match (&self.own, &self.lease) {
+            (Some(_), _) => None,
+            (None, Some(_)) => Some(Cause::Reserved),
+            (None, None) => is_named(self.endpoint.port, self.endpoint.protocol).then_some(Cause::Named),
+        }
+    }
+
+    /// Whether the socket is nothing but what keeps the port for its reservation.
+    fn is_claim(&self, row: &Row) -> bool {
+        let recorded = self.lease.as_ref().and_then(Lease::record).map(|record| record.socket);
+        row.inode != 0 && [self.own, recorded].contains(&Some(row.inode))
+    }
+}
+
+/// Whether a reservation has taken the port's name: without a lease that is seen here, one of another lock folder.
+fn is_named(port: u16, protocol: Option<Protocol>) -> bool {
+    // What cannot be asked is not known, and the bind tells the rest.
+    ExclusiveName::is_taken(protocol.unwrap_or(Protocol::Tcp), port).unwrap_or(false)
+}
+
 /// Whether a server that follows the system's custom could bind the port now, and nobody else reserved it.
 ///
 /// A bind is the question; where it is refused, the table tells why. Touches no process.
 pub(crate) fn is_free(endpoint: Endpoint, mine: Mine) -> Verdict {
-    let Endpoint { port, ip, .. } = endpoint;
-    let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
-    if protocol == Protocol::UdpLite {
+    if endpoint.protocol == Some(Protocol::UdpLite) {
         return Verdict::CannotTell("UDP-Lite ports are not bound, only looked at: ask who_holds".to_owned());
     }
-    let lease = match lease::peek(protocol, port) {
-        Ok(lease) => lease,
-        Err(unusable) if is_out_of_descriptors(&unusable.cause) => {
-            return Verdict::CannotTell(Lower(&unusable.cause).to_string());
-        }
-        // A folder that cannot be read keeps nobody from binding; the bind tells the rest.
-        Err(_) => None,
+    let standing = match Standing::of(endpoint, mine) {
+        Ok(standing) => standing,
+        Err(cause) => return Verdict::CannotTell(Lower(&cause).to_string()),
     };
-    let own_socket = mine.owns(port, protocol, lease.as_ref());
-    let foreign = lease.is_some() && own_socket.is_none();
+    let verdict = admits(&standing);
+    match &verdict {
+        Verdict::Free | Verdict::InUse(Cause::TimeWait | Cause::Unexplained) => {
+            standing.objection().map_or(verdict, Verdict::InUse)
+        }
+        _ => verdict,
+    }
+}
+
+/// Whether the kernel admits a server, whoever reserved the port.
+fn admits(standing: &Standing) -> Verdict {
+    let Endpoint { port, ip, .. } = standing.endpoint;
+    let protocol = standing.endpoint.protocol.unwrap_or(Protocol::Tcp);
     match could_bind(protocol, ip, port, Manner::Exclusive) {
-        Ok(()) if foreign => return Verdict::InUse(Cause::Reserved),
         Ok(()) => return Verdict::Free,
         Err(e) => {
             if let Some(verdict) = refusal(&e) {
@@ -220,9 +273,8 @@ pub(crate) fn is_free(endpoint: Endpoint, mine: Mine) -> Verdict {
         // No table on this system.
         Err(_) => Table { rows: Vec::new(), unseen: vec![Unseen::Sockets(protocol)] },
     };
-    let claims = [own_socket, lease.as_ref().and_then(Lease::record).map(|record| record.socket)];
-    let is_claim = |row: &Row| row.inode != 0 && claims.contains(&Some(row.inode));
-    let others: Vec<&Row> = table.rows.iter().filter(|row| concerns(row, ip) && !is_claim(row)).collect();
+    let others: Vec<&Row> =
+        table.rows.iter().filter(|row| concerns(row, ip) && !standing.is_claim(row)).collect();
     let waits = others.iter().filter(|row| row.state == State::TimeWait).count();
     // Over connections that a server left a server can bind, not over a socket that has the port bound.
     let stands = |row: &&Row| match row.state {
@@ -232,16 +284,51 @@ pub(crate) fn is_free(endpoint: Endpoint, mine: Mine) -> Verdict {
     };
     if others.iter().any(stands) {
         Verdict::InUse(Cause::Holder)
-    } else if foreign {
-        Verdict::InUse(Cause::Reserved)
     } else if admits_a_server {
-        let explained = own_socket.is_some() || !others.is_empty();
+        let explained = standing.own.is_some() || !others.is_empty();
         if explained { Verdict::Free } else { Verdict::InUse(Cause::Unexplained) }
     } else if waits > 0 {
         Verdict::InUse(Cause::TimeWait)
     } else {
         Verdict::InUse(Cause::Unexplained)
     }
+}
+
+/// What a look tells without a bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glance {
+    /// In use, and as cheap to see again.
+    Served,
+    /// In use, by what takes a walk over every socket to see.
+    Held,
+    /// A bind must tell.
+    Open,
+}
+
+/// Looks whether somebody obviously has the port. Binds nothing, so that a wait is in nobody's way.
+pub(crate) fn glance(endpoint: Endpoint, mine: Mine) -> io::Result<Glance> {
+    let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
+    let standing = Standing::of(endpoint, mine)?;
+    if standing.objection().is_some() {
+        return Ok(Glance::Served);
+    }
+    let table = match table::glance(endpoint.port, protocol) {
+        Ok(table) => table,
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(Glance::Open),
+        Err(e) => return Err(e),
+    };
+    let others = table.rows.iter().filter(|row| concerns(row, endpoint.ip) && !standing.is_claim(row));
+    let look = |row: &Row| match row.state {
+        State::Listen => Glance::Served,
+        State::Bound if protocol != Protocol::Tcp => Glance::Served,
+        State::Bound | State::Connected => Glance::Held,
+        // A number that was dialled out from is nobody else's; what a server left may admit another one.
+        _ if row.client => Glance::Held,
+        _ => Glance::Open,
+    };
+    let seen: Vec<Glance> = others.map(look).collect();
+    let first = [Glance::Served, Glance::Held].into_iter().find(|glance| seen.contains(glance));
+    Ok(first.unwrap_or(Glance::Open))
 }
 
 /// What a refused bind says by itself; `None` is "address in use", of which the table says more.
@@ -274,13 +361,21 @@ pub(crate) fn holders(endpoint: Endpoint, sight: Sight) -> io::Result<Holders> {
     rows.retain(|row| concerns(row, endpoint.ip));
     let owned = table::owners(rows, sight)?;
     unseen.extend(owned.unseen);
-    Ok(Holders::new(endpoint.port, endpoint.protocol, owned.holders, leases(endpoint), unseen))
+    let leases = leases(endpoint);
+    let is_seen = |protocol| leases.iter().any(|lease| lease.protocol() == protocol);
+    let named = asked(endpoint).filter(|p| !is_seen(*p) && is_named(endpoint.port, Some(*p)));
+    unseen.extend(named.map(Unseen::Lease));
+    Ok(Holders::new(endpoint.port, endpoint.protocol, owned.holders, leases, unseen))
+}
+
+/// The protocols that an endpoint is about.
+fn asked(endpoint: Endpoint) -> impl Iterator<Item = Protocol> {
+    Protocol::ALL.into_iter().filter(move |p| endpoint.protocol.is_none_or(|asked| asked == *p))
 }
 
 /// A folder that cannot be read tells of no lease; nothing is decided by it.
 fn leases(endpoint: Endpoint) -> Vec<Lease> {
-    let asked = Protocol::ALL.into_iter().filter(|p| endpoint.protocol.is_none_or(|wanted| wanted == *p));
-    asked.filter_map(|protocol| lease::peek(protocol, endpoint.port).ok().flatten()).collect()
+    asked(endpoint).filter_map(|protocol| lease::peek(protocol, endpoint.port).ok().flatten()).collect()
 }
 
 fn number(endpoint: Endpoint) -> Number {

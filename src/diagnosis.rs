@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use crate::endpoint::Endpoint;
-use crate::holder::{Holder, Holders, Process, State, line};
+use crate::holder::{Holder, Holders, State, connections, line};
 use crate::record::Lease;
 
 /// What is known about a port: the answer in one line, then the facts, then what helps.
@@ -68,6 +68,8 @@ pub(crate) enum Cause {
     Holder,
     /// A live lease, and no socket but its own.
     Reserved,
+    /// A reservation whose lease is not seen here: one of a container with another lock folder.
+    Named,
     /// Nothing but connections in TIME_WAIT of a client, or of a server without SO_REUSEADDR.
     TimeWait,
     /// The bind is refused, and nothing that was seen tells why.
@@ -156,12 +158,22 @@ impl Diagnosis {
             Verdict::Free if self.waiting() > 0 => {
                 "what its server left in TIME_WAIT does not stop a server that sets SO_REUSEADDR".to_owned()
             }
-            Verdict::Free => "nobody holds it".to_owned(),
+            Verdict::Free => match self.left_connected() {
+                0 => "nobody holds it".to_owned(),
+                left => format!(
+                    "{}, whose server has stopped listening, do not stop one that sets SO_REUSEADDR",
+                    connections(left)
+                ),
+            },
             Verdict::InUse(Cause::Holder) => headline(),
             Verdict::InUse(Cause::Reserved) => match self.leases().first() {
                 Some(lease) => format!("reserved {}", lease.by()),
                 None => headline(),
             },
+            Verdict::InUse(Cause::Named) => {
+                "reserved by a process whose record cannot be seen here (its lock folder is another one)"
+                    .to_owned()
+            }
             Verdict::InUse(Cause::TimeWait) => format!(
                 "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, keeps everybody out",
                 connections(self.waiting())
@@ -184,11 +196,12 @@ impl Diagnosis {
         let port = facts.endpoint.map_or(0, |endpoint| endpoint.port);
         let text = match &facts.verdict {
             Verdict::Free => return None,
-            Verdict::InUse(Cause::Holder) => match self.first_foreign() {
+            // The first is the most important one.
+            Verdict::InUse(Cause::Holder) => match self.foreign().next() {
                 Some(holder) => holder_help(holder, port),
                 None => "take any free port with reserve_port()".to_owned(),
             },
-            Verdict::InUse(Cause::Reserved) => format!(
+            Verdict::InUse(Cause::Reserved | Cause::Named) => format!(
                 "queue for it with ReserveOptions::new().port({port}).wait(..), or take any free port with \
                  reserve_port()"
             ),
@@ -201,15 +214,15 @@ impl Diagnosis {
             Verdict::NotListening => {
                 format!("start the server first; wait_until_listening({port}, ..) waits until it listens")
             }
-            Verdict::NotHeldBy(pid) => match self.first_foreign() {
-                Some(holder) if holder.processes.is_empty() => {
-                    "ask again as root, who may see the process".to_owned()
-                }
-                Some(_) => format!("look which server pid {pid} was told to start, and on which port"),
-                None => {
-                    format!("start the server first; wait_until_listening({port}, ..) waits until it listens")
-                }
-            },
+            Verdict::NotHeldBy(_) if self.sockets().any(|holder| holder.hidden) => {
+                "ask again as root, who may see the process".to_owned()
+            }
+            Verdict::NotHeldBy(pid) if self.foreign().any(|holder| !holder.processes.is_empty()) => {
+                format!("look which server pid {pid} was told to start, and on which port")
+            }
+            Verdict::NotHeldBy(_) => {
+                format!("start the server first; wait_until_listening({port}, ..) waits until it listens")
+            }
             Verdict::Leaked => "stop each server before its test ends".to_owned(),
             Verdict::Privileged => format!(
                 "take any free port with reserve_port(), or run as root, or set \
@@ -259,11 +272,16 @@ impl Diagnosis {
         self.sockets().filter(|holder| holder.state == State::TimeWait).count()
     }
 
-    /// Whether the sockets in the way are gone since, or only those have them of whom `passing` says that they will be.
-    pub(crate) fn passes(&self, passing: impl Fn(&Process) -> bool) -> bool {
+    /// Connections that nobody listens for any more.
+    fn left_connected(&self) -> usize {
+        self.foreign().filter(|h| h.remote.is_some() && h.state != State::TimeWait).count()
+    }
+
+    /// Whether what is in the way is gone since, or all of it is of the kind that `passing` says will be.
+    pub(crate) fn passes(&self, passing: impl Fn(&Holder) -> bool) -> bool {
         match self.0.verdict {
-            // Gone between the bind that it refused and the look.
-            Verdict::InUse(Cause::Unexplained) => return true,
+            // Gone between the bind that it refused and the look; or let go, but for a child that is about to exec.
+            Verdict::InUse(Cause::Unexplained | Cause::Named) => return true,
             Verdict::InUse(Cause::Holder) | Verdict::Leaked => {}
             _ => return false,
         }
@@ -272,8 +290,7 @@ impl Diagnosis {
             || holders.iter().filter(|h| h.state != State::TimeWait && holders.lease_of(h).is_none());
         let mut standing = others().filter(|h| matches!(h.state, State::Listen | State::Bound)).peekable();
         match standing.peek() {
-            // Without a process that is seen, it is being closed, or its process is about to exec.
-            Some(_) => standing.all(|h| h.processes.iter().all(&passing)),
+            Some(_) => standing.all(passing),
             None => others().next().is_none(),
         }
     }
@@ -282,10 +299,10 @@ impl Diagnosis {
         self.0.holders.iter().flatten()
     }
 
-    /// The most important socket that is not a reservation's own.
-    fn first_foreign(&self) -> Option<&Holder> {
-        let holders = self.0.holders.as_ref()?;
-        holders.iter().find(|holder| holders.lease_of(holder).is_none())
+    /// The sockets that are not a reservation's own, the most important first.
+    fn foreign(&self) -> impl Iterator<Item = &Holder> {
+        let holders = self.0.holders.as_ref();
+        self.sockets().filter(move |holder| holders.is_some_and(|all| all.lease_of(holder).is_none()))
     }
 }
 
@@ -305,10 +322,6 @@ fn holder_help(holder: &Holder, port: u16) -> String {
     }
 }
 
-fn connections(count: usize) -> String {
-    if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
-}
-
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.answer())?;
@@ -323,7 +336,11 @@ impl Diagnosis {
         if let Some(holders) = &facts.holders {
             let waiting = match facts.verdict {
                 Verdict::InUse(Cause::TimeWait) => "they end within 60 s, and keep everybody out until then",
-                _ => "they end within 60 s and do not stop a server that sets SO_REUSEADDR",
+                Verdict::Free | Verdict::InUse(_) => {
+                    "they end within 60 s and do not stop a server that sets SO_REUSEADDR"
+                }
+                // Whom they keep out was not asked.
+                _ => "they end within 60 s",
             };
             for line in holders.lines(facts.at, waiting) {
                 write!(f, "\n{line}")?;

@@ -12,7 +12,7 @@ use crate::record::Lease;
 
 pub(crate) mod report;
 
-pub(crate) use report::line;
+pub(crate) use report::{connections, line};
 
 /// What a socket is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -222,6 +222,8 @@ pub(crate) enum Unseen {
     Proc,
     /// Some processes may not be looked into.
     Processes,
+    /// A reservation of this protocol has no record here: its lock folder is another one, or could not be used.
+    Lease(Protocol),
     /// A process has been sent descriptors that it has not received yet; the socket may be one of them.
     InFlight(u32),
 }
@@ -245,6 +247,9 @@ impl fmt::Display for Unseen {
             }
             Unseen::Proc => f.write_str("processes could not be read: there is no /proc"),
             Unseen::Processes => f.write_str("some processes could not be read: you may not look into them"),
+            Unseen::Lease(protocol) => {
+                write!(f, "the {protocol} port is reserved by a process whose record cannot be seen here")
+            }
             Unseen::InFlight(pid) => {
                 write!(
                     f,

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::diagnose::{self, Mine, concerns};
+use crate::diagnose::{self, Glance, Mine, concerns};
 use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::{Error, Result};
-use crate::holder::{Holders, State};
+use crate::holder::Holders;
 use crate::reservation::Reservation;
 use crate::table;
 
@@ -77,7 +77,7 @@ pub enum Reachability {
     Accepts,
     /// It was refused at once: nothing listens there (nmap: closed).
     Refuses,
-    /// Nothing came back in time: a firewall, a full accept queue, an interface that is down (nmap: filtered).
+    /// Nothing came back in time: a firewall, a full accept queue (nmap: filtered).
     NoAnswer,
     /// It could not be tried.
     Failed(io::ErrorKind),
@@ -276,9 +276,11 @@ pub(crate) fn is_listening(endpoint: Endpoint) -> io::Result<bool> {
 
 fn free(endpoint: Endpoint, mine: Mine, at_most: Duration, started: Instant) -> Result<()> {
     loop {
-        let pause = match busy(endpoint).map_err(|e| Error::system("wait for", Some(endpoint), e))? {
-            Some(pause) => pause,
-            None => match diagnose::is_free(endpoint, mine) {
+        let look = diagnose::glance(endpoint, mine);
+        let pause = match look.map_err(|e| Error::system("wait for", Some(endpoint), e))? {
+            Glance::Served => PAUSES[2],
+            Glance::Held => LONG_PAUSE,
+            Glance::Open => match diagnose::is_free(endpoint, mine) {
                 Verdict::Free => return Ok(()),
                 Verdict::InUse(_) => LONG_PAUSE,
                 verdict => return Err(Error::cannot_tell(diagnose::report(endpoint, verdict))),
@@ -293,16 +295,4 @@ fn free(endpoint: Endpoint, mine: Mine, at_most: Duration, started: Instant) -> 
         };
         std::thread::sleep(pause.min(left));
     }
-}
-
-/// How long to pause while the table shows somebody who has the port; `None` where a bind must tell.
-fn busy(endpoint: Endpoint) -> io::Result<Option<Duration>> {
-    let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
-    let table = match table::glance(endpoint.port, protocol) {
-        Ok(table) => table,
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut rows = table.rows.iter().filter(|row| concerns(row, endpoint.ip));
-    Ok(rows.any(|row| row.state == State::Listen).then_some(PAUSES[2]))
 }

@@ -109,7 +109,8 @@ impl Holders {
     }
 }
 
-fn connections(count: usize) -> String {
+/// `1 connection`, `12 connections`.
+pub(crate) fn connections(count: usize) -> String {
     if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
 }
 

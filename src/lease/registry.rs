@@ -136,11 +136,10 @@ pub(super) mod system {
     use std::io;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::{Path, PathBuf};
-    use std::time::{Duration, UNIX_EPOCH};
 
     use rustix::fd::OwnedFd;
     use rustix::fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, unlinkat,
     };
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     use rustix::fs::{RenameFlags, renameat_with};
@@ -206,12 +205,22 @@ pub(super) mod system {
 
         /// The same, made if need be: aside, and moved into place, so that nobody meets it before it has its mode.
         pub(super) fn make_within(&self, name: &str, mode: Mode) -> io::Result<Folder> {
-            match self.open_within(name) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                opened => return opened,
+            // Each of the others sweeps once, and so can take the folder of this one away once.
+            const TRIES: usize = 64;
+            for tried in 0..TRIES {
+                match self.open_within(name) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    opened => return opened,
+                }
+                if tried == 0 {
+                    self.sweep_aside()?;
+                }
+                match self.make_aside(name, mode) {
+                    // Made by somebody else meanwhile, or swept before it was locked.
+                    Err(e) if is_outrun(&e) => {}
+                    outcome => outcome?,
+                }
             }
-            self.sweep_aside()?;
-            self.make_aside(name, mode)?;
             self.open_within(name)
         }
 
@@ -224,18 +233,18 @@ pub(super) mod system {
             // The names are looked for in this folder, whose path does not matter then.
             let aside = tempfile::Builder::new().prefix(ASIDE).make_in("", make)?.keep();
             let (aside, _) = aside.map_err(|e| e.error)?;
-            let moved = openat(&self.0, &aside, Self::FLAGS, Mode::empty())
-                .and_then(|folder| fchmod(&folder, mode))
-                .and_then(|()| self.move_into_place(&aside, name));
-            if moved.is_err() {
+            let made = openat(&self.0, &aside, Self::FLAGS, Mode::empty()).and_then(|folder| {
+                // While this lives, nobody sweeps it. A file system without locks leaves it to luck, and to the tries.
+                let locked = File::from(folder);
+                let _kept = locked.try_lock();
+                fchmod(&locked, mode)?;
+                self.move_into_place(&aside, name)
+            });
+            if made.is_err() {
                 // Whoever makes the next one sweeps it otherwise.
                 let _swept = unlinkat(&self.0, &aside, AtFlags::REMOVEDIR);
             }
-            match moved {
-                // Made by somebody else meanwhile.
-                Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
-                moved => Ok(moved?),
-            }
+            Ok(made?)
         }
 
         /// Never over a folder that is there: a plain rename replaces an empty one, which others have open already.
@@ -249,14 +258,13 @@ pub(super) mod system {
             renameat(&self.0, aside, &self.0, name)
         }
 
-        /// Removes what killed processes left half made some time ago: what is new is being made. Only what is empty
-        /// can be removed, and only by its owner.
+        /// Removes what killed processes left half made: what nobody has locked. Only what is empty can be removed, and
+        /// only by its owner.
         fn sweep_aside(&self) -> io::Result<()> {
-            const LEFT_BEHIND: Duration = Duration::from_secs(60);
             for name in self.names(usize::MAX, |name| name.starts_with(ASIDE).then(|| name.to_owned()))? {
-                let Ok(about) = statat(&self.0, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-                let made = UNIX_EPOCH + Duration::from_secs(about.st_mtime.try_into().unwrap_or(0));
-                if made.elapsed().is_ok_and(|age| age >= LEFT_BEHIND) {
+                let Ok(aside) = openat(&self.0, &name, Self::FLAGS, Mode::empty()) else { continue };
+                let aside = File::from(aside);
+                if aside.try_lock().is_ok() {
                     let _others = unlinkat(&self.0, &name, AtFlags::REMOVEDIR);
                 }
             }
@@ -303,6 +311,13 @@ pub(super) mod system {
             }
             Ok(names)
         }
+    }
+
+    fn is_outrun(error: &io::Error) -> bool {
+        matches!(
+            error.kind(),
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+        )
     }
 
     fn utf8(name: &CStr) -> Option<&str> {

@@ -35,6 +35,10 @@ pub(super) fn parent(_pid: u32) -> Option<u32> {
     None
 }
 
+pub(super) fn own_user() -> Option<u32> {
+    None
+}
+
 pub(super) fn is_running(_pid: u32) -> io::Result<bool> {
     unsupported()
 }
@@ -57,6 +61,6 @@ mod tests {
             is_running(1).unwrap_err().kind(),
         ];
         assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);
-        assert_eq!((users(), started(1), parent(1)), (Vec::new(), None, None));
+        assert_eq!((users(), started(1), parent(1), own_user()), (Vec::new(), None, None, None));
     }
 }

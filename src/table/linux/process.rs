@@ -76,6 +76,11 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
     stat(pid).map(|stat| stat.parent).filter(|parent| *parent != 0)
 }
 
+/// The file system's user, which is the effective one.
+pub(in super::super) fn own_user() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
 /// Without `/proc`, which every other answer about processes needs too, it cannot be told.
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     match read(CWD, &format!("/proc/{pid}/stat")) {

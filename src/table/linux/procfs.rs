@@ -46,6 +46,7 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
         // This process before all, and before all are listed: mostly it is a test's own server that was forgotten.
         scan.process(own, &mut seen)?;
         if scan.enough() {
+            scan.elders(&mut seen)?;
             return Ok(seen.into_search(true));
         }
     }
@@ -61,10 +62,14 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
         let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
         scan.likely(&mut pids, &uids, &mut seen)?;
         if scan.enough() {
+            scan.elders(&mut seen)?;
             return Ok(seen.into_search(true));
         }
     }
     scan.each(&pids, &mut seen)?;
+    if sight == Sight::FirstHit {
+        scan.elders(&mut seen)?;
+    }
     scan.hideouts(&pids, everybody, &mut seen)?;
     Ok(seen.into_search(everybody))
 }
@@ -174,6 +179,20 @@ impl Scan<'_> {
             }
             outcome
         })
+    }
+
+    /// The newest process is found first; of a server and its workers, the server is the one to name, and to stop.
+    fn elders(&self, seen: &mut Seen) -> io::Result<()> {
+        let mut at = 0;
+        while let Some((process, _)) = seen.found.get(at) {
+            let parent = process.parent.filter(|pid| seen.found.iter().all(|(known, _)| known.pid != *pid));
+            if let Some(parent) = parent {
+                // One that shares none of the sockets adds nothing, and the way up ends there.
+                self.process(parent, seen)?;
+            }
+            at += 1;
+        }
+        Ok(())
     }
 
     fn enough(&self) -> bool {
