@@ -123,9 +123,15 @@ fn is_ancestor(pid: u32, started: u64) -> bool {
 
 /// [`is_free`], or what is in the way.
 pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis> {
-    patiently(|| match is_free(endpoint, mine) {
-        Verdict::Free => Ok(()),
-        verdict => Err(report(endpoint, verdict)),
+    patiently(|| {
+        let verdict = is_free(endpoint, mine);
+        if verdict == Verdict::Free {
+            return Ok(());
+        }
+        let diagnosis = report(endpoint, verdict);
+        // A listener that is gone since leaves its connections to be blamed.
+        let is_outdated = diagnosis.blames_connections() && is_free(endpoint, mine) == Verdict::Free;
+        if is_outdated { Ok(()) } else { Err(diagnosis) }
     })
 }
 
@@ -411,4 +417,35 @@ fn trials(endpoint: Endpoint) -> Vec<Trial> {
         }
     }
     trials
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+    use crate::options::ReserveOptions;
+
+    #[test]
+    fn a_glance_tells_without_a_bind_whoever_obviously_has_a_port() {
+        let look = |port: u16, protocol| glance(Endpoint::of(port, protocol), Mine::All).unwrap();
+        let reserved = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
+        assert_eq!(look(reserved.port(), Protocol::Tcp), Glance::Open, "its own");
+        assert_eq!(
+            glance(Endpoint::of(reserved.port(), Protocol::Udp), Mine::None).unwrap(),
+            Glance::Served,
+            "reserved by another"
+        );
+
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert_eq!(look(udp.local_addr().unwrap().port(), Protocol::Udp), Glance::Served);
+        udp.connect((Ipv4Addr::LOCALHOST, 9)).unwrap();
+        assert_eq!(look(udp.local_addr().unwrap().port(), Protocol::Udp), Glance::Held);
+
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        assert_eq!(look(server.local_addr().unwrap().port(), Protocol::Tcp), Glance::Served);
+        assert_eq!(look(client.local_addr().unwrap().port(), Protocol::Tcp), Glance::Held);
+    }
 }

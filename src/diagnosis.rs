@@ -161,7 +161,7 @@ impl Diagnosis {
             Verdict::Free => match self.left_connected() {
                 0 => "nobody holds it".to_owned(),
                 left => format!(
-                    "{}, whose server has stopped listening, do not stop one that sets SO_REUSEADDR",
+                    "{} of a server that has stopped listening, in the way of no server that sets SO_REUSEADDR",
                     connections(left)
                 ),
             },
@@ -285,14 +285,19 @@ impl Diagnosis {
             Verdict::InUse(Cause::Holder) | Verdict::Leaked => {}
             _ => return false,
         }
-        let Some(holders) = &self.0.holders else { return false };
-        let others =
-            || holders.iter().filter(|h| h.state != State::TimeWait && holders.lease_of(h).is_none());
-        let mut standing = others().filter(|h| matches!(h.state, State::Listen | State::Bound)).peekable();
+        if self.0.holders.is_none() {
+            return false;
+        }
+        let mut standing = self.foreign().filter(|holder| has_it_bound(holder)).peekable();
         match standing.peek() {
             Some(_) => standing.all(passing),
-            None => others().next().is_none(),
+            None => self.left_connected() == 0,
         }
+    }
+
+    /// Whether of all that was found connections alone can be in the way.
+    pub(crate) fn blames_connections(&self) -> bool {
+        self.0.verdict == Verdict::InUse(Cause::Holder) && !self.foreign().any(has_it_bound)
     }
 
     fn sockets(&self) -> impl Iterator<Item = &Holder> {
@@ -304,6 +309,10 @@ impl Diagnosis {
         let holders = self.0.holders.as_ref();
         self.sockets().filter(move |holder| holders.is_some_and(|all| all.lease_of(holder).is_none()))
     }
+}
+
+fn has_it_bound(holder: &Holder) -> bool {
+    matches!(holder.state, State::Listen | State::Bound)
 }
 
 fn holder_help(holder: &Holder, port: u16) -> String {

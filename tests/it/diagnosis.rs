@@ -137,6 +137,26 @@ fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
     assert!(text.contains("has it bound on [::]:"), "{text}");
 }
 
+/// Without a claim only the name in the network namespace tells of it.
+#[test]
+fn a_reservation_of_another_lock_folder_is_in_use_also_without_a_socket() {
+    for (how, protocol) in [("udp=1", "udp"), ("plain=1", "tcp")] {
+        let (mine, theirs) = (Folder::new(), Folder::new());
+        let (mut one, mut other) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
+        let port = one.reserve(how).held().port();
+        let operand = format!("{port}/{protocol}");
+        assert_eq!(one.command(&format!("free={operand}")), "true", "it is its own");
+        assert_eq!(other.command(&format!("free={operand}")), "false");
+        let text = other.command(&format!("check={operand}"));
+        let expected = format!("port {operand} is in use: reserved by a process whose record cannot be seen");
+        assert!(text.starts_with(&expected), "{text}");
+        let who = other.command(&format!("who={operand}"));
+        assert!(who.starts_with("complete=false ") && who.contains("is reserved by a process"), "{who}");
+        one.drop("all");
+        assert_eq!(other.command(&format!("free={operand}")), "true", "the control: it was let go");
+    }
+}
+
 #[test]
 fn the_address_that_was_asked_about_is_the_one_that_counts() {
     need!(capability::ipv6());
@@ -203,6 +223,14 @@ fn a_hidden_owner_holds_and_is_said_to_be_hidden() {
         "{text}"
     );
     assert!(text.contains("help: ask again as root"), "{text}");
+    // What another user has is not about to pass: nobody is patient with it.
+    let patience = Duration::from_millis(100);
+    let quickest = (0..5).map(|_| {
+        let begun = std::time::Instant::now();
+        nobody.command(&format!("check={p}"));
+        begun.elapsed()
+    });
+    assert!(quickest.min().unwrap() < patience);
     let text = nobody.command(&format!("who={p}"));
     assert!(text.starts_with("complete=false "), "{text}");
     drop(server);
@@ -223,6 +251,33 @@ fn held_by_means_the_process_or_one_that_descends_from_it() {
     let text = portlease::check_port_held_by(port, other.pid()).unwrap_err().to_string();
     assert!(text.contains(&format!("(pid {}) listens on 127.0.0.1:{port}", agent.pid())), "{text}");
     assert_eq!(other.command("reserve_port").split(' ').next(), Some("held"));
+}
+
+#[test]
+fn what_no_process_has_is_not_said_to_be_hidden_nor_judged_where_it_was_not_asked() {
+    let (server, port) = listener(Reuse::Address);
+    leave_time_wait(&server);
+    drop(server);
+    only_time_wait_is_left(port);
+    let this = std::process::id();
+    let text = portlease::check_port_held_by(port, this).unwrap_err().to_string();
+    assert!(text.contains("help: start the server first") && !text.contains("root"), "{text}");
+    for text in [text, portlease::check_port_listening(port).unwrap_err().to_string()] {
+        assert!(text.contains("  TIME_WAIT    1 connection, no process; they end within 60 s\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_connection_that_a_server_left_open_is_said_beside_free() {
+    let (server, port) = listener(Reuse::Address);
+    let _client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let _accepted = server.accept().unwrap();
+    drop(server);
+    portlease::assert_port_free(port);
+    let text = portlease::diagnose(port).to_string();
+    let expected =
+        "is free: 1 connection of a server that has stopped listening, in the way of no server that";
+    assert!(text.lines().next().unwrap().contains(expected), "{text}");
 }
 
 /// Each panicking call, in the role's process: the file and line it names, and how many lines after the marker.

@@ -1,93 +1,14 @@
 //! Real programs on what the kernel's claim cannot serve, and on sockets that they inherit.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use portlease::{Reservation, ReserveOptions, reserve_port, reserve_udp_port};
 
-use crate::support::{self, DEADLINE, Folder, eventually, need};
-
-/// A program that is stopped, by its id, when the test is over.
-struct Program {
-    process: Child,
-    folder: Folder,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-impl Program {
-    /// The command goes with this function: it has the sockets too that it passes.
-    fn start(mut command: Command, folder: Folder) -> Program {
-        let log = File::create(folder.path().join("log")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Program { process: command.spawn().unwrap(), folder }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-
-    /// Tries until it answers; fails at once when it has ended.
-    fn answers<T>(&mut self, mut ask: impl FnMut() -> std::io::Result<T>) -> T {
-        eventually("an answer", DEADLINE, || {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                panic!("it ended ({status}):\n{}", self.log());
-            }
-            ask().map_err(|e| format!("{e}\n{}", self.log()))
-        })
-    }
-
-    /// Its exit status and its log, of one that is to fail.
-    fn ends(mut self) -> (bool, String) {
-        let status = eventually("the program ends", DEADLINE, || match self.process.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{other:?}")),
-        });
-        (status.success(), self.log())
-    }
-}
-
-fn installed(program: &str) -> Result<(), String> {
-    match path_of(program) {
-        Some(_) => Ok(()),
-        None => Err(format!("{program} is not installed")),
-    }
-}
-
-fn path_of(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
-}
-
-fn command(program: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(path_of(program).unwrap_or_else(|| program.into()));
-    command.args(args);
-    command
-}
-
-/// The Python that has the packages which the tests need.
-fn python() -> String {
-    std::env::var("PORTLEASE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
-}
-
-fn python_has(module: &str) -> Result<(), String> {
-    let import = Command::new(python()).args(["-c", &format!("import {module}")]).output();
-    match import {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err(format!("{} does not import {module}", python())),
-    }
-}
+use crate::support::program::{Program, command, installed, python, python_has};
+use crate::support::{self, DEADLINE, Folder, need};
 
 fn http_get(p: &Reservation) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(p)?;
@@ -201,6 +122,9 @@ fn nginx_takes_a_descriptor_by_its_own_variable() {
     let text = nginx.answers(|| http_get(&p));
     assert!(text.ends_with("inherited"), "{text}");
     assert!(nginx.log().contains("using inherited sockets from \"9;\""), "{}", nginx.log());
+    drop(nginx);
+    // Its worker too: the master alone being gone, the port would go on listening.
+    p.wait_until_free(DEADLINE).unwrap();
 }
 
 /// `reuse_addr(false)` is for these: over an ordinary claim the same program is refused.
@@ -217,21 +141,21 @@ fn starts_on_a_quiet_number_alone(start: impl Fn(&Reservation) -> Program) {
     assert_eq!(answer, "hello");
 
     let claimed = reserve_port();
-    let (success, log) = start(&claimed).ends();
-    assert!(!success, "control: it starts over a claim too\n{log}");
+    let (status, log) = start(&claimed).ends();
+    assert!(!status.success(), "control: it starts over a claim too\n{log}");
     assert!(log.to_lowercase().contains("in use") || log.contains("eaddrinuse"), "{log}");
 }
 
 #[test]
 fn pythons_bare_tcpserver_starts_where_the_reservation_says_so() {
-    need!(installed("python3"));
+    need!(installed(&python()));
     starts_on_a_quiet_number_alone(|p| {
         let script = format!(
             "import socketserver\n\
              class Hello(socketserver.BaseRequestHandler):\n    def handle(self): self.request.sendall(b'hello')\n\
              socketserver.TCPServer(('127.0.0.1', {p}), Hello).serve_forever()\n"
         );
-        Program::start(command("python3", &["-c", &script]), Folder::new())
+        Program::start(command(&python(), &["-c", &script]), Folder::new())
     });
 }
 

@@ -1,31 +1,12 @@
 //! Real servers, named with their processes, and gone when they are.
 
-use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use portlease::{Holders, reserve_port};
 
+use crate::support::program::{Program, path_of};
 use crate::support::{self, DEADLINE, Folder, eventually};
-
-/// A server that is stopped, by its id, when the test is over.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    let postgres = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let postgres = postgres.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
-    folders.chain(postgres).map(|folder| folder.join(program)).find(|path| path.is_file())
-}
 
 /// Starts it, waits until it listens, looks who holds the port, stops it, and looks again.
 fn is_named(
@@ -34,21 +15,19 @@ fn is_named(
     processes: usize,
     command: impl FnOnce(&PathBuf, u16, &Folder) -> Command,
 ) -> Option<(u32, Holders)> {
-    let Some(path) = installed(program) else {
+    let Some(path) = path_of(program) else {
         support::skip(test, &format!("{program} is not installed"));
         return None;
     };
     let p = reserve_port();
     let folder = Folder::new();
-    let log = File::create(folder.path().join("log")).unwrap();
     let mut command = command(&path, p.port(), &folder);
-    command.current_dir(folder.path()).stdin(Stdio::null());
-    command.stdout(log.try_clone().unwrap()).stderr(log);
-    let mut server = Server(command.spawn().unwrap());
-    if let Err(e) = p.wait_for(&mut server.0, DEADLINE) {
-        panic!("{e}\n{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
+    command.current_dir(folder.path());
+    let mut server = Program::start(command, folder);
+    if let Err(e) = p.wait_for(&mut server.process, DEADLINE) {
+        panic!("{e}\n{}", server.log());
     }
-    let pid = server.0.id();
+    let pid = server.process.id();
     portlease::assert_port_held_by(&p, pid);
     let holders = eventually("its processes are there", DEADLINE, || {
         let holders = portlease::who_holds(&p).unwrap();
@@ -57,13 +36,9 @@ fn is_named(
     });
     let text = portlease::check_port_free(&p).unwrap_err().to_string();
     assert!(text.contains(&format!(" listens on 127.0.0.1:{p}")), "{text}");
-    // As a person would: a signal, and the time it takes.
-    let stopped = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
-    assert!(stopped.success());
-    eventually("the server ends", DEADLINE, || match server.0.try_wait() {
-        Ok(Some(status)) => Ok(status),
-        other => Err(format!("{other:?}")),
-    });
+    // The one to stop is the server, not the worker that was found first.
+    assert!(text.contains(&format!("help: stop pid {pid},")), "{text}");
+    assert!(server.stop(), "it does not end\n{}", server.log());
     p.wait_until_free(DEADLINE).unwrap();
     portlease::assert_port_free(&p);
     Some((pid, holders))

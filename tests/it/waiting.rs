@@ -131,7 +131,8 @@ fn all_ports_of_a_range_let_go_are_never_refused_beside_threads_that_spawn() {
 
 /// The role. A child that was forked at the moment of the release shares the claim until it execs.
 pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
-    const TIMES: u32 = 5000;
+    // Several numbers at once are several releases each.
+    let times = if words.get("how").is_some() { 1000 } else { 5000 };
     let reserve = || match words.numbers("range")[..] {
         [low, high] => {
             let (range, n) = (ReserveOptions::new().range(low..=high), usize::from(high - low) + 1);
@@ -156,7 +157,7 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
             _ => Ok(()),
         });
         let mut refused = Vec::new();
-        for round in 0..TIMES {
+        for round in 0..times {
             let begun = Instant::now();
             match reserve() {
                 Ok(reservations) => drop(reservations),
@@ -166,10 +167,10 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
             retried += u32::from(begun.elapsed() > Duration::from_millis(1));
         }
         done.store(true, Ordering::Relaxed);
-        assert!(refused.is_empty(), "{} of {TIMES} refused: {:?}", refused.len(), refused.first());
+        assert!(refused.is_empty(), "{} of {times} refused: {:?}", refused.len(), refused.first());
     });
     support::say(&format!(
-        "{TIMES} times, none refused, {} children, {retried} took more than 1 ms, the slowest {slowest:?}",
+        "{times} times, none refused, {} children, {retried} took more than 1 ms, the slowest {slowest:?}",
         spawned.load(Ordering::Relaxed)
     ));
 }
@@ -194,8 +195,12 @@ pub(crate) fn checks_beside_spawning_threads() {
                 }
             });
         }
-        let mut shared = 0;
-        for _ in 0..2_000 {
+        const ROUNDS: u32 = 300;
+        const ROUNDS_AT_MOST: u32 = 5_000;
+        let (mut shared, mut rounds) = (0, 0);
+        // Until the control has met one too.
+        while rounds < ROUNDS || shared == 0 && rounds < ROUNDS_AT_MOST {
+            rounds += 1;
             let p = portlease::reserve_port();
             drop(p.listen().unwrap());
             // The control: a bare look meets the listener that a forked child has.
@@ -205,7 +210,7 @@ pub(crate) fn checks_beside_spawning_threads() {
             drop(p.listen().unwrap());
             p.release().unwrap();
         }
-        crate::support::say(&format!("shared={shared}"));
+        crate::support::say(&format!("shared={shared} rounds={rounds}"));
     });
 }
 
@@ -213,6 +218,6 @@ pub(crate) fn checks_beside_spawning_threads() {
 fn a_server_just_closed_is_gone_for_every_check_beside_threads_that_spawn() {
     let folder = Folder::new();
     let said = Launch::new("checker", &folder.locks()).start().succeed();
-    support::tell(&format!("{}: {said:?} of 2000 bare binds were refused", support::test_name!()));
-    assert_ne!(said, ["shared=0"], "the control: no child had a listener, so nothing was shown");
+    support::tell(&format!("{}: {said:?} bare binds were refused", support::test_name!()));
+    assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
 }

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub(crate) mod program;
+
 /// The variable that gives a process its part.
 pub(crate) const ROLE: &str = "PORTLEASE_TEST_ROLE";
 
