@@ -118,6 +118,23 @@ fn a_lock_folder_without_room_for_a_record_keeps_the_lease() {
     agent.reserve(&format!("port={}", held.port())).held();
 }
 
+/// What the kernel answers there is put into its mouth.
+#[test]
+fn a_file_system_without_locks_leaves_the_kernels_guarantee_and_nothing_else() {
+    need!(capability::strace());
+    for error in ["ENOLCK", "EOPNOTSUPP"] {
+        let folder = Folder::new();
+        let inject = format!("inject=flock:error={error}");
+        let without = ["-f", "-o", "/dev/null", "-e", "trace=flock", "-e", &inject].map(String::from);
+        let launch = || Agent::launch(&folder.locks()).traced(without.clone());
+        goes_on_without_a_lease(Agent::of(launch()), error);
+        // What rests on cooperation alone is not to be had.
+        let message = Agent::of(launch()).reserve("udp=1").refused("Lease");
+        let scope = folder.scope().display().to_string();
+        assert!(message.contains(&scope) && message.contains("PORTLEASE_DIR"), "{message}");
+    }
+}
+
 #[test]
 fn a_lock_folder_deleted_while_in_use_is_made_again() {
     let folder = Folder::new();
