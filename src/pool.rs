@@ -179,36 +179,47 @@ impl Iterator for Shuffled {
 ///
 /// From there on each such bind walks that half in vain, about 1.5 ms of it, and slows down everybody else's: for a
 /// while, draw numbers of the other parity instead. What one bind showed is remembered for the whole process.
-#[derive(Debug)]
-pub(crate) struct Crowding(Mutex<Option<Instant>>);
+#[derive(Debug, Default)]
+pub(crate) struct Crowding(Mutex<Signs>);
+
+#[derive(Debug, Default)]
+struct Signs {
+    believed_until: Option<Instant>,
+    /// The last bind took long, which on a busy machine may be no more than bad luck.
+    slow: bool,
+}
 
 impl Crowding {
     /// The process's own.
     pub(crate) fn of_this_process() -> &'static Crowding {
-        static CROWDING: Crowding = Crowding(Mutex::new(None));
+        static CROWDING: Crowding =
+            Crowding(parking_lot::const_mutex(Signs { believed_until: None, slow: false }));
         &CROWDING
     }
 
-    /// How long one sign of it is believed: at 1.5 ms a look, looking again costs little.
+    /// How long it is believed: at 1.5 ms a look, looking again costs little.
     const BELIEVED: Duration = Duration::from_secs(1);
 
     /// Some twenty times what a bind takes on an empty machine.
     const SLOW: Duration = Duration::from_micros(60);
 
     pub(crate) fn is_on(&self) -> bool {
-        self.0.lock().is_some_and(|until| Instant::now() < until)
+        self.0.lock().believed_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Takes note of what the kernel chose, and how long it took.
     pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
+        let mut signs = self.0.lock();
         let second_choice = range.contains(&port) && (port - range.start()).is_multiple_of(2);
-        if second_choice || took > Self::SLOW {
-            *self.0.lock() = Some(Instant::now() + Self::BELIEVED);
+        let slow = took > Self::SLOW;
+        if second_choice || slow && signs.slow {
+            signs.believed_until = Some(Instant::now() + Self::BELIEVED);
         }
+        signs.slow = slow;
     }
 
     pub(crate) fn note_exhausted(&self) {
-        *self.0.lock() = Some(Instant::now() + Self::BELIEVED);
+        self.0.lock().believed_until = Some(Instant::now() + Self::BELIEVED);
     }
 }
 
@@ -268,17 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn crowding_is_told_by_the_parity_and_by_a_slow_bind() {
-        let (quick, range) = (Duration::from_micros(3), 32768..=60999);
-        let fresh = || Crowding(Mutex::new(None));
-        let odd = fresh();
-        odd.note(&range, 40001, quick);
-        assert!(!odd.is_on());
-        let even = fresh();
-        even.note(&range, 40000, quick);
-        assert!(even.is_on());
-        let slow = fresh();
-        slow.note(&range, 40001, Duration::from_millis(2));
-        assert!(slow.is_on());
+    fn crowding_is_told_by_the_parity_and_by_two_slow_binds_in_a_row() {
+        let (quick, slow) = (Duration::from_micros(3), Duration::from_millis(2));
+        let noted = |binds: &[(u16, Duration)]| {
+            let crowding = Crowding::default();
+            binds.iter().for_each(|(port, took)| crowding.note(&(32768..=60999), *port, *took));
+            crowding.is_on()
+        };
+        assert!(!noted(&[(40001, quick), (40003, quick)]));
+        assert!(noted(&[(40000, quick)]));
+        assert!(!noted(&[(40001, slow), (40003, quick), (40005, slow)]), "a busy machine");
+        assert!(noted(&[(40001, slow), (40003, slow)]));
     }
 }
