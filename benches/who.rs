@@ -6,7 +6,8 @@
 //!
 //! The rivals take turns before four backgrounds: a quiet machine; 2,000 processes of 20 descriptors; 20,000
 //! connections; all of that and 10,000 listeners. As root on Linux everything runs in a network namespace of its own.
-//! `whole process` starts this program anew, as `ss` and `lsof` are started.
+//! `whole process` starts this program anew, as `ss` and `lsof` are started. The floor is the system calls that no way
+//! of finding out can do without, by one thread, with nothing made of their answers.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -144,6 +145,67 @@ fn fails(port: u16) -> Outcome<()> {
     }
 }
 
+/// One walk of the kernel over its TCP and its UDP sockets, and a look at every descriptor of every process.
+#[cfg(target_os = "linux")]
+fn floor(port: u16) -> Outcome<()> {
+    use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, sendto, socket};
+    use std::os::fd::OwnedFd;
+
+    const DONE: u16 = 3;
+    let diag = socket(AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG))?;
+    let mut answers = vec![0; 32 * 1024];
+    for (family, protocol) in [(2u8, 6u8), (10, 6), (2, 17), (10, 17)] {
+        let mut question = [72u32.to_ne_bytes(), 0x0301_0014u32.to_ne_bytes(), [0; 4], [0; 4]].concat();
+        question.extend([family, protocol, 0, 0]);
+        question.extend(u32::MAX.to_ne_bytes());
+        question.extend(port.to_be_bytes());
+        question.resize(64, 0);
+        question.extend([0xff; 8]);
+        sendto(&diag, &question, SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
+        loop {
+            let (length, _) = recv(&diag, &mut answers[..], RecvFlags::empty())?;
+            let mut at = 0;
+            let mut last = false;
+            while let Some(header) = answers[..length].get(at..at + 16) {
+                last |= u16::from_ne_bytes([header[4], header[5]]) == DONE;
+                let step =
+                    u32::from_ne_bytes([header[0], header[1], header[2], header[3]]).next_multiple_of(4);
+                at += (step as usize).max(16);
+            }
+            if last {
+                break;
+            }
+        }
+    }
+    let open = |at: &OwnedFd, path: &str| openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+    let proc = openat(CWD, "/proc", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let (mut outer, mut inner, mut link) = (vec![], vec![], [0; 64]);
+    outer.reserve(32 * 1024);
+    inner.reserve(32 * 1024);
+    let mut processes = RawDir::new(&proc, outer.spare_capacity_mut());
+    while let Some(process) = processes.next() {
+        let process = process?;
+        let name = process.file_name().to_str()?;
+        let Some(folder) = name.parse::<u32>().ok().and_then(|_| open(&proc, &format!("{name}/fd")).ok())
+        else {
+            continue;
+        };
+        let mut descriptors = RawDir::new(&folder, inner.spare_capacity_mut());
+        while let Some(Ok(descriptor)) = descriptors.next() {
+            // One that was closed meanwhile tells nothing.
+            let _seen = readlinkat_raw(&folder, descriptor.file_name(), &mut link);
+        }
+    }
+    std::hint::black_box((answers, link));
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn floor(_port: u16) -> Outcome<()> {
+    Err("what the least is has been measured on Linux alone".into())
+}
+
 fn measure(background: &Background) -> Outcome<()> {
     let neighbours = background.start()?;
     let server = TcpListener::bind("127.0.0.1:0")?;
@@ -162,12 +224,14 @@ fn measure(background: &Background) -> Outcome<()> {
     let selection = format!(":{held}");
     // No connection dials out from it.
     let nobodys = portlease::ReserveOptions::new().range(20000..=29999).reserve()?.port();
-    let rivals: [(&str, usize, Act<'_>); 10] = [
+    let rivals: [(&str, usize, Act<'_>); 12] = [
         ("who_holds, in process", 1, &|| done(portlease::who_holds(held))),
+        ("the floor, in process", 1, &|| floor(held)),
         ("listeners::get_all, in process", 1, &|| {
             listeners::get_all().map(drop).map_err(|e| e.to_string().into())
         }),
         ("who_holds, whole process", 1, &|| run(&exe, &["who", &text])),
+        ("the floor, whole process", 1, &|| run(&exe, &["floor", &text])),
         ("ss -tulpn", 1, &|| run("ss", &["-tulpn"])),
         ("lsof -nP -i :PORT", 1, &|| run("lsof", &["-nP", "-i", &selection])),
         ("a process that does nothing", 1, &|| run("true", &[])),
@@ -188,9 +252,13 @@ fn measure(background: &Background) -> Outcome<()> {
         }
     }
     let medians: Vec<f64> = samples.iter_mut().map(|samples| median(samples)).collect();
+    let at = |name: &str| {
+        rivals.iter().position(|(known, ..)| known.starts_with(name)).map_or(f64::NAN, |i| medians[i])
+    };
+    let (ss, lsof) = (at("ss "), at("lsof "));
     println!("\n{:<40}{:>12}{:>10}{:>10}", background.name, "median us", "/ ss", "/ lsof");
     for ((name, ..), median) in rivals.iter().zip(&medians) {
-        println!("  {name:<38}{median:>12.1}{:>10.2}{:>10.2}", median / medians[3], median / medians[4]);
+        println!("  {name:<38}{median:>12.1}{:>10.2}{:>10.2}", median / ss, median / lsof);
     }
     drop(free);
     drop(neighbours);
@@ -204,6 +272,7 @@ fn main() -> Outcome<()> {
             println!("{}", portlease::who_holds(port)?);
             return Ok(());
         }
+        ["floor", port] => return floor(port.parse()?),
         [what @ ("connections" | "listeners"), count, nth] => {
             return hold(what, count.parse()?, nth.parse()?);
         }

@@ -4,7 +4,7 @@ use crate::diagnose::{self, Mine};
 use crate::diagnosis::{Cause, Diagnosis, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Lower;
-use crate::holder::State;
+use crate::holder::{Process, State};
 use crate::table::{self, Sight};
 use crate::wait;
 
@@ -276,7 +276,9 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         .map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(Lower(&e).to_string())))?;
     let this = std::process::id();
     let ours = owned.holders.into_iter().filter(|holder| holder.state == State::Listen);
-    let ours = ours.filter(|holder| holder.processes.iter().any(|process| descends(process.pid, this)));
+    // A copy that is about to exec closes what it has of this process's.
+    let keeps = |process: &Process| !process.forked && descends(process.pid, this);
+    let ours = ours.filter(|holder| holder.processes.iter().any(keeps));
     let mut ports: Vec<u16> = ours.map(|holder| holder.local.port()).collect();
     ports.sort_unstable();
     ports.dedup();

@@ -138,24 +138,30 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
 /// Asks again while a child that was forked at this moment, and has not exec'ed yet, has what this process let go.
 pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> Result<T, Diagnosis> {
     let mut patience = Patience::new();
+    // A child that was caught in its exec has closed what it is to close by the next look but one.
+    let mut looks_at_children = 2;
     loop {
-        match check() {
-            Err(diagnosis) if diagnosis.passes(is_passing) && patience.pause() => {}
-            outcome => return outcome,
+        let outcome = check();
+        let Err(diagnosis) = &outcome else { return outcome };
+        let passes = diagnosis.passes(|holder| has_only(holder, &|process| process.forked));
+        if !passes {
+            if looks_at_children == 0 || !diagnosis.passes(|holder| has_only(holder, &|_| true)) {
+                return outcome;
+            }
+            looks_at_children -= 1;
+        }
+        if !patience.pause() {
+            return outcome;
         }
     }
 }
 
-/// Whether nobody has the socket but children that are about to exec.
-fn is_passing(holder: &Holder) -> bool {
-    let is_fork = |process: &Process| {
-        // In the middle of its exec a process shows no program.
-        let is_copy = process.program.is_none() || process.program == std::env::current_exe().ok();
-        process.parent.is_none_or(|parent| parent == std::process::id()) && is_copy
-    };
-    // For a moment of its exec it shows no descriptors either; another user's process never does.
+/// Whether nobody has the socket but such children of this process.
+fn has_only(holder: &Holder, such: &dyn Fn(&Process) -> bool) -> bool {
+    let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
+    // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
-    is_seen_or_own && holder.processes.iter().all(is_fork)
+    is_seen_or_own && holder.processes.iter().all(|process| is_child(process) && such(process))
 }
 
 /// What stands in the way of somebody who was refused this port.

@@ -91,6 +91,8 @@ pub struct Process {
     pub started: Option<SystemTime>,
     /// Its start in the system's own unit, to tell it from a later process with the same number.
     pub(crate) ticks: u64,
+    /// A copy of its parent that has not called exec since it was forked.
+    pub(crate) forked: bool,
 }
 
 /// A socket on a port, and the processes that have it.

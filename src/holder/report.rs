@@ -304,6 +304,7 @@ mod tests {
             user: Some("ci".to_owned()),
             started: Some(UNIX_EPOCH + NOW - Duration::from_secs(200)),
             ticks: u64::from(pid),
+            forked: false,
         }
     }
 

@@ -70,9 +70,14 @@ pub(crate) struct Stat {
     pub(crate) parent: u32,
     /// A zombie: it has ended, and nobody has waited for it yet.
     pub(crate) ended: bool,
+    /// It runs in a copy of its parent, and has not called exec since the fork (PF_FORKNOEXEC).
+    pub(crate) forked: bool,
     /// Ticks of 1/100 s after boot.
     pub(crate) started: u64,
 }
+
+/// The kernel's PF_FORKNOEXEC.
+const FORKED: u64 = 0x40;
 
 /// The name may hold anything, brackets and line ends too: it reaches to the last bracket.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
@@ -81,9 +86,10 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&bytes[close + 1..]).ok()?.split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
+    let flags: u64 = fields.nth(4)?.parse().ok()?;
+    let started = fields.nth(12)?.parse().ok()?;
     let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
-    Some(Stat { name, parent, ended, started })
+    Some(Stat { name, parent, ended, forked: flags & FORKED != 0, started })
 }
 
 /// The effective user, from `/proc/PID/status`. (The owner of the folder is root's where a process may not be
@@ -227,9 +233,17 @@ mod tests {
             let text = [b"7 (", name.as_bytes(), b")", &tail[..]].concat();
             assert_eq!(
                 stat(&text),
-                Some(Stat { name: name.to_owned(), parent: 41, ended: false, started: 123_456 }),
+                Some(Stat {
+                    name: name.to_owned(),
+                    parent: 41,
+                    ended: false,
+                    forked: false,
+                    started: 123_456
+                }),
                 "{name:?}"
             );
+            let copy = String::from_utf8_lossy(&text).replace(" 4194304 ", " 4194368 ");
+            assert!(stat(copy.as_bytes()).unwrap().forked);
         }
         let whole = [b"7 (a \xff)", &tail[..]].concat();
         assert_eq!(stat(&whole).unwrap().name, "a \u{fffd}");

@@ -52,6 +52,7 @@ impl Clock {
             user: None,
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             ticks: stat.started,
+            forked: stat.forked,
         }))
     }
 }
