@@ -94,7 +94,8 @@
 //! On Linux the first reservation of a process asks the kernel, by trying, whether it keeps a claim; the grade follows
 //! from the answer, not from a version number. A network namespace is a scope of its own: two do not see or block each
 //! other's numbers. Two containers that share a network namespace but not the lock folder do not see each other's
-//! leases; the kernel keeps their claims apart all the same.
+//! leases; the kernel keeps their claims apart all the same, and an abstract Unix socket name (unix(7)) the numbers that
+//! have none.
 //!
 //! # The lock folder
 //!
