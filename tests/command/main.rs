@@ -5,6 +5,7 @@
 mod check;
 mod list;
 mod program;
+mod reserve;
 mod run;
 mod servers;
 #[allow(dead_code, reason = "each test binary uses its part of what they share")]

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
 use portlease::Endpoint;
+use serde::{Deserialize, Serialize};
 
-use crate::ports::{Named, Ports};
+use crate::ports::{Named, Ports, number};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 yes, 1 no, 2 bad usage or failure, 3 nothing found but something could not be read; 130 after Ctrl-C. \
@@ -63,6 +65,18 @@ pub(crate) enum Command {
                             126 if the command cannot be executed, 127 if it does not exist"
     )]
     Run(Run),
+    /// Reserve ports for the calling shell, and print their numbers
+    ///
+    /// As in PORT=$(portlease reserve). A small keeper process holds them until the shell ends, or until portlease
+    /// release. In a pipe or a list the caller is a subshell; then the keeper goes by the shell around it. --pid $$ says
+    /// it outright.
+    Reserve(Reserve),
+    /// End a keeper's hold of ports
+    #[command(after_help = "Exit codes: 0 released, 1 some were not held by a keeper of yours, 2 failure")]
+    Release(Release),
+    /// What reserve starts
+    #[command(hide = true)]
+    Keeper,
     /// Wait until servers listen on ports, or let go of them
     #[command(
         after_help = "Exit codes: 0 as wished, 1 not in time, 2 the process ended first, bad usage or failure"
@@ -115,8 +129,47 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reserve {
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// Hold them until this process ends, instead of the shell that called
+    #[arg(long, value_name = "PID", value_parser = pid())]
+    pub(crate) pid: Option<u32>,
+}
+
+/// Which numbers a keeper is to hold.
+#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    /// So many ports, a number on each line
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: u16,
+    /// UDP ports instead of TCP ports
+    #[arg(long)]
+    pub(crate) udp: bool,
+    /// With consecutive numbers
+    #[arg(long)]
+    pub(crate) block: bool,
+    /// Exactly this number, or the first of the block
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Release {
+    /// What to release
+    #[arg(
+        required = true,
+        value_name = "PORT",
+        help = "Ports: 60315, 60315/udp, 5432,6379 or 8000-8010; of either protocol unless said"
+    )]
+    pub(crate) ports: Vec<Ports>,
+}
+
 /// How a reservation is made, whatever its number.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Manner {
     /// The server sets neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
@@ -145,8 +198,12 @@ pub(crate) struct Wait {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "30s")]
     pub(crate) timeout: Duration,
     /// Give up when this process ends
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "PID", value_parser = pid())]
     pub(crate) pid: Option<u32>,
+}
+
+fn pid() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(i32::MAX))
 }
 
 #[cfg(test)]

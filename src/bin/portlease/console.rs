@@ -56,6 +56,15 @@ impl Console {
         write_line(anstream::stdout(), in_json(object)?)
     }
 
+    /// The answer of a command that was called for nothing else: with `-q` too. Tells whether anybody reads it.
+    pub(crate) fn deliver(&self, text: impl fmt::Display) -> Result<bool, Failure> {
+        write_whole(anstream::stdout(), text)
+    }
+
+    pub(crate) fn deliver_object(&self, object: &impl Serialize) -> Result<bool, Failure> {
+        self.deliver(in_json(object)?)
+    }
+
     /// What goes on meanwhile. That stderr cannot be written is no reason to stop.
     pub(crate) fn note(&self, text: impl fmt::Display) {
         if !self.quiet {
@@ -97,11 +106,17 @@ fn in_json(object: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(object).map_err(|e| Failure::new(format!("cannot write JSON: {e}")))
 }
 
-/// Whole and at once. A reader that has gone has read enough: that is no failure.
-fn write_line(mut out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
+/// A reader that has gone has read enough: that is no failure.
+fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
+    write_whole(out, text).map(drop)
+}
+
+/// A line, whole and at once; `false` if the reader has gone.
+fn write_whole(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
     match out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::system("write the answer", &e)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::system("write the answer", &e)),
     }
 }
 

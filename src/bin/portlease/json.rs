@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use portlease::{Guarantee, Holder, Lease, Process, Protocol, Reservation};
-use serde::Serialize;
+use portlease::{Guarantee, Holder, Lease, Process, Reservation};
+use serde::{Deserialize, Serialize};
 
 /// What every object says first.
 pub(crate) const VERSION: u8 = 1;
@@ -98,23 +98,24 @@ fn utc(time: SystemTime) -> Option<String> {
 }
 
 /// A reservation of our own.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
     pub(crate) port: u16,
-    pub(crate) protocols: Vec<&'static str>,
-    pub(crate) guarantee: &'static str,
+    protocols: Vec<String>,
+    guarantee: String,
 }
 
 impl From<&Reservation> for ReservedRow {
     fn from(reservation: &Reservation) -> Self {
         ReservedRow {
             port: reservation.port(),
-            protocols: reservation.protocols().iter().copied().map(Protocol::as_str).collect(),
+            protocols: reservation.protocols().iter().map(ToString::to_string).collect(),
             guarantee: match reservation.guarantee() {
                 Guarantee::Kernel => "kernel",
                 Guarantee::Cooperative => "cooperative",
                 _ => "best_effort",
-            },
+            }
+            .to_owned(),
         }
     }
 }

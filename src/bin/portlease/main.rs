@@ -3,13 +3,18 @@
 //! A thin reader of the crate's public API. Answers go to stdout, everything else to stderr.
 
 mod args;
+mod caller;
 mod check;
 mod console;
 mod failure;
 mod json;
+mod keeper;
 mod list;
+mod options;
 mod ports;
 mod process;
+mod release;
+mod reserve;
 mod run;
 mod signals;
 mod table;
@@ -66,6 +71,9 @@ fn obey(console: &Console, command: &Command) -> Result<u8, Failure> {
         Command::Check(args) => check::check(console, args),
         Command::Who(args) => who::who(console, args),
         Command::Run(args) => run::run(console, args).map_err(|failure| failure.with_code(exit::RUN_FAILED)),
+        Command::Reserve(args) => reserve::reserve(console, args),
+        Command::Release(args) => release::release(console, args),
+        Command::Keeper => keeper::keep(),
         Command::Wait(args) => wait::wait(console, args),
         Command::List => list::list(console),
     }
@@ -75,6 +83,8 @@ fn heed_interrupts(command: &Command) -> Result<(), Failure> {
     match command {
         // It passes them on.
         Command::Run(_) => Ok(()),
+        // It ends by them at once, until it has turned from the terminal.
+        Command::Keeper => Ok(()),
         _ => signals::exit_on_interrupt(),
     }
 }

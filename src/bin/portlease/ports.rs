@@ -32,7 +32,12 @@ impl FromStr for Ports {
 
     fn from_str(text: &str) -> Result<Self, BadPort> {
         let mut endpoints = Vec::new();
-        for item in text.split(',') {
+        // By blanks as well: "$PORTS" is what `reserve -n 2` printed, and zsh does not split it.
+        let items = text.split(',').flat_map(|part| match part.split_whitespace().next() {
+            Some(_) => part.split_whitespace().collect(),
+            None => vec![part],
+        });
+        for item in items {
             match range(item)? {
                 Some(range) => endpoints.extend(range),
                 None => endpoints.push(item.parse()?),
@@ -43,6 +48,17 @@ impl FromStr for Ports {
 }
 
 impl Ports {
+    /// Those of several arguments, each once.
+    pub(crate) fn as_written(arguments: &[Ports]) -> Vec<Endpoint> {
+        let mut all: Vec<Endpoint> = Vec::new();
+        for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
+            if !all.contains(endpoint) {
+                all.push(*endpoint);
+            }
+        }
+        all
+    }
+
     /// Those of several arguments, each once, with the protocol said.
     pub(crate) fn all(arguments: &[Ports]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
@@ -129,6 +145,7 @@ mod tests {
     #[test]
     fn lists_and_ranges_are_read_with_their_addresses_and_protocols() {
         assert_eq!(read("5432,6379/udp").unwrap(), ["5432", "6379/udp"]);
+        assert_eq!(read("80, 81\n82").unwrap(), ["80", "81", "82"]);
         assert_eq!(read("8000-8002").unwrap(), ["8000", "8001", "8002"]);
         assert_eq!(read("[::1]:65534-65535/udp").unwrap(), ["[::1]:65534/udp", "[::1]:65535/udp"]);
         assert_eq!(read(":80,127.0.0.1:81").unwrap(), ["80", "127.0.0.1:81"]);
@@ -144,6 +161,7 @@ mod tests {
             ("-80", "lacks an end"),
             ("1-2-3", "does not name a port"),
             ("0-3", "port 0 names no port"),
+            ("", "\"\" does not name a port"),
             ("80,", "\"\" does not name a port"),
             ("80/sctp", "does not name a port"),
         ] {

@@ -37,6 +37,13 @@ impl Watched {
     }
 }
 
+/// For somebody else to watch it.
+impl From<Watched> for OwnedFd {
+    fn from(watched: Watched) -> OwnedFd {
+        watched.0
+    }
+}
+
 /// How errors call a process.
 pub(crate) fn cannot_watch(pid: u32, cause: &io::Error) -> crate::failure::Failure {
     crate::failure::Failure::system(format_args!("watch pid {pid}"), cause)

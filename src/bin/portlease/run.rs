@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, Reservation, ReserveOptions, wait_until_listening};
+use portlease::{Endpoint, Protocol, Reservation, wait_until_listening};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -22,6 +22,7 @@ use crate::console::Console;
 use crate::exit;
 use crate::failure::{Failure, lower};
 use crate::json::{ReservedRow, VERSION};
+use crate::options::options;
 use crate::ports::Named;
 use crate::signals::is_ignored;
 use crate::vigil::left;
@@ -97,15 +98,8 @@ fn reserve(ports: &[Named], manner: &Manner, program: &OsStr) -> Result<Vec<Lent
     }
     let server = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
     let lend = |port: &Named| -> Result<Lent, Failure> {
-        let label = manner.label.clone().unwrap_or_else(|| format!("{} of {server}", port.name));
-        let mut options = ReserveOptions::new().label(label);
-        if port.protocol == Protocol::Udp {
-            options = options.udp();
-        }
-        if let Some(number) = port.port {
-            options = options.port(number);
-        }
-        options = options.reuse_addr(!manner.no_reuse_addr).wait(manner.wait.unwrap_or_default());
+        let label = format!("{} of {server}", port.name);
+        let options = options(manner, port.protocol, port.port, Some(&label));
         Ok(Lent { name: port.name.clone(), reservation: options.reserve()? })
     };
     ports.iter().map(lend).collect()
