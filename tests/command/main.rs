@@ -4,9 +4,12 @@
 
 mod check;
 mod list;
+mod manual;
 mod program;
+mod reports;
 mod reserve;
 mod run;
+mod serve;
 mod servers;
 #[allow(dead_code, reason = "each test binary uses its part of what they share")]
 #[path = "../support/mod.rs"]

@@ -30,6 +30,8 @@ pub(crate) fn plain(command: &mut Command) {
     for name in ["PORTLEASE_RANGE", "PORTSERVER_ADDRESS", "GITHUB_ACTIONS", "NO_COLOR", "CLICOLOR_FORCE"] {
         command.env_remove(name);
     }
+    // The name of this test is not what the command is to tell.
+    command.env_remove("NEXTEST_TEST_NAME");
     command.env_remove("PORT").env("BIN", BINARY).stdin(Stdio::null());
 }
 

@@ -7,9 +7,7 @@ use portlease::{ReserveOptions, reserve_port};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{
-    BINARY, Ran, Running, becomes_free, finish, for_everybody, installed, kill, line_in, plain,
-};
+use crate::program::{Ran, Running, becomes_free, finish, for_everybody, installed, kill, line_in, plain};
 use crate::program::{portlease, silent};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 

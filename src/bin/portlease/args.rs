@@ -1,10 +1,12 @@
 //! What the command line may say: the definition behind the parser and the help.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
+use clap_complete::Shell;
 use portlease::Endpoint;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,7 @@ Exit codes: 0 yes, 1 no, 2 bad usage or failure, 3 nothing found but something c
 `portlease run` returns its command's, or 125 if it failed itself, 126 and 127 as a shell does.
 
 Environment: PORTLEASE_DIR is the lock folder (/tmp/portlease), PORTLEASE_RANGE=LOW-HIGH the only numbers for \
-automatic picks.";
+automatic picks. PORTSERVER_ADDRESS is a port server, as portpicker's, that they are taken from.";
 
 const PORTS: &str = "60315, 5432,6379, 8000-8010, 53/udp, 127.0.0.1:8080 or [::1]:8080; TCP unless said";
 
@@ -74,9 +76,14 @@ pub(crate) enum Command {
     /// End a keeper's hold of ports
     #[command(after_help = "Exit codes: 0 released, 1 some were not held by a keeper of yours, 2 failure")]
     Release(Release),
-    /// What reserve starts
-    #[command(hide = true)]
-    Keeper,
+    /// Serve portpicker's clients, in Python and C++: a port server with real claims behind its numbers
+    ///
+    /// Name its address to them by PORTSERVER_ADDRESS. A number goes back when the process that asked for it has ended.
+    Serve(Serve),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the man page, of portlease or of one of its commands
+    Man(Man),
     /// Wait until servers listen on ports, or let go of them
     #[command(
         after_help = "Exit codes: 0 as wished, 1 not in time, 2 the process ended first, bad usage or failure"
@@ -97,6 +104,9 @@ pub(crate) struct Check {
     /// Ask the opposite: does a server listen on each of them?
     #[arg(long)]
     pub(crate) listening: bool,
+    /// Write a JUnit report too, for CI servers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -166,6 +176,28 @@ pub(crate) struct Release {
         help = "Ports: 60315, 60315/udp, 5432,6379 or 8000-8010; of either protocol unless said"
     )]
     pub(crate) ports: Vec<Ports>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// Where to listen: @NAME in the abstract namespace, or a path
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: String,
+    /// The servers set neither SO_REUSEADDR nor SO_REUSEPORT
+    #[arg(long)]
+    pub(crate) no_reuse_addr: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Man {
+    /// The command, as in run
+    pub(crate) command: Option<String>,
 }
 
 /// How a reservation is made, whatever its number.

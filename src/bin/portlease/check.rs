@@ -3,11 +3,13 @@
 use portlease::{Diagnosis, Endpoint, check_port_free, check_port_listening};
 use serde::Serialize;
 
+use crate::annotation;
 use crate::args::Check;
 use crate::console::Console;
 use crate::exit;
 use crate::failure::Failure;
 use crate::json::{HolderRow, VERSION};
+use crate::junit;
 use crate::ports::Ports;
 use crate::vigil::{self, Aim};
 
@@ -70,6 +72,13 @@ pub(crate) fn check(console: &Console, args: &Check) -> Result<u8, Failure> {
         vigil::keep(console, &endpoints, aim, at_most, None)?;
     }
     let findings: Vec<Finding> = endpoints.into_iter().map(|endpoint| Finding::new(endpoint, aim)).collect();
+    if let Some(file) = &args.junit {
+        junit::write(file, &findings)?;
+    }
+    if annotation::are_wanted() {
+        // The runner reads stderr too, and stdout is for the answer alone.
+        findings.iter().filter_map(annotation::annotation).for_each(|line| console.aside(line));
+    }
     if console.is_json() {
         let ports = findings.iter().map(|finding| row(finding, aim)).collect();
         console.object(&Answer { version: VERSION, ports })?;

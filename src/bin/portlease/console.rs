@@ -79,6 +79,11 @@ impl Console {
         }
     }
 
+    /// A line on stderr for a machine.
+    pub(crate) fn aside(&self, line: impl fmt::Display) {
+        let _told = write_line(anstream::stderr(), line);
+    }
+
     /// The object of a command whose stdout belongs to somebody else.
     pub(crate) fn object_aside(&self, object: &impl Serialize) -> Result<(), Failure> {
         write_line(anstream::stderr(), in_json(object)?)

@@ -21,7 +21,11 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::json::ReservedRow;
 use crate::options::options;
+use crate::portserver::PortServer;
 use crate::process::Watched;
+
+/// The argument that makes a keeper of this program.
+pub(crate) const WORD: &str = "keeper";
 
 /// What `reserve` asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +60,7 @@ pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
         process.ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
     let (mut socket, its) = UnixStream::pair().map_err(cannot)?;
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-    command.arg("keeper").current_dir("/");
+    command.arg(WORD);
     command.stdin(OwnedFd::from(process)).stdout(OwnedFd::from(its)).stderr(Stdio::null());
     // Whatever the caller has open, a lock say, must not stay open in a process that it knows nothing of.
     close_fds::set_fds_cloexec(3, &[]);
@@ -92,6 +96,8 @@ fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
 pub(crate) fn keep() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("keep", &e);
     let socket = io::stdout().as_fd().try_clone_to_owned().map(UnixStream::from).map_err(cannot)?;
+    // Started by hand it has a terminal or a pipe there, and nothing to do.
+    socket.peer_addr().map_err(cannot)?;
     let mut answers = socket.try_clone().map_err(cannot)?;
     let mut reader = BufReader::new(socket);
     let mut line = String::new();
@@ -110,6 +116,8 @@ pub(crate) fn keep() -> Result<u8, Failure> {
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }
+    // Nothing is to be in use that it does not use.
+    std::env::set_current_dir("/").map_err(cannot)?;
     // Neither Ctrl-C nor the end of the terminal is meant for it.
     rustix::process::setsid().map_err(|e| cannot(e.into()))?;
     attend(&listener, &mut held).map_err(cannot)?;
@@ -138,10 +146,23 @@ fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> 
     let listener = address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
     let listener = listener.map_err(|e| Failure::system("listen for releases", &e))?;
     let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
-    let options = options(&wanted.manner, protocol, wanted.port, None).on_behalf_of(*pid);
+    let options = options(&wanted.manner, protocol, None).on_behalf_of(*pid);
     let count = usize::from(wanted.count);
-    let held = if wanted.block { options.reserve_block(count) } else { options.reserve_many(count) };
-    Ok((listener, held?))
+    let held = match (wanted.port, wanted.block, PortServer::of_environment()) {
+        (None, true, Some(_)) => {
+            return Err(Failure::new(
+                "cannot reserve a block: the server of PORTSERVER_ADDRESS gives single numbers",
+            ));
+        }
+        (None, false, Some(server)) => {
+            (0..count).map(|_| server.reserve(&options)).collect::<Result<_, _>>()?
+        }
+        (Some(port), true, _) => options.port(port).reserve_block(count)?,
+        (Some(port), false, _) => options.port(port).reserve_many(count)?,
+        (None, true, None) => options.reserve_block(count)?,
+        (None, false, None) => options.reserve_many(count)?,
+    };
+    Ok((listener, held))
 }
 
 /// Until the process on stdin has ended, or everything is released.

@@ -2,20 +2,25 @@
 //!
 //! A thin reader of the crate's public API. Answers go to stdout, everything else to stderr.
 
+mod annotation;
 mod args;
 mod caller;
 mod check;
 mod console;
 mod failure;
 mod json;
+mod junit;
 mod keeper;
 mod list;
+mod manual;
 mod options;
 mod ports;
+mod portserver;
 mod process;
 mod release;
 mod reserve;
 mod run;
+mod serve;
 mod signals;
 mod table;
 mod vigil;
@@ -46,6 +51,11 @@ mod exit {
 }
 
 fn main() -> ExitCode {
+    // Not in the definition, whose every word is completed and described for people.
+    if std::env::args_os().skip(1).eq([keeper::WORD]) {
+        // Its stderr is nobody's: what fails before it has answered, it answers.
+        return ExitCode::from(keeper::keep().unwrap_or_else(|failure| failure.code()));
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -73,7 +83,9 @@ fn obey(console: &Console, command: &Command) -> Result<u8, Failure> {
         Command::Run(args) => run::run(console, args).map_err(|failure| failure.with_code(exit::RUN_FAILED)),
         Command::Reserve(args) => reserve::reserve(console, args),
         Command::Release(args) => release::release(console, args),
-        Command::Keeper => keeper::keep(),
+        Command::Serve(args) => serve::serve(console, args),
+        Command::Completions(args) => manual::completions(console, args),
+        Command::Man(args) => manual::man(console, args),
         Command::Wait(args) => wait::wait(console, args),
         Command::List => list::list(console),
     }
@@ -83,8 +95,8 @@ fn heed_interrupts(command: &Command) -> Result<(), Failure> {
     match command {
         // It passes them on.
         Command::Run(_) => Ok(()),
-        // It ends by them at once, until it has turned from the terminal.
-        Command::Keeper => Ok(()),
+        // It takes its socket along.
+        Command::Serve(_) => Ok(()),
         _ => signals::exit_on_interrupt(),
     }
 }

@@ -22,7 +22,7 @@ use crate::console::Console;
 use crate::exit;
 use crate::failure::{Failure, lower};
 use crate::json::{ReservedRow, VERSION};
-use crate::options::options;
+use crate::options::{self, options};
 use crate::ports::Named;
 use crate::signals::is_ignored;
 use crate::vigil::left;
@@ -99,8 +99,8 @@ fn reserve(ports: &[Named], manner: &Manner, program: &OsStr) -> Result<Vec<Lent
     let server = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
     let lend = |port: &Named| -> Result<Lent, Failure> {
         let label = format!("{} of {server}", port.name);
-        let options = options(manner, port.protocol, port.port, Some(&label));
-        Ok(Lent { name: port.name.clone(), reservation: options.reserve()? })
+        let options = options(manner, port.protocol, Some(&label));
+        Ok(Lent { name: port.name.clone(), reservation: options::reserve(&options, port.port)? })
     };
     ports.iter().map(lend).collect()
 }
