@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use portlease::{ReserveOptions, reserve_port};
+use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -189,7 +189,7 @@ fn the_numbers_are_as_they_were_asked_for() {
     let told = finish(&mut command(&folder, &["release", &format!("{}-{}", block[0], block[2])]));
     assert_eq!(told.code(0).out, "");
 
-    let fixed = ReserveOptions::new().reserve().unwrap().port();
+    let fixed = silent().port();
     let said = reserve(&["--port", &fixed.to_string(), "--label", "primary"]).code(0);
     assert_eq!(number(&said), fixed);
     let refused = reserve(&["--port", &fixed.to_string()]).code(2);

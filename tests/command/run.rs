@@ -2,11 +2,10 @@
 
 use std::process::Command;
 
-use portlease::ReserveOptions;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{Ran, Running, becomes_free, finish, installed, line_in, plain, portlease, ran};
+use crate::program::{Ran, Running, becomes_free, finish, installed, line_in, plain, portlease, ran, silent};
 use crate::support::{DEADLINE, Folder, eventually, need};
 
 /// A script of the shell under `run`, with these options.
@@ -29,7 +28,7 @@ fn the_number_is_in_the_environment_and_in_the_arguments() {
     assert_eq!(words[3], "{X}", "what names no port stays");
     assert_eq!(said.err, "");
 
-    let fixed = ReserveOptions::new().reserve().unwrap().port().to_string();
+    let fixed = silent().port().to_string();
     let options = ["--port", "A", "--port", "B/udp", "--port", &format!("C={fixed}")];
     let all = finish(&mut script(&options, "echo $A {B} $B $C; test -z \"$PORT\"")).code(0);
     let [a, b, same, c] = numbers(&all)[..] else { panic!("{all:#?}") };
@@ -139,7 +138,10 @@ fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
 #[test]
 fn the_command_must_listen_where_that_is_asked_for() {
     let said = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
-    assert!(said.err.starts_with("portlease: waited 100ms in vain: port "), "{said:#?}");
+    assert!(
+        said.err.starts_with("portlease: the command was ended: waited 100ms in vain: port "),
+        "{said:#?}"
+    );
     // It ends first: its own status.
     finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
 

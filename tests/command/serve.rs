@@ -10,7 +10,7 @@ use portlease::ReserveOptions;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, becomes_free, finish, line_in, plain, portlease};
+use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
 use crate::support::{DEADLINE, Folder, eventually, need};
 
 /// The Python that has the packages which the tests need.
@@ -41,7 +41,7 @@ fn name(test: &str) -> String {
 }
 
 fn serve(address: &str, folder: &Folder) -> Running {
-    let mut command = portlease(&["serve", "--address", address]);
+    let mut command = portlease(&["serve", "--json", "--address", address]);
     let log = folder.path().join("serve.log");
     let (server, line) = Running::that_says(command.env("PORTLEASE_DIR", folder.locks()), &log);
     assert_eq!(line, format!("portlease: serving on {address}"));
@@ -128,7 +128,8 @@ fn the_server_takes_its_socket_along() {
         let second = finish(&mut portlease(&["serve", "--address", address])).code(2);
         assert_eq!(second.err, format!("portlease: cannot serve on {address}: address already in use\n"));
         server.signal(signal);
-        server.finish().code(code);
+        let said = server.finish().code(code).json();
+        assert_eq!(said, json!({"version": 1, "address": address}));
         assert!(!path.exists());
     }
     let server = serve(address, &folder);
@@ -164,7 +165,7 @@ fn numbers_come_from_the_server_that_the_environment_names() {
     assert_eq!(said.err, expected);
     // Empty is none, and an exact number is nobody's choice.
     finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", "")).code(0);
-    let fixed = ReserveOptions::new().reserve().unwrap().port();
+    let fixed = silent().port();
     let args = ["run", "--port", &format!("A={fixed}"), "--", "true"];
     finish(portlease(&args).env("PORTSERVER_ADDRESS", &nobody)).code(0);
 }

@@ -22,7 +22,7 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(endpoint: Endpoint, aim: Aim) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, aim: Aim) -> Self {
         let checked = match aim {
             Aim::Free => check_port_free(endpoint),
             Aim::Listening => check_port_listening(endpoint),
@@ -99,7 +99,7 @@ fn verdict(findings: &[Finding]) -> u8 {
     }
 }
 
-fn tell(console: &Console, finding: &Finding, aim: Aim) -> Result<(), Failure> {
+pub(crate) fn tell(console: &Console, finding: &Finding, aim: Aim) -> Result<(), Failure> {
     let Some(diagnosis) = &finding.problem else {
         let is = if aim == Aim::Free { "is free" } else { "is listening" };
         console.detail(format_args!("port {} {is}", finding.endpoint));

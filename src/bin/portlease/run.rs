@@ -170,7 +170,7 @@ fn attend(
             }
             Some(Ok(Err(error))) => {
                 end(child).map_err(cannot)?;
-                return Err(error.into());
+                return Err(Failure::new(format!("the command was ended: {error}")));
             }
             Some(Err(TryRecvError::Disconnected)) => vigil = None,
             Some(Err(TryRecvError::Empty)) | None => {}

@@ -36,11 +36,10 @@ impl Aim {
 }
 
 /// How a wait ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Met,
-    /// With the report of the port that was waited for in vain.
-    TimedOut(portlease::Error),
+    TimedOut,
     /// The process ended first.
     Ended,
 }
@@ -82,7 +81,7 @@ pub(crate) fn keep(
     let outcome = loop {
         match told.recv_timeout(TICK) {
             Ok(Ok(())) => break Outcome::Met,
-            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut(error),
+            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut,
             Ok(Err(error)) => return Err(error.into()),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Failure::new("cannot wait: the waiting thread has died"));

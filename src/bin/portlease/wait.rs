@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::args::Wait;
+use crate::check::{self, Finding};
 use crate::console::Console;
 use crate::exit;
 use crate::failure::Failure;
@@ -10,7 +11,7 @@ use crate::json::VERSION;
 use crate::ports::Ports;
 use crate::vigil::{self, Aim, Outcome};
 
-/// The exit code for a process that ended first, as the issue of a wait that can no longer be met.
+/// The process ended first: neither what was waited for, nor its time run out.
 const ENDED: u8 = 2;
 
 #[derive(Debug, Serialize)]
@@ -26,14 +27,19 @@ pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
     let outcome = vigil::keep(console, &endpoints, aim, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
-        Outcome::TimedOut(_) => ("timed_out", exit::NO),
+        Outcome::TimedOut => ("timed_out", exit::NO),
         Outcome::Ended => ("ended", ENDED),
     };
     if console.is_json() {
         let ports = endpoints.iter().map(ToString::to_string).collect();
         console.object(&Answer { version: VERSION, ports, outcome: word })?;
-    } else if let Outcome::TimedOut(error) = &outcome {
-        console.report(format_args!("{error:?}"))?;
+    } else if outcome == Outcome::TimedOut {
+        for endpoint in endpoints {
+            let finding = Finding::new(endpoint, aim);
+            if finding.problem.is_some() {
+                check::tell(console, &finding, aim)?;
+            }
+        }
     }
     Ok(code)
 }
