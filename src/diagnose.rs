@@ -13,7 +13,7 @@ use crate::lease;
 use crate::own;
 use crate::patience::Patience;
 use crate::pool;
-use crate::record::Lease;
+use crate::record::{Beneficiary, Lease, Record};
 use crate::services;
 use crate::table::{self, Row, Sight, Table};
 
@@ -106,10 +106,16 @@ impl Mine {
             (Mine::This(id), own) => own.filter(|own| own.id == id).map(|own| own.socket),
             (Mine::All, Some(own)) => Some(own.socket),
             (Mine::All, None) => {
-                lease.and_then(Lease::record).filter(|r| is_ancestor(r.pid, r.started)).map(|r| r.socket)
+                lease.and_then(Lease::record).filter(|record| is_kept_for_us(record)).map(|r| r.socket)
             }
         }
     }
+}
+
+/// By an ancestor, or on behalf of this process or of an ancestor.
+fn is_kept_for_us(record: &Record) -> bool {
+    let is_ours = |kept: Beneficiary| kept.pid == std::process::id() || is_ancestor(kept.pid, kept.started);
+    is_ancestor(record.pid, record.started) || record.on_behalf_of.is_some_and(is_ours)
 }
 
 /// No process tree is deeper than that; a loop in what /proc tells would end here.

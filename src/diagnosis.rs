@@ -140,6 +140,16 @@ impl Diagnosis {
         self.0.verdict == Verdict::Free
     }
 
+    /// Whether that is an answer: `false` where something could not be looked at that could change it.
+    ///
+    /// ```
+    /// let free = portlease::check_port_free("9/udplite"); // such ports are only looked at, never bound
+    /// assert!(!free.unwrap_err().could_tell());
+    /// ```
+    pub fn could_tell(&self) -> bool {
+        !matches!(self.0.verdict, Verdict::CannotTell(_))
+    }
+
     /// Every socket on the port, with its processes; `None` where nothing could be looked at.
     pub fn holders(&self) -> Option<&Holders> {
         self.0.holders.as_ref()

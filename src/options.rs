@@ -32,6 +32,7 @@ pub struct ReserveOptions {
     exclude: BTreeSet<u16>,
     wait: Duration,
     label: Option<String>,
+    on_behalf_of: Option<u32>,
 }
 
 impl ReserveOptions {
@@ -46,6 +47,7 @@ impl ReserveOptions {
             exclude: BTreeSet::new(),
             wait: Duration::ZERO,
             label: None,
+            on_behalf_of: None,
         }
     }
 
@@ -149,6 +151,26 @@ impl ReserveOptions {
     /// A name for the reservation, shown to whoever finds the port taken.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// Says that this process reserves for another one: to that and to whatever descends from it the reservation is
+    /// its own, as if it had reserved the port itself. [`is_port_free`](crate::is_port_free) and its kin then do not
+    /// hold it against them.
+    ///
+    /// It still ends with this process, not with the other. A process that is not there is nobody's, and so is one of a
+    /// system that does not tell when its processes started.
+    ///
+    /// ```
+    /// # use portlease::{ReserveOptions, reservations};
+    /// # let shell = std::process::id();
+    /// let p = ReserveOptions::new().on_behalf_of(shell).reserve()?; // what a daemon does that is asked for ports
+    /// # let lease = reservations()?.into_iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// # assert_eq!(lease.on_behalf_of(), Some(shell));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn on_behalf_of(mut self, pid: u32) -> Self {
+        self.on_behalf_of = Some(pid);
         self
     }
 
@@ -262,6 +284,7 @@ impl ReserveOptions {
             exclude: self.exclude,
             wait: self.wait,
             label: self.label,
+            on_behalf_of: self.on_behalf_of,
             at,
         })
     }

@@ -1,6 +1,8 @@
 //! [`Lease`]: what a lock file says about the reservation behind it, and its text form.
 
 use std::fmt::{self, Write as _};
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::endpoint::Protocol;
@@ -37,6 +39,12 @@ impl Lease {
     /// number means nothing here.
     pub fn pid(&self) -> Option<u32> {
         self.record.as_ref().map(|r| r.pid)
+    }
+
+    /// The process that it is held for, where that is another one:
+    /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of).
+    pub fn on_behalf_of(&self) -> Option<u32> {
+        self.record.as_ref().and_then(|r| r.on_behalf_of).map(|process| process.pid)
     }
 
     /// The path of that process's program.
@@ -98,6 +106,9 @@ impl Lease {
             text += &format!(" ({})", printable(at));
         }
         text += &format!(", pid {}", record.pid);
+        if let Some(process) = record.on_behalf_of {
+            text += &format!(" for pid {}", process.pid);
+        }
         if let Some(label) = self.label() {
             text += &format!(", labelled \"{}\"", printable(label));
         }
@@ -133,6 +144,24 @@ pub(crate) struct Record {
     pub(crate) since: Duration,
     /// The inode of the claim's socket; 0 where there is none.
     pub(crate) socket: u64,
+    /// The process that it is held for, where that is another one.
+    pub(crate) on_behalf_of: Option<Beneficiary>,
+}
+
+/// A process, told from a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beneficiary {
+    pub(crate) pid: u32,
+    pub(crate) started: u64,
+}
+
+impl FromStr for Beneficiary {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pid, started) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(Beneficiary { pid: pid.parse()?, started: started.parse()? })
+    }
 }
 
 /// The first line's start. A record of another version is not read.
@@ -159,6 +188,9 @@ impl Record {
             ("end", &stamp),
         ];
         let _infallible = writeln!(text, "{HEADER}{stamp}");
+        if let Some(Beneficiary { pid, started }) = self.on_behalf_of {
+            let _infallible = writeln!(text, "for {pid} {started}");
+        }
         for (name, value) in fields {
             let _infallible = writeln!(text, "{name} {value}");
         }
@@ -183,6 +215,7 @@ impl Record {
                 "pid" => record.pid = value.parse().ok()?,
                 "started" => record.started = value.parse().ok()?,
                 "socket" => record.socket = value.parse().ok()?,
+                "for" => record.on_behalf_of = Some(value.parse().ok()?),
                 "test" => record.test = unescape(value),
                 "at" => record.at = unescape(value),
                 "label" => record.label = unescape(value),
@@ -256,6 +289,7 @@ mod tests {
             label: "redis primary".to_owned(),
             since: Duration::new(1_769_860_800, 5),
             socket: 77,
+            on_behalf_of: Some(Beneficiary { pid: 4000, started: 9 }),
         }
     }
 
@@ -277,6 +311,7 @@ mod tests {
             label: long,
             since: Duration::new(u64::MAX / 4, 999_999_999),
             socket: u64::MAX,
+            on_behalf_of: Some(Beneficiary { pid: u32::MAX, started: u64::MAX }),
         };
         let bytes = most.encode();
         let text = std::str::from_utf8(&bytes).unwrap();

@@ -18,7 +18,7 @@ use crate::error::{Error, Result, Tally};
 use crate::lease::{self, Held, Refusal};
 use crate::patience::Patience;
 use crate::pool;
-use crate::record::Record;
+use crate::record::{Beneficiary, Record};
 use crate::reservation::{Part, Reservation};
 use crate::services;
 use crate::table;
@@ -37,6 +37,7 @@ pub(crate) struct Wish {
     pub(crate) exclude: BTreeSet<u16>,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
+    pub(crate) on_behalf_of: Option<u32>,
     pub(crate) at: &'static std::panic::Location<'static>,
 }
 
@@ -345,6 +346,10 @@ fn record(wish: &Wish) -> Record {
         label: wish.label.clone().unwrap_or_default(),
         since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         socket: 0,
+        on_behalf_of: wish.on_behalf_of.and_then(|pid| {
+            let started = table::started(pid)?;
+            Some(Beneficiary { pid, started })
+        }),
     }
 }
 

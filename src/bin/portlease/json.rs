@@ -1,0 +1,134 @@
+//! The JSON shapes. Fields may be added within a version; none is renamed or taken away.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use portlease::{Guarantee, Holder, Lease, Process, Reservation};
+use serde::{Deserialize, Serialize};
+
+/// What every object says first.
+pub(crate) const VERSION: u8 = 1;
+
+/// A socket.
+#[derive(Debug, Serialize)]
+pub(crate) struct HolderRow {
+    protocol: &'static str,
+    local: String,
+    remote: Option<String>,
+    state: String,
+    uid: Option<u32>,
+    user: Option<String>,
+    hidden: bool,
+    client: bool,
+    processes: Vec<ProcessRow>,
+}
+
+impl HolderRow {
+    pub(crate) fn new(holder: &Holder, with_command_lines: bool) -> Self {
+        HolderRow {
+            protocol: holder.protocol.as_str(),
+            local: holder.local.to_string(),
+            remote: holder.remote.map(|remote| remote.to_string()),
+            state: holder.state.name(),
+            uid: holder.uid,
+            user: holder.user.clone(),
+            hidden: holder.hidden,
+            client: holder.client,
+            processes: holder.processes.iter().map(|p| ProcessRow::new(p, with_command_lines)).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessRow {
+    pid: u32,
+    name: String,
+    program: Option<String>,
+    /// Left out unless it was asked for; null where it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_line: Option<Option<Vec<String>>>,
+}
+
+impl ProcessRow {
+    fn new(process: &Process, with_command_line: bool) -> Self {
+        let text = |arg: std::ffi::OsString| arg.to_string_lossy().into_owned();
+        let command_line = || process.command_line().ok().map(|line| line.into_iter().map(text).collect());
+        ProcessRow {
+            pid: process.pid,
+            name: process.name.clone(),
+            program: process.program.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            command_line: with_command_line.then(command_line),
+        }
+    }
+}
+
+/// A reservation of whatever process.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeaseRow {
+    protocol: &'static str,
+    port: u16,
+    pid: Option<u32>,
+    program: Option<String>,
+    test: Option<String>,
+    at: Option<String>,
+    label: Option<String>,
+    since: Option<String>,
+}
+
+impl From<&Lease> for LeaseRow {
+    fn from(lease: &Lease) -> Self {
+        LeaseRow {
+            protocol: lease.protocol().as_str(),
+            port: lease.port(),
+            pid: lease.pid(),
+            program: lease.program().map(str::to_owned),
+            test: lease.test().map(str::to_owned),
+            at: lease.at().map(str::to_owned),
+            label: lease.label().map(str::to_owned),
+            since: lease.since().and_then(utc),
+        }
+    }
+}
+
+/// RFC 3339; `None` for a time that has no such form, which a record written by anybody may hold.
+fn utc(time: SystemTime) -> Option<String> {
+    let mut text = String::new();
+    write!(text, "{}", humantime::format_rfc3339_seconds(time)).ok()?;
+    Some(text)
+}
+
+/// A reservation of our own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReservedRow {
+    pub(crate) port: u16,
+    protocols: Vec<String>,
+    guarantee: String,
+}
+
+impl From<&Reservation> for ReservedRow {
+    fn from(reservation: &Reservation) -> Self {
+        ReservedRow {
+            port: reservation.port(),
+            protocols: reservation.protocols().iter().map(ToString::to_string).collect(),
+            guarantee: match reservation.guarantee() {
+                Guarantee::Kernel => "kernel",
+                Guarantee::Cooperative => "cooperative",
+                _ => "best_effort",
+            }
+            .to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_time_is_told_in_utc_and_an_impossible_one_is_not() {
+        let at = |secs| utc(UNIX_EPOCH + Duration::from_secs(secs));
+        assert_eq!(at(1_769_860_800).as_deref(), Some("2026-01-31T12:00:00Z"));
+        assert_eq!(at(u64::MAX / 4), None);
+    }
+}

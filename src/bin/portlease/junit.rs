@@ -1,0 +1,51 @@
+//! The report of `check` in the form that CI servers read: one test case for each port.
+
+use std::io;
+use std::path::Path;
+
+use quick_xml::Writer;
+use quick_xml::events::BytesText;
+
+use crate::check::Finding;
+use crate::failure::Failure;
+
+const SUITE: &str = "portlease check";
+
+pub(crate) fn write(path: &Path, findings: &[Finding]) -> Result<(), Failure> {
+    let written = document(findings).and_then(|text| std::fs::write(path, text));
+    written.map_err(|e| Failure::system(format_args!("write {}", path.display()), &e))
+}
+
+fn document(findings: &[Finding]) -> io::Result<Vec<u8>> {
+    let count = |answer| findings.iter().filter(|finding| finding.holds() == answer).count().to_string();
+    let (tests, failures, errors) = (findings.len().to_string(), count(Some(false)), count(None));
+    let counts = [("name", SUITE), ("tests", &tests), ("failures", &failures), ("errors", &errors)];
+    let mut writer =
+        Writer::new_with_indent(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_vec(), b' ', 2);
+    writer.create_element("testsuites").with_attributes(counts).write_inner_content(|writer| {
+        writer
+            .create_element("testsuite")
+            .with_attributes(counts)
+            .write_inner_content(|writer| findings.iter().try_for_each(|finding| case(writer, finding)))?;
+        Ok(())
+    })?;
+    let mut text = writer.into_inner();
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
+    let name = finding.endpoint.to_string();
+    let case = writer.create_element("testcase").with_attributes([("classname", SUITE), ("name", &name)]);
+    let Some(diagnosis) = &finding.problem else {
+        case.write_empty()?;
+        return Ok(());
+    };
+    let kind = if finding.holds().is_some() { "failure" } else { "error" };
+    case.write_inner_content(|writer| {
+        let problem = writer.create_element(kind).with_attribute(("message", finding.headline().as_str()));
+        problem.write_text_content(BytesText::new(&diagnosis.to_string()))?;
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The keeper: a small process that holds reservations after `portlease reserve` has gone.
+//!
+//! It reserves by itself, for neither a claim nor a lock can be handed to another process. Its stdin is the pidfd of
+//! the process that it holds for, its stdout a socket to `reserve`: a request comes in, the numbers go out, and once
+//! they have been printed, word of that comes in. Without that word nobody knows the numbers, and the keeper ends.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use portlease::{Endpoint, Protocol, Reservation};
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Deserialize, Serialize};
+
+use crate::args::Wanted;
+use crate::exit;
+use crate::failure::Failure;
+use crate::json::ReservedRow;
+use crate::options::options;
+use crate::portserver::PortServer;
+use crate::process::Watched;
+
+/// The argument that makes a keeper of this program.
+pub(crate) const WORD: &str = "keeper";
+
+/// What `reserve` asks for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    wanted: Wanted,
+    pid: u32,
+}
+
+/// What the keeper answers.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Holds(Vec<ReservedRow>),
+    Failed(String),
+}
+
+/// Says that the numbers have been printed.
+const PRINTED: &str = "printed\n";
+
+/// A keeper as `reserve` sees it. Dropped before [`confirm`](Started::confirm), it ends.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    pub(crate) rows: Vec<ReservedRow>,
+    socket: UnixStream,
+}
+
+/// Starts one, and returns once it holds what is wanted.
+pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
+    let cannot = |e: io::Error| Failure::system("start a keeper", &e);
+    let process = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))?;
+    let process =
+        process.ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
+    let (mut socket, its) = UnixStream::pair().map_err(cannot)?;
+    let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
+    command.arg(WORD);
+    command.stdin(OwnedFd::from(process)).stdout(OwnedFd::from(its)).stderr(Stdio::null());
+    // Whatever the caller has open, a lock say, must not stay open in a process that it knows nothing of.
+    close_fds::set_fds_cloexec(3, &[]);
+    let keeper = command.spawn().map_err(cannot)?;
+    // Its end of the socket must be its alone, so that its end is seen.
+    drop(command);
+    let request = Request { wanted: wanted.clone(), pid };
+    send(&mut socket, &request).map_err(cannot)?;
+    let mut line = String::new();
+    BufReader::new(&socket).read_line(&mut line).map_err(cannot)?;
+    match serde_json::from_str(&line) {
+        Ok(Answer::Holds(rows)) => Ok(Started { pid: keeper.id(), rows, socket }),
+        Ok(Answer::Failed(text)) => Err(Failure::new(text)),
+        Err(_) => Err(Failure::new("cannot start a keeper: it ended without an answer")),
+    }
+}
+
+impl Started {
+    /// From now on it holds them by itself.
+    pub(crate) fn confirm(mut self) -> Result<(), Failure> {
+        let told = self.socket.write_all(PRINTED.as_bytes());
+        told.map_err(|e| Failure::system(format_args!("leave the ports to keeper {}", self.pid), &e))
+    }
+}
+
+fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    socket.write_all(&line)
+}
+
+/// The keeper's own course.
+pub(crate) fn keep() -> Result<u8, Failure> {
+    let cannot = |e: io::Error| Failure::system("keep", &e);
+    let socket = io::stdout().as_fd().try_clone_to_owned().map(UnixStream::from).map_err(cannot)?;
+    // Started by hand it has a terminal or a pipe there, and nothing to do.
+    socket.peer_addr().map_err(cannot)?;
+    let mut answers = socket.try_clone().map_err(cannot)?;
+    let mut reader = BufReader::new(socket);
+    let mut line = String::new();
+    reader.read_line(&mut line).map_err(cannot)?;
+    let request: Request =
+        serde_json::from_str(&line).map_err(|e| Failure::new(format!("cannot read what is wanted: {e}")))?;
+    let printed = listen_for_word(reader).map_err(cannot)?;
+    let (listener, mut held) = match hold(&request) {
+        Ok(holding) => holding,
+        Err(failure) => {
+            send(&mut answers, &Answer::Failed(failure.to_string())).map_err(cannot)?;
+            return Ok(failure.code());
+        }
+    };
+    send(&mut answers, &Answer::Holds(held.iter().map(ReservedRow::from).collect())).map_err(cannot)?;
+    if printed.recv().is_err() {
+        return Ok(exit::FAILED);
+    }
+    // Nothing is to be in use that it does not use.
+    std::env::set_current_dir("/").map_err(cannot)?;
+    // Neither Ctrl-C nor the end of the terminal is meant for it.
+    rustix::process::setsid().map_err(|e| cannot(e.into()))?;
+    attend(&listener, &mut held).map_err(cannot)?;
+    Ok(exit::YES)
+}
+
+/// Ends the process when `reserve` has ended early: also in the middle of a long queue for a number.
+fn listen_for_word(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
+    let (tell, told) = channel();
+    let listen = move || {
+        let mut word = String::new();
+        match reader.read_line(&mut word) {
+            Ok(_) if word == PRINTED => {
+                // It is received, or the keeper has failed meanwhile.
+                let _received = tell.send(());
+            }
+            _ => std::process::exit(i32::from(exit::FAILED)),
+        }
+    };
+    std::thread::Builder::new().name("word".to_owned()).spawn(listen)?;
+    Ok(told)
+}
+
+fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> {
+    let Request { wanted, pid } = request;
+    let listener = address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
+    let listener = listener.map_err(|e| Failure::system("listen for releases", &e))?;
+    let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
+    let options = options(&wanted.manner, protocol, None).on_behalf_of(*pid);
+    let count = usize::from(wanted.count);
+    let held = match (wanted.port, wanted.block, PortServer::of_environment()) {
+        (None, true, Some(_)) => {
+            return Err(Failure::new(
+                "cannot reserve a block: the server of PORTSERVER_ADDRESS gives single numbers",
+            ));
+        }
+        (None, false, Some(server)) => {
+            (0..count).map(|_| server.reserve(&options)).collect::<Result<_, _>>()?
+        }
+        (Some(port), true, _) => options.port(port).reserve_block(count)?,
+        (Some(port), false, _) => options.port(port).reserve_many(count)?,
+        (None, true, None) => options.reserve_block(count)?,
+        (None, false, None) => options.reserve_many(count)?,
+    };
+    Ok((listener, held))
+}
+
+/// Until the process on stdin has ended, or everything is released.
+fn attend(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
+    let process = io::stdin();
+    while !held.is_empty() {
+        let mut fds = [PollFd::new(&process, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let [ended, asked] = fds.map(|fd| !fd.revents().is_empty());
+        if ended {
+            break;
+        }
+        if asked {
+            let (stream, _) = listener.accept()?;
+            // Whoever asks and goes away hears nothing.
+            let _answered = answer(stream, held);
+        }
+    }
+    Ok(())
+}
+
+/// Enough for a request of one line on this machine. A keeper waits for nobody longer.
+const REQUEST: Duration = Duration::from_secs(2);
+
+const RELEASED: &str = "released";
+
+fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST))?;
+    stream.set_write_timeout(Some(REQUEST))?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    let who = rustix::net::sockopt::socket_peercred(&stream)?.uid;
+    let allowed = who == rustix::process::geteuid() || who.is_root();
+    let word = match line.trim_end().parse::<Endpoint>() {
+        Ok(endpoint) if allowed => {
+            let before = held.len();
+            held.retain(|reservation| !is_meant(endpoint, reservation));
+            if held.len() < before { RELEASED } else { "not held" }
+        }
+        Ok(_) => "not yours",
+        Err(_) => "not understood",
+    };
+    (&stream).write_all(format!("{word}\n").as_bytes())
+}
+
+fn is_meant(endpoint: Endpoint, reservation: &Reservation) -> bool {
+    let of_protocol = |protocol| reservation.protocols().contains(&protocol);
+    endpoint.port == reservation.port() && endpoint.protocol.is_none_or(of_protocol)
+}
+
+/// Where a keeper hears of releases: a name that dies with it, and that its network namespace alone sees, as the port.
+fn address(keeper: u32) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("portlease/keeper/{keeper}"))
+}
+
+/// Asks a process to let the port go; `false` if it does not, or is no keeper.
+pub(crate) fn release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+    let stream = match address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            return Ok(false);
+        }
+        Err(e) => return Err(e),
+    };
+    (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
+    let mut word = String::new();
+    match BufReader::new(&stream).read_line(&mut word) {
+        Ok(_) => Ok(word.trim_end() == RELEASED),
+        // It ended at this moment, for another reason.
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(false),
+        Err(e) => Err(e),
+    }
+}

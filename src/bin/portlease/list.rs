@@ -1,0 +1,54 @@
+//! `portlease list`: the live reservations on this machine.
+
+use std::time::{Duration, SystemTime};
+
+use portlease::{Lease, reservations};
+use serde::Serialize;
+
+use crate::console::Console;
+use crate::exit;
+use crate::failure::Failure;
+use crate::json::{LeaseRow, VERSION};
+use crate::table::Table;
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: u8,
+    leases: Vec<LeaseRow>,
+}
+
+pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
+    let leases = reservations()?;
+    if console.is_json() {
+        console.object(&Answer { version: VERSION, leases: leases.iter().map(LeaseRow::from).collect() })?;
+    } else if leases.is_empty() {
+        console.note("nothing is reserved");
+    } else {
+        let now = SystemTime::now();
+        let mut table = Table::new(["PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE"]);
+        for lease in &leases {
+            table.row(cells(lease, now));
+        }
+        console.answer(table)?;
+    }
+    Ok(exit::YES)
+}
+
+fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
+    let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
+    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    // A clock that was set back would make it reserved in the future.
+    let age = lease.since().and_then(|since| now.duration_since(since).ok());
+    [
+        lease.port().to_string(),
+        lease.protocol().to_string(),
+        lease.pid().map_or("-".to_owned(), |pid| pid.to_string()),
+        lease.program().map_or("-".to_owned(), name),
+        text(lease.test()),
+        text(lease.at()),
+        text(lease.label()),
+        age.map_or("-".to_owned(), |age| {
+            humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
+        }),
+    ]
+}

@@ -1,0 +1,28 @@
+//! The crate's options, from those of the command line.
+
+use portlease::{Protocol, Reservation, ReserveOptions};
+
+use crate::args::Manner;
+use crate::failure::Failure;
+use crate::portserver::PortServer;
+
+pub(crate) fn options(manner: &Manner, protocol: Protocol, label: Option<&str>) -> ReserveOptions {
+    let mut options =
+        ReserveOptions::new().reuse_addr(!manner.no_reuse_addr).wait(manner.wait.unwrap_or_default());
+    if protocol == Protocol::Udp {
+        options = options.udp();
+    }
+    match manner.label.as_deref().or(label) {
+        Some(label) => options.label(label),
+        None => options,
+    }
+}
+
+/// This number; else any, which is the port server's choice where there is one.
+pub(crate) fn reserve(options: &ReserveOptions, number: Option<u16>) -> Result<Reservation, Failure> {
+    match (number, PortServer::of_environment()) {
+        (Some(number), _) => Ok(options.clone().port(number).reserve()?),
+        (None, Some(server)) => server.reserve(options),
+        (None, None) => Ok(options.clone().reserve()?),
+    }
+}

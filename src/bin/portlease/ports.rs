@@ -1,0 +1,191 @@
+//! Ports as they are written on a command line: lists, ranges, and names for them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use portlease::{Endpoint, Error, Protocol};
+
+/// Why an argument names no port: the sentence that the parser shows.
+#[derive(Debug)]
+pub(crate) struct BadPort(String);
+
+impl fmt::Display for BadPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadPort {}
+
+impl From<Error> for BadPort {
+    fn from(error: Error) -> Self {
+        BadPort(error.to_string())
+    }
+}
+
+/// `5432,6379`, `8000-8010`, `53/udp`, `[::1]:8080`: one argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ports(Vec<Endpoint>);
+
+impl FromStr for Ports {
+    type Err = BadPort;
+
+    fn from_str(text: &str) -> Result<Self, BadPort> {
+        let mut endpoints = Vec::new();
+        // By blanks as well: "$PORTS" is what `reserve -n 2` printed, and zsh does not split it.
+        let items = text.split(',').flat_map(|part| match part.split_whitespace().next() {
+            Some(_) => part.split_whitespace().collect(),
+            None => vec![part],
+        });
+        for item in items {
+            match range(item)? {
+                Some(range) => endpoints.extend(range),
+                None => endpoints.push(item.parse()?),
+            }
+        }
+        Ok(Ports(endpoints))
+    }
+}
+
+impl Ports {
+    /// Those of several arguments, each once.
+    pub(crate) fn as_written(arguments: &[Ports]) -> Vec<Endpoint> {
+        let mut all: Vec<Endpoint> = Vec::new();
+        for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
+            if !all.contains(endpoint) {
+                all.push(*endpoint);
+            }
+        }
+        all
+    }
+
+    /// Those of several arguments, each once, with the protocol said.
+    pub(crate) fn all(arguments: &[Ports]) -> Vec<Endpoint> {
+        let mut all: Vec<Endpoint> = Vec::new();
+        for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
+            let endpoint = Endpoint { protocol: endpoint.protocol.or(Some(Protocol::Tcp)), ..*endpoint };
+            if !all.contains(&endpoint) {
+                all.push(endpoint);
+            }
+        }
+        all
+    }
+}
+
+/// `8000-8010`, with the address and the protocol around it; `None` for what is no range.
+fn range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, BadPort> {
+    let (head, protocol) = item.split_at(item.rfind('/').unwrap_or(item.len()));
+    let (address, numbers) = head.split_at(head.rfind(':').map_or(0, |colon| colon + 1));
+    let Some((low, high)) = numbers.split_once('-') else { return Ok(None) };
+    let end = |number: &str| -> Result<Endpoint, BadPort> {
+        if number.is_empty() {
+            return Err(BadPort(format!("range {item:?} lacks an end: expected LOW-HIGH, as in 8000-8010")));
+        }
+        Ok(format!("{address}{number}{protocol}").parse()?)
+    };
+    let (low, high) = (end(low)?, end(high)?.port);
+    if low.port > high {
+        return Err(BadPort(format!("range {item:?} is empty: expected LOW-HIGH with LOW <= HIGH")));
+    }
+    Ok(Some((low.port..=high).map(move |port| Endpoint { port, ..low })))
+}
+
+/// `REDIS`, `REDIS=6379`, `DNS/udp`: a port to reserve, and the variable that tells its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) port: Option<u16>,
+    pub(crate) protocol: Protocol,
+}
+
+impl FromStr for Named {
+    type Err = BadPort;
+
+    fn from_str(text: &str) -> Result<Self, BadPort> {
+        let (head, protocol) = match text.rsplit_once('/') {
+            Some((head, "tcp")) => (head, Protocol::Tcp),
+            Some((head, "udp")) => (head, Protocol::Udp),
+            Some((_, other)) => {
+                return Err(BadPort(format!("{other:?} cannot be reserved: expected tcp or udp")));
+            }
+            None => (text, Protocol::Tcp),
+        };
+        let (name, port) = match head.split_once('=') {
+            Some((name, port)) => (name, Some(number(port)?)),
+            None => (head, None),
+        };
+        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
+            return Err(BadPort(format!(
+                "{name:?} is no name of a variable: expected NAME, NAME=N or NAME/udp, as in REDIS=6379"
+            )));
+        }
+        Ok(Named { name: name.to_owned(), port, protocol })
+    }
+}
+
+/// A bare number.
+pub(crate) fn number(text: &str) -> Result<u16, BadPort> {
+    let endpoint: Endpoint = text.parse()?;
+    match endpoint {
+        Endpoint { port, ip: None, protocol: None } if !text.starts_with(':') => Ok(port),
+        _ => Err(BadPort(format!("{text:?} is no number: a port is reserved on every address"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<String>, String> {
+        let ports: Ports = text.parse().map_err(|e: BadPort| e.to_string())?;
+        Ok(ports.0.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn lists_and_ranges_are_read_with_their_addresses_and_protocols() {
+        assert_eq!(read("5432,6379/udp").unwrap(), ["5432", "6379/udp"]);
+        assert_eq!(read("80, 81\n82").unwrap(), ["80", "81", "82"]);
+        assert_eq!(read("8000-8002").unwrap(), ["8000", "8001", "8002"]);
+        assert_eq!(read("[::1]:65534-65535/udp").unwrap(), ["[::1]:65534/udp", "[::1]:65535/udp"]);
+        assert_eq!(read(":80,127.0.0.1:81").unwrap(), ["80", "127.0.0.1:81"]);
+    }
+
+    #[test]
+    fn what_names_no_port_is_told_why() {
+        for (text, told) in [
+            ("0", "port 0 names no port"),
+            ("70000", "\"70000\" does not name a port"),
+            ("80-70", "range \"80-70\" is empty"),
+            ("80-", "lacks an end"),
+            ("-80", "lacks an end"),
+            ("1-2-3", "does not name a port"),
+            ("0-3", "port 0 names no port"),
+            ("", "\"\" does not name a port"),
+            ("80,", "\"\" does not name a port"),
+            ("80/sctp", "does not name a port"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn each_port_is_asked_about_once() {
+        let arguments: Vec<Ports> =
+            ["80-81,80", "80/tcp", "80/udp"].iter().map(|text| text.parse().unwrap()).collect();
+        let all: Vec<String> = Ports::all(&arguments).iter().map(ToString::to_string).collect();
+        assert_eq!(all, ["80/tcp", "81/tcp", "80/udp"]);
+    }
+
+    #[test]
+    fn named_ports_are_read() {
+        let named = |text: &str| text.parse::<Named>().map_err(|e| e.to_string());
+        let dns = Named { name: "DNS".to_owned(), port: Some(53), protocol: Protocol::Udp };
+        assert_eq!(named("DNS=53/udp"), Ok(dns));
+        assert_eq!(named("_a1").map(|n| (n.port, n.protocol)), Ok((None, Protocol::Tcp)));
+        for bad in ["", "8080", "A B", "A=", "A=0", "A=70000", "A=:80", "A=1/udplite", "A/sctp", "=80"] {
+            assert!(named(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `portlease release`: ends a keeper's hold.
+
+use portlease::{Endpoint, Lease, reservations};
+use serde::Serialize;
+
+use crate::args::Release;
+use crate::console::Console;
+use crate::exit;
+use crate::failure::Failure;
+use crate::json::VERSION;
+use crate::keeper;
+use crate::ports::Ports;
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: u8,
+    released: Vec<String>,
+    not_held: Vec<String>,
+}
+
+pub(crate) fn release(console: &Console, args: &Release) -> Result<u8, Failure> {
+    let leases = reservations()?;
+    let mut answer = Answer { version: VERSION, released: Vec::new(), not_held: Vec::new() };
+    for endpoint in Ports::as_written(&args.ports) {
+        let meant = |lease: &&Lease| {
+            lease.port() == endpoint.port
+                && endpoint.protocol.is_none_or(|protocol| protocol == lease.protocol())
+        };
+        let leases: Vec<&Lease> = leases.iter().filter(meant).collect();
+        if let_go(endpoint, &leases)? {
+            console.detail(format_args!("port {endpoint} is released"));
+            answer.released.push(endpoint.to_string());
+            continue;
+        }
+        if !console.is_json() {
+            let who = leases.first().map_or_else(|| "it is not reserved".to_owned(), ToString::to_string);
+            console.report(format_args!("port {endpoint} is not held by a keeper of yours: {who}"))?;
+        }
+        answer.not_held.push(endpoint.to_string());
+    }
+    let code = if answer.not_held.is_empty() { exit::YES } else { exit::NO };
+    if console.is_json() {
+        console.object(&answer)?;
+    }
+    Ok(code)
+}
+
+/// Whether any of these was a keeper's that heard us. One port may be two keepers', one for each protocol.
+fn let_go(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
+    let mut released = false;
+    let mut keepers: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
+    keepers.sort_unstable();
+    keepers.dedup();
+    for keeper in keepers {
+        let asked = keeper::release(keeper, endpoint);
+        released |= asked.map_err(|e| Failure::system(format_args!("ask keeper {keeper} to let go"), &e))?;
+    }
+    Ok(released)
+}

@@ -1,0 +1,40 @@
+//! `portlease reserve`: numbers for a shell, held by a keeper.
+
+use serde::Serialize;
+
+use crate::args::Reserve;
+use crate::caller::caller;
+use crate::console::Console;
+use crate::exit;
+use crate::failure::Failure;
+use crate::json::{ReservedRow, VERSION};
+use crate::keeper;
+
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    version: u8,
+    keeper: u32,
+    pid: u32,
+    ports: &'a [ReservedRow],
+}
+
+pub(crate) fn reserve(console: &Console, args: &Reserve) -> Result<u8, Failure> {
+    let pid = match args.pid {
+        Some(pid) => pid,
+        None => caller()?,
+    };
+    let keeper = keeper::start(&args.wanted, pid)?;
+    let delivered = if console.is_json() {
+        let answer = Answer { version: VERSION, keeper: keeper.pid, pid, ports: &keeper.rows };
+        console.deliver_object(&answer)?
+    } else {
+        let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
+        console.deliver(numbers.join("\n"))?
+    };
+    if !delivered {
+        return Err(Failure::new("cannot hand over the number: nobody reads it"));
+    }
+    console.detail(format_args!("pid {} holds it until pid {pid} ends", keeper.pid));
+    keeper.confirm()?;
+    Ok(exit::YES)
+}

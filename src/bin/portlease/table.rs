@@ -1,0 +1,98 @@
+//! [`Table`]: columns that fit the terminal.
+
+use std::fmt;
+
+use terminal_size::{Width, terminal_size_of};
+
+use crate::console::shown;
+
+/// Rows of as many cells as there are heads.
+#[derive(Debug)]
+pub(crate) struct Table<const N: usize> {
+    rows: Vec<[String; N]>,
+    /// Of the terminal; `None` where the lines may be of any length.
+    width: Option<usize>,
+}
+
+/// Between two columns.
+const GAP: usize = 2;
+
+/// A column is not cut below it.
+const LEAST: usize = 4;
+
+impl<const N: usize> Table<N> {
+    pub(crate) fn new(heads: [&str; N]) -> Self {
+        let width = terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
+        Table { rows: vec![heads.map(str::to_owned)], width }
+    }
+
+    pub(crate) fn row(&mut self, cells: [String; N]) {
+        self.rows.push(cells.map(|cell| shown(&cell)));
+    }
+
+    /// As wide as the cells need, then the widest cut until they fit.
+    fn widths(&self) -> [usize; N] {
+        let mut widths = [0; N];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let Some(most) = self.width else { return widths };
+        while widths.iter().sum::<usize>() + GAP * (N - 1) > most {
+            match widths.iter_mut().max().filter(|widest| **widest > LEAST) {
+                Some(widest) => *widest -= 1,
+                None => break,
+            }
+        }
+        widths
+    }
+}
+
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let widths = self.widths();
+        for (n, row) in self.rows.iter().enumerate() {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                line += &format!("{:<width$}{:GAP$}", cut(cell, width), "");
+            }
+            write!(f, "{}{}", if n == 0 { "" } else { "\n" }, line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The end of a path or of a test's name says more than its start.
+fn cut(cell: &str, width: usize) -> String {
+    let length = cell.chars().count();
+    if length <= width {
+        return cell.to_owned();
+    }
+    let kept = cell.chars().skip(length + 1 - width);
+    std::iter::once('…').chain(kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_widest_column_is_cut_until_the_lines_fit() {
+        let mut table = Table { rows: Vec::new(), width: Some(16) };
+        table.row(["PORT", "TEST"].map(str::to_owned));
+        table.row(["60315", "restart::keeps_its_port"].map(str::to_owned));
+        assert_eq!(table.to_string(), "PORT   TEST\n60315  …its_port");
+        table.width = None;
+        assert_eq!(table.to_string(), "PORT   TEST\n60315  restart::keeps_its_port");
+        table.width = Some(1);
+        assert_eq!(table.to_string().lines().last(), Some("…315  …ort"));
+    }
+
+    #[test]
+    fn what_a_cell_holds_cannot_forge_a_line() {
+        let mut table = Table { rows: Vec::new(), width: None };
+        table.row(["a\n\u{1b}[31mb".to_owned()]);
+        assert_eq!(table.to_string(), "a\\n\\u{1b}[31mb");
+    }
+}

@@ -1,0 +1,45 @@
+//! `portlease wait`: until servers listen, or let go.
+
+use serde::Serialize;
+
+use crate::args::Wait;
+use crate::check::{self, Finding};
+use crate::console::Console;
+use crate::exit;
+use crate::failure::Failure;
+use crate::json::VERSION;
+use crate::ports::Ports;
+use crate::vigil::{self, Aim, Outcome};
+
+/// The process ended first: neither what was waited for, nor its time run out.
+const ENDED: u8 = 2;
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: u8,
+    ports: Vec<String>,
+    outcome: &'static str,
+}
+
+pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
+    let endpoints = Ports::all(&args.ports);
+    let aim = if args.listening { Aim::Listening } else { Aim::Free };
+    let outcome = vigil::keep(console, &endpoints, aim, args.timeout, args.pid)?;
+    let (word, code) = match &outcome {
+        Outcome::Met => ("met", exit::YES),
+        Outcome::TimedOut => ("timed_out", exit::NO),
+        Outcome::Ended => ("ended", ENDED),
+    };
+    if console.is_json() {
+        let ports = endpoints.iter().map(ToString::to_string).collect();
+        console.object(&Answer { version: VERSION, ports, outcome: word })?;
+    } else if outcome == Outcome::TimedOut {
+        for endpoint in endpoints {
+            let finding = Finding::new(endpoint, aim);
+            if finding.problem.is_some() {
+                check::tell(console, &finding, aim)?;
+            }
+        }
+    }
+    Ok(code)
+}

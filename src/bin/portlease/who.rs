@@ -1,0 +1,105 @@
+//! `portlease who`: everything on one port.
+
+use std::time::Duration;
+
+use portlease::{Holders, Process, Reachability, probe, who_holds};
+use serde::Serialize;
+
+use crate::args::Who;
+use crate::console::{Console, shown};
+use crate::exit;
+use crate::failure::Failure;
+use crate::json::{HolderRow, LeaseRow, VERSION};
+
+/// Enough for an answer of this machine; a firewall gives none.
+const CLIENTS_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: u8,
+    port: u16,
+    complete: bool,
+    holders: Vec<HolderRow>,
+    leases: Vec<LeaseRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<&'static str>,
+}
+
+pub(crate) fn who(console: &Console, args: &Who) -> Result<u8, Failure> {
+    let holders = who_holds(args.port)?;
+    let met = args.probe.then(|| probe(args.port, CLIENTS_PATIENCE));
+    if console.is_json() {
+        console.object(&Answer {
+            version: VERSION,
+            port: holders.port(),
+            complete: holders.is_complete(),
+            holders: holders.iter().map(|holder| HolderRow::new(holder, args.command_line)).collect(),
+            leases: holders.leases().iter().map(LeaseRow::from).collect(),
+            probe: met.map(word),
+        })?;
+    } else {
+        let mut text = holders.to_string();
+        if args.command_line {
+            text.extend(processes(&holders).into_iter().map(command_line));
+        }
+        if let Some(met) = met {
+            text += &format!("\n  {:<13}{}", "a client", sentence(met));
+        }
+        console.report(text)?;
+    }
+    Ok(match (holders.is_empty(), holders.is_complete()) {
+        (false, _) => exit::YES,
+        (true, true) => exit::NO,
+        (true, false) => exit::UNTOLD,
+    })
+}
+
+/// Each once, in the order of the report.
+fn processes(holders: &Holders) -> Vec<&Process> {
+    let mut all: Vec<&Process> = Vec::new();
+    for process in holders.iter().flat_map(|holder| &holder.processes) {
+        if all.iter().all(|known| known.pid != process.pid) {
+            all.push(process);
+        }
+    }
+    all
+}
+
+fn command_line(process: &Process) -> String {
+    let text = match process.command_line() {
+        Ok(arguments) => {
+            let quoted = arguments.iter().map(|argument| quoted(&shown(&argument.to_string_lossy())));
+            quoted.collect::<Vec<_>>().join(" ")
+        }
+        Err(error) => error.to_string(),
+    };
+    format!("\n  {:<13}{text}", format_args!("pid {}", process.pid).to_string())
+}
+
+/// As a shell would take it, where it needs that.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
+}
+
+fn word(met: Reachability) -> &'static str {
+    match met {
+        Reachability::Accepts => "accepts",
+        Reachability::Refuses => "refuses",
+        Reachability::NoAnswer => "no_answer",
+        _ => "failed",
+    }
+}
+
+fn sentence(met: Reachability) -> String {
+    match met {
+        Reachability::Accepts => "is accepted".to_owned(),
+        Reachability::Refuses => "is refused".to_owned(),
+        Reachability::NoAnswer => "gets no answer".to_owned(),
+        Reachability::Failed(kind) => format!("could not be tried: {kind}"),
+        _ => "meets something unknown".to_owned(),
+    }
+}

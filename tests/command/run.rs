@@ -1,0 +1,192 @@
+//! `portlease run`.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::program::{Ran, Running, becomes_free, finish, installed, line_in, plain, portlease, ran, silent};
+use crate::support::{DEADLINE, Folder, eventually, need};
+
+/// A script of the shell under `run`, with these options.
+fn script(options: &[&str], script: &str) -> Command {
+    portlease(&[&["run"], options, &["--", "sh", "-c", script]].concat())
+}
+
+fn numbers(ran: &Ran) -> Vec<u16> {
+    ran.out.split_whitespace().map(|word| word.parse().unwrap_or_else(|_| panic!("{ran:#?}"))).collect()
+}
+
+#[test]
+fn the_number_is_in_the_environment_and_in_the_arguments() {
+    let said = finish(script(&[], "echo $PORT {PORT} $0 \"$@\"").args(["{PORT}", "{X}"])).code(0);
+    let words: Vec<&str> = said.out.split_whitespace().collect();
+    assert!(
+        words[..3].iter().all(|word| word == &words[0]) && words[0].parse::<u16>().unwrap() > 0,
+        "{said:#?}"
+    );
+    assert_eq!(words[3], "{X}", "what names no port stays");
+    assert_eq!(said.err, "");
+
+    let fixed = silent().port().to_string();
+    let options = ["--port", "A", "--port", "B/udp", "--port", &format!("C={fixed}")];
+    let all = finish(&mut script(&options, "echo $A {B} $B $C; test -z \"$PORT\"")).code(0);
+    let [a, b, same, c] = numbers(&all)[..] else { panic!("{all:#?}") };
+    assert!(a != b && b == same && c.to_string() == fixed, "{all:#?}");
+}
+
+#[test]
+fn the_exit_status_is_the_commands() {
+    for (command, code) in
+        [("exit 0", 0), ("exit 1", 1), ("exit 200", 200), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+    {
+        finish(&mut script(&[], command)).code(code);
+    }
+    let said = ran(&["run", "--", "portlease-no-such-command"]).code(127);
+    assert_eq!(said.err, "portlease: cannot run portlease-no-such-command: no such file or directory\n");
+    let said = ran(&["run", "--", "/etc/passwd"]).code(126);
+    assert_eq!(said.err, "portlease: cannot run /etc/passwd: permission denied\n");
+    ran(&["run", "--", "/"]).code(126);
+}
+
+#[test]
+fn a_number_that_is_taken_is_portleases_own_failure() {
+    let p = portlease::reserve_port();
+    let said = ran(&["run", "--port", &format!("A={p}"), "--", "echo", "started"]).code(125);
+    assert!(
+        said.err.starts_with(&format!("portlease: cannot reserve {p}/tcp: address already in use: ")),
+        "{said:#?}"
+    );
+    assert_eq!(said.out, "");
+}
+
+#[test]
+fn what_runs_inside_is_not_stopped_by_the_reservation_around_it() {
+    let said = finish(&mut script(&["--port", "A", "--port", "B/udp"], "\"$BIN\" check $A $B/udp")).code(0);
+    assert_eq!((said.out, said.err), (String::new(), String::new()));
+    let options = ["--port", "A"];
+    let said = finish(&mut script(&options, "\"$BIN\" run --port X=$A -- true")).code(125);
+    assert!(
+        said.err.contains("address already in use"),
+        "control: another reservation is refused: {said:#?}"
+    );
+}
+
+#[test]
+fn the_reservation_is_told_to_those_who_ask() {
+    let said = finish(&mut script(&["--json"], "echo $PORT")).code(0);
+    let port: u16 = said.out.trim().parse().unwrap();
+    let told: Value = serde_json::from_str(&said.err).unwrap();
+    let row = json!({"name": "PORT", "port": port, "protocols": ["tcp"], "guarantee": "kernel"});
+    assert_eq!(told, json!({"version": 1, "ports": [row]}));
+    let said = finish(&mut script(&["-v", "--port", "A/udp"], "echo $A")).code(0);
+    assert_eq!(said.err, format!("portlease: A is {}/udp\n", said.out.trim()));
+}
+
+#[test]
+fn signals_reach_the_command_and_its_end_is_ours() {
+    let folder = Folder::new();
+    for (signal, name) in
+        [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::HUP, "HUP"), (Signal::USR1, "USR1")]
+    {
+        let file = folder.path().join(name);
+        let trap = format!("trap 'exit 42' {name}; echo $PORT > \"$FILE\"; while :; do sleep 0.01; done");
+        let run = Running::start(script(&[], &trap).env("FILE", &file));
+        line_in(&file);
+        run.signal(signal);
+        run.finish().code(42);
+    }
+    let file = folder.path().join("killed");
+    let run = Running::start(script(&[], "echo $PORT > \"$FILE\"; exec sleep 600").env("FILE", &file));
+    let port = line_in(&file);
+    run.signal(Signal::INT);
+    run.finish().code(130);
+    becomes_free(port.parse().unwrap(), &folder);
+}
+
+#[test]
+fn what_was_ignored_stays_ignored() {
+    let status = "grep SigIgn /proc/self/status";
+    let mut command = Command::new("sh");
+    plain(command.args(["-c", &format!("trap '' HUP INT; exec \"$BIN\" run -- {status}")]));
+    let said = finish(&mut command).code(0);
+    let mask = u64::from_str_radix(said.out.split_whitespace().last().unwrap(), 16).unwrap();
+    assert_eq!(mask & 3, 3, "{said:#?}");
+}
+
+#[test]
+fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
+    let folder = Folder::new();
+    for victim in ["the command", "portlease"] {
+        let file = folder.path().join(format!("kill {victim}"));
+        let mut command = script(&[], "echo $PORT $$ > \"$FILE\"; exec sleep 600");
+        let run = Running::start(command.env("FILE", &file).env("PORTLEASE_DIR", folder.locks()));
+        let line = line_in(&file);
+        let (port, pid) = line.split_once(' ').unwrap();
+        let pid: u32 = pid.parse().unwrap();
+        // Its output would stay open.
+        let killed = if victim == "portlease" { run.pid() } else { pid };
+        crate::program::kill(killed);
+        if victim == "the command" {
+            run.finish().code(137);
+        }
+        becomes_free(port.parse().unwrap(), &folder);
+        crate::program::kill(pid);
+    }
+}
+
+#[test]
+fn the_command_must_listen_where_that_is_asked_for() {
+    let said = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
+    assert!(
+        said.err.starts_with("portlease: the command was ended: waited 100ms in vain: port "),
+        "{said:#?}"
+    );
+    // It ends first: its own status.
+    finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
+
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let serve = "import socket, os, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(600)";
+    let mut command = portlease(&["run", "--wait-listening=10m", "--", "python3", "-c", serve]);
+    let (run, line) = Running::that_says(&mut command, &folder.path().join("log"));
+    assert!(line.starts_with("portlease: listening after "), "{line}");
+    run.signal(Signal::TERM);
+    run.finish().code(143);
+}
+
+#[test]
+fn twenty_side_by_side_get_on_with_each_other() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let serve = "import os, socket, time\n\
+        for _ in range(3):\n    s = socket.create_server(('127.0.0.1', {A})); u = socket.socket(type=socket.SOCK_DGRAM)\n    \
+        u.bind(('127.0.0.1', {B})); s.close(); u.close()\n\
+        print({A}, {B}, flush=True)\n\
+        open(os.environ['FILE'], 'w').write('up\\n')\n\
+        while not os.path.exists(os.environ['GO']): time.sleep(0.01)\n";
+    let go = folder.path().join("go");
+    let start = |n: usize| {
+        let mut command = portlease(&["run", "--port", "A", "--port", "B/udp", "--", "python3", "-c", serve]);
+        command
+            .env("FILE", folder.path().join(n.to_string()))
+            .env("GO", &go)
+            .env("PORTLEASE_DIR", folder.locks());
+        Running::start(&mut command)
+    };
+    let mut running: Vec<Running> = (0..20).map(start).collect();
+    for (n, run) in running.iter_mut().enumerate() {
+        eventually("all of them run at once", DEADLINE, || {
+            let up = folder.path().join(n.to_string()).exists();
+            if up || !run.runs() { Ok(()) } else { Err(format!("number {n} is not up")) }
+        });
+    }
+    std::fs::write(&go, "").unwrap();
+    let mut taken: Vec<u16> = running.into_iter().flat_map(|run| numbers(&run.finish().code(0))).collect();
+    assert_eq!(taken.len(), 40);
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), 40, "a number was given twice");
+    let left = finish(portlease(&["list", "--json"]).env("PORTLEASE_DIR", folder.locks())).code(0).json();
+    assert_eq!(left["leases"], json!([]));
+}

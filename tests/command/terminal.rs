@@ -1,0 +1,90 @@
+//! What the command does on a terminal: a real one, made by Python's pty.
+
+use std::process::Command;
+
+use crate::program::{BINARY, Ran, finish, installed, plain};
+use crate::support::{Folder, need};
+
+/// Runs the command on a terminal of 60 columns, types, and tells what was seen and how it ended.
+const DRIVER: &str = "\
+import fcntl, os, pty, select, struct, sys, termios, time
+typed, awaited, log = sys.argv[1].encode().decode('unicode_escape').encode(), sys.argv[2], sys.argv[3]
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[4], sys.argv[4:])
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
+seen, sent, end = b'', False, time.monotonic() + 60
+while time.monotonic() < end:
+    ready, _, _ = select.select([fd], [], [], 0.05)
+    if ready:
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            data = b''
+        if not data:
+            break
+        seen += data
+    there = awaited.encode() in seen or os.path.exists(log) and awaited in open(log).read()
+    if typed and not sent and there:
+        os.write(fd, typed)
+        sent = True
+status = os.waitpid(pid, 0)[1]
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+";
+
+fn on_a_terminal(typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> Ran {
+    let mut python = Command::new("python3");
+    let log = folder.path().join("log");
+    python.args(["-c", DRIVER, typed, awaited]).arg(&log).arg(BINARY).args(args);
+    plain(python.env("LOG", &log).env("PORTLEASE_DIR", folder.locks()).env("TERM", "xterm"));
+    finish(&mut python)
+}
+
+#[test]
+fn ctrl_c_reaches_the_command_once() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    // It counts what it gets until it is told to end by the second kind.
+    let count = "import os, signal, time\n\
+        got = []\n\
+        signal.signal(signal.SIGINT, lambda *a: got.append(1))\n\
+        open(os.environ['LOG'], 'w').write('ready')\n\
+        end = time.monotonic() + 60\n\
+        while not got and time.monotonic() < end: time.sleep(0.01)\n\
+        end = time.monotonic() + 0.5\n\
+        while time.monotonic() < end: time.sleep(0.01)\n\
+        print('interrupted', len(got), 'times')\n\
+        raise SystemExit(42)\n";
+    let said = on_a_terminal("\\x03", "ready", &folder, &["run", "--", "python3", "-c", count]).code(42);
+    assert!(said.out.contains("interrupted 1 times"), "{said:#?}");
+}
+
+#[test]
+fn ctrl_c_ends_a_wait_with_130() {
+    need!(installed("python3"));
+    let p = crate::program::silent();
+    let folder = Folder::new();
+    let args = ["wait", "--listening", "--timeout", "1m", &p.to_string()];
+    let said = on_a_terminal("\\x03", "waiting for", &folder, &args).code(130);
+    let line = format!("waiting for {p}/tcp to be listening: 0 s of 60 s");
+    assert!(said.out.contains(&line), "{said:#?}");
+    assert!(!said.out.contains("portlease:"), "{said:#?}");
+}
+
+#[test]
+fn colours_and_tables_are_made_for_the_terminal() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let label = "a label that is longer than all of the columns that this terminal has";
+    let args = ["run", "--label", label, "--", BINARY, "list"];
+    let said = on_a_terminal("", "", &folder, &args).code(0);
+    for line in said.out.lines() {
+        assert!(line.chars().count() <= 60, "{line:?} of {said:#?}");
+    }
+    assert!(said.out.contains('…') && said.out.contains("PORT"), "{said:#?}");
+    let p = crate::program::silent();
+    let args = ["check", "--listening", &p.to_string()];
+    let said = on_a_terminal("", "", &folder, &args).code(1);
+    assert!(said.out.contains("\u{1b}[1mport ") && said.out.contains("\u{1b}[32mhelp:"), "{said:#?}");
+}
