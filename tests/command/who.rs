@@ -6,7 +6,7 @@ use std::process::Command;
 use portlease::reserve_port;
 use serde_json::{Value, json};
 
-use crate::program::{BINARY, finish, plain, portlease, ran, silent};
+use crate::program::{BINARY, finish, plain, portlease, ran};
 use crate::support::{Folder, capability, need};
 
 /// A listener of this process on 127.0.0.1, as it is told in JSON.
@@ -65,7 +65,8 @@ fn a_lease_alone_is_somebody_and_has_this_shape() {
 
 #[test]
 fn nobody_is_1() {
-    let (p, folder) = (silent(), Folder::new());
+    // Of its number only the UDP port is anybody's.
+    let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
     let nobody = |args: &[&str]| {
         let port = format!("{p}/tcp");
         finish(portlease(&[&["who", &port], args].concat()).env("PORTLEASE_DIR", folder.locks())).code(1)
@@ -79,7 +80,8 @@ fn nobody_is_1() {
 #[test]
 fn nothing_found_where_something_could_not_be_read_is_3() {
     need!(capability::strace());
-    let (p, folder) = (silent(), Folder::new());
+    // Of its number only the UDP port is anybody's.
+    let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
     // sock_diag(7) is refused, as a sandbox does.
     let mut strace = Command::new("strace");
     strace.args(["-f", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:error=EPERM"]);
