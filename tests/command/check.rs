@@ -106,21 +106,23 @@ fn the_answer_as_json_has_this_shape() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let free = silent();
-    let said = ran(&["check", "--json", &port.to_string(), &format!("[::1]:{free}")]).code(1).json();
-    let rows = said["ports"].as_array().unwrap();
-    let cause = rows[0]["cause"].as_str().unwrap();
-    assert!(
-        cause.ends_with(&format!(" (pid {}) listens on 127.0.0.1:{port}", std::process::id())),
-        "{cause}"
-    );
-    let expected = json!({"version": 1, "ports": [
-        {
-            "endpoint": format!("{port}/tcp"), "free": false, "holders": [crate::who::listener_row(port)],
-            "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
-        },
-        {"endpoint": format!("[::1]:{free}/tcp"), "free": true, "holders": [], "cause": null, "help": null},
-    ]});
-    assert_eq!(said, expected);
+    crate::who::eventually_equal(|| {
+        let said = ran(&["check", "--json", &port.to_string(), &format!("[::1]:{free}")]).code(1).json();
+        let rows = said["ports"].as_array().unwrap();
+        let cause = rows[0]["cause"].as_str().unwrap();
+        assert!(
+            cause.ends_with(&format!(" (pid {}) listens on 127.0.0.1:{port}", std::process::id())),
+            "{cause}"
+        );
+        let expected = json!({"version": 1, "ports": [
+            {
+                "endpoint": format!("{port}/tcp"), "free": false, "holders": [crate::who::listener_row(port)],
+                "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
+            },
+            {"endpoint": format!("[::1]:{free}/tcp"), "free": true, "holders": [], "cause": null, "help": null},
+        ]});
+        (said, expected)
+    });
     let said = ran(&["check", "--json", "--listening", &port.to_string()]).code(0).json();
     let row = json!({"endpoint": format!("{port}/tcp"), "listening": true, "holders": [], "cause": null, "help": null});
     assert_eq!(said, json!({"version": 1, "ports": [row]}));

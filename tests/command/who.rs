@@ -7,7 +7,7 @@ use portlease::reserve_port;
 use serde_json::{Value, json};
 
 use crate::program::{BINARY, finish, plain, portlease, ran};
-use crate::support::{Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// A listener of this process on 127.0.0.1, as it is told in JSON.
 pub(crate) fn listener_row(port: u16) -> Value {
@@ -29,17 +29,27 @@ pub(crate) fn listener_row(port: u16) -> Value {
     })
 }
 
+/// A child that another test starts has this process's sockets too, until it execs.
+pub(crate) fn eventually_equal(look: impl Fn() -> (Value, Value)) {
+    eventually("what was expected", DEADLINE, || {
+        let (said, expected) = look();
+        if said == expected { Ok(()) } else { Err(format!("{said:#}\nexpected: {expected:#}")) }
+    });
+}
+
 #[test]
 fn a_listener_is_told_with_its_process_in_this_shape() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
-    let said = ran(&["who", "--json", &format!("{port}/tcp")]).code(0).json();
-    // Of other users' processes, and of what is being passed between processes, this one knows nothing.
-    let complete = said["complete"].as_bool().unwrap();
-    let expected = json!({
-        "version": 1, "port": port, "complete": complete, "holders": [listener_row(port)], "leases": [],
+    eventually_equal(|| {
+        let said = ran(&["who", "--json", &format!("{port}/tcp")]).code(0).json();
+        // Of other users' processes, and of what is being passed between processes, this one knows nothing.
+        let complete = said["complete"].as_bool().unwrap();
+        let expected = json!({
+            "version": 1, "port": port, "complete": complete, "holders": [listener_row(port)], "leases": [],
+        });
+        (said, expected)
     });
-    assert_eq!(said, expected);
     let text = ran(&["who", &port.to_string()]).code(0).out;
     assert!(
         text.starts_with(&format!("port {port}: ")) && text.contains("\n  listening    127.0.0.1:"),
@@ -112,7 +122,7 @@ fn states_are_told_in_lower_case_and_peers_too() {
         let row = rows.iter().find(|row| row["state"] == "time_wait")?;
         Some((row["hidden"].clone(), row["processes"].clone(), row["uid"].clone()))
     };
-    let row = crate::support::eventually("TIME_WAIT", crate::support::DEADLINE, || {
+    let row = eventually("TIME_WAIT", DEADLINE, || {
         let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
         waits(&said).ok_or_else(|| said.to_string())
     });
