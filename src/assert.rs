@@ -1,9 +1,10 @@
 //! Assertions: `assert_*` panics with what `check_*` returns.
 
-use crate::diagnose::{self, Mine};
+use crate::diagnose;
 use crate::diagnosis::{Cause, Diagnosis, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Lower;
+use crate::free::{GENERATIONS, Mine, is_free};
 use crate::holder::{Process, State};
 use crate::table::{self, Sight};
 use crate::wait;
@@ -41,7 +42,7 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
     match Endpoint::checked_of(&port) {
         Ok(endpoints) => {
             let mine = Mine::of(&port);
-            endpoints.into_iter().all(|endpoint| match diagnose::is_free(endpoint, mine) {
+            endpoints.into_iter().all(|endpoint| match is_free(endpoint, mine) {
                 Verdict::Free => true,
                 Verdict::InUse(Cause::Holder | Cause::Unexplained | Cause::Named) => {
                     diagnose::check_free(endpoint, mine).is_ok()
@@ -292,9 +293,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
 
 /// Whether `pid` is `ancestor` or descends from it.
 fn descends(pid: u32, ancestor: u32) -> bool {
-    std::iter::successors(Some(pid), |pid| table::parent(*pid))
-        .take(diagnose::GENERATIONS)
-        .any(|pid| pid == ancestor)
+    std::iter::successors(Some(pid), |pid| table::parent(*pid)).take(GENERATIONS).any(|pid| pid == ancestor)
 }
 
 fn endpoints(port: &impl ToEndpoint) -> Result<Vec<Endpoint>, Diagnosis> {

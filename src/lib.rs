@@ -135,6 +135,7 @@ mod diagnose;
 mod diagnosis;
 mod endpoint;
 mod error;
+mod free;
 mod handoff;
 mod holder;
 mod lease;

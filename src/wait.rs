@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::diagnose::{self, Glance, Mine, concerns};
+use crate::diagnose;
 use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::{Error, Result};
+use crate::free::{Glance, Mine, concerns, glance, is_free};
 use crate::holder::Holders;
 use crate::reservation::Reservation;
 use crate::table;
@@ -276,18 +277,18 @@ pub(crate) fn is_listening(endpoint: Endpoint) -> io::Result<bool> {
 
 fn free(endpoint: Endpoint, mine: Mine, at_most: Duration, started: Instant) -> Result<()> {
     loop {
-        let look = diagnose::glance(endpoint, mine);
+        let look = glance(endpoint, mine);
         let pause = match look.map_err(|e| Error::system("wait for", Some(endpoint), e))? {
             Glance::Served => PAUSES[2],
             Glance::Held => LONG_PAUSE,
-            Glance::Open => match diagnose::is_free(endpoint, mine) {
+            Glance::Open => match is_free(endpoint, mine) {
                 Verdict::Free => return Ok(()),
                 Verdict::InUse(_) => LONG_PAUSE,
                 verdict => return Err(Error::cannot_tell(diagnose::report(endpoint, verdict))),
             },
         };
         let Some(left) = at_most.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
-            let verdict = diagnose::is_free(endpoint, mine);
+            let verdict = is_free(endpoint, mine);
             if verdict == Verdict::Free {
                 return Ok(());
             }
