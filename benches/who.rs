@@ -164,9 +164,7 @@ fn measure(background: &Background) -> Outcome<()> {
     let nobodys = portlease::ReserveOptions::new().range(20000..=29999).reserve()?.port();
     let rivals: [(&str, usize, Act<'_>); 10] = [
         ("who_holds, in process", 1, &|| done(portlease::who_holds(held))),
-        ("listeners::get_all, in process", 1, &|| {
-            listeners::get_all().map(drop).map_err(|e| e.to_string().into())
-        }),
+        ("listeners::get_all, in process", 1, &get_all),
         ("who_holds, whole process", 1, &|| run(&exe, &["who", &text])),
         ("ss -tulpn", 1, &|| run("ss", &["-tulpn"])),
         ("lsof -nP -i :PORT", 1, &|| run("lsof", &["-nP", "-i", &selection])),
@@ -195,6 +193,16 @@ fn measure(background: &Background) -> Outcome<()> {
     drop(free);
     drop(neighbours);
     Ok(())
+}
+
+#[cfg(unix)]
+fn get_all() -> Outcome<()> {
+    listeners::get_all().map(drop).map_err(|e| e.to_string().into())
+}
+
+#[cfg(not(unix))]
+fn get_all() -> Outcome<()> {
+    Err("not among this system's dependencies".into())
 }
 
 fn main() -> Outcome<()> {

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::holder::{Holder, Process, State, Unseen};
 
 #[cfg(any(target_os = "linux", test))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there for its tests alone"))]
 mod message;
 #[cfg(any(target_os = "linux", test))]
 mod proc_text;
