@@ -31,11 +31,15 @@ pub(crate) fn play() {
                 "dropped".to_owned()
             }
             "serve" => {
-                servers.push(TcpListener::bind((Ipv4Addr::LOCALHOST, port.unwrap())).unwrap());
+                let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port.unwrap())).unwrap();
+                support::show_owner(&server);
+                servers.push(server);
                 "serves".to_owned()
             }
             "serve-udp" => {
-                sockets.push(UdpSocket::bind((Ipv4Addr::LOCALHOST, port.unwrap())).unwrap());
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port.unwrap())).unwrap();
+                support::show_owner(&socket);
+                sockets.push(socket);
                 "serves".to_owned()
             }
             "stop" => {

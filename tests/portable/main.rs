@@ -18,6 +18,7 @@ mod crash;
 mod exclusion;
 mod kinds;
 mod texts;
+mod who;
 
 /// Where this binary plays another process; of itself it tests nothing.
 #[test]

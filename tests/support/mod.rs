@@ -23,7 +23,7 @@ pub(crate) mod program;
 #[cfg_attr(windows, path = "windows.rs")]
 mod system;
 
-pub(crate) use system::{is_root, was_killed};
+pub(crate) use system::{is_root, show_owner, was_killed};
 
 /// The variable that gives a process its part.
 pub(crate) const ROLE: &str = "PORTLEASE_TEST_ROLE";

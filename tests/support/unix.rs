@@ -14,6 +14,9 @@ pub(crate) fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)
 }
 
+/// The table tells it anyway.
+pub(crate) fn show_owner<T>(_socket: &T) {}
+
 pub(super) fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }

@@ -1,5 +1,7 @@
 //! What the tests need of Windows.
 
+use std::mem::MaybeUninit;
+use std::os::windows::io::AsSocket;
 use std::path::Path;
 use std::process::ExitStatus;
 
@@ -10,6 +12,14 @@ pub(crate) fn is_root() -> bool {
 /// What the standard library ends a process with.
 pub(crate) fn was_killed(status: ExitStatus) -> bool {
     status.code() == Some(1)
+}
+
+/// Wine tells the process of a socket only when it has been read from once; nothing is there to be read.
+pub(crate) fn show_owner(socket: &impl AsSocket) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_nonblocking(true).unwrap();
+    let _refused = socket.recv(&mut [MaybeUninit::uninit()]);
+    socket.set_nonblocking(false).unwrap();
 }
 
 /// Folders of the user's own have no other users.
