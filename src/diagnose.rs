@@ -111,7 +111,7 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
             }
             looks_at_children -= 1;
         }
-        if !patience.pause() {
+        if !patience.pause_while(|| passes) {
             return outcome;
         }
     }
@@ -123,6 +123,19 @@ fn has_only(holder: &Holder, such: &dyn Fn(&Process) -> bool) -> bool {
     // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
     is_seen_or_own && holder.processes.iter().all(|process| is_child(process) && such(process))
+}
+
+/// Whether nobody has the port any more but children that have not exec'ed since they were forked, whoever's; `None`
+/// where nobody has it at all.
+pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
+    let is_copy = |holder: &Holder| {
+        !holder.processes.is_empty() && holder.processes.iter().all(|process| process.forked)
+    };
+    match holders(endpoint, Sight::Complete) {
+        Ok(holders) if holders.iter().next().is_none() && holders.is_complete() => None,
+        Ok(holders) => Some(holders.iter().all(is_copy)),
+        Err(_) => Some(false),
+    }
 }
 
 /// What stands in the way of somebody who was refused this port.

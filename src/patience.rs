@@ -10,6 +10,7 @@ pub(crate) struct Patience {
     deadline: Option<Instant>,
     pause: Duration,
     pauses: u32,
+    renewals: u32,
 }
 
 impl Patience {
@@ -19,7 +20,7 @@ impl Patience {
     const PAUSES_AT_LEAST: u32 = 50;
 
     pub(crate) fn new() -> Self {
-        Patience { deadline: None, pause: Duration::from_micros(20), pauses: 0 }
+        Patience { deadline: None, pause: Duration::from_micros(20), pauses: 0, renewals: 0 }
     }
 
     /// Pauses; `false` once it has run out.
@@ -32,6 +33,22 @@ impl Patience {
         std::thread::sleep(self.pause);
         self.pause = (self.pause * 2).min(Duration::from_millis(2));
         true
+    }
+
+    /// How often it is renewed for a child that is seen not to have exec'ed yet: on a starved machine that takes long.
+    const RENEWALS_AT_MOST: u32 = 20;
+
+    /// Pauses, and once it has run out again if such a child is still there.
+    pub(crate) fn pause_while(&mut self, is_there: impl FnOnce() -> bool) -> bool {
+        if self.pause() {
+            return true;
+        }
+        if self.renewals == Self::RENEWALS_AT_MOST || !is_there() {
+            return false;
+        }
+        self.renewals += 1;
+        (self.deadline, self.pauses) = (None, 0);
+        self.pause()
     }
 
     /// Tries until it is not "address in use", or the patience has run out.

@@ -4,6 +4,7 @@ use std::io;
 
 use super::{Effort, Obstacle, Wish, complete, ephemeral, fatal, lease_for, refused};
 use crate::claim::{Claim, ExclusiveName, Manner, could_bind};
+use crate::diagnose;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::holder::{State, Unseen};
 use crate::patience::Patience;
@@ -90,7 +91,9 @@ fn claim_exactly(
             Occupant::TimeWait { .. } | Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
             Occupant::Passing => {}
         }
-        if effort == Effort::Look || !patience.pause() {
+        // Nobody: it was let go since the bind.
+        let is_passing = || diagnose::is_left_to_copies(endpoint) != Some(false);
+        if effort == Effort::Look || !patience.pause_while(is_passing) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }

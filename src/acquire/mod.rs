@@ -150,7 +150,7 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
         };
         // A pick from a few numbers meets the same as an exact one: all of them were let go just now, and a child
         // forked at this moment still has them.
-        if wish.wait.is_zero() && obstacle.may_be_over() && patience.pause() {
+        if wish.wait.is_zero() && obstacle.may_be_over() && patience.pause_while(|| is_left_to_copies(wish)) {
             effort = Effort::Glance;
             continue;
         }
@@ -170,6 +170,13 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
         effort = if tries.is_multiple_of(LOOK_EVERY) { Effort::Look } else { Effort::Glance };
     }
     unreachable!("a wait ends by time")
+}
+
+/// Whether children that have not exec'ed yet still have one of the few numbers that will do.
+fn is_left_to_copies(wish: &Wish) -> bool {
+    let endpoints = |port: u16| wish.protocols.iter().map(move |protocol| Endpoint::of(port, *protocol));
+    let few = numbers(wish).take(FEW).flat_map(endpoints);
+    few.map(diagnose::is_left_to_copies).any(|answer| answer == Some(true))
 }
 
 /// The preferred numbers, then any allowed one.

@@ -221,3 +221,35 @@ fn a_server_just_closed_is_gone_for_every_check_beside_threads_that_spawn() {
     support::tell(&format!("{}: {said:?} bare binds were refused", support::test_name!()));
     assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
 }
+
+/// On a starved machine a child can take long to exec. Its copy of what was let go passes all the same.
+#[test]
+#[expect(unsafe_code, reason = "pre_exec is the way to stop a child before its exec")]
+fn a_child_that_is_long_in_coming_to_its_exec_is_waited_for() {
+    use std::os::unix::process::CommandExt;
+    const STUCK: Duration = Duration::from_millis(700);
+    let p = ReserveOptions::new().port(quiet_number()).reserve().unwrap();
+    let port = p.port();
+    let server = p.listen().unwrap();
+    let mut child = Command::new("true");
+    // SAFETY: nanosleep(2) is a system call that takes no lock and allocates nothing.
+    unsafe {
+        child.pre_exec(|| {
+            std::thread::sleep(STUCK);
+            Ok(())
+        })
+    };
+    let starter = std::thread::spawn(move || child.status().unwrap());
+    eventually("a child shares the listener", DEADLINE, || {
+        let holders = portlease::who_holds(port).unwrap();
+        let shared = holders.iter().any(|holder| holder.processes.len() > 1);
+        if shared { Ok(()) } else { Err(holders.to_string()) }
+    });
+    let begun = Instant::now();
+    drop(server);
+    portlease::assert_port_free(&p);
+    drop(p);
+    drop(ReserveOptions::new().port(port).reserve().unwrap());
+    assert!(begun.elapsed() > Duration::from_millis(150), "the control: the child was gone already");
+    assert!(starter.join().unwrap().success());
+}
