@@ -165,19 +165,6 @@ pub(crate) fn becomes_free(port: u16, folder: &Folder) {
     });
 }
 
-pub(crate) fn installed(program: &str) -> Result<(), String> {
-    match path_of(program) {
-        Some(_) => Ok(()),
-        None => Err(format!("{program} is not installed")),
-    }
-}
-
-pub(crate) fn path_of(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
-}
-
 /// Says this to a server, and returns its answer.
 pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;

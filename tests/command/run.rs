@@ -5,7 +5,8 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{Ran, Running, becomes_free, finish, installed, line_in, plain, portlease, ran, silent};
+use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlease, ran, silent};
+use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, eventually, need};
 
 /// A script of the shell under `run`, with these options.

@@ -11,19 +11,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
+use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, eventually, need};
-
-/// The Python that has the packages which the tests need.
-fn python() -> String {
-    std::env::var("PORTLEASE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
-}
-
-fn python_has(module: &str) -> Result<(), String> {
-    match Command::new(python()).args(["-c", &format!("import {module}")]).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err(format!("{} does not import {module}", python())),
-    }
-}
 
 /// portpicker's own port server, which its package installs beside the interpreter.
 fn portserver() -> Result<PathBuf, String> {

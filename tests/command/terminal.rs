@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::program::{BINARY, Ran, finish, installed, plain};
+use crate::program::{BINARY, Ran, finish, plain};
+use crate::support::program::installed;
 use crate::support::{Folder, need};
 
 /// Runs the command on a terminal of 60 columns, types, and tells what was seen and how it ended.
