@@ -12,8 +12,8 @@ import fcntl, os, pty, select, struct, sys, termios, time
 typed, awaited, log = sys.argv[1].encode().decode('unicode_escape').encode(), sys.argv[2], sys.argv[3]
 pid, fd = pty.fork()
 if pid == 0:
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
     os.execvp(sys.argv[4], sys.argv[4:])
-fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
 seen, sent, end = b'', False, time.monotonic() + 60
 while time.monotonic() < end:
     ready, _, _ = select.select([fd], [], [], 0.05)
