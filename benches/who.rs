@@ -227,9 +227,7 @@ fn measure(background: &Background) -> Outcome<()> {
     let rivals: [(&str, usize, Act<'_>); 12] = [
         ("who_holds, in process", 1, &|| done(portlease::who_holds(held))),
         ("the floor, in process", 1, &|| floor(held)),
-        ("listeners::get_all, in process", 1, &|| {
-            listeners::get_all().map(drop).map_err(|e| e.to_string().into())
-        }),
+        ("listeners::get_all, in process", 1, &get_all),
         ("who_holds, whole process", 1, &|| run(&exe, &["who", &text])),
         ("the floor, whole process", 1, &|| run(&exe, &["floor", &text])),
         ("ss -tulpn", 1, &|| run("ss", &["-tulpn"])),
@@ -263,6 +261,16 @@ fn measure(background: &Background) -> Outcome<()> {
     drop(free);
     drop(neighbours);
     Ok(())
+}
+
+#[cfg(unix)]
+fn get_all() -> Outcome<()> {
+    listeners::get_all().map(drop).map_err(|e| e.to_string().into())
+}
+
+#[cfg(not(unix))]
+fn get_all() -> Outcome<()> {
+    Err("not among this system's dependencies".into())
 }
 
 fn main() -> Outcome<()> {

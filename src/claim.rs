@@ -8,6 +8,18 @@ use socket2::{Domain, Socket, Type};
 
 use crate::endpoint::Protocol;
 
+#[cfg(windows)]
+mod ffi;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
 /// While it lives, no `bind(…, 0)` and no outgoing connection is given the port, every second claim and every bind
 /// without the reuse options is refused, and a server that sets SO_REUSEADDR binds and listens over it.
 #[derive(Debug)]
@@ -33,7 +45,7 @@ impl Claim {
     /// the caller looks into the socket table before and after, and its name keeps a second caller out.
     pub(crate) fn over_time_wait(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
-        share(&socket)?;
+        system::share(&socket)?;
         socket.bind(&wildcard(port)?.into())?;
         Ok(Claim { socket, port })
     }
@@ -43,7 +55,7 @@ impl Claim {
         socket.bind(&wildcard(port)?.into())?;
         let bound = socket.local_addr()?.as_socket().map(|addr| addr.port());
         let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        share(&socket)?;
+        system::share(&socket)?;
         Ok(Claim { socket, port })
     }
 
@@ -53,30 +65,8 @@ impl Claim {
 
     /// The socket's inode, by which the socket table names it; 0 where sockets have none.
     pub(crate) fn inode(&self) -> io::Result<u64> {
-        inode(&self.socket)
+        system::inode(&self.socket)
     }
-}
-
-#[cfg(unix)]
-fn inode(socket: &Socket) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(socket)?.st_ino)
-}
-
-#[cfg(not(unix))]
-fn inode(_socket: &Socket) -> io::Result<u64> {
-    Ok(0)
-}
-
-fn share(socket: &Socket) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-    }
-    // On Windows SO_REUSEADDR after an exclusive bind is refused, and what it would allow is theft.
-    #[cfg(not(unix))]
-    let _ = socket;
-    Ok(())
 }
 
 /// `[::]` dual stack, or `0.0.0.0` where the machine has no IPv6. Found once per process.
@@ -130,22 +120,27 @@ pub(crate) fn could_bind(
     port: u16,
     manner: Manner,
 ) -> io::Result<()> {
-    let kind = match protocol {
-        Protocol::Tcp => Type::STREAM,
-        Protocol::Udp | Protocol::UdpLite => Type::DGRAM,
-    };
     let ip = match ip {
         Some(ip) => ip,
-        None => wildcard(port)?.ip(),
+        None => {
+            let every = wildcard(port)?.ip();
+            if every.is_ipv6() && system::ASKS_FOR_EACH_FAMILY {
+                look(protocol, Ipv4Addr::UNSPECIFIED.into(), port, manner)?;
+            }
+            every
+        }
+    };
+    look(protocol, ip, port, manner)
+}
+
+fn look(protocol: Protocol, ip: IpAddr, port: u16, manner: Manner) -> io::Result<()> {
+    let (kind, manner) = match protocol {
+        Protocol::Tcp => (Type::STREAM, manner),
+        Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, Manner::Exclusive),
     };
     let socket = unbound(kind, ip)?;
-    #[cfg(unix)]
-    if manner == Manner::Server && protocol == Protocol::Tcp {
-        socket.set_reuse_address(true)?;
-    }
-    #[cfg(not(unix))]
-    let _ = manner;
-    socket.bind(&SocketAddr::new(ip, port).into())
+    system::behave(&socket, manner)?;
+    system::bind(&socket, SocketAddr::new(ip, port))
 }
 
 /// Whether this kernel keeps a claim, and why not: asked of the kernel once per process.
@@ -219,6 +214,8 @@ fn assigns_shared_ports() -> Option<bool> {
 }
 
 pub(crate) use name::ExclusiveName;
+/// A listener and a bound socket, as the system's custom wants them.
+pub(crate) use system::{MANNERS, listen, udp_socket};
 
 /// An abstract Unix socket name: per network namespace like the port, without a file, gone with the process.
 #[cfg(target_os = "linux")]
@@ -279,9 +276,37 @@ mod name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     #[test]
+    fn a_look_at_every_address_sees_a_server_on_any_one() {
+        let look = |protocol, port| could_bind(protocol, None, port, Manner::Exclusive);
+        for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+            let tcp = TcpListener::bind((ip, 0)).unwrap();
+            let port = tcp.local_addr().unwrap().port();
+            assert_eq!(look(Protocol::Tcp, port).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{ip}");
+            let udp = UdpSocket::bind((ip, 0)).unwrap();
+            let port = udp.local_addr().unwrap().port();
+            assert_eq!(look(Protocol::Udp, port).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_ours_is_seen_by_a_look_and_gone_when_it_is_dropped() {
+        let server = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let addr = server.local_addr().unwrap();
+        let look = || could_bind(Protocol::Tcp, Some(addr.ip()), addr.port(), Manner::Exclusive);
+        assert_eq!(look().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(server);
+        look().unwrap();
+        let server = udp_socket((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let addr = server.local_addr().unwrap();
+        let look = || could_bind(Protocol::Udp, Some(addr.ip()), addr.port(), Manner::Exclusive);
+        assert_eq!(look().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
     fn a_second_claim_is_refused_also_while_a_server_listens_over_the_first() {
         let first = Claim::any().unwrap();
         assert_eq!(Claim::exact(first.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -290,6 +315,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_plain_bind_over_a_claim_is_refused_and_a_servers_is_admitted() {
         let claim = Claim::any().unwrap();
         let look = |manner| could_bind(Protocol::Tcp, None, claim.port(), manner);

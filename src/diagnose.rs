@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use crate::claim::{Manner, could_bind};
+use crate::claim::{MANNERS, Manner, could_bind};
 use crate::diagnosis::{Cause, Diagnosis, Facts, Number, Trial, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Error;
@@ -203,8 +203,9 @@ fn trials(endpoint: Endpoint) -> Vec<Trial> {
     ];
     let mut trials = Vec::new();
     for ip in everywhere.into_iter().filter(|ip| endpoint.ip.is_none_or(|asked| asked == *ip)) {
-        for (reuse_addr, manner) in [(true, Manner::Server), (false, Manner::Exclusive)] {
-            let admitted = match could_bind(protocol, Some(ip), endpoint.port, manner) {
+        for manner in MANNERS {
+            let reuse_addr = *manner == Manner::Server;
+            let admitted = match could_bind(protocol, Some(ip), endpoint.port, *manner) {
                 Ok(()) => true,
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => false,
                 // An address that this machine does not have, say: nothing to tell.

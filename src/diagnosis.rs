@@ -422,15 +422,21 @@ impl fmt::Display for Number {
     }
 }
 
-/// Which servers could bind: `with SO_REUSEADDR: everywhere; without: on 0.0.0.0, 127.0.0.1, not on ::, ::1`.
+/// Which servers could bind: `with SO_REUSEADDR could bind everywhere; without it nowhere`. Where that option is not a
+/// server's, as on Windows, without the option's name.
 struct Trials<'a>(&'a [Trial]);
 
 impl fmt::Display for Trials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.iter().all(|trial| trial.admitted) {
+        let both = self.0.iter().any(|trial| trial.reuse_addr);
+        if both && self.0.iter().all(|trial| trial.admitted) {
             return f.write_str("could bind everywhere, with SO_REUSEADDR and without");
         }
-        for (reuse_addr, name) in [(true, "with SO_REUSEADDR could bind"), (false, "; without it")] {
+        let names: &[_] = match both {
+            true => &[(true, "with SO_REUSEADDR could bind"), (false, "; without it")],
+            false => &[(false, "could bind")],
+        };
+        for &(reuse_addr, name) in names {
             let of = |admitted: bool| {
                 let mine = self
                     .0

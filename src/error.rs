@@ -178,6 +178,7 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    #[allow(dead_code, reason = "only Unix passes sockets")]
     pub(crate) fn cannot_pass(endpoint: Endpoint) -> Self {
         let message = format!(
             "cannot pass {endpoint}: the command has settings that cannot be carried over (standard streams, user, \

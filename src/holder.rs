@@ -213,6 +213,7 @@ impl<'a> IntoIterator for &'a Holders {
 
 /// Why an answer may lack something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(dead_code, reason = "every system has its own blind spots")]
 pub(crate) enum Unseen {
     /// The sockets of this protocol could not be read.
     Sockets(Protocol),

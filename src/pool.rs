@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ impl Ports {
     }
 
     /// `8080,9000-9010`, the kernel's own form for sets of ports.
+    #[cfg(any(target_os = "linux", target_os = "android", test))]
     fn parse(text: &str) -> Option<Ports> {
         let number = |text: &str| text.trim().parse::<u16>().ok();
         let range = |item: &str| match item.split_once('-') {
@@ -39,19 +39,10 @@ impl Ports {
 const REGISTERED_FROM: u16 = 1024;
 const DYNAMIC_FROM: u16 = 49152;
 
-/// Linux's own default, where the machine does not say.
-const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
-
 impl Ephemeral {
-    /// As the kernel reports it now.
+    /// As the kernel reports it now, or, where asking takes a program, as it did when this process first asked.
     pub(crate) fn read() -> Ephemeral {
-        let setting = |name| std::fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name)).ok();
-        Ephemeral {
-            range: setting("ip_local_port_range").and_then(|text| parse_pair(&text)).unwrap_or(DEFAULT_RANGE),
-            reserved: setting("ip_local_reserved_ports")
-                .and_then(|text| Ports::parse(&text))
-                .unwrap_or_default(),
-        }
+        system::ephemeral()
     }
 
     pub(crate) fn range(&self) -> RangeInclusive<u16> {
@@ -117,20 +108,131 @@ impl Ephemeral {
 }
 
 /// The first number that takes no privilege.
-pub(crate) fn unprivileged_from() -> u16 {
-    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+pub(crate) use system::unprivileged_from;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod system {
+    use super::{Ephemeral, Ports, RangeInclusive, parse_pair};
+
+    /// Linux's own, where the machine does not say.
+    const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
+
+    pub(super) fn ephemeral() -> Ephemeral {
+        let range = setting("ip_local_port_range").and_then(|text| parse_pair(&text));
+        let reserved = setting("ip_local_reserved_ports").and_then(|text| Ports::parse(&text));
+        Ephemeral { range: range.unwrap_or(DEFAULT_RANGE), reserved: reserved.unwrap_or_default() }
+    }
+
+    pub(crate) fn unprivileged_from() -> u16 {
+        setting("ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+    }
+
+    fn setting(name: &str) -> Option<String> {
+        std::fs::read_to_string(std::path::Path::new("/proc/sys/net/ipv4").join(name)).ok()
+    }
+}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+mod system {
+    use std::process::{Command, Stdio};
+
+    use once_cell::sync::OnceCell;
+
+    use super::{DYNAMIC_FROM, Ephemeral, Ports, RangeInclusive, parse_pair};
+
+    /// macOS' own is IANA's. FreeBSD's begins earlier.
+    const DEFAULT_RANGE: RangeInclusive<u16> =
+        if cfg!(target_os = "freebsd") { 10000..=u16::MAX } else { DYNAMIC_FROM..=u16::MAX };
+
+    pub(super) fn ephemeral() -> Ephemeral {
+        static RANGE: OnceCell<RangeInclusive<u16>> = OnceCell::new();
+        let range = RANGE.get_or_init(|| reported().unwrap_or(DEFAULT_RANGE)).clone();
+        Ephemeral { range, reserved: Ports::default() }
+    }
+
+    pub(crate) fn unprivileged_from() -> u16 {
+        1024
+    }
+
+    /// By sysctl(8): no safe call asks for a setting by its name.
+    fn reported() -> Option<RangeInclusive<u16>> {
+        let names = ["net.inet.ip.portrange.first", "net.inet.ip.portrange.last"];
+        let asked = |program: &str| {
+            let output = Command::new(program).arg("-n").args(names).stdin(Stdio::null()).output().ok()?;
+            parse_pair(&String::from_utf8_lossy(&output.stdout))
+        };
+        ["/usr/sbin/sysctl", "/sbin/sysctl"].into_iter().find_map(asked)
+    }
+}
+
+#[cfg(windows)]
+mod system {
+    use std::ffi::OsString;
+    use std::os::windows::process::CommandExt;
+    use std::path::PathBuf;
+    use std::process::{Command, Stdio};
+
+    use once_cell::sync::OnceCell;
+
+    use super::{DYNAMIC_FROM, Ephemeral, Ports, RangeInclusive, parse_start_and_count};
+
+    /// Windows' own is IANA's.
+    const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
+
+    pub(super) fn ephemeral() -> Ephemeral {
+        static RANGE: OnceCell<RangeInclusive<u16>> = OnceCell::new();
+        let range = RANGE.get_or_init(|| reported().unwrap_or(DEFAULT_RANGE)).clone();
+        Ephemeral { range, reserved: Ports::default() }
+    }
+
+    pub(crate) fn unprivileged_from() -> u16 {
+        1
+    }
+
+    /// By netsh: no documented call of the system tells the dynamic range. TCP and UDP have one each, and the pool
+    /// keeps off both.
+    fn reported() -> Option<RangeInclusive<u16>> {
+        let asked = ["tcp", "udp"].map(|protocol| {
+            let mut netsh = Command::new(netsh());
+            netsh.args(["interface", "ipv4", "show", "dynamicportrange", protocol]);
+            netsh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            /// No window of its own for a program without one.
+            const CREATE_NO_WINDOW: u32 = 0x0800_0000;
+            netsh.creation_flags(CREATE_NO_WINDOW).spawn()
+        });
+        // Both run by now.
+        let ranges = asked.into_iter().filter_map(|netsh| {
+            let output = netsh.ok()?.wait_with_output().ok()?;
+            parse_start_and_count(&String::from_utf8_lossy(&output.stdout))
+        });
+        ranges.reduce(|one, other| *one.start().min(other.start())..=*one.end().max(other.end()))
+    }
+
+    fn netsh() -> PathBuf {
+        let root = std::env::var_os("SystemRoot").unwrap_or_else(|| OsString::from(r"C:\Windows"));
+        PathBuf::from(root).join(r"System32\netsh.exe")
+    }
 }
 
 fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> RangeInclusive<u16> {
     *one.start().max(other.start())..=*one.end().min(other.end())
 }
 
-/// `32768\t60999`.
+/// `32768\t60999`, or the same on two lines.
+#[cfg(any(unix, test))]
 fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(|n| n.parse::<u16>().ok());
     let range = numbers.next()??..=numbers.next()??;
     (!range.is_empty()).then_some(range)
+}
+
+/// What netsh says in any language: `Start Port : 49152` on a line, and `Number of Ports : 16384` on a later one.
+#[cfg(any(windows, test))]
+fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers =
+        text.lines().filter_map(|line| line.split_whitespace().next_back()?.parse::<u16>().ok());
+    let (start, count) = (numbers.next()?, numbers.next()?);
+    Some(start..=start.checked_add(count.checked_sub(1)?)?)
 }
 
 /// Every number of a range once, in random order, so that processes that start together do not walk in step.
@@ -273,6 +375,13 @@ mod tests {
         assert_eq!(parse_pair("32768\t60999\n"), Some(32768..=60999));
         assert_eq!(parse_pair("60999 32768"), None);
         assert_eq!(parse_pair("x"), None);
+        let netsh = "\r\nProtocol tcp Dynamic Port Range\r\n-------\r\nStart Port      : 49152\r\n\
+                     Number of Ports : 16384\r\n";
+        assert_eq!(parse_start_and_count(netsh), Some(49152..=65535));
+        assert_eq!(parse_start_and_count("Startport : 1025\nAnzahl : 64511\n"), Some(1025..=65535));
+        for odd in ["", "Start : 49152", "a : 60000\nb : 6000", "a : 1\nb : 0"] {
+            assert_eq!(parse_start_and_count(odd), None, "{odd:?}");
+        }
         assert_eq!(Ports::parse("\n"), Some(Ports::default()));
         assert_eq!(Ports::parse("8080,9000-9010\n"), Some(Ports(vec![8080..=8080, 9000..=9010])));
         assert_eq!(Ports::parse("8080,x"), None);

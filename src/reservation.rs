@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 
-use crate::claim::{Claim, ExclusiveName};
+use crate::claim::{self, Claim, ExclusiveName};
 use crate::diagnose;
 use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
@@ -139,7 +139,8 @@ impl Reservation {
         self.label.as_deref()
     }
 
-    /// A UDP socket bound to [`addr`](Reservation::addr). The reservation stays in force.
+    /// A UDP socket bound to [`addr`](Reservation::addr), on Windows with SO_EXCLUSIVEADDRUSE. The reservation stays in
+    /// force.
     ///
     /// ```
     /// let p = portlease::reserve_udp_port();
@@ -154,7 +155,7 @@ impl Reservation {
     /// is bound there.
     pub fn udp_socket(&self) -> io::Result<UdpSocket> {
         self.requires(Protocol::Udp)?;
-        Patience::new().retry(|| UdpSocket::bind(self.addr()))
+        Patience::new().retry(|| claim::udp_socket(self.addr()))
     }
 
     fn requires(&self, protocol: Protocol) -> io::Result<()> {
@@ -164,8 +165,8 @@ impl Reservation {
         }
     }
 
-    /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2). The reservation stays in
-    /// force.
+    /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2), on Windows with
+    /// SO_EXCLUSIVEADDRUSE. The reservation stays in force.
     ///
     /// # Errors
     ///
@@ -183,9 +184,8 @@ impl Reservation {
     /// Those of the system: `AddrNotAvailable` for an address the machine does not have.
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
         self.requires(Protocol::Tcp)?;
-        // On Unix the standard library sets SO_REUSEADDR.
         let addr = self.addr_on(ip);
-        Patience::new().retry(|| TcpListener::bind(addr))
+        Patience::new().retry(|| claim::listen(addr))
     }
 
     /// Ends the reservation, either way, and tells whether its server was left running.

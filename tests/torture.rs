@@ -6,7 +6,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
-#[allow(dead_code, reason = "each test binary uses its part of what they share")]
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of what they share")]
 mod support;
 
 use std::collections::VecDeque;

@@ -2,7 +2,6 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +40,8 @@ pub(super) enum Attempt {
 pub(crate) struct Held {
     file: File,
     owner: u32,
-    /// The record, where one is written: in the lock file if that is this user's own, else beside it.
+    /// The record, where one is written: in the lock file if that is this user's own and can be read while it is
+    /// locked, else beside it.
     record: Option<Place>,
     registry: Arc<Registry>,
     name: String,
@@ -129,18 +129,17 @@ impl Held {
     pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
         let user = system::user();
-        if self.owner == user {
-            self.file.write_all_at(&bytes, 0)?;
+        if system::records_within(self.owner) {
+            system::write(&self.file, &bytes)?;
             self.record = Some(Place::Within);
             return Ok(());
         }
-        // Written into another user's file it could be changed by that user.
         let folder = self.registry.make_records(user)?;
         let (file, _) = match folder.open_file(&self.name, Access::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => folder.open_file(&self.name, Access::New)?,
             opened => opened?,
         };
-        file.write_all_at(&bytes, 0)?;
+        system::write(&file, &bytes)?;
         self.record = Some(Place::Beside(file));
         Ok(())
     }
@@ -159,7 +158,7 @@ impl Drop for Held {
         // Neither failure loses anything: the record is a note, and closing the file unlocks it too, unless a child
         // forked at this moment has it, and then as soon as that child execs.
         if let Some(file) = file {
-            let _note = file.write_all_at(Record::ENDED, 0);
+            let _note = system::write(file, Record::ENDED);
         }
         let _unlocked = self.file.unlock();
     }
@@ -200,7 +199,7 @@ fn decode(file: &File) -> Option<Record> {
     // A record that is being written is whole a moment later.
     for _ in 0..3 {
         let mut bytes = [0; Record::SIZE];
-        let read = file.read_at(&mut bytes, 0).ok()?;
+        let read = system::read(file, &mut bytes).ok()?;
         let record = Record::decode(&bytes[..read]);
         if record.is_some() {
             return record;
@@ -211,9 +210,6 @@ fn decode(file: &File) -> Option<Record> {
 }
 
 /// Removes the file if no live process has it locked, and if it has not been used for so long.
-///
-/// The shared lock is held meanwhile, and whoever waits with the file open finds out, once it has the lock, that the
-/// file has no name any more.
 pub(super) fn sweep(
     registry: &Registry,
     protocol: Protocol,
@@ -233,5 +229,5 @@ pub(super) fn sweep(
     if let Some(records) = registry.records(system::user())? {
         records.remove_file(&name)?;
     }
-    registry.folder().remove_file(&name)
+    registry.folder().remove_unused(&name, file)
 }

@@ -13,14 +13,20 @@ use crate::error::{Error, Result};
 use crate::holder::{Holder, Process, State, Unseen};
 
 #[cfg(any(target_os = "linux", test))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there for its tests alone"))]
 mod message;
 #[cfg(any(target_os = "linux", test))]
 mod proc_text;
 
+#[cfg(any(windows, test))]
+mod owner_pid;
+
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(any(not(target_os = "linux"), test))]
+#[cfg(any(not(any(target_os = "linux", windows)), test))]
 mod other;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -28,8 +34,10 @@ mod live;
 
 #[cfg(target_os = "linux")]
 use linux as system;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 use other as system;
+#[cfg(windows)]
+use windows as system;
 
 /// The sockets that were seen, and what could not be.
 #[derive(Clone, Debug, Default)]

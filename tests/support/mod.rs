@@ -7,11 +7,9 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -21,6 +19,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) mod program;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
+
+#[allow(unused_imports, reason = "each test binary uses its part of what they share")]
+pub(crate) use system::{is_root, show_owner, was_killed};
 
 /// The variable that gives a process its part.
 pub(crate) const ROLE: &str = "PORTLEASE_TEST_ROLE";
@@ -194,10 +198,6 @@ pub(crate) mod capability {
     }
 }
 
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// Without root, a namespace of users in which one is root.
 fn unshare_flags() -> Vec<&'static str> {
     if is_root() { Vec::new() } else { vec!["-r"] }
@@ -210,9 +210,9 @@ impl Folder {
     pub(crate) fn new() -> Folder {
         let builder = |parent: &Path| tempfile::Builder::new().prefix("portlease-test-").tempdir_in(parent);
         let usual = std::env::temp_dir();
-        let parent = if others_reach(&usual) { usual } else { PathBuf::from("/tmp") };
+        let parent = if system::others_reach(&usual) { usual } else { PathBuf::from("/tmp") };
         let folder = builder(&parent).unwrap();
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
+        system::set_mode(folder.path(), 0o1777);
         Folder(folder)
     }
 
@@ -227,21 +227,12 @@ impl Folder {
 
     /// The lock folder of this network namespace.
     pub(crate) fn scope(&self) -> PathBuf {
-        let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata("/proc/self/ns/net").unwrap());
-        self.locks().join(format!("net-{inode}"))
+        self.locks().join(system::scope())
     }
 
     pub(crate) fn lock_file(&self, port: u16) -> PathBuf {
         self.scope().join(format!("{port}.tcp"))
     }
-}
-
-/// Whether any user can get to this path, and read and execute what is there.
-fn others_reach(path: &Path) -> bool {
-    path.ancestors().filter(|step| !step.as_os_str().is_empty()).all(|step| {
-        let least = if step == path { 0o005 } else { 0o001 };
-        std::fs::metadata(step).is_ok_and(|about| about.permissions().mode() & least == least)
-    })
 }
 
 /// A process to start: this binary, in a part.
@@ -361,14 +352,14 @@ fn current_exe() -> PathBuf {
 /// This binary, where every user can execute it.
 fn binary_for_everybody() -> (PathBuf, Option<Folder>) {
     let binary = current_exe();
-    if others_reach(&binary) {
+    if system::others_reach(&binary) {
         return (binary, None);
     }
     let folder = Folder::new();
     let copy = folder.path().join("role");
     // By another process: a child forked at this moment would keep the copy open for writing, and so from being run.
     assert!(Command::new("cp").arg(&binary).arg(&copy).status().unwrap().success());
-    std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    system::set_mode(&copy, 0o755);
     (copy, Some(folder))
 }
 
@@ -487,8 +478,4 @@ impl Drop for Child {
         let _gone = self.process.kill();
         let _reaped = self.process.wait();
     }
-}
-
-pub(crate) fn was_killed(status: ExitStatus) -> bool {
-    status.signal() == Some(9)
 }

@@ -1,0 +1,41 @@
+//! How sockets are bound on Unix: a plain bind excludes by itself, and a server sets SO_REUSEADDR.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use socket2::Socket;
+
+use super::Manner;
+
+/// The manners that differ here.
+pub(crate) const MANNERS: &[Manner] = &[Manner::Server, Manner::Exclusive];
+
+/// A socket for both families is refused by a server of either.
+pub(super) const ASKS_FOR_EACH_FAMILY: bool = false;
+
+pub(super) fn inode(socket: &Socket) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(socket)?.st_ino)
+}
+
+pub(super) fn share(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)
+}
+
+/// A plain bind excludes by itself.
+pub(super) fn behave(socket: &Socket, manner: Manner) -> io::Result<()> {
+    if manner == Manner::Server { socket.set_reuse_address(true) } else { Ok(()) }
+}
+
+pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    socket.bind(&addr.into())
+}
+
+/// The standard library sets SO_REUSEADDR.
+pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr)
+}
+
+pub(crate) fn udp_socket(addr: SocketAddr) -> io::Result<UdpSocket> {
+    UdpSocket::bind(addr)
+}

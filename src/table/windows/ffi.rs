@@ -1,0 +1,148 @@
+//! The calls of Windows that have no safe form. Whatever comes back is copied into values of ours.
+#![expect(unsafe_code, reason = "calls of the system")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::windows::ffi::OsStringExt;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+
+use windows_sys::Win32::Foundation::{
+    ERROR_INSUFFICIENT_BUFFER, ERROR_NO_MORE_FILES, FILETIME, INVALID_HANDLE_VALUE, NO_ERROR, WAIT_OBJECT_0,
+    WAIT_TIMEOUT,
+};
+use windows_sys::Win32::NetworkManagement::IpHelper::{
+    GetExtendedTcpTable, GetExtendedUdpTable, TCP_TABLE_OWNER_PID_ALL, TCP_TABLE_OWNER_PID_LISTENER,
+    UDP_TABLE_OWNER_PID,
+};
+use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6};
+use windows_sys::Win32::System::Diagnostics::ToolHelp::{
+    CreateToolhelp32Snapshot, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPPROCESS,
+};
+use windows_sys::Win32::System::Threading::{
+    GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE,
+    QueryFullProcessImageNameW, WaitForSingleObject,
+};
+
+/// The table of TCP sockets, or of those alone that listen.
+pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
+    let class = if listening { TCP_TABLE_OWNER_PID_LISTENER } else { TCP_TABLE_OWNER_PID_ALL };
+    whole(|buffer, size| {
+        // SAFETY: the buffer is writable for `size` bytes and aligned to four, as the table's words are; the call
+        // writes no more than `size`, and through `size` itself.
+        unsafe { GetExtendedTcpTable(buffer.as_mut_ptr().cast(), size, 0, family(v6), class, 0) }
+    })
+}
+
+/// The table of UDP sockets.
+pub(super) fn udp_table(v6: bool) -> io::Result<Vec<u8>> {
+    whole(|buffer, size| {
+        // SAFETY: the buffer is writable for `size` bytes and aligned to four, as the table's words are; the call
+        // writes no more than `size`, and through `size` itself.
+        unsafe {
+            GetExtendedUdpTable(buffer.as_mut_ptr().cast(), size, 0, family(v6), UDP_TABLE_OWNER_PID, 0)
+        }
+    })
+}
+
+fn family(v6: bool) -> u32 {
+    u32::from(if v6 { AF_INET6 } else { AF_INET })
+}
+
+/// Asks again with more room while the table grows. Bytes that the call did not write are zero.
+fn whole(ask: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
+    const TRIES: usize = 8;
+    const ROOM: usize = 4096;
+    let mut buffer = vec![0u32; ROOM];
+    for _ in 0..TRIES {
+        let mut size = u32::try_from(buffer.len() * 4).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        match ask(&mut buffer, &mut size) {
+            NO_ERROR => return Ok(buffer.iter().flat_map(|word| word.to_ne_bytes()).collect()),
+            // Others open sockets meanwhile.
+            ERROR_INSUFFICIENT_BUFFER => buffer = vec![0; size as usize / 4 + ROOM],
+            code => return Err(io::Error::from_raw_os_error(code as i32)),
+        }
+    }
+    Err(io::Error::other("the table grew faster than it could be read"))
+}
+
+/// A process as a snapshot lists it.
+pub(super) struct Listed {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) name: String,
+}
+
+pub(super) fn processes() -> io::Result<Vec<Listed>> {
+    // SAFETY: the call takes numbers alone.
+    let snapshot = unsafe { CreateToolhelp32Snapshot(TH32CS_SNAPPROCESS, 0) };
+    if snapshot == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the handle was made by the call above, is valid, and nobody else closes it.
+    let snapshot = unsafe { OwnedHandle::from_raw_handle(snapshot) };
+    let mut entry = PROCESSENTRY32W { dwSize: size_of::<PROCESSENTRY32W>() as u32, ..Default::default() };
+    // SAFETY: the snapshot is open, and the entry is writable and says its size.
+    let mut more = unsafe { Process32FirstW(snapshot.as_raw_handle(), &mut entry) };
+    let mut listed = Vec::new();
+    while more != 0 {
+        let length = entry.szExeFile.iter().position(|unit| *unit == 0).unwrap_or(entry.szExeFile.len());
+        listed.push(Listed {
+            pid: entry.th32ProcessID,
+            parent: entry.th32ParentProcessID,
+            name: String::from_utf16_lossy(&entry.szExeFile[..length]),
+        });
+        // SAFETY: the snapshot is open, and the entry is writable and says its size.
+        more = unsafe { Process32NextW(snapshot.as_raw_handle(), &mut entry) };
+    }
+    match io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(ERROR_NO_MORE_FILES as i32) => Ok(listed),
+        e => Err(e),
+    }
+}
+
+pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {
+    // SAFETY: the call takes numbers alone.
+    let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE, 0, pid) };
+    if process.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the handle was made by the call above, is valid, and nobody else closes it.
+    Ok(unsafe { OwnedHandle::from_raw_handle(process) })
+}
+
+/// The path of its program.
+pub(super) fn program(process: &OwnedHandle) -> io::Result<OsString> {
+    // The longest path that there is.
+    let mut path = vec![0u16; 32_768];
+    let mut length = path.len() as u32;
+    // SAFETY: the process is open with the right to query it, and `path` is writable for `length` units.
+    let done =
+        unsafe { QueryFullProcessImageNameW(process.as_raw_handle(), 0, path.as_mut_ptr(), &mut length) };
+    match path.get(..length as usize) {
+        Some(path) if done != 0 => Ok(OsString::from_wide(path)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// When it was made, in units of 100 ns since 1601.
+pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
+    let none = FILETIME { dwLowDateTime: 0, dwHighDateTime: 0 };
+    let (mut created, mut ended, mut kernel, mut user) = (none, none, none, none);
+    // SAFETY: the process is open with the right to query it, and the four times are writable.
+    let done =
+        unsafe { GetProcessTimes(process.as_raw_handle(), &mut created, &mut ended, &mut kernel, &mut user) };
+    match done {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok((u64::from(created.dwHighDateTime) << 32) | u64::from(created.dwLowDateTime)),
+    }
+}
+
+/// Whether it has not ended. Somebody who has a handle keeps the number of one that has.
+pub(super) fn is_running(process: &OwnedHandle) -> io::Result<bool> {
+    // SAFETY: the process is open with the right to wait for it; no time is waited.
+    match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
+        WAIT_TIMEOUT => Ok(true),
+        WAIT_OBJECT_0 => Ok(false),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
