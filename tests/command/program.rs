@@ -19,10 +19,23 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portlease");
 
 /// The binary with these arguments, and nothing in its environment that changes what it does.
 pub(crate) fn portlease(args: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = if ignores_signals() {
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT,HUP", BINARY]);
+        command
+    } else {
+        Command::new(BINARY)
+    };
     command.args(args);
     plain(&mut command);
     command
+}
+
+/// As under nohup, and in the background of a script. What the command finds ignored it leaves so.
+fn ignores_signals() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 3 != 0
 }
 
 /// Takes out of the environment what changes what the command does.

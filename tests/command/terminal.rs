@@ -8,10 +8,11 @@ use crate::support::{Folder, need};
 
 /// Runs the command on a terminal of 60 columns, types, and tells what was seen and how it ended.
 const DRIVER: &str = "\
-import fcntl, os, pty, select, struct, sys, termios, time
+import fcntl, os, pty, select, signal, struct, sys, termios, time
 typed, awaited, log = sys.argv[1].encode().decode('unicode_escape').encode(), sys.argv[2], sys.argv[3]
 pid, fd = pty.fork()
 if pid == 0:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
     os.execvp(sys.argv[4], sys.argv[4:])
 seen, sent, end = b'', False, time.monotonic() + 60
