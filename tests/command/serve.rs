@@ -93,9 +93,9 @@ fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
 }
 
 #[test]
-fn a_request_that_names_no_process_hears_nothing() {
+fn a_request_that_names_no_process_hears_nothing_and_a_killed_server_holds_nothing() {
     let (folder, address) = (Folder::new(), name("refusals"));
-    let _server = serve(&address, &folder);
+    let server = serve(&address, &folder);
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     for request in ["x\n", "1\n", "0\n", "-5\n", "99999999999999999999999\n", &format!("{}\n", gone.id())] {
@@ -104,6 +104,8 @@ fn a_request_that_names_no_process_hears_nothing() {
     let port: u16 = hear(&address, &format!("{}\n", std::process::id())).trim().parse().unwrap();
     let said = finish(portlease(&["check", &port.to_string()]).env("PORTLEASE_DIR", folder.locks())).code(0);
     assert_eq!(said.out, "", "to the process that asked, and its children, it is their own");
+    crate::program::kill(server.pid());
+    becomes_free(port, &folder);
 }
 
 #[test]

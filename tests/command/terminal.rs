@@ -75,6 +75,18 @@ fn ctrl_c_ends_a_wait_with_130() {
 }
 
 #[test]
+fn a_check_that_waits_says_so_until_it_is_done() {
+    need!(installed("python3"));
+    let p = portlease::reserve_port();
+    let _server = p.listen().unwrap();
+    let args = ["check", "--wait", "1s", &p.to_string()];
+    let said = on_a_terminal("", "", &Folder::new(), &args).code(1);
+    assert!(said.out.contains(&format!("waiting for {p}/tcp to be free: 0 s of 1 s")), "{said:#?}");
+    // The line is wiped before the answer, and the two lines of a log are not there.
+    assert!(said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("gave up"), "{said:#?}");
+}
+
+#[test]
 fn colours_and_tables_are_made_for_the_terminal() {
     need!(installed("python3"));
     let folder = Folder::new();
