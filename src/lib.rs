@@ -115,7 +115,8 @@
 //!
 //! # Features
 //!
-//! None yet. The dependencies are socket2, once_cell, parking_lot, tempfile, fastrand and, on Unix, rustix.
+//! None by default. `cli` builds the command `portlease` as well, for shells and for tests in other languages (Linux); a
+//! library needs nothing of it. The dependencies without it are socket2, once_cell, parking_lot, tempfile, fastrand and, on Unix, rustix.
 //!
 //! # Minimum Rust version
 //!

@@ -107,7 +107,7 @@ fn the_answer_as_json_has_this_shape() {
     let port = server.local_addr().unwrap().port();
     let free = silent();
     crate::who::eventually_equal(|| {
-        let said = ran(&["check", "--json", &port.to_string(), &format!("[::1]:{free}")]).code(1).json();
+        let said = ran(&["check", "--json", &port.to_string(), &format!("127.0.0.1:{free}")]).code(1).json();
         let rows = said["ports"].as_array().unwrap();
         let cause = rows[0]["cause"].as_str().unwrap();
         assert!(
@@ -119,7 +119,7 @@ fn the_answer_as_json_has_this_shape() {
                 "endpoint": format!("{port}/tcp"), "free": false, "holders": [crate::who::listener_row(port)],
                 "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
             },
-            {"endpoint": format!("[::1]:{free}/tcp"), "free": true, "holders": [], "cause": null, "help": null},
+            {"endpoint": format!("127.0.0.1:{free}/tcp"), "free": true, "holders": [], "cause": null, "help": null},
         ]});
         (said, expected)
     });

@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::program::{installed, ran};
+use crate::program::ran;
+use crate::support::program::installed;
 use crate::support::{Folder, need};
 
 const COMMANDS: [&str; 10] =

@@ -19,10 +19,23 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portlease");
 
 /// The binary with these arguments, and nothing in its environment that changes what it does.
 pub(crate) fn portlease(args: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = if ignores_signals() {
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT,HUP", BINARY]);
+        command
+    } else {
+        Command::new(BINARY)
+    };
     command.args(args);
     plain(&mut command);
     command
+}
+
+/// As under nohup, and in the background of a script. What the command finds ignored it leaves so.
+fn ignores_signals() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 3 != 0
 }
 
 /// Takes out of the environment what changes what the command does.
@@ -163,19 +176,6 @@ pub(crate) fn becomes_free(port: u16, folder: &Folder) {
         let held = finish(portlease(&["who", &format!("{port}/tcp")]).env("PORTLEASE_DIR", folder.locks()));
         if held.status.code() == Some(1) { Ok(()) } else { Err(held.out) }
     });
-}
-
-pub(crate) fn installed(program: &str) -> Result<(), String> {
-    match path_of(program) {
-        Some(_) => Ok(()),
-        None => Err(format!("{program} is not installed")),
-    }
-}
-
-pub(crate) fn path_of(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// Says this to a server, and returns its answer.

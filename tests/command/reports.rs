@@ -4,7 +4,8 @@ use std::process::Command;
 
 use portlease::reserve_port;
 
-use crate::program::{finish, installed, portlease, ran, silent};
+use crate::program::{finish, portlease, ran, silent};
+use crate::support::program::installed;
 use crate::support::{Folder, need};
 
 #[test]

@@ -7,8 +7,9 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{Ran, Running, becomes_free, finish, for_everybody, installed, kill, line_in, plain};
+use crate::program::{Ran, Running, becomes_free, finish, for_everybody, kill, line_in, plain};
 use crate::program::{portlease, silent};
+use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 fn command(folder: &Folder, args: &[&str]) -> Command {

@@ -5,7 +5,8 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{Ran, Running, becomes_free, finish, installed, line_in, plain, portlease, ran, silent};
+use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlease, ran, silent};
+use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, eventually, need};
 
 /// A script of the shell under `run`, with these options.
@@ -43,7 +44,11 @@ fn the_exit_status_is_the_commands() {
         finish(&mut script(&[], command)).code(code);
     }
     let said = ran(&["run", "--", "portlease-no-such-command"]).code(127);
-    assert_eq!(said.err, "portlease: cannot run portlease-no-such-command: no such file or directory\n");
+    // The system's word, which may be of a folder in PATH that this user may not search.
+    assert!(said.err.starts_with("portlease: cannot run portlease-no-such-command: "), "{said:#?}");
+    let said = ran(&["run", "--", "/nowhere/portlease-no-such-command"]).code(127);
+    let told = "portlease: cannot run /nowhere/portlease-no-such-command: no such file or directory\n";
+    assert_eq!(said.err, told);
     let said = ran(&["run", "--", "/etc/passwd"]).code(126);
     assert_eq!(said.err, "portlease: cannot run /etc/passwd: permission denied\n");
     ran(&["run", "--", "/"]).code(126);
@@ -58,6 +63,35 @@ fn a_number_that_is_taken_is_portleases_own_failure() {
         "{said:#?}"
     );
     assert_eq!(said.out, "");
+}
+
+#[test]
+fn a_busy_number_is_queued_for() {
+    let (folder, busy) = (Folder::new(), portlease::reserve_port());
+    let file = folder.path().join("word");
+    let args =
+        ["run", "--port", &format!("A={busy}"), "--wait", "10m", "--", "sh", "-c", "echo {A} > \"$FILE\""];
+    let mut queued = Running::start(portlease(&args).env("FILE", &file));
+    let short = ran(&["run", "--port", &format!("A={busy}"), "--wait", "20ms", "--", "true"]).code(125);
+    assert!(
+        short.err.starts_with(&format!("portlease: cannot reserve {busy}/tcp within 20ms: ")),
+        "{short:#?}"
+    );
+    assert!(queued.runs() && !file.exists());
+    let port = busy.port().to_string();
+    drop(busy);
+    queued.finish().code(0);
+    assert_eq!(line_in(&file), port);
+}
+
+#[test]
+fn the_standard_streams_are_the_commands() {
+    let mut cat = portlease(&["run", "--", "sh", "-c", "cat; echo aside >&2"]);
+    let folder = Folder::new();
+    let input = folder.path().join("input");
+    std::fs::write(&input, "said\n").unwrap();
+    let said = finish(cat.stdin(std::fs::File::open(&input).unwrap())).code(0);
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("said\n", "aside\n"));
 }
 
 #[test]

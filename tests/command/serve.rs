@@ -11,19 +11,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
+use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, eventually, need};
-
-/// The Python that has the packages which the tests need.
-fn python() -> String {
-    std::env::var("PORTLEASE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
-}
-
-fn python_has(module: &str) -> Result<(), String> {
-    match Command::new(python()).args(["-c", &format!("import {module}")]).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err(format!("{} does not import {module}", python())),
-    }
-}
 
 /// portpicker's own port server, which its package installs beside the interpreter.
 fn portserver() -> Result<PathBuf, String> {
@@ -104,9 +93,9 @@ fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
 }
 
 #[test]
-fn a_request_that_names_no_process_hears_nothing() {
+fn a_request_that_names_no_process_hears_nothing_and_a_killed_server_holds_nothing() {
     let (folder, address) = (Folder::new(), name("refusals"));
-    let _server = serve(&address, &folder);
+    let server = serve(&address, &folder);
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     for request in ["x\n", "1\n", "0\n", "-5\n", "99999999999999999999999\n", &format!("{}\n", gone.id())] {
@@ -115,6 +104,8 @@ fn a_request_that_names_no_process_hears_nothing() {
     let port: u16 = hear(&address, &format!("{}\n", std::process::id())).trim().parse().unwrap();
     let said = finish(portlease(&["check", &port.to_string()]).env("PORTLEASE_DIR", folder.locks())).code(0);
     assert_eq!(said.out, "", "to the process that asked, and its children, it is their own");
+    crate::program::kill(server.pid());
+    becomes_free(port, &folder);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::program::{Running, ask, becomes_free, installed, line_in, path_of, portlease};
+use crate::program::{Running, ask, becomes_free, line_in, portlease};
+use crate::support::program::{installed, path_of};
 use crate::support::{DEADLINE, Folder, eventually, is_root, need};
 
 /// Runs `PROGRAM ARGS`, asks it, and ends it by a signal to portlease.

@@ -2,17 +2,19 @@
 
 use std::process::Command;
 
-use crate::program::{BINARY, Ran, finish, installed, plain};
+use crate::program::{BINARY, Ran, finish, plain};
+use crate::support::program::installed;
 use crate::support::{Folder, need};
 
 /// Runs the command on a terminal of 60 columns, types, and tells what was seen and how it ended.
 const DRIVER: &str = "\
-import fcntl, os, pty, select, struct, sys, termios, time
+import fcntl, os, pty, select, signal, struct, sys, termios, time
 typed, awaited, log = sys.argv[1].encode().decode('unicode_escape').encode(), sys.argv[2], sys.argv[3]
 pid, fd = pty.fork()
 if pid == 0:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
     os.execvp(sys.argv[4], sys.argv[4:])
-fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
 seen, sent, end = b'', False, time.monotonic() + 60
 while time.monotonic() < end:
     ready, _, _ = select.select([fd], [], [], 0.05)
@@ -70,6 +72,18 @@ fn ctrl_c_ends_a_wait_with_130() {
     let line = format!("waiting for {p}/tcp to be listening: 0 s of 60 s");
     assert!(said.out.contains(&line), "{said:#?}");
     assert!(!said.out.contains("portlease:"), "{said:#?}");
+}
+
+#[test]
+fn a_check_that_waits_says_so_until_it_is_done() {
+    need!(installed("python3"));
+    let p = portlease::reserve_port();
+    let _server = p.listen().unwrap();
+    let args = ["check", "--wait", "1s", &p.to_string()];
+    let said = on_a_terminal("", "", &Folder::new(), &args).code(1);
+    assert!(said.out.contains(&format!("waiting for {p}/tcp to be free: 0 s of 1 s")), "{said:#?}");
+    // The line is wiped before the answer, and the two lines of a log are not there.
+    assert!(said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("gave up"), "{said:#?}");
 }
 
 #[test]

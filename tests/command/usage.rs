@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::{Command, Stdio};
 
 use crate::program::{BINARY, finish, plain, portlease, ran, silent};
+use crate::support::program::installed;
 use crate::support::{need, test_name};
 
 #[test]
@@ -72,7 +73,7 @@ fn help_is_an_answer() {
 
 #[test]
 fn a_reader_that_has_gone_is_no_panic() {
-    need!(crate::program::installed("bash"));
+    need!(installed("bash"));
     let p = silent();
     let script = format!(
         "set -o pipefail; \"$BIN\" check {p} -v --listening | true; echo \"${{PIPESTATUS[0]}}\"; \

@@ -8,9 +8,7 @@ pub(crate) fn are_wanted() -> bool {
 }
 
 pub(crate) fn annotation(finding: &Finding) -> Option<String> {
-    let help = finding.problem.as_ref()?.help();
-    let help = help.map_or_else(String::new, |help| format!("\nhelp: {help}"));
-    Some(format!("::error::{}", escaped(&format!("{}{help}", finding.headline()))))
+    finding.problem.as_ref().map(|_| format!("::error::{}", escaped(&finding.brief())))
 }
 
 /// As the runner reads it back.

@@ -31,20 +31,23 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// Where every command has them in its help: below its own.
+const OUTPUT: &str = "Output";
+
 /// How much is said, and in which form.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Voice {
     /// Answer with one JSON object
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) json: bool,
-    /// Say nothing but errors: the exit code is the answer
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    /// Say nothing but errors: the exit code is the answer. `reserve` prints its numbers all the same
+    #[arg(short, long, global = true, help_heading = OUTPUT, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Say more
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = OUTPUT)]
     pub(crate) verbose: bool,
     /// Colour the output; by itself only on a terminal, and not under NO_COLOR
-    #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    #[arg(long, global = true, help_heading = OUTPUT, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     pub(crate) color: ColorChoice,
 }
 
@@ -95,7 +98,6 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
-    /// What to look at, as
     #[arg(required = true, value_name = "PORT", help = format!("Ports: {PORTS}"))]
     pub(crate) ports: Vec<Ports>,
     /// Wait up to so long for it to be true
@@ -169,7 +171,6 @@ pub(crate) struct Wanted {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Release {
-    /// What to release
     #[arg(
         required = true,
         value_name = "PORT",
@@ -217,7 +218,6 @@ pub(crate) struct Manner {
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("aim").required(true).args(["listening", "free"]))]
 pub(crate) struct Wait {
-    /// What to wait for
     #[arg(required = true, value_name = "PORT", help = format!("Ports: {PORTS}"))]
     pub(crate) ports: Vec<Ports>,
     /// Until a server listens on each of them

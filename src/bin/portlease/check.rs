@@ -3,6 +3,7 @@
 use portlease::{Diagnosis, Endpoint, check_port_free, check_port_listening};
 use serde::Serialize;
 
+use crate::advice::for_shells;
 use crate::annotation;
 use crate::args::Check;
 use crate::console::Console;
@@ -38,10 +39,23 @@ impl Finding {
         }
     }
 
+    /// Its report; nothing where there is no problem.
+    pub(crate) fn report(&self) -> String {
+        self.problem.as_ref().map_or_else(String::new, |diagnosis| for_shells(&diagnosis.to_string()))
+    }
+
     /// The first line of its report.
     pub(crate) fn headline(&self) -> String {
-        let report = self.problem.as_ref().map(ToString::to_string).unwrap_or_default();
-        report.lines().next().unwrap_or_default().to_owned()
+        self.report().lines().next().unwrap_or_default().to_owned()
+    }
+
+    pub(crate) fn help(&self) -> Option<String> {
+        self.problem.as_ref()?.help().map(|help| for_shells(&help))
+    }
+
+    /// The headline and the help line.
+    pub(crate) fn brief(&self) -> String {
+        self.help().map_or_else(|| self.headline(), |help| format!("{}\nhelp: {help}", self.headline()))
     }
 }
 
@@ -100,16 +114,12 @@ fn verdict(findings: &[Finding]) -> u8 {
 }
 
 pub(crate) fn tell(console: &Console, finding: &Finding, aim: Aim) -> Result<(), Failure> {
-    let Some(diagnosis) = &finding.problem else {
+    if finding.problem.is_none() {
         let is = if aim == Aim::Free { "is free" } else { "is listening" };
         console.detail(format_args!("port {} {is}", finding.endpoint));
         return Ok(());
-    };
-    if console.is_verbose() {
-        return console.report(diagnosis);
     }
-    let help = diagnosis.help().map_or_else(String::new, |help| format!("\nhelp: {help}"));
-    console.report(format_args!("{}{help}", finding.headline()))
+    console.report(if console.is_verbose() { finding.report() } else { finding.brief() })
 }
 
 fn row(finding: &Finding, aim: Aim) -> PortRow {
@@ -119,7 +129,7 @@ fn row(finding: &Finding, aim: Aim) -> PortRow {
         free: (aim == Aim::Free).then(|| finding.holds()),
         listening: (aim == Aim::Listening).then(|| finding.holds()),
         holders: holders.into_iter().flatten().map(|holder| HolderRow::new(holder, false)).collect(),
-        cause: finding.problem.as_ref().map(Diagnosis::cause),
-        help: finding.problem.as_ref().and_then(Diagnosis::help),
+        cause: finding.problem.as_ref().map(|diagnosis| for_shells(&diagnosis.cause())),
+        help: finding.help(),
     }
 }

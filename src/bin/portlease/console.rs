@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
 use serde::Serialize;
 
+use crate::advice::for_shells;
 use crate::args::Voice;
 use crate::failure::Failure;
 
@@ -48,7 +49,7 @@ impl Console {
 
     /// A report of the library: a headline, facts, help.
     pub(crate) fn report(&self, report: impl fmt::Display) -> Result<(), Failure> {
-        self.answer(painted(&report.to_string()))
+        self.answer(painted(&for_shells(&report.to_string())))
     }
 
     /// Says the answer as one object on a line, with `-q` too: whoever asks for it reads it.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::advice::for_shells;
 use crate::exit;
 
 /// An error line for stderr, and the exit code that goes with it.
@@ -41,7 +42,7 @@ impl fmt::Display for Failure {
 /// Its line, and below it what is known about the port.
 impl From<portlease::Error> for Failure {
     fn from(error: portlease::Error) -> Self {
-        Failure::new(format!("{error:?}"))
+        Failure::new(for_shells(&format!("{error:?}")))
     }
 }
 

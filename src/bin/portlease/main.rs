@@ -2,6 +2,7 @@
 //!
 //! A thin reader of the crate's public API. Answers go to stdout, everything else to stderr.
 
+mod advice;
 mod annotation;
 mod args;
 mod caller;

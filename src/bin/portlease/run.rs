@@ -131,6 +131,8 @@ fn filled_in(argument: &OsStr, lent: &[Lent]) -> OsString {
 fn not_started(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
     let code = match cause.kind() {
         io::ErrorKind::NotFound => 127,
+        // What exec(3) says of a folder in PATH that may not be searched, and no shell does.
+        io::ErrorKind::PermissionDenied if !exists(program) => 127,
         // The process could not be made; of the command that says nothing.
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
         _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
@@ -138,6 +140,15 @@ fn not_started(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
     };
     console.complain(&Failure::new(format!("cannot run {}: {}", program.to_string_lossy(), lower(cause))));
     code
+}
+
+/// Whether there is a file that was meant, as far as may be seen.
+fn exists(program: &OsStr) -> bool {
+    if program.as_bytes().contains(&b'/') {
+        return true;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn signals() -> io::Result<SignalsInfo<WithOrigin>> {
