@@ -155,7 +155,7 @@ fn is_passing(holder: &Holder) -> bool {
     };
     // For a moment of its exec it shows no descriptors either; another user's process never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
-    is_seen_or_own && holder.processes.iter().all(is_fork)
+    table::CHILDREN_SHARE && is_seen_or_own && holder.processes.iter().all(is_fork)
 }
 
 /// What stands in the way of somebody who was refused this port.
