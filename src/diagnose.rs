@@ -43,13 +43,18 @@ use crate::table::{self, Sight, Table};
 /// # Errors
 ///
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port,
-/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, [`Io`](crate::ErrorKind::Io) when the
-/// process is out of file descriptors.
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux and Windows,
+/// [`Io`](crate::ErrorKind::Io) when the process is out of file descriptors.
 ///
 /// # Platform-specific behavior
 ///
 /// On Linux the sockets come from sock_diag(7), else from `/proc/net`, which does not show TCP sockets that are
 /// bound without listening; the processes come from `/proc/PID/fd` (proc(5)).
+///
+/// On Windows they come from `GetExtendedTcpTable` and `GetExtendedUdpTable`, which name one process for each socket,
+/// do not show TCP sockets that neither listen nor connect, and know no peers of UDP sockets: an answer about TCP is
+/// never [complete](Holders::is_complete). A process's program and start are told where it may be opened, its name
+/// always; users are not.
 #[doc(alias = "lsof")]
 #[doc(alias = "fuser")]
 #[doc(alias = "netstat")]
@@ -122,6 +127,7 @@ fn has_only(holder: &Holder, such: &dyn Fn(&Process) -> bool) -> bool {
     let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
     // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
+<<<<<<< HEAD
     is_seen_or_own && holder.processes.iter().all(|process| is_child(process) && such(process))
 }
 
@@ -136,6 +142,9 @@ pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
         Ok(holders) => Some(holders.iter().all(is_copy)),
         Err(_) => Some(false),
     }
+=======
+    table::CHILDREN_SHARE && is_seen_or_own && holder.processes.iter().all(is_fork)
+>>>>>>> win
 }
 
 /// What stands in the way of somebody who was refused this port.

@@ -83,7 +83,7 @@ pub struct Process {
     pub name: String,
     /// The path of its program, where it may be seen.
     pub program: Option<PathBuf>,
-    /// The user it runs as.
+    /// The user it runs as; `None` on Windows.
     pub uid: Option<u32>,
     /// That user's name, from `/etc/passwd` alone.
     pub user: Option<String>,
@@ -107,14 +107,16 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who made the socket; `None` where nobody has it any more.
+    /// The user who made the socket; `None` where nobody has it any more, and on Windows.
     pub uid: Option<u32>,
     /// That user's name, from `/etc/passwd` alone.
     pub user: Option<String>,
     /// The kernel's number of the socket; 0 where no process has it: TIME_WAIT, a closed socket that the kernel still
-    /// finishes, or a connection that no server has accepted yet.
+    /// finishes, or a connection that no server has accepted yet. Windows numbers no sockets: there it is made of the
+    /// process and the addresses.
     pub inode: u64,
-    /// A socket on `[::]` that serves IPv4 as well. Linux tells it while a socket listens or is bound.
+    /// A socket on `[::]` that serves IPv4 as well. Linux tells it while a socket listens or is bound; Windows does not,
+    /// and every socket on `[::]` is taken for one.
     pub dual_stack: bool,
     /// The holder dialled out: nothing on this port could have accepted the connection. (The kernel does not keep
     /// who dialled. A connection that was accepted by a listener that is closed by now looks like this too.)

@@ -39,7 +39,7 @@
 //! | grade | the promise | who keeps it | where |
 //! |---|---|---|---|
 //! | [`Kernel`](Guarantee::Kernel) | no `bind(…, 0)` and no outgoing connection of anybody's is given the number; every second claim and every bind without the reuse options is refused | the kernel: a socket that is bound and never listens | TCP on Linux |
-//! | [`Cooperative`](Guarantee::Cooperative) | the kernel assigns the number to nobody by itself, and no process that uses this crate takes it | the processes that share the lock folder; on Linux, by an abstract socket name, all of the network namespace | UDP, pairs, TCP servers without SO_REUSEADDR |
+//! | [`Cooperative`](Guarantee::Cooperative) | the kernel assigns the number to nobody by itself, and no process that uses this crate takes it | the processes that share the lock folder; on Linux, by an abstract socket name, all of the network namespace | UDP, pairs, TCP servers without SO_REUSEADDR; everything on other systems |
 //! | [`BestEffort`](Guarantee::BestEffort) | no process that uses this crate takes it; the kernel may assign it to somebody | the same | where the kernel's ephemeral range leaves no other number, or one of it was asked for |
 //!
 //! The numbers of the second grade lie outside the ephemeral range (`ip_local_port_range`), in IANA's dynamic range
@@ -89,7 +89,14 @@
 //! | | reserve | check, assert | who holds it |
 //! |---|---|---|---|
 //! | Linux | kernel's guarantee for TCP | yes | yes: sock_diag(7), `/proc` |
-//! | other Unix | best effort, not yet run there | yes, without names | [`Unsupported`](ErrorKind::Unsupported) |
+//! | Windows | cooperative | yes | yes: `GetExtendedTcpTable`, `GetExtendedUdpTable` |
+//! | macOS, FreeBSD | cooperative; compiled, never run | yes, without names | [`Unsupported`](ErrorKind::Unsupported) |
+//!
+//! `PLATFORMS.md` in the repository says what was run on which system, and under what. On Windows and macOS sockets of
+//! ours come from [`Reservation::listen`] and [`Reservation::udp_socket`] without a window, as everywhere; a number is
+//! one outside the range that the system assigns from (as `netsh` or sysctl(8) reports it, asked once per process),
+//! under a lease. On Windows, sockets of ours set SO_EXCLUSIVEADDRUSE, and a number is free if a server that does could
+//! bind it; one in a range that is excluded (Hyper-V and WinNAT take such ranges) counts as in use.
 //!
 //! On Linux the first reservation of a process asks the kernel, by trying, whether it keeps a claim; the grade follows
 //! from the answer, not from a version number. A network namespace is a scope of its own: two do not see or block each
@@ -99,6 +106,7 @@
 //!
 //! # The lock folder
 //!
+//! On Windows, `portlease` in the user's own temporary directory: leases meet within one user. Elsewhere
 //! `/tmp/portlease` (not `TMPDIR`, which differs between processes that must meet), sticky and writable for all, like
 //! `/tmp` itself. Users exclude each other and read each other's records, and cannot change them; whoever made the
 //! folder can delete files in it. A record holds port, process id, program path, test name, source line, label and
@@ -116,7 +124,8 @@
 //! # Features
 //!
 //! None by default. `cli` builds the command `portlease` as well, for shells and for tests in other languages (Linux); a
-//! library needs nothing of it. The dependencies without it are socket2, once_cell, parking_lot, tempfile, fastrand and, on Unix, rustix.
+//! library needs nothing of it. The dependencies without it are socket2, once_cell, parking_lot, tempfile, fastrand,
+//! rustix on Unix and windows-sys on Windows.
 //!
 //! # Minimum Rust version
 //!

@@ -39,6 +39,9 @@ use other as system;
 #[cfg(windows)]
 use windows as system;
 
+/// Whether a child has its parent's sockets until it execs.
+pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
+
 /// The sockets that were seen, and what could not be.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
