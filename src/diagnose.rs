@@ -127,8 +127,9 @@ fn has_only(holder: &Holder, such: &dyn Fn(&Process) -> bool) -> bool {
     let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
     // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
-<<<<<<< HEAD
-    is_seen_or_own && holder.processes.iter().all(|process| is_child(process) && such(process))
+    table::CHILDREN_SHARE
+        && is_seen_or_own
+        && holder.processes.iter().all(|process| is_child(process) && such(process))
 }
 
 /// Whether nobody has the port any more but children that have not exec'ed since they were forked, whoever's; `None`
@@ -142,9 +143,6 @@ pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
         Ok(holders) => Some(holders.iter().all(is_copy)),
         Err(_) => Some(false),
     }
-=======
-    table::CHILDREN_SHARE && is_seen_or_own && holder.processes.iter().all(is_fork)
->>>>>>> win
 }
 
 /// What stands in the way of somebody who was refused this port.
