@@ -72,6 +72,8 @@ pub(crate) enum Cause {
     Named,
     /// Nothing but connections in TIME_WAIT of a client, or of a server without SO_REUSEADDR.
     TimeWait,
+    /// The system keeps the number from everybody: one of Windows' excluded ranges.
+    Excluded,
     /// The bind is refused, and nothing that was seen tells why.
     Unexplained,
 }
@@ -188,6 +190,11 @@ impl Diagnosis {
                 "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, keeps everybody out",
                 connections(self.waiting())
             ),
+            Verdict::InUse(Cause::Excluded) => {
+                "the number lies in a range of ports that this system excludes from use (Hyper-V and WinNAT take \
+                 such ranges)"
+                    .to_owned()
+            }
             Verdict::InUse(Cause::Unexplained) => {
                 "the bind is refused, and no socket that can be seen explains it".to_owned()
             }
@@ -217,6 +224,10 @@ impl Diagnosis {
             ),
             Verdict::InUse(Cause::TimeWait) => {
                 "wait until it ends, within 60 s, or take any free port with reserve_port()".to_owned()
+            }
+            Verdict::InUse(Cause::Excluded) => {
+                "take any free port with reserve_port(), or see netsh interface ipv4 show excludedportrange tcp"
+                    .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {
                 "try again as root, who may see more, or take any free port with reserve_port()".to_owned()

@@ -10,6 +10,7 @@ use crate::error::{Lower, is_out_of_descriptors};
 use crate::holder::{State, Unseen};
 use crate::lease;
 use crate::own;
+use crate::pool;
 use crate::record::{Beneficiary, Lease, Record};
 use crate::table::{self, Row, Table};
 
@@ -114,7 +115,7 @@ pub(crate) fn is_free(endpoint: Endpoint, mine: Mine) -> Verdict {
     };
     let verdict = admits(&standing);
     match &verdict {
-        Verdict::Free | Verdict::InUse(Cause::TimeWait | Cause::Unexplained) => {
+        Verdict::Free | Verdict::InUse(Cause::TimeWait | Cause::Excluded | Cause::Unexplained) => {
             standing.objection().map_or(verdict, Verdict::InUse)
         }
         _ => verdict,
@@ -163,12 +164,17 @@ fn admits(standing: &Standing) -> Verdict {
         Verdict::InUse(Cause::Holder)
     } else if admits_a_server {
         let explained = standing.own.is_some() || !others.is_empty();
-        if explained { Verdict::Free } else { Verdict::InUse(Cause::Unexplained) }
+        if explained { Verdict::Free } else { unexplained(protocol, port) }
     } else if waits > 0 {
         Verdict::InUse(Cause::TimeWait)
     } else {
-        Verdict::InUse(Cause::Unexplained)
+        unexplained(protocol, port)
     }
+}
+
+/// No socket explains the refusal; the system itself may.
+fn unexplained(protocol: Protocol, port: u16) -> Verdict {
+    Verdict::InUse(if pool::is_excluded(protocol, port) { Cause::Excluded } else { Cause::Unexplained })
 }
 
 /// What a look tells without a bind.

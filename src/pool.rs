@@ -6,6 +6,22 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::endpoint::Protocol;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod linux;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+mod sysctl;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use linux as system;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+use sysctl as system;
+#[cfg(windows)]
+use windows as system;
+
 /// The numbers the kernel assigns by itself, in this process's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ephemeral {
@@ -32,6 +48,18 @@ impl Ports {
             None => number(item).map(|n| n..=n),
         };
         text.split(',').filter(|item| !item.trim().is_empty()).map(range).collect::<Option<_>>().map(Ports)
+    }
+}
+
+#[cfg(any(windows, test))]
+impl Ports {
+    /// What netsh says in any language: a line for each range, `     50000       50059     *`.
+    fn parse_table(text: &str) -> Ports {
+        let range = |line: &str| {
+            let mut words = line.split_whitespace().map(|word| word.parse::<u16>().ok());
+            Some(words.next()??..=words.next()??).filter(|range| !range.is_empty())
+        };
+        Ports(text.lines().filter_map(range).collect())
     }
 }
 
@@ -107,112 +135,7 @@ impl Ephemeral {
     }
 }
 
-/// The first number that takes no privilege.
-pub(crate) use system::unprivileged_from;
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod system {
-    use super::{Ephemeral, Ports, RangeInclusive, parse_pair};
-
-    /// Linux's own, where the machine does not say.
-    const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
-
-    pub(super) fn ephemeral() -> Ephemeral {
-        let range = setting("ip_local_port_range").and_then(|text| parse_pair(&text));
-        let reserved = setting("ip_local_reserved_ports").and_then(|text| Ports::parse(&text));
-        Ephemeral { range: range.unwrap_or(DEFAULT_RANGE), reserved: reserved.unwrap_or_default() }
-    }
-
-    pub(crate) fn unprivileged_from() -> u16 {
-        setting("ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
-    }
-
-    fn setting(name: &str) -> Option<String> {
-        std::fs::read_to_string(std::path::Path::new("/proc/sys/net/ipv4").join(name)).ok()
-    }
-}
-
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-mod system {
-    use std::process::{Command, Stdio};
-
-    use once_cell::sync::OnceCell;
-
-    use super::{DYNAMIC_FROM, Ephemeral, Ports, RangeInclusive, parse_pair};
-
-    /// macOS' own is IANA's. FreeBSD's begins earlier.
-    const DEFAULT_RANGE: RangeInclusive<u16> =
-        if cfg!(target_os = "freebsd") { 10000..=u16::MAX } else { DYNAMIC_FROM..=u16::MAX };
-
-    pub(super) fn ephemeral() -> Ephemeral {
-        static RANGE: OnceCell<RangeInclusive<u16>> = OnceCell::new();
-        let range = RANGE.get_or_init(|| reported().unwrap_or(DEFAULT_RANGE)).clone();
-        Ephemeral { range, reserved: Ports::default() }
-    }
-
-    pub(crate) fn unprivileged_from() -> u16 {
-        1024
-    }
-
-    /// By sysctl(8): no safe call asks for a setting by its name.
-    fn reported() -> Option<RangeInclusive<u16>> {
-        let names = ["net.inet.ip.portrange.first", "net.inet.ip.portrange.last"];
-        let asked = |program: &str| {
-            let output = Command::new(program).arg("-n").args(names).stdin(Stdio::null()).output().ok()?;
-            parse_pair(&String::from_utf8_lossy(&output.stdout))
-        };
-        ["/usr/sbin/sysctl", "/sbin/sysctl"].into_iter().find_map(asked)
-    }
-}
-
-#[cfg(windows)]
-mod system {
-    use std::ffi::OsString;
-    use std::os::windows::process::CommandExt;
-    use std::path::PathBuf;
-    use std::process::{Command, Stdio};
-
-    use once_cell::sync::OnceCell;
-
-    use super::{DYNAMIC_FROM, Ephemeral, Ports, RangeInclusive, parse_start_and_count};
-
-    /// Windows' own is IANA's.
-    const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
-
-    pub(super) fn ephemeral() -> Ephemeral {
-        static RANGE: OnceCell<RangeInclusive<u16>> = OnceCell::new();
-        let range = RANGE.get_or_init(|| reported().unwrap_or(DEFAULT_RANGE)).clone();
-        Ephemeral { range, reserved: Ports::default() }
-    }
-
-    pub(crate) fn unprivileged_from() -> u16 {
-        1
-    }
-
-    /// By netsh: no documented call of the system tells the dynamic range. TCP and UDP have one each, and the pool
-    /// keeps off both.
-    fn reported() -> Option<RangeInclusive<u16>> {
-        let asked = ["tcp", "udp"].map(|protocol| {
-            let mut netsh = Command::new(netsh());
-            netsh.args(["interface", "ipv4", "show", "dynamicportrange", protocol]);
-            netsh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-            /// No window of its own for a program without one.
-            const CREATE_NO_WINDOW: u32 = 0x0800_0000;
-            netsh.creation_flags(CREATE_NO_WINDOW).spawn()
-        });
-        // Both run by now.
-        let ranges = asked.into_iter().filter_map(|netsh| {
-            let output = netsh.ok()?.wait_with_output().ok()?;
-            parse_start_and_count(&String::from_utf8_lossy(&output.stdout))
-        });
-        ranges.reduce(|one, other| *one.start().min(other.start())..=*one.end().max(other.end()))
-    }
-
-    fn netsh() -> PathBuf {
-        let root = std::env::var_os("SystemRoot").unwrap_or_else(|| OsString::from(r"C:\Windows"));
-        PathBuf::from(root).join(r"System32\netsh.exe")
-    }
-}
+pub(crate) use system::{is_excluded, unprivileged_from};
 
 fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> RangeInclusive<u16> {
     *one.start().max(other.start())..=*one.end().min(other.end())
@@ -379,6 +302,9 @@ mod tests {
                      Number of Ports : 16384\r\n";
         assert_eq!(parse_start_and_count(netsh), Some(49152..=65535));
         assert_eq!(parse_start_and_count("Startport : 1025\nAnzahl : 64511\n"), Some(1025..=65535));
+        let excluded = "\r\nProtocol tcp Port Exclusion Ranges\r\n\r\nStart Port    End Port\r\n----------    --------\r\n\
+                        \x20     5357        5357\r\n     50000       50059     *\r\n\r\n* - Administered port exclusions.";
+        assert_eq!(Ports::parse_table(excluded), Ports(vec![5357..=5357, 50000..=50059]));
         for odd in ["", "Start : 49152", "a : 60000\nb : 6000", "a : 1\nb : 0"] {
             assert_eq!(parse_start_and_count(odd), None, "{odd:?}");
         }
