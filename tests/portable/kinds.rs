@@ -29,6 +29,8 @@ fn a_server_starts_by_number_answers_stops_and_starts_again() {
         let _read = client.read_to_string(&mut text);
         drop(client);
         answered.join().unwrap();
+        // A child that another test forked at this moment has the listener too, until it execs.
+        portlease::wait_until_free(&p, DEADLINE).unwrap();
     }
 }
 
