@@ -141,11 +141,7 @@ fn admits(standing: &Standing) -> Verdict {
     {
         return Verdict::InUse(Cause::Holder);
     }
-    // Where a server is admitted beside one's own claim, only who has it bound can be in the way, not the connections.
-    let is_own_alone = admits_a_server && standing.own.is_some();
-    let looked =
-        if is_own_alone { table::bound(port, protocol) } else { table::sockets(port, Some(protocol)) };
-    let table = match looked {
+    let table = match table::sockets(port, Some(protocol)) {
         Ok(table) => table,
         Err(e) if is_out_of_descriptors(&e) => return Verdict::CannotTell(Lower(&e).to_string()),
         // No table on this system.

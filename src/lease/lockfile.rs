@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::registry::Registry;
-use super::registry::system::{self, Access};
+use super::registry::{Access, Registry, system};
 use crate::endpoint::Protocol;
 use crate::record::Record;
 

@@ -18,6 +18,14 @@ pub(super) use unix as system;
 #[cfg(windows)]
 pub(super) use windows as system;
 
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    New,
+}
+
 /// The folder of one scope, held open: whoever renames or deletes it cannot redirect this process.
 #[derive(Debug)]
 pub(super) struct Registry {

@@ -97,12 +97,6 @@ pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     Ok(table)
 }
 
-/// The sockets that have this port bound and no peer: those that listen, and those that are only bound. Connections, of
-/// which there can be many, are not walked over.
-pub(crate) fn bound(port: u16, protocol: Protocol) -> io::Result<Table> {
-    system::bound(port, protocol)
-}
-
 /// The sockets that would answer on this port: TCP ones that listen, UDP ones that have no peer. Cheap enough to be
 /// asked every millisecond.
 pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {

@@ -15,10 +15,6 @@ pub(super) fn sockets(_port: u16, _protocol: Option<Protocol>) -> io::Result<Tab
     unsupported()
 }
 
-pub(super) fn bound(_port: u16, _protocol: Protocol) -> io::Result<Table> {
-    unsupported()
-}
-
 pub(super) fn listening(_port: u16, _protocol: Protocol) -> io::Result<Vec<Row>> {
     unsupported()
 }
@@ -59,13 +55,12 @@ mod tests {
     fn every_question_is_answered_with_unsupported_and_never_with_nobody() {
         let kinds = [
             sockets(60315, None).map(drop).unwrap_err().kind(),
-            bound(60315, Protocol::Tcp).map(drop).unwrap_err().kind(),
             listening(60315, Protocol::Tcp).map(drop).unwrap_err().kind(),
             processes(&[(1, None)], Sight::Complete).map(drop).unwrap_err().kind(),
             command_line(1, 0).map(drop).unwrap_err().kind(),
             is_running(1).unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [io::ErrorKind::Unsupported; 6]);
+        assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);
         assert_eq!((users(), started(1), parent(1), own_user()), (Vec::new(), None, None, None));
     }
 }

@@ -14,6 +14,8 @@ use rustix::fs::{
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::Access;
+
 /// Not TMPDIR: it differs between processes that must meet.
 pub(super) fn default_root() -> PathBuf {
     PathBuf::from("/tmp/portlease")
@@ -197,13 +199,6 @@ fn is_outrun(error: &io::Error) -> bool {
 
 fn utf8(name: &CStr) -> Option<&str> {
     name.to_str().ok()
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    Write,
-    New,
 }
 
 /// Who this process is to the file system.

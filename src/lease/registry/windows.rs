@@ -9,6 +9,8 @@ use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Access;
+
 /// The user's own: every process of one user agrees on it, those of two users do not meet.
 pub(super) fn default_root() -> PathBuf {
     std::env::temp_dir().join("portlease")
@@ -123,13 +125,6 @@ fn patiently(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<Fil
         }
     }
     open()
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    Write,
-    New,
 }
 
 /// Who this process is to the file system: one and the same, since users have folders of their own.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{Row, Table, message};
 use crate::endpoint::Protocol;
-use crate::holder::{State, Unseen};
+use crate::holder::Unseen;
 
 mod proc_net;
 mod process;
@@ -18,31 +18,15 @@ pub(super) use process::{command_line, is_running, own_user, parent, started, us
 pub(super) use procfs::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
-    look(message::ALL, port, protocol)
-}
-
-pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Table> {
-    let states = if protocol == Protocol::Tcp { message::LISTEN | message::BOUND } else { message::ALL };
-    let mut table = look(states, port, Some(protocol))?;
-    table.rows.retain(|row| matches!(row.state, State::Listen | State::Bound));
-    Ok(table)
-}
-
-fn look(states: u32, port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let diag = match sock_diag::Diag::open() {
         Err(error) if out_of_descriptors(&error) => return Err(error),
         // Sandboxes and emulators have none: /proc answers then.
         opened => opened.ok(),
     };
-    gather(diag, states, port, protocol)
+    gather(diag, port, protocol)
 }
 
-fn gather(
-    mut diag: Option<sock_diag::Diag>,
-    states: u32,
-    port: u16,
-    protocol: Option<Protocol>,
-) -> io::Result<Table> {
+fn gather(mut diag: Option<sock_diag::Diag>, port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
     let asked: &[Protocol] = match &protocol {
@@ -50,7 +34,7 @@ fn gather(
         None => &Protocol::ALL,
     };
     for &protocol in asked {
-        if let Err(error) = read(&mut diag, protocol, states, port, &mut table) {
+        if let Err(error) = read(&mut diag, protocol, port, &mut table) {
             if out_of_descriptors(&error) {
                 return Err(error);
             }
@@ -71,11 +55,10 @@ fn gather(
 fn read(
     diag: &mut Option<sock_diag::Diag>,
     protocol: Protocol,
-    states: u32,
     port: u16,
     table: &mut Table,
 ) -> io::Result<()> {
-    let answer = diag.as_mut().map(|diag| diag.ask(protocol, states, port, &mut table.rows));
+    let answer = diag.as_mut().map(|diag| diag.ask(protocol, message::ALL, port, &mut table.rows));
     match answer {
         Some(Ok(answer)) => {
             if !answer.steady {
@@ -117,5 +100,5 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 /// As [`sockets`] where there is no `sock_diag`.
 #[cfg(test)]
 pub(super) fn fall_back(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
-    gather(None, message::ALL, port, protocol)
+    gather(None, port, protocol)
 }

@@ -41,48 +41,30 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
         clock: Clock::now(),
     };
     let mut seen = Seen::default();
-    let own = std::process::id();
-    if sight == Sight::FirstHit {
-        // This process before all, and before all are listed: mostly it is a test's own server that was forgotten.
-        scan.process(own, &mut seen)?;
-        if scan.enough() {
-            scan.elders(&mut seen)?;
-            return Ok(seen.into_search(true));
-        }
-    }
     let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
-    // This process was looked into already.
-    let mut tried = vec![own];
-    if sight == Sight::FirstHit {
-        // A port's holder is mostly among the newest processes, and the numbers mostly ascend.
-        let newest = newest(&proc);
-        let mut rest: Vec<u32> = newest.iter().copied().filter(|pid| *pid != own).collect();
-        scan.likely(&mut rest, &uids, &mut seen)?;
-        tried.extend(newest.iter().filter(|pid| !rest.contains(pid)));
-        if scan.enough() {
-            scan.elders(&mut seen)?;
-            return Ok(seen.into_search(true));
+    let first_hit = sight == Sight::FirstHit;
+    let tried = if first_hit { scan.likeliest(&proc, &uids, &mut seen)? } else { Vec::new() };
+    let mut everybody = true;
+    if !scan.enough() {
+        let mut pids = numbers(proc.as_fd())?;
+        pids.sort_unstable_by(|a, b| b.cmp(a));
+        if pids.is_empty() {
+            return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] });
+        }
+        let shows_all = pids.last() == Some(&1);
+        if first_hit {
+            pids.retain(|pid| !tried.contains(pid));
+            scan.likely(&mut pids, &uids, &mut seen)?;
+        }
+        if !scan.enough() {
+            scan.each(&pids, &mut seen)?;
+            scan.hideouts(&pids, shows_all, &mut seen)?;
+            everybody = shows_all;
         }
     }
-    let mut pids = numbers(proc.as_fd())?;
-    pids.sort_unstable_by(|a, b| b.cmp(a));
-    if pids.is_empty() {
-        return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] });
-    }
-    let everybody = pids.last() == Some(&1);
-    if sight == Sight::FirstHit {
-        pids.retain(|pid| !tried.contains(pid));
-        scan.likely(&mut pids, &uids, &mut seen)?;
-        if scan.enough() {
-            scan.elders(&mut seen)?;
-            return Ok(seen.into_search(true));
-        }
-    }
-    scan.each(&pids, &mut seen)?;
-    if sight == Sight::FirstHit {
+    if first_hit {
         scan.elders(&mut seen)?;
     }
-    scan.hideouts(&pids, everybody, &mut seen)?;
     Ok(seen.into_search(everybody))
 }
 
@@ -135,6 +117,21 @@ impl Seen {
 }
 
 impl Scan<'_> {
+    /// This process before all, and before all are listed: mostly it is a test's own server that was forgotten. Then the
+    /// newest, among which a port's holder mostly is. Returns those that were looked into.
+    fn likeliest(&self, proc: &OwnedFd, uids: &[u32], seen: &mut Seen) -> io::Result<Vec<u32>> {
+        let own = std::process::id();
+        let mut tried = vec![own];
+        self.process(own, seen)?;
+        if !self.enough() {
+            let newest = newest(proc);
+            let mut rest: Vec<u32> = newest.iter().copied().filter(|pid| *pid != own).collect();
+            self.likely(&mut rest, uids, seen)?;
+            tried.extend(newest.iter().filter(|pid| !rest.contains(pid)));
+        }
+        Ok(tried)
+    }
+
     /// The processes of the sockets' own users first. Takes those that were looked into off the list.
     fn likely(&self, pids: &mut Vec<u32>, uids: &[u32], seen: &mut Seen) -> io::Result<()> {
         let mut tried = 0;

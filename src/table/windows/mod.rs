@@ -35,12 +35,6 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     }
 }
 
-pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Table> {
-    let mut table = sockets(port, Some(protocol))?;
-    table.rows.retain(|row| matches!(row.state, State::Listen | State::Bound));
-    Ok(table)
-}
-
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     read(protocol, port, true, &mut rows)?;
