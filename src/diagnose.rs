@@ -104,32 +104,24 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
 /// Asks again while a child that was forked at this moment, and has not exec'ed yet, has what this process let go.
 pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> Result<T, Diagnosis> {
     let mut patience = Patience::new();
-    // A child that was caught in its exec has closed what it is to close by the next look but one.
-    let mut looks_at_children = 2;
     loop {
         let outcome = check();
         let Err(diagnosis) = &outcome else { return outcome };
-        let passes = diagnosis.passes(|holder| has_only(holder, &|process| process.forked));
-        if !passes {
-            if looks_at_children == 0 || !diagnosis.passes(|holder| has_only(holder, &|_| true)) {
-                return outcome;
-            }
-            looks_at_children -= 1;
-        }
-        if !patience.pause_while(|| passes) {
+        let passes = diagnosis.passes(is_left_to_children);
+        if !passes || !patience.pause_while(|| diagnosis.names_processes()) {
             return outcome;
         }
     }
 }
 
-/// Whether nobody has the socket but such children of this process.
-fn has_only(holder: &Holder, such: &dyn Fn(&Process) -> bool) -> bool {
+/// Whether nobody has the socket but children of this process that have not exec'ed yet.
+fn is_left_to_children(holder: &Holder) -> bool {
     let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
     // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
     table::CHILDREN_SHARE
         && is_seen_or_own
-        && holder.processes.iter().all(|process| is_child(process) && such(process))
+        && holder.processes.iter().all(|process| process.forked && is_child(process))
 }
 
 /// Whether nobody has the port any more but children that have not exec'ed since they were forked, whoever's; `None`

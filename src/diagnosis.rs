@@ -297,6 +297,11 @@ impl Diagnosis {
         }
     }
 
+    /// Whether some process is known to be in the way.
+    pub(crate) fn names_processes(&self) -> bool {
+        self.foreign().any(|holder| !holder.processes.is_empty())
+    }
+
     /// Whether of all that was found connections alone can be in the way.
     pub(crate) fn blames_connections(&self) -> bool {
         self.0.verdict == Verdict::InUse(Cause::Holder) && !self.foreign().any(has_it_bound)

@@ -91,7 +91,7 @@ pub struct Process {
     pub started: Option<SystemTime>,
     /// Its start in the system's own unit, to tell it from a later process with the same number.
     pub(crate) ticks: u64,
-    /// A copy of its parent that has not called exec since it was forked.
+    /// A copy of its parent: it has not called exec since it was forked, or is in the middle of it.
     pub(crate) forked: bool,
 }
 

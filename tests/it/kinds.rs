@@ -209,12 +209,12 @@ pub(crate) fn contend(words: &Words) {
     let mut slowest = Duration::ZERO;
     for round in 0..ROUNDS {
         let begun = Instant::now();
-        let options = ReserveOptions::new().port(first).wait(Duration::from_secs(30));
+        let options = ReserveOptions::new().port(first).wait(support::DEADLINE);
         let options = if round % 2 == 0 { options } else { options.tcp_and_udp() };
         let block = options.reserve_block(6).unwrap();
         assert_eq!(ports(&block), (first..first + 6).collect::<Vec<_>>());
         drop(block);
-        drop(ReserveOptions::new().port(first + 2).wait(Duration::from_secs(30)).reserve().unwrap());
+        drop(ReserveOptions::new().port(first + 2).wait(support::DEADLINE).reserve().unwrap());
         slowest = slowest.max(begun.elapsed());
     }
     support::say(&format!("slowest={}", slowest.as_micros()));

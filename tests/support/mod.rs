@@ -33,7 +33,7 @@ pub(crate) const ROLE: &str = "PORTLEASE_TEST_ROLE";
 const ARGS: &str = "PORTLEASE_TEST_ARGS";
 
 /// Long enough for a machine that is busy with everything else; nobody waits for so long on a good day.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Marks the lines of a role that are for its parent, among those of libtest.
 const MARK: &str = "@@ ";

@@ -39,6 +39,9 @@ impl Clock {
         let Some(stat) = stat else {
             return Ok(None);
         };
+        // Between its fork's memory and its program's, a process has no arguments; and what it is to close on exec, open.
+        let is_in_exec = || read(folder, &format!("{up}/cmdline")).is_ok_and(|line| line.is_empty());
+        let forked = stat.forked || is_in_exec();
         let uid = read(folder, &format!("{up}/status")).ok().and_then(|text| proc_text::effective_uid(&text));
         let program = readlinkat(folder, format!("{up}/exe"), Vec::new()).ok();
         // USER_HZ is 100 on every architecture that Rust's std has.
@@ -52,7 +55,7 @@ impl Clock {
             user: None,
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             ticks: stat.started,
-            forked: stat.forked,
+            forked,
         }))
     }
 }

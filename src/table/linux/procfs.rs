@@ -1,7 +1,7 @@
 //! Which processes have a socket: a walk over the descriptors of every process, `/proc/PID/fd`.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -229,7 +229,7 @@ impl Scan<'_> {
     fn descriptors(&self, pid: u32, folder: &OwnedFd, up: &str, seen: &mut Seen) -> io::Result<bool> {
         let mut buffer = std::mem::take(&mut seen.buffer);
         buffer.reserve(16 * 1024);
-        let mut inodes = Vec::new();
+        let mut links: Vec<(u64, CString)> = Vec::new();
         let mut any = false;
         let mut outcome = Ok(());
         let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
@@ -256,7 +256,9 @@ impl Scan<'_> {
                 }
             };
             match proc_text::socket_inode(link) {
-                Some(inode) if self.wanted.binary_search(&inode).is_ok() => inodes.push(inode),
+                Some(inode) if self.wanted.binary_search(&inode).is_ok() => {
+                    links.push((inode, entry.file_name().to_owned()));
+                }
                 Some(_) => {}
                 None if link == b"anon_inode:[io_uring]" => {
                     seen.rings.push((pid, OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()));
@@ -266,27 +268,30 @@ impl Scan<'_> {
         }
         seen.buffer = buffer;
         outcome?;
-        self.hit(pid, folder, up, inodes, seen)?;
+        if links.is_empty() {
+            return Ok(any);
+        }
+        // One that ended meanwhile has nothing any more.
+        if let Some(process) = self.clock.describe(pid, folder.as_fd(), up)? {
+            // It may have called exec, and closed them, since they were listed. To look at thousands again costs too much.
+            if !process.forked && links.len() <= BATCH {
+                links.retain(|(inode, name)| {
+                    let mut link = [0; 64];
+                    readlinkat_raw(folder, name, &mut link)
+                        .is_ok_and(|length| proc_text::socket_inode(&link[..length]) == Some(*inode))
+                });
+            }
+            self.hit(process, links.into_iter().map(|(inode, _)| inode).collect(), seen);
+        }
         Ok(any)
     }
 
-    fn hit(
-        &self,
-        pid: u32,
-        folder: &OwnedFd,
-        up: &str,
-        mut inodes: Vec<u64>,
-        seen: &mut Seen,
-    ) -> io::Result<()> {
+    fn hit(&self, process: Process, mut inodes: Vec<u64>, seen: &mut Seen) {
         if inodes.is_empty() {
-            return Ok(());
+            return;
         }
         inodes.sort_unstable();
         inodes.dedup();
-        // One that ended meanwhile has nothing any more.
-        let Some(process) = self.clock.describe(pid, folder.as_fd(), up)? else {
-            return Ok(());
-        };
         let mut missing = self.missing.lock();
         for inode in &inodes {
             missing.remove(inode);
@@ -295,7 +300,6 @@ impl Scan<'_> {
             self.enough.store(true, Ordering::Relaxed);
         }
         seen.found.push((process, inodes));
-        Ok(())
     }
 
     /// Where sockets are that no process's own descriptors show. Looked at only for what is still missing.
@@ -356,9 +360,14 @@ impl Scan<'_> {
             Ok(text) => text,
             Err(error) => return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen),
         };
-        let inodes =
+        let inodes: Vec<u64> =
             proc_text::ring_inodes(&text).filter(|inode| self.wanted.binary_search(inode).is_ok()).collect();
-        self.hit(pid, &folder, "..", inodes, seen)
+        if !inodes.is_empty()
+            && let Some(process) = self.clock.describe(pid, folder.as_fd(), "..")?
+        {
+            self.hit(process, inodes, seen);
+        }
+        Ok(())
     }
 
     /// Whether descriptors wait in one of the process's Unix sockets. Which ones they are, nothing tells: a hint, so
