@@ -40,7 +40,7 @@ fn a_record_that_cannot_be_read_leaves_the_lease_in_force() {
         assert!(!message.contains("whole"), "{what}: {message}");
         let lease = format!("{port}/tcp is reserved by a process that left no record");
         assert_eq!(other.command(&format!("lease={port}")), lease, "{what}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{what}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
     }
     holder.drop(port);
     // A broken record of nobody's is no obstacle, and is overwritten.
@@ -59,7 +59,7 @@ fn goes_on_without_a_lease(mut agent: Agent, what: &str) {
     let number = quiet_number();
     let exact = agent.reserve(&format!("port={number}")).held();
     assert_eq!((exact.guarantee.as_str(), exact.leased), ("Kernel", false), "{what}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{what}: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
     let mut other = Agent::new(&folder.locks());
     for port in [held.port(), number] {
         other.reserve(&format!("port={port}")).refused("InUse");

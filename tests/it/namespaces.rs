@@ -49,7 +49,7 @@ fn a_port_is_reserved_at_once_where_the_loopback_interface_is_down() {
     let begun = Instant::now();
     let held = agent.reserve("").held();
     assert_eq!(held.guarantee, "Kernel");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]
