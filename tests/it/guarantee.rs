@@ -95,7 +95,7 @@ pub(crate) fn self_connections_in_namespace() {
         let mut count = 0;
         for port in ports.iter().cycle().take(ROUNDS * ports.len()) {
             let begun = Instant::now();
-            match TcpStream::connect_timeout(&SocketAddr::new(V4, *port), Duration::from_secs(5)) {
+            match TcpStream::connect_timeout(&SocketAddr::new(V4, *port), Duration::from_secs(20)) {
                 Ok(stream) => {
                     outsider::reset_on_close(&stream);
                     count += 1;
