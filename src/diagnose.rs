@@ -43,13 +43,17 @@ use crate::table::{self, Sight, Table};
 /// # Errors
 ///
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port,
-/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux and Windows,
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
 /// [`Io`](crate::ErrorKind::Io) when the process is out of file descriptors.
 ///
 /// # Platform-specific behavior
 ///
 /// On Linux the sockets come from sock_diag(7), else from `/proc/net`, which does not show TCP sockets that are
 /// bound without listening; the processes come from `/proc/PID/fd` (proc(5)).
+///
+/// On macOS they come from `libproc`, process by process: sockets of processes that may not be looked into, and those
+/// that no process has, are not seen, so an answer about TCP is never [complete](Holders::is_complete). Compiled, never
+/// run.
 ///
 /// On Windows they come from `GetExtendedTcpTable` and `GetExtendedUdpTable`, which name one process for each socket,
 /// do not show TCP sockets that neither listen nor connect, and know no peers of UDP sockets: an answer about TCP is

@@ -221,6 +221,8 @@ pub(crate) enum Unseen {
     Sockets(Protocol),
     /// TCP sockets that neither listen nor connect are not shown.
     Bound,
+    /// TCP sockets that no process has are not shown.
+    Ownerless,
     /// The table kept changing while it was read.
     Changed(Protocol),
     /// There is no `/proc`.
@@ -247,6 +249,9 @@ impl fmt::Display for Unseen {
             Unseen::Bound => f.write_str(
                 "TCP sockets that are bound without listening could not be read (Linux shows them since 6.8)",
             ),
+            Unseen::Ownerless => {
+                f.write_str("TCP sockets that no process has, such as those in TIME_WAIT, are not shown here")
+            }
             Unseen::Changed(protocol) => {
                 write!(f, "the {protocol} sockets kept changing while they were read")
             }

@@ -90,7 +90,8 @@
 //! |---|---|---|---|
 //! | Linux | kernel's guarantee for TCP | yes | yes: sock_diag(7), `/proc` |
 //! | Windows | cooperative | yes | yes: `GetExtendedTcpTable`, `GetExtendedUdpTable` |
-//! | macOS, FreeBSD | cooperative; compiled, never run | yes, without names | [`Unsupported`](ErrorKind::Unsupported) |
+//! | macOS | cooperative; compiled, never run | yes | own processes; all as root |
+//! | FreeBSD and others | cooperative; compiled, never run | yes, without names | [`Unsupported`](ErrorKind::Unsupported) |
 //!
 //! `PLATFORMS.md` in the repository says what was run on which system, and under what. On Windows and macOS sockets of
 //! ours come from [`Reservation::listen`] and [`Reservation::udp_socket`] without a window, as everywhere; a number is

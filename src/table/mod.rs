@@ -15,6 +15,8 @@ use crate::holder::{Holder, Process, State, Unseen};
 #[cfg(any(target_os = "linux", test))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there for its tests alone"))]
 mod message;
+#[cfg(any(target_os = "macos", test))]
+mod proc_info;
 #[cfg(any(target_os = "linux", test))]
 mod proc_text;
 
@@ -23,7 +25,9 @@ mod owner_pid;
 
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(any(not(any(target_os = "linux", windows)), test))]
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(any(not(any(target_os = "linux", target_os = "macos", windows)), test))]
 mod other;
 #[cfg(windows)]
 mod windows;
@@ -34,7 +38,9 @@ mod live;
 
 #[cfg(target_os = "linux")]
 use linux as system;
-#[cfg(not(any(target_os = "linux", windows)))]
+#[cfg(target_os = "macos")]
+use macos as system;
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 use other as system;
 #[cfg(windows)]
 use windows as system;
