@@ -114,11 +114,26 @@ impl Diagnosis {
     }
 
     /// What was asked about; `None` where the operand named no port.
+    ///
+    /// ```
+    /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
+    /// assert_eq!((endpoint.port, endpoint.protocol), (60315, Some(portlease::Protocol::Udp)));
+    /// assert!(portlease::diagnose("no port").endpoint().is_none());
+    /// ```
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.0.endpoint
     }
 
     /// Whether a server that follows the system's custom could bind the port now, and nobody else has reserved it.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// assert!(!diagnosis.is_free());
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_free(&self) -> bool {
         self.0.verdict == Verdict::Free
     }
@@ -134,16 +149,46 @@ impl Diagnosis {
     }
 
     /// Every socket on the port, with its processes; `None` where nothing could be looked at.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// # if cfg!(target_os = "linux") {
+    /// let holders = diagnosis.holders().unwrap();
+    /// assert!(holders.iter().any(|holder| holder.local == p.addr()));
+    /// # }
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn holders(&self) -> Option<&Holders> {
         self.0.holders.as_ref()
     }
 
     /// The reservations of the port.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// assert_eq!(diagnosis.leases()[0].port(), p.port());
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn leases(&self) -> &[Lease] {
         self.0.holders.as_ref().map_or(&[], Holders::leases)
     }
 
     /// Why it is so, in one sentence without the operand.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// println!("{}", diagnosis.cause()); // my-test (pid 4100) listens on 127.0.0.1:41023
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn cause(&self) -> String {
         let facts = &*self.0;
         let headline = || facts.holders.as_ref().map_or_else(String::new, Holders::headline);
@@ -189,6 +234,15 @@ impl Diagnosis {
     }
 
     /// What helps, in one line; `None` where nothing needs help.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// println!("{}", diagnosis.help().unwrap()); // stop pid 4100, or take any free port with reserve_port()
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn help(&self) -> Option<String> {
         let facts = &*self.0;
         let port = facts.endpoint.map_or(0, |endpoint| endpoint.port);

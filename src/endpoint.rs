@@ -7,6 +7,14 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// A transport protocol. A port number means a different port in each.
+///
+/// ```
+/// use portlease::{Endpoint, Protocol};
+///
+/// let endpoint: Endpoint = "53/udp".parse()?;
+/// assert_eq!(endpoint.protocol, Some(Protocol::Udp));
+/// # Ok::<(), portlease::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -22,6 +30,10 @@ impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
     /// `tcp`, `udp` or `udplite`.
+    ///
+    /// ```
+    /// assert_eq!(portlease::Protocol::Tcp.as_str(), "tcp");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -156,6 +168,14 @@ pub(crate) mod sealed {
     message = "`{Self}` does not name a port",
     note = "pass a `u16`, `\"60315/udp\"`, a `SocketAddr`, `(ip, port)`, an `Endpoint` or a `&Reservation`"
 )]
+///
+/// ```
+/// let p = portlease::reserve_udp_port();
+/// // A bare number is a TCP port; a reservation, by reference, is what it reserved.
+/// for free in [portlease::is_port_free(60315_u16), portlease::is_port_free("127.0.0.1:60315"), portlease::is_port_free(&p)] {
+///     println!("{free}");
+/// }
+/// ```
 pub trait ToEndpoint: sealed::Sealed {
     /// The endpoint this names.
     ///

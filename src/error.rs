@@ -17,6 +17,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// [`kind`](Error::kind) is for programs, [`diagnosis`](Error::diagnosis) for people: where a port is in use, it
 /// says by whom. `Debug` prints what `Display` does, followed by the diagnosis, so that `unwrap()` in a test reads
 /// well.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let error = portlease::ReserveOptions::new().port(p.port()).reserve().unwrap_err();
+/// assert_eq!(error.kind(), portlease::ErrorKind::InUse);
+/// println!("{error}"); // cannot reserve 41023/tcp: address already in use: reserved by …
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -27,6 +34,15 @@ struct Inner {
 }
 
 /// The kinds of [`Error`].
+///
+/// ```
+/// use portlease::ErrorKind;
+///
+/// let error = portlease::who_holds("no port").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidPort);
+/// // It converts, for code that returns std::io::Error.
+/// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidInput);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -52,11 +68,22 @@ pub enum ErrorKind {
 
 impl Error {
     /// What kind of failure this is.
+    ///
+    /// ```
+    /// let error = portlease::ReserveOptions::new().port(0).reserve().unwrap_err();
+    /// assert_eq!(error.kind(), portlease::ErrorKind::InvalidPort);
+    /// ```
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// What is known about the port that the call was about, where that is the cause.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let error = portlease::ReserveOptions::new().port(p.port()).reserve().unwrap_err();
+    /// println!("{}", error.diagnosis().unwrap().cause());
+    /// ```
     pub fn diagnosis(&self) -> Option<&Diagnosis> {
         self.0.diagnosis.as_ref()
     }

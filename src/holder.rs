@@ -15,6 +15,18 @@ pub(crate) mod report;
 pub(crate) use report::{connections, line};
 
 /// What a socket is doing.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// let listener = holders.iter().find(|holder| holder.state == portlease::State::Listen).unwrap();
+/// println!("{:?}", listener.state);
+/// # drop(server);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
@@ -48,6 +60,18 @@ pub enum State {
 
 impl State {
     /// The name in lower case, as the command's JSON has it: `listen`, `close_wait`, `unknown_17`.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// let listener = holders.iter().find(|holder| holder.state == portlease::State::Listen).unwrap();
+    /// assert_eq!(listener.state.name(), "listen");
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn name(self) -> String {
         match self {
             State::Listen => "listen",
@@ -71,6 +95,20 @@ impl State {
 /// A process that has a socket, as it was when it was found.
 ///
 /// Its command line is not here, for it carries secrets: [`command_line`](Process::command_line) reads it.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// let listener = holders.iter().find(|holder| holder.state == portlease::State::Listen).unwrap();
+/// let process = &listener.processes[0];
+/// assert_eq!(process.pid, std::process::id());
+/// println!("{}, {:?}", process.name, process.program);
+/// # drop(server);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
@@ -96,6 +134,18 @@ pub struct Process {
 }
 
 /// A socket on a port, and the processes that have it.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// let listener = holders.iter().find(|holder| holder.state == portlease::State::Listen).unwrap();
+/// assert_eq!((listener.local, listener.remote), (p.addr(), None));
+/// # drop(server);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
@@ -131,6 +181,20 @@ pub struct Holder {
 /// Everything on one port: what [`who_holds`](crate::who_holds) answers.
 ///
 /// Iterate for the sockets. `Display` is the report for people.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// for holder in &holders {
+///     println!("{:?} {}", holder.state, holder.local);
+/// }
+/// println!("{holders}"); // the same as a report for people
+/// # drop(server);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Holders {
     port: u16,
@@ -156,22 +220,66 @@ impl Holders {
     }
 
     /// The port that was asked about.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.port(), p.port());
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The sockets: listeners first, then bound ones, connections, TIME_WAIT.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert!(holders.iter().any(|holder| holder.state == portlease::State::Listen));
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn iter(&self) -> slice::Iter<'_, Holder> {
         self.rows.iter()
     }
 
     /// How many sockets there are.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.len(), holders.iter().count());
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Whether nothing was found: no socket and no reservation. It means that nobody holds the port only if
     /// [`is_complete`](Holders::is_complete).
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert!(!holders.is_empty());
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.leases.is_empty()
     }
@@ -179,11 +287,35 @@ impl Holders {
     /// Whether everything could be seen. `false` where a socket's process is hidden, where processes that could
     /// share a socket may not be looked into, or where a part of the socket table could not be read. The report says
     /// which.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// if holders.is_empty() && !holders.is_complete() {
+    ///     println!("nothing found, but not everything could be seen");
+    /// }
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_complete(&self) -> bool {
         self.unseen.is_empty() && self.rows.iter().all(|holder| !holder.hidden)
     }
 
     /// The reservations of this port, of this process and others.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.leases()[0].pid(), Some(std::process::id()));
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn leases(&self) -> &[Lease] {
         &self.leases
     }

@@ -37,6 +37,12 @@ pub struct ReserveOptions {
 
 impl ReserveOptions {
     /// A TCP port, any number.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().reserve()?; // as reserve_port()
+    /// # drop(p);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn new() -> Self {
         ReserveOptions {
             protocols: &[Protocol::Tcp],
@@ -127,12 +133,25 @@ impl ReserveOptions {
 
     /// These numbers first, in this order, whether or not they are in the range; any other allowed one if none of
     /// them can be had.
+    ///
+    /// ```
+    /// // Where the number is busy, any other.
+    /// let p = portlease::ReserveOptions::new().prefer([60315]).reserve()?;
+    /// println!("{p}");
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
     }
 
     /// None of these numbers.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().range(20000..=20099).exclude([20080, 20043]).reserve()?;
+    /// assert!(![20080, 20043].contains(&p.port()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn exclude(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.exclude.extend(ports);
         self
@@ -143,12 +162,31 @@ impl ReserveOptions {
     ///
     /// It is tried at first every fifth of a millisecond, after some waiting every three milliseconds. The wait blocks the thread: on a current-thread async runtime
     /// nothing else runs meanwhile, not even the server that is to let the port go.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let p = portlease::reserve_port();
+    /// let number = p.port();
+    /// let waiter = std::thread::spawn(move || {
+    ///     portlease::ReserveOptions::new().port(number).wait(Duration::from_secs(60)).reserve()
+    /// });
+    /// drop(p); // the waiter has it now
+    /// assert_eq!(waiter.join().unwrap()?.port(), number);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = at_most;
         self
     }
 
     /// A name for the reservation, shown to whoever finds the port taken.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("database of the login tests").reserve()?;
+    /// assert_eq!(p.label(), Some("database of the login tests"));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
@@ -176,6 +214,12 @@ impl ReserveOptions {
 
     /// Reserves one port.
     ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().range(20000..=29999).reserve()?;
+    /// assert!((20000..=29999).contains(&p.port()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range that names no port that could be
@@ -192,6 +236,12 @@ impl ReserveOptions {
     }
 
     /// Reserves `n` ports with distinct numbers: all of them or none.
+    ///
+    /// ```
+    /// let nodes = portlease::ReserveOptions::new().label("node").reserve_many(3)?;
+    /// assert_eq!(nodes.len(), 3);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -13,6 +13,15 @@ use crate::endpoint::Protocol;
 /// record is a note for people: it can be missing (no space to write it, or a newer release of this crate wrote
 /// it), and then all but the port and the protocol is `None`. Command lines and environments are never recorded:
 /// they carry secrets.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// for lease in portlease::reservations()? {
+///     println!("{lease}"); // 41023/tcp is reserved by test …
+/// }
+/// # drop(p);
+/// # Ok::<(), portlease::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     protocol: Protocol,
@@ -26,48 +35,120 @@ impl Lease {
     }
 
     /// The reserved number.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.port(), p.port());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The protocol it is reserved for.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.protocol(), portlease::Protocol::Tcp);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
     /// The process that reserved it, as that process saw its own id: in another container's PID namespace the
     /// number means nothing here.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.pid(), Some(std::process::id()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn pid(&self) -> Option<u32> {
         self.record.as_ref().map(|r| r.pid)
     }
 
     /// The process that it is held for, where that is another one:
     /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of).
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.on_behalf_of(), None); // its own
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn on_behalf_of(&self) -> Option<u32> {
         self.record.as_ref().and_then(|r| r.on_behalf_of).map(|process| process.pid)
     }
 
     /// The path of that process's program.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert!(lease.program().is_some());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn program(&self) -> Option<&str> {
         self.text(|r| &r.program)
     }
 
     /// The test that reserved it: the name of its thread, or what `cargo nextest` calls it.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// println!("{:?}", lease.test()); // the thread, which libtest names after the test
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn test(&self) -> Option<&str> {
         self.text(|r| &r.test)
     }
 
     /// The source line of the reserving call, as `tests/restart.rs:17`.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// println!("{:?}", lease.at()); // tests/restart.rs:17
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn at(&self) -> Option<&str> {
         self.text(|r| &r.at)
     }
 
     /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.label(), Some("docs"));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn label(&self) -> Option<&str> {
         self.text(|r| &r.label)
     }
 
     /// When it was reserved, by the clock of the reserving process.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert!(lease.since().is_some());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn since(&self) -> Option<SystemTime> {
         self.record.as_ref().map(|r| UNIX_EPOCH + r.since)
     }

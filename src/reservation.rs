@@ -108,21 +108,47 @@ impl Reservation {
     }
 
     /// The number.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let argument = format!("--port={}", p.port());
+    /// assert_eq!(argument, format!("--port={p}"));
+    /// ```
     pub fn port(&self) -> u16 {
         self.parts[0].endpoint.port
     }
 
     /// `127.0.0.1` and the number.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// assert_eq!(p.addr().to_string(), format!("127.0.0.1:{p}"));
+    /// ```
     pub fn addr(&self) -> SocketAddr {
         self.addr_on(Ipv4Addr::LOCALHOST)
     }
 
     /// This address and the number. The port is reserved on every address of the machine.
+    ///
+    /// ```
+    /// use std::net::Ipv6Addr;
+    ///
+    /// let p = portlease::reserve_port();
+    /// assert_eq!(p.addr_on(Ipv6Addr::LOCALHOST).to_string(), format!("[::1]:{p}"));
+    /// ```
     pub fn addr_on(&self, ip: impl Into<IpAddr>) -> SocketAddr {
         SocketAddr::new(ip.into(), self.port())
     }
 
     /// What the port is reserved for.
+    ///
+    /// ```
+    /// use portlease::Protocol;
+    ///
+    /// let dns = portlease::ReserveOptions::new().tcp_and_udp().reserve()?;
+    /// assert_eq!(dns.protocols(), [Protocol::Tcp, Protocol::Udp]);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
     pub fn protocols(&self) -> &[Protocol] {
         match (self.parts.len(), self.parts[0].protocol()) {
             (1, Protocol::Tcp) => &[Protocol::Tcp],
@@ -132,11 +158,20 @@ impl Reservation {
     }
 
     /// Who keeps the promise: of two protocols, the weaker one's.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// println!("{:?}", p.guarantee()); // Kernel, on Linux
+    /// ```
     pub fn guarantee(&self) -> Guarantee {
         self.parts.iter().map(|part| part.guarantee).min().unwrap_or(Guarantee::BestEffort)
     }
 
     /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
+    ///
+    /// ```
+    /// assert_eq!(portlease::reserve_port().label(), None);
+    /// ```
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }
@@ -170,6 +205,13 @@ impl Reservation {
     /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2), on Windows with
     /// SO_EXCLUSIVEADDRUSE. The reservation stays in force.
     ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// assert_eq!(server.local_addr()?, p.addr());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// `InvalidInput` if the port is not reserved for TCP; else those of the system: `AddrInUse` while another server
@@ -180,6 +222,13 @@ impl Reservation {
     }
 
     /// The same on another address of this machine; on `[::]` the system decides whether it serves IPv4 too.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen_on(std::net::Ipv4Addr::UNSPECIFIED)?;
+    /// assert_eq!(server.local_addr()?.port(), p.port());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -226,6 +275,12 @@ impl Reservation {
     }
 
     /// Keeps the port until this process exits, and returns the number: what `reserve_port().port()` was meant to do.
+    ///
+    /// ```
+    /// const TEST_SERVER: &str = "127.0.0.1";
+    /// let number: u16 = portlease::reserve_port().leak();
+    /// println!("http://{TEST_SERVER}:{number}");
+    /// ```
     pub fn leak(self) -> u16 {
         let port = self.port();
         std::mem::forget(self);

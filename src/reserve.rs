@@ -26,6 +26,12 @@ pub fn reserve_port() -> Reservation {
 
 /// [`reserve_port`], with an error instead of a panic.
 ///
+/// ```
+/// let p = portlease::try_reserve_port()?;
+/// println!("{p}");
+/// # Ok::<(), portlease::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// As [`ReserveOptions::reserve`].
@@ -54,6 +60,13 @@ pub fn reserve_udp_port() -> Reservation {
 
 /// [`reserve_udp_port`], with an error instead of a panic.
 ///
+/// ```
+/// let p = portlease::try_reserve_udp_port()?;
+/// let socket = p.udp_socket()?;
+/// # drop(socket);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// As [`ReserveOptions::reserve`].
@@ -78,6 +91,12 @@ pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
 }
 
 /// [`reserve_ports`], with an error instead of a panic: all of them or none.
+///
+/// ```
+/// let [http, grpc] = portlease::try_reserve_ports()?;
+/// assert_ne!(http.port(), grpc.port());
+/// # Ok::<(), portlease::Error>(())
+/// ```
 ///
 /// # Errors
 ///

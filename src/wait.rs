@@ -71,6 +71,16 @@ pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
 }
 
 /// What a client meets at an address.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let p = portlease::reserve_port();
+/// match portlease::probe(&p, Duration::from_secs(5)) {
+///     portlease::Reachability::Accepts => println!("a server accepts"),
+///     other => println!("no server yet: {other:?}"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reachability {

@@ -176,6 +176,18 @@ pub(crate) fn is_running(pid: u32) -> io::Result<bool> {
 impl Process {
     /// The command line, read now. It is not part of any report unless asked for: command lines carry secrets.
     ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// let process = &holders.iter().next().unwrap().processes[0];
+    /// println!("{:?}", process.command_line()?);
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where the process has ended, even if another one has its number by now, or may not be looked into.
