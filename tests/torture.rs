@@ -6,19 +6,19 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
+#[path = "support/load.rs"]
+mod load;
 #[allow(dead_code, unused_imports, reason = "each test binary uses its part of what they share")]
 mod support;
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use portlease::{Reservation, ReserveOptions};
-use socket2::{Domain, Socket, Type};
 use support::{Child, EPHEMERAL_LOW, Folder, Launch, Words, capability, need};
 
 const EPHEMERAL_PORTS: u16 = 512;
@@ -229,7 +229,7 @@ fn work(words: &Words) {
         for _ in 0..count("spawners") {
             scope.spawn(|| {
                 while !over() {
-                    let forking = SERVING.write().unwrap();
+                    let forking = load::SERVING.write().unwrap();
                     // Back from here, the child has exec'ed.
                     let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
                     drop(forking);
@@ -319,10 +319,10 @@ impl Kind {
 
     fn serve_once(self, port: u16) -> Result<(), String> {
         if self != Kind::Udp {
-            serve_tcp_once(port, self != Kind::Plain)?;
+            load::serve_tcp_once(port, self != Kind::Plain)?;
         }
         if matches!(self, Kind::Udp | Kind::Pair) {
-            serve_udp_once(port)?;
+            load::serve_udp_once(port)?;
         }
         Ok(())
     }
@@ -349,73 +349,7 @@ fn picked_round(kind: Kind) -> Result<(), String> {
 fn fixed_round(port: u16) -> Result<(), String> {
     let reserved = ReserveOptions::new().port(port).wait(Duration::from_secs(20)).reserve();
     let reservation: Reservation = reserved.map_err(|e| format!("no fixed port: {e}"))?;
-    serve_tcp_once(reservation.port(), true)
-}
-
-fn boot_twice(kind: Kind, port: u16) -> Result<(), String> {
-    // What a server does before it binds, here and when it is started again.
-    std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
-    kind.serve_once(port).map_err(|e| format!("{port}, first start: {e}"))?;
-    std::thread::sleep(Duration::from_micros(fastrand::u64(0..300)));
-    kind.serve_once(port).map_err(|e| format!("{port}, second start: {e}"))
-}
-
-/// Held for writing while a child is forked that has not exec'ed yet, since it shares the sockets of this process: a
-/// listener that was closed meanwhile would still be there, and refuse the second start, whoever picked the number.
-/// What the crate holds is not protected: reserving and letting go run beside the forks.
-static SERVING: RwLock<()> = RwLock::new(());
-
-/// A server that is started by number, reached by a client, and stopped.
-fn serve_tcp_once(port: u16, reuse_address: bool) -> Result<(), String> {
-    let _no_fork = SERVING.read().unwrap();
-    let at = |step: &'static str| move |e: io::Error| format!("{step}: {e}");
-    let server = bound(port, reuse_address).map_err(at("bind"))?;
-    server.listen(128).map_err(at("listen"))?;
-    let server = TcpListener::from(server);
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut client = TcpStream::connect_timeout(&addr, Duration::from_secs(10)).map_err(at("connect"))?;
-    client.set_read_timeout(Some(Duration::from_secs(10))).map_err(at("connect"))?;
-    // RST instead of TIME_WAIT, which would use up the range.
-    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).map_err(at("connect"))?;
-    let ours = client.local_addr().map_err(at("connect"))?;
-    server.set_nonblocking(true).map_err(at("accept"))?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut stream = loop {
-        match server.accept() {
-            Ok((stream, peer)) if peer == ours => break stream,
-            // Somebody else's client, which takes us for its server.
-            Ok(_) => return Err("accept: a stranger connected".to_owned()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
-                std::thread::yield_now();
-            }
-            Err(e) => return Err(format!("the client reached another server: {e}")),
-        }
-    };
-    let nonce = fastrand::u64(..).to_le_bytes();
-    stream.write_all(&nonce).map_err(at("write"))?;
-    let mut read = [0; 8];
-    client.read_exact(&mut read).map_err(at("read"))?;
-    if read == nonce { Ok(()) } else { Err("another server answered".to_owned()) }
-}
-
-fn serve_udp_once(port: u16) -> Result<(), String> {
-    let _no_fork = SERVING.read().unwrap();
-    let at = |step: &'static str| move |e: io::Error| format!("{step}: {e}");
-    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).map_err(at("bind"))?;
-    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(at("client"))?;
-    for socket in [&server, &client] {
-        socket.set_read_timeout(Some(Duration::from_secs(10))).map_err(at("read"))?;
-    }
-    let nonce = fastrand::u64(..).to_le_bytes();
-    client.send_to(&nonce, (Ipv4Addr::LOCALHOST, port)).map_err(at("send"))?;
-    let mut read = [0; 8];
-    let (length, from) = server.recv_from(&mut read).map_err(at("receive"))?;
-    let ours = client.local_addr().map_err(at("client"))?;
-    if length == 8 && read == nonce && from == ours {
-        Ok(())
-    } else {
-        Err("another client's packet".to_owned())
-    }
+    load::serve_tcp_once(reservation.port(), true)
 }
 
 /// Looks at a number of the range in every way there is. None of them may make a reservation or a server fail.
@@ -424,25 +358,16 @@ fn look() {
     // What is found does not matter here.
     match fastrand::u8(0..6) {
         0 => drop(ReserveOptions::new().port(port).reserve()),
-        1 => drop(bound(port, false)),
-        2 => drop(bound(port, true)),
+        1 => drop(load::bound(port, false)),
+        2 => drop(load::bound(port, true)),
         3 => drop(portlease::is_port_free(port)),
         4 => drop(portlease::reservations()),
         _ => drop(portlease::who_holds(port)),
     }
 }
 
-fn bound(port: u16, reuse_address: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(reuse_address)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
-    Ok(socket)
-}
-
-/// The role: a neighbour that knows nothing of the crate. It binds port 0 in several ways and connects out, and keeps
-/// each for a while, until its parent is gone.
+/// The role: a neighbour, until its parent is gone.
 fn disturb() {
-    const KEPT: usize = 48;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, NEIGHBOUR)).unwrap();
     support::say("up");
     let gone = AtomicBool::new(false);
@@ -451,36 +376,10 @@ fn disturb() {
             while support::listen().is_some() {}
             gone.store(true, Ordering::Relaxed);
         });
-        let mut sockets = VecDeque::new();
-        let mut connections = VecDeque::new();
-        let mut udp = VecDeque::new();
-        let mut turn = 0u32;
-        while !gone.load(Ordering::Relaxed) {
-            turn = turn.wrapping_add(1);
-            // A full range refuses both; then there are older ones to let go.
-            if let Ok(socket) = bound(0, turn.is_multiple_of(2)) {
-                if turn.is_multiple_of(4) {
-                    let _listens = socket.listen(1);
-                }
-                sockets.push_back(socket);
-            }
-            if let Ok(client) = TcpStream::connect(listener.local_addr().unwrap()) {
-                socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-                let (server, _) = listener.accept().unwrap();
-                connections.push_back((client, server));
-            }
-            if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
-                udp.push_back(socket);
-            }
-            if udp.len() > KEPT {
-                udp.pop_front();
-            }
-            if sockets.len() > KEPT {
-                sockets.pop_front();
-            }
-            if connections.len() > KEPT {
-                connections.pop_front();
-            }
-        }
+        load::disturb(&listener, &gone);
     });
+}
+
+fn boot_twice(kind: Kind, port: u16) -> Result<(), String> {
+    load::boot_twice(port, |port| kind.serve_once(port))
 }

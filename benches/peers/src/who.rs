@@ -1,33 +1,28 @@
 //! What it costs to learn who holds a port, beside the tools people use, measured side by side in one run.
 //!
-//! ```text
-//! cargo bench --bench who
-//! ```
-//!
 //! The rivals take turns before four backgrounds: a quiet machine; 2,000 processes of 20 descriptors; 20,000
-//! connections; all of that and 10,000 listeners. As root on Linux everything runs in a network namespace of its own.
-//! `whole process` starts this program anew, as `ss` and `lsof` are started. The floor is the system calls that no way
+//! connections; all of that and 10,000 listeners. Everything
+//! runs in a network namespace of its own. `whole process` starts this program anew, as `ss` and `lsof` are started. The floor is the system calls that no way
 //! of finding out can do without, by one thread, with nothing made of their answers.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use crate::process::{Helper, Outcome, alone, say_ready_and_wait};
 
 /// So many sockets fit one process at usual limits.
 const PER_PROCESS: usize = 4_000;
 
-struct Background {
-    name: &'static str,
+pub(crate) struct Background {
+    pub(crate) name: &'static str,
     processes: usize,
     connections: usize,
     listeners: usize,
 }
 
-const BACKGROUNDS: [Background; 4] = [
+pub(crate) const BACKGROUNDS: [Background; 4] = [
     Background { name: "quiet", processes: 0, connections: 0, listeners: 0 },
     Background { name: "2,000 processes", processes: 2_000, connections: 0, listeners: 0 },
     Background { name: "20,000 connections", processes: 0, connections: 20_000, listeners: 0 },
@@ -39,50 +34,62 @@ const BACKGROUNDS: [Background; 4] = [
     },
 ];
 
-/// Ends with the value, by its id.
-struct Neighbour(Child);
+/// How long one way took before one background.
+#[derive(Clone, Debug)]
+pub(crate) struct Took {
+    pub(crate) background: usize,
+    pub(crate) way: String,
+    pub(crate) median_us: f64,
+}
 
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
+pub(crate) fn measure() -> Outcome<Vec<Took>> {
+    let mut all = Vec::new();
+    for (nth, background) in BACKGROUNDS.iter().enumerate() {
+        eprintln!("who: {}", background.name);
+        for line in alone("true", &["who-holds", &nth.to_string()], &[])? {
+            let (way, median) = line.split_once('\t').ok_or("a line without a figure")?;
+            all.push(Took { background: nth, way: way.to_owned(), median_us: median.parse()? });
+        }
     }
+    Ok(all)
 }
 
 impl Background {
-    fn start(&self) -> Outcome<Vec<Neighbour>> {
-        let mut started = Vec::new();
-        let exe = std::env::current_exe()?;
+    fn start(&self) -> Outcome<(Vec<Helper>, Vec<Sleeper>)> {
         let mut sockets = Vec::new();
         for (what, total) in [("connections", self.connections), ("listeners", self.listeners)] {
             for nth in 0..total.div_ceil(PER_PROCESS / 2) {
                 let count = (PER_PROCESS / 2).min(total - nth * (PER_PROCESS / 2));
-                let args = [what.to_owned(), count.to_string(), (nth + 1).to_string()];
-                let mut child =
-                    Command::new(&exe).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-                sockets.push(BufReader::new(child.stdout.take().ok_or("no pipe")?));
-                started.push(Neighbour(child));
+                sockets.push(Helper::start(&[what, &count.to_string(), &(nth + 1).to_string()])?);
             }
         }
-        for ready in &mut sockets {
-            let mut line = String::new();
-            ready.read_line(&mut line)?;
-            if line != "ready\n" {
-                return Err(format!("a neighbour said {line:?}").into());
-            }
+        let sockets = sockets.into_iter().map(Helper::when_ready).collect::<Outcome<Vec<_>>>()?;
+        let sleepers = (0..self.processes).map(|_| Sleeper::start()).collect::<Outcome<Vec<_>>>()?;
+        for sleeper in &sleepers {
+            settled(sleeper.0.id())?;
         }
+        Ok((sockets, sleepers))
+    }
+}
+
+/// A process with 20 descriptors. Ends with the value.
+struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    fn start() -> Outcome<Sleeper> {
         // 3 standard streams and 17 more.
-        let fds: String = (10..27).map(|fd| format!("exec {fd}</dev/null; ")).collect();
-        for _ in 0..self.processes {
-            let mut sleeper = Command::new("bash");
-            sleeper.args(["-c", &format!("{fds} exec sleep 900")]).stdin(Stdio::null());
-            started.push(Neighbour(sleeper.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?));
-        }
-        for neighbour in started.iter().rev().take(self.processes) {
-            settled(neighbour.0.id())?;
-        }
-        Ok(started)
+        let descriptors: String = (10..27).map(|fd| format!("exec {fd}</dev/null; ")).collect();
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("{descriptors} exec sleep 900")]);
+        Ok(Sleeper(bash.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
 
@@ -99,7 +106,7 @@ fn settled(pid: u32) -> Outcome<()> {
 }
 
 /// The role of a neighbour with many sockets, on a loopback address of its own.
-fn hold(what: &str, count: usize, nth: u8) -> Outcome<()> {
+pub(crate) fn hold(what: &str, count: usize, nth: u8) -> Outcome<()> {
     let any = SocketAddr::from((Ipv4Addr::new(127, 77, nth, 1), 0));
     let mut held: Vec<Box<dyn Send>> = Vec::new();
     let listener = TcpListener::bind(any)?;
@@ -111,11 +118,14 @@ fn hold(what: &str, count: usize, nth: u8) -> Outcome<()> {
             held.push(Box::new((client, listener.accept()?)));
         }
     }
-    println!("ready");
-    std::io::stdout().flush()?;
-    // Until the parent closes the pipe, or kills.
-    std::io::stdin().read_line(&mut String::new())?;
-    Ok(())
+    say_ready_and_wait()
+}
+
+/// A neighbour that listens.
+pub(crate) fn serve() -> Outcome<()> {
+    let server = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", server.local_addr()?.port());
+    done(std::io::stdin().read_line(&mut String::new()))
 }
 
 fn run(program: &str, args: &[&str]) -> Outcome<()> {
@@ -146,8 +156,7 @@ fn fails(port: u16) -> Outcome<()> {
 }
 
 /// One walk of the kernel over its TCP and its UDP sockets, and a look at every descriptor of every process.
-#[cfg(target_os = "linux")]
-fn floor(port: u16) -> Outcome<()> {
+pub(crate) fn floor(port: u16) -> Outcome<()> {
     use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
     use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, sendto, socket};
     use std::os::fd::OwnedFd;
@@ -201,43 +210,46 @@ fn floor(port: u16) -> Outcome<()> {
     Ok(())
 }
 
-#[cfg(not(target_os = "linux"))]
-fn floor(_port: u16) -> Outcome<()> {
-    Err("what the least is has been measured on Linux alone".into())
-}
-
-fn measure(background: &Background) -> Outcome<()> {
-    let neighbours = background.start()?;
+/// Within the namespace.
+pub(crate) fn compare(background: &Background) -> Outcome<()> {
+    let _neighbours = background.start()?;
     let server = TcpListener::bind("127.0.0.1:0")?;
     let held = server.local_addr()?.port();
     let free = portlease::reserve_port();
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg("serve")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
-    let (_child, newest) = (Neighbour(child), line.trim().parse()?);
+    let mut child = Helper::start(&["serve"])?;
+    let newest = child.line()?.parse()?;
     let exe = std::env::current_exe()?.to_string_lossy().into_owned();
     let text = held.to_string();
     let selection = format!(":{held}");
+    let tcp = format!("{held}/tcp");
     // No connection dials out from it.
     let nobodys = portlease::ReserveOptions::new().range(20000..=29999).reserve()?.port();
-    let rivals: [(&str, usize, Act<'_>); 12] = [
+    let rivals: [(&str, usize, Act<'_>); 15] = [
         ("who_holds, in process", 1, &|| done(portlease::who_holds(held))),
         ("the floor, in process", 1, &|| floor(held)),
-        ("listeners::get_all, in process", 1, &get_all),
+        ("listeners, in process", 1, &|| listeners::get_all().map(drop).map_err(|e| e.to_string().into())),
+        ("netstat2, in process", 1, &|| done(sockets_with_pids())),
         ("who_holds, whole process", 1, &|| run(&exe, &["who", &text])),
         ("the floor, whole process", 1, &|| run(&exe, &["floor", &text])),
         ("ss -tulpn", 1, &|| run("ss", &["-tulpn"])),
         ("lsof -nP -i :PORT", 1, &|| run("lsof", &["-nP", "-i", &selection])),
+        ("netstat -tulpn", 1, &|| run("netstat", &["-tulpn"])),
+        ("fuser PORT/tcp", 1, &|| run("fuser", &[&tcp])),
         ("a process that does nothing", 1, &|| run("true", &[])),
         ("failed assert_port_free, own server", 1, &|| fails(held)),
         ("failed assert_port_free, newest process", 1, &|| fails(newest)),
         ("assert_port_free of a free port", 20, &|| done(portlease::check_port_free(nobodys))),
         ("assert_port_free of a reserved port", 1, &|| done(portlease::check_port_free(&free))),
     ];
+    // What is not installed is left out, by name.
+    let is_here = |(way, _, act): &(&str, usize, Act<'_>)| match act() {
+        Ok(()) => true,
+        Err(why) => {
+            eprintln!("left out: {way}: {why}");
+            false
+        }
+    };
+    let rivals: Vec<(&str, usize, Act<'_>)> = rivals.into_iter().filter(is_here).collect();
     let mut samples = vec![Vec::new(); rivals.len()];
     let rounds = if background.processes + background.connections > 0 { 11 } else { 41 };
     for _ in 0..rounds {
@@ -249,61 +261,13 @@ fn measure(background: &Background) -> Outcome<()> {
             }
         }
     }
-    let medians: Vec<f64> = samples.iter_mut().map(|samples| median(samples)).collect();
-    let at = |name: &str| {
-        rivals.iter().position(|(known, ..)| known.starts_with(name)).map_or(f64::NAN, |i| medians[i])
-    };
-    let (ss, lsof) = (at("ss "), at("lsof "));
-    println!("\n{:<40}{:>12}{:>10}{:>10}", background.name, "median us", "/ ss", "/ lsof");
-    for ((name, ..), median) in rivals.iter().zip(&medians) {
-        println!("  {name:<38}{median:>12.1}{:>10.2}{:>10.2}", median / ss, median / lsof);
-    }
-    drop(free);
-    drop(neighbours);
-    Ok(())
-}
-
-#[cfg(unix)]
-fn get_all() -> Outcome<()> {
-    listeners::get_all().map(drop).map_err(|e| e.to_string().into())
-}
-
-#[cfg(not(unix))]
-fn get_all() -> Outcome<()> {
-    Err("not among this system's dependencies".into())
-}
-
-fn main() -> Outcome<()> {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["who", port] => {
-            println!("{}", portlease::who_holds(port)?);
-            return Ok(());
-        }
-        ["floor", port] => return floor(port.parse()?),
-        [what @ ("connections" | "listeners"), count, nth] => {
-            return hold(what, count.parse()?, nth.parse()?);
-        }
-        ["serve"] => {
-            let server = TcpListener::bind("127.0.0.1:0")?;
-            println!("{}", server.local_addr()?.port());
-            std::io::stdout().flush()?;
-            return done(std::io::stdin().read_line(&mut String::new()));
-        }
-        ["tables"] => {}
-        _ => {
-            let script = "ip link set lo up && exec \"$0\" tables";
-            let exe = std::env::current_exe()?;
-            let alone = Command::new("unshare").args(["-n", "true"]).status().is_ok_and(|s| s.success());
-            let status = match alone {
-                true => Command::new("unshare").args(["-n", "sh", "-c", script]).arg(exe).status()?,
-                false => Command::new(exe).arg("tables").status()?,
-            };
-            return if status.success() { Ok(()) } else { Err("the measurement failed".into()) };
-        }
-    }
-    for background in &BACKGROUNDS {
-        measure(background)?;
+    for ((way, ..), samples) in rivals.iter().zip(&mut samples) {
+        println!("{way}\t{}", median(samples));
     }
     Ok(())
+}
+
+fn sockets_with_pids() -> Result<Vec<netstat2::SocketInfo>, netstat2::error::Error> {
+    let (families, protocols) = (netstat2::AddressFamilyFlags::all(), netstat2::ProtocolFlags::all());
+    netstat2::get_sockets_info(families, protocols)
 }

@@ -1,0 +1,148 @@
+//! What one port costs: picked, or reserved, and let go.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::peer::{ALL, Owner, Peer};
+use crate::process::{Helper, Outcome, alone, say_ready_and_wait};
+use crate::rounds::{portserver, serve_ports};
+
+/// Of the ephemeral range, how much others have claimed.
+pub(crate) const FILLS: [usize; 5] = [0, 25, 50, 75, 90];
+pub(crate) const PROCESSES: [usize; 3] = [1, 2, 16];
+
+const RANGE: (u16, u16) = (32768, 60999);
+
+/// Rivals take turns, in slices.
+const SLICES: usize = 3;
+const SLICE: Duration = Duration::from_millis(150);
+
+/// The median cost under one circumstance.
+#[derive(Clone, Debug)]
+pub(crate) struct Cost {
+    pub(crate) fill: usize,
+    pub(crate) processes: usize,
+    pub(crate) peer: Peer,
+    pub(crate) median_us: f64,
+}
+
+pub(crate) fn measure() -> Outcome<Vec<Cost>> {
+    let mut all = Vec::new();
+    for fill in FILLS {
+        eprintln!("cost: {fill} % of the ephemeral range claimed");
+        let folder = tempfile::tempdir()?;
+        let locks = folder.path().join("portlease");
+        let locks = locks.to_str().ok_or("a temporary folder whose name is not UTF-8")?;
+        let setup = format!("echo {} {} > /proc/sys/net/ipv4/ip_local_port_range", RANGE.0, RANGE.1);
+        for line in alone(&setup, &["costs", &fill.to_string()], &[("PORTLEASE_DIR", locks)])? {
+            let words: Vec<&str> = line.split('\t').collect();
+            let [processes, peer, median] = words[..] else { return Err(format!("it said {line:?}").into()) };
+            let peer = Peer::of(peer).ok_or("no such peer")?;
+            all.push(Cost { fill, processes: processes.parse()?, peer, median_us: median.parse()? });
+        }
+    }
+    Ok(all)
+}
+
+/// Within the namespace.
+pub(crate) fn run(fill: usize) -> Outcome<()> {
+    let mut peers: Vec<Peer> = ALL.into_iter().filter(|peer| peer.can_be_repeated()).collect();
+    let _portserver = match portserver() {
+        Some(_) => Some(serve_ports()?),
+        None => {
+            peers.retain(|peer| *peer != Peer::Portserver);
+            None
+        }
+    };
+    warm_up()?;
+    let _crowd = crowd(fill)?;
+    for processes in PROCESSES {
+        let mut samples = vec![Vec::new(); peers.len()];
+        for _ in 0..SLICES {
+            for (peer, samples) in peers.iter().zip(&mut samples) {
+                let millis = SLICE.as_millis().to_string();
+                let start = |_| Helper::start(&["picker", peer.name(), &millis])?.when_ready();
+                let mut workers = (0..processes).map(start).collect::<Outcome<Vec<_>>>()?;
+                for worker in &mut workers {
+                    worker.go()?;
+                }
+                for worker in &mut workers {
+                    let line = worker.line()?;
+                    let nanos = line.split_whitespace().map(str::parse::<u64>);
+                    samples.extend(nanos.collect::<Result<Vec<_>, _>>()?);
+                }
+            }
+        }
+        for (peer, samples) in peers.iter().zip(&mut samples) {
+            samples.sort_unstable();
+            let median = samples.get(samples.len() / 2).ok_or("nothing was measured")?;
+            println!("{processes}\t{}\t{}", peer.name(), *median as f64 / 1000.0);
+        }
+    }
+    Ok(())
+}
+
+/// A process that picks until the time is over, and says what each took.
+pub(crate) fn work(peer: Peer, time: Duration) -> Outcome<()> {
+    // What is done once per process is not the cost of one.
+    drop(peer.pick(Owner::This)?);
+    say_ready_and_wait()?;
+    let (started, mut nanos) = (Instant::now(), Vec::new());
+    while started.elapsed() < time {
+        let before = Instant::now();
+        drop(peer.pick(Owner::This)?);
+        nanos.push(before.elapsed().as_nanos().to_string());
+    }
+    println!("{}", nanos.join(" "));
+    Ok(())
+}
+
+/// Numbers in the order in which they go when everybody claims: first the parity that `bind(…, 0)` prefers.
+fn in_filling_order() -> Vec<u16> {
+    let (low, high) = RANGE;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut preferred: Vec<u16> = (low + 1..=high).step_by(2).collect();
+    let mut others: Vec<u16> = (low..=high).step_by(2).collect();
+    rng.shuffle(&mut preferred);
+    rng.shuffle(&mut others);
+    preferred.append(&mut others);
+    preferred
+}
+
+fn claim(port: u16) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    Ok(socket)
+}
+
+/// Each process has a limit on its descriptors.
+const HELD_BY_ONE: usize = 800;
+
+fn crowd(percent: usize) -> Outcome<Vec<Helper>> {
+    let count = in_filling_order().len() * percent / 100;
+    let hold = |from: usize| {
+        let to = (from + HELD_BY_ONE).min(count);
+        Helper::start(&["hold", &from.to_string(), &to.to_string()])?.when_ready()
+    };
+    (0..count).step_by(HELD_BY_ONE).map(hold).collect()
+}
+
+pub(crate) fn hold(from: usize, to: usize) -> Outcome<()> {
+    let numbers = in_filling_order();
+    let _claims = numbers[from..to].iter().map(|port| claim(*port)).collect::<Result<Vec<_>, _>>()?;
+    say_ready_and_wait()
+}
+
+/// Makes the lock files, as they are on a machine whose suite ran before.
+fn warm_up() -> Outcome<()> {
+    for port in in_filling_order() {
+        // Somebody's port: its lock file will not be needed. Before others claim: a refusal takes long to explain.
+        let _theirs = portlease::ReserveOptions::new().port(port).reserve();
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The figures, for pages that are light and for dark ones: no background, and colours that show on both.
+
+use std::path::{Path, PathBuf};
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::cost::{Cost, FILLS};
+use crate::peer::Peer;
+use crate::process::Outcome;
+use crate::report::{count, duration};
+use crate::rounds::{Fared, LOADS};
+use crate::who::{BACKGROUNDS, Took};
+
+const TEXT: RGBColor = RGBColor(118, 131, 144);
+const OURS: RGBColor = RGBColor(47, 129, 247);
+const THEIRS: RGBColor = RGBColor(139, 148, 158);
+
+const WIDTH: u32 = 760;
+/// Where bars begin and end.
+const LEFT: i32 = 220;
+const RIGHT: i32 = 600;
+const ROW: i32 = 19;
+
+pub(crate) fn draw(fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outcome<()> {
+    std::fs::create_dir_all(folder())?;
+    draw_rounds(fared)?;
+    draw_costs(costs)?;
+    draw_who(took)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("figures")
+}
+
+struct Bar {
+    name: String,
+    /// 0 to 1.
+    length: f64,
+    says: String,
+    ours: bool,
+}
+
+fn draw_rounds(fared: &[Fared]) -> Outcome<()> {
+    let most = fared.iter().map(Fared::percent).fold(f64::MIN_POSITIVE, f64::max);
+    let bar = |one: &Fared| Bar {
+        name: one.peer.name().to_owned(),
+        length: one.percent() / most,
+        says: format!("{} of {}", count(one.lost), count(one.rounds)),
+        ours: one.peer == Peer::Portlease,
+    };
+    let group = |(i, load): (usize, &crate::rounds::Load)| {
+        (load.title.to_owned(), fared.iter().filter(|one| one.load == i).map(bar).collect())
+    };
+    let groups: Vec<(String, Vec<Bar>)> = LOADS.iter().enumerate().map(group).collect();
+    bars("rounds.svg", "Rounds lost (a server started by number, and again)", &groups)
+}
+
+/// Ways to learn who holds a port, on a scale of powers of ten.
+fn draw_who(took: &[Took]) -> Outcome<()> {
+    const SHOWN: [&str; 7] = [
+        "who_holds, whole process",
+        "ss -tulpn",
+        "lsof -nP -i :PORT",
+        "netstat -tulpn",
+        "fuser PORT/tcp",
+        "listeners, in process",
+        "netstat2, in process",
+    ];
+    let shown = || took.iter().filter(|one| SHOWN.contains(&one.way.as_str()));
+    let least = shown().map(|one| one.median_us).fold(f64::MAX, f64::min) / 2.0;
+    let most = shown().map(|one| one.median_us).fold(f64::MIN_POSITIVE, f64::max);
+    let bar = |one: &Took| Bar {
+        name: one.way.clone(),
+        length: (one.median_us / least).ln() / (most / least).ln(),
+        says: duration(one.median_us),
+        ours: one.way == SHOWN[0],
+    };
+    let group = |(i, background): (usize, &crate::who::Background)| {
+        (background.name.to_owned(), shown().filter(|one| one.background == i).map(bar).collect())
+    };
+    let groups: Vec<(String, Vec<Bar>)> = BACKGROUNDS.iter().enumerate().map(group).collect();
+    bars("who.svg", "Who holds a port (median; logarithmic)", &groups)
+}
+
+fn bars(file: &str, title: &str, groups: &[(String, Vec<Bar>)]) -> Outcome<()> {
+    let rows: usize = groups.iter().map(|(_, bars)| bars.len() + 2).sum();
+    let height = (rows as i32 + 2) * ROW;
+    let path = folder().join(file);
+    let area = SVGBackend::new(&path, (WIDTH, height.unsigned_abs())).into_drawing_area();
+    let text = |size: i32, h: HPos| {
+        TextStyle::from(("sans-serif", size)).color(&TEXT).pos(Pos::new(h, VPos::Center))
+    };
+    area.draw_text(title, &text(17, HPos::Left), (8, ROW))?;
+    let mut y = 2 * ROW;
+    for (name, bars) in groups {
+        y += ROW;
+        area.draw_text(name, &text(15, HPos::Left), (8, y - ROW / 2))?;
+        for bar in bars {
+            let end = LEFT + (f64::from(RIGHT - LEFT) * bar.length).round() as i32;
+            let colour = if bar.ours { OURS } else { THEIRS };
+            area.draw_text(&bar.name, &text(13, HPos::Right), (LEFT - 8, y + ROW / 2))?;
+            // One that is of no length is shown all the same.
+            let end = end.max(LEFT + 2);
+            area.draw(&Rectangle::new([(LEFT, y + 3), (end, y + ROW - 3)], colour.filled()))?;
+            area.draw_text(&bar.says, &text(13, HPos::Left), (end + 8, y + ROW / 2))?;
+            y += ROW;
+        }
+        y += ROW;
+    }
+    Ok(area.present()?)
+}
+
+/// One process, on a scale of powers of ten, by how much of the range is claimed.
+fn draw_costs(costs: &[Cost]) -> Outcome<()> {
+    let path = folder().join("cost.svg");
+    let area = SVGBackend::new(&path, (WIDTH, 380)).into_drawing_area();
+    let text = |size: i32| TextStyle::from(("sans-serif", size)).color(&TEXT);
+    let of = |peer: Peer| -> Vec<(f64, f64)> {
+        let alone = costs.iter().filter(|cost| cost.processes == 1 && cost.peer == peer);
+        alone.map(|cost| (cost.fill as f64, cost.median_us)).collect()
+    };
+    let all = || costs.iter().filter(|cost| cost.processes == 1).map(|cost| cost.median_us);
+    let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN_POSITIVE, f64::max));
+    let last = FILLS[FILLS.len() - 1] as f64;
+    let mut chart = ChartBuilder::on(&area)
+        .caption("One port, picked or reserved, and let go (median of one process)", text(17))
+        .margin(8)
+        .margin_right(190)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..last, (least / 1.5..most * 1.5).log_scale())?;
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .axis_style(TEXT)
+        .label_style(text(13))
+        .x_desc("% of the ephemeral range claimed by others")
+        .y_label_formatter(&|us| duration(*us))
+        .x_label_formatter(&|percent| format!("{percent:.0}"))
+        .draw()?;
+    let mut peers: Vec<(Peer, f64)> = crate::peer::ALL
+        .into_iter()
+        .filter_map(|peer| of(peer).last().map(|(_, cost)| (peer, *cost)))
+        .collect();
+    peers.sort_by(|a, b| b.1.total_cmp(&a.1));
+    // Names whose lines end close to each other are pushed apart.
+    let mut lowest = i32::MIN;
+    for (peer, end) in peers {
+        let (colour, width) = if peer == Peer::Portlease { (OURS, 3) } else { (THEIRS, 1) };
+        chart.draw_series(LineSeries::new(of(peer), colour.stroke_width(width)))?;
+        let (x, y) = chart.backend_coord(&(last, end));
+        lowest = y.max(lowest.saturating_add(15));
+        let style = text(13).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw_text(peer.name(), &style, (x + 8, lowest))?;
+    }
+    Ok(area.present()?)
+}

@@ -1,0 +1,64 @@
+//! portlease beside what else there is, measured side by side on this machine (Linux, as root or where users may make
+//! namespaces):
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/peers/Cargo.toml [-- SECONDS]
+//! ```
+//!
+//! It writes the tables into `benches/RESULTS.md` and draws `benches/*.svg`. SECONDS is how long each peer does rounds
+//! under each load, 5 unless told. Python's port server takes part if `portserver.py` is on the PATH.
+
+mod cost;
+mod figure;
+#[allow(dead_code, reason = "the tests' servers, of which UDP ones are not compared")]
+#[path = "../../../tests/support/load.rs"]
+mod load;
+mod peer;
+mod process;
+mod report;
+mod rounds;
+mod who;
+
+use std::time::Duration;
+
+use peer::Peer;
+use process::Outcome;
+
+fn main() -> Outcome<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let peer = |name: &str| Peer::of(name).ok_or_else(|| format!("no such peer: {name:?}"));
+    let millis = |text: &str| text.parse().map(Duration::from_millis);
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => everything(5.0),
+        // The parts, within their namespaces, and their helpers.
+        ["rounds", nth, name, time] => rounds::run(nth.parse()?, peer(name)?, time),
+        ["rounder", name, threads, time] => rounds::work(peer(name)?, threads.parse()?, millis(time)?),
+        ["neighbour"] => rounds::be_neighbour(),
+        ["costs", fill] => cost::run(fill.parse()?),
+        ["picker", name, time] => cost::work(peer(name)?, millis(time)?),
+        ["hold", from, to] => cost::hold(from.parse()?, to.parse()?),
+        ["who-holds", nth] => {
+            who::compare(who::BACKGROUNDS.get(nth.parse::<usize>()?).ok_or("no such background")?)
+        }
+        ["who", port] => {
+            println!("{}", portlease::who_holds(port)?);
+            Ok(())
+        }
+        ["floor", port] => who::floor(port.parse()?),
+        ["serve"] => who::serve(),
+        [what @ ("connections" | "listeners"), count, nth] => who::hold(what, count.parse()?, nth.parse()?),
+        [seconds] => match seconds.parse() {
+            Ok(seconds) if (0.1..=60.0).contains(&seconds) => everything(seconds),
+            _ => Err(format!("{seconds:?}: expected seconds for each peer and load, 0.1 to 60").into()),
+        },
+        _ => Err("expected at most one argument: seconds for each peer and load".into()),
+    }
+}
+
+fn everything(seconds: f64) -> Outcome<()> {
+    let fared = rounds::measure(seconds)?;
+    let costs = cost::measure()?;
+    let took = who::measure()?;
+    figure::draw(&fared, &costs, &took)?;
+    report::write(seconds, &fared, &costs, &took)
+}

@@ -1,0 +1,176 @@
+//! The ways to come by a port that are compared.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use get_port::Ops as _;
+use openport::PortReservation;
+
+use crate::load;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Portlease,
+    BindAndDrop,
+    Portpicker,
+    PortCheck,
+    GetPort,
+    Openport,
+    ReservePort,
+    TimeWait,
+    Portserver,
+}
+
+pub(crate) const ALL: [Peer; 9] = [
+    Peer::Portlease,
+    Peer::BindAndDrop,
+    Peer::Portpicker,
+    Peer::PortCheck,
+    Peer::GetPort,
+    Peer::Openport,
+    Peer::ReservePort,
+    Peer::TimeWait,
+    Peer::Portserver,
+];
+
+/// The abstract address of the port server, in a network namespace of its own like all the rest.
+pub(crate) const PORTSERVER: &str = "portlease-peers";
+
+/// A port, and what keeps it for whoever asked, if anything does.
+pub(crate) struct Held {
+    pub(crate) port: u16,
+    _keeper: Keeper,
+}
+
+enum Keeper {
+    None,
+    Portlease { _reservation: portlease::Reservation },
+    Openport(u16),
+    ReservePort { _reserved: reserve_port::ReservedPort },
+    Process(Child),
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        match self {
+            Keeper::Openport(port) => OPENPORT.release_port(*port),
+            Keeper::Process(child) => {
+                // It may be gone already.
+                let _gone = child.kill();
+                let _reaped = child.wait();
+            }
+            Keeper::None | Keeper::Portlease { .. } | Keeper::ReservePort { .. } => {}
+        }
+    }
+}
+
+/// The whole process has one, as its documentation shows.
+static OPENPORT: LazyLock<PortReservation> = LazyLock::new(PortReservation::default);
+
+/// Whose the port is to the port server, which knows processes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A process of its own, as a test has that ends and lets go so.
+    Fresh,
+    /// This one, which keeps all that it asks for until it ends.
+    This,
+}
+
+impl Peer {
+    pub(crate) fn of(name: &str) -> Option<Peer> {
+        ALL.into_iter().find(|peer| peer.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Peer::Portlease => "portlease",
+            Peer::BindAndDrop => "bind(0) and drop",
+            Peer::Portpicker => "portpicker",
+            Peer::PortCheck => "port_check",
+            Peer::GetPort => "get-port",
+            Peer::Openport => "openport, reservation",
+            Peer::ReservePort => "reserve-port",
+            Peer::TimeWait => "TIME_WAIT trick",
+            Peer::Portserver => "python portpicker, portserver",
+        }
+    }
+
+    /// Whether it has numbers left for the next part of a run: those of the trick are used up for a minute.
+    pub(crate) fn can_be_repeated(self) -> bool {
+        self != Peer::TimeWait
+    }
+
+    pub(crate) fn pick(self, owner: Owner) -> Result<Held, String> {
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let none = || "it found none".to_owned();
+        let (port, keeper) = match self {
+            Peer::Portlease => {
+                let reservation = portlease::try_reserve_port().map_err(|e| e.to_string())?;
+                (reservation.port(), Keeper::Portlease { _reservation: reservation })
+            }
+            Peer::BindAndDrop => {
+                let listener = TcpListener::bind(any).map_err(|e| e.to_string())?;
+                (port_of(&listener)?, Keeper::None)
+            }
+            Peer::Portpicker => (portpicker::pick_unused_port().ok_or_else(none)?, Keeper::None),
+            Peer::PortCheck => (port_check::free_local_ipv4_port().ok_or_else(none)?, Keeper::None),
+            Peer::GetPort => (get_port::tcp::TcpPort::any("127.0.0.1").ok_or_else(none)?, Keeper::None),
+            Peer::Openport => {
+                let port = OPENPORT.reserve_port().ok_or_else(none)?;
+                (port, Keeper::Openport(port))
+            }
+            Peer::ReservePort => {
+                let reserved = reserve_port::ReservedPort::random().map_err(|e| e.to_string())?;
+                (reserved.port(), Keeper::ReservePort { _reserved: reserved })
+            }
+            Peer::TimeWait => (left_in_time_wait().map_err(|e| e.to_string())?, Keeper::None),
+            Peer::Portserver => {
+                let keeper = match owner {
+                    Owner::This => Keeper::None,
+                    Owner::Fresh => {
+                        let _forking = load::SERVING.write().map_err(|e| e.to_string())?;
+                        let mut sleeper = Command::new("sleep");
+                        sleeper.arg("600").stdin(Stdio::null()).stdout(Stdio::null());
+                        Keeper::Process(sleeper.spawn().map_err(|e| e.to_string())?)
+                    }
+                };
+                let pid = match &keeper {
+                    Keeper::Process(child) => child.id(),
+                    _ => std::process::id(),
+                };
+                (asked_of_portserver(pid).map_err(|e| e.to_string())?, keeper)
+            }
+        };
+        Ok(Held { port, _keeper: keeper })
+    }
+}
+
+fn port_of(listener: &TcpListener) -> Result<u16, String> {
+    listener.local_addr().map(|addr| addr.port()).map_err(|e| e.to_string())
+}
+
+/// What ephemeral-port-reserve does: a connection to itself, whose server's end closes first and stays behind for a
+/// minute. A server with SO_REUSEADDR can bind over it, and nobody is given the number.
+fn left_in_time_wait() -> std::io::Result<u16> {
+    let listener = load::bound(0, true)?;
+    listener.listen(1)?;
+    let listener = TcpListener::from(listener);
+    let addr = listener.local_addr()?;
+    let mut client = TcpStream::connect(addr)?;
+    let (server, _) = listener.accept()?;
+    drop(server);
+    let _nothing = client.read(&mut [0])?;
+    Ok(addr.port())
+}
+
+fn asked_of_portserver(pid: u32) -> std::io::Result<u16> {
+    let mut stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(PORTSERVER)?)?;
+    stream.write_all(format!("{pid}\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    answer.trim().parse().map_err(|_| std::io::Error::other(format!("the port server said {answer:?}")))
+}
