@@ -7,7 +7,7 @@ use portlease::{ErrorKind, Guarantee, Protocol, Reservation, ReserveOptions};
 
 use crate::agent::Agent;
 use crate::outsider::{self, Reuse, V4, port_of};
-use crate::support::{self, EPHEMERAL_LOW, Folder, Launch, Words, capability, need};
+use crate::support::{self, Folder, capability, need};
 
 const KINDS: [fn(ReserveOptions) -> ReserveOptions; 3] =
     [|o| o.udp(), |o| o.tcp_and_udp(), |o| o.reuse_addr(false)];
@@ -179,46 +179,4 @@ fn where_no_number_is_quiet_the_grade_says_so() {
     let held = agent.reserve("udp= many=5").held();
     assert_eq!(held.guarantee, "Cooperative");
     assert!(held.ports.iter().all(|port| (3000..=3004).contains(port)), "{held:?}");
-}
-
-const ROUNDS: u32 = 5_000;
-
-#[test]
-fn two_processes_that_want_overlapping_blocks_and_sets_both_get_on() {
-    need!(capability::network_namespace());
-    let folder = Folder::new();
-    Launch::new("overlap", &folder.locks()).with_ephemeral_ports(512).start().succeed();
-}
-
-/// The parent, in a namespace where no number is anybody else's.
-pub(crate) fn overlap_in_namespace() {
-    let folder = Folder::new();
-    let begun = Instant::now();
-    let start = |first: u16| Launch::new("contender", &folder.locks()).args(format!("first={first}")).start();
-    let base = EPHEMERAL_LOW + 2000;
-    let contenders = [start(base), start(base + 3)];
-    for contender in contenders {
-        let said = contender.succeed();
-        let slowest: u64 = Words::parse(&said[0]).number("slowest").unwrap();
-        // Neither waits while the other one has many turns: a round takes microseconds.
-        assert!(slowest < 5_000_000, "{said:?}");
-        support::say(&format!("{said:?} in {:?}", begun.elapsed()));
-    }
-}
-
-/// One of two: a block of six and an explicit number in the middle of the other's, in turn.
-pub(crate) fn contend(words: &Words) {
-    let first: u16 = words.number("first").unwrap();
-    let mut slowest = Duration::ZERO;
-    for round in 0..ROUNDS {
-        let begun = Instant::now();
-        let options = ReserveOptions::new().port(first).wait(support::DEADLINE);
-        let options = if round % 2 == 0 { options } else { options.tcp_and_udp() };
-        let block = options.reserve_block(6).unwrap();
-        assert_eq!(ports(&block), (first..first + 6).collect::<Vec<_>>());
-        drop(block);
-        drop(ReserveOptions::new().port(first + 2).wait(support::DEADLINE).reserve().unwrap());
-        slowest = slowest.max(begun.elapsed());
-    }
-    support::say(&format!("slowest={}", slowest.as_micros()));
 }

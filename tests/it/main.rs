@@ -29,9 +29,7 @@ fn role() {
     let Some((role, words)) = support::part() else { return };
     match role.as_str() {
         "agent" => agent::play(),
-        "overlap" => kinds::overlap_in_namespace(),
         "checker" => waiting::checks_beside_spawning_threads(),
-        "contender" => kinds::contend(&words),
         "inherited" => handoff::serve_inherited(),
         "server" => outsider::serve(&words),
         "racer" => guarantee::race(&words),

@@ -6,9 +6,11 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
-#[path = "support/load.rs"]
+mod contend;
+#[path = "../support/load.rs"]
 mod load;
 #[allow(dead_code, unused_imports, reason = "each test binary uses its part of what they share")]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::io;
@@ -39,6 +41,8 @@ fn role() {
         "namespace" => torture(&words),
         "worker" => work(&words),
         "neighbour" => disturb(),
+        "overlap" => contend::overlap_in_namespace(&words),
+        "contender" => contend::contend(&words),
         other => panic!("no such role: {other}"),
     }
 }
@@ -99,8 +103,13 @@ fn in_namespace(test: &str, args: &str) {
     launched(test, args, |launch| launch.with_ephemeral_ports(EPHEMERAL_PORTS));
 }
 
+/// How long a variant runs.
+fn seconds() -> f64 {
+    std::env::var("PORTLEASE_TORTURE_SECONDS").map_or(0.2, |text| text.parse().unwrap())
+}
+
 fn launched(test: &str, args: &str, network: impl FnOnce(Launch) -> Launch) {
-    let seconds = std::env::var("PORTLEASE_TORTURE_SECONDS").map_or(0.5, |text| text.parse::<f64>().unwrap());
+    let seconds = seconds();
     let folder = Folder::new();
     // One at a time: they share the processors, not the ports.
     static ALONE: Mutex<()> = Mutex::new(());
