@@ -19,6 +19,7 @@ mod reservation;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod tidy;
 mod users;
 mod waiting;
 mod waits;

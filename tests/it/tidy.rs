@@ -1,0 +1,64 @@
+//! What the repository says of itself.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn texts() -> Vec<(PathBuf, String)> {
+    let files = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let texts = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    texts.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// All code below a folder, in one piece.
+fn code(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &code(&path);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            all += &std::fs::read_to_string(&path).unwrap();
+        }
+    }
+    all
+}
+
+/// What stands between two marks, each time.
+fn between<'a>(text: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(begin).skip(1).filter_map(move |rest| Some(rest.split_once(end)?.0))
+}
+
+#[test]
+fn every_file_that_a_text_links_to_is_there() {
+    let mut links = 0;
+    for (path, text) in texts() {
+        for target in between(&text, "](", ")").filter(|target| !target.contains("://")) {
+            let file = target.split('#').next().unwrap();
+            assert!(root().join(file).exists(), "{}: {target} is not there", path.display());
+            links += 1;
+        }
+    }
+    assert!(links > 10, "the control: {links} links were found");
+}
+
+/// A sentence of three words or more is a test's name; nothing else that these texts quote is.
+#[test]
+fn every_test_that_a_text_names_is_there() {
+    let code = code(&root().join("tests")) + &code(&root().join("src"));
+    let mut names = 0;
+    for (path, text) in texts() {
+        let is_name = |word: &&str| {
+            word.matches('_').count() >= 3
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+        };
+        for name in text.split('`').filter(is_name) {
+            let is_there = ["fn", "mod"].iter().any(|kind| code.contains(&format!("{kind} {name}")));
+            assert!(is_there, "{}: there is no {name}", path.display());
+            names += 1;
+        }
+    }
+    assert!(names > 10, "the control: {names} names were found");
+}
