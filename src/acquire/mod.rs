@@ -132,8 +132,10 @@ enum Effort {
 const POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(3));
 const POLL_SHARE: u32 = 8;
 
-/// A try that takes long, because it walks a range, is paused after for this many times as long.
+/// A try that takes long, because it walks a range, is paused after for this many times as long, and no longer than
+/// this. The quickest one so far tells: another may have been kept off the processor.
 const PAUSE_PER_TRY: u32 = 20;
+const PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// Every so many tries, one looks into the socket table, which costs as much as a hundred of the others.
 const LOOK_EVERY: u32 = 128;
@@ -142,6 +144,7 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
     let started = Instant::now();
     let mut effort = Effort::Insist;
     let mut patience = Patience::new();
+    let mut quickest: Option<Duration> = None;
     for tries in 1u32.. {
         let before = Instant::now();
         let obstacle = match attempt(effort) {
@@ -162,9 +165,14 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
         if left.is_zero() {
             return Err(obstacle.into_error(wish, Some(wish.wait)));
         }
-        let glanced = effort == Effort::Glance;
-        let pause = (waited / POLL_SHARE).clamp(POLL.0, POLL.1);
-        let pause = if glanced { pause.max(before.elapsed() * PAUSE_PER_TRY) } else { pause };
+        let mut pause = (waited / POLL_SHARE).clamp(POLL.0, POLL.1);
+        if effort == Effort::Glance {
+            let took = before.elapsed();
+            if let Some(quickest) = quickest {
+                pause = pause.max((quickest.min(took) * PAUSE_PER_TRY).min(PAUSE_MOST));
+            }
+            quickest = Some(quickest.map_or(took, |quickest| quickest.min(took)));
+        }
         // Not in step with the others in the queue.
         std::thread::sleep(left.min(pause.mul_f32(0.75 + fastrand::f32() / 2.0)));
         effort = if tries.is_multiple_of(LOOK_EVERY) { Effort::Look } else { Effort::Glance };

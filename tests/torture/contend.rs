@@ -33,7 +33,7 @@ pub(crate) fn overlap_in_namespace(words: &Words) {
         let said = contender.succeed();
         let slowest: u64 = Words::parse(&said[0]).number("slowest").unwrap();
         // Neither waits while the other one has many turns: a round takes microseconds.
-        assert!(slowest < 5_000_000, "{said:?}");
+        assert!(slowest < 20_000_000, "{said:?}");
         support::say(&format!("{said:?} in {:?}", begun.elapsed()));
     }
 }
