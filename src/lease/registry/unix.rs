@@ -1,10 +1,11 @@
 //! Unix: folders are held open, and every name is looked up within one of them.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -215,6 +216,24 @@ pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
 /// changed by that user.
 pub(crate) fn records_within(owner: u32) -> bool {
     owner == user()
+}
+
+/// Keeps a record that stands beside its lock file, so that it is told from what a killed process left: the kernel
+/// lets go of it with this process.
+pub(crate) fn hold_record(file: &File) -> io::Result<()> {
+    const TRIES: usize = 100;
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            // Somebody looks whether it is kept.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
+            locked => return Ok(locked?),
+        }
+    }
+    Ok(file.try_lock()?)
+}
+
+pub(crate) fn is_held_record(file: &File) -> bool {
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// Reads from the start, as much as there is.
