@@ -9,7 +9,7 @@
 //! | a test that panics | `reservation`: `a_test_that_panics_lets_its_port_go_and_harms_no_other`, `a_process_that_panics_…` |
 //! | a record empty, torn, not UTF-8, newer, of any bytes | `a_record_that_cannot_be_read_…`; `identity`: `no_bytes_in_a_lock_file_…` |
 //! | a lock folder read-only; without room for a file, for a record | `a_lock_folder_that_is_read_only_…`, `…_on_a_read_only_file_system_…`, `…_without_room_…` |
-//! | … deleted while in use | `a_lock_folder_deleted_while_in_use_…`, `a_number_without_a_claim_is_kept_while_…` |
+//! | … deleted while in use | `a_lock_folder_deleted_while_in_use_…`, `whoever_only_looks_…`, `a_number_without_a_claim_is_kept_while_…` |
 //! | … without locks | `a_file_system_without_locks_…` |
 //! | … planted: links, fifos, folders, unreadable files | `users`: `a_planted_…`, `a_record_planted_by_another_user_…` |
 //! | no IPv6 | `namespaces`: `a_port_is_reserved_where_ipv6_is_switched_off`; `kinds`: `without_ipv6_…` |
@@ -177,6 +177,21 @@ fn a_lock_folder_deleted_while_in_use_is_made_again() {
     assert!(message.contains(&format!("pid {}", holder.pid())), "{message}");
     holder.drop("all");
     other.reserve(&exactly).held();
+}
+
+#[test]
+fn whoever_only_looks_finds_the_lock_folder_that_was_made_again() {
+    let folder = Folder::new();
+    let (mut holder, mut looker) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
+    let lease = |looker: &mut Agent, port: u16| looker.command(&format!("lease={port}"));
+    let port = holder.reserve("label=before").held().port();
+    assert!(lease(&mut looker, port).contains("before"));
+    std::fs::remove_dir_all(folder.locks()).unwrap();
+    assert_eq!(lease(&mut looker, port), "none", "the control: the lease went with the folder");
+    let port = holder.reserve("udp=1 label=after").held().port();
+    assert!(lease(&mut looker, port).contains("after"));
+    let report = looker.command(&format!("check={port}/udp"));
+    assert!(report.contains("after"), "{report}");
 }
 
 /// What has no claim is kept by its name in the network namespace then.

@@ -143,6 +143,11 @@ impl Folder {
         Ok(())
     }
 
+    /// Whether it still has its name. What cannot be asked is taken to be there.
+    pub(super) fn is_there(&self) -> bool {
+        fstat(&self.0).map_or(true, |about| about.st_nlink > 0)
+    }
+
     /// The regular file of that name, and its owner.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         // Of these, NONBLOCK keeps a planted fifo from blocking the open.
