@@ -46,8 +46,16 @@ impl Mine {
 
 /// By an ancestor, or on behalf of this process or of an ancestor.
 fn is_kept_for_us(record: &Record) -> bool {
-    let is_ours = |kept: Beneficiary| kept.pid == std::process::id() || is_ancestor(kept.pid, kept.started);
+    let own = std::process::id();
+    let is_ours = |kept: Beneficiary| {
+        kept.pid == own && is_the_same(own, kept.started) || is_ancestor(kept.pid, kept.started)
+    };
     is_ancestor(record.pid, record.started) || record.on_behalf_of.is_some_and(is_ours)
+}
+
+/// Whether the process that has this number now is the one that started then; 0 is unknown.
+fn is_the_same(pid: u32, started: u64) -> bool {
+    started == 0 || table::started(pid) == Some(started)
 }
 
 /// No process tree is deeper than that; a loop in what /proc tells would end here.
@@ -55,8 +63,7 @@ pub(crate) const GENERATIONS: usize = 64;
 
 fn is_ancestor(pid: u32, started: u64) -> bool {
     let parents = std::iter::successors(Some(std::process::id()), |pid| table::parent(*pid));
-    parents.skip(1).take(GENERATIONS).any(|parent| parent == pid)
-        && (started == 0 || table::started(pid) == Some(started))
+    parents.skip(1).take(GENERATIONS).any(|parent| parent == pid) && is_the_same(pid, started)
 }
 
 /// The reservation of a port, as it bears on somebody who asks about it.

@@ -147,6 +147,8 @@ mod diagnosis;
 mod endpoint;
 mod error;
 mod free;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handoff;
 mod holder;
 mod lease;

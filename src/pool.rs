@@ -40,18 +40,18 @@ impl Ports {
     }
 
     /// `8080,9000-9010`, the kernel's own form for sets of ports.
-    #[cfg(any(target_os = "linux", target_os = "android", test))]
+    #[cfg(any(target_os = "linux", target_os = "android", test, fuzzing))]
     fn parse(text: &str) -> Option<Ports> {
         let number = |text: &str| text.trim().parse::<u16>().ok();
         let range = |item: &str| match item.split_once('-') {
-            Some((low, high)) => Some(number(low)?..=number(high)?),
+            Some((low, high)) => Some(number(low)?..=number(high)?).filter(|range| !range.is_empty()),
             None => number(item).map(|n| n..=n),
         };
         text.split(',').filter(|item| !item.trim().is_empty()).map(range).collect::<Option<_>>().map(Ports)
     }
 }
 
-#[cfg(any(windows, test))]
+#[cfg(any(windows, test, fuzzing))]
 impl Ports {
     /// What netsh says in any language: a line for each range, `     50000       50059     *`.
     fn parse_table(text: &str) -> Ports {
@@ -71,6 +71,12 @@ impl Ephemeral {
     /// As the kernel reports it now, or, where asking takes a program, as it did when this process first asked.
     pub(crate) fn read() -> Ephemeral {
         system::ephemeral()
+    }
+
+    /// As a kernel would report it that assigns this range, without what it lists as reserved.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn reported(range: RangeInclusive<u16>, reserved: &str) -> Ephemeral {
+        Ephemeral { range, reserved: Ports::parse(reserved).unwrap_or_default() }
     }
 
     pub(crate) fn range(&self) -> RangeInclusive<u16> {
@@ -142,7 +148,7 @@ fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> RangeInclu
 }
 
 /// `32768\t60999`, or the same on two lines.
-#[cfg(any(unix, test))]
+#[cfg(any(unix, test, fuzzing))]
 fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(|n| n.parse::<u16>().ok());
     let range = numbers.next()??..=numbers.next()??;
@@ -150,12 +156,20 @@ fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 /// What netsh says in any language: `Start Port : 49152` on a line, and `Number of Ports : 16384` on a later one.
-#[cfg(any(windows, test))]
+#[cfg(any(windows, test, fuzzing))]
 fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers =
         text.lines().filter_map(|line| line.split_whitespace().next_back()?.parse::<u16>().ok());
     let (start, count) = (numbers.next()?, numbers.next()?);
     Some(start..=start.checked_add(count.checked_sub(1)?)?)
+}
+
+/// Every range that any of the ways to read a text finds in it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn settings(text: &str) -> Vec<RangeInclusive<u16>> {
+    let sets = [Ports::parse(text).unwrap_or_default(), Ports::parse_table(text)];
+    let ranges = [parse_pair(text), parse_start_and_count(text)];
+    sets.into_iter().flat_map(|set| set.0).chain(ranges.into_iter().flatten()).collect()
 }
 
 /// Every number of a range once, in random order, so that processes that start together do not walk in step.
@@ -311,6 +325,7 @@ mod tests {
         assert_eq!(Ports::parse("\n"), Some(Ports::default()));
         assert_eq!(Ports::parse("8080,9000-9010\n"), Some(Ports(vec![8080..=8080, 9000..=9010])));
         assert_eq!(Ports::parse("8080,x"), None);
+        assert_eq!(Ports::parse("9010-9000"), None);
     }
 
     #[test]

@@ -228,6 +228,27 @@ fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
     numbers.filter(|port| wish.admits(*port))
 }
 
+/// What a pick without a preference tries, of this range and without these numbers.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn numbers_of(
+    allowed: Option<RangeInclusive<u16>>,
+    exclude: BTreeSet<u16>,
+) -> impl Iterator<Item = u16> {
+    let wish = Wish {
+        protocols: &[Protocol::Udp],
+        reuse_addr: true,
+        port: None,
+        allowed,
+        prefer: Vec::new(),
+        exclude,
+        wait: Duration::ZERO,
+        label: None,
+        on_behalf_of: None,
+        at: std::panic::Location::caller(),
+    };
+    numbers(&wish).collect::<Vec<_>>().into_iter()
+}
+
 /// A machine on which so many numbers are taken has other troubles; some ten microseconds each.
 const TRIED_AT_MOST: usize = 4096;
 

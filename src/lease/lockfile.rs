@@ -138,6 +138,7 @@ impl Held {
             Err(e) if e.kind() == io::ErrorKind::NotFound => folder.open_file(&self.name, Access::New)?,
             opened => opened?,
         };
+        system::hold_record(&file)?;
         system::write(&file, &bytes)?;
         self.record = Some(Place::Beside(file));
         Ok(())
@@ -158,6 +159,7 @@ impl Drop for Held {
         // forked at this moment has it, and then as soon as that child execs.
         if let Some(file) = file {
             let _note = system::write(file, Record::ENDED);
+            let _unlocked = file.unlock();
         }
         let _unlocked = self.file.unlock();
     }
@@ -184,14 +186,16 @@ pub(super) fn look(registry: &Registry, protocol: Protocol, port: u16) -> io::Re
     }
 }
 
-/// The record of the lock's present holder: of all that stand for this name, the latest that was not ended.
+/// The record of the lock's present holder: one beside the lock file that a live process keeps, else the lock file's
+/// own. Which of them is the latest, clocks cannot tell: they step.
 fn read_record(registry: &Registry, name: &str, lock: &File) -> Option<Record> {
     // Records are notes: one that cannot be read is one that is not there.
     let beside = registry.record_users().unwrap_or_default().into_iter().filter_map(|user| {
         let (file, owner) = registry.records(user).ok()??.open_file(name, Access::Read).ok()?;
-        if owner == user { decode(&file) } else { None }
+        if owner == user && system::is_held_record(&file) { decode(&file) } else { None }
     });
-    decode(lock).into_iter().chain(beside).max_by_key(|record| record.since)
+    // More than one only where somebody keeps another's file locked.
+    beside.max_by_key(|record| record.since).or_else(|| decode(lock))
 }
 
 fn decode(file: &File) -> Option<Record> {

@@ -59,8 +59,12 @@ impl Registry {
 
     /// The folder, where there is one: what a look uses, since looking makes nothing.
     pub(super) fn existing() -> Result<Option<Arc<Registry>>, Unusable> {
-        if let Some(registry) = OPENED.read().as_ref() {
-            return Ok(Some(registry.clone()));
+        let opened = OPENED.read().clone();
+        match opened {
+            Some(registry) if registry.folder.is_there() => return Ok(Some(registry)),
+            // Made again by others since, and they meet in the new one. Who takes a lease finds out by itself.
+            Some(gone) => Registry::forget(&gone),
+            None => {}
         }
         let root = root()?;
         let scope = system::scope();

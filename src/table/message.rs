@@ -60,6 +60,9 @@ const NLM_F_DUMP: u16 = 0x300;
 const HEADER: usize = 16;
 /// `struct inet_diag_msg`.
 const ANSWER: usize = 72;
+/// A row takes as much of a datagram, or more.
+#[cfg(any(test, fuzzing))]
+pub(crate) const ROW_AT_LEAST: usize = HEADER + ANSWER;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 
 /// Bits of the states to walk, by the kernel's numbers.
@@ -218,13 +221,13 @@ fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::holder::State;
 
     // Captured from Linux 6.18, x86-64, in a network namespace of its own; 33955 was asked for.
     const PORT: u16 = 33955;
-    const SEQUENCE: u32 = 7;
+    pub(crate) const SEQUENCE: u32 = 7;
     const TCP: &str = "\
         840000001200020007000000b21f00000a0a000084a30000000000000000000000000000000000000000000000000000\
         000000000000000000000000030000000000000000000000010000000400000000000000ef981e000500080000000000\
@@ -251,12 +254,54 @@ mod tests {
         b21f000000000000";
     const REFUSED: &str = "\
         140000000300020007000000b21f0000feffffff";
+    pub(crate) const CAPTURED: [&str; 4] = [TCP, UDP4, UDP6, REFUSED];
 
-    fn bytes(hex: &str) -> Vec<u8> {
+    pub(crate) fn bytes(hex: &str) -> Vec<u8> {
         hex.as_bytes()
             .chunks(2)
             .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
             .collect()
+    }
+
+    /// One answer, as a kernel of this byte order gives it, with the attribute of a listener if there is one.
+    pub(crate) fn answer(
+        order: Order,
+        state: u8,
+        local: SocketAddr,
+        remote: SocketAddr,
+        uid: u32,
+        inode: u32,
+        only_v6: Option<bool>,
+    ) -> Vec<u8> {
+        let (u16, u32) = (
+            |n: u16| if order == Order::Big { n.to_be_bytes() } else { n.to_le_bytes() },
+            |n: u32| if order == Order::Big { n.to_be_bytes() } else { n.to_le_bytes() },
+        );
+        let ip = |addr: SocketAddr| match addr.ip() {
+            IpAddr::V4(ip) => [&ip.octets()[..], &[0; 12]].concat(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
+        let mut payload = vec![family, state, 0, 0];
+        payload.extend(local.port().to_be_bytes());
+        payload.extend(remote.port().to_be_bytes());
+        payload.extend(ip(local));
+        payload.extend(ip(remote));
+        // Interface, cookie, expiry and two queues.
+        payload.extend([0; 24]);
+        payload.extend(u32(uid));
+        payload.extend(u32(inode));
+        // Others come before it, and their lengths are padded.
+        for (kind, value) in
+            [Some((5, 7)), only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into()))].into_iter().flatten()
+        {
+            payload.extend(u16(5));
+            payload.extend(u16(kind));
+            payload.extend([value, 0, 0, 0]);
+        }
+        let length = (HEADER + payload.len()) as u32;
+        let head = [&u32(length)[..], &u16(SOCK_DIAG_BY_FAMILY), &u16(2), &u32(SEQUENCE), &u32(9)].concat();
+        [head, payload].concat()
     }
 
     fn decode(bytes: &[u8], protocol: Protocol) -> (Vec<Row>, Datagram) {
@@ -327,7 +372,7 @@ mod tests {
 
     #[test]
     fn no_truncation_and_no_changed_byte_panics_or_invents_a_row() {
-        for capture in [TCP, UDP4, UDP6, REFUSED] {
+        for capture in CAPTURED {
             let whole = bytes(capture);
             let rows = decode(&whole, Protocol::Tcp).0;
             for cut in 0..whole.len() {

@@ -12,16 +12,16 @@ use crate::endpoint::Protocol;
 use crate::error::{Error, Result};
 use crate::holder::{Holder, Process, State, Unseen};
 
-#[cfg(any(target_os = "linux", test))]
+#[cfg(any(target_os = "linux", test, fuzzing))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there for its tests alone"))]
-mod message;
-#[cfg(any(target_os = "macos", test))]
-mod proc_info;
-#[cfg(any(target_os = "linux", test))]
-mod proc_text;
+pub(crate) mod message;
+#[cfg(any(target_os = "macos", test, fuzzing))]
+pub(crate) mod proc_info;
+#[cfg(any(target_os = "linux", test, fuzzing))]
+pub(crate) mod proc_text;
 
-#[cfg(any(windows, test))]
-mod owner_pid;
+#[cfg(any(windows, test, fuzzing))]
+pub(crate) mod owner_pid;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -292,7 +292,7 @@ fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, Stri
 }
 
 /// The kernel's number of a state. UDP has two, by the names of TCP's: connected to somebody, and not.
-#[cfg(any(target_os = "linux", test))]
+#[cfg(any(target_os = "linux", test, fuzzing))]
 fn state(protocol: Protocol, number: u8) -> State {
     match (protocol, number) {
         (Protocol::Tcp, 1) => State::Established,

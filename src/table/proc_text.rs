@@ -140,7 +140,7 @@ pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::holder::State;
 
@@ -166,6 +166,19 @@ mod tests {
   sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
  8754: 00000000000000000000000000000000:84A3 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 2005240 2 0000000020f68afb 0
 ";
+
+    pub(crate) const CAPTURED: [&str; 4] = [TCP, TCP6, UDP, UDP6];
+
+    /// `stat`, `status`, a ring's and a socket's `fdinfo`, a link, users, and a command line.
+    pub(crate) const OF_A_PROCESS: [&[u8]; 7] = [
+        b"7 (a) b\n(c) S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2\n",
+        b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n",
+        b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n",
+        b"pos:\t0\nflags:\t02\nscm_fds: 3\n",
+        b"socket:[2005233]",
+        b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\nci:x:1000:1000:\xff:/:/bin/sh\n",
+        b"redis-server\0--port\x006379\0\0--save\0",
+    ];
 
     fn rows(text: &str, protocol: Protocol, port: u16) -> Vec<Row> {
         sockets(text, Order::Little, protocol, port).collect()

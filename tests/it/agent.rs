@@ -65,6 +65,11 @@ pub(crate) fn play() {
                 }
             }
             ("free", port) => portlease::is_port_free(port).to_string(),
+            // The same, asked by a child.
+            ("child-free", port) => {
+                let locks = std::env::var_os("PORTLEASE_DIR").unwrap();
+                Agent::new(Path::new(&locks)).command(&format!("free={port}"))
+            }
             ("check", port) => match portlease::check_port_free(port) {
                 Ok(()) => "free".to_owned(),
                 Err(diagnosis) => diagnosis.to_string(),
@@ -126,6 +131,9 @@ fn reserve(words: &Words) -> portlease::Result<Vec<Reservation>> {
     options = options.prefer(words.numbers("prefer")).exclude(words.numbers("exclude"));
     if let Some(wait) = words.number("wait") {
         options = options.wait(Duration::from_millis(wait));
+    }
+    if let Some(pid) = words.number("for") {
+        options = options.on_behalf_of(pid);
     }
     if let Some(label) = words.get("label") {
         options = options.label(label);

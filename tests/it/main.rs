@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
 mod agent;
+mod clock;
 mod compile_fail;
 mod crash;
 mod diagnosis;
@@ -10,6 +11,7 @@ mod faults;
 mod fixed;
 mod guarantee;
 mod handoff;
+mod identity;
 mod kinds;
 mod namespaces;
 mod options;

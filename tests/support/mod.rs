@@ -311,6 +311,14 @@ impl Launch {
         self
     }
 
+    /// With these variables for itself alone, not for what starts it.
+    #[allow(dead_code, reason = "only the tests of clocks need it")]
+    pub(crate) fn innermost(mut self, variables: impl IntoIterator<Item = String>) -> Self {
+        self.trace.push("env".to_owned());
+        self.trace.extend(variables);
+        self
+    }
+
     pub(crate) fn start(self) -> Child {
         let (binary, copy) = if self.nobody { binary_for_everybody() } else { (current_exe(), None) };
         let mut line: Vec<OsString> = Vec::new();

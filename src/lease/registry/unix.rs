@@ -1,10 +1,11 @@
 //! Unix: folders are held open, and every name is looked up within one of them.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -142,6 +143,11 @@ impl Folder {
         Ok(())
     }
 
+    /// Whether it still has its name. What cannot be asked is taken to be there.
+    pub(super) fn is_there(&self) -> bool {
+        fstat(&self.0).map_or(true, |about| about.st_nlink > 0)
+    }
+
     /// The regular file of that name, and its owner.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         // Of these, NONBLOCK keeps a planted fifo from blocking the open.
@@ -215,6 +221,24 @@ pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
 /// changed by that user.
 pub(crate) fn records_within(owner: u32) -> bool {
     owner == user()
+}
+
+/// Keeps a record that stands beside its lock file, so that it is told from what a killed process left: the kernel
+/// lets go of it with this process.
+pub(crate) fn hold_record(file: &File) -> io::Result<()> {
+    const TRIES: usize = 100;
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            // Somebody looks whether it is kept.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
+            locked => return Ok(locked?),
+        }
+    }
+    Ok(file.try_lock()?)
+}
+
+pub(crate) fn is_held_record(file: &File) -> bool {
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// Reads from the start, as much as there is.

@@ -70,6 +70,11 @@ impl Folder {
         }
     }
 
+    /// Every name in it is looked up by its path, whichever folder that is now.
+    pub(super) fn is_there(&self) -> bool {
+        true
+    }
+
     /// The regular file of that name, and its owner, whom nobody asks for here.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let path = self.0.join(name);
@@ -140,6 +145,15 @@ pub(crate) fn is_linked(_file: &File) -> io::Result<bool> {
 /// Nobody could read a record in a file that is locked.
 pub(crate) fn records_within(_owner: u32) -> bool {
     false
+}
+
+/// Nobody could read it while it is locked, and there is no other user's to take it for.
+pub(crate) fn hold_record(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn is_held_record(_file: &File) -> bool {
+    true
 }
 
 /// Reads from the start, as much as there is.

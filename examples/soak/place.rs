@@ -1,0 +1,90 @@
+//! Where a soak runs: namespaces of its own if they are to be had, and a folder that every user reaches.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use tempfile::TempDir;
+
+/// Says that this process is in its namespaces already.
+const INSIDE: &str = "PORTLEASE_SOAK_INSIDE";
+
+/// Runs it, as root in a network and a mount namespace: then every socket that is seen is the soak's own.
+pub(crate) fn inside(minutes: f64, run: impl FnOnce() -> ExitCode) -> ExitCode {
+    let unshare = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-n", "-m", "sh", "-c", script, "sh"]);
+        command
+    };
+    if std::env::var_os(INSIDE).is_some() || !is_root() {
+        return run();
+    }
+    let can = unshare("ip link set lo up").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        eprintln!("soak: no namespaces here: in the machine's own network");
+        return run();
+    }
+    let mut again = unshare("ip link set lo up && exec \"$@\"");
+    let failed = again.arg(own_program()).arg(minutes.to_string()).env(INSIDE, "1").exec();
+    eprintln!("soak: {failed}");
+    ExitCode::from(2)
+}
+
+pub(crate) fn is_alone() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+/// The soak's files: its program and the command's where all users can run them, and the lock folder.
+pub(crate) struct Place {
+    folder: TempDir,
+    /// The `portlease` command, where it is built.
+    pub(crate) has_command: bool,
+}
+
+impl Place {
+    pub(crate) fn new() -> Place {
+        let folder = tempfile::Builder::new().prefix("portlease-soak-").tempdir_in("/tmp").unwrap();
+        set_mode(folder.path(), 0o1777);
+        let mut place = Place { folder, has_command: false };
+        place.copy(&own_program(), "soak");
+        let command = own_program().parent().and_then(Path::parent).map(|release| release.join("portlease"));
+        if let Some(command) = command.filter(|path| path.is_file()) {
+            place.copy(&command, "portlease");
+            place.has_command = true;
+        }
+        place
+    }
+
+    fn copy(&self, from: &Path, name: &str) {
+        std::fs::copy(from, self.program(name)).unwrap();
+        set_mode(&self.program(name), 0o755);
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `PORTLEASE_DIR`.
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.folder.path().join("locks")
+    }
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    // What is deleted at this moment has none.
+    let _gone = std::fs::set_permissions(path, Permissions::from_mode(mode));
+}

@@ -1,0 +1,380 @@
+//! The promises, asked of random bytes, of captured answers that are cut and changed, and of what a kernel could say.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::Union;
+use proptest::test_runner::Config;
+
+use super::{Endpoint, Lease, Order, Protocol, Record, State, message, owner_pid, proc_text};
+use crate::record::Beneficiary;
+use crate::table::{message::tests as captured_diag, proc_text::tests as captured_proc};
+
+/// Nothing is written into the source tree: what fails is printed, as small as it gets.
+fn cases(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..600)
+}
+
+/// One of them, cut anywhere, and changed in some places.
+fn mangled(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let edits = vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
+    let whole = prop::sample::select(captured);
+    (whole, edits, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(mut bytes, edits, cut, cuts)| {
+        for (at, value) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if cuts {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        bytes
+    })
+}
+
+/// Before the bytes stands how they are decoded.
+fn framed(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    // The captured ones are little-endian, and so are half of these.
+    (0..6u8, any::<u16>(), bytes).prop_map(|(how, cut, bytes)| {
+        let cut = if bytes.is_empty() { 0 } else { cut % (bytes.len() as u16 + 1) };
+        [&[how][..], &cut.to_le_bytes(), &bytes].concat()
+    })
+}
+
+fn ip(v6: bool) -> BoxedStrategy<IpAddr> {
+    if v6 {
+        let anything = any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into());
+        // Link-local ones have a scope, and mapped ones another reading.
+        let link_local = any::<u16>().prop_map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).into());
+        let mapped = any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).to_ipv6_mapped().into());
+        let wildcard = Just(Ipv6Addr::UNSPECIFIED.into());
+        prop_oneof![anything, link_local, mapped, wildcard].boxed()
+    } else {
+        any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into()).boxed()
+    }
+}
+
+fn addr(v6: bool) -> impl Strategy<Value = SocketAddr> {
+    (ip(v6), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop::sample::select(Protocol::ALL.to_vec())
+}
+
+proptest! {
+    #![proptest_config(cases(400))]
+
+    #[test]
+    fn text_near_an_endpoint_is_read_or_quoted(text in r"[0-9a-fA-F:./\[\]%tcpudlie+ \n-]{0,28}") {
+        super::endpoint(text.as_bytes());
+    }
+
+    #[test]
+    fn any_text_is_an_endpoint_or_quoted(bytes in any_bytes()) {
+        super::endpoint(&bytes);
+    }
+
+    #[test]
+    fn every_endpoint_is_read_back_as_it_was_printed(
+        port in 1..=u16::MAX,
+        ip in prop::option::of(Union::new([ip(false), ip(true)])),
+        protocol in prop::option::of(protocol()),
+    ) {
+        let endpoint = Endpoint { port, ip, protocol };
+        prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().ok(), Some(endpoint));
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_none(bytes in any_bytes()) {
+        super::record(&bytes);
+    }
+
+    #[test]
+    fn a_changed_record_is_a_record_or_none(
+        bytes in mangled(vec![a_record().encode().to_vec(), a_record().encode()[..300].to_vec()]),
+    ) {
+        super::record(&bytes);
+    }
+
+    #[test]
+    fn a_record_of_any_texts_is_read_back(
+        numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>)>(),
+        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 4),
+    ) {
+        let (pid, started, socket, secs, beneficiary) = numbers;
+        let [program, test, at, label] = [0, 1, 2, 3].map(|n| texts[n].clone());
+        let since = std::time::Duration::new(secs.into(), pid % 1_000_000_000);
+        let on_behalf_of = beneficiary.map(|(pid, started)| Beneficiary { pid, started });
+        let record = Record { pid, started, program, test, at, label, since, socket, on_behalf_of };
+        let bytes = record.encode();
+        super::record(&bytes);
+        let read = Record::decode(&bytes).unwrap();
+        let short = |text: &String| text.len() * 2 <= 200;
+        if texts.iter().all(short) {
+            prop_assert_eq!(read, record);
+        } else {
+            prop_assert_eq!((read.pid, read.started, read.socket, read.since), (pid, started, socket, since));
+        }
+    }
+
+    #[test]
+    fn lines_near_a_record_are_one_or_none(
+        stamp in "[0-9]{1,3}[.]?[0-9]{0,9}",
+        lines in vec("(pid|started|socket|for|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}", 0..8),
+        end in any::<bool>(),
+    ) {
+        let end = if end { format!("end {stamp}\n") } else { String::new() };
+        super::record(format!("portlease 1 {stamp}\n{}\n{end}", lines.join("\n")).as_bytes());
+    }
+
+    #[test]
+    fn any_bytes_are_answers_of_sock_diag_or_none(bytes in framed(any_bytes())) {
+        super::message(&bytes);
+    }
+
+    #[test]
+    fn cut_and_changed_answers_invent_no_row(
+        bytes in framed(mangled(captured_diag::CAPTURED.map(captured_diag::bytes).to_vec())),
+    ) {
+        super::message(&bytes);
+    }
+
+    #[test]
+    fn every_answer_that_a_kernel_could_give_is_decoded(
+        big in any::<bool>(),
+        protocol in protocol(),
+        state in any::<u8>(),
+        (v6, local, remote) in any::<bool>().prop_flat_map(|v6| (Just(v6), addr(v6), addr(v6))),
+        uid in any::<u32>(),
+        inode in any::<u32>(),
+        only in prop::option::of(any::<bool>()),
+    ) {
+        let order = if big { Order::Big } else { Order::Little };
+        let bytes = captured_diag::answer(order, state, local, remote, uid, inode, only);
+        let mut rows = Vec::new();
+        let said = message::answers(&bytes, order, protocol, captured_diag::SEQUENCE, &mut rows);
+        prop_assert_eq!(said.progress, message::Progress::More);
+        prop_assert_eq!(rows.len(), 1);
+        let row = &rows[0];
+        prop_assert_eq!((row.local.ip(), row.local.port()), (local.ip(), local.port()));
+        let peer = row.remote.map(|remote| (remote.ip(), remote.port()));
+        let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
+        prop_assert_eq!(peer, has_peer.then(|| (remote.ip(), remote.port())));
+        prop_assert_eq!((row.inode, row.uid), (inode.into(), (inode != 0).then_some(uid)));
+        prop_assert_eq!(row.dual_stack, v6 && only == Some(false));
+    }
+
+    #[test]
+    fn an_answer_with_any_family_and_attributes_is_a_row_or_none(
+        family in prop_oneof![Just(2u8), Just(10), any::<u8>()],
+        addr in addr(true),
+        attributes in prop_oneof![
+            vec(prop_oneof![Just(0u8), 3..16u8, any::<u8>()], 0..24),
+            // One that is not padded to its end.
+            (5..8u8, 0..4u8).prop_map(|(length, kind)| [length, 0, kind, 0, 1, 1, 1, 1][..length.into()].to_vec()),
+        ],
+    ) {
+        let mut bytes = captured_diag::answer(Order::Little, 10, addr, addr, 1, 2, None);
+        bytes[16] = family;
+        bytes.extend(attributes);
+        let length = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        super::message(&[&[0, 90, 0][..], &bytes].concat());
+        let mut rows = Vec::new();
+        message::answers(&bytes, Order::Little, Protocol::Tcp, captured_diag::SEQUENCE, &mut rows);
+        prop_assert_eq!(rows.len(), usize::from(family == 2 || family == 10));
+    }
+
+    #[test]
+    fn any_bytes_are_lines_of_proc_net_or_none(bytes in framed(any_bytes())) {
+        super::proc_net(&bytes);
+    }
+
+    #[test]
+    fn cut_and_changed_lines_of_proc_net_invent_no_row(
+        bytes in framed(mangled(captured_proc::CAPTURED.map(|text| text.as_bytes().to_vec()).to_vec())),
+    ) {
+        super::proc_net(&bytes);
+    }
+
+    #[test]
+    fn every_line_that_proc_net_could_have_is_decoded(
+        big in any::<bool>(),
+        (v6, local, remote) in any::<bool>().prop_flat_map(|v6| (Just(v6), addr(v6), addr(v6))),
+        state in any::<u8>(),
+        uid in any::<u32>(),
+        inode in any::<u64>(),
+    ) {
+        let order = if big { Order::Big } else { Order::Little };
+        let told = |addr: SocketAddr| {
+            let octets = match addr.ip() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            let words = octets.chunks(4).map(|four| {
+                let four = [four[0], four[1], four[2], four[3]];
+                if big { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }
+            });
+            let words: String = words.map(|word| format!("{word:08X}")).collect();
+            format!("{words}:{:04X}", addr.port())
+        };
+        let line = format!("0: {} {} {state:02X} 0:0 00:0 0 {uid} 0 {inode} 1", told(local), told(remote));
+        let rows: Vec<_> = proc_text::sockets(&line, order, Protocol::Tcp, 0).collect();
+        prop_assert_eq!(rows.len(), 1, "{}", line);
+        prop_assert_eq!(rows[0].local, local);
+        let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
+        prop_assert_eq!(rows[0].remote, has_peer.then_some(remote));
+        prop_assert_eq!((rows[0].inode, rows[0].uid), (inode, (inode != 0).then_some(uid)));
+        prop_assert_eq!(rows[0].dual_stack, v6 && local.ip().is_unspecified());
+    }
+
+    #[test]
+    fn words_near_a_line_of_proc_net_are_one_or_none(
+        words in vec("[0-9A-F]{0,2}([0-9A-F]{8}){0,5}:?[0-9A-F]{0,4}", 0..12),
+    ) {
+        super::proc_net(&[b"\0\0\0", words.join(" ").as_bytes()].concat());
+    }
+
+    #[test]
+    fn settings_near_a_systems_are_read_or_not(text in r"([a-z:*,\n\r\t -]{0,4}[0-9]{0,6}){0,12}") {
+        super::settings(text.as_bytes());
+    }
+
+    #[test]
+    fn any_bytes_are_a_process_or_none(bytes in any_bytes()) {
+        super::process(&bytes);
+        super::report(&bytes);
+    }
+
+    #[test]
+    fn cut_and_changed_texts_of_a_process_are_read_or_skipped(
+        bytes in mangled(captured_proc::OF_A_PROCESS.map(<[u8]>::to_vec).to_vec()),
+    ) {
+        super::process(&bytes);
+    }
+
+    #[test]
+    fn a_process_of_any_name_is_told_by_it(
+        name in vec(any::<u8>(), 0..64),
+        (pid, parent, started) in any::<(u32, u32, u64)>(),
+        (ended, forked) in any::<(bool, bool)>(),
+    ) {
+        let (state, flags) = (if ended { 'Z' } else { 'S' }, if forked { 0x40 } else { 0x40_0000 });
+        let head = format!("{pid} (");
+        let tail = format!(") {state} {parent} 7 7 0 -1 {flags} 1 0 0 0 5 6 0 0 20 0 1 0 {started} 1 2\n");
+        let stat = proc_text::stat(&[head.as_bytes(), &name, tail.as_bytes()].concat()).unwrap();
+        prop_assert_eq!(stat.name, String::from_utf8_lossy(&name).into_owned());
+        prop_assert_eq!((stat.parent, stat.started), (parent, started));
+        prop_assert_eq!((stat.ended, stat.forked), (ended, forked));
+        super::report(&name);
+    }
+
+    #[test]
+    fn every_command_line_comes_apart_where_it_was_put_together(
+        arguments in vec(vec(1..=u8::MAX, 0..12), 1..8),
+    ) {
+        let cmdline = [arguments.join(&0), vec![0]].concat();
+        let read: Vec<Vec<u8>> = proc_text::arguments(&cmdline).map(<[u8]>::to_vec).collect();
+        // A program that erased its arguments leaves what one empty one would.
+        let erased = arguments == [Vec::new()];
+        prop_assert_eq!(read, if erased { Vec::new() } else { arguments });
+    }
+
+    #[test]
+    fn any_bytes_are_a_table_of_windows_or_none(bytes in framed(any_bytes())) {
+        super::owner_pid(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_are_a_socket_and_a_process_of_macos_or_none(
+        bytes in vec(any::<u8>(), 0..1000),
+        kind in 0..4u8,
+        protocol in prop_oneof![Just(6u8), Just(17u8)],
+    ) {
+        super::proc_info(&bytes);
+        if bytes.len() >= 792 {
+            let mut likely = bytes;
+            likely[180..184].copy_from_slice(&[protocol, 0, 0, 0]);
+            likely[256..260].copy_from_slice(&[kind, 0, 0, 0]);
+            super::proc_info(&likely);
+        }
+    }
+
+    #[test]
+    fn a_table_of_windows_has_a_row_for_each_that_fits(
+        count in prop_oneof![0..20u32, any::<u32>()],
+        rows in vec(any::<u32>(), 0..140),
+        states in vec(0..14u32, 24),
+        how in 0..6u8,
+    ) {
+        // Two in three words are of the protocol's own states, and so some rows have each.
+        let words = rows.iter().zip(states.iter().cycle()).map(|(any, state)| if any % 3 == 0 { *any } else { *state });
+        let table: Vec<u8> = [count].into_iter().chain(words).flat_map(u32::to_le_bytes).collect();
+        super::owner_pid(&[&[how, 40, 0][..], &table].concat());
+        for (protocol, v6, size) in
+            [(Protocol::Tcp, false, 6), (Protocol::Tcp, true, 14), (Protocol::Udp, false, 3), (Protocol::Udp, true, 7)]
+        {
+            let fit = (rows.len() / size).min(count as usize);
+            prop_assert_eq!(owner_pid::rows(&table, protocol, v6).len(), fit);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(16))]
+
+    #[test]
+    fn a_pick_meets_no_number_twice_and_none_that_is_reserved_or_excluded(bytes in vec(any::<u8>(), 8..64)) {
+        super::pool(&bytes);
+    }
+
+    #[test]
+    fn a_pick_from_a_small_range_meets_all_of_it(
+        low in any::<u16>(),
+        count in 0..40u16,
+        withheld in vec((0..60u16, 0..9u16), 0..5),
+    ) {
+        let low = low.max(1);
+        let high = low.saturating_add(count);
+        let withheld = withheld.into_iter().flat_map(|(at, count)| [low.saturating_add(at), count]);
+        let numbers: Vec<u16> = [low, high, low, high].into_iter().chain(withheld).collect();
+        super::pool(&numbers.into_iter().flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+    }
+}
+
+fn a_record() -> Record {
+    Record {
+        pid: 4100,
+        started: 123_456,
+        program: "/target/debug/deps/restart-0123".to_owned(),
+        test: "restart::keeps \\its\nport".to_owned(),
+        at: "tests/restart.rs:17".to_owned(),
+        label: "redis primary".to_owned(),
+        since: std::time::Duration::new(1_769_860_800, 5),
+        socket: 77,
+        on_behalf_of: Some(Beneficiary { pid: 4000, started: 9 }),
+    }
+}
+
+/// The control of all of these: a promise that is broken is noticed.
+#[test]
+fn a_row_that_breaks_its_promise_is_noticed() {
+    let row = crate::table::Row {
+        protocol: Protocol::Tcp,
+        local: ([127, 0, 0, 1], 1).into(),
+        remote: None,
+        state: State::Listen,
+        uid: Some(0),
+        inode: 0,
+        dual_stack: false,
+        client: false,
+    };
+    assert!(std::panic::catch_unwind(|| super::is_row_of(&row, Protocol::Tcp)).is_err());
+    assert!(std::panic::catch_unwind(|| super::Set::distinct([1, 2, 1].into_iter())).is_err());
+    assert!(Lease::new(Protocol::Tcp, 1, None).to_string().starts_with("1/tcp"));
+}
