@@ -130,6 +130,11 @@
 //! The dependencies without them are socket2, once_cell, parking_lot, tempfile, fastrand,
 //! rustix on Unix and windows-sys on Windows.
 //!
+//! # More pages
+//!
+//! `portlease::migration`: what portpicker, port_check, get-port, openport, reserve-port and `serial_test` are called
+//! for, and what to call here instead. `portlease::suites`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
+//!
 //! # Minimum Rust version
 //!
 //! 1.89, for `File::try_lock`.
@@ -152,6 +157,9 @@ mod free;
 mod handoff;
 mod holder;
 mod lease;
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
 mod options;
 mod own;
 mod patience;
@@ -161,6 +169,9 @@ mod record;
 mod reservation;
 mod reserve;
 mod services;
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("../docs/suites.md")]
+pub mod suites {}
 mod table;
 #[cfg(feature = "tokio")]
 pub mod tokio;
