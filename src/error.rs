@@ -220,11 +220,12 @@ impl Error {
 
     pub(crate) fn timed_out(waited: Duration, diagnosis: Diagnosis) -> Self {
         let message = format!("waited {waited:?} in vain: {}", diagnosis.answer());
-        Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.after_a_wait())
+        Self::diagnosed(ErrorKind::TimedOut, message, diagnosis)
     }
 
-    pub(crate) fn ended_first(pid: u32, how: &str, diagnosis: Diagnosis) -> Self {
-        let message = format!("process {pid} ended ({how}) first: {}", diagnosis.answer());
+    pub(crate) fn ended_first(pid: Option<u32>, how: &str, diagnosis: Diagnosis) -> Self {
+        let process = pid.map_or("the process".to_owned(), |pid| format!("process {pid}"));
+        let message = format!("{process} ended ({how}) first: {}", diagnosis.answer());
         Self::diagnosed(ErrorKind::Io, message, diagnosis)
     }
 

@@ -26,6 +26,7 @@
 //! | a number alone, to the end of the process | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
 //! | to know that a server is up, or gone | [`Reservation::wait_for`], [`wait_until_listening`], [`wait_until_free`] |
+//! | the same on a tokio runtime, whose thread the server needs | `portlease::tokio` (feature `tokio`) |
 //! | a check before a suite, or after a server stopped | [`assert_port_free`], [`assert_ports_free`] |
 //! | to know that your own server answers, not another's | [`assert_port_held_by`] |
 //! | to know who has a port | [`who_holds`]; with causes and advice, [`diagnose`] |
@@ -124,9 +125,16 @@
 //!
 //! # Features
 //!
-//! None by default. `cli` builds the command `portlease` as well, for shells and for tests in other languages (Linux); a
-//! library needs nothing of it. The dependencies without it are socket2, once_cell, parking_lot, tempfile, fastrand,
+//! None by default. `tokio` has the module `portlease::tokio`, waits for tests on a tokio runtime, and
+//! `Reservation::listen_tokio` and `udp_socket_tokio`; it adds tokio with `net`, `process`, `rt` and `time`. `cli` builds
+//! the command `portlease` as well, for shells and for tests in other languages (Linux); a library needs nothing of it.
+//! The dependencies without them are socket2, once_cell, parking_lot, tempfile, fastrand,
 //! rustix on Unix and windows-sys on Windows.
+//!
+//! # More pages
+//!
+//! `portlease::migration`: what portpicker, port_check, get-port, openport, reserve-port and `serial_test` are called
+//! for, and what to call here instead. `portlease::suites`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
 //!
 //! # Minimum Rust version
 //!
@@ -152,15 +160,24 @@ pub mod fuzzing;
 mod handoff;
 mod holder;
 mod lease;
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
 mod options;
 mod own;
 mod patience;
 mod pool;
+mod probe;
 mod record;
 mod reservation;
 mod reserve;
 mod services;
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("../docs/suites.md")]
+pub mod suites {}
 mod table;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 
 pub use assert::{
@@ -174,10 +191,11 @@ pub use endpoint::{Endpoint, Protocol, ToEndpoint};
 pub use error::{Error, ErrorKind, Result};
 pub use holder::{Holder, Holders, Process, State};
 pub use options::ReserveOptions;
+pub use probe::{Reachability, probe};
 pub use record::Lease;
 pub use reservation::{Guarantee, Reservation};
 pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port, try_reserve_ports,
     try_reserve_udp_port,
 };
-pub use wait::{Reachability, probe, wait_until_free, wait_until_listening};
+pub use wait::{wait_until_free, wait_until_listening};

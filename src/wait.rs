@@ -1,7 +1,7 @@
-//! Waits: until something listens, until it lets go, or until the process that was to do it has ended.
+//! Waits: until something listens, until it lets go, or until the process that was to do it has ended. Here they block
+//! the thread; the looks they are made of serve whoever pauses in another way.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::{Error, Result};
 use crate::free::{Glance, Mine, concerns, glance, is_free};
 use crate::holder::Holders;
+use crate::probe::{self, Reachability};
 use crate::reservation::Reservation;
 use crate::table;
 
@@ -21,7 +22,8 @@ use crate::table;
 /// server that counts its connections sees none. It does not ask *who* listens: see
 /// [`assert_port_held_by`](crate::assert_port_held_by).
 ///
-/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, the server neither.
+/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, the server neither: there,
+/// `portlease::tokio` has one that does not (feature `tokio`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +41,7 @@ use crate::table;
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(&Endpoint::checked_of(&port)?, at_most, || Ok(None))
+    listening(Endpoint::checked_of(&port)?, at_most, || Ok(None))
 }
 
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): a server is gone, and no
@@ -47,7 +49,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// It looks at the socket table, and binds only once nothing there is in the way.
 ///
-/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, the server neither.
+/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, the server neither: there,
+/// `portlease::tokio` has one that does not (feature `tokio`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,74 +66,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that says who has it;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let started = Instant::now();
-    for endpoint in Endpoint::checked_of(&port)? {
-        free(endpoint, Mine::of(&port), at_most, started)?;
-    }
-    Ok(())
-}
-
-/// What a client meets at an address.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// let p = portlease::reserve_port();
-/// match portlease::probe(&p, Duration::from_secs(5)) {
-///     portlease::Reachability::Accepts => println!("a server accepts"),
-///     other => println!("no server yet: {other:?}"),
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reachability {
-    /// The connection was made (nmap: open).
-    Accepts,
-    /// It was refused at once: nothing listens there (nmap: closed).
-    Refuses,
-    /// Nothing came back in time: a firewall, a full accept queue (nmap: filtered).
-    NoAnswer,
-    /// It could not be tried.
-    Failed(io::ErrorKind),
-}
-
-/// What a client would meet: tries **one TCP connection**, which a server that listens will see, and closes it.
-///
-/// For addresses of this machine; without one, `127.0.0.1`. It tells what the socket table does not: whether packets
-/// get through.
-///
-/// ```
-/// use portlease::{Reachability, probe, reserve_port};
-/// use std::time::Duration;
-///
-/// let p = reserve_port();
-/// assert_eq!(probe(&p, Duration::from_secs(5)), Reachability::Refuses);
-/// let server = p.listen()?;
-/// assert_eq!(probe(&p, Duration::from_secs(5)), Reachability::Accepts);
-/// # drop(server);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[doc(alias = "nmap")]
-pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
-    let Ok(endpoint) = addr.to_endpoint() else { return Reachability::Failed(io::ErrorKind::InvalidInput) };
-    if endpoint.or_tcp().protocol != Some(Protocol::Tcp) {
-        return Reachability::Failed(io::ErrorKind::Unsupported);
-    }
-    connect(endpoint, at_most)
-}
-
-fn connect(endpoint: Endpoint, at_most: Duration) -> Reachability {
-    let ip = endpoint.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    // The standard library refuses a time-out of nothing.
-    let at_most = at_most.max(Duration::from_millis(1));
-    match TcpStream::connect_timeout(&SocketAddr::new(ip, endpoint.port), at_most) {
-        Ok(_) => Reachability::Accepts,
-        Err(e) => match e.kind() {
-            io::ErrorKind::ConnectionRefused => Reachability::Refuses,
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Reachability::NoAnswer,
-            kind => Reachability::Failed(kind),
-        },
-    }
+    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Mine::of(&port), at_most);
+    blocking(|| wait.look())
 }
 
 impl Reservation {
@@ -148,7 +85,7 @@ impl Reservation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
-        listening(&self.endpoints(), at_most, || Ok(None))
+        listening(self.endpoints(), at_most, || Ok(None))
     }
 
     /// Waits until the server on it is gone, on every address.
@@ -183,8 +120,8 @@ impl Reservation {
     /// ```
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let pid = child.id();
-        listening(&self.endpoints(), at_most, || {
-            Ok(child.try_wait()?.map(|status| (pid, status.to_string())))
+        listening(self.endpoints(), at_most, || {
+            Ok(child.try_wait()?.map(|status| (Some(pid), status.to_string())))
         })
     }
 
@@ -204,9 +141,9 @@ impl Reservation {
     /// ```
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
         let born = table::started(pid);
-        listening(&self.endpoints(), at_most, || {
+        listening(self.endpoints(), at_most, || {
             let lives = table::is_running(pid)? && table::started(pid) == born;
-            Ok((!lives).then(|| (pid, "gone".to_owned())))
+            Ok((!lives).then(|| (Some(pid), "gone".to_owned())))
         })
     }
 
@@ -225,7 +162,7 @@ impl Reservation {
         diagnose::who_holds(self)
     }
 
-    fn endpoints(&self) -> Vec<Endpoint> {
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         let at = |protocol: &Protocol| Endpoint {
             ip: Some(self.addr().ip()),
             ..Endpoint::of(self.port(), *protocol)
@@ -245,32 +182,164 @@ const LONG_PAUSE: Duration = Duration::from_millis(20);
 /// How long one connection is tried, where there is no table to look at.
 const CONNECT: Duration = Duration::from_millis(100);
 
-fn listening(
-    endpoints: &[Endpoint],
-    at_most: Duration,
-    mut ended: impl FnMut() -> io::Result<Option<(u32, String)>>,
-) -> Result<()> {
-    let started = Instant::now();
-    let mut pauses = PAUSES.into_iter();
-    for &endpoint in endpoints {
-        let fail = |e: io::Error| Error::system("wait for", Some(endpoint), e);
-        loop {
-            // Asked first: what listened before it ended is still seen, or is gone.
-            let end = ended().map_err(fail)?;
-            if is_listening(endpoint).map_err(fail)? {
-                break;
+/// What a look tells whoever waits. How to pause is theirs: by the thread, or by a runtime's timer.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Met,
+    Pause(Duration),
+    InVain(Vain),
+}
+
+/// Why a wait is over without its end. The report of it looks at every process, so it is asked for apart.
+#[derive(Debug)]
+pub(crate) enum Vain {
+    TimedOut(Duration, Endpoint, Verdict),
+    EndedFirst(End, Endpoint),
+    CannotTell(Endpoint, Verdict),
+    CannotLook(Endpoint, io::Error),
+}
+
+/// How a process has ended, and its number where that is still known.
+pub(crate) type End = (Option<u32>, String);
+
+impl Vain {
+    /// `blocked`: the thread did nothing else meanwhile, which may be why.
+    pub(crate) fn into_error(self, blocked: bool) -> Error {
+        let report = diagnose::report;
+        match self {
+            Vain::TimedOut(waited, endpoint, verdict) if blocked => {
+                Error::timed_out(waited, report(endpoint, verdict).after_a_wait())
             }
-            let report = || diagnose::report(endpoint, Verdict::NotListening);
-            if let Some((pid, how)) = end {
-                return Err(Error::ended_first(pid, &how, report()));
+            Vain::TimedOut(waited, endpoint, verdict) => Error::timed_out(waited, report(endpoint, verdict)),
+            Vain::EndedFirst((pid, how), endpoint) => {
+                Error::ended_first(pid, &how, report(endpoint, Verdict::NotListening))
             }
-            let Some(left) = at_most.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
-                return Err(Error::timed_out(at_most, report()));
-            };
-            std::thread::sleep(pauses.next().unwrap_or(PAUSES[2]).min(left));
+            Vain::CannotTell(endpoint, verdict) => Error::cannot_tell(report(endpoint, verdict)),
+            Vain::CannotLook(endpoint, cause) => Error::system("wait for", Some(endpoint), cause),
         }
     }
-    Ok(())
+}
+
+/// How much longer, of a time that is not over yet.
+#[derive(Debug)]
+struct Term {
+    started: Instant,
+    at_most: Duration,
+}
+
+impl Term {
+    fn new(at_most: Duration) -> Self {
+        Term { started: Instant::now(), at_most }
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.at_most.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())
+    }
+}
+
+/// A wait until something listens, on each endpoint in turn.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    endpoints: std::vec::IntoIter<Endpoint>,
+    term: Term,
+    pauses: std::array::IntoIter<Duration, 3>,
+}
+
+impl Listening {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, at_most: Duration) -> Self {
+        Listening { endpoints: endpoints.into_iter(), term: Term::new(at_most), pauses: PAUSES.into_iter() }
+    }
+
+    /// `ended` is asked first: what listened before it ended is still seen, or is gone.
+    pub(crate) fn look(&mut self, ended: impl FnOnce() -> io::Result<Option<End>>) -> Step {
+        let Some(&first) = self.endpoints.as_slice().first() else { return Step::Met };
+        let end = match ended() {
+            Ok(end) => end,
+            Err(e) => return Step::InVain(Vain::CannotLook(first, e)),
+        };
+        while let Some(&endpoint) = self.endpoints.as_slice().first() {
+            match is_listening(endpoint) {
+                Ok(true) => self.endpoints.next(),
+                Ok(false) => return self.not_yet(endpoint, end),
+                Err(e) => return Step::InVain(Vain::CannotLook(endpoint, e)),
+            };
+        }
+        Step::Met
+    }
+
+    fn not_yet(&mut self, endpoint: Endpoint, end: Option<End>) -> Step {
+        if let Some(end) = end {
+            return Step::InVain(Vain::EndedFirst(end, endpoint));
+        }
+        match self.term.left() {
+            Some(left) => Step::Pause(self.pauses.next().unwrap_or(PAUSES[2]).min(left)),
+            None => Step::InVain(Vain::TimedOut(self.term.at_most, endpoint, Verdict::NotListening)),
+        }
+    }
+}
+
+/// A wait until each endpoint in turn is free.
+#[derive(Debug)]
+pub(crate) struct Freeing {
+    endpoints: std::vec::IntoIter<Endpoint>,
+    mine: Mine,
+    term: Term,
+}
+
+impl Freeing {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, mine: Mine, at_most: Duration) -> Self {
+        Freeing { endpoints: endpoints.into_iter(), mine, term: Term::new(at_most) }
+    }
+
+    pub(crate) fn look(&mut self) -> Step {
+        while let Some(&endpoint) = self.endpoints.as_slice().first() {
+            match self.look_at(endpoint) {
+                Step::Met => self.endpoints.next(),
+                step => return step,
+            };
+        }
+        Step::Met
+    }
+
+    fn look_at(&self, endpoint: Endpoint) -> Step {
+        let pause = match glance(endpoint, self.mine) {
+            Ok(Glance::Served) => PAUSES[2],
+            Ok(Glance::Held) => LONG_PAUSE,
+            Ok(Glance::Open) => match is_free(endpoint, self.mine) {
+                Verdict::Free => return Step::Met,
+                Verdict::InUse(_) => LONG_PAUSE,
+                verdict => return Step::InVain(Vain::CannotTell(endpoint, verdict)),
+            },
+            Err(e) => return Step::InVain(Vain::CannotLook(endpoint, e)),
+        };
+        if let Some(left) = self.term.left() {
+            return Step::Pause(pause.min(left));
+        }
+        match is_free(endpoint, self.mine) {
+            Verdict::Free => Step::Met,
+            verdict => Step::InVain(Vain::TimedOut(self.term.at_most, endpoint, verdict)),
+        }
+    }
+}
+
+/// Looks again and again, and leaves the thread to nobody in between.
+fn blocking(mut look: impl FnMut() -> Step) -> Result<()> {
+    loop {
+        match look() {
+            Step::Met => return Ok(()),
+            Step::Pause(pause) => std::thread::sleep(pause),
+            Step::InVain(vain) => return Err(vain.into_error(true)),
+        }
+    }
+}
+
+fn listening(
+    endpoints: Vec<Endpoint>,
+    at_most: Duration,
+    mut ended: impl FnMut() -> io::Result<Option<End>>,
+) -> Result<()> {
+    let mut wait = Listening::new(endpoints, at_most);
+    blocking(|| wait.look(&mut ended))
 }
 
 /// By the table, or by a connection where there is none.
@@ -279,31 +348,8 @@ pub(crate) fn is_listening(endpoint: Endpoint) -> io::Result<bool> {
     match table::listening(endpoint.port, protocol) {
         Ok(rows) => Ok(rows.iter().any(|row| concerns(row, endpoint.ip))),
         Err(e) if e.kind() == io::ErrorKind::Unsupported && protocol == Protocol::Tcp => {
-            Ok(connect(endpoint, CONNECT) == Reachability::Accepts)
+            Ok(probe::connect(endpoint, CONNECT) == Reachability::Accepts)
         }
         Err(e) => Err(e),
-    }
-}
-
-fn free(endpoint: Endpoint, mine: Mine, at_most: Duration, started: Instant) -> Result<()> {
-    loop {
-        let look = glance(endpoint, mine);
-        let pause = match look.map_err(|e| Error::system("wait for", Some(endpoint), e))? {
-            Glance::Served => PAUSES[2],
-            Glance::Held => LONG_PAUSE,
-            Glance::Open => match is_free(endpoint, mine) {
-                Verdict::Free => return Ok(()),
-                Verdict::InUse(_) => LONG_PAUSE,
-                verdict => return Err(Error::cannot_tell(diagnose::report(endpoint, verdict))),
-            },
-        };
-        let Some(left) = at_most.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
-            let verdict = is_free(endpoint, mine);
-            if verdict == Verdict::Free {
-                return Ok(());
-            }
-            return Err(Error::timed_out(at_most, diagnose::report(endpoint, verdict)));
-        };
-        std::thread::sleep(pause.min(left));
     }
 }

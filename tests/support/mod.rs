@@ -30,7 +30,7 @@ pub(crate) use system::{is_root, show_owner, was_killed};
 pub(crate) const ROLE: &str = "PORTLEASE_TEST_ROLE";
 
 /// The variable with what the part is about, as words.
-const ARGS: &str = "PORTLEASE_TEST_ARGS";
+pub(crate) const ARGS: &str = "PORTLEASE_TEST_ARGS";
 
 /// Long enough for a machine that is busy with everything else; nobody waits for so long on a good day.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
@@ -117,7 +117,9 @@ pub(crate) fn tell(line: &str) {
 macro_rules! test_name {
     () => {{
         fn here() {}
-        let path = std::any::type_name_of_val(&here).trim_end_matches("::here");
+        // An async test's is in a closure.
+        let path =
+            std::any::type_name_of_val(&here).trim_end_matches("::here").trim_end_matches("::{{closure}}");
         path.split_once("::").map_or(path, |(_binary, name)| name)
     }};
 }

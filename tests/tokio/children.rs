@@ -1,0 +1,58 @@
+//! A child of tokio's that serves, or ends first.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Stdio;
+use std::time::Instant;
+
+use portlease::tokio::{wait_for, wait_until_free};
+use portlease::{ErrorKind, reserve_port};
+use tokio::process::{Child, Command};
+
+use crate::support::{self, ARGS, DEADLINE, ROLE, Words};
+
+/// The role: a server that runs until its input is closed, or that does not begin.
+pub(crate) fn serve(words: &Words) {
+    if let Some(code) = words.number("exit") {
+        std::process::exit(code);
+    }
+    let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, words.number("port").unwrap())).unwrap();
+    while support::listen().is_some() {}
+}
+
+fn start(args: String) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "role", "--nocapture"]).env(ROLE, "server").env(ARGS, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+    command.spawn().unwrap()
+}
+
+#[tokio::test]
+async fn a_child_that_serves_is_waited_for_and_keeps_its_input() {
+    let p = reserve_port();
+    for _ in 0..2 {
+        let mut child = start(format!("port={p}"));
+        wait_for(&p, &mut child, DEADLINE).await.unwrap();
+        portlease::assert_port_held_by(&p, child.id().unwrap());
+        // It ends when its input is closed, and not before.
+        assert!(child.try_wait().unwrap().is_none());
+        drop(child.stdin.take().unwrap());
+        assert!(child.wait().await.unwrap().success());
+        wait_until_free(&p, DEADLINE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_ends_first_ends_the_wait_at_once() {
+    let p = reserve_port();
+    let mut child = start("exit=3".to_owned());
+    let (pid, begun) = (child.id().unwrap(), Instant::now());
+    let error = wait_for(&p, &mut child, DEADLINE).await.unwrap_err();
+    assert!(begun.elapsed() < DEADLINE / 2);
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let text = error.to_string();
+    let start = format!("process {pid} ended (");
+    assert!(text.starts_with(&start) && text.contains("3) first: port"), "{text}");
+    // It was waited for by now, and its number is forgotten.
+    let again = wait_for(&p, &mut child, DEADLINE).await.unwrap_err();
+    assert!(again.to_string().starts_with("the process ended ("), "{again}");
+}

@@ -1,0 +1,177 @@
+//! Waits that leave the runtime's thread to the server that is waited for.
+
+use std::time::{Duration, Instant};
+
+use portlease::tokio::{wait_until_free, wait_until_listening};
+use portlease::{ErrorKind, reserve_port};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+use crate::support::{self, DEADLINE};
+
+/// The other tasks' share of the thread while something is waited for: the longest time that they did not run, in
+/// steps of a millisecond.
+async fn longest_standstill<T>(wait: impl Future<Output = T>) -> (T, Duration) {
+    let longest = std::rc::Rc::new(std::cell::Cell::new(Duration::ZERO));
+    let seen = longest.clone();
+    let other = async move {
+        let mut last = Instant::now();
+        loop {
+            sleep(Duration::from_millis(1)).await;
+            seen.set(seen.get().max(last.elapsed()));
+            last = Instant::now();
+        }
+    };
+    let value = tokio::select! {
+        biased;
+        // Polled first, so that it sees a wait which never gives the thread away.
+        () = other => unreachable!("it has no end"),
+        value = wait => value,
+    };
+    // The last one was not over when the wait was.
+    (value, longest.get())
+}
+
+#[tokio::test]
+async fn a_server_on_the_same_thread_is_waited_for() {
+    let p = reserve_port();
+    let addr = p.addr();
+    let server = tokio::spawn(async move {
+        sleep(Duration::from_millis(5)).await;
+        TcpListener::bind(addr).await.unwrap()
+    });
+    // The control: a wait that keeps the thread is in vain, and says what may be the cause.
+    let error = p.wait_until_listening(Duration::from_millis(50)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(format!("{error:?}").contains("current-thread async runtime"), "{error:?}");
+
+    wait_until_listening(&p, DEADLINE).await.unwrap();
+    assert_eq!(server.await.unwrap().local_addr().unwrap(), p.addr());
+}
+
+#[tokio::test]
+async fn a_listener_is_noticed_within_milliseconds() {
+    let mut took = Vec::new();
+    for _ in 0..50 {
+        let p = reserve_port();
+        let addr = p.addr();
+        let server = tokio::spawn(async move {
+            sleep(Duration::from_millis(5)).await;
+            (TcpListener::bind(addr).await.unwrap(), Instant::now())
+        });
+        wait_until_listening(&p, DEADLINE).await.unwrap();
+        let noticed = Instant::now();
+        let (listener, listens) = server.await.unwrap();
+        took.push(noticed.saturating_duration_since(listens));
+        // A look is no connection.
+        assert!(timeout(Duration::ZERO, listener.accept()).await.is_err());
+    }
+    took.sort();
+    support::tell(&format!("{}: median {:?}, slowest {:?}", support::test_name!(), took[25], took[49]));
+    assert!(took[25] < Duration::from_millis(50), "{took:?}");
+}
+
+#[tokio::test]
+async fn other_tasks_go_on_while_waits_are_in_vain() {
+    const AT_MOST: Duration = Duration::from_millis(500);
+    let p = reserve_port();
+    let (error, standstill) = longest_standstill(wait_until_listening(&p, AT_MOST)).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(standstill < AT_MOST / 2, "{standstill:?}");
+
+    let server = p.listen_tokio().unwrap();
+    let (error, held) = longest_standstill(wait_until_free(&p, AT_MOST)).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(held < AT_MOST / 2, "{held:?}");
+
+    // The control: beside a wait that keeps the thread they stand still for as long as it lasts.
+    let blocking = async {
+        sleep(Duration::from_millis(5)).await;
+        let error = p.wait_until_free(AT_MOST);
+        // Once more round, so that the others notice.
+        sleep(Duration::from_millis(5)).await;
+        error
+    };
+    let (error, blocked) = longest_standstill(blocking).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(blocked >= AT_MOST, "{blocked:?}");
+    support::tell(&format!(
+        "{}: the longest standstill {standstill:?}, {held:?}; of the control {blocked:?}",
+        support::test_name!()
+    ));
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_wait_in_vain_ends_in_time_and_does_not_blame_the_runtime() {
+    let p = reserve_port();
+    let begun = Instant::now();
+    let error = wait_until_listening(&p, Duration::from_millis(30)).await.unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_millis(30));
+    let text = format!("{error:?}");
+    assert!(text.starts_with(&format!("waited 30ms in vain: port {p}/tcp is not listening: ")), "{text}");
+    assert!(text.contains("\nhelp: ") && !text.contains("async runtime"), "{text}");
+
+    let zero = wait_until_listening(&p, Duration::ZERO).await.unwrap_err();
+    assert_eq!(zero.kind(), ErrorKind::TimedOut);
+    for error in [wait_until_listening("x", DEADLINE).await, wait_until_free("x", DEADLINE).await] {
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidPort);
+    }
+}
+
+#[tokio::test]
+async fn the_listener_of_an_aborted_task_is_waited_for() {
+    let p = reserve_port();
+    let listener = p.listen_tokio().unwrap();
+    let server = tokio::spawn(async move {
+        let _listener = listener;
+        std::future::pending::<()>().await;
+    });
+    server.abort();
+    // The control: the runtime has not come round to it yet.
+    assert!(!portlease::is_port_free(&p));
+    wait_until_free(&p, DEADLINE).await.unwrap();
+    portlease::assert_port_free(&p);
+    drop(p.listen_tokio().unwrap());
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_it_is_dropped() {
+    let p = reserve_port();
+    let server = p.listen_tokio().unwrap();
+    let begun = Instant::now();
+    let short = Duration::from_millis(20);
+    assert!(timeout(short, wait_until_free(&p, DEADLINE)).await.is_err());
+    drop(server);
+    assert!(timeout(short, wait_until_listening(&p, DEADLINE)).await.is_err());
+    assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+    // And the port can be used as before.
+    drop(p.listen_tokio().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_lasts_as_long_by_the_real_clock_while_tokios_is_paused() {
+    let p = reserve_port();
+    let (begun, at_most) = (Instant::now(), Duration::from_millis(50));
+    assert_eq!(wait_until_listening(&p, at_most).await.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(begun.elapsed() >= at_most);
+    let addr = p.addr();
+    let server = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        std::net::TcpListener::bind(addr).unwrap()
+    });
+    wait_until_listening(&p, DEADLINE).await.unwrap();
+    drop(server.join().unwrap());
+    wait_until_free(&p, DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wait_can_be_a_task_of_its_own() {
+    let p = reserve_port();
+    let listening = tokio::spawn(wait_until_listening(p.port(), DEADLINE));
+    let server = p.listen_tokio().unwrap();
+    listening.await.unwrap().unwrap();
+    let free = tokio::spawn(wait_until_free(p.addr(), DEADLINE));
+    drop(server);
+    free.await.unwrap().unwrap();
+}
