@@ -94,7 +94,7 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
         if verdict == Verdict::Free {
             return Ok(());
         }
-        let diagnosis = report(endpoint, verdict);
+        let diagnosis = report_to(mine, endpoint, verdict);
         // A listener that is gone since leaves its connections to be blamed.
         let is_outdated = diagnosis.blames_connections() && is_free(endpoint, mine) == Verdict::Free;
         if is_outdated { Ok(()) } else { Err(diagnosis) }
@@ -147,6 +147,12 @@ pub(crate) fn in_use(endpoint: Endpoint) -> Diagnosis {
     report(endpoint, verdict)
 }
 
+/// The same as [`report`] for somebody who may have the port reserved: that is in nobody's way.
+pub(crate) fn report_to(mine: Mine, endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
+    let own_claim = mine.claim(endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp));
+    Diagnosis::new(Facts { own_claim, ..facts(endpoint, verdict, Sight::FirstHit) })
+}
+
 /// The full report of a verdict, with the first process that is found for each socket.
 pub(crate) fn report(endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(facts(endpoint, verdict, Sight::FirstHit))
@@ -164,6 +170,7 @@ fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
         holders: Some(holders),
         number: Some(number(endpoint)),
         trials: Vec::new(),
+        own_claim: 0,
         waited: false,
         at: SystemTime::now(),
         more: Vec::new(),

@@ -30,6 +30,11 @@ impl Mine {
         port.reservation().map_or(Mine::All, Mine::This)
     }
 
+    /// The socket inode of this process's own claim; 0 where that is none, or does not count.
+    pub(crate) fn claim(self, port: u16, protocol: Protocol) -> u64 {
+        self.owns(port, protocol, None).unwrap_or(0)
+    }
+
     /// The socket inodes of the claims that are mine, if the reservation is.
     fn owns(self, port: u16, protocol: Protocol, lease: Option<&Lease>) -> Option<u64> {
         let own = own::reservation_of(port, protocol);

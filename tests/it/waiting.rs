@@ -222,6 +222,15 @@ fn a_server_just_closed_is_gone_for_every_check_beside_threads_that_spawn() {
     assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
 }
 
+/// Then no record tells which of the sockets is the reservation's own.
+#[test]
+fn a_server_just_closed_is_gone_for_every_check_also_where_the_lock_folder_cannot_be_used() {
+    let folder = Folder::new();
+    std::fs::write(folder.locks(), "no folder").unwrap();
+    let said = Launch::new("checker", &folder.locks()).start().succeed();
+    assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
+}
+
 /// On a starved machine a child can take long to exec. Its copy of what was let go passes all the same.
 #[test]
 #[expect(unsafe_code, reason = "pre_exec is the way to stop a child before its exec")]
