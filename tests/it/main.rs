@@ -33,6 +33,7 @@ fn role() {
         "agent" => agent::play(),
         "overlap" => kinds::overlap_in_namespace(),
         "checker" => waiting::checks_beside_spawning_threads(),
+        "checker-over-time-wait" => waiting::checks_over_time_wait_beside_spawning_threads(),
         "contender" => kinds::contend(&words),
         "inherited" => handoff::serve_inherited(),
         "server" => outsider::serve(&words),

@@ -231,6 +231,49 @@ fn a_server_just_closed_is_gone_for_every_check_also_where_the_lock_folder_canno
     assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
 }
 
+/// The role: the same over connections of a server with SO_REUSEADDR in TIME_WAIT, which admit the next one.
+pub(crate) fn checks_over_time_wait_beside_spawning_threads() {
+    let p = portlease::reserve_port();
+    let server = p.listen().unwrap();
+    let client = std::net::TcpStream::connect(p.addr()).unwrap();
+    // The server closes first, and so it has the TIME_WAIT.
+    drop(server.accept().unwrap());
+    drop((client, server));
+    eventually("a connection in TIME_WAIT", DEADLINE, || {
+        let holders = portlease::who_holds(&p).unwrap();
+        let waits = holders.iter().any(|holder| holder.state == portlease::State::TimeWait);
+        if waits { Ok(()) } else { Err(holders.to_string()) }
+    });
+    let over = AtomicBool::new(false);
+    let mut refused = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert!(Command::new("true").status().unwrap().success());
+                }
+            });
+        }
+        // Less than a minute, after which nothing is left to be blamed.
+        let begun = Instant::now();
+        for _ in 0..20_000 {
+            if begun.elapsed() > Duration::from_secs(15) {
+                break;
+            }
+            drop(p.listen().unwrap());
+            refused.extend(portlease::check_port_free(&p).err().map(|e| e.to_string()));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(refused.is_empty(), "{} refused: {}", refused.len(), refused[0]);
+}
+
+#[test]
+fn a_server_just_closed_is_not_taken_for_the_time_wait_that_it_left() {
+    let folder = Folder::new();
+    Launch::new("checker-over-time-wait", &folder.locks()).start().succeed();
+}
+
 /// On a starved machine a child can take long to exec. Its copy of what was let go passes all the same.
 #[test]
 #[expect(unsafe_code, reason = "pre_exec is the way to stop a child before its exec")]
