@@ -246,10 +246,15 @@ mod name {
                 Err(e) => Err(e),
             }
         }
+
+        /// The name, without the byte that makes it an abstract one.
+        pub(crate) fn text(protocol: Protocol, port: u16) -> String {
+            format!("portlease/{protocol}/{port}")
+        }
     }
 
     fn address(protocol: Protocol, port: u16) -> io::Result<SocketAddr> {
-        SocketAddr::from_abstract_name(format!("portlease/{protocol}/{port}"))
+        SocketAddr::from_abstract_name(ExclusiveName::text(protocol, port))
     }
 }
 
@@ -269,6 +274,10 @@ mod name {
 
         pub(crate) fn is_taken(_protocol: Protocol, _port: u16) -> io::Result<bool> {
             Ok(false)
+        }
+
+        pub(crate) fn text(_protocol: Protocol, _port: u16) -> String {
+            String::new()
         }
     }
 }

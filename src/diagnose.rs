@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use crate::claim::{MANNERS, Manner, could_bind};
+use crate::claim::{ExclusiveName, MANNERS, Manner, could_bind};
 use crate::diagnosis::{Cause, Diagnosis, Facts, Number, Trial, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Error;
@@ -98,7 +98,7 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
         if verdict == Verdict::Free {
             return Ok(());
         }
-        let diagnosis = report(endpoint, verdict);
+        let diagnosis = report_to(mine, endpoint, verdict);
         // A listener that is gone since leaves its connections to be blamed.
         let is_outdated = diagnosis.blames_connections() && is_free(endpoint, mine) == Verdict::Free;
         if is_outdated { Ok(()) } else { Err(diagnosis) }
@@ -112,7 +112,11 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
         let outcome = check();
         let Err(diagnosis) = &outcome else { return outcome };
         let passes = diagnosis.passes(is_left_to_children);
-        if !passes || !patience.pause_while(|| diagnosis.names_processes()) {
+        let is_there = || match diagnosis.endpoint() {
+            Some(endpoint) if diagnosis.blames_a_name() => is_left_to_copies(endpoint) == Some(true),
+            _ => diagnosis.names_processes(),
+        };
+        if !passes || !patience.pause_while(is_there) {
             return outcome;
         }
     }
@@ -128,17 +132,21 @@ fn is_left_to_children(holder: &Holder) -> bool {
         && holder.processes.iter().all(|process| process.forked && is_child(process))
 }
 
-/// Whether nobody has the port any more but children that have not exec'ed since they were forked, whoever's; `None`
-/// where nobody has it at all.
+/// Whether nobody has the port, or its name, any more but children that have not exec'ed since they were forked,
+/// whoever's; `None` where nobody has it at all.
 pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
-    let is_copy = |holder: &Holder| {
-        !holder.processes.is_empty() && holder.processes.iter().all(|process| process.forked)
-    };
-    match holders(endpoint, Sight::Complete) {
-        Ok(holders) if holders.iter().next().is_none() && holders.is_complete() => None,
-        Ok(holders) => Some(holders.iter().all(is_copy)),
-        Err(_) => Some(false),
+    let is_copy = |owners: &[Process]| !owners.is_empty() && owners.iter().all(|process| process.forked);
+    let Ok(holders) = holders(endpoint, Sight::Complete) else { return Some(false) };
+    let name = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
+    // Who has a name that cannot be looked for is not known.
+    let named = asked(endpoint).filter_map(|protocol| name(protocol).unwrap_or(Some(Vec::new())));
+    let named: Vec<Vec<Process>> = named.collect();
+    if holders.is_empty() && named.is_empty() && holders.is_complete() {
+        return None;
     }
+    Some(
+        holders.iter().all(|holder| is_copy(&holder.processes)) && named.iter().all(|owners| is_copy(owners)),
+    )
 }
 
 /// What stands in the way of somebody who was refused this port.
@@ -149,6 +157,12 @@ pub(crate) fn in_use(endpoint: Endpoint) -> Diagnosis {
         verdict => verdict,
     };
     report(endpoint, verdict)
+}
+
+/// The same as [`report`] for somebody who may have the port reserved: that is in nobody's way.
+pub(crate) fn report_to(mine: Mine, endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
+    let own_claim = mine.claim(endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp));
+    Diagnosis::new(Facts { own_claim, ..facts(endpoint, verdict, Sight::FirstHit) })
 }
 
 /// The full report of a verdict, with the first process that is found for each socket.
@@ -168,6 +182,7 @@ fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
         holders: Some(holders),
         number: Some(number(endpoint)),
         trials: Vec::new(),
+        own_claim: 0,
         waited: false,
         at: SystemTime::now(),
         more: Vec::new(),

@@ -33,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) holders: Option<Holders>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
+    /// The socket of the asker's own claim, which no record need tell; 0 is none.
+    pub(crate) own_claim: u64,
     /// They were gathered when a wait had run out.
     pub(crate) waited: bool,
     /// When the facts were gathered: the ages in the report are relative to it.
@@ -97,6 +99,7 @@ impl Diagnosis {
             holders: None,
             number: None,
             trials: Vec::new(),
+            own_claim: 0,
             waited: false,
             at: SystemTime::now(),
             more: Vec::new(),
@@ -356,6 +359,11 @@ impl Diagnosis {
         self.foreign().any(|holder| !holder.processes.is_empty())
     }
 
+    /// Whether nothing but the name of a reservation is known to be in the way.
+    pub(crate) fn blames_a_name(&self) -> bool {
+        self.0.verdict == Verdict::InUse(Cause::Named)
+    }
+
     /// Whether of all that was found connections alone can be in the way.
     pub(crate) fn blames_connections(&self) -> bool {
         self.0.verdict == Verdict::InUse(Cause::Holder) && !self.foreign().any(has_it_bound)
@@ -368,7 +376,9 @@ impl Diagnosis {
     /// The sockets that are not a reservation's own, the most important first.
     fn foreign(&self) -> impl Iterator<Item = &Holder> {
         let holders = self.0.holders.as_ref();
-        self.sockets().filter(move |holder| holders.is_some_and(|all| all.lease_of(holder).is_none()))
+        let is_own = |holder: &Holder| holder.inode != 0 && holder.inode == self.0.own_claim;
+        let is_leased = move |holder: &Holder| holders.is_none_or(|all| all.lease_of(holder).is_some());
+        self.sockets().filter(move |holder| !is_own(holder) && !is_leased(holder))
     }
 }
 

@@ -30,6 +30,11 @@ impl Mine {
         port.reservation().map_or(Mine::All, Mine::This)
     }
 
+    /// The socket inode of this process's own claim; 0 where that is none, or does not count.
+    pub(crate) fn claim(self, port: u16, protocol: Protocol) -> u64 {
+        self.owns(port, protocol, None).unwrap_or(0)
+    }
+
     /// The socket inodes of the claims that are mine, if the reservation is.
     fn owns(self, port: u16, protocol: Protocol, lease: Option<&Lease>) -> Option<u64> {
         let own = own::reservation_of(port, protocol);
@@ -163,9 +168,12 @@ fn admits(standing: &Standing) -> Verdict {
         State::Listen | State::Bound => true,
         _ => !admits_a_server,
     };
+    // Connections that have ended stay as they are: if they admit a server now, what refused it then is gone, such as
+    // a listener that a forked child had.
+    let admits_one_now = || waits > 0 && could_bind(protocol, ip, port, Manner::Server).is_ok();
     if others.iter().any(stands) {
         Verdict::InUse(Cause::Holder)
-    } else if admits_a_server {
+    } else if admits_a_server || admits_one_now() {
         let explained = standing.own.is_some() || !others.is_empty();
         if explained { Verdict::Free } else { unexplained(protocol, port) }
     } else if waits > 0 {

@@ -9,6 +9,7 @@ use crate::diagnose;
 use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
 use crate::error::{Error, Result};
+use crate::free::Mine;
 use crate::lease::Held;
 use crate::own::Entry;
 use crate::patience::Patience;
@@ -261,7 +262,9 @@ impl Reservation {
             let mut looked = Ok(());
             let left = diagnose::patiently(|| match table::listening(self.port(), part.protocol()) {
                 Ok(rows) if rows.is_empty() => Ok(()),
-                Ok(_) => Err(diagnose::report(part.endpoint, Verdict::Leaked)),
+                Ok(_) => {
+                    Err(diagnose::report_to(Mine::This(part.entry.id()), part.endpoint, Verdict::Leaked))
+                }
                 Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
                 Err(e) => {
                     looked = Err(Error::system("look at", Some(part.endpoint), e));

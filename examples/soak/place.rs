@@ -47,7 +47,7 @@ fn own_program() -> PathBuf {
 /// The soak's files: its program and the command's where all users can run them, and the lock folder.
 pub(crate) struct Place {
     folder: TempDir,
-    /// The `portlease` command, where it is built.
+    /// Whether the `portlease` command is built, and its keepers take part.
     pub(crate) has_command: bool,
 }
 

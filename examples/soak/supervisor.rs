@@ -26,13 +26,10 @@ pub(crate) fn run(minutes: f64) -> ExitCode {
     let two_users = is_root();
     let mut soak = Soak::new();
     println!(
-        "soak: {minutes} min, {WORKERS} processes{}{}, in {}",
-        if two_users {
-            " of an unprivileged user, a hostile second one from the third quarter's end"
-        } else {
-            ""
-        },
+        "soak: {minutes} min, {WORKERS} processes{}{}{}, in {}",
+        if two_users { " of an unprivileged user, a hostile second one for the last quarter" } else { "" },
         if is_alone() { ", in namespaces of their own" } else { "" },
+        if soak.place.has_command { ", with keepers" } else { ", without keepers: the command is not built" },
         soak.place.path().display()
     );
     while now() < begun + length {

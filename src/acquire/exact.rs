@@ -45,7 +45,8 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
             Err(e) => return Err(fatal("name", endpoint, e)),
         }
         // Another container's, or one just let go that a child forked at this moment still has.
-        if effort != Effort::Insist || !patience.pause() {
+        let is_copied = || diagnose::is_left_to_copies(endpoint) == Some(true);
+        if effort != Effort::Insist || !patience.pause_while(is_copied) {
             return Err(Obstacle::Leased(endpoint));
         }
     }
@@ -60,7 +61,9 @@ fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),
         }
-        if effort != Effort::Insist || occupant(endpoint) != Occupant::Passing || !patience.pause() {
+        let is_copied = || diagnose::is_left_to_copies(endpoint) == Some(true);
+        let is_passing = || occupant(endpoint) == Occupant::Passing;
+        if effort != Effort::Insist || !is_passing() || !patience.pause_while(is_copied) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }

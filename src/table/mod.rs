@@ -120,6 +120,13 @@ pub(crate) fn glance(port: u16, protocol: Protocol) -> io::Result<Table> {
     if rows.is_empty() { sockets(port, Some(protocol)) } else { Ok(Table { rows, unseen: Vec::new() }) }
 }
 
+/// The processes that have the abstract Unix socket of this name; `None` where nobody has, or there are no such names.
+pub(crate) fn processes_named(name: &str) -> io::Result<Option<Vec<Process>>> {
+    let Some(inode) = system::abstract_socket(name)? else { return Ok(None) };
+    let search = system::processes(&[(inode, None)], Sight::Complete)?;
+    Ok(Some(search.found.into_iter().map(|(process, _)| process).collect()))
+}
+
 /// Every TCP socket that listens, on any port.
 pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)

@@ -23,6 +23,10 @@ pub(super) fn processes(_wanted: &[(u64, Option<u32>)], _sight: Sight) -> io::Re
     unsupported()
 }
 
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+    Ok(None)
+}
+
 pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
@@ -61,6 +65,7 @@ mod tests {
             is_running(1).unwrap_err().kind(),
         ];
         assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);
+        assert_eq!(abstract_socket("portlease/tcp/1").unwrap(), None);
         assert_eq!((users(), started(1), parent(1), own_user()), (Vec::new(), None, None, None));
     }
 }

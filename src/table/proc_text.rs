@@ -63,6 +63,12 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
     }
 }
 
+/// The inode in a line of `/proc/net/unix`, if it is of the abstract socket of this name.
+pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<u64> {
+    let (socket, path) = line.split_once(" @")?;
+    if path != name { None } else { socket.split_ascii_whitespace().nth(6)?.parse().ok() }
+}
+
 /// What `/proc/PID/stat` says of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -264,6 +270,16 @@ pub(crate) mod tests {
             stat(&whole[..cut]);
         }
         assert_eq!(stat(b") 7 ("), None);
+    }
+
+    #[test]
+    fn a_line_of_the_unix_sockets_names_an_abstract_one() {
+        let line = "0000000000000000: 00000002 00000000 00000000 0002 01 41234 @portlease/udp/60315";
+        assert_eq!(abstract_socket(line, "portlease/udp/60315"), Some(41234));
+        assert_eq!(abstract_socket(line, "portlease/udp/6031"), None);
+        assert_eq!(abstract_socket(&line.replace(" @", " /"), "portlease/udp/60315"), None);
+        assert_eq!(abstract_socket("Num RefCount Protocol Flags Type St Inode Path", "x"), None);
+        assert_eq!(abstract_socket("1: @x", "x"), None);
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn role() {
     match role.as_str() {
         "agent" => agent::play(),
         "checker" => waiting::checks_beside_spawning_threads(),
+        "checker-over-time-wait" => waiting::checks_over_time_wait_beside_spawning_threads(),
         "inherited" => handoff::serve_inherited(),
         "server" => outsider::serve(&words),
         "racer" => guarantee::race(&words),

@@ -1,10 +1,11 @@
 //! Waiting for a fixed port: how soon it is had, and what the wait costs; and taking it again beside spawning threads.
 
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use portlease::ReserveOptions;
+use portlease::{Protocol, ReserveOptions};
 
 use crate::agent::Agent;
 use crate::guarantee::{quiet_number, quiet_range};
@@ -222,34 +223,95 @@ fn a_server_just_closed_is_gone_for_every_check_beside_threads_that_spawn() {
     assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
 }
 
+/// Then no record tells which of the sockets is the reservation's own.
+#[test]
+fn a_server_just_closed_is_gone_for_every_check_also_where_the_lock_folder_cannot_be_used() {
+    let folder = Folder::new();
+    std::fs::write(folder.locks(), "no folder").unwrap();
+    let said = Launch::new("checker", &folder.locks()).start().succeed();
+    assert!(!said[0].starts_with("shared=0 "), "the control: no child had a listener, so nothing was shown");
+}
+
+/// The role: the same over connections of a server with SO_REUSEADDR in TIME_WAIT, which admit the next one.
+pub(crate) fn checks_over_time_wait_beside_spawning_threads() {
+    let p = portlease::reserve_port();
+    let server = p.listen().unwrap();
+    let client = std::net::TcpStream::connect(p.addr()).unwrap();
+    // The server closes first, and so it has the TIME_WAIT.
+    drop(server.accept().unwrap());
+    drop((client, server));
+    eventually("a connection in TIME_WAIT", DEADLINE, || {
+        let holders = portlease::who_holds(&p).unwrap();
+        let waits = holders.iter().any(|holder| holder.state == portlease::State::TimeWait);
+        if waits { Ok(()) } else { Err(holders.to_string()) }
+    });
+    let over = AtomicBool::new(false);
+    let mut refused = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert!(Command::new("true").status().unwrap().success());
+                }
+            });
+        }
+        // Less than a minute, after which nothing is left to be blamed.
+        let begun = Instant::now();
+        for _ in 0..20_000 {
+            if begun.elapsed() > Duration::from_secs(15) {
+                break;
+            }
+            drop(p.listen().unwrap());
+            refused.extend(portlease::check_port_free(&p).err().map(|e| e.to_string()));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(refused.is_empty(), "{} refused: {}", refused.len(), refused[0]);
+}
+
+#[test]
+fn a_server_just_closed_is_not_taken_for_the_time_wait_that_it_left() {
+    let folder = Folder::new();
+    Launch::new("checker-over-time-wait", &folder.locks()).start().succeed();
+}
+
 /// On a starved machine a child can take long to exec. Its copy of what was let go passes all the same.
 #[test]
 #[expect(unsafe_code, reason = "pre_exec is the way to stop a child before its exec")]
 fn a_child_that_is_long_in_coming_to_its_exec_is_waited_for() {
     use std::os::unix::process::CommandExt;
     const STUCK: Duration = Duration::from_millis(1500);
-    let p = ReserveOptions::new().port(quiet_number()).reserve().unwrap();
-    let port = p.port();
-    let server = p.listen().unwrap();
-    let mut child = Command::new("true");
-    // SAFETY: nanosleep(2) is a system call that takes no lock and allocates nothing.
-    unsafe {
-        child.pre_exec(|| {
-            std::thread::sleep(STUCK);
-            Ok(())
-        })
-    };
-    let starter = std::thread::spawn(move || child.status().unwrap());
-    eventually("a child shares the listener", DEADLINE, || {
-        let holders = portlease::who_holds(port).unwrap();
-        let shared = holders.iter().any(|holder| holder.processes.len() > 1);
-        if shared { Ok(()) } else { Err(holders.to_string()) }
-    });
-    let begun = Instant::now();
-    drop(server);
-    portlease::assert_port_free(&p);
-    drop(p);
-    drop(ReserveOptions::new().port(port).reserve().unwrap());
-    assert!(begun.elapsed() > STUCK / 2, "the control: the child was gone already");
-    assert!(starter.join().unwrap().success());
+    // A claim with its listener, and a number that is kept by its name alone.
+    for options in [ReserveOptions::new(), ReserveOptions::new().udp()] {
+        let options = options.port(quiet_number());
+        let p = options.clone().reserve().unwrap();
+        let (endpoint, port) = (format!("{p}/{}", p.protocols()[0]), p.port());
+        let server: OwnedFd = match p.protocols()[0] {
+            Protocol::Tcp => p.listen().unwrap().into(),
+            _ => p.udp_socket().unwrap().into(),
+        };
+        let mut child = Command::new("true");
+        // SAFETY: nanosleep(2) is a system call that takes no lock and allocates nothing.
+        unsafe {
+            child.pre_exec(|| {
+                std::thread::sleep(STUCK);
+                Ok(())
+            })
+        };
+        let starter = std::thread::spawn(move || child.status().unwrap());
+        eventually("a child shares the socket", DEADLINE, || {
+            let holders = portlease::who_holds(&*endpoint).unwrap();
+            let shared = holders.iter().any(|holder| holder.processes.len() > 1);
+            if shared { Ok(()) } else { Err(holders.to_string()) }
+        });
+        let begun = Instant::now();
+        drop(server);
+        if p.protocols()[0] == Protocol::Tcp {
+            portlease::assert_port_free(&p);
+        }
+        drop(p);
+        assert_eq!(options.reserve().unwrap().port(), port);
+        assert!(begun.elapsed() > STUCK / 2, "the control: the child was gone already");
+        assert!(starter.join().unwrap().success());
+    }
 }

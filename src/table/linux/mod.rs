@@ -14,6 +14,7 @@ mod process;
 mod procfs;
 mod sock_diag;
 
+pub(super) use proc_net::abstract_socket;
 pub(super) use process::{command_line, is_running, own_user, parent, started, users};
 pub(super) use procfs::processes;
 

@@ -45,8 +45,18 @@ pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> i
     Ok(())
 }
 
+/// The inode of the abstract Unix socket of this name.
+pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<u64>> {
+    let text = read("unix")?;
+    Ok(String::from_utf8_lossy(&text).lines().find_map(|line| proc_text::abstract_socket(line, name)))
+}
+
 fn table(protocol: Protocol, family: &str) -> io::Result<Vec<u8>> {
-    let [own, any] = FOLDERS.map(|folder| format!("{folder}/{protocol}{family}"));
+    read(&format!("{protocol}{family}"))
+}
+
+fn read(file: &str) -> io::Result<Vec<u8>> {
+    let [own, any] = FOLDERS.map(|folder| format!("{folder}/{file}"));
     match fs::read(own) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read(any),
         read => read,
