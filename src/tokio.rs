@@ -223,8 +223,8 @@ async fn listening(
 ) -> Result<()> {
     let mut wait = Listening::new(endpoints, at_most);
     loop {
-        // By the table a look takes about as long as waking another thread for it does, and a runtime whose threads for
-        // blocking work are all taken, by a server maybe, does not hold it up.
+        // By the table a look takes about as long as waking another thread for it does, and goes on where the threads
+        // for blocking work are all taken, by the server maybe.
         let step = if table::IS_READ {
             wait.look(&mut ended)
         } else {

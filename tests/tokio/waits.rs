@@ -175,3 +175,21 @@ async fn a_wait_can_be_a_task_of_its_own() {
     drop(server);
     free.await.unwrap().unwrap();
 }
+
+/// On systems whose table is read, and so without another thread.
+#[cfg(any(target_os = "linux", windows))]
+#[test]
+fn a_server_that_takes_the_only_thread_for_blocking_work_is_waited_for() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {
+        let p = reserve_port();
+        let addr = p.addr();
+        let server = tokio::task::spawn_blocking(move || {
+            let listener = std::net::TcpListener::bind(addr)?;
+            listener.accept()
+        });
+        wait_until_listening(&p, DEADLINE).await.unwrap();
+        drop(std::net::TcpStream::connect(addr).unwrap());
+        server.await.unwrap().unwrap();
+    });
+}
