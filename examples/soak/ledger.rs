@@ -253,7 +253,7 @@ impl Ledger {
 /// A process that uses more in its last quarter than it did in its second one: it leaks.
 fn growth(member: usize, usage: &[(u64, usize, u64)]) -> Vec<String> {
     const SLACK_KIB: u64 = 1024;
-    const ENOUGH: usize = 40;
+    const ENOUGH: usize = 12;
     let quarter = usage.len() / 4;
     if usage.len() < ENOUGH {
         return vec![format!("process {member} came to rest {} times only", usage.len())];
