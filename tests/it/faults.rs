@@ -273,6 +273,11 @@ pub(crate) fn used_up_range_in_namespace() {
     assert_eq!(agent.command(&format!("serve={reserved}")), "serves");
     let _one = TcpStream::connect(outside.local_addr().unwrap()).unwrap();
     let _another = TcpStream::connect((V4, reserved)).unwrap();
+    // When the kernel has nothing left at all, a process that asks it for the first time has a number it never assigns.
+    let _rest: Vec<_> = std::iter::from_fn(|| outsider::bind(V4, 0, Reuse::Neither).ok()).collect();
+    let held = Agent::new(&folder.locks()).reserve("").held();
+    assert_eq!(held.guarantee, "Kernel");
+    assert!(!(EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&held.port()), "{held:?}");
 }
 
 #[test]
