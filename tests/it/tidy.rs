@@ -7,7 +7,11 @@ fn root() -> &'static Path {
 }
 
 fn texts() -> Vec<(PathBuf, String)> {
-    let files = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let folders = [root().to_owned(), root().join("benches")];
+    let files = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().path());
     let texts = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
     texts.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
@@ -37,7 +41,7 @@ fn every_file_that_a_text_links_to_is_there() {
     for (path, text) in texts() {
         for target in between(&text, "](", ")").filter(|target| !target.contains("://")) {
             let file = target.split('#').next().unwrap();
-            assert!(root().join(file).exists(), "{}: {target} is not there", path.display());
+            assert!(path.with_file_name(file).exists(), "{}: {target} is not there", path.display());
             links += 1;
         }
     }
