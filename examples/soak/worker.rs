@@ -103,17 +103,19 @@ fn reserve(may_queue: bool) -> Option<Held> {
     if kind == Kind::Exact && !may_queue {
         return None;
     }
-    let options = ReserveOptions::new().label(name);
+    // Whoever was given a fixed number by chance would queue behind itself.
+    let any = ReserveOptions::new().label(name).exclude(FIXED);
     let asked = now();
     let outcome = match kind {
-        Kind::Tcp => options.reserve().map(|one| vec![one]),
-        Kind::Udp => options.udp().reserve().map(|one| vec![one]),
-        Kind::Pair => options.tcp_and_udp().reserve().map(|one| vec![one]),
-        Kind::Block => options.reserve_block(3),
+        Kind::Tcp => any.reserve().map(|one| vec![one]),
+        Kind::Udp => any.udp().reserve().map(|one| vec![one]),
+        Kind::Pair => any.tcp_and_udp().reserve().map(|one| vec![one]),
+        Kind::Block => any.reserve_block(3),
         Kind::Exact => {
-            options.port(FIXED[fastrand::usize(..FIXED.len())]).wait(WAIT).reserve().map(|one| vec![one])
+            let one = ReserveOptions::new().label(name).port(FIXED[fastrand::usize(..FIXED.len())]);
+            one.wait(WAIT).reserve().map(|one| vec![one])
         }
-        Kind::Plain => options.reuse_addr(false).reserve().map(|one| vec![one]),
+        Kind::Plain => any.reuse_addr(false).reserve().map(|one| vec![one]),
     };
     let at = now();
     match outcome {
