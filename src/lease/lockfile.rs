@@ -134,14 +134,20 @@ impl Held {
             return Ok(());
         }
         let folder = self.registry.make_records(user)?;
-        let (file, _) = match folder.open_file(&self.name, Access::Write) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => folder.open_file(&self.name, Access::New)?,
-            opened => opened?,
-        };
-        system::hold_record(&file)?;
-        system::write(&file, &bytes)?;
-        self.record = Some(Place::Beside(file));
-        Ok(())
+        for _ in 0..REOPENED_AT_MOST {
+            let (file, _) = match folder.open_file(&self.name, Access::Write) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => folder.open_file(&self.name, Access::New)?,
+                opened => opened?,
+            };
+            system::hold_record(&file)?;
+            // Else swept between the open and the lock.
+            if system::is_linked(&file)? {
+                system::write(&file, &bytes)?;
+                self.record = Some(Place::Beside(file));
+                return Ok(());
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 }
 
@@ -233,4 +239,19 @@ pub(super) fn sweep(
         records.remove_file(&name)?;
     }
     registry.folder().remove_unused(&name, file)
+}
+
+/// Removes those of this user's records that no live process keeps: their lock files are another user's, who sweeps
+/// them without.
+pub(super) fn sweep_records(registry: &Registry) -> io::Result<()> {
+    let Some(records) = registry.records(system::user())? else { return Ok(()) };
+    let to_name = |name: &str| parse_name(name).map(|_| name.to_owned());
+    for name in records.names(usize::MAX, to_name)? {
+        let Ok((file, _)) = records.open_file(&name, Access::Read) else { continue };
+        if !system::is_held_record(&file) {
+            // Looked at by a shared lock, which it keeps until the name is gone.
+            records.remove_unused(&name, file)?;
+        }
+    }
+    Ok(())
 }

@@ -137,6 +137,8 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
             Err(_) => {}
         }
     }
+    // Without them nothing is amiss, and whoever looks next tries again.
+    let _swept = lockfile::sweep_records(&registry);
     leases.sort_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
 }

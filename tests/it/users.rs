@@ -79,6 +79,28 @@ fn two_users_exclude_each_other_and_read_each_others_records() {
     }
 }
 
+/// One beside a lock file of another user's, who removes that without knowing of the record.
+#[test]
+fn a_record_without_its_lock_file_is_swept_by_its_users_next_look() {
+    need!(capability::nobody());
+    let folder = Folder::new();
+    let (mut root, mut nobody) = (User::Root.agent(&folder.locks()), User::Nobody.agent(&folder.locks()));
+    let [dead, live] = [(); 2].map(|()| {
+        let port = root.reserve("").held().port();
+        root.drop(port);
+        nobody.reserve(&format!("port={port} label=number-{port}")).held();
+        record_text(&folder, port, &format!("number-{port}"))
+    });
+    let [port, kept] = [&dead, &live].map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    nobody.drop(port.parse().unwrap());
+    std::fs::remove_file(folder.lock_file(port.parse().unwrap())).unwrap();
+    assert!(dead.exists() && live.exists(), "the control");
+    let lease = nobody.command(&format!("lease={kept}"));
+    assert!(lease.contains(&format!("number-{kept}")), "{lease}");
+    assert!(!dead.exists(), "{} is left", dead.display());
+    assert!(live.exists(), "{} is a live one's", live.display());
+}
+
 #[test]
 fn a_umask_of_077_shuts_no_other_user_out() {
     need!(capability::nobody());

@@ -183,7 +183,7 @@ impl Folder {
     }
 
     /// The names in the folder that mean something, at most so many.
-    pub(super) fn names<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(crate) fn names<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)? {
             let entry = entry?;

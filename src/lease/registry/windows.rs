@@ -103,7 +103,7 @@ impl Folder {
     }
 
     /// The names in the folder that mean something, at most so many.
-    pub(super) fn names<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(crate) fn names<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.0)? {
             names.extend(entry?.file_name().to_str().and_then(&parse));
