@@ -92,7 +92,7 @@ fn a_record_without_its_lock_file_is_swept_by_its_users_next_look() {
         record_text(&folder, port, &format!("number-{port}"))
     });
     let [port, kept] = [&dead, &live].map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
-    nobody.drop(port.parse().unwrap());
+    nobody.drop(&port);
     std::fs::remove_file(folder.lock_file(port.parse().unwrap())).unwrap();
     assert!(dead.exists() && live.exists(), "the control");
     let lease = nobody.command(&format!("lease={kept}"));
