@@ -225,7 +225,7 @@ async fn listening(
     loop {
         // By the table a look takes about as long as waking another thread for it does, and goes on where the threads
         // for blocking work are all taken, by the server maybe.
-        let step = if table::IS_READ {
+        let step = if table::IS_QUICK {
             wait.look(&mut ended)
         } else {
             let end = ended();

@@ -48,9 +48,10 @@ use windows as system;
 /// Whether a child has its parent's sockets until it execs.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
-/// Whether there is a table on this system.
+/// Whether a look at the listeners is one question to the system. macOS' is a walk over every process, and where there is
+/// no table at all a connection has to tell.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "without a runtime nobody is in the way of"))]
-pub(crate) const IS_READ: bool = cfg!(any(target_os = "linux", windows));
+pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
 /// The sockets that were seen, and what could not be.
 #[derive(Clone, Debug, Default)]
