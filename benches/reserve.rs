@@ -10,18 +10,22 @@
 //!
 //! `first use`: the lock folder is empty, so each number's lock file has to be made. `warm`: it was there.
 
-use std::error::Error;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portlease::{Reservation, ReserveOptions, reserve_port};
-use socket2::{Domain, Socket, Type};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+#[path = "support/crowd.rs"]
+mod crowd;
+#[allow(dead_code, reason = "each bench uses its part")]
+#[path = "support/helper.rs"]
+mod helper;
+
+use helper::{Helper, Outcome, say_ready_and_wait};
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +54,9 @@ impl Rival {
     fn once(self) -> Outcome<()> {
         match self {
             Rival::BindAndDrop => drop(TcpListener::bind("127.0.0.1:0")?.local_addr()?),
-            Rival::Claim => drop(claim(0)?),
+            Rival::Claim => drop(crowd::claim(0)?),
             Rival::ClaimAndLock => {
-                let (_claim, port) = claim(0)?;
+                let (_claim, port) = crowd::claim(0)?;
                 let path = scratch().join(port.to_string());
                 let file =
                     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -64,17 +68,6 @@ impl Rival {
         }
         Ok(())
     }
-}
-
-fn claim(port: u16) -> Outcome<(Socket, u16)> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(false)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    let port = socket.local_addr()?.as_socket().ok_or("not an internet socket")?.port();
-    socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
-    Ok((socket, port))
 }
 
 /// Beside the lock folder, on the same file system.
@@ -153,12 +146,6 @@ fn worker(rival: Rival, time: Duration) -> Outcome<()> {
     Ok(())
 }
 
-fn say_ready_and_wait() -> Outcome<()> {
-    println!("ready");
-    std::io::stdin().read_line(&mut String::new())?;
-    Ok(())
-}
-
 /// Rivals take turns here too, in slices of some tenths of a second.
 fn at_once(processes: usize) -> Outcome<()> {
     const SLICES: usize = 3;
@@ -166,10 +153,11 @@ fn at_once(processes: usize) -> Outcome<()> {
     let mut samples = RIVALS.map(|_| Samples::default());
     for _ in 0..SLICES {
         for (i, _) in RIVALS.iter().enumerate() {
-            let worker = |_| Helper::start(&["worker", &i.to_string(), &SLICE.as_millis().to_string()]);
+            let worker =
+                |_| Helper::start(&["worker", &i.to_string(), &SLICE.as_millis().to_string()])?.when_ready();
             let mut workers = (0..processes).map(worker).collect::<Outcome<Vec<_>>>()?;
             for worker in &mut workers {
-                writeln!(worker.stdin, "go")?;
+                worker.tell("go")?;
             }
             for worker in &mut workers {
                 let nanos = worker.line()?;
@@ -183,77 +171,6 @@ fn at_once(processes: usize) -> Outcome<()> {
         print_line(rival.name(), samples.summary(), &format!("{rate:.0}/s"));
     }
     Ok(())
-}
-
-/// This program, started again for another part, and stopped when this is dropped.
-struct Helper {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Helper {
-    fn start(args: &[&str]) -> Outcome<Helper> {
-        let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let (stdin, stdout) = stdin.zip(stdout).ok_or("a helper without pipes")?;
-        let mut helper = Helper { child, stdin, stdout: BufReader::new(stdout) };
-        match helper.line()?.as_str() {
-            "ready" => Ok(helper),
-            line => Err(format!("a helper for {args:?} said {line:?}").into()),
-        }
-    }
-
-    fn line(&mut self) -> Outcome<String> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
-        Ok(line.trim().to_owned())
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.child.kill();
-        let _ended = self.child.wait();
-    }
-}
-
-fn ephemeral_range() -> Outcome<(u16, u16)> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
-    let (low, high) = text.trim().split_once('\t').ok_or("an unexpected ip_local_port_range")?;
-    Ok((low.parse()?, high.parse()?))
-}
-
-/// The numbers in the order in which they go when everybody reserves: first the parity that `bind(…, 0)` prefers.
-fn in_filling_order() -> Outcome<Vec<u16>> {
-    let (low, high) = ephemeral_range()?;
-    let mut rng = fastrand::Rng::with_seed(1);
-    let mut preferred: Vec<u16> = (low + 1..=high).step_by(2).collect();
-    let mut others: Vec<u16> = (low..=high).step_by(2).collect();
-    rng.shuffle(&mut preferred);
-    rng.shuffle(&mut others);
-    preferred.append(&mut others);
-    Ok(preferred)
-}
-
-/// Claims some of the numbers and keeps them.
-fn hold(from: usize, to: usize) -> Outcome<()> {
-    let ports = in_filling_order()?;
-    let _claims = ports[from..to].iter().map(|port| claim(*port)).collect::<Outcome<Vec<_>>>()?;
-    say_ready_and_wait()
-}
-
-/// Each process has a limit on its descriptors.
-const HELD_BY_ONE: usize = 800;
-
-fn crowd(percent: usize) -> Outcome<Vec<Helper>> {
-    let count = in_filling_order()?.len() * percent / 100;
-    (0..count)
-        .step_by(HELD_BY_ONE)
-        .map(|from| Helper::start(&["hold", &from.to_string(), &(from + HELD_BY_ONE).min(count).to_string()]))
-        .collect()
 }
 
 /// As many live reservations as the descriptor limit admits, in this process.
@@ -304,7 +221,7 @@ fn reader() -> Outcome<()> {
 /// Reserving and letting go are timed, the reading between them is not. As many are read at once as a rival has
 /// turns: waking up costs as much as any of them.
 fn while_read(rounds: usize) -> Outcome<()> {
-    let mut reader = Helper::start(&["reader"])?;
+    let mut reader = Helper::start(&["reader"])?.when_ready()?;
     let (mut ours, mut theirs, mut read) = (Samples::default(), Samples::default(), 0);
     for _ in 0..rounds {
         theirs.0.append(&mut Samples::of(Rival::Portpicker, TURNS)?.0);
@@ -315,7 +232,7 @@ fn while_read(rounds: usize) -> Outcome<()> {
             live.push((before.elapsed(), reservation));
         }
         for (_, reservation) in &live {
-            writeln!(reader.stdin, "{reservation}")?;
+            reader.tell(reservation)?;
         }
         for _ in 0..TURNS {
             read += usize::from(reader.line()? == "true");
@@ -333,7 +250,7 @@ fn while_read(rounds: usize) -> Outcome<()> {
 
 /// Makes every lock file that an automatic pick may need.
 fn warm_up() -> Outcome<()> {
-    let numbers = in_filling_order()?;
+    let numbers = crowd::in_filling_order()?;
     for port in numbers {
         // Somebody's port: its lock file will not be needed.
         let _theirs = ReserveOptions::new().port(port).reserve();
@@ -349,7 +266,7 @@ fn part(what: &str, rounds: usize) -> Outcome<()> {
         ("alone", _) => side_by_side(rounds),
         ("processes", n) => at_once(n.parse()?),
         ("crowd", percent) => {
-            let _crowd = crowd(percent.parse()?)?;
+            let _crowd = crowd::of(percent.parse()?)?;
             side_by_side(rounds)
         }
         ("live", n) => {
@@ -448,7 +365,7 @@ fn main() -> Outcome<()> {
         ["worker", rival, millis] => {
             worker(RIVALS[rival.parse::<usize>()?], Duration::from_millis(millis.parse()?))
         }
-        ["hold", from, to] => hold(from.parse()?, to.parse()?),
+        ["hold", from, to] => crowd::hold(from.parse()?, to.parse()?),
         ["reader"] => reader(),
         // Only `cargo bench` says so: `cargo test --benches` has nothing to measure.
         ref args if args.contains(&"--bench") => start(),

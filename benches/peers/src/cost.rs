@@ -1,12 +1,11 @@
 //! What one port costs: picked, or reserved, and let go.
 
-use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
+use crate::crowd;
+use crate::helper::{Helper, Outcome, say_ready_and_wait};
+use crate::namespace::alone;
 use crate::peer::{ALL, Owner, Peer};
-use crate::process::{Helper, Outcome, alone, say_ready_and_wait};
 use crate::rounds::{portserver, serve_ports};
 
 /// Of the ephemeral range, how much others have claimed.
@@ -57,7 +56,7 @@ pub(crate) fn run(fill: usize) -> Outcome<()> {
         }
     };
     warm_up()?;
-    let _crowd = crowd(fill)?;
+    let _crowd = crowd::of(fill)?;
     for processes in PROCESSES {
         let mut samples = vec![Vec::new(); peers.len()];
         for _ in 0..SLICES {
@@ -66,7 +65,7 @@ pub(crate) fn run(fill: usize) -> Outcome<()> {
                 let start = |_| Helper::start(&["picker", peer.name(), &millis])?.when_ready();
                 let mut workers = (0..processes).map(start).collect::<Outcome<Vec<_>>>()?;
                 for worker in &mut workers {
-                    worker.go()?;
+                    worker.tell("go")?;
                 }
                 for worker in &mut workers {
                     let line = worker.line()?;
@@ -99,48 +98,9 @@ pub(crate) fn work(peer: Peer, time: Duration) -> Outcome<()> {
     Ok(())
 }
 
-/// Numbers in the order in which they go when everybody claims: first the parity that `bind(…, 0)` prefers.
-fn in_filling_order() -> Vec<u16> {
-    let (low, high) = RANGE;
-    let mut rng = fastrand::Rng::with_seed(1);
-    let mut preferred: Vec<u16> = (low + 1..=high).step_by(2).collect();
-    let mut others: Vec<u16> = (low..=high).step_by(2).collect();
-    rng.shuffle(&mut preferred);
-    rng.shuffle(&mut others);
-    preferred.append(&mut others);
-    preferred
-}
-
-fn claim(port: u16) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(false)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    Ok(socket)
-}
-
-/// Each process has a limit on its descriptors.
-const HELD_BY_ONE: usize = 800;
-
-fn crowd(percent: usize) -> Outcome<Vec<Helper>> {
-    let count = in_filling_order().len() * percent / 100;
-    let hold = |from: usize| {
-        let to = (from + HELD_BY_ONE).min(count);
-        Helper::start(&["hold", &from.to_string(), &to.to_string()])?.when_ready()
-    };
-    (0..count).step_by(HELD_BY_ONE).map(hold).collect()
-}
-
-pub(crate) fn hold(from: usize, to: usize) -> Outcome<()> {
-    let numbers = in_filling_order();
-    let _claims = numbers[from..to].iter().map(|port| claim(*port)).collect::<Result<Vec<_>, _>>()?;
-    say_ready_and_wait()
-}
-
 /// Makes the lock files, as they are on a machine whose suite ran before.
 fn warm_up() -> Outcome<()> {
-    for port in in_filling_order() {
+    for port in crowd::in_filling_order()? {
         // Somebody's port: its lock file will not be needed. Before others claim: a refusal takes long to explain.
         let _theirs = portlease::ReserveOptions::new().port(port).reserve();
     }

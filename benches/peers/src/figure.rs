@@ -6,8 +6,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::cost::{Cost, FILLS};
+use crate::helper::Outcome;
 use crate::peer::Peer;
-use crate::process::Outcome;
 use crate::report::{count, duration};
 use crate::rounds::{Fared, LOADS};
 use crate::who::{BACKGROUNDS, Took};

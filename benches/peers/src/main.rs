@@ -9,20 +9,24 @@
 //! under each load, 5 unless told. Python's port server takes part if `portserver.py` is on the PATH.
 
 mod cost;
+#[path = "../../support/crowd.rs"]
+mod crowd;
 mod figure;
+#[path = "../../support/helper.rs"]
+mod helper;
 #[allow(dead_code, reason = "the tests' servers, of which UDP ones are not compared")]
 #[path = "../../../tests/support/load.rs"]
 mod load;
+mod namespace;
 mod peer;
-mod process;
 mod report;
 mod rounds;
 mod who;
 
 use std::time::Duration;
 
+use helper::Outcome;
 use peer::Peer;
-use process::Outcome;
 
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,7 +40,7 @@ fn main() -> Outcome<()> {
         ["neighbour"] => rounds::be_neighbour(),
         ["costs", fill] => cost::run(fill.parse()?),
         ["picker", name, time] => cost::work(peer(name)?, millis(time)?),
-        ["hold", from, to] => cost::hold(from.parse()?, to.parse()?),
+        ["hold", from, to] => crowd::hold(from.parse()?, to.parse()?),
         ["who-holds", nth] => {
             who::compare(who::BACKGROUNDS.get(nth.parse::<usize>()?).ok_or("no such background")?)
         }

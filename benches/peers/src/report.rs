@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::cost::{Cost, FILLS, PROCESSES};
+use crate::helper::Outcome;
 use crate::peer::{ALL, Peer};
-use crate::process::Outcome;
 use crate::rounds::{Fared, LOADS};
 use crate::who::{BACKGROUNDS, Took};
 

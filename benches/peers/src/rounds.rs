@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::helper::{Helper, Outcome, say_ready_and_wait};
 use crate::load;
+use crate::namespace::alone;
 use crate::peer::{ALL, Held, Owner, PORTSERVER, Peer};
-use crate::process::{Helper, Outcome, alone, say_ready_and_wait};
 
 /// What is done at once, and how many ephemeral ports there are.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +84,7 @@ pub(crate) fn run(nth: usize, peer: Peer, millis: &str) -> Outcome<()> {
     let start = |_| Helper::start(&["rounder", peer.name(), &threads, millis])?.when_ready();
     let mut workers = (0..load.processes).map(start).collect::<Outcome<Vec<_>>>()?;
     for worker in &mut workers {
-        worker.go()?;
+        worker.tell("go")?;
     }
     let (mut rounds, mut lost, mut why) = (0u64, 0u64, String::new());
     for worker in &mut workers {

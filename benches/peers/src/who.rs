@@ -10,7 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::process::{Helper, Outcome, alone, say_ready_and_wait};
+use crate::helper::{Helper, Outcome, say_ready_and_wait};
+use crate::namespace::alone;
 
 /// So many sockets fit one process at usual limits.
 const PER_PROCESS: usize = 4_000;
