@@ -1,15 +1,13 @@
 //! The kernel's own table of sockets, asked over netlink (`sock_diag(7)`). Needs no privilege.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrV4, SocketFlags, SocketType, ipproto};
-use rustix::net::{bind, recv, sendto, socket_with};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 use super::super::Row;
 use super::super::message::{self, Family, Order, Progress};
@@ -18,7 +16,7 @@ use crate::holder::State;
 
 /// A netlink socket with the buffer for its answers.
 pub(super) struct Diag {
-    socket: OwnedFd,
+    socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -32,7 +30,10 @@ pub(super) struct Answer {
     pub(super) saw_bound: bool,
 }
 
-/// The kernel answers in datagrams of at most this size.
+/// `AF_NETLINK` and its protocol `NETLINK_SOCK_DIAG`: of the kernel's interface, the same on every architecture.
+const NETLINK: i32 = 16;
+const SOCK_DIAG: i32 = 4;
+/// The kernel answers in datagrams that are smaller than this: the head of its own buffer is within it.
 const BUFFER: usize = 32 * 1024;
 const ATTEMPTS: u32 = 3;
 
@@ -86,8 +87,8 @@ impl Diag {
             match self.attempt(protocol, family, states, port, rows)? {
                 Walked::Steady => return Ok(true),
                 Walked::Changed => steady = false,
-                Walked::Cut(needed) => {
-                    self.buffer.resize(needed.next_multiple_of(BUFFER), 0);
+                Walked::Cut => {
+                    self.buffer.resize(self.buffer.len() * 2, 0);
                     steady = false;
                 }
             }
@@ -105,19 +106,20 @@ impl Diag {
     ) -> io::Result<Walked> {
         self.sequence += 1;
         let question = message::question(protocol, family, states, port, self.sequence);
-        let kernel = SocketAddrNetlink::new(0, 0);
-        retry_on_intr(|| sendto(&self.socket, &question, SendFlags::empty(), &kernel))?;
+        // To no address is to the kernel (netlink(7)).
+        again_after_signal(|| self.socket.send(&question))?;
         let mut interrupted = false;
         loop {
-            let received = retry_on_intr(|| recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC));
-            let (filled, length) = match received {
-                Ok(received) => received,
+            let filled = match again_after_signal(|| (&self.socket).read(&mut self.buffer)) {
+                Ok(filled) => filled,
                 // Answers were dropped.
-                Err(Errno::NOBUFS) => return Ok(Walked::Changed),
-                Err(error) => return Err(error.into()),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
+                    return Ok(Walked::Changed);
+                }
+                Err(error) => return Err(error),
             };
-            if length > filled {
-                return Ok(Walked::Cut(length));
+            if filled == self.buffer.len() {
+                return Ok(Walked::Cut);
             }
             let said = message::answers(&self.buffer[..filled], Order::NATIVE, protocol, self.sequence, rows);
             interrupted |= said.interrupted;
@@ -134,20 +136,25 @@ impl Diag {
 enum Walked {
     Steady,
     Changed,
-    /// A datagram of this size did not fit.
-    Cut(usize),
+    /// A datagram filled the buffer, and may have been longer.
+    Cut,
 }
 
-fn connect() -> io::Result<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
+fn connect() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(SOCK_DIAG.into()))?;
     // Linux answers at once; what only imitates it must not hang a test.
-    set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_secs(2)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     Ok(socket)
+}
+
+/// The call until no signal cuts it short.
+fn again_after_signal(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 /// Whether this kernel shows TCP sockets that are bound and do not listen: Linux 6.8, or an older one to which it
@@ -159,14 +166,33 @@ pub(super) fn shows_bound() -> bool {
 }
 
 fn release_is_at_least(major: u32, minor: u32) -> bool {
-    let name = rustix::system::uname();
-    let mut numbers = name.release().to_bytes().split(|b| !b.is_ascii_digit());
-    let mut next = || std::str::from_utf8(numbers.next()?).ok()?.parse::<u32>().ok();
-    matches!((next(), next()), (Some(a), Some(b)) if (a, b) >= (major, minor))
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(a)), Some(Ok(b))) if (a, b) >= (major, minor))
 }
 
 fn shows_own_bound() -> io::Result<bool> {
-    let own = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
-    bind(&own, &SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0))?;
+    let own = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    own.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     Ok(Diag::open()?.ask(Protocol::Tcp, message::BOUND, 0, &mut Vec::new())?.saw_bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_the_buffer_cuts_is_asked_for_again() {
+        let listeners: Vec<_> = (0..64).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut diag = Diag { buffer: vec![0; 2048], ..Diag::open().unwrap() };
+        let mut rows = Vec::new();
+        diag.ask(Protocol::Tcp, message::LISTEN, 0, &mut rows).unwrap();
+        assert!(diag.buffer.len() > 2048, "64 sockets fit into 2048 bytes");
+        for listener in &listeners {
+            let port = listener.local_addr().unwrap().port();
+            assert_eq!(rows.iter().filter(|row| row.local.port() == port).count(), 1);
+        }
+    }
 }
