@@ -111,7 +111,7 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
     loop {
         let outcome = check();
         let Err(diagnosis) = &outcome else { return outcome };
-        let passes = diagnosis.passes(is_left_to_children);
+        let passes = diagnosis.passes(is_childs);
         let is_there = || match diagnosis.endpoint() {
             Some(endpoint) if diagnosis.blames_a_name() => is_left_to_copies(endpoint) == Some(true),
             _ => diagnosis.names_processes(),
@@ -123,7 +123,7 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
 }
 
 /// Whether nobody has the socket but children of this process that have not exec'ed yet.
-fn is_left_to_children(holder: &Holder) -> bool {
+fn is_childs(holder: &Holder) -> bool {
     let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
     // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
@@ -132,21 +132,36 @@ fn is_left_to_children(holder: &Holder) -> bool {
         && holder.processes.iter().all(|process| process.forked && is_child(process))
 }
 
+/// Whether nobody has a socket on the port any more but such children: of a server that this process has closed.
+pub(crate) fn is_left_to_children(endpoint: Endpoint) -> bool {
+    holders(endpoint, Sight::Complete).is_ok_and(|holders| holders.iter().all(is_childs))
+}
+
 /// Whether nobody has the port, or its name, any more but children that have not exec'ed since they were forked,
 /// whoever's; `None` where nobody has it at all.
 pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
-    let is_copy = |owners: &[Process]| !owners.is_empty() && owners.iter().all(|process| process.forked);
-    let Ok(holders) = holders(endpoint, Sight::Complete) else { return Some(false) };
+    let sockets = sockets_are_left_to_copies(endpoint);
     let name = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
     // Who has a name that cannot be looked for is not known.
     let named = asked(endpoint).filter_map(|protocol| name(protocol).unwrap_or(Some(Vec::new())));
     let named: Vec<Vec<Process>> = named.collect();
-    if holders.is_empty() && named.is_empty() && holders.is_complete() {
+    if named.is_empty() {
+        return sockets;
+    }
+    Some(sockets != Some(false) && named.iter().all(|owners| are_copies(owners)))
+}
+
+/// The same of its sockets alone, for whoever has the name.
+pub(crate) fn sockets_are_left_to_copies(endpoint: Endpoint) -> Option<bool> {
+    let Ok(holders) = holders(endpoint, Sight::Complete) else { return Some(false) };
+    if holders.is_empty() && holders.is_complete() {
         return None;
     }
-    Some(
-        holders.iter().all(|holder| is_copy(&holder.processes)) && named.iter().all(|owners| is_copy(owners)),
-    )
+    Some(holders.iter().all(|holder| are_copies(&holder.processes)))
+}
+
+fn are_copies(owners: &[Process]) -> bool {
+    !owners.is_empty() && owners.iter().all(|process| process.forked)
 }
 
 /// What stands in the way of somebody who was refused this port.

@@ -61,9 +61,13 @@ fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),
         }
-        let is_copied = || diagnose::is_left_to_copies(endpoint) == Some(true);
-        let is_passing = || occupant(endpoint) == Occupant::Passing;
-        if effort != Effort::Insist || !is_passing() || !patience.pause_while(is_copied) {
+        let passes = match occupant(endpoint) {
+            Occupant::Passing => true,
+            Occupant::Server => effort == Effort::Insist && diagnose::is_left_to_children(endpoint),
+            Occupant::TimeWait { .. } => false,
+        };
+        let is_copied = || diagnose::sockets_are_left_to_copies(endpoint) == Some(true);
+        if effort != Effort::Insist || !passes || !patience.pause_while(is_copied) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }
@@ -91,11 +95,13 @@ fn claim_exactly(
                 // A claim that cannot be seen, another container's, would not have stopped this bind.
                 return Ok((claim, if sees_claims { Guarantee::Kernel } else { Guarantee::Cooperative }));
             }
-            Occupant::TimeWait { .. } | Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
+            Occupant::TimeWait { .. } => return Err(Obstacle::Occupied(endpoint)),
+            Occupant::Server if effort == Effort::Insist && diagnose::is_left_to_children(endpoint) => {}
+            Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
             Occupant::Passing => {}
         }
         // Nobody: it was let go since the bind.
-        let is_passing = || diagnose::is_left_to_copies(endpoint) != Some(false);
+        let is_passing = || diagnose::sockets_are_left_to_copies(endpoint) != Some(false);
         if effort == Effort::Look || !patience.pause_while(is_passing) {
             return Err(Obstacle::Occupied(endpoint));
         }

@@ -1,19 +1,19 @@
 //! A process that reserves ports as it is told, and the handle by which a test tells it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portlease::{Reservation, ReserveOptions};
 
-use crate::outsider;
 use crate::support::{self, Child, Launch, Words};
 
 /// The role. One line per command, one line of answer.
 pub(crate) fn play() {
     let mut held: BTreeMap<u16, Reservation> = BTreeMap::new();
     let mut servers: BTreeMap<u16, TcpListener> = BTreeMap::new();
+    let mut sockets: Vec<UdpSocket> = Vec::new();
     while let Some(line) = support::listen() {
         let words = Words::parse(&line);
         let answer = match words.first() {
@@ -47,11 +47,23 @@ pub(crate) fn play() {
                 let port = port.parse().unwrap();
                 match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
                     Ok(server) => {
+                        support::show_owner(&server);
                         servers.insert(port, server);
                         "serves".to_owned()
                     }
                     Err(e) => format!("refused {e}"),
                 }
+            }
+            ("serve-udp", port) => {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+                support::show_owner(&socket);
+                sockets.push(socket);
+                "serves".to_owned()
+            }
+            ("stop", _) => {
+                servers.clear();
+                sockets.clear();
+                "stopped".to_owned()
             }
             // What the list of live leases says of a port.
             ("lease", port) => {
@@ -87,7 +99,8 @@ pub(crate) fn play() {
                     Err(e) => break format!("filled {} {:?} {e}", held.len(), e.kind()),
                 }
             },
-            ("draw", _) => outsider::draw_everything(words.number("server").unwrap()),
+            #[cfg(target_os = "linux")]
+            ("draw", _) => crate::linux::guarantee::draw_everything(words.number("server").unwrap()),
             // The process goes on without this thread, as a test binary does after a test that failed.
             ("panic", _) => {
                 let reservation = portlease::reserve_port();
@@ -159,6 +172,12 @@ fn now() -> u128 {
 
 /// A process that plays [`play`].
 pub(crate) struct Agent(Child);
+
+/// The lock folder of this process: where processes meet that were told nothing.
+pub(crate) fn own_locks() -> PathBuf {
+    let usual = || if cfg!(unix) { "/tmp/portlease".into() } else { std::env::temp_dir().join("portlease") };
+    std::env::var_os("PORTLEASE_DIR").map_or_else(usual, PathBuf::from)
+}
 
 /// What came of a reservation.
 #[derive(Debug)]

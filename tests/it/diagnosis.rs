@@ -1,93 +1,15 @@
-//! What a check of a port says, and why: the verdicts, the reports to the letter, the line that a panic names.
+//! What a check of a port says, and why: the verdicts, and the line that a panic names.
 
-use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use portlease::{ErrorKind, Reservation, ReserveOptions, reserve_port};
+use portlease::{ErrorKind, ReserveOptions, reserve_port};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, own_locks};
 use crate::outsider::{self, Reuse, V4, V6, port_of};
-use crate::support::{DEADLINE, Folder, capability, eventually, need};
-
-/// The lock folder of this process.
-fn own_locks() -> PathBuf {
-    std::env::var_os("PORTLEASE_DIR").map_or_else(|| PathBuf::from("/tmp/portlease"), PathBuf::from)
-}
-
-/// A connection that `server` accepted, closed by the server's side first: what is left is in TIME_WAIT there.
-fn leave_time_wait(server: &TcpListener) {
-    let mut client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-    drop(server.accept().unwrap());
-    // Its end has come: the server's side has closed.
-    assert_eq!(client.read(&mut [0]).unwrap(), 0);
-    drop(client);
-}
-
-fn only_time_wait_is_left(port: u16) {
-    eventually("TIME_WAIT", DEADLINE, || {
-        let holders = portlease::who_holds(port).unwrap();
-        let states: Vec<_> = holders.iter().map(|holder| holder.state).collect();
-        let waits = |state: &portlease::State| *state == portlease::State::TimeWait;
-        if !states.is_empty() && states.iter().all(waits) { Ok(()) } else { Err(format!("{states:?}")) }
-    });
-}
-
-fn listener(reuse: Reuse) -> (TcpListener, u16) {
-    let socket = outsider::bind(V4, 0, reuse).unwrap();
-    socket.listen(8).unwrap();
-    let port = port_of(&socket);
-    (TcpListener::from(socket), port)
-}
-
-#[test]
-fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
-    let (server, port) = listener(Reuse::Address);
-    leave_time_wait(&server);
-    drop(server);
-    only_time_wait_is_left(port);
-    portlease::assert_port_free(port);
-    let text = portlease::diagnose(port).to_string();
-    assert!(text.contains("is free: what its server left in TIME_WAIT does not stop"), "{text}");
-    assert!(text.contains("with SO_REUSEADDR could bind everywhere; without it ::1"), "{text}");
-    // A number that is asked for outright can be had, by the kernel's guarantee.
-    let p = ReserveOptions::new().port(port).reserve().unwrap();
-    assert_eq!(p.guarantee(), portlease::Guarantee::Kernel);
-    portlease::assert_port_free(&p);
-    let again = ReserveOptions::new().port(port).reserve().unwrap_err();
-    assert_eq!(again.kind(), ErrorKind::InUse, "one of two such claims only");
-    drop(p.listen().unwrap());
-}
-
-#[test]
-fn time_wait_of_a_plain_server_and_of_a_client_keeps_everybody_out() {
-    let (server, plain) = listener(Reuse::Neither);
-    leave_time_wait(&server);
-    drop(server);
-    // A client that closes first keeps its own number.
-    let (server, _) = listener(Reuse::Address);
-    let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-    let dialled = client.local_addr().unwrap().port();
-    let (mut accepted, _) = server.accept().unwrap();
-    drop(client);
-    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
-    drop((accepted, server));
-    for port in [plain, dialled] {
-        only_time_wait_is_left(port);
-        assert!(!portlease::is_port_free(port));
-        let text = portlease::check_port_free(port).unwrap_err().to_string();
-        assert!(
-            text.starts_with(&format!("port {port}/tcp is in use: TIME_WAIT of 1 connection, left by")),
-            "{text}"
-        );
-        assert!(text.contains("help: wait until it ends, within 60 s"), "{text}");
-        let error = ReserveOptions::new().port(port).reserve().unwrap_err();
-        assert!(error.to_string().contains("TIME_WAIT"), "{error}");
-    }
-}
+use crate::support::{DEADLINE, Folder, capability, eventually, need, show_owner};
 
 #[test]
 fn ones_own_reservation_is_free_and_a_siblings_is_not() {
@@ -128,6 +50,7 @@ fn by_reference_this_reservation_is_ones_own_and_no_other() {
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "without a claim no socket tells of it")]
 fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
     let (mine, theirs) = (Folder::new(), Folder::new());
     let (mut one, mut other) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
@@ -139,6 +62,7 @@ fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
 
 /// Without a claim only the name in the network namespace tells of it.
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "names that a network namespace keeps are of Linux")]
 fn a_reservation_of_another_lock_folder_is_in_use_also_without_a_socket() {
     for (how, protocol) in [("udp=1", "udp"), ("plain=1", "tcp")] {
         let (mine, theirs) = (Folder::new(), Folder::new());
@@ -253,33 +177,6 @@ fn held_by_means_the_process_or_one_that_descends_from_it() {
     assert_eq!(other.command("reserve_port").split(' ').next(), Some("held"));
 }
 
-#[test]
-fn what_no_process_has_is_not_said_to_be_hidden_nor_judged_where_it_was_not_asked() {
-    let (server, port) = listener(Reuse::Address);
-    leave_time_wait(&server);
-    drop(server);
-    only_time_wait_is_left(port);
-    let this = std::process::id();
-    let text = portlease::check_port_held_by(port, this).unwrap_err().to_string();
-    assert!(text.contains("help: start the server first") && !text.contains("root"), "{text}");
-    for text in [text, portlease::check_port_listening(port).unwrap_err().to_string()] {
-        assert!(text.contains("  TIME_WAIT    1 connection, no process; they end within 60 s\n"), "{text}");
-    }
-}
-
-#[test]
-fn a_connection_that_a_server_left_open_is_said_beside_free() {
-    let (server, port) = listener(Reuse::Address);
-    let _client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-    let _accepted = server.accept().unwrap();
-    drop(server);
-    portlease::assert_port_free(port);
-    let text = portlease::diagnose(port).to_string();
-    let expected =
-        "is free: 1 connection of a server that has stopped listening, in the way of no server that";
-    assert!(text.lines().next().unwrap().contains(expected), "{text}");
-}
-
 /// Each panicking call, in the role's process: the file and line it names, and how many lines after the marker.
 pub(crate) fn panics() -> Vec<String> {
     static AT: Mutex<String> = Mutex::new(String::new());
@@ -305,7 +202,12 @@ pub(crate) fn panics() -> Vec<String> {
     note(line!(), &|| portlease::assert_port_held_by(&p, u32::MAX));
     note(line!(), &|| assert!(portlease::is_port_free("x")));
     note(line!(), &|| portlease::assert_port_listening(reserve_port().leak()));
-    note(line!(), &|| portlease::assert_no_leaked_listeners(|| std::mem::forget(reserve_port().listen())));
+    let forget = || {
+        let forgotten = reserve_port().listen().unwrap();
+        show_owner(&forgotten);
+        std::mem::forget(forgotten);
+    };
+    note(line!(), &|| portlease::assert_no_leaked_listeners(forget));
     drop(server);
     // The last hook stays for as long as this process plays no other part.
     drop(std::panic::take_hook());
@@ -319,16 +221,6 @@ fn a_panic_names_the_callers_file_and_line() {
     assert_eq!(told, ["ok"; 6].join("|"));
 }
 
-#[test]
-fn a_panic_of_reserve_port_names_the_callers_line_and_the_variable() {
-    let folder = Folder::new();
-    let mut agent = Agent::of(Agent::launch(&folder.locks()).variable("PORTLEASE_RANGE", "9-3"));
-    agent.process().tell("reserve_port");
-    assert_eq!(agent.process().hear_or_end(), None);
-    let said = agent.process().said();
-    assert!(said.contains("tests/it/agent.rs:") && said.contains("PORTLEASE_RANGE is \"9-3\""), "{said}");
-}
-
 /// In the role's process, which does nothing else.
 pub(crate) fn leaks() -> String {
     let kept = reserve_port();
@@ -338,6 +230,7 @@ pub(crate) fn leaks() -> String {
     let left = portlease::check_no_leaked_listeners(|| {
         forgotten.push(kept.listen().unwrap());
         forgotten.push(TcpListener::bind("127.0.0.1:0").unwrap());
+        forgotten.iter().for_each(show_owner);
     });
     left.unwrap_err().to_string()
 }
@@ -357,188 +250,13 @@ fn release_tells_of_the_server_that_was_left_by_name() {
     let p = reserve_port();
     let addr = p.addr();
     let server = p.listen().unwrap();
+    show_owner(&server);
     let error = p.release().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     let text = error.to_string();
     assert!(text.contains("was left listening: ") && text.ends_with(&format!("listens on {addr}")), "{text}");
     drop(server);
     reserve_port().release().unwrap();
-}
-
-// What the reports say to the letter. Ports, process ids, names and times are this process's own.
-
-struct Names {
-    comm: String,
-    pid: u32,
-    user: String,
-}
-
-fn names() -> Names {
-    let comm = std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned();
-    let id = std::process::Command::new("id").arg("-un").output().unwrap();
-    Names { comm, pid: std::process::id(), user: String::from_utf8(id.stdout).unwrap().trim_end().to_owned() }
-}
-
-fn number_line(port: u16) -> String {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let range: Vec<u16> = range.split_whitespace().map(|n| n.parse().unwrap()).collect();
-    let class = if port >= 49152 { "dynamic (RFC 6335)" } else { "user port (RFC 6335)" };
-    let place = if (range[0]..=range[1]).contains(&port) { "inside" } else { "outside" };
-    format!("  the number   {class}, {place} this machine's ephemeral range {}-{}", range[0], range[1])
-}
-
-/// `started 3 min before` differs from run to run.
-fn ageless(text: &str) -> String {
-    text.lines()
-        .map(|line| match line.split_once(", started ") {
-            Some((head, tail)) => {
-                format!(
-                    "{head}, started AGE before{}",
-                    tail.split_once(" before").map_or("", |(_, rest)| rest)
-                )
-            }
-            None => line.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// Under `cargo test` the thread has the test's name, under nextest the variable.
-fn reserved_by(p: &Reservation, test: &str) -> String {
-    let lease = p.holders().unwrap().leases()[0].clone();
-    let pid = std::process::id();
-    let by = format!("by test diagnosis::{test} ({}), pid {pid}", lease.at().unwrap());
-    assert!(lease.at().unwrap().starts_with("tests/it/diagnosis.rs:"), "{lease}");
-    by
-}
-
-#[test]
-fn the_report_of_a_server_reads_like_this() {
-    let p = reserve_port();
-    let server = p.listen().unwrap();
-    leave_time_wait(&server);
-    let dial = || {
-        let client = TcpStream::connect(&p).unwrap();
-        let accepted = server.accept().unwrap();
-        (client, accepted)
-    };
-    let connections = [dial(), dial(), dial()];
-    let Names { comm, pid, user } = names();
-    let reserved = reserved_by(&p, "the_report_of_a_server_reads_like_this");
-    let number = number_line(p.port());
-    let mut peers: Vec<SocketAddr> =
-        connections.iter().map(|(client, _)| client.local_addr().unwrap()).collect();
-    peers.sort();
-    let first = peers[0];
-    let text = ageless(&portlease::check_port_free(&p).unwrap_err().to_string());
-    assert_eq!(
-        text,
-        format!(
-            "\
-port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}
-  listening    127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE before
-  connected    127.0.0.1:{p} <- {first}    {comm}, pid {pid} (and 2 more)
-  TIME_WAIT    1 connection, no process; they end within 60 s and do not stop a server that sets SO_REUSEADDR
-  reserved     {reserved}
-{number}
-help: stop pid {pid}, or take any free port with reserve_port()"
-        )
-    );
-}
-
-#[test]
-fn the_report_of_an_outgoing_port_reads_like_this() {
-    let p = reserve_port();
-    let server = p.listen().unwrap();
-    let client = TcpStream::connect(&p).unwrap();
-    let _accepted = server.accept().unwrap();
-    let from = client.local_addr().unwrap();
-    let port = from.port();
-    let Names { comm, pid, user } = names();
-    let number = number_line(port);
-    let text = ageless(&portlease::check_port_free(port).unwrap_err().to_string());
-    // The number may be in TIME_WAIT towards another address too.
-    let text: String = text.lines().filter(|l| !l.starts_with("  TIME_WAIT")).collect::<Vec<_>>().join("\n");
-    assert_eq!(
-        text,
-        format!(
-            "\
-port {port}/tcp is in use: outgoing connection of {comm} (pid {pid}) to 127.0.0.1:{p}
-  outgoing     {from} -> 127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE before
-{number}
-help: it is a client's outgoing port: take any free port with reserve_port(), or withhold the number with sysctl \
-net.ipv4.ip_local_reserved_ports={port}"
-        )
-    );
-}
-
-#[test]
-fn the_reports_of_a_reserved_port_read_like_this() {
-    let p = reserve_port();
-    let Names { comm, pid, .. } = names();
-    let test = "the_reports_of_a_reserved_port_read_like_this";
-    let (reserved, number) = (reserved_by(&p, test), number_line(p.port()));
-    assert_eq!(
-        portlease::check_port_listening(&p).unwrap_err().to_string(),
-        format!(
-            "\
-port {p}/tcp is not listening: reserved {reserved}
-  reserved     {reserved}
-{number}
-help: start the server first; wait_until_listening({p}, ..) waits until it listens"
-        )
-    );
-    assert_eq!(
-        format!("{:?}", ReserveOptions::new().port(p.port()).reserve().unwrap_err()),
-        format!(
-            "\
-cannot reserve {p}/tcp: address already in use: reserved {reserved}
-  reserved     {reserved}
-{number}
-help: queue for it with ReserveOptions::new().port({p}).wait(..), or take any free port with reserve_port()"
-        )
-    );
-    assert_eq!(
-        portlease::diagnose(&p).to_string(),
-        format!(
-            "\
-port {p}/tcp is free: nobody holds it
-  reserved     {reserved}
-  a server     with SO_REUSEADDR could bind everywhere; without it nowhere
-{number}"
-        )
-    );
-    assert_eq!(
-        portlease::who_holds(&p).unwrap().to_string(),
-        format!("port {p}/tcp: reserved {reserved}\n  reserved     {reserved}")
-    );
-    let server = p.listen().unwrap();
-    let error = p.wait_until_free(Duration::from_millis(20)).unwrap_err();
-    assert_eq!(
-        ageless(&format!("{error:?}")).lines().collect::<Vec<_>>()[..1],
-        [format!("waited 20ms in vain: port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}")]
-    );
-    assert!(
-        format!("{error:?}").ends_with(&format!(
-            "help: stop pid {pid}, or take any free port with reserve_port(); on a current-thread async runtime \
-             nothing else runs while this thread waits"
-        )),
-        "{error:?}"
-    );
-    drop(server);
-}
-
-#[test]
-fn the_report_of_a_port_that_nobody_has_reads_like_this() {
-    // Free since just now, and nobody's: what is reserved is not nobody's.
-    let port = crate::guarantee::quiet_number();
-    assert_eq!(portlease::who_holds(port).unwrap().to_string(), format!("port {port}: nobody holds it"));
-    let text = portlease::diagnose(port).to_string();
-    assert!(text.starts_with(&format!("port {port}/tcp is free: nobody holds it\n")), "{text}");
-    assert!(
-        text.contains("\n  a server     could bind everywhere, with SO_REUSEADDR and without\n"),
-        "{text}"
-    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn a_fixed_number_is_reserved_served_and_free_again() {
 
 #[test]
 #[file_serial(portlease_60315)]
+#[cfg_attr(not(target_os = "linux"), ignore = "the help is a setting of Linux")]
 fn a_client_that_dialled_out_from_it_is_called_one() {
     drop(reserved());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();

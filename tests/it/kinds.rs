@@ -1,13 +1,14 @@
 //! UDP, pairs, and TCP servers without SO_REUSEADDR: what is kept without a claim.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use portlease::{ErrorKind, Guarantee, Protocol, Reservation, ReserveOptions};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, own_locks};
+use crate::numbers::OF_TCP;
 use crate::outsider::{self, Reuse, V4, port_of};
-use crate::support::{self, Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, need};
 
 const KINDS: [fn(ReserveOptions) -> ReserveOptions; 3] =
     [|o| o.udp(), |o| o.tcp_and_udp(), |o| o.reuse_addr(false)];
@@ -23,6 +24,7 @@ fn ports(reservations: &[Reservation]) -> Vec<u16> {
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "the range that numbers are assigned from is read from /proc")]
 fn numbers_that_the_kernel_assigns_to_nobody_are_taken() {
     for kind in KINDS {
         for p in kind(ReserveOptions::new()).reserve_many(20).unwrap() {
@@ -62,7 +64,7 @@ fn every_option_works_for_every_kind() {
 fn what_is_busy_in_one_protocol_is_not_had_as_a_pair() {
     let pair = || ReserveOptions::new().tcp_and_udp();
     for busy in [Protocol::Tcp, Protocol::Udp] {
-        let number = crate::guarantee::quiet_number();
+        let number = crate::numbers::quiet_number();
         let (tcp, udp);
         match busy {
             Protocol::Tcp => {
@@ -110,14 +112,17 @@ fn a_plain_server_can_bind_a_number_that_is_kept_for_one() {
         assert_eq!(port_of(&server), p.port());
         drop(server);
         // A child that another test forked at this moment shares the listener until it execs.
-        p.wait_until_free(support::DEADLINE).unwrap();
+        p.wait_until_free(DEADLINE).unwrap();
     }
-    // The control: not over a claim.
-    let claimed = portlease::reserve_port();
-    outsider::bind(V4, claimed.port(), Reuse::Neither).unwrap_err();
+    if cfg!(target_os = "linux") {
+        // The control: not over a claim.
+        let claimed = portlease::reserve_port();
+        outsider::bind(V4, claimed.port(), Reuse::Neither).unwrap_err();
+    }
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "names that a network namespace keeps are of Linux")]
 fn containers_that_share_the_network_and_not_the_files_meet_by_name() {
     let (mine, theirs) = (Folder::new(), Folder::new());
     let (mut one, mut two) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
@@ -140,12 +145,14 @@ fn a_lock_folder_that_cannot_be_used_is_an_error_where_nothing_else_keeps_the_po
     std::fs::write(folder.locks(), "a file").unwrap();
     let mut agent = Agent::new(&folder.locks());
     let message = agent.reserve("udp=").refused("Lease");
-    assert!(
-        message.contains(folder.locks().to_str().unwrap()) && message.contains("PORTLEASE_DIR"),
-        "{message}"
-    );
-    let held = agent.reserve("").held();
-    assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", false));
+    let named = format!("{:?}", folder.locks());
+    assert!(message.contains(&named) && message.contains("PORTLEASE_DIR"), "{message}");
+    if cfg!(target_os = "linux") {
+        let held = agent.reserve("").held();
+        assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", false));
+    } else {
+        agent.reserve("").refused("Lease");
+    }
 }
 
 #[test]
@@ -179,4 +186,35 @@ fn where_no_number_is_quiet_the_grade_says_so() {
     let held = agent.reserve("udp= many=5").held();
     assert_eq!(held.guarantee, "Cooperative");
     assert!(held.ports.iter().all(|port| (3000..=3004).contains(port)), "{held:?}");
+}
+
+#[test]
+fn sockets_of_ours_serve_at_once() {
+    let p = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
+    assert_eq!(p.protocols(), [Protocol::Tcp, Protocol::Udp]);
+    let listener = p.listen().unwrap();
+    assert_eq!(listener.local_addr().unwrap(), p.addr());
+    assert!(TcpStream::connect(p.addr()).is_ok());
+    let socket = p.udp_socket().unwrap();
+    assert_eq!(socket.local_addr().unwrap(), p.addr());
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    client.send_to(b"hello", p.addr()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut bytes = [0; 8];
+    assert_eq!(socket.recv(&mut bytes).unwrap(), 5);
+}
+
+#[test]
+fn a_udp_port_is_for_a_server_of_another_process() {
+    let p = portlease::reserve_udp_port();
+    let mut server = Agent::new(&own_locks());
+    assert_eq!(server.command(&format!("serve-udp={p}")), "serves");
+    assert_eq!(server.command("stop"), "stopped");
+    assert_eq!(server.command(&format!("serve-udp={p}")), "serves");
+}
+
+#[test]
+fn the_grade_is_the_kernels_on_linux_alone() {
+    assert_eq!(portlease::reserve_port().guarantee(), OF_TCP);
+    assert_ne!(portlease::reserve_udp_port().guarantee(), Guarantee::Kernel);
 }

@@ -1,30 +1,28 @@
 //! The crate seen from outside, one module per subject.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
+// On every system; what one of these tests cannot show on one, it says there.
 mod agent;
-mod clock;
-mod compile_fail;
-mod crash;
+mod checks;
 mod diagnosis;
-mod faults;
+mod exclusion;
 mod fixed;
-mod guarantee;
-mod handoff;
-mod identity;
+mod folder;
 mod kinds;
-mod namespaces;
+mod numbers;
 mod options;
 mod outsider;
-mod programs;
 mod reservation;
-mod servers;
-#[path = "../support/mod.rs"]
-mod support;
 mod tidy;
-mod users;
 mod waiting;
 mod waits;
+mod who;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "part of it is for the tests of Linux"))]
+#[path = "../support/mod.rs"]
+mod support;
 
 /// Where this binary plays another process; of itself it tests nothing.
 #[test]
@@ -32,16 +30,11 @@ fn role() {
     let Some((role, words)) = support::part() else { return };
     match role.as_str() {
         "agent" => agent::play(),
-        "checker" => waiting::checks_beside_spawning_threads(),
-        "checker-over-time-wait" => waiting::checks_over_time_wait_beside_spawning_threads(),
-        "inherited" => handoff::serve_inherited(),
+        "contender" => exclusion::contend(&words),
         "server" => outsider::serve(&words),
-        "racer" => guarantee::race(&words),
-        "crash" => crash::play(&words),
-        "spawner" => waiting::re_reserve_beside_spawning_threads(&words),
-        "draws" => guarantee::draws_in_namespace(),
-        "self-connections" => guarantee::self_connections_in_namespace(),
-        "used-up" => faults::used_up_range_in_namespace(),
+        #[cfg(target_os = "linux")]
+        other => linux::play(other, &words),
+        #[cfg(not(target_os = "linux"))]
         other => panic!("no such role: {other}"),
     }
 }

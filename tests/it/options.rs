@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portlease::{Error, ErrorKind, ReserveOptions};
 
 use crate::agent::Agent;
-use crate::guarantee::{quiet_number, quiet_range};
+use crate::numbers::{quiet_number, quiet_range};
 use crate::support::{Folder, capability, is_root, need, skip, test_name};
 
 fn port_of(result: portlease::Result<portlease::Reservation>) -> u16 {
@@ -227,6 +227,7 @@ fn an_address_that_the_machine_does_not_have_is_an_error_that_says_so() {
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "which ports are privileged is read from /proc")]
 fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
     if is_root() {
         need!(capability::nobody());
@@ -314,7 +315,7 @@ fn a_panic_says_the_error_and_the_callers_line() {
     agent.process().tell("reserve_port");
     assert_eq!(agent.process().hear_or_end(), None);
     let (said, line) = eventually_said(&mut agent, "panicked at ");
-    assert!(line.contains("tests/it/agent.rs:"), "{said}");
+    assert!(line.replace('\\', "/").contains("tests/it/agent.rs:"), "{said}");
     assert!(said.contains("PORTLEASE_RANGE is \"x\": expected"), "{said}");
 }
 
@@ -326,4 +327,14 @@ fn eventually_said(agent: &mut Agent, what: &str) -> (String, String) {
             _ => Err(said),
         }
     })
+}
+
+#[test]
+fn a_used_up_range_is_counted() {
+    let taken = ReserveOptions::new().reserve_block(3).unwrap();
+    let range = taken[0].port()..=taken[2].port();
+    let error = ReserveOptions::new().range(range.clone()).reserve().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoFreePort);
+    let expected = format!("cannot reserve a port from {}-{}: 3 tried: ", range.start(), range.end());
+    assert!(error.to_string().starts_with(&expected), "{error}");
 }

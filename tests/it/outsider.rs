@@ -1,6 +1,5 @@
 //! Processes and sockets that know nothing of the crate.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -15,17 +14,16 @@ use crate::support::{self, Child, Launch, Words};
 pub(crate) enum Reuse {
     Neither,
     Address,
+    #[cfg(target_os = "linux")]
     Port,
 }
 
-pub(crate) const ALL_REUSE: [Reuse; 3] = [Reuse::Neither, Reuse::Address, Reuse::Port];
-
 pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-pub(crate) const ANY_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 pub(crate) const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// `bind`, with every option set explicitly; `[::]` serves IPv4 too.
+/// `bind`, with every option set explicitly; `[::]` serves IPv4 too. As everywhere else, SO_REUSEADDR is not for Windows:
+/// there it takes a port from whoever listens on it.
 pub(crate) fn bind(ip: IpAddr, port: u16, reuse: Reuse) -> io::Result<Socket> {
     let socket = Socket::new(if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }, Type::STREAM, None)?;
     if ip.is_ipv6() {
@@ -33,7 +31,8 @@ pub(crate) fn bind(ip: IpAddr, port: u16, reuse: Reuse) -> io::Result<Socket> {
     }
     match reuse {
         Reuse::Neither => {}
-        Reuse::Address => socket.set_reuse_address(true)?,
+        Reuse::Address => socket.set_reuse_address(cfg!(unix))?,
+        #[cfg(target_os = "linux")]
         Reuse::Port => socket.set_reuse_port(true)?,
     }
     socket.bind(&SocketAddr::new(ip, port).into())?;
@@ -42,46 +41,6 @@ pub(crate) fn bind(ip: IpAddr, port: u16, reuse: Reuse) -> io::Result<Socket> {
 
 pub(crate) fn port_of(socket: &Socket) -> u16 {
     socket.local_addr().unwrap().as_socket().unwrap().port()
-}
-
-/// Everything that the kernel gives: by `bind(…, 0)` in all twelve ways, and by `connect` over IPv4 and IPv6, each
-/// until it gives no more. One word per way: `name=port,port`.
-///
-/// `server` is a number for what is connected to, outside the ephemeral range.
-pub(crate) fn draw_everything(server: u16) -> String {
-    let mut said = Vec::new();
-    let mut note = |how: String, drawn: BTreeSet<u16>| {
-        let ports: Vec<String> = drawn.iter().map(u16::to_string).collect();
-        said.push(format!("{how}={}", ports.join(",")));
-    };
-    for (name, ip) in [("127.0.0.1", V4), ("0.0.0.0", ANY_V4), ("::1", V6), ("::", ANY_V6)] {
-        for reuse in ALL_REUSE {
-            let mut held = Vec::new();
-            // No range in these tests is as large.
-            while held.len() < 1000 {
-                match bind(ip, 0, reuse) {
-                    Ok(socket) => held.push(socket),
-                    Err(_) => break,
-                }
-            }
-            note(format!("bind({name},0)/{reuse:?}"), held.iter().map(port_of).collect());
-        }
-    }
-    for ip in [V4, V6] {
-        let Ok(listener) = TcpListener::bind((ip, server)) else { continue };
-        let mut held = Vec::new();
-        while held.len() < 1000 {
-            match TcpStream::connect_timeout(&SocketAddr::new(ip, server), Duration::from_secs(5)) {
-                Ok(stream) => held.push((stream, listener.accept().unwrap())),
-                Err(_) => break,
-            }
-        }
-        note(format!("connect({ip})"), held.iter().map(|(s, _)| s.local_addr().unwrap().port()).collect());
-        for (stream, _) in &held {
-            reset_on_close(stream);
-        }
-    }
-    said.join(" ")
 }
 
 /// Closes by RST: nothing stays behind in TIME_WAIT.

@@ -48,6 +48,25 @@ fn every_file_that_a_text_links_to_is_there() {
     assert!(links > 10, "the control: {links} links were found");
 }
 
+/// Between quotes, as links are: of the code, whose tests and examples the texts lean on.
+#[test]
+fn every_file_that_a_text_names_is_there() {
+    let mut names = 0;
+    for (path, text) in texts() {
+        let is_file = |word: &&str| {
+            ["tests/", "src/", "benches/", "examples/", "docs/", "fuzz/"]
+                .iter()
+                .any(|at| word.starts_with(at))
+                && !word.contains(|c: char| c.is_whitespace() || c == '*')
+        };
+        for name in text.split('`').filter(is_file) {
+            assert!(root().join(name).exists(), "{}: there is no {name}", path.display());
+            names += 1;
+        }
+    }
+    assert!(names > 10, "the control: {names} files were named");
+}
+
 /// A sentence of three words or more is a test's name; nothing else that these texts quote is.
 #[test]
 fn every_test_that_a_text_names_is_there() {

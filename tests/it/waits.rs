@@ -35,7 +35,9 @@ fn a_listener_is_noticed_soon_and_sees_no_connection() {
     }
     took.sort();
     support::tell(&format!("{}: median {:?}, slowest {:?}", support::test_name!(), took[25], took[49]));
-    assert!(took[25] < Duration::from_millis(50), "{took:?}");
+    // Wine takes tens of milliseconds to show a socket.
+    let soon = Duration::from_millis(if cfg!(windows) { 500 } else { 50 });
+    assert!(took[25] < soon, "{took:?}");
 }
 
 #[test]
@@ -75,6 +77,7 @@ fn a_port_is_waited_for_until_its_server_lets_go() {
 }
 
 #[test]
+#[cfg_attr(not(unix), ignore = "its child is the shell")]
 fn a_child_that_ends_first_ends_the_wait_at_once() {
     let p = reserve_port();
     let mut child = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
@@ -118,6 +121,7 @@ fn a_child_that_serves_is_waited_for() {
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "a full backlog answers nobody on Linux")]
 fn a_probe_tells_what_a_client_meets() {
     let p = reserve_port();
     assert_eq!(probe(&p, DEADLINE), Reachability::Refuses);
@@ -146,7 +150,7 @@ fn a_probe_tells_what_a_client_meets() {
 fn without_a_way_to_ask_the_kernel_proc_net_answers() {
     need!(capability::strace());
     let folder = Folder::new();
-    let (mut holder, port) = (Agent::new(&folder.locks()), crate::guarantee::quiet_number());
+    let (mut holder, port) = (Agent::new(&folder.locks()), crate::numbers::quiet_number());
     holder.reserve(&format!("port={port}")).held();
     assert_eq!(holder.command(&format!("serve={port}")), "serves");
     // sock_diag(7) is refused, as a sandbox does.

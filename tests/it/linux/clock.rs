@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::guarantee::quiet_number;
+use crate::numbers::quiet_number;
 use crate::support::{Folder, Launch, capability, need};
 
 const DAY: &str = "86400";

@@ -1,7 +1,6 @@
 //! Who a process is: its number, its name, and what it left written about itself.
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -9,7 +8,7 @@ use std::process::{Command, Stdio};
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::agent::Agent;
-use crate::guarantee::quiet_number;
+use crate::numbers::quiet_number;
 use crate::support::{DEADLINE, Folder, eventually};
 
 /// What decides is the lock, and the kernel has that; whoever can write to the file can make it say anything.
@@ -103,18 +102,4 @@ fn a_name_with_brackets_line_ends_and_escapes_makes_no_line_of_its_own() {
     }
     drop(child.stdin.take());
     child.wait().unwrap();
-}
-
-#[test]
-fn the_files_that_killed_processes_left_are_swept_by_a_look() {
-    let folder = Folder::new();
-    let (mut killed, mut other) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
-    let ports = killed.reserve("many=20").held().ports;
-    let kept = other.reserve("").held().port();
-    killed.process().kill();
-    let left = || std::fs::read_dir(folder.scope()).unwrap().count();
-    assert_eq!(left(), 21, "the control: they are left");
-    assert_eq!(other.command(&format!("lease={}", ports[0])), "none");
-    assert_eq!(left(), 1);
-    assert!(File::open(folder.lock_file(kept)).is_ok(), "a live one's stays");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::guarantee::quiet_number;
+use crate::numbers::quiet_number;
 use crate::support::{Folder, capability, need};
 
 const NOBODY: u32 = 65534;

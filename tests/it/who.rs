@@ -2,7 +2,7 @@
 
 use portlease::{ErrorKind, Holders, State};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, own_locks};
 
 /// `None`, said, where this system's table is not read.
 fn holders(port: u16) -> Option<Holders> {
@@ -20,8 +20,8 @@ fn holders(port: u16) -> Option<Holders> {
 #[test]
 fn a_server_of_another_process_is_named() {
     let p = portlease::reserve_port();
-    let mut server = Agent::new();
-    assert_eq!(server.command(&format!("serve port={}", p.port())), "serves");
+    let mut server = Agent::new(&own_locks());
+    assert_eq!(server.command(&format!("serve={p}")), "serves");
     let Some(holders) = holders(p.port()) else { return };
     let listener = holders.iter().find(|holder| holder.state == State::Listen).unwrap();
     assert_eq!(listener.local, p.addr());
@@ -39,7 +39,7 @@ fn a_server_of_another_process_is_named() {
     assert!(said.contains(&who), "{said}");
     portlease::check_port_held_by(&p, server.pid()).unwrap();
     portlease::check_port_held_by(&p, std::process::id()).unwrap();
-    let mut other = Agent::new();
+    let mut other = Agent::new(&own_locks());
     portlease::check_port_held_by(&p, other.pid()).unwrap_err();
     assert_eq!(other.command("stop"), "stopped");
 }
@@ -47,8 +47,8 @@ fn a_server_of_another_process_is_named() {
 #[test]
 fn a_udp_socket_of_another_process_is_named() {
     let p = portlease::reserve_udp_port();
-    let mut server = Agent::new();
-    assert_eq!(server.command(&format!("serve-udp port={}", p.port())), "serves");
+    let mut server = Agent::new(&own_locks());
+    assert_eq!(server.command(&format!("serve-udp={p}")), "serves");
     let Some(holders) = holders(p.port()) else { return };
     let socket = holders.iter().find(|holder| holder.state == State::Bound).unwrap();
     assert_eq!(socket.processes[0].pid, server.pid(), "{holders}");
@@ -62,10 +62,10 @@ fn a_listener_that_is_left_behind_is_told_and_one_from_before_is_not() {
     if holders(p.port()).is_none() {
         return;
     }
-    let mut server = Agent::new();
-    assert_eq!(server.command(&format!("serve port={}", before.port())), "serves");
+    let mut server = Agent::new(&own_locks());
+    assert_eq!(server.command(&format!("serve={before}")), "serves");
     let left = portlease::check_no_leaked_listeners(|| {
-        assert_eq!(server.command(&format!("serve port={}", p.port())), "serves");
+        assert_eq!(server.command(&format!("serve={p}")), "serves");
     });
     let said = left.unwrap_err().to_string();
     assert!(said.contains(&format!("port {}/tcp was left listening", p.port())), "{said}");

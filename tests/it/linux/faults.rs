@@ -5,11 +5,11 @@
 //! | fault | shown by |
 //! |---|---|
 //! | `kill -9` at every step of reserving and letting go | `crash`: `a_port_can_be_reserved_at_once_wherever_its_holder_was_killed_…` |
-//! | … its stale files | `identity`: `the_files_that_killed_processes_left_are_swept_by_a_look` |
+//! | … its stale files | `folder`: `the_files_that_killed_processes_left_are_swept_by_a_look` |
 //! | a test that panics | `reservation`: `a_test_that_panics_lets_its_port_go_and_harms_no_other`, `a_process_that_panics_…` |
 //! | a record empty, torn, not UTF-8, newer, of any bytes | `a_record_that_cannot_be_read_…`; `identity`: `no_bytes_in_a_lock_file_…` |
 //! | a lock folder read-only; without room for a file, for a record | `a_lock_folder_that_is_read_only_…`, `…_on_a_read_only_file_system_…`, `…_without_room_…` |
-//! | … deleted while in use | `a_lock_folder_deleted_while_in_use_…`, `whoever_only_looks_…`, `a_number_without_a_claim_is_kept_while_…` |
+//! | … deleted while in use | `a_lock_folder_deleted_while_in_use_…`, `a_number_without_a_claim_is_kept_while_…`; `folder`: `whoever_only_looks_…` |
 //! | … without locks | `a_file_system_without_locks_…` |
 //! | … planted: links, fifos, folders, unreadable files | `users`: `a_planted_…`, `a_record_planted_by_another_user_…` |
 //! | no IPv6 | `namespaces`: `a_port_is_reserved_where_ipv6_is_switched_off`; `kinds`: `without_ipv6_…` |
@@ -18,7 +18,7 @@
 //! | descriptors used up | `a_process_without_descriptors_…`, `a_process_that_has_no_descriptors_…`; `table::live::hidden`: `without_descriptors_…` |
 //! | the ephemeral range used up | `an_ephemeral_range_that_is_used_up_…` |
 //! | steps of the clock | `clock`, all of it |
-//! | a forked child that has not exec'ed | `waiting`: `…_beside_threads_that_spawn`; `table::live::processes`: `a_child_has_its_parents_sockets_…` |
+//! | a forked child that has not exec'ed | `spawning`: `…_beside_threads_that_spawn`; `table::live::processes`: `a_child_has_its_parents_sockets_…` |
 //! | a number that is another process's now | `identity`: `a_reservation_of_an_earlier_process_…`, `…_for_an_earlier_process_…`; `table::live::processes`: `a_recycled_number_…` |
 //! | names of processes that are no plain text | `identity`: `a_name_with_brackets_…`; `holder::report`: `names_are_escaped_…`; `fuzzing::report` |
 //! | all of them at once, by chance | `examples/soak` |
@@ -29,7 +29,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::guarantee::quiet_number;
+use crate::numbers::quiet_number;
 use crate::outsider::{self, Reuse, V4};
 use crate::support::{EPHEMERAL_LOW, Folder, Launch, capability, is_root, need};
 
@@ -177,21 +177,6 @@ fn a_lock_folder_deleted_while_in_use_is_made_again() {
     assert!(message.contains(&format!("pid {}", holder.pid())), "{message}");
     holder.drop("all");
     other.reserve(&exactly).held();
-}
-
-#[test]
-fn whoever_only_looks_finds_the_lock_folder_that_was_made_again() {
-    let folder = Folder::new();
-    let (mut holder, mut looker) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
-    let lease = |looker: &mut Agent, port: u16| looker.command(&format!("lease={port}"));
-    let port = holder.reserve("label=before").held().port();
-    assert!(lease(&mut looker, port).contains("before"));
-    std::fs::remove_dir_all(folder.locks()).unwrap();
-    assert_eq!(lease(&mut looker, port), "none", "the control: the lease went with the folder");
-    let port = holder.reserve("udp=1 label=after").held().port();
-    assert!(lease(&mut looker, port).contains("after"));
-    let report = looker.command(&format!("check={port}/udp"));
-    assert!(report.contains("after"), "{report}");
 }
 
 /// What has no claim is kept by its name in the network namespace then.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use portlease::{ErrorKind, ReserveOptions};
 
-use crate::agent::{Agent, default_locks};
+use crate::agent::{Agent, own_locks};
 use crate::support::{self, Launch, Words};
 
 #[test]
 fn a_number_that_another_process_has_is_refused_by_name_and_had_once_it_lets_go() {
-    let mut other = Agent::new();
-    let port = other.reserve("label=theirs")[0];
+    let mut other = Agent::new(&own_locks());
+    let port = other.reserve("label=theirs").held().port();
     let error = ReserveOptions::new().port(port).reserve().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     let text = error.to_string();
@@ -22,20 +22,18 @@ fn a_number_that_another_process_has_is_refused_by_name_and_had_once_it_lets_go(
     );
     assert!(text.contains(&format!("pid {}", other.pid())), "{text}");
     assert!(text.contains("labelled \"theirs\""), "{text}");
-    assert_eq!(other.command(&format!("drop port={port}")), "dropped");
+    other.drop(port);
     assert_eq!(ReserveOptions::new().port(port).reserve().unwrap().port(), port);
-    other.end();
 }
 
 #[test]
 fn a_protocol_is_no_obstacle_to_the_other() {
-    let mut other = Agent::new();
-    let port = other.reserve("udp")[0];
+    let mut other = Agent::new(&own_locks());
+    let port = other.reserve("udp").held().port();
     let error = ReserveOptions::new().udp().port(port).reserve().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
     let error = ReserveOptions::new().tcp_and_udp().port(port).reserve().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
-    other.end();
 }
 
 #[test]
@@ -43,18 +41,11 @@ fn processes_that_pick_at_once_get_distinct_numbers() {
     const PROCESSES: usize = 4;
     const EACH: usize = 25;
     for how in ["tcp", "udp", "pair"] {
-        let mut agents: Vec<Agent> = (0..PROCESSES).map(|_| Agent::new()).collect();
+        let mut agents: Vec<Agent> = (0..PROCESSES).map(|_| Agent::new(&own_locks())).collect();
         for agent in &mut agents {
-            agent.tell(&format!("reserve {how} many={EACH}"));
+            agent.ask(&format!("{how} many={EACH}"));
         }
-        let ports: Vec<u16> = agents
-            .iter_mut()
-            .flat_map(|agent| {
-                let answer = agent.hear();
-                assert!(answer.starts_with("ports="), "{answer}");
-                Words::parse(&answer).numbers("ports")
-            })
-            .collect();
+        let ports: Vec<u16> = agents.iter_mut().flat_map(|agent| agent.answer().held().ports).collect();
         assert_eq!(ports.len(), PROCESSES * EACH);
         assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len(), "{how}: {ports:?}");
     }
@@ -64,8 +55,7 @@ fn processes_that_pick_at_once_get_distinct_numbers() {
 fn whoever_has_one_contested_number_is_alone() {
     const CONTENDERS: usize = 3;
     let port = portlease::reserve_port().port();
-    let locks = std::env::var_os("PORTLEASE_DIR").map_or_else(default_locks, Into::into);
-    let contender = |_| Launch::new("contender", &locks).args(format!("port={port}")).start();
+    let contender = |_| Launch::new("contender", &own_locks()).args(format!("port={port}")).start();
     let contenders: Vec<_> = (0..CONTENDERS).map(contender).collect();
     for contender in contenders {
         let said = contender.succeed();
@@ -89,14 +79,13 @@ pub(crate) fn contend(words: &Words) {
 
 #[test]
 fn a_queue_for_a_number_ends_when_it_is_let_go_and_by_time_when_it_is_not() {
-    let mut other = Agent::new();
-    let port = other.reserve("")[0];
+    let mut other = Agent::new(&own_locks());
+    let port = other.reserve("").held().port();
     let impatient = ReserveOptions::new().port(port).wait(Duration::from_millis(50)).reserve();
     let error = impatient.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().starts_with(&format!("cannot reserve {port}/tcp within 50ms: ")), "{error}");
-    other.tell(&format!("drop port={port} after=30"));
+    other.process().tell(&format!("drop={port} after=30000"));
     assert_eq!(ReserveOptions::new().port(port).wait(support::DEADLINE).reserve().unwrap().port(), port);
-    assert_eq!(other.hear(), "dropped");
-    other.end();
+    assert!(other.process().hear().starts_with("dropped "));
 }

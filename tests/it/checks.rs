@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 use portlease::ReserveOptions;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, own_locks};
 use crate::support::DEADLINE;
 
 #[test]
@@ -36,10 +36,10 @@ fn a_udp_port_is_free_until_a_socket_has_it() {
 
 #[test]
 fn a_server_of_another_process_on_any_address_is_in_the_way() {
-    let mut other = Agent::new();
-    let port = other.reserve("")[0];
-    assert_eq!(other.command(&format!("drop port={port}")), "dropped");
-    assert_eq!(other.command(&format!("serve port={port}")), "serves");
+    let mut other = Agent::new(&own_locks());
+    let port = other.reserve("").held().port();
+    other.drop(port);
+    assert_eq!(other.command(&format!("serve={port}")), "serves");
     portlease::check_port_free(port).unwrap_err();
     portlease::check_port_free((Ipv4Addr::LOCALHOST, port)).unwrap_err();
     portlease::check_port_listening(port).unwrap();
@@ -51,32 +51,21 @@ fn a_server_of_another_process_on_any_address_is_in_the_way() {
 }
 
 #[test]
-fn a_reservation_is_in_the_way_of_others_and_not_of_its_own_process() {
-    let p = portlease::reserve_port();
-    assert!(portlease::is_port_free(p.port()));
-    let mut other = Agent::new();
-    let port = other.reserve("label=theirs")[0];
-    assert_eq!(other.command(&format!("check port={port}")), "free");
-    let text = portlease::check_port_free(port).unwrap_err().to_string();
-    assert!(text.starts_with(&format!("port {port}/tcp is in use: reserved by")), "{text}");
-}
-
-#[test]
 fn the_list_reads_the_records_of_live_processes_while_they_are_locked() {
-    let mut other = Agent::new();
-    let port = other.reserve("label=theirs")[0];
+    let mut other = Agent::new(&own_locks());
+    let port = other.reserve("label=theirs").held().port();
     let live = portlease::reservations().unwrap();
     let lease = live.iter().find(|lease| lease.port() == port).unwrap();
     assert_eq!(lease.pid(), Some(other.pid()));
     assert_eq!(lease.label(), Some("theirs"));
     assert!(lease.at().is_some_and(|at| at.contains("agent.rs:")), "{lease:?}");
-    assert!(lease.program().is_some_and(|program| program.contains("portable")), "{lease:?}");
+    assert!(lease.program().is_some_and(|program| program.contains("it-")), "{lease:?}");
     let own = ReserveOptions::new().label("ours").reserve().unwrap();
     let live = portlease::reservations().unwrap();
     let lease = live.iter().find(|lease| lease.port() == own.port()).unwrap();
     assert_eq!((lease.pid(), lease.label()), (Some(std::process::id()), Some("ours")));
     drop(own);
-    other.kill();
+    other.process().kill();
     let live = portlease::reservations().unwrap();
     assert!(live.iter().all(|lease| lease.port() != port), "{live:?}");
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use portlease::ReserveOptions;
 
 use crate::agent::Agent;
-use crate::outsider::{self, ALL_REUSE, ANY_V4, ANY_V6, Reuse, V4, V6};
+use crate::numbers::quiet_number;
+use crate::outsider::{self, ANY_V6, Reuse, V4, V6, bind, port_of, reset_on_close};
 use crate::support::{self, EPHEMERAL_LOW, Folder, Launch, Words, capability, need};
 
 const EPHEMERAL_PORTS: u16 = 16;
@@ -195,17 +196,6 @@ pub(crate) fn race(words: &Words) {
     support::say(&format!("had={had} doubled={doubled}"));
 }
 
-/// A free number that the kernel gives to nobody by itself on most machines, so that it stays free for a while.
-pub(crate) fn quiet_number() -> u16 {
-    quiet_range(1)[0]
-}
-
-/// So many consecutive ones.
-pub(crate) fn quiet_range(count: usize) -> Vec<u16> {
-    let block = ReserveOptions::new().range(20000..=29999).reserve_block(count).unwrap();
-    block.iter().map(|r| r.port()).collect()
-}
-
 #[test]
 fn a_reserved_port_is_refused_to_another_process_with_another_lock_folder() {
     let (ours, theirs) = (Folder::new(), Folder::new());
@@ -266,4 +256,47 @@ fn a_reserved_port_without_a_server_refuses_connections_at_once() {
             assert!(begun.elapsed() < Duration::from_secs(10), "{ip}: refused after {:?}", begun.elapsed());
         }
     }
+}
+
+const ANY_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ALL_REUSE: [Reuse; 3] = [Reuse::Neither, Reuse::Address, Reuse::Port];
+
+/// Everything that the kernel gives: by `bind(…, 0)` in all twelve ways, and by `connect` over IPv4 and IPv6, each
+/// until it gives no more. One word per way: `name=port,port`.
+///
+/// `server` is a number for what is connected to, outside the ephemeral range.
+pub(crate) fn draw_everything(server: u16) -> String {
+    let mut said = Vec::new();
+    let mut note = |how: String, drawn: BTreeSet<u16>| {
+        let ports: Vec<String> = drawn.iter().map(u16::to_string).collect();
+        said.push(format!("{how}={}", ports.join(",")));
+    };
+    for (name, ip) in [("127.0.0.1", V4), ("0.0.0.0", ANY_V4), ("::1", V6), ("::", ANY_V6)] {
+        for reuse in ALL_REUSE {
+            let mut held = Vec::new();
+            // No range in these tests is as large.
+            while held.len() < 1000 {
+                match bind(ip, 0, reuse) {
+                    Ok(socket) => held.push(socket),
+                    Err(_) => break,
+                }
+            }
+            note(format!("bind({name},0)/{reuse:?}"), held.iter().map(port_of).collect());
+        }
+    }
+    for ip in [V4, V6] {
+        let Ok(listener) = TcpListener::bind((ip, server)) else { continue };
+        let mut held = Vec::new();
+        while held.len() < 1000 {
+            match TcpStream::connect_timeout(&SocketAddr::new(ip, server), Duration::from_secs(5)) {
+                Ok(stream) => held.push((stream, listener.accept().unwrap())),
+                Err(_) => break,
+            }
+        }
+        note(format!("connect({ip})"), held.iter().map(|(s, _)| s.local_addr().unwrap().port()).collect());
+        for (stream, _) in &held {
+            reset_on_close(stream);
+        }
+    }
+    said.join(" ")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use portlease::ReserveOptions;
 
 use crate::agent::Agent;
-use crate::guarantee::quiet_number;
+use crate::numbers::quiet_number;
 use crate::support::{self, Folder, Launch, Words, capability, need, was_killed};
 
 /// The role: reserves and lets go, between two lines that the trace shows too.

@@ -1,0 +1,107 @@
+//! What a connection leaves behind, and whom it stops.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+
+use portlease::{ErrorKind, ReserveOptions};
+
+use crate::outsider::{self, Reuse, V4, port_of};
+use crate::support::{DEADLINE, eventually};
+
+/// A connection that `server` accepted, closed by the server's side first: what is left is in TIME_WAIT there.
+pub(crate) fn leave_time_wait(server: &TcpListener) {
+    let mut client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    drop(server.accept().unwrap());
+    // Its end has come: the server's side has closed.
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    drop(client);
+}
+
+fn only_time_wait_is_left(port: u16) {
+    eventually("TIME_WAIT", DEADLINE, || {
+        let holders = portlease::who_holds(port).unwrap();
+        let states: Vec<_> = holders.iter().map(|holder| holder.state).collect();
+        let waits = |state: &portlease::State| *state == portlease::State::TimeWait;
+        if !states.is_empty() && states.iter().all(waits) { Ok(()) } else { Err(format!("{states:?}")) }
+    });
+}
+
+fn listener(reuse: Reuse) -> (TcpListener, u16) {
+    let socket = outsider::bind(V4, 0, reuse).unwrap();
+    socket.listen(8).unwrap();
+    let port = port_of(&socket);
+    (TcpListener::from(socket), port)
+}
+
+#[test]
+fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
+    let (server, port) = listener(Reuse::Address);
+    leave_time_wait(&server);
+    drop(server);
+    only_time_wait_is_left(port);
+    portlease::assert_port_free(port);
+    let text = portlease::diagnose(port).to_string();
+    assert!(text.contains("is free: what its server left in TIME_WAIT does not stop"), "{text}");
+    assert!(text.contains("with SO_REUSEADDR could bind everywhere; without it ::1"), "{text}");
+    // A number that is asked for outright can be had, by the kernel's guarantee.
+    let p = ReserveOptions::new().port(port).reserve().unwrap();
+    assert_eq!(p.guarantee(), portlease::Guarantee::Kernel);
+    portlease::assert_port_free(&p);
+    let again = ReserveOptions::new().port(port).reserve().unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::InUse, "one of two such claims only");
+    drop(p.listen().unwrap());
+}
+
+#[test]
+fn time_wait_of_a_plain_server_and_of_a_client_keeps_everybody_out() {
+    let (server, plain) = listener(Reuse::Neither);
+    leave_time_wait(&server);
+    drop(server);
+    // A client that closes first keeps its own number.
+    let (server, _) = listener(Reuse::Address);
+    let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let dialled = client.local_addr().unwrap().port();
+    let (mut accepted, _) = server.accept().unwrap();
+    drop(client);
+    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+    drop((accepted, server));
+    for port in [plain, dialled] {
+        only_time_wait_is_left(port);
+        assert!(!portlease::is_port_free(port));
+        let text = portlease::check_port_free(port).unwrap_err().to_string();
+        assert!(
+            text.starts_with(&format!("port {port}/tcp is in use: TIME_WAIT of 1 connection, left by")),
+            "{text}"
+        );
+        assert!(text.contains("help: wait until it ends, within 60 s"), "{text}");
+        let error = ReserveOptions::new().port(port).reserve().unwrap_err();
+        assert!(error.to_string().contains("TIME_WAIT"), "{error}");
+    }
+}
+
+#[test]
+fn what_no_process_has_is_not_said_to_be_hidden_nor_judged_where_it_was_not_asked() {
+    let (server, port) = listener(Reuse::Address);
+    leave_time_wait(&server);
+    drop(server);
+    only_time_wait_is_left(port);
+    let this = std::process::id();
+    let text = portlease::check_port_held_by(port, this).unwrap_err().to_string();
+    assert!(text.contains("help: start the server first") && !text.contains("root"), "{text}");
+    for text in [text, portlease::check_port_listening(port).unwrap_err().to_string()] {
+        assert!(text.contains("  TIME_WAIT    1 connection, no process; they end within 60 s\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_connection_that_a_server_left_open_is_said_beside_free() {
+    let (server, port) = listener(Reuse::Address);
+    let _client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let _accepted = server.accept().unwrap();
+    drop(server);
+    portlease::assert_port_free(port);
+    let text = portlease::diagnose(port).to_string();
+    let expected =
+        "is free: 1 connection of a server that has stopped listening, in the way of no server that";
+    assert!(text.lines().next().unwrap().contains(expected), "{text}");
+}
