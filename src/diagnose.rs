@@ -153,6 +153,9 @@ pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
 
 /// The same of its sockets alone, for whoever has the name.
 pub(crate) fn sockets_are_left_to_copies(endpoint: Endpoint) -> Option<bool> {
+    if !table::CHILDREN_SHARE {
+        return Some(false);
+    }
     let Ok(holders) = holders(endpoint, Sight::Complete) else { return Some(false) };
     if holders.is_empty() && holders.is_complete() {
         return None;

@@ -35,6 +35,11 @@ impl Patience {
         true
     }
 
+    /// Pauses, if such a child was there before the first time.
+    pub(crate) fn pause_once_seen(&mut self, is_there: impl FnOnce() -> bool) -> bool {
+        (self.deadline.is_some() || is_there()) && self.pause()
+    }
+
     /// How often it is renewed for a child that is seen not to have exec'ed yet: on a starved machine that takes long.
     const RENEWALS_AT_MOST: u32 = 20;
 

@@ -45,8 +45,8 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
             Err(e) => return Err(fatal("name", endpoint, e)),
         }
         // Another container's, or one just let go that a child forked at this moment still has.
-        let is_copied = || diagnose::is_left_to_copies(endpoint) == Some(true);
-        if effort != Effort::Insist || !patience.pause_while(is_copied) {
+        let is_shared = || diagnose::is_left_to_copies(endpoint) != Some(false);
+        if !effort.persists(&mut patience, is_shared) {
             return Err(Obstacle::Leased(endpoint));
         }
     }
@@ -61,13 +61,16 @@ fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),
         }
+        if effort < Effort::Prefer {
+            return Err(Obstacle::Occupied(endpoint));
+        }
         let passes = match occupant(endpoint) {
             Occupant::Passing => true,
-            Occupant::Server => effort == Effort::Insist && diagnose::is_left_to_children(endpoint),
+            Occupant::Server => diagnose::is_left_to_children(endpoint),
             Occupant::TimeWait { .. } => false,
         };
-        let is_copied = || diagnose::sockets_are_left_to_copies(endpoint) == Some(true);
-        if effort != Effort::Insist || !passes || !patience.pause_while(is_copied) {
+        let is_shared = || diagnose::sockets_are_left_to_copies(endpoint) != Some(false);
+        if !passes || !effort.persists(&mut patience, is_shared) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }
@@ -96,13 +99,13 @@ fn claim_exactly(
                 return Ok((claim, if sees_claims { Guarantee::Kernel } else { Guarantee::Cooperative }));
             }
             Occupant::TimeWait { .. } => return Err(Obstacle::Occupied(endpoint)),
-            Occupant::Server if effort == Effort::Insist && diagnose::is_left_to_children(endpoint) => {}
+            Occupant::Server if effort >= Effort::Prefer && diagnose::is_left_to_children(endpoint) => {}
             Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
             Occupant::Passing => {}
         }
         // Nobody: it was let go since the bind.
-        let is_passing = || diagnose::sockets_are_left_to_copies(endpoint) != Some(false);
-        if effort == Effort::Look || !patience.pause_while(is_passing) {
+        let is_shared = || diagnose::sockets_are_left_to_copies(endpoint) != Some(false);
+        if !effort.persists(&mut patience, is_shared) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }

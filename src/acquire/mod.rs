@@ -117,14 +117,27 @@ impl Obstacle {
 const FEW: usize = 64;
 
 /// How much a number is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Effort {
     /// One try.
     Glance,
     /// A look into the socket table as well: what only TIME_WAIT occupies can be had.
     Look,
-    /// And patience with whatever nobody visible explains.
+    /// And patience with what was let go and is seen to be shared by a forked child still.
+    Prefer,
+    /// And with whatever nobody visible explains.
     Insist,
+}
+
+impl Effort {
+    /// Whether to try again, after a pause.
+    fn persists(self, patience: &mut Patience, is_shared: impl FnOnce() -> bool) -> bool {
+        match self {
+            Effort::Glance | Effort::Look => false,
+            Effort::Prefer => patience.pause_once_seen(is_shared),
+            Effort::Insist => patience.pause_while(is_shared),
+        }
+    }
 }
 
 /// A waiter tries again after an eighth of the time it has waited, within these bounds: a port is had soon after it
@@ -190,8 +203,8 @@ fn is_left_to_copies(wish: &Wish) -> bool {
 /// The preferred numbers, then any allowed one.
 fn any(wish: &Wish, effort: Effort) -> Result<Reservation, Obstacle> {
     let mut tally = Tally::default();
-    let careful = if effort == Effort::Glance { Effort::Glance } else { Effort::Look };
-    if let Some(reservation) = first_of(wish, wish.prefer.iter().copied(), careful, &mut tally)? {
+    let preferred = wish.prefer.iter().copied();
+    if let Some(reservation) = first_of(wish, preferred, effort.min(Effort::Prefer), &mut tally)? {
         return Ok(reservation);
     }
     let of_the_kernel =
@@ -294,7 +307,7 @@ fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, 
     });
     let firsts =
         firsts.filter(|first| block(*first).is_some_and(|block| services.range(block).next().is_none()));
-    let effort = if effort == Effort::Insist { Effort::Look } else { effort };
+    let effort = effort.min(Effort::Look);
     let mut tally = Tally::of_block(n);
     // A number that was refused rules out every block that holds it.
     let mut refused = wish.exclude.clone();

@@ -8,6 +8,8 @@ use portlease::{ErrorKind, Reservation, ReserveOptions};
 use serial_test::file_serial;
 use socket2::{Domain, Socket, Type};
 
+use crate::support::DEADLINE;
+
 const NUMBER: u16 = 60315;
 
 /// Longer than a stranger's TIME_WAIT.
@@ -32,6 +34,8 @@ fn a_fixed_number_is_reserved_served_and_free_again() {
 #[cfg_attr(not(target_os = "linux"), ignore = "the help is a setting of Linux")]
 fn a_client_that_dialled_out_from_it_is_called_one() {
     drop(reserved());
+    // A child that another test forked at this moment has the claim too, until it execs.
+    portlease::wait_until_free(NUMBER, DEADLINE).unwrap();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_linger(Some(Duration::ZERO)).unwrap();

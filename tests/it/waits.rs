@@ -128,6 +128,7 @@ fn a_probe_tells_what_a_client_meets() {
     let server = p.listen().unwrap();
     assert_eq!(probe(&p, DEADLINE), Reachability::Accepts);
     drop(server);
+    p.wait_until_free(DEADLINE).unwrap();
     // A backlog that is full answers nobody.
     let socket = outsider::bind(V4, p.port(), Reuse::Address).unwrap();
     socket.listen(0).unwrap();

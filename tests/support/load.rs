@@ -79,7 +79,8 @@ pub(crate) fn serve_udp_once(port: u16) -> Result<(), String> {
 
 pub(crate) fn bound(port: u16, reuse_address: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(reuse_address)?;
+    // On Windows the option takes the port from whoever has it.
+    socket.set_reuse_address(reuse_address && cfg!(unix))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
     Ok(socket)
 }

@@ -1,9 +1,8 @@
 //! The main job under load: reserve, boot, bind by number, check who answers, stop, start again, let go; beside
-//! neighbours that connect out and bind port 0 without a pause, in a namespace with 512 ephemeral ports.
+//! neighbours that connect out and bind port 0 without a pause, on Linux in a namespace with 512 ephemeral ports.
 //!
 //! `PORTLEASE_TORTURE_SECONDS` says how long each variant runs; a round that is lost for any reason fails it. The
-//! control does the same in the same namespace with numbers that were picked by `bind(0)` and dropped.
-#![cfg(target_os = "linux")]
+//! control does the same in the same place with numbers that were picked by `bind(0)` and dropped.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
 mod contend;
@@ -25,8 +24,8 @@ use support::{Child, EPHEMERAL_LOW, Folder, Launch, Words, capability, need};
 
 const EPHEMERAL_PORTS: u16 = 512;
 
-/// Outside the ephemeral range: what the neighbour connects to, and two numbers that are waited for; a third one is
-/// within.
+/// Outside the ephemeral range of the namespace: what the neighbour connects to, and a number that is waited for; another
+/// one is within.
 const NEIGHBOUR: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
 const FIXED: [u16; 2] = [NEIGHBOUR + 1, EPHEMERAL_LOW + 101];
 
@@ -49,38 +48,33 @@ fn role() {
 
 #[test]
 fn four_processes_of_eight_threads_lose_no_round() {
-    need!(capability::network_namespace());
-    in_namespace(support::test_name!(), "processes=4 threads=8");
+    under_load(support::test_name!(), "processes=4 threads=8");
 }
 
 #[test]
 fn sixty_processes_of_one_thread_lose_no_round() {
-    need!(capability::network_namespace());
-    in_namespace(support::test_name!(), "processes=60 threads=1");
+    under_load(support::test_name!(), "processes=60 threads=1");
 }
 
 #[test]
+#[cfg_attr(not(unix), ignore = "what is spawned shares nothing where there is no fork")]
 fn no_round_is_lost_beside_spawning_threads_lookers_and_waiters() {
-    need!(capability::network_namespace());
-    in_namespace(support::test_name!(), "processes=4 threads=6 spawners=1 lookers=1 waiters=2");
+    under_load(support::test_name!(), "processes=4 threads=6 spawners=1 lookers=1 waiters=2");
 }
 
 #[test]
 fn udp_servers_by_number_lose_no_round() {
-    need!(capability::network_namespace());
-    in_namespace(support::test_name!(), "processes=4 threads=8 kind=udp");
+    under_load(support::test_name!(), "processes=4 threads=8 kind=udp");
 }
 
 #[test]
 fn servers_without_so_reuseaddr_lose_no_round() {
-    need!(capability::network_namespace());
-    in_namespace(support::test_name!(), "processes=4 threads=8 kind=plain");
+    under_load(support::test_name!(), "processes=4 threads=8 kind=plain");
 }
 
 #[test]
 fn servers_of_both_protocols_on_one_number_lose_no_round() {
-    need!(capability::network_namespace());
-    in_namespace(support::test_name!(), "processes=4 threads=8 kind=pair");
+    under_load(support::test_name!(), "processes=4 threads=8 kind=pair");
 }
 
 /// Where the kernel assigns every number there is, only a claim keeps one: what else is reserved is best effort, and
@@ -99,7 +93,15 @@ fn without_quiet_numbers_the_grade_says_that_rounds_can_be_lost() {
     }
 }
 
-fn in_namespace(test: &str, args: &str) {
+/// In a namespace with few numbers. Where there is no such thing, among all numbers of the machine: the control loses
+/// fewer then, or none in a short time.
+fn under_load(test: &str, args: &str) {
+    if !cfg!(target_os = "linux") {
+        return launched(test, &format!("{args} many=1"), |launch| launch);
+    }
+    if let Err(reason) = capability::network_namespace() {
+        return support::skip(test, &reason);
+    }
     launched(test, args, |launch| launch.with_ephemeral_ports(EPHEMERAL_PORTS));
 }
 
@@ -173,7 +175,12 @@ fn torture(words: &Words) {
         return;
     }
     assert_eq!(ours.lost, 0, "{:#?}", ours.why);
-    assert!(control.lost > 0, "control: nothing was lost of {} rounds: it proves nothing", control.rounds);
+    let many = words.get("many").is_some();
+    assert!(
+        many || control.lost > 0,
+        "control: nothing was lost of {} rounds: it proves nothing",
+        control.rounds
+    );
 }
 
 fn run(words: &Words, how: &str, millis: u64) -> Tally {
@@ -386,7 +393,8 @@ fn look() {
 
 /// The role: a neighbour, until its parent is gone.
 fn disturb() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, NEIGHBOUR)).unwrap();
+    let number = if cfg!(target_os = "linux") { NEIGHBOUR } else { 0 };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
     support::say("up");
     let gone = AtomicBool::new(false);
     std::thread::scope(|scope| {

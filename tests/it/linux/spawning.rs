@@ -32,12 +32,16 @@ fn all_ports_of_a_range_let_go_are_never_refused_beside_threads_that_spawn() {
 
 /// The role. A child that was forked at the moment of the release shares the claim until it execs.
 pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
-    // Several numbers at once are several releases each.
-    let times = if words.get("how").is_some() { 1000 } else { 5000 };
+    let times = if words.get("port").is_some() { 5000 } else { 1000 };
     let reserve = || match words.numbers("range")[..] {
         [low, high] => {
             let (range, n) = (ReserveOptions::new().range(low..=high), usize::from(high - low) + 1);
             if words.get("how") == Some("block") { range.reserve_block(n) } else { range.reserve_many(n) }
+        }
+        _ if words.get("prefer").is_some() => {
+            let preferred = words.number("prefer").unwrap();
+            let p = ReserveOptions::new().prefer([preferred]).reserve();
+            p.inspect(|p| assert_eq!(p.port(), preferred)).map(|one| vec![one])
         }
         _ => ReserveOptions::new().port(words.number("port").unwrap()).reserve().map(|one| vec![one]),
     };
@@ -245,4 +249,13 @@ fn a_server_that_this_process_has_closed_is_waited_for_while_a_child_is_long_in_
         assert!(begun.elapsed() > STUCK / 2, "the control: the child was gone already");
         starter.join().unwrap();
     }
+}
+
+/// A preferred number is worth less patience, and some.
+#[test]
+fn a_preferred_number_that_was_let_go_is_had_again_beside_threads_that_spawn() {
+    let folder = Folder::new();
+    let number = quiet_number();
+    let said = Launch::new("spawner", &folder.locks()).args(format!("prefer={number}")).start().succeed();
+    support::tell(&format!("{}: {}", support::test_name!(), said.join(" ")));
 }
