@@ -146,6 +146,7 @@ impl Words<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::tests::bytes;
     use super::*;
 
     const PID: u32 = 4100;
@@ -221,6 +222,33 @@ mod tests {
             table(2, &[&[&v6(1), &word(0), &port(53), &word(PID)], &[&v6(1), &word(3), &port(54), &word(8)]]);
         let expected = ["bound [::1]:53 by Some(4100)", "bound [::1%3]:54 by Some(8)"];
         assert_eq!(told(&rows(&table6, Protocol::Udp, true)), expected);
+    }
+
+    /// Captured from wine 8, which tells the process of a socket only once it was read from, and leaves the scope of an
+    /// address unset.
+    #[test]
+    fn captured_tables_are_decoded() {
+        let tcp4 = bytes(
+            "04000000020000007f00000184a30000000000000000000020000000050000007f00000184a300007f000001f6620000\
+             00000000050000007f000001f66200007f00000184a30000200000000b0000007f000001f66a00007f00000184a30000\
+             00000000",
+        );
+        let expected = [
+            "listen 127.0.0.1:33955 by Some(32)",
+            "established 127.0.0.1:33955 - 127.0.0.1:63074 by None",
+            "established 127.0.0.1:63074 - 127.0.0.1:33955 by Some(32)",
+            "time_wait 127.0.0.1:63082 - 127.0.0.1:33955 by None",
+        ];
+        assert_eq!(told(&rows(&tcp4, Protocol::Tcp, false)), expected);
+        let tcp6 = bytes(
+            "01000000000000000000000000000000000000000000000084a400000000000000000000000000000000000000000000\
+             000000000200000000000000",
+        );
+        assert_eq!(told(&rows(&tcp6, Protocol::Tcp, true)), ["listen [::]:33956 by None"]);
+        let udp4 = bytes("010000007f00000184a3000020000000");
+        assert_eq!(told(&rows(&udp4, Protocol::Udp, false)), ["bound 127.0.0.1:33955 by Some(32)"]);
+        let udp6 = bytes("01000000000000000000000000000000000000010010000084a4000020000000");
+        assert_eq!(told(&rows(&udp6, Protocol::Udp, true)), ["bound [::1%4096]:33956 by Some(32)"]);
     }
 
     #[test]

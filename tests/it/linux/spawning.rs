@@ -32,7 +32,7 @@ fn all_ports_of_a_range_let_go_are_never_refused_beside_threads_that_spawn() {
 
 /// The role. A child that was forked at the moment of the release shares the claim until it execs.
 pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
-    let times = if words.get("port").is_some() { 5000 } else { 1000 };
+    let times = if words.get("port").is_some() { 5000 } else { 500 };
     let reserve = || match words.numbers("range")[..] {
         [low, high] => {
             let (range, n) = (ReserveOptions::new().range(low..=high), usize::from(high - low) + 1);
@@ -100,7 +100,7 @@ pub(crate) fn checks_beside_spawning_threads() {
                 }
             });
         }
-        const ROUNDS: u32 = 300;
+        const ROUNDS: u32 = 150;
         const ROUNDS_AT_MOST: u32 = 5_000;
         let (mut shared, mut rounds) = (0, 0);
         // Until the control has met one too.
@@ -162,7 +162,7 @@ pub(crate) fn checks_over_time_wait_beside_spawning_threads() {
         // Less than a minute, after which nothing is left to be blamed.
         let begun = Instant::now();
         for _ in 0..20_000 {
-            if begun.elapsed() > Duration::from_secs(5) {
+            if begun.elapsed() > Duration::from_secs(3) {
                 break;
             }
             drop(p.listen().unwrap());
