@@ -35,9 +35,13 @@ impl Patience {
         true
     }
 
-    /// Pauses, if such a child was there before the first time.
-    pub(crate) fn pause_once_seen(&mut self, is_there: impl FnOnce() -> bool) -> bool {
-        (self.deadline.is_some() || is_there()) && self.pause()
+    /// So many pauses, some milliseconds in all, before the look at what is there, which may miss a child that is within its
+    /// exec.
+    const UNSEEN_PAUSES: u32 = 8;
+
+    /// Pauses a few times, and then only if such a child is there.
+    pub(crate) fn pause_if_seen(&mut self, is_there: impl FnOnce() -> bool) -> bool {
+        (self.pauses != Self::UNSEEN_PAUSES || is_there()) && self.pause()
     }
 
     /// How often it is renewed for a child that is seen not to have exec'ed yet: on a starved machine that takes long.

@@ -134,7 +134,7 @@ impl Effort {
     fn persists(self, patience: &mut Patience, is_shared: impl FnOnce() -> bool) -> bool {
         match self {
             Effort::Glance | Effort::Look => false,
-            Effort::Prefer => patience.pause_once_seen(is_shared),
+            Effort::Prefer => patience.pause_if_seen(is_shared),
             Effort::Insist => patience.pause_while(is_shared),
         }
     }

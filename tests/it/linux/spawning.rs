@@ -30,6 +30,15 @@ fn all_ports_of_a_range_let_go_are_never_refused_beside_threads_that_spawn() {
     }
 }
 
+/// Tells the threads that spawn when it is dropped, also by a check that fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The role. A child that was forked at the moment of the release shares the claim until it execs.
 pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
     let times = if words.get("port").is_some() { 5000 } else { 500 };
@@ -57,6 +66,7 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
                 }
             });
         }
+        let over = Over(&done);
         eventually("children are spawned", DEADLINE, || match spawned.load(Ordering::Relaxed) {
             0 => Err("none yet".to_owned()),
             _ => Ok(()),
@@ -71,7 +81,7 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
             slowest = slowest.max(begun.elapsed());
             retried += u32::from(begun.elapsed() > Duration::from_millis(1));
         }
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         assert!(refused.is_empty(), "{} of {times} refused: {:?}", refused.len(), refused.first());
     });
     support::say(&format!(
@@ -82,13 +92,6 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
 
 /// The role: servers of this process are closed, and looked for at once, beside threads that spawn children.
 pub(crate) fn checks_beside_spawning_threads() {
-    /// Also when a check fails.
-    struct Over<'a>(&'a AtomicBool);
-    impl Drop for Over<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _over = Over(&over);
@@ -159,6 +162,7 @@ pub(crate) fn checks_over_time_wait_beside_spawning_threads() {
                 }
             });
         }
+        let _over = Over(&over);
         // Less than a minute, after which nothing is left to be blamed.
         let begun = Instant::now();
         for _ in 0..20_000 {
@@ -168,7 +172,6 @@ pub(crate) fn checks_over_time_wait_beside_spawning_threads() {
             drop(p.listen().unwrap());
             refused.extend(portlease::check_port_free(&p).err().map(|e| e.to_string()));
         }
-        over.store(true, Ordering::Relaxed);
     });
     assert!(refused.is_empty(), "{} refused: {}", refused.len(), refused[0]);
 }
