@@ -9,9 +9,9 @@ use crate::diagnosis::{Cause, Diagnosis, Facts, Number, Trial, Verdict};
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Error;
 use crate::free::{Mine, concerns, is_free, is_named};
-use crate::holder::{Holder, Holders, Process, Unseen};
+use crate::holder::{Holder, Holders, Process, State, Unseen};
 use crate::lease;
-use crate::patience::Patience;
+use crate::patience::{LeftTo, Patience};
 use crate::pool;
 use crate::record::Lease;
 use crate::services;
@@ -112,11 +112,13 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
         let outcome = check();
         let Err(diagnosis) = &outcome else { return outcome };
         let passes = diagnosis.passes(is_childs);
-        let is_there = || match diagnosis.endpoint() {
-            Some(endpoint) if diagnosis.blames_a_name() => is_left_to_copies(endpoint) == Some(true),
-            _ => diagnosis.names_processes(),
+        let left = || match diagnosis.endpoint() {
+            Some(endpoint) if diagnosis.blames_a_name() => left(endpoint),
+            _ if diagnosis.names_processes() => LeftTo::Copies,
+            _ if table::CHILDREN_SHARE => LeftTo::Nobody,
+            _ => LeftTo::Others,
         };
-        if !passes || !patience.pause_while(is_there) {
+        if !passes || !patience.pause_while(left) {
             return outcome;
         }
     }
@@ -137,34 +139,42 @@ pub(crate) fn is_left_to_children(endpoint: Endpoint) -> bool {
     holders(endpoint, Sight::Complete).is_ok_and(|holders| holders.iter().all(is_childs))
 }
 
-/// Whether nobody has the port, or its name, any more but children that have not exec'ed since they were forked,
-/// whoever's; `None` where nobody has it at all.
-pub(crate) fn is_left_to_copies(endpoint: Endpoint) -> Option<bool> {
-    let sockets = sockets_are_left_to_copies(endpoint);
-    let name = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
-    // Who has a name that cannot be looked for is not known.
-    let named = asked(endpoint).filter_map(|protocol| name(protocol).unwrap_or(Some(Vec::new())));
-    let named: Vec<Vec<Process>> = named.collect();
-    if named.is_empty() {
-        return sockets;
-    }
-    Some(sockets != Some(false) && named.iter().all(|owners| are_copies(owners)))
+/// Who still has the port, or its name.
+pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
+    let owners = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
+    least(
+        endpoint,
+        asked(endpoint).filter_map(|protocol| match owners(protocol) {
+            Ok(owners) => Some(left_to(&owners?)),
+            // Who has a name that cannot be looked for is not known.
+            Err(_) => Some(LeftTo::Others),
+        }),
+    )
 }
 
 /// The same of its sockets alone, for whoever has the name.
-pub(crate) fn sockets_are_left_to_copies(endpoint: Endpoint) -> Option<bool> {
-    if !table::CHILDREN_SHARE {
-        return Some(false);
-    }
-    let Ok(holders) = holders(endpoint, Sight::Complete) else { return Some(false) };
-    if holders.is_empty() && holders.is_complete() {
-        return None;
-    }
-    Some(holders.iter().all(|holder| are_copies(&holder.processes)))
+pub(crate) fn sockets_left(endpoint: Endpoint) -> LeftTo {
+    least(endpoint, std::iter::empty())
 }
 
-fn are_copies(owners: &[Process]) -> bool {
-    !owners.is_empty() && owners.iter().all(|process| process.forked)
+/// Of its sockets, and of these names.
+fn least(endpoint: Endpoint, names: impl Iterator<Item = LeftTo>) -> LeftTo {
+    if !table::CHILDREN_SHARE {
+        return LeftTo::Others;
+    }
+    let Ok(holders) = holders(endpoint, Sight::Complete) else { return LeftTo::Others };
+    // What no process can have goes by time.
+    let owned = holders.iter().filter(|holder| holder.state != State::TimeWait);
+    let otherwise = if holders.is_empty() { LeftTo::Nobody } else { LeftTo::Others };
+    owned.map(|holder| left_to(&holder.processes)).chain(names).min().unwrap_or(otherwise)
+}
+
+fn left_to(owners: &[Process]) -> LeftTo {
+    match owners {
+        [] => LeftTo::Nobody,
+        _ if owners.iter().all(|process| process.forked) => LeftTo::Copies,
+        _ => LeftTo::Others,
+    }
 }
 
 /// What stands in the way of somebody who was refused this port.

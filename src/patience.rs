@@ -3,6 +3,17 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+/// Who still has what was let go, from the least reason for patience to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LeftTo {
+    /// Somebody whose it is.
+    Others,
+    /// Nobody at all, or nobody who is seen: within its exec a process shows no descriptors for a moment.
+    Nobody,
+    /// Children alone that have not exec'ed since they were forked.
+    Copies,
+}
+
 /// A child forked at this moment shares whatever was just let go until it execs, and a look occupies a number for its
 /// microseconds: such a refusal passes by itself, mostly within a few milliseconds.
 #[derive(Debug)]
@@ -10,7 +21,8 @@ pub(crate) struct Patience {
     deadline: Option<Instant>,
     pause: Duration,
     pauses: u32,
-    renewals: u32,
+    /// For copies, and for nobody.
+    renewals: [u32; 2],
 }
 
 impl Patience {
@@ -20,7 +32,7 @@ impl Patience {
     const PAUSES_AT_LEAST: u32 = 50;
 
     pub(crate) fn new() -> Self {
-        Patience { deadline: None, pause: Duration::from_micros(20), pauses: 0, renewals: 0 }
+        Patience { deadline: None, pause: Duration::from_micros(20), pauses: 0, renewals: [0; 2] }
     }
 
     /// Pauses; `false` once it has run out.
@@ -39,23 +51,29 @@ impl Patience {
     /// exec.
     const UNSEEN_PAUSES: u32 = 8;
 
-    /// Pauses a few times, and then only if such a child is there.
-    pub(crate) fn pause_if_seen(&mut self, is_there: impl FnOnce() -> bool) -> bool {
-        (self.pauses != Self::UNSEEN_PAUSES || is_there()) && self.pause()
+    /// Pauses a few times, and then only for such a child.
+    pub(crate) fn pause_for_copies(&mut self, left: impl FnOnce() -> LeftTo) -> bool {
+        (self.pauses != Self::UNSEEN_PAUSES || left() == LeftTo::Copies) && self.pause()
     }
 
-    /// How often it is renewed for a child that is seen not to have exec'ed yet: on a starved machine that takes long.
-    const RENEWALS_AT_MOST: u32 = 20;
+    /// How often it is renewed for a child that is seen not to have exec'ed yet, since on a starved machine that takes long;
+    /// and for nobody, since it may be within its exec at the look.
+    const RENEWALS_AT_MOST: [u32; 2] = [20, 3];
 
-    /// Pauses, and once it has run out again if such a child is still there.
-    pub(crate) fn pause_while(&mut self, is_there: impl FnOnce() -> bool) -> bool {
+    /// Pauses, and once it has run out again if there is reason to.
+    pub(crate) fn pause_while(&mut self, left: impl FnOnce() -> LeftTo) -> bool {
         if self.pause() {
             return true;
         }
-        if self.renewals == Self::RENEWALS_AT_MOST || !is_there() {
+        let reason = match left() {
+            LeftTo::Others => return false,
+            LeftTo::Copies => 0,
+            LeftTo::Nobody => 1,
+        };
+        if self.renewals[reason] == Self::RENEWALS_AT_MOST[reason] {
             return false;
         }
-        self.renewals += 1;
+        self.renewals[reason] += 1;
         (self.deadline, self.pauses) = (None, 0);
         self.pause()
     }

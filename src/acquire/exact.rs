@@ -45,8 +45,7 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
             Err(e) => return Err(fatal("name", endpoint, e)),
         }
         // Another container's, or one just let go that a child forked at this moment still has.
-        let is_shared = || diagnose::is_left_to_copies(endpoint) != Some(false);
-        if !effort.persists(&mut patience, is_shared) {
+        if !effort.persists(&mut patience, || diagnose::left(endpoint)) {
             return Err(Obstacle::Leased(endpoint));
         }
     }
@@ -69,8 +68,7 @@ fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
             Occupant::Server => diagnose::is_left_to_children(endpoint),
             Occupant::TimeWait { .. } => false,
         };
-        let is_shared = || diagnose::sockets_are_left_to_copies(endpoint) != Some(false);
-        if !passes || !effort.persists(&mut patience, is_shared) {
+        if !passes || !effort.persists(&mut patience, || diagnose::sockets_left(endpoint)) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }
@@ -104,8 +102,7 @@ fn claim_exactly(
             Occupant::Passing => {}
         }
         // Nobody: it was let go since the bind.
-        let is_shared = || diagnose::sockets_are_left_to_copies(endpoint) != Some(false);
-        if !effort.persists(&mut patience, is_shared) {
+        if !effort.persists(&mut patience, || diagnose::sockets_left(endpoint)) {
             return Err(Obstacle::Occupied(endpoint));
         }
     }

@@ -16,7 +16,7 @@ use crate::diagnose;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{Error, Result, Tally};
 use crate::lease::{self, Held, Refusal};
-use crate::patience::Patience;
+use crate::patience::{LeftTo, Patience};
 use crate::pool;
 use crate::record::{Beneficiary, Record};
 use crate::reservation::{Part, Reservation};
@@ -131,11 +131,11 @@ enum Effort {
 
 impl Effort {
     /// Whether to try again, after a pause.
-    fn persists(self, patience: &mut Patience, is_shared: impl FnOnce() -> bool) -> bool {
+    fn persists(self, patience: &mut Patience, left: impl FnOnce() -> LeftTo) -> bool {
         match self {
             Effort::Glance | Effort::Look => false,
-            Effort::Prefer => patience.pause_if_seen(is_shared),
-            Effort::Insist => patience.pause_while(is_shared),
+            Effort::Prefer => patience.pause_for_copies(left),
+            Effort::Insist => patience.pause_while(left),
         }
     }
 }
@@ -166,7 +166,7 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
         };
         // A pick from a few numbers meets the same as an exact one: all of them were let go just now, and a child
         // forked at this moment still has them.
-        if wish.wait.is_zero() && obstacle.may_be_over() && patience.pause_while(|| is_left_to_copies(wish)) {
+        if wish.wait.is_zero() && obstacle.may_be_over() && patience.pause_while(|| left(wish)) {
             effort = Effort::Glance;
             continue;
         }
@@ -193,11 +193,11 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
     unreachable!("a wait ends by time")
 }
 
-/// Whether children that have not exec'ed yet still have one of the few numbers that will do.
-fn is_left_to_copies(wish: &Wish) -> bool {
+/// Who has the few numbers that will do: the one of them that there is most reason to wait for.
+fn left(wish: &Wish) -> LeftTo {
     let endpoints = |port: u16| wish.protocols.iter().map(move |protocol| Endpoint::of(port, *protocol));
     let few = numbers(wish).take(FEW).flat_map(endpoints);
-    few.map(diagnose::is_left_to_copies).any(|answer| answer == Some(true))
+    few.map(diagnose::left).max().unwrap_or(LeftTo::Others)
 }
 
 /// The preferred numbers, then any allowed one.
