@@ -164,9 +164,10 @@ fn least(endpoint: Endpoint, names: impl Iterator<Item = LeftTo>) -> LeftTo {
     }
     let Ok(holders) = holders(endpoint, Sight::Complete) else { return LeftTo::Others };
     // What no process can have goes by time.
-    let owned = holders.iter().filter(|holder| holder.state != State::TimeWait);
-    let otherwise = if holders.is_empty() { LeftTo::Nobody } else { LeftTo::Others };
-    owned.map(|holder| left_to(&holder.processes)).chain(names).min().unwrap_or(otherwise)
+    let (passing, owned): (Vec<&Holder>, Vec<_>) =
+        holders.iter().partition(|holder| holder.state == State::TimeWait);
+    let otherwise = if passing.is_empty() { LeftTo::Nobody } else { LeftTo::Others };
+    owned.iter().map(|holder| left_to(&holder.processes)).chain(names).min().unwrap_or(otherwise)
 }
 
 fn left_to(owners: &[Process]) -> LeftTo {

@@ -47,13 +47,12 @@ impl Patience {
         true
     }
 
-    /// So many pauses, some milliseconds in all, before the look at what is there, which may miss a child that is within its
-    /// exec.
-    const UNSEEN_PAUSES: u32 = 8;
+    /// So many pauses, some milliseconds in all, before the one look that a preference is worth.
+    const PAUSES_BEFORE_A_LOOK: u32 = 8;
 
-    /// Pauses a few times, and then only for such a child.
-    pub(crate) fn pause_for_copies(&mut self, left: impl FnOnce() -> LeftTo) -> bool {
-        (self.pauses != Self::UNSEEN_PAUSES || left() == LeftTo::Copies) && self.pause()
+    /// Pauses a few times, and then unless it is others'; never again once it has run out.
+    pub(crate) fn pause_unless_others(&mut self, left: impl FnOnce() -> LeftTo) -> bool {
+        (self.pauses != Self::PAUSES_BEFORE_A_LOOK || left() != LeftTo::Others) && self.pause()
     }
 
     /// How often it is renewed for a child that is seen not to have exec'ed yet, since on a starved machine that takes long;

@@ -134,7 +134,7 @@ impl Effort {
     fn persists(self, patience: &mut Patience, left: impl FnOnce() -> LeftTo) -> bool {
         match self {
             Effort::Glance | Effort::Look => false,
-            Effort::Prefer => patience.pause_for_copies(left),
+            Effort::Prefer => patience.pause_unless_others(left),
             Effort::Insist => patience.pause_while(left),
         }
     }

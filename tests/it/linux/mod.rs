@@ -26,6 +26,8 @@ pub(crate) fn play(role: &str, words: &Words) {
         "racer" => guarantee::race(words),
         "crash" => crash::play(words),
         "spawner" => spawning::re_reserve_beside_spawning_threads(words),
+        "reserves-beside-stuck-child" => spawning::reserve_beside_stuck_child(),
+        "closes-beside-stuck-child" => spawning::close_beside_stuck_child(),
         "draws" => guarantee::draws_in_namespace(),
         "self-connections" => guarantee::self_connections_in_namespace(),
         "used-up" => faults::used_up_range_in_namespace(),

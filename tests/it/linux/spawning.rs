@@ -206,9 +206,14 @@ fn stuck_child(endpoint: &str) -> std::thread::JoinHandle<()> {
     starter
 }
 
-/// Its copy of what was let go passes.
+/// Its copy of what was let go passes. In a process of its own: such a child has everything that its parent has.
 #[test]
 fn a_child_that_is_long_in_coming_to_its_exec_is_waited_for() {
+    let folder = Folder::new();
+    Launch::new("reserves-beside-stuck-child", &folder.locks()).start().succeed();
+}
+
+pub(crate) fn reserve_beside_stuck_child() {
     // A claim with its listener, and a number that is kept by its name alone.
     for options in [ReserveOptions::new(), ReserveOptions::new().udp()] {
         let options = options.port(quiet_number());
@@ -234,13 +239,22 @@ fn a_child_that_is_long_in_coming_to_its_exec_is_waited_for() {
 /// Without a reservation there was no name, and the socket is all that the child shares.
 #[test]
 fn a_server_that_this_process_has_closed_is_waited_for_while_a_child_is_long_in_coming_to_its_exec() {
+    let folder = Folder::new();
+    Launch::new("closes-beside-stuck-child", &folder.locks()).start().succeed();
+}
+
+pub(crate) fn close_beside_stuck_child() {
     let all = ReserveOptions::new;
     for (options, protocol) in
         [(all(), Protocol::Tcp), (all().reuse_addr(false), Protocol::Tcp), (all().udp(), Protocol::Udp)]
     {
         let port = quiet_number();
         let server: OwnedFd = match protocol {
-            Protocol::Tcp => TcpListener::bind(("127.0.0.1", port)).unwrap().into(),
+            Protocol::Tcp => eventually("a bare bind", DEADLINE, || {
+                // Others look at the number for a moment.
+                TcpListener::bind(("127.0.0.1", port)).map_err(|e| e.to_string())
+            })
+            .into(),
             _ => UdpSocket::bind(("127.0.0.1", port)).unwrap().into(),
         };
         let starter = stuck_child(&format!("{port}/{protocol}"));
