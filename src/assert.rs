@@ -32,7 +32,7 @@ use crate::wait;
 /// # Races
 ///
 /// A listener that this process has just closed lives on in a child that was forked at that moment, until that execs:
-/// where such children alone hold the port, it is asked again, for 100 ms at most.
+/// where such children alone hold the port, it is asked again, for 100 ms, and for up to 2 s while one is seen.
 ///
 /// The question is a bind(2) that is undone at once: a server without SO_REUSEADDR that binds in these microseconds
 /// is refused.

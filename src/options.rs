@@ -107,6 +107,9 @@ impl ReserveOptions {
     ///
     /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the first number.
     ///
+    /// What nobody is seen to have is waited for before it is an error, for 100 ms, and for up to 2 s while a forked child
+    /// that has not exec'ed yet has it: a claim, or a server of this process, that was let go just now.
+    ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
     /// let first = reserve_port();
@@ -133,6 +136,8 @@ impl ReserveOptions {
 
     /// These numbers first, in this order, whether or not they are in the range; any other allowed one if none of
     /// them can be had.
+    ///
+    /// One that was let go just now, and that a child forked at that moment still has, is waited for, 100 ms at most.
     ///
     /// ```
     /// // Where the number is busy, any other.

@@ -123,7 +123,7 @@ enum Effort {
     Glance,
     /// A look into the socket table as well: what only TIME_WAIT occupies can be had.
     Look,
-    /// And patience with what was let go and is seen to be shared by a forked child still.
+    /// And some patience with what was let go just now, and a forked child still has.
     Prefer,
     /// And with whatever nobody visible explains.
     Insist,
