@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use portlease::{ErrorKind, Guarantee, Protocol, Reservation, ReserveOptions};
 
 use crate::agent::{Agent, own_locks};
-use crate::numbers::OF_TCP;
+use crate::numbers::{OF_TCP, quiet_number};
 use crate::outsider::{self, Reuse, V4, port_of};
 use crate::support::{DEADLINE, Folder, capability, need};
 
@@ -64,7 +64,7 @@ fn every_option_works_for_every_kind() {
 fn what_is_busy_in_one_protocol_is_not_had_as_a_pair() {
     let pair = || ReserveOptions::new().tcp_and_udp();
     for busy in [Protocol::Tcp, Protocol::Udp] {
-        let number = crate::numbers::quiet_number();
+        let number = quiet_number();
         let (tcp, udp);
         match busy {
             Protocol::Tcp => {

@@ -75,6 +75,8 @@ fn many_are_distinct_and_all_or_none() {
     let many = ReserveOptions::new().reserve_many(20).unwrap();
     let distinct: BTreeSet<u16> = many.iter().map(|r| r.port()).collect();
     assert_eq!(distinct.len(), 20);
+    let [a, b, c] = portlease::reserve_ports();
+    assert_eq!(BTreeSet::from([a.port(), b.port(), c.port()]).len(), 3);
 
     let ports = quiet_range(8);
     let within = || ReserveOptions::new().range(ports[0]..=ports[7]);

@@ -18,6 +18,12 @@ fn holders(port: u16) -> Option<Holders> {
 }
 
 #[test]
+fn an_operand_that_names_no_port_is_named() {
+    let error = portlease::who_holds("seventy").unwrap_err();
+    assert!(error.to_string().starts_with("\"seventy\" does not name a port"), "{error}");
+}
+
+#[test]
 fn a_server_of_another_process_is_named() {
     let p = portlease::reserve_port();
     let mut server = Agent::new(&own_locks());

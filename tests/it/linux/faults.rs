@@ -18,7 +18,7 @@
 //! | descriptors used up | `a_process_without_descriptors_…`, `a_process_that_has_no_descriptors_…`; `table::live::hidden`: `without_descriptors_…` |
 //! | the ephemeral range used up | `an_ephemeral_range_that_is_used_up_…` |
 //! | steps of the clock | `clock`, all of it |
-//! | a forked child that has not exec'ed | `spawning`: `…_beside_threads_that_spawn`; `table::live::processes`: `a_child_has_its_parents_sockets_…` |
+//! | a forked child that has not exec'ed | `spawning`: `…_beside_threads_that_spawn`, `…_long_in_coming_to_its_exec…`; `table::live::processes`: `a_child_has_its_parents_sockets_…` |
 //! | a number that is another process's now | `identity`: `a_reservation_of_an_earlier_process_…`, `…_for_an_earlier_process_…`; `table::live::processes`: `a_recycled_number_…` |
 //! | names of processes that are no plain text | `identity`: `a_name_with_brackets_…`; `holder::report`: `names_are_escaped_…`; `fuzzing::report` |
 //! | all of them at once, by chance | `examples/soak` |
