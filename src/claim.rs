@@ -14,6 +14,7 @@ mod ffi;
 mod unix;
 #[cfg(windows)]
 mod windows;
+mod witness;
 
 #[cfg(unix)]
 use unix as system;
@@ -119,10 +120,14 @@ fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || crate::error::is_out_of_descriptors(error)
 }
 
-/// How a look binds: as nobody's neighbour, or as a server that follows the system's custom.
+/// How a look binds, and so whose way it is in while a child that was forked meanwhile shares its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
+    /// As nobody's neighbour, and no copy is left: any server could bind next.
+    Plain,
+    /// As nobody's neighbour, and then out of the way of a server that follows the system's custom.
     Exclusive,
+    /// As a server that follows the system's custom.
     Server,
 }
 
@@ -149,11 +154,21 @@ pub(crate) fn could_bind(
 fn look(protocol: Protocol, ip: IpAddr, port: u16, manner: Manner) -> io::Result<()> {
     let (kind, manner) = match protocol {
         Protocol::Tcp => (Type::STREAM, manner),
-        Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, Manner::Exclusive),
+        // Two servers of UDP share a number only if they mean to.
+        Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, Manner::Plain),
     };
-    let socket = unbound(kind, ip)?;
-    system::behave(&socket, manner)?;
-    system::bind(&socket, SocketAddr::new(ip, port))
+    let bound = || {
+        let socket = unbound(kind, ip)?;
+        system::behave(&socket, manner)?;
+        system::bind(&socket, SocketAddr::new(ip, port))?;
+        Ok(socket)
+    };
+    match manner {
+        Manner::Plain => witness::without_copies(|| bound().map(drop)),
+        // Its copies are the same socket, and share too.
+        Manner::Exclusive => system::share(&bound()?),
+        Manner::Server => bound().map(drop),
+    }
 }
 
 /// Whether this kernel keeps a claim, and why not: asked of the kernel once per process.

@@ -138,7 +138,9 @@ pub(crate) fn is_free(endpoint: Endpoint, mine: Mine) -> Verdict {
 fn admits(standing: &Standing) -> Verdict {
     let Endpoint { port, ip, .. } = standing.endpoint;
     let protocol = standing.endpoint.protocol.unwrap_or(Protocol::Tcp);
-    match could_bind(protocol, ip, port, Manner::Exclusive) {
+    // What is reserved without a claim may be a plain server's.
+    let manner = if standing.own == Some(0) { Manner::Plain } else { Manner::Exclusive };
+    match could_bind(protocol, ip, port, manner) {
         Ok(()) => return Verdict::Free,
         Err(e) => {
             if let Some(verdict) = refusal(&e) {

@@ -55,7 +55,7 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
 fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
     let mut patience = Patience::new();
     loop {
-        match could_bind(endpoint.protocol.unwrap_or(Protocol::Tcp), None, endpoint.port, Manner::Exclusive) {
+        match could_bind(endpoint.protocol.unwrap_or(Protocol::Tcp), None, endpoint.port, Manner::Plain) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),

@@ -26,6 +26,7 @@ fn ones_own_reservation_is_free_and_a_siblings_is_not() {
 
 #[test]
 fn an_ancestors_reservation_does_not_stop_its_children() {
+    need!(capability::native());
     let p = reserve_port();
     let mut child = Agent::new(&own_locks());
     assert_eq!(child.command(&format!("free={p}")), "true");
@@ -52,6 +53,7 @@ fn by_reference_this_reservation_is_ones_own_and_no_other() {
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "without a claim no socket tells of it")]
 fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
+    need!(capability::sock_diag());
     let (mine, theirs) = (Folder::new(), Folder::new());
     let (mut one, mut other) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
     let port = one.reserve("").held().port();
@@ -136,7 +138,7 @@ fn what_cannot_be_bound_says_why_and_what_helps() {
 
 #[test]
 fn a_hidden_owner_holds_and_is_said_to_be_hidden() {
-    need!(capability::nobody());
+    need!(capability::nobody(), capability::sock_diag());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let folder = Folder::new();

@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 pub(crate) mod program;
@@ -179,7 +180,33 @@ pub(crate) mod capability {
         works("unshare", &args)
     }
 
+    /// Without it `/proc/net` serves, which shows no TCP socket that is bound and does not listen.
+    pub(crate) fn sock_diag() -> Capability {
+        if cfg!(not(target_os = "linux")) {
+            return Ok(());
+        }
+        const NETLINK: i32 = 16;
+        const SOCK_DIAG: i32 = 4;
+        Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(SOCK_DIAG.into()))
+            .map(drop)
+            .map_err(|e| format!("no sock_diag: {e}"))
+    }
+
+    /// That the kernel runs this program itself. Under an emulator others see the emulator in its place, `/proc/self`
+    /// is made up, and the system calls are the emulator's.
+    pub(crate) fn native() -> Capability {
+        if cfg!(not(target_os = "linux")) {
+            return Ok(());
+        }
+        // By another process: it is not told the emulator's story.
+        let link = format!("/proc/{}/exe", std::process::id());
+        let shown = Command::new("readlink").arg(&link).output().map_err(|e| format!("readlink: {e}"))?;
+        let shown = String::from_utf8_lossy(&shown.stdout).trim_end().to_owned();
+        if Path::new(&shown) == current_exe() { Ok(()) } else { Err(format!("run by {shown}")) }
+    }
+
     pub(crate) fn strace() -> Capability {
+        native()?;
         works("strace", &["-o", "/dev/null", "-e", "inject=all:signal=CONT:when=1", "true"])
     }
 

@@ -20,6 +20,7 @@ mod users; // setpriv, links, fifos
 /// The parts of these.
 pub(crate) fn play(role: &str, words: &Words) {
     match role {
+        "binds-beside-spawning-threads" => spawning::bind_beside_spawning_threads(),
         "checker" => spawning::checks_beside_spawning_threads(),
         "checker-over-time-wait" => spawning::checks_over_time_wait_beside_spawning_threads(),
         "inherited" => handoff::serve_inherited(),

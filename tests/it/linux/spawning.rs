@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use portlease::{ErrorKind, Protocol, ReserveOptions};
 
 use crate::numbers::{quiet_number, quiet_range};
+use crate::outsider::{self, Reuse, V4};
 use crate::support::{self, DEADLINE, Folder, Launch, Words, eventually};
 
 #[test]
@@ -88,6 +89,53 @@ pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
         "{times} times, none refused, {} children, {retried} took more than 1 ms, the slowest {slowest:?}",
         spawned.load(Ordering::Relaxed)
     ));
+}
+
+/// A child that was forked while reserving tried the number shares the socket of that try until it execs.
+#[test]
+fn a_number_without_a_claim_is_bound_at_once_beside_threads_that_spawn() {
+    let folder = Folder::new();
+    let said = Launch::new("binds-beside-spawning-threads", &folder.locks()).start().succeed();
+    support::tell(&format!("{}: {}", support::test_name!(), said.join(" ")));
+}
+
+/// The role.
+pub(crate) fn bind_beside_spawning_threads() {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert!(Command::new("true").status().unwrap().success());
+                }
+            });
+        }
+        let _over = Over(&over);
+        const ROUNDS: u32 = 300;
+        const ROUNDS_AT_MOST: u32 = 5_000;
+        let (mut refused, mut control, mut rounds) = (Vec::new(), 0, 0);
+        let mut note = |what: &str, bound: std::io::Result<()>| {
+            refused.extend(bound.err().map(|e| format!("{what}: {e}")));
+        };
+        // Until the control has met one too.
+        while rounds < ROUNDS || control == 0 && rounds < ROUNDS_AT_MOST {
+            rounds += 1;
+            let udp = ReserveOptions::new().udp().reserve().unwrap();
+            note("UDP", UdpSocket::bind(udp.addr()).map(drop));
+            let plain = ReserveOptions::new().reuse_addr(false).reserve().unwrap();
+            note("plain", outsider::bind(V4, plain.port(), Reuse::Neither).map(drop));
+            let pair = ReserveOptions::new().tcp_and_udp().reuse_addr(false).reserve().unwrap();
+            portlease::wait_until_free(&pair, DEADLINE).unwrap();
+            note("plain and free", outsider::bind(V4, pair.port(), Reuse::Neither).map(drop));
+            portlease::wait_until_free(udp.port(), DEADLINE).unwrap();
+            note("free for a server that shares", TcpListener::bind(("127.0.0.1", udp.port())).map(drop));
+            // The control: looks that are nothing but a bind.
+            control += (0..10).filter(|_| UdpSocket::bind(pair.addr()).is_err()).count();
+        }
+        assert!(refused.is_empty(), "{} of {rounds} rounds: {}", refused.len(), refused[0]);
+        assert!(control > 0, "no child had a bare look's socket, so nothing was shown");
+        support::say(&format!("{rounds} rounds, none refused, after a bare look {control}"));
+    });
 }
 
 /// The role: servers of this process are closed, and looked for at once, beside threads that spawn children.
