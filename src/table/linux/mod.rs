@@ -98,6 +98,11 @@ fn out_of_descriptors(error: &io::Error) -> bool {
     errno == Some(Errno::MFILE) || errno == Some(Errno::NFILE) || errno == Some(Errno::NOMEM)
 }
 
+#[cfg(test)]
+pub(super) fn has_sock_diag() -> bool {
+    sock_diag::Diag::open().is_ok()
+}
+
 /// As [`sockets`] where there is no `sock_diag`.
 #[cfg(test)]
 pub(super) fn fall_back(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {

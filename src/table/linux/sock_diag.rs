@@ -185,6 +185,9 @@ mod tests {
 
     #[test]
     fn an_answer_that_the_buffer_cuts_is_asked_for_again() {
+        if !crate::table::live::has_sock_diag("an answer that the buffer cuts") {
+            return;
+        }
         let listeners: Vec<_> = (0..64).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let mut diag = Diag { buffer: vec![0; 2048], ..Diag::open().unwrap() };
         let mut rows = Vec::new();

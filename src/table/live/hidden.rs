@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn where_proc_hides_other_users_the_answer_is_not_complete() {
-    if !is_root("hidepid") {
+    if !is_root("hidepid") || !has_sock_diag("hidepid") {
         return;
     }
     let (_listener, port) = listener(V4);
@@ -113,7 +113,7 @@ const NOBODY: [&str; 7] = ["setpriv", "--reuid", "65534", "--regid", "65534", "-
 
 #[test]
 fn another_users_process_is_hidden_and_its_user_is_told() {
-    if !is_root("another user's socket") {
+    if !is_root("another user's socket") || !has_sock_diag("another user's socket") {
         return;
     }
     let (listener, port) = listener(V4);
@@ -146,7 +146,7 @@ fn from_another_pid_namespace_the_process_is_hidden() {
 
 #[test]
 fn without_proc_the_process_is_hidden_and_the_answer_says_why() {
-    if !is_root("no /proc") {
+    if !is_root("no /proc") || !has_sock_diag("no /proc") {
         return;
     }
     let (_listener, port) = listener(V4);
@@ -157,7 +157,7 @@ fn without_proc_the_process_is_hidden_and_the_answer_says_why() {
 
 #[test]
 fn another_network_namespace_is_another_machine() {
-    if !is_root("another network namespace") {
+    if !is_root("another network namespace") || !has_sock_diag("another network namespace") {
         return;
     }
     let (_listener, port) = listener(V4);

@@ -127,6 +127,15 @@ fn is_root(test: &str) -> bool {
     root
 }
 
+/// Without it the answer is never complete, and no TCP socket is told that is bound and does not listen.
+pub(super) fn has_sock_diag(test: &str) -> bool {
+    let has = linux::has_sock_diag();
+    if !has {
+        skip(test, "no sock_diag");
+    }
+    has
+}
+
 struct Killed(Child);
 
 impl Drop for Killed {

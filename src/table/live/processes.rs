@@ -110,6 +110,9 @@ fn a_strange_name_is_told_whole() {
 
 #[test]
 fn a_socket_that_was_closed_during_the_search_is_not_called_hidden() {
+    if !has_sock_diag("a socket closed during the search") {
+        return;
+    }
     let (listener, port) = listener(V4);
     let rows = sockets(port, Some(Tcp)).unwrap().rows;
     drop(listener);
