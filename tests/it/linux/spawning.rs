@@ -111,7 +111,7 @@ pub(crate) fn bind_beside_spawning_threads() {
             });
         }
         let _over = Over(&over);
-        const ROUNDS: u32 = 300;
+        const ROUNDS: u32 = 100;
         const ROUNDS_AT_MOST: u32 = 5_000;
         let (mut refused, mut control, mut rounds) = (Vec::new(), 0, 0);
         let mut note = |what: &str, bound: std::io::Result<()>| {
