@@ -3,6 +3,7 @@
 use portlease::{ErrorKind, Holders, State};
 
 use crate::agent::{Agent, own_locks};
+use crate::support::{capability, need};
 
 /// `None`, said, where this system's table is not read.
 fn holders(port: u16) -> Option<Holders> {
@@ -25,6 +26,7 @@ fn an_operand_that_names_no_port_is_named() {
 
 #[test]
 fn a_server_of_another_process_is_named() {
+    need!(capability::native());
     let p = portlease::reserve_port();
     let mut server = Agent::new(&own_locks());
     assert_eq!(server.command(&format!("serve={p}")), "serves");

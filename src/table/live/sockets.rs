@@ -226,6 +226,9 @@ fn a_connection_that_is_asked_for_is_a_clients() {
 
 #[test]
 fn an_mptcp_listener_is_told() {
+    if !has_sock_diag("MPTCP") {
+        return;
+    }
     let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, Some(socket2::Protocol::MPTCP)) else {
         skip("MPTCP", "the kernel has none");
         return;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portlease::{ErrorKind, Reservation, ReserveOptions};
 
-use crate::support::{DEADLINE, ROLE, eventually};
+use crate::support::{DEADLINE, ROLE, capability, eventually, need};
 
 /// The role: a server that takes what `listenfd` finds, says its names and addresses, and serves until its input ends.
 pub(crate) fn serve_inherited() {
@@ -119,6 +119,7 @@ fn several_reservations_go_to_one_child_in_order_with_their_names() {
 
 #[test]
 fn listen_pid_is_the_childs_own_whatever_is_done_to_its_variables() {
+    need!(capability::native());
     for clear in [false, true] {
         let p = portlease::reserve_port();
         let mut command = server();
@@ -173,6 +174,7 @@ fn a_chosen_descriptor_number_is_what_the_child_gets() {
 
 #[test]
 fn an_ordinary_child_inherits_neither_the_claim_nor_the_lock() {
+    need!(capability::native());
     let p = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
     let (_listener, _socket) = (p.listen().unwrap(), p.udp_socket().unwrap());
     let lock = format!("{}.tcp", p.port());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use portlease::{Reservation, ReserveOptions, reserve_port};
 
 use super::time_wait::leave_time_wait;
+use crate::support::{capability, need};
 
 struct Names {
     comm: String,
@@ -54,6 +55,7 @@ fn reserved_by(p: &Reservation, test: &str) -> String {
 
 #[test]
 fn the_report_of_a_server_reads_like_this() {
+    need!(capability::native());
     let p = reserve_port();
     let server = p.listen().unwrap();
     leave_time_wait(&server);
@@ -88,6 +90,7 @@ help: stop pid {pid}, or take any free port with reserve_port()"
 
 #[test]
 fn the_report_of_an_outgoing_port_reads_like_this() {
+    need!(capability::native());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let client = TcpStream::connect(&p).unwrap();
@@ -114,6 +117,7 @@ net.ipv4.ip_local_reserved_ports={port}"
 
 #[test]
 fn the_reports_of_a_reserved_port_read_like_this() {
+    need!(capability::native());
     let p = reserve_port();
     let Names { comm, pid, .. } = names();
     let test = "the_reports_of_a_reserved_port_read_like_this";
@@ -170,6 +174,7 @@ port {p}/tcp is free: nobody holds it
 
 #[test]
 fn the_report_of_a_port_that_nobody_has_reads_like_this() {
+    need!(capability::native());
     // Free since just now, and nobody's: what is reserved is not nobody's.
     let port = crate::numbers::quiet_number();
     assert_eq!(portlease::who_holds(port).unwrap().to_string(), format!("port {port}: nobody holds it"));

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use portlease::{ErrorKind, ReserveOptions};
 
 use crate::outsider::{self, Reuse, V4, port_of};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, capability, eventually, need};
 
 /// A connection that `server` accepted, closed by the server's side first: what is left is in TIME_WAIT there.
 pub(crate) fn leave_time_wait(server: &TcpListener) {
@@ -35,6 +35,7 @@ fn listener(reuse: Reuse) -> (TcpListener, u16) {
 
 #[test]
 fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
+    need!(capability::sock_diag());
     let (server, port) = listener(Reuse::Address);
     leave_time_wait(&server);
     drop(server);
