@@ -142,7 +142,7 @@ impl Effort {
 
 /// A waiter tries again after an eighth of the time it has waited, within these bounds: a port is had soon after it
 /// is let go, and a long wait costs next to nothing.
-const POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(3));
+const POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(8));
 const POLL_SHARE: u32 = 8;
 
 /// A try that takes long, because it walks a range, is paused after for this many times as long, and no longer than
@@ -151,7 +151,7 @@ const PAUSE_PER_TRY: u32 = 20;
 const PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// Every so many tries, one looks into the socket table, which costs as much as a hundred of the others.
-const LOOK_EVERY: u32 = 128;
+const LOOK_EVERY: u32 = 48;
 
 fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>) -> Result<T> {
     let started = Instant::now();
