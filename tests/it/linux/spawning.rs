@@ -40,6 +40,21 @@ impl Drop for Over<'_> {
     }
 }
 
+/// Threads that do nothing else, until what it returns is dropped.
+fn spawn_children<'scope, 'env>(
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    over: &'scope AtomicBool,
+) -> Over<'scope> {
+    for _ in 0..3 {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+    }
+    Over(over)
+}
+
 /// The role. A child that was forked at the moment of the release shares the claim until it execs.
 pub(crate) fn re_reserve_beside_spawning_threads(words: &Words) {
     let times = if words.get("port").is_some() { 5000 } else { 500 };
@@ -103,14 +118,7 @@ fn a_number_without_a_claim_is_bound_at_once_beside_threads_that_spawn() {
 pub(crate) fn bind_beside_spawning_threads() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    assert!(Command::new("true").status().unwrap().success());
-                }
-            });
-        }
-        let _over = Over(&over);
+        let _over = spawn_children(scope, &over);
         const ROUNDS: u32 = 100;
         const ROUNDS_AT_MOST: u32 = 5_000;
         let (mut refused, mut control, mut rounds) = (Vec::new(), 0, 0);
@@ -142,15 +150,7 @@ pub(crate) fn bind_beside_spawning_threads() {
 pub(crate) fn checks_beside_spawning_threads() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let _over = Over(&over);
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let mut child = Command::new("true").spawn().unwrap();
-                    child.wait().unwrap();
-                }
-            });
-        }
+        let _over = spawn_children(scope, &over);
         const ROUNDS: u32 = 150;
         const ROUNDS_AT_MOST: u32 = 5_000;
         let (mut shared, mut rounds) = (0, 0);
@@ -203,14 +203,7 @@ pub(crate) fn checks_over_time_wait_beside_spawning_threads() {
     let over = AtomicBool::new(false);
     let mut refused = Vec::new();
     std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    assert!(Command::new("true").status().unwrap().success());
-                }
-            });
-        }
-        let _over = Over(&over);
+        let _over = spawn_children(scope, &over);
         // Less than a minute, after which nothing is left to be blamed.
         let begun = Instant::now();
         for _ in 0..20_000 {
