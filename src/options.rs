@@ -165,8 +165,9 @@ impl ReserveOptions {
     /// Queues for a busy port up to this long: tests of any number of processes that all need one fixed port run one
     /// after another.
     ///
-    /// It is tried at first every fifth of a millisecond, after some waiting every eight milliseconds. The wait blocks the thread: on a current-thread async runtime
-    /// nothing else runs meanwhile, not even the server that is to let the port go.
+    /// It is tried at first every fifth of a millisecond, after some waiting every ten milliseconds. The wait blocks
+    /// the thread: on a current-thread async runtime nothing else runs meanwhile, not even the server that is to let the
+    /// port go.
     ///
     /// ```
     /// use std::time::Duration;

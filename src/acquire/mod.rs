@@ -142,7 +142,7 @@ impl Effort {
 
 /// A waiter tries again after an eighth of the time it has waited, within these bounds: a port is had soon after it
 /// is let go, and a long wait costs next to nothing.
-const POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(8));
+const POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const POLL_SHARE: u32 = 8;
 
 /// A try that takes long, because it walks a range, is paused after for this many times as long, and no longer than
