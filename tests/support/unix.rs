@@ -15,7 +15,6 @@ pub(crate) fn was_killed(status: ExitStatus) -> bool {
 }
 
 /// The table tells it anyway.
-#[allow(dead_code, reason = "only tests/it needs it")]
 pub(crate) fn show_owner<T>(_socket: &T) {}
 
 pub(super) fn set_mode(path: &Path, mode: u32) {

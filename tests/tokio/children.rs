@@ -8,14 +8,15 @@ use portlease::tokio::{wait_for, wait_until_free};
 use portlease::{ErrorKind, reserve_port};
 use tokio::process::{Child, Command};
 
-use crate::support::{self, ARGS, DEADLINE, ROLE, Words};
+use crate::support::{self, ARGS, DEADLINE, ROLE, Words, eventually};
 
 /// The role: a server that runs until its input is closed, or that does not begin.
 pub(crate) fn serve(words: &Words) {
     if let Some(code) = words.number("exit") {
         std::process::exit(code);
     }
-    let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, words.number("port").unwrap())).unwrap();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, words.number("port").unwrap())).unwrap();
+    support::show_owner(&server);
     while support::listen().is_some() {}
 }
 
@@ -32,7 +33,11 @@ async fn a_child_that_serves_is_waited_for_and_keeps_its_input() {
     for _ in 0..2 {
         let mut child = start(format!("port={p}"));
         wait_for(&p, &mut child, DEADLINE).await.unwrap();
-        portlease::assert_port_held_by(&p, child.id().unwrap());
+        // What listens may not have shown its process yet, under wine.
+        let pid = child.id().unwrap();
+        eventually("the child holds its port", DEADLINE, || {
+            portlease::check_port_held_by(&p, pid).map_err(|e| e.to_string())
+        });
         // It ends when its input is closed, and not before.
         assert!(child.try_wait().unwrap().is_none());
         drop(child.stdin.take().unwrap());
