@@ -103,6 +103,7 @@ fn a_hidden_owner_holds_it_all_the_same() {
 
 #[test]
 fn the_answer_as_json_has_this_shape() {
+    need!(capability::native());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let free = silent();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlease, ran, silent};
 use crate::support::program::installed;
-use crate::support::{DEADLINE, Folder, eventually, need};
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// A script of the shell under `run`, with these options.
 fn script(options: &[&str], script: &str) -> Command {
@@ -38,6 +38,7 @@ fn the_number_is_in_the_environment_and_in_the_arguments() {
 
 #[test]
 fn the_exit_status_is_the_commands() {
+    need!(capability::native());
     for (command, code) in
         [("exit 0", 0), ("exit 1", 1), ("exit 200", 200), ("kill -9 $$", 137), ("kill -15 $$", 143)]
     {
@@ -140,6 +141,7 @@ fn signals_reach_the_command_and_its_end_is_ours() {
 
 #[test]
 fn what_was_ignored_stays_ignored() {
+    need!(capability::native());
     let status = "grep SigIgn /proc/self/status";
     let mut command = Command::new("sh");
     plain(command.args(["-c", &format!("trap '' HUP INT; exec \"$BIN\" run -- {status}")]));

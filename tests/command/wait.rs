@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program::{Running, portlease, ran, silent};
-use crate::support::{DEADLINE, Folder, eventually};
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 #[test]
 fn a_server_is_waited_for() {
@@ -81,6 +81,7 @@ fn a_process_whose_end_frees_the_port_ended_in_time() {
 
 #[test]
 fn an_interrupt_is_130() {
+    need!(capability::native());
     let p = reserve_port();
     let args = ["wait", "--listening", "--timeout", "10m", &p.to_string()];
     let waiting = Running::start(&mut portlease(&args));

@@ -39,6 +39,7 @@ pub(crate) fn eventually_equal(look: impl Fn() -> (Value, Value)) {
 
 #[test]
 fn a_listener_is_told_with_its_process_in_this_shape() {
+    need!(capability::native());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     eventually_equal(|| {
@@ -75,6 +76,7 @@ fn a_lease_alone_is_somebody_and_has_this_shape() {
 
 #[test]
 fn nobody_is_1() {
+    need!(capability::sock_diag());
     // Of its number only the UDP port is anybody's.
     let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
     let nobody = |args: &[&str]| {
@@ -102,6 +104,7 @@ fn nothing_found_where_something_could_not_be_read_is_3() {
 
 #[test]
 fn states_are_told_in_lower_case_and_peers_too() {
+    need!(capability::sock_diag());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let client = TcpStream::connect(&p).unwrap();
@@ -131,6 +134,7 @@ fn states_are_told_in_lower_case_and_peers_too() {
 
 #[test]
 fn command_lines_and_clients_are_told_to_those_who_ask() {
+    need!(capability::native());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let port = format!("{p}/tcp");

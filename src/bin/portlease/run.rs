@@ -223,8 +223,13 @@ fn watch(lent: &[Lent], at_most: Duration) -> Result<Receiver<portlease::Result<
     let (tell, told) = channel();
     let wait = move || {
         let started = Instant::now();
-        let listens = |endpoint: Endpoint| wait_until_listening(endpoint, left(at_most, started));
-        let listen = endpoints.into_iter().try_for_each(listens);
+        // The first has all of the time, whenever this thread has come to run: the report says how much.
+        let mut remaining = at_most;
+        let listen = endpoints.into_iter().try_for_each(|endpoint| {
+            wait_until_listening(endpoint, remaining)?;
+            remaining = left(at_most, started);
+            Ok(())
+        });
         // The command has ended first, and all of this with it.
         let _gone = tell.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);

@@ -68,8 +68,10 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 }
 
 fn stat(pid: u32) -> Option<proc_text::Stat> {
-    // A process that cannot be read is, to the caller, one that is not there.
-    proc_text::stat(&read(CWD, &format!("/proc/{pid}/stat")).ok()?)
+    // By its folder: an emulator (qemu-user) makes up what a process reads of itself by the whole path, another start
+    // among it. A process that cannot be read is, to the caller, one that is not there.
+    let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
+    proc_text::stat(&read(folder.as_fd(), "stat").ok()?)
 }
 
 pub(in super::super) fn started(pid: u32) -> Option<u64> {
