@@ -26,7 +26,6 @@ fn ones_own_reservation_is_free_and_a_siblings_is_not() {
 
 #[test]
 fn an_ancestors_reservation_does_not_stop_its_children() {
-    need!(capability::native());
     let p = reserve_port();
     let mut child = Agent::new(&own_locks());
     assert_eq!(child.command(&format!("free={p}")), "true");

@@ -35,8 +35,9 @@ fn a_listener_is_noticed_soon_and_sees_no_connection() {
     }
     took.sort();
     support::tell(&format!("{}: median {:?}, slowest {:?}", support::test_name!(), took[25], took[49]));
-    // Wine takes tens of milliseconds to show a socket.
-    let soon = Duration::from_millis(if cfg!(windows) { 500 } else { 50 });
+    // Wine takes tens of milliseconds to show a socket, and /proc/net as long under an emulator.
+    let quick = cfg!(not(windows)) && capability::sock_diag().is_ok();
+    let soon = Duration::from_millis(if quick { 50 } else { 500 });
     assert!(took[25] < soon, "{took:?}");
 }
 

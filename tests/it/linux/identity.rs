@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::agent::Agent;
 use crate::numbers::quiet_number;
-use crate::support::{DEADLINE, Folder, capability, eventually, need};
+use crate::support::{DEADLINE, Folder, eventually};
 
 /// What decides is the lock, and the kernel has that; whoever can write to the file can make it say anything.
 #[test]
@@ -58,7 +58,6 @@ fn age(path: &std::path::Path, field: &str, pid: u32) {
 
 #[test]
 fn a_reservation_of_an_earlier_process_with_an_ancestors_number_is_not_ones_own() {
-    need!(capability::native());
     let folder = Folder::new();
     let mut agent = Agent::new(&folder.locks());
     let port = agent.reserve("").held().port();
@@ -70,7 +69,6 @@ fn a_reservation_of_an_earlier_process_with_an_ancestors_number_is_not_ones_own(
 
 #[test]
 fn a_reservation_for_an_earlier_process_with_ones_own_number_is_not_ones_own() {
-    need!(capability::native());
     let folder = Folder::new();
     let (mut keeper, mut caller) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
     let port = keeper.reserve(&format!("for={}", caller.pid())).held().port();
