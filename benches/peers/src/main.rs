@@ -5,8 +5,8 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml [-- SECONDS]
 //! ```
 //!
-//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how long each peer does rounds
-//! under each load, 5 unless told. Python's port server takes part if `portserver.py` is on the PATH.
+//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how long each peer
+//! does rounds under each load, 5 unless told. Python's port server takes part if `portserver.py` is on the PATH.
 
 mod cost;
 #[path = "../../support/crowd.rs"]

@@ -44,7 +44,10 @@ fn told(holder: &Holder, port: u16) -> String {
 }
 
 fn ask(port: u16, protocol: Protocol) -> (Vec<Holder>, Vec<Unseen>) {
-    let table = sockets(port, Some(protocol)).unwrap();
+    search(sockets(port, Some(protocol)).unwrap())
+}
+
+fn search(table: Table) -> (Vec<Holder>, Vec<Unseen>) {
     let owned = owners(table.rows, Sight::Complete).unwrap();
     (owned.holders, [table.unseen, owned.unseen].concat())
 }
