@@ -81,6 +81,11 @@ impl Claim {
     pub(crate) fn inode(&self) -> io::Result<u64> {
         system::inode(&self.socket)
     }
+
+    /// Who made the socket, where it says so: who this process is to the file system.
+    pub(crate) fn user(&self) -> Option<u32> {
+        system::user(&self.socket)
+    }
 }
 
 /// `[::]` dual stack, or `0.0.0.0` where the machine has no IPv6. Found once per process.
@@ -317,6 +322,14 @@ mod name {
 mod tests {
     use super::*;
     use std::net::{TcpListener, UdpSocket};
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_claim_is_of_the_user_who_this_process_is_to_files() {
+        let file = tempfile::tempfile().unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&file.metadata().unwrap());
+        assert_eq!(Claim::any().unwrap().user(), Some(owner));
+    }
 
     #[test]
     fn a_look_at_every_address_sees_a_server_on_any_one() {

@@ -128,7 +128,7 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
 fn is_childs(holder: &Holder) -> bool {
     let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
     // For a moment of its exec a process shows no descriptors; another user's never does.
-    let is_seen_or_own = !holder.hidden || holder.uid == table::own_user();
+    let is_seen_or_own = !holder.hidden || holder.uid == lease::user().ok();
     table::CHILDREN_SHARE
         && is_seen_or_own
         && holder.processes.iter().all(|process| process.forked && is_child(process))

@@ -101,6 +101,7 @@ pub fn process(bytes: &[u8]) {
         report(bytes);
     }
     proc_text::effective_uid(bytes);
+    proc_text::uptime(bytes);
     proc_text::in_flight(bytes);
     if let Some(inode) = proc_text::socket_inode(bytes) {
         assert_eq!(proc_text::ring_inodes(bytes).collect::<Vec<_>>(), [inode]);

@@ -91,7 +91,7 @@ impl Part {
     /// that there is none.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Some(lease) = &mut self.lease {
-            let _noted = lease.publish(record);
+            let _noted = lease.publish(record, self.claim.as_ref().and_then(Claim::user));
         }
     }
 

@@ -17,6 +17,11 @@ pub(super) fn inode(socket: &Socket) -> io::Result<u64> {
     Ok(rustix::fs::fstat(socket)?.st_ino)
 }
 
+/// Linux makes a socket its maker's, as it makes a file; of other systems it was not measured.
+pub(super) fn user(socket: &Socket) -> Option<u32> {
+    if cfg!(target_os = "linux") { rustix::fs::fstat(socket).ok().map(|about| about.st_uid) } else { None }
+}
+
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)

@@ -18,6 +18,11 @@ pub(super) fn inode(_socket: &Socket) -> io::Result<u64> {
     Ok(0)
 }
 
+/// Nor are they somebody's.
+pub(super) fn user(_socket: &Socket) -> Option<u32> {
+    None
+}
+
 /// SO_REUSEADDR after an exclusive bind is refused, and what it would allow is theft.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())

@@ -124,11 +124,11 @@ impl Held {
         self.record.is_some()
     }
 
-    /// Writes the record, whole and in place.
-    pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
+    /// Writes the record, whole and in place, as this user, where it is known who this process is.
+    pub(crate) fn publish(&mut self, record: &Record, user: Option<u32>) -> io::Result<()> {
         let bytes = record.encode();
-        let user = system::user();
-        if system::records_within(self.owner) {
+        let user = user.map_or_else(system::user, Ok)?;
+        if system::records_within(self.owner, user) {
             system::write(&self.file, &bytes)?;
             self.record = Some(Place::Within);
             return Ok(());
@@ -156,16 +156,17 @@ impl Drop for Held {
         if std::process::id() != self.pid {
             return;
         }
-        let file = match &self.record {
-            Some(Place::Within) => Some(&self.file),
-            Some(Place::Beside(file)) => Some(file),
-            None => None,
-        };
         // Neither failure loses anything: the record is a note, and closing the file unlocks it too, unless a child
         // forked at this moment has it, and then as soon as that child execs.
-        if let Some(file) = file {
-            let _note = system::write(file, Record::ENDED);
-            let _unlocked = file.unlock();
+        match &self.record {
+            Some(Place::Within) => {
+                let _note = system::write(&self.file, Record::ENDED);
+            }
+            Some(Place::Beside(file)) => {
+                let _note = system::write(file, Record::ENDED);
+                let _unlocked = file.unlock();
+            }
+            None => {}
         }
         let _unlocked = self.file.unlock();
     }
@@ -218,24 +219,25 @@ fn decode(file: &File) -> Option<Record> {
     None
 }
 
-/// Removes the file if no live process has it locked, and if it has not been used for so long.
+/// Removes the file if no live process has it locked, if it has not been used for so long, and if it is this user's.
 pub(super) fn sweep(
     registry: &Registry,
     protocol: Protocol,
     port: u16,
     unused_for: Duration,
+    user: u32,
 ) -> io::Result<()> {
     let name = name(protocol, port);
     let Ok((file, owner)) = registry.folder().open_file(&name, Access::Read) else { return Ok(()) };
     // What another user left, that user's processes sweep: the folder is sticky.
-    if owner != system::user() && system::user() != 0 {
+    if owner != user && user != 0 {
         return Ok(());
     }
     let idle = file.metadata()?.modified()?.elapsed().unwrap_or_default();
     if idle < unused_for || file.try_lock_shared().is_err() {
         return Ok(());
     }
-    if let Some(records) = registry.records(system::user())? {
+    if let Some(records) = registry.records(user)? {
         records.remove_file(&name)?;
     }
     registry.folder().remove_unused(&name, file)
@@ -243,8 +245,8 @@ pub(super) fn sweep(
 
 /// Removes those of this user's records that no live process keeps: their lock files are another user's, who sweeps
 /// them without.
-pub(super) fn sweep_records(registry: &Registry) -> io::Result<()> {
-    let Some(records) = registry.records(system::user())? else { return Ok(()) };
+pub(super) fn sweep_records(registry: &Registry, user: u32) -> io::Result<()> {
+    let Some(records) = registry.records(user)? else { return Ok(()) };
     let to_name = |name: &str| parse_name(name).map(|_| name.to_owned());
     for name in records.names(usize::MAX, to_name)? {
         let Ok((file, _)) = records.open_file(&name, Access::Read) else { continue };

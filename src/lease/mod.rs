@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) use lockfile::Held;
 use lockfile::{Attempt, Look};
 use registry::Registry;
+pub(crate) use registry::system::user;
 
 use crate::endpoint::Protocol;
 use crate::record::Lease;
@@ -96,8 +97,9 @@ fn sweep_now_and_then(registry: &Registry) {
     // Not always the same ones: they may be another user's, and stay.
     let from = fastrand::usize(0..=files.len());
     files.rotate_left(from);
+    let Ok(user) = user() else { return };
     for (protocol, port) in files.into_iter().take(AT_MOST) {
-        if lockfile::sweep(registry, protocol, port, UNUSED_FOR).is_err() {
+        if lockfile::sweep(registry, protocol, port, UNUSED_FOR, user).is_err() {
             return;
         }
     }
@@ -128,17 +130,20 @@ pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusa
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let Some(registry) = Registry::existing()? else { return Ok(Vec::new()) };
     let fail = |cause| Unusable { path: registry.path().to_owned(), cause, misconfigured: false };
+    let user = user().map_err(fail)?;
     let mut leases = Vec::new();
     for (protocol, port) in registry.entries(usize::MAX, lockfile::parse_name).map_err(fail)? {
         match lockfile::look(&registry, protocol, port) {
             Ok(Look::Live(record)) => leases.push(Lease::new(protocol, port, record)),
-            Ok(Look::Free) => lockfile::sweep(&registry, protocol, port, Duration::ZERO).map_err(fail)?,
+            Ok(Look::Free) => {
+                lockfile::sweep(&registry, protocol, port, Duration::ZERO, user).map_err(fail)?
+            }
             // Planted by another user: nobody's lease.
             Err(_) => {}
         }
     }
     // Without them nothing is amiss, and whoever looks next tries again.
-    let _swept = lockfile::sweep_records(&registry);
+    let _swept = lockfile::sweep_records(&registry, user);
     leases.sort_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
 }

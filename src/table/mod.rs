@@ -175,11 +175,6 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     system::parent(pid)
 }
 
-/// The user that this process makes sockets as, where sockets have users.
-pub(crate) fn own_user() -> Option<u32> {
-    system::own_user()
-}
-
 /// Whether a process runs: one that ended and was not waited for does not.
 pub(crate) fn is_running(pid: u32) -> io::Result<bool> {
     system::is_running(pid)

@@ -1,6 +1,7 @@
 //! The texts of `/proc`, decoded (`proc(5)`). No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
 use super::Row;
 use super::message::Order;
@@ -103,6 +104,13 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// How long the system is up, from `/proc/uptime`: to 1/100 s, as processes' starts are told.
+pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
+    let (seconds, hundredths) = std::str::from_utf8(text).ok()?.split_whitespace().next()?.split_once('.')?;
+    let hundredths: u64 = if hundredths.len() == 2 { hundredths.parse().ok()? } else { return None };
+    Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_millis(hundredths * 10))
 }
 
 /// The inode in `socket:[123]`, as a descriptor's link reads.
@@ -286,6 +294,17 @@ pub(crate) mod tests {
     fn the_effective_user_is_the_second_number() {
         assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n"), Some(33));
         assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000"), None);
+    }
+
+    #[test]
+    fn the_first_number_of_uptime_is_the_system_s() {
+        assert_eq!(uptime(b"350735.47 234388.90\n"), Some(Duration::from_millis(350_735_470)));
+        assert_eq!(uptime(b"7.05 1.00\n"), Some(Duration::from_millis(7050)));
+        for text in
+            [&b""[..], b"7", b"7.", b"7.5 1.00", b".05 1.00", b"7.100 1.00", b"-7.05 1.00", b"\xff.05"]
+        {
+            assert_eq!(uptime(text), None);
+        }
     }
 
     #[test]

@@ -207,9 +207,11 @@ fn utf8(name: &CStr) -> Option<&str> {
     name.to_str().ok()
 }
 
-/// Who this process is to the file system.
-pub(crate) fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
+/// Who this process is to the file system: whose a pipe is that it makes (`pipe(3p)`). rustix's `geteuid` comes with a
+/// second of building.
+pub(crate) fn user() -> io::Result<u32> {
+    let (made, _) = io::pipe()?;
+    Ok(fstat(made)?.st_uid)
 }
 
 /// Whether an open file still has its name.
@@ -217,10 +219,9 @@ pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
     Ok(fstat(file)?.st_nlink > 0)
 }
 
-/// Whether this process writes its record into a lock file of this owner: written into another user's, it could be
-/// changed by that user.
-pub(crate) fn records_within(owner: u32) -> bool {
-    owner == user()
+/// Whether this user's record is written into a lock file of this owner: in another user's, that user could change it.
+pub(crate) fn records_within(owner: u32, user: u32) -> bool {
+    owner == user
 }
 
 /// Keeps a record that stands beside its lock file, so that it is told from what a killed process left: the kernel
@@ -255,7 +256,12 @@ pub(crate) fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use std::sync::Barrier;
 
-    use super::{Access, Folder, SHARED};
+    use super::{Access, Folder, SHARED, user};
+
+    #[test]
+    fn who_this_process_is_to_files_is_its_effective_user() {
+        assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
+    }
 
     /// Each maker must end up in the one folder that keeps the name: a lock in another one keeps nobody out.
     #[test]

@@ -85,7 +85,7 @@ impl Folder {
         if !file.metadata()?.file_type().is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        Ok((file, user()))
+        Ok((file, USER))
     }
 
     /// Removes a lock file that was found unlocked. Whoever has opened it since keeps it.
@@ -132,9 +132,12 @@ fn patiently(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<Fil
     open()
 }
 
-/// Who this process is to the file system: one and the same, since users have folders of their own.
-pub(crate) fn user() -> u32 {
-    0
+/// One and the same, since users have folders of their own.
+const USER: u32 = 0;
+
+/// Who this process is to the file system.
+pub(crate) fn user() -> io::Result<u32> {
+    Ok(USER)
 }
 
 /// Whether an open file still has its name: deleting it is denied while it is open.
@@ -143,7 +146,7 @@ pub(crate) fn is_linked(_file: &File) -> io::Result<bool> {
 }
 
 /// Nobody could read a record in a file that is locked.
-pub(crate) fn records_within(_owner: u32) -> bool {
+pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }
 

@@ -15,7 +15,7 @@ mod procfs;
 mod sock_diag;
 
 pub(super) use proc_net::abstract_socket;
-pub(super) use process::{command_line, is_running, own_user, parent, started, users};
+pub(super) use process::{command_line, is_running, parent, started, users};
 pub(super) use procfs::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::super::proc_text;
 use super::procfs::open;
@@ -23,10 +22,13 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn now() -> Self {
-        let up = clock_gettime(ClockId::Boottime);
-        let up = Duration::new(up.tv_sec.unsigned_abs(), up.tv_nsec.unsigned_abs() as u32);
-        Clock { boot: SystemTime::now().checked_sub(up) }
+    /// Without `/proc/uptime`, as with the mount option `subset=pid`, no process's start has a time of day.
+    pub(super) fn now(proc: BorrowedFd<'_>) -> io::Result<Self> {
+        let up = match read(proc, "uptime") {
+            Err(error) if super::out_of_descriptors(&error) => return Err(error),
+            text => text.ok().and_then(|text| proc_text::uptime(&text)),
+        };
+        Ok(Clock { boot: up.and_then(|up| SystemTime::now().checked_sub(up)) })
     }
 
     /// The process whose folder is at `up` from this one; `None` where it has ended.
@@ -80,11 +82,6 @@ pub(in super::super) fn started(pid: u32) -> Option<u64> {
 
 pub(in super::super) fn parent(pid: u32) -> Option<u32> {
     stat(pid).map(|stat| stat.parent).filter(|parent| *parent != 0)
-}
-
-/// The file system's user, which is the effective one.
-pub(in super::super) fn own_user() -> Option<u32> {
-    Some(rustix::process::geteuid().as_raw())
 }
 
 /// Without `/proc`, which every other answer about processes needs too, it cannot be told.

@@ -38,7 +38,7 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
         missing: Mutex::new(wanted.iter().map(|(inode, _)| *inode).collect()),
         enough: AtomicBool::new(false),
         sight,
-        clock: Clock::now(),
+        clock: Clock::now(proc.as_fd())?,
     };
     let mut seen = Seen::default();
     let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();

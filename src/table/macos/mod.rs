@@ -128,10 +128,6 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     info(pid).map(|info| info.parent).filter(|parent| *parent != 0)
 }
 
-pub(super) fn own_user() -> Option<u32> {
-    Some(rustix::process::geteuid().as_raw())
-}
-
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     match ffi::process(pid) {
         Ok(bytes) => Ok(proc_info::process(&bytes).is_some_and(|info| !info.ended)),
