@@ -269,7 +269,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         let rows = table::all_listeners();
         rows.map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(Lower(&e).to_string())))
     };
-    let before: std::collections::BTreeSet<u64> = listeners()?.iter().map(|row| row.inode).collect();
+    let before: std::collections::HashSet<u64> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
     let mut rows = listeners()?;
     rows.retain(|row| !before.contains(&row.inode));

@@ -144,7 +144,7 @@ pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
     let owners = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
     least(
         endpoint,
-        asked(endpoint).filter_map(|protocol| match owners(protocol) {
+        &mut Protocol::asked(&endpoint.protocol).iter().filter_map(|protocol| match owners(*protocol) {
             Ok(owners) => Some(left_to(&owners?)),
             // Who has a name that cannot be looked for is not known.
             Err(_) => Some(LeftTo::Others),
@@ -154,11 +154,11 @@ pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
 
 /// The same of its sockets alone, for whoever has the name.
 pub(crate) fn sockets_left(endpoint: Endpoint) -> LeftTo {
-    least(endpoint, std::iter::empty())
+    least(endpoint, &mut std::iter::empty())
 }
 
 /// Of its sockets, and of these names.
-fn least(endpoint: Endpoint, names: impl Iterator<Item = LeftTo>) -> LeftTo {
+fn least(endpoint: Endpoint, names: &mut dyn Iterator<Item = LeftTo>) -> LeftTo {
     if !table::CHILDREN_SHARE {
         return LeftTo::Others;
     }
@@ -202,7 +202,7 @@ pub(crate) fn report(endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
 fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
     let holders = holders(endpoint, sight).unwrap_or_else(|_| {
         // What could not be read is said in its place.
-        let unseen = asked(endpoint).map(Unseen::Sockets).collect();
+        let unseen = Protocol::asked(&endpoint.protocol).iter().copied().map(Unseen::Sockets).collect();
         Holders::new(endpoint.port, endpoint.protocol, Vec::new(), leases(endpoint), unseen)
     });
     Facts {
@@ -226,19 +226,18 @@ pub(crate) fn holders(endpoint: Endpoint, sight: Sight) -> io::Result<Holders> {
     unseen.extend(owned.unseen);
     let leases = leases(endpoint);
     let is_seen = |protocol| leases.iter().any(|lease| lease.protocol() == protocol);
-    let named = asked(endpoint).filter(|p| !is_seen(*p) && is_named(endpoint.port, Some(*p)));
-    unseen.extend(named.map(Unseen::Lease));
+    for &protocol in Protocol::asked(&endpoint.protocol) {
+        if !is_seen(protocol) && is_named(endpoint.port, Some(protocol)) {
+            unseen.push(Unseen::Lease(protocol));
+        }
+    }
     Ok(Holders::new(endpoint.port, endpoint.protocol, owned.holders, leases, unseen))
-}
-
-/// The protocols that an endpoint is about.
-fn asked(endpoint: Endpoint) -> impl Iterator<Item = Protocol> {
-    Protocol::ALL.into_iter().filter(move |p| endpoint.protocol.is_none_or(|asked| asked == *p))
 }
 
 /// A folder that cannot be read tells of no lease; nothing is decided by it.
 fn leases(endpoint: Endpoint) -> Vec<Lease> {
-    asked(endpoint).filter_map(|protocol| lease::peek(protocol, endpoint.port).ok().flatten()).collect()
+    let lease = |protocol: &Protocol| lease::peek(*protocol, endpoint.port).ok().flatten();
+    Protocol::asked(&endpoint.protocol).iter().filter_map(lease).collect()
 }
 
 fn number(endpoint: Endpoint) -> Number {

@@ -1,6 +1,7 @@
 //! [`Diagnosis`]: what is known about a port, why it is so, and what helps.
 
 use std::fmt;
+use std::slice;
 use std::time::SystemTime;
 
 use crate::endpoint::Endpoint;
@@ -369,8 +370,8 @@ impl Diagnosis {
         self.0.verdict == Verdict::InUse(Cause::Holder) && !self.foreign().any(has_it_bound)
     }
 
-    fn sockets(&self) -> impl Iterator<Item = &Holder> {
-        self.0.holders.iter().flatten()
+    fn sockets(&self) -> slice::Iter<'_, Holder> {
+        self.0.holders.as_ref().map_or_else(Default::default, Holders::iter)
     }
 
     /// The sockets that are not a reservation's own, the most important first.

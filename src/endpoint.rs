@@ -29,6 +29,11 @@ pub enum Protocol {
 impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
+    /// The one that was asked for, or all.
+    pub(crate) fn asked(one: &Option<Protocol>) -> &[Protocol] {
+        if one.is_some() { one.as_slice() } else { &Self::ALL }
+    }
+
     /// `tcp`, `udp` or `udplite`.
     ///
     /// ```

@@ -211,11 +211,15 @@ impl Holders {
         protocol: Option<Protocol>,
         mut rows: Vec<Holder>,
         leases: Vec<Lease>,
-        mut unseen: Vec<Unseen>,
+        blind: Vec<Unseen>,
     ) -> Self {
         rows.sort_by_cached_key(Holder::rank);
-        unseen.sort();
-        unseen.dedup();
+        let mut unseen = Vec::with_capacity(blind.len());
+        for one in blind {
+            if !unseen.contains(&one) {
+                unseen.push(one);
+            }
+        }
         Holders { port, protocol, rows, leases, unseen }
     }
 

@@ -1,8 +1,9 @@
 //! This process's own reservations: what a check of a bare number must not hold against its caller.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
 use crate::endpoint::{Endpoint, Protocol};
@@ -15,7 +16,7 @@ pub(crate) struct Entry {
 }
 
 // parking_lot's: a test that panics with a reservation in hand must not poison the table for the others.
-static TABLE: Mutex<BTreeMap<(u16, Protocol), Own>> = Mutex::new(BTreeMap::new());
+static TABLE: Lazy<Mutex<HashMap<(u16, Protocol), Own>>> = Lazy::new(Mutex::default);
 
 /// One of this process's reservations.
 #[derive(Clone, Copy, Debug)]

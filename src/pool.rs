@@ -127,11 +127,9 @@ impl Ephemeral {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;
         let (first, second) = (count.div_ceil(2), count / 2);
-        let number = move |index: u32, parity: u16| low + (index * 2) as u16 + parity;
         let reserved = self.reserved.clone();
-        Shuffled::new(first)
-            .map(move |i| number(i, 0))
-            .chain(Shuffled::new(second).map(move |i| number(i, 1)))
+        Shuffled::new(low, 2, first)
+            .chain(Shuffled::new(low.saturating_add(1), 2, second))
             .filter(move |port| !reserved.contains(*port))
     }
 
@@ -173,14 +171,17 @@ pub(crate) fn settings(text: &str) -> Vec<RangeInclusive<u16>> {
 }
 
 /// Every number of a range once, in random order, so that processes that start together do not walk in step.
-pub(crate) fn shuffled(range: RangeInclusive<u16>) -> impl Iterator<Item = u16> + use<> {
+pub(crate) fn shuffled(range: RangeInclusive<u16>) -> Shuffled {
     let low = *range.start();
     let count = u32::from(*range.end()).checked_sub(u32::from(low)).map_or(0, |n| n + 1);
-    Shuffled::new(count).map(move |index| low + index as u16)
+    Shuffled::new(low, 1, count)
 }
 
-/// The indices below a count, each once, by a random stride: no memory, and no set-up that grows with the count.
-struct Shuffled {
+/// So many numbers from the lowest, a step apart, each once, by a random stride: no memory, and no set-up that grows
+/// with the count.
+pub(crate) struct Shuffled {
+    low: u16,
+    step: u32,
     count: u32,
     at: u32,
     stride: u32,
@@ -188,9 +189,9 @@ struct Shuffled {
 }
 
 impl Shuffled {
-    fn new(count: u32) -> Self {
+    fn new(low: u16, step: u32, count: u32) -> Self {
         if count == 0 {
-            return Shuffled { count, at: 0, stride: 0, left: 0 };
+            return Shuffled { low, step, count, at: 0, stride: 0, left: 0 };
         }
         let coprime = |stride: &u32| {
             let (mut a, mut b) = (count, *stride);
@@ -200,17 +201,17 @@ impl Shuffled {
             a == 1
         };
         let stride = std::iter::repeat_with(|| fastrand::u32(1..=count)).find(coprime).unwrap_or(1);
-        Shuffled { count, at: fastrand::u32(0..count), stride, left: count }
+        Shuffled { low, step, count, at: fastrand::u32(0..count), stride, left: count }
     }
 }
 
 impl Iterator for Shuffled {
-    type Item = u32;
+    type Item = u16;
 
-    fn next(&mut self) -> Option<u32> {
+    fn next(&mut self) -> Option<u16> {
         self.left = self.left.checked_sub(1)?;
         self.at = (self.at + self.stride) % self.count;
-        Some(self.at)
+        Some(self.low + (self.at * self.step) as u16)
     }
 }
 

@@ -26,7 +26,10 @@ pub(crate) fn numbers() -> &'static BTreeSet<u16> {
     static NUMBERS: OnceCell<BTreeSet<u16>> = OnceCell::new();
     NUMBERS.get_or_init(|| {
         let text = std::fs::read_to_string(FILE).unwrap_or_default();
-        lines(&text).map(|line| line.port).chain(CUSTOMARY).collect()
+        let mut numbers = BTreeSet::new();
+        numbers.extend(&CUSTOMARY);
+        numbers.extend(lines(&text).map(|line| line.port));
+        numbers
     })
 }
 

@@ -135,10 +135,8 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
 
 /// Looks for the processes of these sockets. Where no socket can have one, nothing is searched.
 pub(crate) fn owners(rows: Vec<Row>, sight: Sight) -> io::Result<Owned> {
-    let mut wanted: Vec<(u64, Option<u32>)> =
+    let wanted: Vec<(u64, Option<u32>)> =
         rows.iter().filter(|row| row.inode != 0).map(|row| (row.inode, row.uid)).collect();
-    wanted.sort_unstable();
-    wanted.dedup_by_key(|(inode, _)| *inode);
     let search = if wanted.is_empty() { Search::default() } else { system::processes(&wanted, sight)? };
     let rows = still_there(rows, &search.found);
     let named = rows.iter().any(|row| row.uid.is_some()) || !search.found.is_empty();
@@ -148,7 +146,10 @@ pub(crate) fn owners(rows: Vec<Row>, sight: Sight) -> io::Result<Owned> {
 
 /// Without the sockets that were closed while their processes were looked for: they are not hidden, but gone.
 fn still_there(mut rows: Vec<Row>, found: &[(Process, Vec<u64>)]) -> Vec<Row> {
-    let known: HashSet<u64> = found.iter().flat_map(|(_, inodes)| inodes).copied().collect();
+    let mut known = HashSet::<u64>::new();
+    for (_, inodes) in found {
+        known.extend(inodes);
+    }
     let is_lost = |row: &Row| row.inode != 0 && !known.contains(&row.inode);
     let mut lost = rows.iter().filter(|row| is_lost(row));
     let Some(first) = lost.next() else {
@@ -275,7 +276,11 @@ fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, Stri
     let mut by_inode: HashMap<u64, Vec<&Process>> = HashMap::new();
     for (process, inodes) in &found {
         for inode in inodes {
-            by_inode.entry(*inode).or_default().push(process);
+            let processes = by_inode.entry(*inode).or_default();
+            // A process can have a socket more than once.
+            if processes.last().is_none_or(|last| last.pid != process.pid) {
+                processes.push(process);
+            }
         }
     }
     let listeners: Vec<Row> = rows.iter().filter(|row| row.state == State::Listen).cloned().collect();

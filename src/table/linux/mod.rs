@@ -30,10 +30,7 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
 fn gather(mut diag: Option<sock_diag::Diag>, port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
-    let asked: &[Protocol] = match &protocol {
-        Some(one) => std::slice::from_ref(one),
-        None => &Protocol::ALL,
-    };
+    let asked = Protocol::asked(&protocol);
     for &protocol in asked {
         if let Err(error) = read(&mut diag, protocol, port, &mut table) {
             if out_of_descriptors(&error) {

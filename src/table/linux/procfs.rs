@@ -32,10 +32,11 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
         Err(error) if super::out_of_descriptors(&error.into()) => return Err(error.into()),
         Err(_) => return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] }),
     };
+    let inodes: HashSet<u64> = wanted.iter().map(|(inode, _)| *inode).collect();
     let scan = Scan {
         proc: proc.as_fd(),
-        wanted: wanted.iter().map(|(inode, _)| *inode).collect(),
-        missing: Mutex::new(wanted.iter().map(|(inode, _)| *inode).collect()),
+        missing: Mutex::new(inodes.clone()),
+        wanted: inodes,
         enough: AtomicBool::new(false),
         sight,
         clock: Clock::now(proc.as_fd())?,
@@ -47,7 +48,6 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
     let mut everybody = true;
     if !scan.enough() {
         let mut pids = numbers(proc.as_fd())?;
-        pids.sort_unstable_by(|a, b| b.cmp(a));
         if pids.is_empty() {
             return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] });
         }
@@ -71,8 +71,8 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
 /// One search, shared by its threads.
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
-    /// Inodes, ascending.
-    wanted: Vec<u64>,
+    /// Inodes.
+    wanted: HashSet<u64>,
     /// Those without a process so far.
     missing: Mutex<HashSet<u64>>,
     enough: AtomicBool,
@@ -256,7 +256,7 @@ impl Scan<'_> {
                 }
             };
             match proc_text::socket_inode(link) {
-                Some(inode) if self.wanted.binary_search(&inode).is_ok() => {
+                Some(inode) if self.wanted.contains(&inode) => {
                     links.push((inode, entry.file_name().to_owned()));
                 }
                 Some(_) => {}
@@ -286,12 +286,10 @@ impl Scan<'_> {
         Ok(any)
     }
 
-    fn hit(&self, process: Process, mut inodes: Vec<u64>, seen: &mut Seen) {
+    fn hit(&self, process: Process, inodes: Vec<u64>, seen: &mut Seen) {
         if inodes.is_empty() {
             return;
         }
-        inodes.sort_unstable();
-        inodes.dedup();
         let mut missing = self.missing.lock();
         for inode in &inodes {
             missing.remove(inode);
@@ -361,7 +359,7 @@ impl Scan<'_> {
             Err(error) => return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen),
         };
         let inodes: Vec<u64> =
-            proc_text::ring_inodes(&text).filter(|inode| self.wanted.binary_search(inode).is_ok()).collect();
+            proc_text::ring_inodes(&text).filter(|inode| self.wanted.contains(inode)).collect();
         if !inodes.is_empty()
             && let Some(process) = self.clock.describe(pid, folder.as_fd(), "..")?
         {
@@ -417,12 +415,10 @@ fn newest(proc: &OwnedFd) -> Vec<u32> {
         seek(&folder, SeekFrom::Start(PLACE + u64::from(from))).ok()?;
         numbers(folder.as_fd()).ok().filter(|pids| pids.iter().all(|pid| *pid >= from))
     };
-    let mut pids = latest().and_then(look).unwrap_or_default();
-    pids.sort_unstable_by(|a, b| b.cmp(a));
-    pids
+    latest().and_then(look).unwrap_or_default()
 }
 
-/// The entries of a folder that are numbers.
+/// The entries of a folder that are numbers, the highest first.
 fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(folder, &mut buffer);
@@ -430,6 +426,7 @@ fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     while let Some(entry) = entries.next() {
         numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
     Ok(numbers)
 }
 

@@ -53,11 +53,7 @@ pub(super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -> io::Resu
         }
         sight == Sight::Complete || !missing.is_empty()
     })?;
-    let found = owned.into_iter().filter_map(|(pid, mut inodes)| {
-        inodes.sort_unstable();
-        inodes.dedup();
-        Some((describe(pid)?, inodes))
-    });
+    let found = owned.into_iter().filter_map(|(pid, inodes)| Some((describe(pid)?, inodes)));
     let unseen = if closed > 0 { vec![Unseen::Processes] } else { Vec::new() };
     Ok(Search { found: found.collect(), unseen })
 }

@@ -17,8 +17,7 @@ mod ffi;
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
-    let asked = Protocol::ALL.into_iter().filter(|one| protocol.is_none_or(|asked| asked == *one));
-    for protocol in asked {
+    for &protocol in Protocol::asked(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
             // A TCP socket that neither listens nor connects has no row.
             Ok(()) if protocol == Protocol::Tcp => table.unseen.push(Unseen::Bound),
