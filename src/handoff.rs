@@ -78,7 +78,6 @@ impl Reservation {
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "pre_exec is unsafe, and so is to name a descriptor by its number")]
 mod system {
-    use std::collections::HashMap;
     use std::ffi::OsStr;
     use std::io;
     use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -100,7 +99,7 @@ mod system {
     type Passed = Vec<(Arc<OwnedFd>, String)>;
 
     /// What the commands made here pass, by the number in their arguments: a further call adds to it.
-    static PASSED: Mutex<Option<HashMap<u64, Weak<Passed>>>> = Mutex::new(None);
+    static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
 
     const SHELL: &str = "/bin/sh";
     const MARK: &str = "portlease-";
@@ -133,9 +132,8 @@ mod system {
             return Err(Error::cannot_pass(reservation.to_endpoint()?));
         }
         let mut table = PASSED.lock();
-        let table = table.get_or_insert_default();
-        table.retain(|_, passed| passed.strong_count() > 0);
-        table.insert(token, Arc::downgrade(&passed));
+        table.retain(|(_, passed)| passed.strong_count() > 0);
+        table.push((token, Arc::downgrade(&passed)));
         inherit(&mut made, move || {
             for (fd, (socket, _)) in (FIRST..).zip(passed.iter()) {
                 place(socket, fd)?;
@@ -182,8 +180,8 @@ mod system {
 
     fn already_passed(command: &Command) -> Option<Arc<Passed>> {
         let mark = command.get_args().nth(2).filter(|_| command.get_program() == SHELL)?;
-        let token = mark.to_str()?.strip_prefix(MARK)?.parse().ok()?;
-        PASSED.lock().as_ref()?.get(&token)?.upgrade()
+        let token: u64 = mark.to_str()?.strip_prefix(MARK)?.parse().ok()?;
+        PASSED.lock().iter().find(|(known, _)| *known == token)?.1.upgrade()
     }
 
     fn carry_over(from: &Command, to: &mut Command) {

@@ -144,6 +144,6 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     }
     // Without them nothing is amiss, and whoever looks next tries again.
     let _swept = lockfile::sweep_records(&registry, user);
-    leases.sort_by_key(|lease| (lease.port(), lease.protocol()));
+    leases.sort_unstable_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
 }

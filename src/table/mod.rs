@@ -269,7 +269,7 @@ fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {
 
 /// Gives every row its processes, the oldest first: of a server and its workers, the server.
 fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, String)]) -> Vec<Holder> {
-    found.sort_by_key(|(process, _)| (process.ticks, process.pid));
+    found.sort_unstable_by_key(|(process, _)| (process.ticks, process.pid));
     for (process, _) in &mut found {
         process.user = name_of(process.uid, users);
     }
