@@ -93,13 +93,12 @@ fn sweep_now_and_then(registry: &Registry) {
         return;
     }
     // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.
-    let mut files = registry.entries(LISTED_AT_MOST, lockfile::parse_name).unwrap_or_default();
+    let files = registry.entries(LISTED_AT_MOST, lockfile::parse_name).unwrap_or_default();
     // Not always the same ones: they may be another user's, and stay.
-    let from = fastrand::usize(0..=files.len());
-    files.rotate_left(from);
+    let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let Ok(user) = user() else { return };
-    for (protocol, port) in files.into_iter().take(AT_MOST) {
-        if lockfile::sweep(registry, protocol, port, UNUSED_FOR, user).is_err() {
+    for (protocol, port) in first.iter().chain(last).take(AT_MOST) {
+        if lockfile::sweep(registry, *protocol, *port, UNUSED_FOR, user).is_err() {
             return;
         }
     }

@@ -269,7 +269,6 @@ fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {
 
 /// Gives every row its processes, the oldest first: of a server and its workers, the server.
 fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, String)]) -> Vec<Holder> {
-    found.sort_unstable_by_key(|(process, _)| (process.ticks, process.pid));
     for (process, _) in &mut found {
         process.user = name_of(process.uid, users);
     }
@@ -277,9 +276,11 @@ fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, Stri
     for (process, inodes) in &found {
         for inode in inodes {
             let processes = by_inode.entry(*inode).or_default();
+            let age = |process: &Process| (process.ticks, process.pid);
+            let at = processes.partition_point(|older| age(older) < age(process));
             // A process can have a socket more than once.
-            if processes.last().is_none_or(|last| last.pid != process.pid) {
-                processes.push(process);
+            if processes.get(at).is_none_or(|same| age(same) != age(process)) {
+                processes.insert(at, process);
             }
         }
     }

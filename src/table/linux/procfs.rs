@@ -51,7 +51,7 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
         if pids.is_empty() {
             return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] });
         }
-        let shows_all = pids.last() == Some(&1);
+        let shows_all = pids.contains(&1);
         if first_hit {
             pids.retain(|pid| !tried.contains(pid));
             scan.likely(&mut pids, &uids, &mut seen)?;
@@ -418,7 +418,7 @@ fn newest(proc: &OwnedFd) -> Vec<u32> {
     latest().and_then(look).unwrap_or_default()
 }
 
-/// The entries of a folder that are numbers, the highest first.
+/// The entries of a folder of `/proc` that are numbers, the highest first: they are listed in ascending order.
 fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(folder, &mut buffer);
@@ -426,7 +426,7 @@ fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     while let Some(entry) = entries.next() {
         numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
-    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    numbers.reverse();
     Ok(numbers)
 }
 
