@@ -350,7 +350,7 @@ impl<'a> IntoIterator for &'a Holders {
 }
 
 /// Why an answer may lack something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "every system has its own blind spots")]
 pub(crate) enum Unseen {
     /// The sockets of this protocol could not be read.
