@@ -77,15 +77,18 @@ impl Claim {
         self.port
     }
 
-    /// The socket's inode, by which the socket table names it; 0 where sockets have none.
-    pub(crate) fn inode(&self) -> io::Result<u64> {
-        system::inode(&self.socket)
+    pub(crate) fn identity(&self) -> io::Result<Identity> {
+        system::identity(&self.socket)
     }
+}
 
-    /// Who made the socket, where it says so: who this process is to the file system.
-    pub(crate) fn user(&self) -> Option<u32> {
-        system::user(&self.socket)
-    }
+/// What a claim's socket says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Identity {
+    /// By which the socket table names it; 0 where sockets have none.
+    pub(crate) inode: u64,
+    /// Who made it, where it says so: who this process is to the file system.
+    pub(crate) user: Option<u32>,
 }
 
 /// `[::]` dual stack, or `0.0.0.0` where the machine has no IPv6. Found once per process.
@@ -328,7 +331,7 @@ mod tests {
     fn a_claim_is_of_the_user_who_this_process_is_to_files() {
         let file = tempfile::tempfile().unwrap();
         let owner = std::os::unix::fs::MetadataExt::uid(&file.metadata().unwrap());
-        assert_eq!(Claim::any().unwrap().user(), Some(owner));
+        assert_eq!(Claim::any().unwrap().identity().unwrap().user, Some(owner));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 
-use crate::claim::{self, Claim, ExclusiveName};
+use crate::claim::{self, Claim, ExclusiveName, Identity};
 use crate::diagnose;
 use crate::diagnosis::Verdict;
 use crate::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
@@ -62,6 +62,8 @@ pub struct Reservation {
 pub(crate) struct Part {
     endpoint: Endpoint,
     guarantee: Guarantee,
+    /// Who this process is to the file system, where the claim says so.
+    user: Option<u32>,
     // In drop order. The entry first: the number may be reserved again by another thread as soon as the rest is
     // gone. The lease last: whoever gets it must find the port free.
     entry: Entry,
@@ -79,8 +81,9 @@ impl Part {
         guarantee: Guarantee,
     ) -> Self {
         // Without its inode a claim is still one; the report then shows it as any bound socket.
-        let socket = claim.as_ref().map_or(0, |claim| claim.inode().unwrap_or(0));
-        Part { endpoint, guarantee, entry: Entry::new(endpoint, socket), claim, _name: name, lease }
+        let Identity { inode, user } =
+            claim.as_ref().and_then(|claim| claim.identity().ok()).unwrap_or_default();
+        Part { endpoint, guarantee, user, entry: Entry::new(endpoint, inode), claim, _name: name, lease }
     }
 
     pub(crate) fn socket(&self) -> u64 {
@@ -91,7 +94,7 @@ impl Part {
     /// that there is none.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Some(lease) = &mut self.lease {
-            let _noted = lease.publish(record, self.claim.as_ref().and_then(Claim::user));
+            let _noted = lease.publish(record, self.user);
         }
     }
 

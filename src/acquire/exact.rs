@@ -119,10 +119,10 @@ fn claim_over_time_wait(
     }
     let name = name.as_ref().ok_or(Obstacle::Occupied(endpoint))?;
     let claim = Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;
-    let inode = claim.inode().map_err(|e| fatal("inspect the claim of", endpoint, e))?;
+    let own = claim.identity().map_err(|e| fatal("inspect the claim of", endpoint, e))?;
     let sockets =
         table::sockets(endpoint.port, endpoint.protocol).map_err(|e| fatal("look at", endpoint, e))?;
-    let alone = sockets.rows.iter().all(|row| row.state == State::TimeWait || row.inode == inode);
+    let alone = sockets.rows.iter().all(|row| row.state == State::TimeWait || row.inode == own.inode);
     if alone { Ok(claim) } else { Err(Obstacle::Occupied(endpoint)) }
 }
 

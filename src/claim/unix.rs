@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::Socket;
 
-use super::Manner;
+use super::{Identity, Manner};
 
 /// The manners that differ here.
 pub(crate) const MANNERS: &[Manner] = &[Manner::Server, Manner::Exclusive];
@@ -13,13 +13,11 @@ pub(crate) const MANNERS: &[Manner] = &[Manner::Server, Manner::Exclusive];
 /// A socket for both families is refused by a server of either.
 pub(super) const ASKS_FOR_EACH_FAMILY: bool = false;
 
-pub(super) fn inode(socket: &Socket) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(socket)?.st_ino)
-}
-
-/// Linux makes a socket its maker's, as it makes a file; of other systems it was not measured.
-pub(super) fn user(socket: &Socket) -> Option<u32> {
-    if cfg!(target_os = "linux") { rustix::fs::fstat(socket).ok().map(|about| about.st_uid) } else { None }
+pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
+    let about = rustix::fs::fstat(socket)?;
+    // Linux makes a socket its maker's, as it makes a file; of other systems it was not measured.
+    let user = if cfg!(target_os = "linux") { Some(about.st_uid) } else { None };
+    Ok(Identity { inode: about.st_ino, user })
 }
 
 pub(super) fn share(socket: &Socket) -> io::Result<()> {

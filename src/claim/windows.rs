@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Manner, ffi};
+use super::{Identity, Manner, ffi};
 
 /// The system's custom is exclusive use: there is no other manner.
 pub(crate) const MANNERS: &[Manner] = &[Manner::Exclusive];
@@ -13,14 +13,9 @@ pub(crate) const MANNERS: &[Manner] = &[Manner::Exclusive];
 /// Whether a socket for both families is refused by a server of IPv4 alone is said nowhere.
 pub(super) const ASKS_FOR_EACH_FAMILY: bool = true;
 
-/// Sockets have none.
-pub(super) fn inode(_socket: &Socket) -> io::Result<u64> {
-    Ok(0)
-}
-
-/// Nor are they somebody's.
-pub(super) fn user(_socket: &Socket) -> Option<u32> {
-    None
+/// Sockets have neither.
+pub(super) fn identity(_socket: &Socket) -> io::Result<Identity> {
+    Ok(Identity::default())
 }
 
 /// SO_REUSEADDR after an exclusive bind is refused, and what it would allow is theft.
