@@ -128,9 +128,9 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
 fn is_childs(holder: &Holder) -> bool {
     let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
     // For a moment of its exec a process shows no descriptors; another user's never does.
-    let is_seen_or_own = !holder.hidden || holder.uid == lease::user().ok();
+    let is_own = || lease::user().is_ok_and(|user| holder.uid == Some(user));
     table::CHILDREN_SHARE
-        && is_seen_or_own
+        && (!holder.hidden || is_own())
         && holder.processes.iter().all(|process| process.forked && is_child(process))
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
     let owners = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
     least(
         endpoint,
-        &mut Protocol::asked(&endpoint.protocol).iter().filter_map(|protocol| match owners(*protocol) {
+        Protocol::asked(&endpoint.protocol).iter().filter_map(|protocol| match owners(*protocol) {
             Ok(owners) => Some(left_to(&owners?)),
             // Who has a name that cannot be looked for is not known.
             Err(_) => Some(LeftTo::Others),
@@ -154,11 +154,11 @@ pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
 
 /// The same of its sockets alone, for whoever has the name.
 pub(crate) fn sockets_left(endpoint: Endpoint) -> LeftTo {
-    least(endpoint, &mut std::iter::empty())
+    least(endpoint, std::iter::empty())
 }
 
 /// Of its sockets, and of these names.
-fn least(endpoint: Endpoint, names: &mut dyn Iterator<Item = LeftTo>) -> LeftTo {
+fn least(endpoint: Endpoint, names: impl Iterator<Item = LeftTo>) -> LeftTo {
     if !table::CHILDREN_SHARE {
         return LeftTo::Others;
     }

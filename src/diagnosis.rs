@@ -371,7 +371,7 @@ impl Diagnosis {
     }
 
     fn sockets(&self) -> slice::Iter<'_, Holder> {
-        self.0.holders.as_ref().map_or_else(Default::default, Holders::iter)
+        self.0.holders.as_ref().map(Holders::iter).unwrap_or_default()
     }
 
     /// The sockets that are not a reservation's own, the most important first.

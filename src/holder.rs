@@ -125,7 +125,7 @@ pub struct Process {
     pub uid: Option<u32>,
     /// That user's name, from `/etc/passwd` alone.
     pub user: Option<String>,
-    /// When it started.
+    /// When it started; on Linux unknown where there is no `/proc/uptime` (mount option `subset=pid`).
     pub started: Option<SystemTime>,
     /// Its start in the system's own unit, to tell it from a later process with the same number.
     pub(crate) ticks: u64,
@@ -211,15 +211,11 @@ impl Holders {
         protocol: Option<Protocol>,
         mut rows: Vec<Holder>,
         leases: Vec<Lease>,
-        blind: Vec<Unseen>,
+        mut unseen: Vec<Unseen>,
     ) -> Self {
         rows.sort_by_cached_key(Holder::rank);
-        let mut unseen = Vec::with_capacity(blind.len());
-        for one in blind {
-            if !unseen.contains(&one) {
-                unseen.push(one);
-            }
-        }
+        unseen.sort_unstable();
+        unseen.dedup();
         Holders { port, protocol, rows, leases, unseen }
     }
 
@@ -350,7 +346,7 @@ impl<'a> IntoIterator for &'a Holders {
 }
 
 /// Why an answer may lack something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(dead_code, reason = "every system has its own blind spots")]
 pub(crate) enum Unseen {
     /// The sockets of this protocol could not be read.

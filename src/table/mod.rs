@@ -272,11 +272,11 @@ fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, Stri
     for (process, _) in &mut found {
         process.user = name_of(process.uid, users);
     }
+    let age = |process: &Process| (process.ticks, process.pid);
     let mut by_inode: HashMap<u64, Vec<&Process>> = HashMap::new();
     for (process, inodes) in &found {
         for inode in inodes {
             let processes = by_inode.entry(*inode).or_default();
-            let age = |process: &Process| (process.ticks, process.pid);
             let at = processes.partition_point(|older| age(older) < age(process));
             // A process can have a socket more than once.
             if processes.get(at).is_none_or(|same| age(same) != age(process)) {

@@ -71,7 +71,7 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
 /// One search, shared by its threads.
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
-    /// Inodes.
+    /// The sockets' inodes.
     wanted: HashSet<u64>,
     /// Those without a process so far.
     missing: Mutex<HashSet<u64>>,
