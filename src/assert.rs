@@ -6,6 +6,7 @@ use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
 use crate::error::Lower;
 use crate::free::{GENERATIONS, Mine, is_free};
 use crate::holder::{Process, State};
+use crate::port_set::PortSet;
 use crate::table::{self, Sight};
 use crate::wait;
 
@@ -280,11 +281,10 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
     // A copy that is about to exec closes what it has of this process's.
     let keeps = |process: &Process| !process.forked && descends(process.pid, this);
     let ours = ours.filter(|holder| holder.processes.iter().any(keeps));
-    let mut ports: Vec<u16> = ours.map(|holder| holder.local.port()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let mut left =
-        ports.into_iter().map(|port| diagnose::report(Endpoint::of(port, Protocol::Tcp), Verdict::Leaked));
+    let ports: PortSet = ours.map(|holder| holder.local.port()).collect();
+    let mut left = ports
+        .within(0..=u16::MAX)
+        .map(|port| diagnose::report(Endpoint::of(port, Protocol::Tcp), Verdict::Leaked));
     match left.next() {
         None => Ok(value),
         Some(first) => Err(first.with_more(left.collect())),

@@ -142,23 +142,21 @@ pub(crate) fn is_left_to_children(endpoint: Endpoint) -> bool {
 /// Who still has the port, or its name.
 pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
     let owners = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
-    least(
-        endpoint,
-        Protocol::asked(&endpoint.protocol).iter().filter_map(|protocol| match owners(*protocol) {
-            Ok(owners) => Some(left_to(&owners?)),
-            // Who has a name that cannot be looked for is not known.
-            Err(_) => Some(LeftTo::Others),
-        }),
-    )
+    let names = Protocol::asked(&endpoint.protocol).iter().filter_map(|protocol| match owners(*protocol) {
+        Ok(owners) => Some(left_to(&owners?)),
+        // Who has a name that cannot be looked for is not known.
+        Err(_) => Some(LeftTo::Others),
+    });
+    least(endpoint, names.min())
 }
 
 /// The same of its sockets alone, for whoever has the name.
 pub(crate) fn sockets_left(endpoint: Endpoint) -> LeftTo {
-    least(endpoint, std::iter::empty())
+    least(endpoint, None)
 }
 
-/// Of its sockets, and of these names.
-fn least(endpoint: Endpoint, names: impl Iterator<Item = LeftTo>) -> LeftTo {
+/// Of its sockets, and of its names.
+fn least(endpoint: Endpoint, names: Option<LeftTo>) -> LeftTo {
     if !table::CHILDREN_SHARE {
         return LeftTo::Others;
     }

@@ -13,6 +13,7 @@ use crate::endpoint::{Endpoint, Protocol};
 use crate::error::ErrorKind;
 use crate::holder::{Holder, Holders, Process, State};
 use crate::pool::{self, Ephemeral};
+use crate::port_set::PortSet;
 use crate::record::{Lease, Record};
 use crate::table::Row;
 use crate::table::message::{self, Order, Progress};
@@ -195,29 +196,33 @@ pub fn pool(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
     let [one, other, from, to, ref rest @ ..] = numbers[..] else { return };
     let range = one.min(other).max(1)..=one.max(other).max(1);
-    let mut withheld = Set::default();
+    let mut withheld = PortSet::default();
     for (low, count) in rest.chunks_exact(2).map(|pair| (pair[0], pair[1] % 64)) {
         (low..=low.saturating_add(count)).for_each(|port| withheld.insert(port));
     }
-    let pool = Ephemeral::reported(range.clone(), &withheld.text());
+    let pool = Ephemeral::reported(range.clone(), &text(&withheld));
 
-    let drawn = Set::distinct(pool.draws());
-    let quiet = Set::distinct(pool.quiet(crate::services::numbers()));
+    let drawn = distinct(pool.draws());
+    let quiet = distinct(pool.quiet());
     for port in 1..=u16::MAX {
-        let assigned = range.contains(&port) && !withheld.has(port);
-        assert_eq!(drawn.has(port), assigned, "{port}: drawn is what the kernel assigns, and all of it");
-        assert!(!(quiet.has(port) && assigned), "{port}: quiet is what it does not");
+        let assigned = range.contains(&port) && !withheld.contains(port);
+        assert_eq!(drawn.contains(port), assigned, "{port}: drawn is what the kernel assigns, and all of it");
+        assert!(!(quiet.contains(port) && assigned), "{port}: quiet is what it does not");
         assert_eq!(pool.is_quiet(port), !assigned, "{port}");
     }
     assert!(pool.block_ranges().iter().all(|range| !range.is_empty()));
 
     let allowed = from.min(to).max(1)..=from.max(to).max(1);
     for allowed in [Some(allowed), None] {
-        let tried = Set::distinct(acquire::numbers_of(allowed.clone(), withheld.each().collect()));
+        let tried = distinct(acquire::numbers_of(allowed.clone(), withheld.clone()));
         for port in 1..=u16::MAX {
-            assert!(!(tried.has(port) && withheld.has(port)), "{port} is excluded");
+            assert!(!(tried.contains(port) && withheld.contains(port)), "{port} is excluded");
             if let Some(allowed) = &allowed {
-                assert_eq!(tried.has(port), allowed.contains(&port) && !withheld.has(port), "{port}");
+                assert_eq!(
+                    tried.contains(port),
+                    allowed.contains(&port) && !withheld.contains(port),
+                    "{port}"
+                );
             }
         }
     }
@@ -230,44 +235,22 @@ pub fn settings(bytes: &[u8]) {
     }
 }
 
-/// A set of numbers that is quick to fill.
-struct Set(Vec<bool>);
-
-impl Default for Set {
-    fn default() -> Self {
-        Set(vec![false; 1 << 16])
+/// All of the numbers, of which none may come twice.
+fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
+    let mut set = PortSet::default();
+    for port in numbers {
+        assert!(port != 0 && !set.contains(port), "{port} came twice, or is none");
+        set.insert(port);
     }
+    set
 }
 
-impl Set {
-    /// All of them, of which none may come twice.
-    fn distinct(numbers: impl Iterator<Item = u16>) -> Set {
-        let mut set = Set::default();
-        for port in numbers {
-            assert!(port != 0 && !set.has(port), "{port} came twice, or is none");
-            set.insert(port);
-        }
-        set
-    }
-
-    fn has(&self, port: u16) -> bool {
-        self.0[usize::from(port)]
-    }
-
-    fn insert(&mut self, port: u16) {
-        self.0[usize::from(port)] = true;
-    }
-
-    fn each(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..=u16::MAX).filter(|port| self.has(*port))
-    }
-
-    /// In the kernel's form, which merges what touches.
-    fn text(&self) -> String {
-        let starts = self.each().filter(|port| port.checked_sub(1).is_none_or(|before| !self.has(before)));
-        let end = |low: u16| (low..=u16::MAX).take_while(|port| self.has(*port)).last().unwrap_or(low);
-        starts.map(|low| format!("{low}-{}", end(low))).collect::<Vec<_>>().join(",")
-    }
+/// In the kernel's form, which merges what touches.
+fn text(set: &PortSet) -> String {
+    let is_start = |port: &u16| port.checked_sub(1).is_none_or(|before| !set.contains(before));
+    let end = |low: u16| (low..=u16::MAX).take_while(|port| set.contains(*port)).last().unwrap_or(low);
+    let starts = set.within(0..=u16::MAX).filter(is_start);
+    starts.map(|low| format!("{low}-{}", end(low))).collect::<Vec<_>>().join(",")
 }
 
 /// What a decoder is asked besides the bytes comes from the first of them: byte order, protocol, and where to cut.

@@ -211,11 +211,16 @@ impl Holders {
         protocol: Option<Protocol>,
         mut rows: Vec<Holder>,
         leases: Vec<Lease>,
-        mut unseen: Vec<Unseen>,
+        reasons: Vec<Unseen>,
     ) -> Self {
         rows.sort_by_cached_key(Holder::rank);
-        unseen.sort_unstable();
-        unseen.dedup();
+        let mut unseen = Vec::new();
+        for reason in reasons {
+            // Each once, in the order of the report.
+            if let Err(at) = unseen.binary_search(&reason) {
+                unseen.insert(at, reason);
+            }
+        }
         Holders { port, protocol, rows, leases, unseen }
     }
 

@@ -167,6 +167,7 @@ mod options;
 mod own;
 mod patience;
 mod pool;
+mod port_set;
 mod probe;
 mod record;
 mod reservation;

@@ -1,12 +1,12 @@
 //! [`ReserveOptions`]: which numbers will do.
 
-use std::collections::BTreeSet;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::time::Duration;
 
 use crate::acquire::{self, Wish};
 use crate::endpoint::Protocol;
 use crate::error::{Error, Result};
+use crate::port_set::PortSet;
 use crate::reservation::Reservation;
 
 /// Says which port to reserve, and how.
@@ -29,7 +29,7 @@ pub struct ReserveOptions {
     port: Option<u16>,
     range: Option<(Bound<u16>, Bound<u16>)>,
     prefer: Vec<u16>,
-    exclude: BTreeSet<u16>,
+    exclude: PortSet,
     wait: Duration,
     label: Option<String>,
     on_behalf_of: Option<u32>,
@@ -50,7 +50,7 @@ impl ReserveOptions {
             port: None,
             range: None,
             prefer: Vec::new(),
-            exclude: BTreeSet::new(),
+            exclude: PortSet::default(),
             wait: Duration::ZERO,
             label: None,
             on_behalf_of: None,
@@ -311,14 +311,14 @@ impl ReserveOptions {
         };
         if let Some(port) = self.port {
             let outside = allowed.as_ref().is_some_and(|range| !range.contains(&port));
-            if outside || self.exclude.contains(&port) {
+            if outside || self.exclude.contains(port) {
                 return Err(Error::exact_port_ruled_out(port));
             }
             if n > usize::from(u16::MAX - port) + 1 {
                 return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
             }
         } else if let Some(range) = &allowed {
-            let excluded = self.exclude.range(range.clone()).count();
+            let excluded = self.exclude.within(range.clone()).count();
             if range.len() == excluded {
                 return Err(Error::range_all_excluded(range));
             }
@@ -329,7 +329,7 @@ impl ReserveOptions {
             return Err(Error::block_cannot_fit(n, &(1..=u16::MAX)));
         }
         let prefer = self.prefer.into_iter().filter(|port| {
-            !self.exclude.contains(port) && firewall.as_ref().is_none_or(|firewall| firewall.contains(port))
+            !self.exclude.contains(*port) && firewall.as_ref().is_none_or(|firewall| firewall.contains(port))
         });
         Ok(Wish {
             protocols: self.protocols,

@@ -1,8 +1,8 @@
 //! The pool: which numbers an automatic pick tries, and in which order.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
+use std::vec;
 
 use parking_lot::Mutex;
 
@@ -30,7 +30,7 @@ pub(crate) struct Ephemeral {
     reserved: Ports,
 }
 
-/// A set of numbers, as ranges.
+/// Numbers as a system lists them, in ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ports(Vec<RangeInclusive<u16>>);
 
@@ -89,16 +89,13 @@ impl Ephemeral {
     }
 
     /// The quiet numbers in the order of preference, each once: of IANA's dynamic range (RFC 6335), then registered
-    /// ones that no common service uses, then those that the administrator withheld from the kernel, perhaps for a
-    /// service.
-    pub(crate) fn quiet(&self, services: &'static BTreeSet<u16>) -> impl Iterator<Item = u16> + use<> {
+    /// ones, then those that the administrator withheld from the kernel, perhaps for a service.
+    pub(crate) fn quiet(&self) -> Numbers {
         let registered = unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.0.iter().map(|ports| overlap(ports, &self.range));
-        let withheld: Vec<_> = withheld.collect();
-        let all = |ranges: Vec<RangeInclusive<u16>>| ranges.into_iter().flat_map(shuffled);
-        all(self.outside(DYNAMIC_FROM..=u16::MAX))
-            .chain(all(self.outside(registered)).filter(|port| !services.contains(port)))
-            .chain(all(withheld))
+        shuffled(
+            [self.outside(DYNAMIC_FROM..=u16::MAX), self.outside(registered), withheld.collect()].concat(),
+        )
     }
 
     /// What of a range is not the kernel's, the higher part first.
@@ -123,14 +120,12 @@ impl Ephemeral {
     /// Every number of the range but the reserved ones, once, in random order: first those of the low end's parity.
     ///
     /// `bind(…, 0)` searches the other parity first, so these are free when that one is used up.
-    pub(crate) fn draws(&self) -> impl Iterator<Item = u16> + use<> {
+    pub(crate) fn draws(&self) -> Numbers {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;
-        let (first, second) = (count.div_ceil(2), count / 2);
-        let reserved = self.reserved.clone();
-        Shuffled::new(low, 2, first)
-            .chain(Shuffled::new(low.saturating_add(1), 2, second))
-            .filter(move |port| !reserved.contains(*port))
+        let first = Span::new(low, 2, count.div_ceil(2));
+        let second = Span::new(low.saturating_add(1), 2, count / 2);
+        Numbers { spans: vec![first, second].into_iter(), without: self.reserved.clone() }
     }
 
     /// How many numbers an automatic pick leaves, so that outgoing connections find one too.
@@ -170,16 +165,36 @@ pub(crate) fn settings(text: &str) -> Vec<RangeInclusive<u16>> {
     sets.into_iter().flat_map(|set| set.0).chain(ranges.into_iter().flatten()).collect()
 }
 
-/// Every number of a range once, in random order, so that processes that start together do not walk in step.
-pub(crate) fn shuffled(range: RangeInclusive<u16>) -> Shuffled {
-    let low = *range.start();
-    let count = u32::from(*range.end()).checked_sub(u32::from(low)).map_or(0, |n| n + 1);
-    Shuffled::new(low, 1, count)
+/// Every number of each range once, in random order, so that processes that start together do not walk in step.
+pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> Numbers {
+    let span = |range: RangeInclusive<u16>| Span::new(*range.start(), 1, range.len() as u32);
+    let spans: Vec<Span> = ranges.into_iter().map(span).collect();
+    Numbers { spans: spans.into_iter(), without: Ports::default() }
+}
+
+/// Numbers to try, span after span.
+pub(crate) struct Numbers {
+    spans: vec::IntoIter<Span>,
+    without: Ports,
+}
+
+impl Iterator for Numbers {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        loop {
+            match self.spans.as_mut_slice().first_mut()?.next() {
+                Some(port) if self.without.contains(port) => {}
+                Some(port) => return Some(port),
+                None => _ = self.spans.next(),
+            }
+        }
+    }
 }
 
 /// So many numbers from the lowest, a step apart, each once, by a random stride: no memory, and no set-up that grows
 /// with the count.
-pub(crate) struct Shuffled {
+struct Span {
     low: u16,
     step: u32,
     count: u32,
@@ -188,10 +203,10 @@ pub(crate) struct Shuffled {
     left: u32,
 }
 
-impl Shuffled {
+impl Span {
     fn new(low: u16, step: u32, count: u32) -> Self {
         if count == 0 {
-            return Shuffled { low, step, count, at: 0, stride: 0, left: 0 };
+            return Span { low, step, count, at: 0, stride: 0, left: 0 };
         }
         let coprime = |stride: &u32| {
             let (mut a, mut b) = (count, *stride);
@@ -201,12 +216,8 @@ impl Shuffled {
             a == 1
         };
         let stride = std::iter::repeat_with(|| fastrand::u32(1..=count)).find(coprime).unwrap_or(1);
-        Shuffled { low, step, count, at: fastrand::u32(0..count), stride, left: count }
+        Span { low, step, count, at: fastrand::u32(0..count), stride, left: count }
     }
-}
-
-impl Iterator for Shuffled {
-    type Item = u16;
 
     fn next(&mut self) -> Option<u16> {
         self.left = self.left.checked_sub(1)?;
@@ -265,19 +276,21 @@ impl Crowding {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn every_number_of_a_range_comes_once() {
         for range in [1..=1, 7..=8, 20000..=20999, 1..=u16::MAX] {
-            let drawn: Vec<u16> = shuffled(range.clone()).collect();
+            let drawn: Vec<u16> = shuffled(vec![range.clone()]).collect();
             assert_eq!(drawn.len(), range.len());
             assert!(drawn.iter().all(|n| range.contains(n)));
             assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), drawn.len());
         }
         #[expect(clippy::reversed_empty_ranges, reason = "an empty range is the point")]
         let empty = 9..=3;
-        assert_eq!(shuffled(empty).count(), 0);
+        assert_eq!(shuffled(vec![empty.clone(), 7..=7, empty]).collect::<Vec<_>>(), [7]);
     }
 
     #[test]
@@ -295,15 +308,14 @@ mod tests {
 
     #[test]
     fn quiet_numbers_come_dynamic_first_and_never_from_what_the_kernel_assigns() {
-        static SERVICES: BTreeSet<u16> = BTreeSet::new();
         let pool = Ephemeral { range: 32768..=60999, reserved: Ports(vec![40004..=40005]) };
-        let quiet: Vec<u16> = pool.quiet(&SERVICES).collect();
+        let quiet: Vec<u16> = pool.quiet().collect();
         assert!(quiet.iter().all(|port| pool.is_quiet(*port)));
         assert_eq!(quiet.iter().collect::<BTreeSet<_>>().len(), quiet.len());
         assert!(quiet[..65535 - 60999].iter().all(|port| *port > 60999));
         assert!(quiet[quiet.len() - 2..].iter().all(|port| (40004..=40005).contains(port)));
         let tuned = Ephemeral { range: 1024..=65535, reserved: Ports::default() };
-        assert_eq!(tuned.quiet(&SERVICES).count(), 0);
+        assert_eq!(tuned.quiet().count(), 0);
         assert_eq!(tuned.block_ranges(), [1024..=65535]);
         assert_eq!(pool.block_ranges(), [61000..=65535, 1024..=32767, 32768..=60999]);
     }

@@ -1,10 +1,9 @@
 //! The services file: which numbers have a name.
 
-use std::collections::BTreeSet;
-
 use once_cell::sync::OnceCell;
 
 use crate::endpoint::Protocol;
+use crate::port_set::PortSet;
 
 /// Numbers that servers of developers' machines use without asking, whether or not the services file has them.
 const CUSTOMARY: [u16; 44] = [
@@ -22,12 +21,12 @@ pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
 }
 
 /// The numbers that a common service uses: those of the services file, read once, and the customary ones.
-pub(crate) fn numbers() -> &'static BTreeSet<u16> {
-    static NUMBERS: OnceCell<BTreeSet<u16>> = OnceCell::new();
+pub(crate) fn numbers() -> &'static PortSet {
+    static NUMBERS: OnceCell<PortSet> = OnceCell::new();
     NUMBERS.get_or_init(|| {
         let text = std::fs::read_to_string(FILE).unwrap_or_default();
-        let mut numbers = BTreeSet::new();
-        numbers.extend(&CUSTOMARY);
+        let mut numbers = PortSet::default();
+        numbers.extend(CUSTOMARY);
         numbers.extend(lines(&text).map(|line| line.port));
         numbers
     })

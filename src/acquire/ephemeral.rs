@@ -28,7 +28,7 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
     let crowding = Crowding::of_this_process();
     let mut kept = Vec::new();
     let mut adopt = |claim: Claim, tally: &mut Tally| -> Result<Option<Reservation>, Obstacle> {
-        if wish.exclude.contains(&claim.port()) {
+        if wish.exclude.contains(claim.port()) {
             tally.excluded += 1;
             kept.push(claim);
             return Ok(None);
@@ -59,7 +59,7 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
         }
     }
     let pool = range();
-    let mut numbers = pool.draws().filter(|port| !wish.exclude.contains(port)).take(OWN_DRAWS);
+    let mut numbers = pool.draws().filter(|port| !wish.exclude.contains(*port)).take(OWN_DRAWS);
     let mut misses = 0;
     while let Some(port) = numbers.next() {
         let claim = match Claim::exact(port) {

@@ -3,7 +3,6 @@
 mod ephemeral;
 mod exact;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -18,6 +17,7 @@ use crate::error::{Error, Result, Tally};
 use crate::lease::{self, Held, Refusal};
 use crate::patience::{LeftTo, Patience};
 use crate::pool;
+use crate::port_set::PortSet;
 use crate::record::{Beneficiary, Record};
 use crate::reservation::{Part, Reservation};
 use crate::services;
@@ -34,7 +34,7 @@ pub(crate) struct Wish {
     /// `None` is the kernel's choice.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
-    pub(crate) exclude: BTreeSet<u16>,
+    pub(crate) exclude: PortSet,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
     pub(crate) on_behalf_of: Option<u32>,
@@ -47,8 +47,11 @@ impl Wish {
         Ok(protocol == Protocol::Tcp && self.reuse_addr && keeps_claims()?)
     }
 
+    /// Whether an automatic pick may try the number. One that a common service uses is left to that, unless a range
+    /// that was asked for holds it.
     fn admits(&self, port: u16) -> bool {
-        !self.exclude.contains(&port)
+        let common = self.allowed.is_none() && services::numbers().contains(port);
+        !common && !self.exclude.contains(port)
     }
 }
 
@@ -229,13 +232,11 @@ fn any(wish: &Wish, effort: Effort) -> Result<Reservation, Obstacle> {
 /// The numbers an automatic pick tries by itself, in order.
 fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
     let numbers: Box<dyn Iterator<Item = u16>> = match &wish.allowed {
-        Some(range) => Box::new(pool::shuffled(range.clone())),
+        Some(range) => Box::new(pool::shuffled(vec![range.clone()])),
         None => {
             let pool = ephemeral::range();
             // The kernel's own numbers last: only a claim keeps those.
-            Box::new(
-                pool.quiet(services::numbers()).take(TRIED_AT_MOST).chain(pool.draws().take(TRIED_AT_MOST)),
-            )
+            Box::new(pool.quiet().take(TRIED_AT_MOST).chain(pool.draws().take(TRIED_AT_MOST)))
         }
     };
     numbers.filter(|port| wish.admits(*port))
@@ -245,7 +246,7 @@ fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn numbers_of(
     allowed: Option<RangeInclusive<u16>>,
-    exclude: BTreeSet<u16>,
+    exclude: PortSet,
 ) -> impl Iterator<Item = u16> {
     let wish = Wish {
         protocols: &[Protocol::Udp],
@@ -297,22 +298,17 @@ fn count(obstacle: Obstacle, tally: &mut Tally) -> Result<(), Obstacle> {
 /// Consecutive numbers, each leased and claimed in ascending order.
 fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, Obstacle> {
     let ranges = wish.allowed.clone().map_or_else(|| ephemeral::range().block_ranges(), |range| vec![range]);
-    let none = BTreeSet::new();
-    let services = if wish.allowed.is_some() { &none } else { services::numbers() };
     let block = |first: u16| Some(first..=first.checked_add(u16::try_from(n - 1).ok()?)?);
-    let firsts = ranges.iter().flat_map(|range| {
-        let last = usize::from(*range.end()) + 1 - n.min(range.len());
-        let longer = if n <= range.len() { Some(*range.start()..=last as u16) } else { None };
-        longer.into_iter().flat_map(pool::shuffled)
-    });
-    let firsts =
-        firsts.filter(|first| block(*first).is_some_and(|block| services.range(block).next().is_none()));
+    let longer = ranges.iter().filter(|range| n <= range.len());
+    let firsts = longer.map(|range| *range.start()..=range.end() - (n - 1) as u16).collect();
+    let firsts = pool::shuffled(firsts)
+        .filter(|first| block(*first).is_some_and(|mut block| block.all(|port| wish.admits(port))));
     let effort = effort.min(Effort::Look);
     let mut tally = Tally::of_block(n);
     // A number that was refused rules out every block that holds it.
     let mut refused = wish.exclude.clone();
     for block in wish.prefer.iter().copied().chain(firsts).filter_map(block) {
-        if refused.range(block.clone()).next().is_some() {
+        if refused.within(block.clone()).next().is_some() {
             continue;
         }
         let mut held = Vec::with_capacity(n);

@@ -375,6 +375,6 @@ fn a_row_that_breaks_its_promise_is_noticed() {
         client: false,
     };
     assert!(std::panic::catch_unwind(|| super::is_row_of(&row, Protocol::Tcp)).is_err());
-    assert!(std::panic::catch_unwind(|| super::Set::distinct([1, 2, 1].into_iter())).is_err());
+    assert!(std::panic::catch_unwind(|| super::distinct([1, 2, 1].into_iter())).is_err());
     assert!(Lease::new(Protocol::Tcp, 1, None).to_string().starts_with("1/tcp"));
 }

@@ -134,10 +134,10 @@ impl Folder {
     /// only by its owner.
     fn sweep_aside(&self) -> io::Result<()> {
         for name in self.names(usize::MAX, |name| name.starts_with(ASIDE).then(|| name.to_owned()))? {
-            let Ok(aside) = openat(&self.0, &name, Self::FLAGS, Mode::empty()) else { continue };
+            let Ok(Folder(aside)) = self.open_within(&name) else { continue };
             let aside = File::from(aside);
             if aside.try_lock().is_ok() {
-                let _others = unlinkat(&self.0, &name, AtFlags::REMOVEDIR);
+                let _others = unlinkat(&self.0, name.as_str(), AtFlags::REMOVEDIR);
             }
         }
         Ok(())
