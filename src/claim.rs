@@ -263,6 +263,8 @@ mod name {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+    use once_cell::sync::OnceCell;
+
     use crate::endpoint::Protocol;
 
     #[derive(Debug)]
@@ -279,7 +281,10 @@ mod name {
 
         /// Whether anybody in this network namespace has it. A look takes nothing: it connects, and sends nothing.
         pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
-            match UnixDatagram::unbound()?.connect_addr(&address(protocol, port)?) {
+            // Kept, as the lock folder is: to make and close a socket takes longer than all else of a free check.
+            static ASKER: OnceCell<UnixDatagram> = OnceCell::new();
+            let asker = ASKER.get_or_try_init(UnixDatagram::unbound)?;
+            match asker.connect_addr(&address(protocol, port)?) {
                 Ok(()) => Ok(true),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
                 Err(e) => Err(e),
@@ -389,6 +394,26 @@ mod tests {
         let again = ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
         drop(name);
+        assert!(!ExclusiveName::is_taken(Protocol::Tcp, claim.port()).unwrap());
         ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap();
+    }
+
+    /// All of them ask by one socket.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn threads_that_ask_for_names_at_once_are_each_told_of_their_own() {
+        let claims = [(); 8].map(|()| Claim::any().unwrap());
+        let take = |claim: &Claim| ExclusiveName::take(Protocol::Udp, claim.port()).unwrap();
+        let _names: Vec<_> = claims.iter().step_by(2).map(take).collect();
+        std::thread::scope(|scope| {
+            for (at, claim) in claims.iter().enumerate() {
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        let is_taken = ExclusiveName::is_taken(Protocol::Udp, claim.port()).unwrap();
+                        assert_eq!(is_taken, at % 2 == 0);
+                    }
+                });
+            }
+        });
     }
 }

@@ -348,10 +348,10 @@ impl Diagnosis {
         if self.0.holders.is_none() {
             return false;
         }
-        let mut standing = self.foreign().filter(|holder| has_it_bound(holder)).peekable();
-        match standing.peek() {
-            Some(_) => standing.all(passing),
-            None => self.left_connected() == 0,
+        if self.foreign().any(has_it_bound) {
+            self.foreign().all(|holder| !has_it_bound(holder) || passing(holder))
+        } else {
+            self.left_connected() == 0
         }
     }
 

@@ -190,8 +190,8 @@ fn unexplained(protocol: Protocol, port: u16) -> Verdict {
     Verdict::InUse(if pool::is_excluded(protocol, port) { Cause::Excluded } else { Cause::Unexplained })
 }
 
-/// What a look tells without a bind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a look tells without a bind, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Glance {
     /// In use, and as cheap to see again.
     Served,
@@ -222,9 +222,7 @@ pub(crate) fn glance(endpoint: Endpoint, mine: Mine) -> io::Result<Glance> {
         _ if row.client => Glance::Held,
         _ => Glance::Open,
     };
-    let seen: Vec<Glance> = others.map(look).collect();
-    let first = [Glance::Served, Glance::Held].into_iter().find(|glance| seen.contains(glance));
-    Ok(first.unwrap_or(Glance::Open))
+    Ok(others.map(look).min().unwrap_or(Glance::Open))
 }
 
 /// What a refused bind says by itself; `None` is "address in use", of which the table says more.

@@ -47,11 +47,13 @@ impl Wish {
         Ok(protocol == Protocol::Tcp && self.reuse_addr && keeps_claims()?)
     }
 
-    /// Whether an automatic pick may try the number. One that a common service uses is left to that, unless a range
-    /// that was asked for holds it.
+    /// Whether an automatic pick may try the number. One that a common service uses is left to that, unless it was
+    /// asked for by range, or the administrator withheld it from the kernel, perhaps for these tests.
     fn admits(&self, port: u16) -> bool {
-        let common = self.allowed.is_none() && services::numbers().contains(port);
-        !common && !self.exclude.contains(port)
+        let is_common = self.allowed.is_none()
+            && services::numbers().contains(port)
+            && !ephemeral::range().is_reserved(port);
+        !is_common && !self.exclude.contains(port)
     }
 }
 
