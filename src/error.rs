@@ -399,7 +399,7 @@ pub(crate) struct Lower<'a>(pub(crate) &'a io::Error);
 impl fmt::Display for Lower<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
+        let text = text.split_once(" (os error").map_or(text.as_str(), |(sentence, _)| sentence);
         let mut chars = text.chars();
         match chars.next() {
             Some(first) => write!(f, "{}{}", first.to_lowercase(), chars.as_str()),

@@ -58,14 +58,14 @@ impl Wish {
 }
 
 pub(crate) fn reserve(wish: &Wish) -> Result<Reservation> {
-    insist(wish, |effort| match wish.port {
+    insist(wish, &mut |effort| match wish.port {
         Some(port) => exact(wish, port, effort),
         None => any(wish, effort),
     })
 }
 
 pub(crate) fn reserve_many(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
-    insist(wish, |effort| {
+    insist(wish, &mut |effort| {
         (0..n)
             .map(|_| match wish.port {
                 Some(port) => exact(wish, port, effort),
@@ -76,7 +76,7 @@ pub(crate) fn reserve_many(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
 }
 
 pub(crate) fn reserve_block(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
-    insist(wish, |effort| match wish.port {
+    insist(wish, &mut |effort| match wish.port {
         // In ascending order, like everybody: of two who want overlapping blocks, one gets on.
         Some(first) => (0..n).map(|i| exact(wish, first + i as u16, effort)).collect(),
         None => any_block(wish, n, effort),
@@ -158,7 +158,7 @@ const PAUSE_MOST: Duration = Duration::from_secs(1);
 /// Every so many tries, one looks into the socket table, which costs as much as a hundred of the others.
 const LOOK_EVERY: u32 = 48;
 
-fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>) -> Result<T> {
+fn insist<T>(wish: &Wish, attempt: &mut dyn FnMut(Effort) -> Result<T, Obstacle>) -> Result<T> {
     let started = Instant::now();
     let mut effort = Effort::Insist;
     let mut patience = Patience::new();
@@ -192,7 +192,7 @@ fn insist<T>(wish: &Wish, mut attempt: impl FnMut(Effort) -> Result<T, Obstacle>
             quickest = Some(quickest.map_or(took, |quickest| quickest.min(took)));
         }
         // Not in step with the others in the queue.
-        std::thread::sleep(left.min(pause.mul_f32(0.75 + fastrand::f32() / 2.0)));
+        std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
         effort = if tries.is_multiple_of(LOOK_EVERY) { Effort::Look } else { Effort::Glance };
     }
     unreachable!("a wait ends by time")

@@ -123,14 +123,14 @@ impl Holder {
             State::TimeWait => 3,
             _ => 2,
         };
-        let pids: Vec<u32> = self.processes.iter().map(|process| process.pid).collect();
+        let pid = self.processes.first().map(|process| process.pid);
         (
             state,
             self.client,
             self.protocol,
-            pids.is_empty(),
+            pid.is_none(),
             self.local.ip(),
-            pids,
+            pid,
             self.state.name(),
             self.remote,
         )

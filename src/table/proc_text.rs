@@ -102,8 +102,17 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
 /// The effective user, from `/proc/PID/status`. (The owner of the folder is root's where a process may not be
 /// dumped, such as a daemon that changed its user.)
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    value(status, b"Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// What stands after a label that begins a line.
+fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
+    let value = pieces(text, b'\n').find_map(|line| line.strip_prefix(label))?;
+    std::str::from_utf8(value).ok()
+}
+
+fn pieces(bytes: &[u8], end: u8) -> impl Iterator<Item = &[u8]> {
+    bytes.split(move |b| *b == end)
 }
 
 /// How long the system is up, from `/proc/uptime`: to 1/100 s, as processes' starts are told.
@@ -126,15 +135,14 @@ pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = u64> + '_ {
 
 /// How many descriptors wait in a Unix socket, by its `fdinfo`.
 pub(crate) fn in_flight(fdinfo: &[u8]) -> u32 {
-    let line = fdinfo.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"scm_fds:"));
-    line.and_then(|line| std::str::from_utf8(line).ok()?.trim().parse().ok()).unwrap_or(0)
+    value(fdinfo, b"scm_fds:").and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The name of each user in `/etc/passwd`; the first line of a number counts, as in `getpwuid(3)`.
 pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
     let mut users: Vec<(u32, String)> = Vec::new();
-    for line in passwd.split(|b| *b == b'\n') {
-        let mut fields = line.split(|b| *b == b':');
+    for line in pieces(passwd, b'\n') {
+        let mut fields = pieces(line, b':');
         let (Some(name), Some(uid)) = (fields.next(), fields.nth(1)) else {
             continue;
         };
@@ -150,7 +158,7 @@ pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
 pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
     let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
     // No bytes are no argument; one NUL is an empty one, but programs that erase theirs leave that too.
-    cmdline.split(|b| *b == 0).skip(usize::from(cmdline.is_empty()))
+    pieces(cmdline, 0).skip(usize::from(cmdline.is_empty()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Unix: folders are held open, and every name is looked up within one of them.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -98,29 +98,29 @@ impl Folder {
 
     fn make_aside(&self, name: &str, mode: Mode) -> io::Result<()> {
         let make = |path: &Path| {
-            let aside = path.file_name().unwrap_or_default().to_owned();
-            mkdirat(&self.0, &aside, mode)?;
+            let aside = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            mkdirat(&self.0, aside.as_str(), mode)?;
             Ok(aside)
         };
         // The names are looked for in this folder, whose path does not matter then.
         let aside = tempfile::Builder::new().prefix(ASIDE).make_in("", make)?.keep();
         let (aside, _) = aside.map_err(|e| e.error)?;
-        let made = openat(&self.0, &aside, Self::FLAGS, Mode::empty()).and_then(|folder| {
+        let made = self.open_within(&aside).and_then(|Folder(folder)| {
             // While this lives, nobody sweeps it. A file system without locks leaves it to luck, and to the tries.
             let locked = File::from(folder);
             let _kept = locked.try_lock();
             fchmod(&locked, mode)?;
-            self.move_into_place(&aside, name)
+            Ok(self.move_into_place(&aside, name)?)
         });
         if made.is_err() {
             // Whoever makes the next one sweeps it otherwise.
-            let _swept = unlinkat(&self.0, &aside, AtFlags::REMOVEDIR);
+            let _swept = unlinkat(&self.0, aside.as_str(), AtFlags::REMOVEDIR);
         }
-        Ok(made?)
+        made
     }
 
     /// Never over a folder that is there: a plain rename replaces an empty one, which others have open already.
-    fn move_into_place(&self, aside: &OsStr, name: &str) -> rustix::io::Result<()> {
+    fn move_into_place(&self, aside: &str, name: &str) -> rustix::io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         match renameat_with(&self.0, aside, &self.0, name, RenameFlags::NOREPLACE) {
             // The file system cannot.
