@@ -1,13 +1,11 @@
 //! Which processes have a socket: a walk over the descriptors of every process, `/proc/PID/fd`.
 
 use std::collections::HashSet;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -92,7 +90,7 @@ struct Seen {
     /// Likewise, of those that may not be looked into: the folder of a thread that has ended is root's.
     closed: Vec<u32>,
     /// io_urings, which can keep sockets that are no descriptors: process and descriptor.
-    rings: Vec<(u32, OsString)>,
+    rings: Vec<(u32, String)>,
     in_flight: Vec<u32>,
     buffer: Vec<u8>,
 }
@@ -261,7 +259,7 @@ impl Scan<'_> {
                 }
                 Some(_) => {}
                 None if link == b"anon_inode:[io_uring]" => {
-                    seen.rings.push((pid, OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()));
+                    seen.rings.push((pid, entry.file_name().to_string_lossy().into_owned()));
                 }
                 None => {}
             }
@@ -349,12 +347,12 @@ impl Scan<'_> {
         Ok(false)
     }
 
-    fn ring(&self, pid: u32, descriptor: &OsStr, seen: &mut Seen) -> io::Result<()> {
+    fn ring(&self, pid: u32, descriptor: &str, seen: &mut Seen) -> io::Result<()> {
         let folder = match open(self.proc, &format!("{pid}/fd")) {
             Ok(folder) => folder,
             Err(error) => return not_there(error, seen),
         };
-        let text = match fs::read(PathBuf::from(format!("/proc/{pid}/fdinfo")).join(descriptor)) {
+        let text = match fs::read(format!("/proc/{pid}/fdinfo/{descriptor}")) {
             Ok(text) => text,
             Err(error) => return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen),
         };
@@ -371,8 +369,7 @@ impl Scan<'_> {
     /// Whether descriptors wait in one of the process's Unix sockets. Which ones they are, nothing tells: a hint, so
     /// what cannot be read is no failure.
     fn has_in_flight(&self, pid: u32) -> bool {
-        let folder = PathBuf::from(format!("/proc/{pid}/fdinfo"));
-        let Ok(entries) = fs::read_dir(&folder) else {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
             return false;
         };
         entries
