@@ -318,11 +318,12 @@ impl ReserveOptions {
                 return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
             }
         } else if let Some(range) = &allowed {
-            let excluded = self.exclude.within(range.clone()).count();
-            if range.len() == excluded {
+            // No further than it takes: ranges are long.
+            let admitted = range.clone().filter(|port| !self.exclude.contains(*port)).take(n).count();
+            if admitted == 0 {
                 return Err(Error::range_all_excluded(range));
             }
-            if range.len() - excluded < n {
+            if admitted < n {
                 return Err(Error::block_cannot_fit(n, range));
             }
         } else if n > usize::from(u16::MAX) {

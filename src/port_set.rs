@@ -3,28 +3,32 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// A flag for each number, up to the highest that is in.
+/// A bit for each number, up to the highest that is in.
 #[derive(Clone, Default)]
-pub(crate) struct PortSet(Vec<bool>);
+pub(crate) struct PortSet(Vec<u64>);
 
 impl PortSet {
     pub(crate) fn insert(&mut self, port: u16) {
-        let at = usize::from(port);
-        if self.0.len() <= at {
-            self.0.resize(at + 1, false);
+        let (word, bit) = place(port);
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
         }
-        self.0[at] = true;
+        self.0[word] |= bit;
     }
 
     pub(crate) fn contains(&self, port: u16) -> bool {
-        self.0.get(usize::from(port)).is_some_and(|is_in| *is_in)
+        let (word, bit) = place(port);
+        self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
     /// Those of a range that are in, in ascending order.
     pub(crate) fn within(&self, range: RangeInclusive<u16>) -> impl Iterator<Item = u16> {
-        let past = self.0.len().min(usize::from(*range.end()) + 1);
-        (usize::from(*range.start())..past).filter(|at| self.0[*at]).map(|at| at as u16)
+        range.take_while(|port| place(*port).0 < self.0.len()).filter(|port| self.contains(*port))
     }
+}
+
+fn place(port: u16) -> (usize, u64) {
+    (usize::from(port / 64), 1 << (port % 64))
 }
 
 impl Extend<u16> for PortSet {
