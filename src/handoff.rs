@@ -173,7 +173,7 @@ mod system {
 
     /// `exec` keeps the process id, so the shell's is the program's.
     fn script(passed: &Passed) -> String {
-        let names: Vec<String> = passed.iter().map(|(_, name)| name.clone()).collect();
+        let names: Vec<&str> = passed.iter().map(|(_, name)| name.as_str()).collect();
         let (count, names) = (passed.len(), names.join(":"));
         format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; exec \"$@\"")
     }

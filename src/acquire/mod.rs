@@ -47,13 +47,10 @@ impl Wish {
         Ok(protocol == Protocol::Tcp && self.reuse_addr && keeps_claims()?)
     }
 
-    /// Whether an automatic pick may try the number. One that a common service uses is left to that, unless it was
-    /// asked for by range, or the administrator withheld it from the kernel, perhaps for these tests.
-    fn admits(&self, port: u16) -> bool {
-        let is_common = self.allowed.is_none()
-            && services::numbers().contains(port)
-            && !ephemeral::range().is_reserved(port);
-        !is_common && !self.exclude.contains(port)
+    /// Whether an automatic pick leaves the number to the common service that uses it: unless it was asked for by range,
+    /// or the administrator withheld it from the kernel, perhaps for these tests.
+    fn spares(&self, port: u16) -> bool {
+        self.allowed.is_none() && services::numbers().contains(port) && !ephemeral::range().is_reserved(port)
     }
 }
 
@@ -241,7 +238,7 @@ fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
             Box::new(pool.quiet().take(TRIED_AT_MOST).chain(pool.draws().take(TRIED_AT_MOST)))
         }
     };
-    numbers.filter(|port| wish.admits(*port))
+    numbers.filter(|port| !wish.exclude.contains(*port) && !wish.spares(*port))
 }
 
 /// What a pick without a preference tries, of this range and without these numbers.
@@ -304,7 +301,7 @@ fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, 
     let longer = ranges.iter().filter(|range| n <= range.len());
     let firsts = longer.map(|range| *range.start()..=range.end() - (n - 1) as u16).collect();
     let firsts = pool::shuffled(firsts)
-        .filter(|first| block(*first).is_some_and(|mut block| block.all(|port| wish.admits(port))));
+        .filter(|first| block(*first).is_some_and(|mut block| !block.any(|port| wish.spares(port))));
     let effort = effort.min(Effort::Look);
     let mut tally = Tally::of_block(n);
     // A number that was refused rules out every block that holds it.

@@ -59,7 +59,7 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
                     return Err(Refusal::Taken);
                 }
                 // Two that look at each other must not go on in step.
-                std::thread::sleep(Duration::from_micros(fastrand::u32(10..100).into()));
+                std::thread::sleep(Duration::from_micros(fastrand::u64(10..100)));
             }
             Attempt::Planted(path, cause) => return Err(Refusal::Planted { path, cause }),
             Attempt::FolderGone if !renewed => {
