@@ -126,10 +126,9 @@
 //! # Features
 //!
 //! None by default. `tokio` has the module `portlease::tokio`, waits for tests on a tokio runtime, and
-//! `Reservation::listen_tokio` and `udp_socket_tokio`; it adds tokio with `net`, `process`, `rt` and `time`. `cli` builds
-//! the command `portlease` as well, for shells and for tests in other languages (Linux); a library needs nothing of it.
-//! The dependencies without them are socket2, once_cell, parking_lot, tempfile, fastrand,
-//! rustix on Unix and windows-sys on Windows.
+//! `Reservation::listen_tokio` and `udp_socket_tokio`; it adds tokio with `net`, `process`, `rt` and `time`.
+//! The dependencies without it are socket2, once_cell, parking_lot, tempfile, fastrand, rustix on Unix and windows-sys
+//! on Windows. The command `portlease` is a package of its own, `portlease-cli`.
 //!
 //! # More pages
 //!

@@ -4,7 +4,7 @@
 //!
 //!     cargo run --release --example soak -- MINUTES
 //!
-//! Where `target/release/portlease` is built (`cargo build --release --features cli`), its keepers take part.
+//! Where `target/release/portlease` is built (`cargo build --release -p portlease-cli`), its keepers take part.
 //!
 //! From outside it is judged, by the kernel's sockets and by what the processes said, whether ever two held one number,
 //! whether each got what `Reservation::guarantee` promised, and what is left when all is over. Exit 1 on any finding.

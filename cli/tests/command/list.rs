@@ -36,7 +36,7 @@ fn what_is_reserved_is_listed_with_whose_it_is() {
     for (row, (port, protocol)) in rows.iter().zip([(web, "tcp"), (dns, "udp")]) {
         assert_eq!(row[..4], [port, protocol, &pid, "portlease"], "{text}");
         assert!(
-            row[5].starts_with("src/bin/portlease/") && row[6] == "a\\tb" && row[7].ends_with('s'),
+            row[5].starts_with("cli/src/") && row[6] == "a\\tb" && row[7].ends_with('s'),
             "{text}"
         );
     }

@@ -12,7 +12,7 @@ mod run;
 mod serve;
 mod servers;
 #[allow(dead_code, reason = "each test binary uses its part of what they share")]
-#[path = "../support/mod.rs"]
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 mod terminal;
 mod usage;

@@ -36,9 +36,6 @@ use args::{Args, Command};
 use console::Console;
 use failure::Failure;
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("the command is for Linux: it watches processes by their pidfd");
-
 /// What an exit code says, where a command has no codes of its own.
 mod exit {
     pub(crate) const YES: u8 = 0;
