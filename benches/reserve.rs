@@ -37,8 +37,13 @@ enum Rival {
     Portlease,
 }
 
-const RIVALS: [Rival; 5] =
-    [Rival::BindAndDrop, Rival::Claim, Rival::ClaimAndLock, Rival::Portpicker, Rival::Portlease];
+const RIVALS: [Rival; 5] = [
+    Rival::BindAndDrop,
+    Rival::Claim,
+    Rival::ClaimAndLock,
+    Rival::Portpicker,
+    Rival::Portlease,
+];
 
 impl Rival {
     fn name(self) -> &'static str {
@@ -58,12 +63,18 @@ impl Rival {
             Rival::ClaimAndLock => {
                 let (_claim, port) = crowd::claim(0)?;
                 let path = scratch().join(port.to_string());
-                let file =
-                    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(path)?;
                 file.try_lock()?;
                 file.unlock()?;
             }
-            Rival::Portpicker => drop(portpicker::pick_unused_port().ok_or("portpicker found no port")?),
+            Rival::Portpicker => {
+                drop(portpicker::pick_unused_port().ok_or("portpicker found no port")?)
+            }
             Rival::Portlease => drop(reserve_port()),
         }
         Ok(())
@@ -97,9 +108,17 @@ impl Samples {
     fn summary(&mut self) -> Summary {
         self.0.sort();
         let us = |d: &Duration| d.as_secs_f64() * 1e6;
-        let at = |q: f64| self.0.get((self.0.len() as f64 * q) as usize).map_or(f64::NAN, us);
+        let at = |q: f64| {
+            self.0
+                .get((self.0.len() as f64 * q) as usize)
+                .map_or(f64::NAN, us)
+        };
         let mean = self.0.iter().map(us).sum::<f64>() / self.0.len() as f64;
-        Summary { median: at(0.5), p90: at(0.9), mean }
+        Summary {
+            median: at(0.5),
+            p90: at(0.9),
+            mean,
+        }
     }
 }
 
@@ -130,7 +149,10 @@ fn side_by_side(rounds: usize) -> Outcome<()> {
 }
 
 fn print_line(name: &str, summary: Summary, note: &str) {
-    println!("{name}\t{}\t{}\t{}\t{note}", summary.median, summary.p90, summary.mean);
+    println!(
+        "{name}\t{}\t{}\t{}\t{note}",
+        summary.median, summary.p90, summary.mean
+    );
 }
 
 /// One of many at once: waits for the word, works for a while, prints all it measured.
@@ -153,15 +175,19 @@ fn at_once(processes: usize) -> Outcome<()> {
     let mut samples = RIVALS.map(|_| Samples::default());
     for _ in 0..SLICES {
         for (i, _) in RIVALS.iter().enumerate() {
-            let worker =
-                |_| Helper::start(&["worker", &i.to_string(), &SLICE.as_millis().to_string()])?.when_ready();
+            let worker = |_| {
+                Helper::start(&["worker", &i.to_string(), &SLICE.as_millis().to_string()])?
+                    .when_ready()
+            };
             let mut workers = (0..processes).map(worker).collect::<Outcome<Vec<_>>>()?;
             for worker in &mut workers {
                 worker.tell("go")?;
             }
             for worker in &mut workers {
                 let nanos = worker.line()?;
-                let nanos = nanos.split_whitespace().map(|n| n.parse().map(Duration::from_nanos));
+                let nanos = nanos
+                    .split_whitespace()
+                    .map(|n| n.parse().map(Duration::from_nanos));
                 samples[i].0.append(&mut nanos.collect::<Result<_, _>>()?);
             }
         }
@@ -184,7 +210,9 @@ fn many_live(wanted: usize) -> Outcome<Vec<Reservation>> {
         let _refused = setrlimit(
             Resource::Nofile,
             Rlimit {
-                current: limit.maximum.map_or(Some(needed), |most| Some(needed.min(most))),
+                current: limit
+                    .maximum
+                    .map_or(Some(needed), |most| Some(needed.min(most))),
                 maximum: limit.maximum,
             },
         );
@@ -209,7 +237,9 @@ fn reader() -> Outcome<()> {
     let root = PathBuf::from(std::env::var_os("PORTLEASE_DIR").ok_or("no PORTLEASE_DIR")?);
     for line in std::io::stdin().lines() {
         let file = format!("{}.tcp", line?);
-        let mut paths = std::fs::read_dir(&root)?.flatten().map(|scope| scope.path().join(&file));
+        let mut paths = std::fs::read_dir(&root)?
+            .flatten()
+            .map(|scope| scope.path().join(&file));
         let path = paths.find(|path| path.exists()).ok_or("no lock file")?;
         let mut record = String::new();
         File::open(path)?.read_to_string(&mut record)?;
@@ -224,7 +254,9 @@ fn while_read(rounds: usize) -> Outcome<()> {
     let mut reader = Helper::start(&["reader"])?.when_ready()?;
     let (mut ours, mut theirs, mut read) = (Samples::default(), Samples::default(), 0);
     for _ in 0..rounds {
-        theirs.0.append(&mut Samples::of(Rival::Portpicker, TURNS)?.0);
+        theirs
+            .0
+            .append(&mut Samples::of(Rival::Portpicker, TURNS)?.0);
         let mut live = Vec::with_capacity(TURNS);
         for _ in 0..TURNS {
             let before = Instant::now();
@@ -244,7 +276,11 @@ fn while_read(rounds: usize) -> Outcome<()> {
         }
     }
     print_line(Rival::Portpicker.name(), theirs.summary(), "");
-    print_line(Rival::Portlease.name(), ours.summary(), &format!("{read} of {} read", rounds * TURNS));
+    print_line(
+        Rival::Portlease.name(),
+        ours.summary(),
+        &format!("{read} of {} read", rounds * TURNS),
+    );
     Ok(())
 }
 
@@ -296,9 +332,16 @@ fn tables(only: Option<&str>) -> Outcome<()> {
         "", "median us", "p90 us", "mean us", "/ portpicker", "/ alone"
     );
     for warm in [true, false] {
-        let (folder, rounds) = if warm { ("warm", "200") } else { ("first use", "100") };
+        let (folder, rounds) = if warm {
+            ("warm", "200")
+        } else {
+            ("first use", "100")
+        };
         let mut alone = f64::NAN;
-        for (part, title) in PARTS.iter().filter(|(part, _)| only.is_none_or(|only| *part == only)) {
+        for (part, title) in PARTS
+            .iter()
+            .filter(|(part, _)| only.is_none_or(|only| *part == only))
+        {
             let scratch = tempfile::tempdir()?;
             let mut command = Command::new(std::env::current_exe()?);
             command
@@ -310,16 +353,22 @@ fn tables(only: Option<&str>) -> Outcome<()> {
             }
             println!("\n{title}, {folder}");
             let lines = String::from_utf8(output.stdout)?;
-            let rows: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+            let rows: Vec<Vec<&str>> = lines
+                .lines()
+                .map(|line| line.split('\t').collect())
+                .collect();
             let median = |rival: Rival| -> Option<f64> {
-                rows.iter().find(|row| row[0] == rival.name()).and_then(|row| row[1].parse().ok())
+                rows.iter()
+                    .find(|row| row[0] == rival.name())
+                    .and_then(|row| row[1].parse().ok())
             };
             if *part == "alone" {
                 alone = median(Rival::Portlease).unwrap_or(f64::NAN);
             }
             let picker = median(Rival::Portpicker).unwrap_or(f64::NAN);
             for row in &rows {
-                let [median, p90, mean] = [1, 2, 3].map(|i| row[i].parse::<f64>().unwrap_or(f64::NAN));
+                let [median, p90, mean] =
+                    [1, 2, 3].map(|i| row[i].parse::<f64>().unwrap_or(f64::NAN));
                 let to_alone = match row[0] == Rival::Portlease.name() {
                     true => format!("{:.2}", median / alone),
                     false => String::new(),
@@ -338,16 +387,35 @@ fn tables(only: Option<&str>) -> Outcome<()> {
 /// In a network namespace of its own, where there can be one.
 fn start() -> Outcome<()> {
     let exe = std::env::current_exe()?;
-    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    let own = ["--net", "sh", "-c", "ip link set lo up 2>/dev/null; exec \"$0\" \"$@\""];
-    let isolated =
-        Command::new("unshare").args(own).arg("true").status().is_ok_and(|status| status.success());
+    let only: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
+    let own = [
+        "--net",
+        "sh",
+        "-c",
+        "ip link set lo up 2>/dev/null; exec \"$0\" \"$@\"",
+    ];
+    let isolated = Command::new("unshare")
+        .args(own)
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success());
     if !isolated {
         println!("(not root on Linux: on the machine's own ports, beside whatever else uses them)");
         return tables(only.first().map(String::as_str));
     }
-    let status = Command::new("unshare").args(own).arg(exe).arg("tables").args(only).status()?;
-    status.success().then_some(()).ok_or_else(|| status.to_string().into())
+    let status = Command::new("unshare")
+        .args(own)
+        .arg(exe)
+        .arg("tables")
+        .args(only)
+        .status()?;
+    status
+        .success()
+        .then_some(())
+        .ok_or_else(|| status.to_string().into())
 }
 
 fn main() -> Outcome<()> {
@@ -362,9 +430,10 @@ fn main() -> Outcome<()> {
             }
             part(what, rounds.parse()?)
         }
-        ["worker", rival, millis] => {
-            worker(RIVALS[rival.parse::<usize>()?], Duration::from_millis(millis.parse()?))
-        }
+        ["worker", rival, millis] => worker(
+            RIVALS[rival.parse::<usize>()?],
+            Duration::from_millis(millis.parse()?),
+        ),
         ["hold", from, to] => crowd::hold(from.parse()?, to.parse()?),
         ["reader"] => reader(),
         // Only `cargo bench` says so: `cargo test --benches` has nothing to measure.

@@ -5,7 +5,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let p = portlease::ReserveOptions::new().tcp_and_udp().label("dns").reserve()?;
+    let p = portlease::ReserveOptions::new()
+        .tcp_and_udp()
+        .label("dns")
+        .reserve()?;
     println!("{p} for {:?}, kept: {:?}", p.protocols(), p.guarantee());
 
     // The server under test takes the number, as dnsmasq --port would; p.listen() and p.udp_socket() do the same.

@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(name) = std::env::args().nth(1) {
         return test(&name);
     }
-    let start = |n: u32| Command::new(std::env::current_exe()?).arg(format!("test-{n}")).spawn();
+    let start = |n: u32| {
+        Command::new(std::env::current_exe()?)
+            .arg(format!("test-{n}"))
+            .spawn()
+    };
     let tests: Vec<_> = (1..=4).map(start).collect::<Result<_, _>>()?;
     for mut test in tests {
         if !test.wait()?.success() {
@@ -27,7 +31,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn test(name: &str) -> Result<(), Box<dyn Error>> {
     let asked = Instant::now();
-    let p = ReserveOptions::new().port(PORT).label(name).wait(Duration::from_secs(60)).reserve()?;
+    let p = ReserveOptions::new()
+        .port(PORT)
+        .label(name)
+        .wait(Duration::from_secs(60))
+        .reserve()?;
     println!("{name} has {p} after {:?}", asked.elapsed());
     let server = p.listen()?;
     std::thread::sleep(Duration::from_millis(20)); // the test's own work

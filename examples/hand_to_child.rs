@@ -22,12 +22,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut answer = String::new();
     client.read_to_string(&mut answer)?;
     println!("the client was told: {answer}");
-    if child.wait()?.success() { Ok(p.release()?) } else { Err("the child failed".into()) }
+    if child.wait()?.success() {
+        Ok(p.release()?)
+    } else {
+        Err("the child failed".into())
+    }
 }
 
 fn serve() -> Result<(), Box<dyn Error>> {
     let mut inherited = listenfd::ListenFd::from_env();
-    let listener = inherited.take_tcp_listener(0)?.ok_or("no listener was passed")?;
+    let listener = inherited
+        .take_tcp_listener(0)?
+        .ok_or("no listener was passed")?;
     let (mut stream, _) = listener.accept()?;
     write!(stream, "hello from pid {}", std::process::id())?;
     Ok(())

@@ -11,12 +11,16 @@ use tokio::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
     if std::env::var_os("LISTEN_FDS").is_some() {
-        let listener =
-            listenfd::ListenFd::from_env().take_tcp_listener(0)?.ok_or("no listener was passed")?;
+        let listener = listenfd::ListenFd::from_env()
+            .take_tcp_listener(0)?
+            .ok_or("no listener was passed")?;
         let (mut stream, _) = listener.accept()?;
         return Ok(write!(stream, "hello from pid {}", std::process::id())?);
     }
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(parent())
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(parent())
 }
 
 async fn parent() -> Result<(), Box<dyn Error>> {
@@ -28,7 +32,14 @@ async fn parent() -> Result<(), Box<dyn Error>> {
 
     // The port listens already: nothing to wait for, and nothing that blocks this thread.
     let mut answer = String::new();
-    TcpStream::connect(p.addr()).await?.read_to_string(&mut answer).await?;
+    TcpStream::connect(p.addr())
+        .await?
+        .read_to_string(&mut answer)
+        .await?;
     println!("the client was told: {answer}");
-    if child.wait().await?.success() { Ok(p.release()?) } else { Err("the child failed".into()) }
+    if child.wait().await?.success() {
+        Ok(p.release()?)
+    } else {
+        Err("the child failed".into())
+    }
 }

@@ -41,14 +41,24 @@ const SERVERS: [Server; 6] = [
         name: "redis-server",
         programs: &["redis-server"],
         prepare: |_| Ok(()),
-        command: |s| run(&s.programs[0], &["--bind", "127.0.0.1", "--save", "", "--port", &s.port()]),
+        command: |s| {
+            run(
+                &s.programs[0],
+                &["--bind", "127.0.0.1", "--save", "", "--port", &s.port()],
+            )
+        },
         request: |_| b"PING\r\nCONFIG GET dir\r\n".to_vec(),
     },
     Server {
         name: "nginx",
         programs: &["nginx"],
         prepare: |s| std::fs::write(s.folder.join("nginx.conf"), nginx_conf(s)),
-        command: |s| run(&s.programs[0], &["-e", "stderr", "-c", "nginx.conf", "-p", "."]),
+        command: |s| {
+            run(
+                &s.programs[0],
+                &["-e", "stderr", "-c", "nginx.conf", "-p", "."],
+            )
+        },
         request: |_| http_get(),
     },
     Server {
@@ -56,14 +66,34 @@ const SERVERS: [Server; 6] = [
         programs: &["postgres", "initdb"],
         prepare: |s| {
             system::give(&s.folder)?;
-            let how = ["--auth=trust", "--username=postgres", "--no-locale", "--no-sync", "-D", "data"];
+            let how = [
+                "--auth=trust",
+                "--username=postgres",
+                "--no-locale",
+                "--no-sync",
+                "-D",
+                "data",
+            ];
             match s.spawn(system::run(&s.programs[1], &how))?.wait()? {
                 status if status.success() => Ok(()),
                 status => Err(io::Error::other(format!("initdb: {status}"))),
             }
         },
         command: |s| {
-            system::run(&s.programs[0], &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &s.port()])
+            system::run(
+                &s.programs[0],
+                &[
+                    "-D",
+                    "data",
+                    "-h",
+                    "127.0.0.1",
+                    "-k",
+                    "",
+                    "-F",
+                    "-p",
+                    &s.port(),
+                ],
+            )
         },
         request: |_| postgres_query("SHOW data_directory"),
     },
@@ -71,7 +101,12 @@ const SERVERS: [Server; 6] = [
         name: "python3 -m http.server",
         programs: &["python3"],
         prepare: |s| std::fs::write(s.folder.join("index.html"), s.name()),
-        command: |s| run(&s.programs[0], &["-m", "http.server", "--bind", "127.0.0.1", &s.port()]),
+        command: |s| {
+            run(
+                &s.programs[0],
+                &["-m", "http.server", "--bind", "127.0.0.1", &s.port()],
+            )
+        },
         request: |_| http_get(),
     },
     Server {
@@ -104,11 +139,18 @@ impl Site {
 
     /// The folder's name, which no other server has.
     fn name(&self) -> String {
-        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn spawn(&self, mut command: Command) -> io::Result<Child> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())?;
         command.current_dir(&self.folder).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log).spawn()
     }
@@ -120,7 +162,10 @@ impl Site {
 
 fn nginx_conf(site: &Site) -> String {
     let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary: String = kinds.iter().map(|kind| format!("{kind}_temp_path {kind};\n")).collect();
+    let temporary: String = kinds
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {kind};\n"))
+        .collect();
     format!(
         "daemon off; pid nginx.pid; worker_processes 1;\nevents {{ worker_connections 64; }}\n\
          http {{ access_log off;\n{temporary}server {{ listen 127.0.0.1:{}; return 200 {}; }} }}\n",
@@ -131,7 +176,9 @@ fn nginx_conf(site: &Site) -> String {
 
 fn node_script(site: &Site) -> String {
     let (name, port) = (site.name(), site.port);
-    format!("require('http').createServer((_, reply) => reply.end('{name}')).listen({port}, '127.0.0.1')")
+    format!(
+        "require('http').createServer((_, reply) => reply.end('{name}')).listen({port}, '127.0.0.1')"
+    )
 }
 
 fn http_get() -> Vec<u8> {
@@ -153,7 +200,11 @@ fn postgres_query(query: &str) -> Vec<u8> {
 /// A server that runs, stopped when this is dropped.
 enum Running {
     Program(Child),
-    Thread { addr: SocketAddr, stop: Arc<AtomicBool>, thread: Option<JoinHandle<()>> },
+    Thread {
+        addr: SocketAddr,
+        stop: Arc<AtomicBool>,
+        thread: Option<JoinHandle<()>>,
+    },
 }
 
 impl Running {
@@ -166,7 +217,11 @@ impl Running {
 
     fn start_thread(site: &Site) -> io::Result<Running> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, site.port))?;
-        let (addr, stop, name) = (listener.local_addr()?, Arc::new(AtomicBool::new(false)), site.name());
+        let (addr, stop, name) = (
+            listener.local_addr()?,
+            Arc::new(AtomicBool::new(false)),
+            site.name(),
+        );
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             for mut client in listener.incoming().flatten() {
@@ -175,10 +230,15 @@ impl Running {
                 }
                 // The client notices whatever fails here.
                 let _noticed = client.read(&mut [0; 512]);
-                let _noticed = client.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{name}").as_bytes());
+                let _noticed =
+                    client.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{name}").as_bytes());
             }
         });
-        Ok(Running::Thread { addr, stop, thread: Some(thread) })
+        Ok(Running::Thread {
+            addr,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Asks it to end, and insists when it does not.
@@ -193,7 +253,9 @@ impl Running {
                     if Instant::now() > deadline {
                         child.kill()?;
                         child.wait()?;
-                        return Err(io::Error::other("did not end when asked to, and was killed"));
+                        return Err(io::Error::other(
+                            "did not end when asked to, and was killed",
+                        ));
                     }
                     std::thread::sleep(POLL);
                 }
@@ -203,7 +265,9 @@ impl Running {
                     stop.store(true, Ordering::SeqCst);
                     // A connection, so that it looks.
                     drop(TcpStream::connect(*addr)?);
-                    thread.join().map_err(|_| io::Error::other("the thread panicked"))?;
+                    thread
+                        .join()
+                        .map_err(|_| io::Error::other("the thread panicked"))?;
                 }
             }
         }
@@ -237,12 +301,17 @@ fn talk(server: &Server, site: &Site) -> io::Result<()> {
     loop {
         let n = connection.read(&mut part)?;
         answer.extend_from_slice(&part[..n]);
-        if answer.windows(name.len()).any(|window| window == name.as_bytes()) {
+        if answer
+            .windows(name.len())
+            .any(|window| window == name.as_bytes())
+        {
             return Ok(());
         }
         if n == 0 {
             let answer = String::from_utf8_lossy(&answer).into_owned();
-            return Err(io::Error::other(format!("somebody else's answer: {answer:?}")));
+            return Err(io::Error::other(format!(
+                "somebody else's answer: {answer:?}"
+            )));
         }
     }
 }
@@ -285,11 +354,16 @@ fn two_lives(server: &Server, site: &Site, reservation: &Reservation) -> Outcome
 /// The program's path. Debian keeps servers where an ordinary user's PATH does not look.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let postgres = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let postgres = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let folders = std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin")])
         .chain(postgres.map(|version| version.path().join("bin")));
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+    folders
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 fn run(program: &Path, args: &[&str]) -> Command {
@@ -310,7 +384,11 @@ mod system {
             return super::run(program, args);
         }
         let mut setpriv = Command::new("setpriv");
-        setpriv.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+        setpriv.args([
+            format!("--reuid={NOBODY}"),
+            format!("--regid={NOBODY}"),
+            "--clear-groups".to_owned(),
+        ]);
         setpriv.arg(program).args(args);
         setpriv
     }
@@ -324,7 +402,10 @@ mod system {
 
     pub(super) fn ask_to_end(child: &mut Child) -> io::Result<()> {
         let pid = rustix::process::Pid::from_child(child);
-        Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+        Ok(rustix::process::kill_process(
+            pid,
+            rustix::process::Signal::TERM,
+        )?)
     }
 }
 
@@ -348,7 +429,10 @@ fn skip(server: &Server) -> io::Result<()> {
     let line = format!("skipped: {}: not installed", server.name);
     println!("{line}");
     match std::env::var_os("PORTLEASE_SKIPS") {
-        Some(file) => writeln!(OpenOptions::new().create(true).append(true).open(file)?, "{line}"),
+        Some(file) => writeln!(
+            OpenOptions::new().create(true).append(true).open(file)?,
+            "{line}"
+        ),
         None => Ok(()),
     }
 }
@@ -357,32 +441,55 @@ fn main() -> Outcome<ExitCode> {
     let may_skip = std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|value| value != "1");
     let mut ok = true;
     // All of them at once, as a test of several servers does.
-    let reservations = ReserveOptions::new().label("real_servers").reserve_many(SERVERS.len())?;
+    let reservations = ReserveOptions::new()
+        .label("real_servers")
+        .reserve_many(SERVERS.len())?;
 
     println!(
         "{:<24}{:>6}  {:<10}{:>16}{:>16}  result",
         "server", "port", "guarantee", "first answer", "restarted"
     );
     for (server, reservation) in SERVERS.iter().zip(&reservations) {
-        let Some(programs) = server.programs.iter().map(|program| find(program)).collect() else {
+        let Some(programs) = server
+            .programs
+            .iter()
+            .map(|program| find(program))
+            .collect()
+        else {
             skip(server)?;
             ok &= may_skip;
             continue;
         };
         let folder = tempfile::Builder::new().prefix("portlease-").tempdir()?;
-        let site = Site { programs, folder: folder.path().canonicalize()?, port: reservation.port() };
+        let site = Site {
+            programs,
+            folder: folder.path().canonicalize()?,
+            port: reservation.port(),
+        };
         let (times, result) = match two_lives(server, &site, reservation) {
-            Ok(lives) => (lives.map(|t| format!("{:.1} ms", t.as_secs_f64() * 1e3)), "ok".to_owned()),
+            Ok(lives) => (
+                lives.map(|t| format!("{:.1} ms", t.as_secs_f64() * 1e3)),
+                "ok".to_owned(),
+            ),
             Err(e) => (["-", "-"].map(str::to_owned), format!("FAILED: {e}")),
         };
         let (port, guarantee) = (site.port, format!("{:?}", reservation.guarantee()));
-        println!("{:<24}{port:>6}  {guarantee:<10}{:>16}{:>16}  {result}", server.name, times[0], times[1]);
+        println!(
+            "{:<24}{port:>6}  {guarantee:<10}{:>16}{:>16}  {result}",
+            server.name, times[0], times[1]
+        );
         if result != "ok" {
             ok = false;
             let mut log = String::new();
-            File::open(site.log()).and_then(|mut file| file.read_to_string(&mut log)).unwrap_or_default();
+            File::open(site.log())
+                .and_then(|mut file| file.read_to_string(&mut log))
+                .unwrap_or_default();
             log.lines().for_each(|line| println!("    {line}"));
         }
     }
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Some(port) = std::env::args().nth(1) else {
-        eprintln!("usage: who_holds PORT    as in 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp");
+        eprintln!(
+            "usage: who_holds PORT    as in 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp"
+        );
         return ExitCode::from(2);
     };
     match portlease::who_holds(&port) {

@@ -43,13 +43,15 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
     match Endpoint::checked_of(&port) {
         Ok(endpoints) => {
             let mine = Mine::of(&port);
-            endpoints.into_iter().all(|endpoint| match is_free(endpoint, mine) {
-                Verdict::Free => true,
-                Verdict::InUse(Cause::Holder | Cause::Unexplained | Cause::Named) => {
-                    diagnose::check_free(endpoint, mine).is_ok()
-                }
-                _ => false,
-            })
+            endpoints
+                .into_iter()
+                .all(|endpoint| match is_free(endpoint, mine) {
+                    Verdict::Free => true,
+                    Verdict::InUse(Cause::Holder | Cause::Unexplained | Cause::Named) => {
+                        diagnose::check_free(endpoint, mine).is_ok()
+                    }
+                    _ => false,
+                })
         }
         Err(error) => panic!("{error}"),
     }
@@ -104,8 +106,12 @@ pub fn assert_port_free(port: impl ToEndpoint) {
 /// portlease::check_ports_free(&portlease::reserve_ports::<3>())?;
 /// # Ok::<(), portlease::Diagnosis>(())
 /// ```
-pub fn check_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) -> Result<(), Diagnosis> {
-    let mut failed = ports.into_iter().filter_map(|port| check_port_free(port).err());
+pub fn check_ports_free<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+) -> Result<(), Diagnosis> {
+    let mut failed = ports
+        .into_iter()
+        .filter_map(|port| check_port_free(port).err());
     match failed.next() {
         None => Ok(()),
         Some(first) => Err(first.with_more(failed.collect())),
@@ -152,7 +158,12 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
         match wait::is_listening(endpoint) {
             Ok(true) => {}
             Ok(false) => return Err(diagnose::report(endpoint, Verdict::NotListening)),
-            Err(e) => return Err(diagnose::report(endpoint, Verdict::CannotTell(Lower(&e).to_string()))),
+            Err(e) => {
+                return Err(diagnose::report(
+                    endpoint,
+                    Verdict::CannotTell(Lower(&e).to_string()),
+                ));
+            }
         }
     }
     Ok(())
@@ -194,10 +205,17 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
     for endpoint in endpoints(&port)? {
         let holders = match diagnose::holders(endpoint, Sight::Complete) {
             Ok(holders) => holders,
-            Err(e) => return Err(diagnose::report(endpoint, Verdict::CannotTell(Lower(&e).to_string()))),
+            Err(e) => {
+                return Err(diagnose::report(
+                    endpoint,
+                    Verdict::CannotTell(Lower(&e).to_string()),
+                ));
+            }
         };
         // A reservation's own socket is nobody's server.
-        let served = holders.iter().filter(|holder| holders.lease_of(holder).is_none());
+        let served = holders
+            .iter()
+            .filter(|holder| holders.lease_of(holder).is_none());
         let mut processes = served.flat_map(|holder| &holder.processes);
         if !processes.any(|process| descends(process.pid, pid)) {
             return Err(diagnose::report(endpoint, Verdict::NotHeldBy(pid)));
@@ -277,7 +295,10 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
     let owned = table::owners(rows, Sight::Complete)
         .map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(Lower(&e).to_string())))?;
     let this = std::process::id();
-    let ours = owned.holders.into_iter().filter(|holder| holder.state == State::Listen);
+    let ours = owned
+        .holders
+        .into_iter()
+        .filter(|holder| holder.state == State::Listen);
     // A copy that is about to exec closes what it has of this process's.
     let keeps = |process: &Process| !process.forked && descends(process.pid, this);
     let ours = ours.filter(|holder| holder.processes.iter().any(keeps));
@@ -293,7 +314,9 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
 
 /// Whether `pid` is `ancestor` or descends from it.
 fn descends(pid: u32, ancestor: u32) -> bool {
-    std::iter::successors(Some(pid), |pid| table::parent(*pid)).take(GENERATIONS).any(|pid| pid == ancestor)
+    std::iter::successors(Some(pid), |pid| table::parent(*pid))
+        .take(GENERATIONS)
+        .any(|pid| pid == ancestor)
 }
 
 fn endpoints(port: &impl ToEndpoint) -> Result<Vec<Endpoint>, Diagnosis> {

@@ -107,7 +107,11 @@ fn wildcard(port: u16) -> io::Result<SocketAddr> {
             Err(_) => Ok(false),
         }
     })?;
-    let ip = if *has_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let ip = if *has_ipv6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    };
     Ok(SocketAddr::new(ip, port))
 }
 
@@ -117,7 +121,15 @@ fn wildcard_socket() -> io::Result<Socket> {
 
 /// A socket that serves IPv4 too where `ip` is the IPv6 wildcard.
 fn unbound(kind: Type, ip: IpAddr) -> io::Result<Socket> {
-    let socket = Socket::new(if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }, kind, None)?;
+    let socket = Socket::new(
+        if ip.is_ipv4() {
+            Domain::IPV4
+        } else {
+            Domain::IPV6
+        },
+        kind,
+        None,
+    )?;
     if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
@@ -198,7 +210,9 @@ pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
 
 fn self_test() -> io::Result<Result<(), &'static str>> {
     if !cfg!(target_os = "linux") {
-        return Ok(Err("what this system's kernel does with a claim has not been measured"));
+        return Ok(Err(
+            "what this system's kernel does with a claim has not been measured",
+        ));
     }
     let claim = match Claim::any() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => Claim::outside(e)?,
@@ -211,16 +225,28 @@ fn self_test() -> io::Result<Result<(), &'static str>> {
     }
     match assigns_shared_ports() {
         Some(false) => {}
-        Some(true) => return Ok(Err("net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port")),
+        Some(true) => {
+            return Ok(Err(
+                "net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port",
+            ));
+        }
         None => return Ok(Err("net.ipv4.ip_autobind_reuse cannot be read")),
     }
-    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let everywhere = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
     for ip in loopback.into_iter().chain(everywhere) {
         match serve_over(ip, claim.port) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                return Ok(Err("the kernel refuses a server with SO_REUSEADDR over a claim"));
+                return Ok(Err(
+                    "the kernel refuses a server with SO_REUSEADDR over a claim",
+                ));
             }
             Err(e) if is_exhaustion(&e) => return Err(e),
             // An address family or a loopback address that this machine does not have.
@@ -245,7 +271,10 @@ fn assigns_shared_ports() -> Option<bool> {
     match std::fs::read_to_string(folder.join("ip_autobind_reuse")) {
         Ok(text) => Some(text.trim() != "0"),
         // Kernels before 5.7 lack the setting, and do not share.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && folder.join("ip_local_port_range").exists() => {
+        Err(e)
+            if e.kind() == io::ErrorKind::NotFound
+                && folder.join("ip_local_port_range").exists() =>
+        {
             Some(false)
         }
         Err(_) => None,
@@ -276,7 +305,9 @@ mod name {
         /// Fails with `AddrInUse` while anybody in this network namespace has it, and with `Unsupported` on systems
         /// that have no such names.
         pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
-            Ok(ExclusiveName { _bound: UnixDatagram::bind_addr(&address(protocol, port)?)? })
+            Ok(ExclusiveName {
+                _bound: UnixDatagram::bind_addr(&address(protocol, port)?)?,
+            })
         }
 
         /// Whether anybody in this network namespace has it. A look takes nothing: it connects, and sends nothing.
@@ -345,10 +376,18 @@ mod tests {
         for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
             let tcp = TcpListener::bind((ip, 0)).unwrap();
             let port = tcp.local_addr().unwrap().port();
-            assert_eq!(look(Protocol::Tcp, port).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{ip}");
+            assert_eq!(
+                look(Protocol::Tcp, port).unwrap_err().kind(),
+                io::ErrorKind::AddrInUse,
+                "{ip}"
+            );
             let udp = UdpSocket::bind((ip, 0)).unwrap();
             let port = udp.local_addr().unwrap().port();
-            assert_eq!(look(Protocol::Udp, port).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{ip}");
+            assert_eq!(
+                look(Protocol::Udp, port).unwrap_err().kind(),
+                io::ErrorKind::AddrInUse,
+                "{ip}"
+            );
         }
     }
 
@@ -356,13 +395,27 @@ mod tests {
     fn a_socket_of_ours_is_seen_by_a_look_and_gone_when_it_is_dropped() {
         let server = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let addr = server.local_addr().unwrap();
-        let look = || could_bind(Protocol::Tcp, Some(addr.ip()), addr.port(), Manner::Exclusive);
+        let look = || {
+            could_bind(
+                Protocol::Tcp,
+                Some(addr.ip()),
+                addr.port(),
+                Manner::Exclusive,
+            )
+        };
         assert_eq!(look().unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(server);
         look().unwrap();
         let server = udp_socket((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let addr = server.local_addr().unwrap();
-        let look = || could_bind(Protocol::Udp, Some(addr.ip()), addr.port(), Manner::Exclusive);
+        let look = || {
+            could_bind(
+                Protocol::Udp,
+                Some(addr.ip()),
+                addr.port(),
+                Manner::Exclusive,
+            )
+        };
         assert_eq!(look().unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
@@ -370,9 +423,15 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_second_claim_is_refused_also_while_a_server_listens_over_the_first() {
         let first = Claim::any().unwrap();
-        assert_eq!(Claim::exact(first.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            Claim::exact(first.port()).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, first.port())).unwrap();
-        assert_eq!(Claim::exact(first.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            Claim::exact(first.port()).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
     }
 
     #[test]
@@ -380,7 +439,10 @@ mod tests {
     fn a_plain_bind_over_a_claim_is_refused_and_a_servers_is_admitted() {
         let claim = Claim::any().unwrap();
         let look = |manner| could_bind(Protocol::Tcp, None, claim.port(), manner);
-        assert_eq!(look(Manner::Exclusive).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            look(Manner::Exclusive).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         look(Manner::Server).unwrap();
     }
 
@@ -409,7 +471,8 @@ mod tests {
             for (at, claim) in claims.iter().enumerate() {
                 scope.spawn(move || {
                     for _ in 0..1000 {
-                        let is_taken = ExclusiveName::is_taken(Protocol::Udp, claim.port()).unwrap();
+                        let is_taken =
+                            ExclusiveName::is_taken(Protocol::Udp, claim.port()).unwrap();
                         assert_eq!(is_taken, at % 2 == 0);
                     }
                 });

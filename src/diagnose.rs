@@ -65,7 +65,8 @@ use crate::table::{self, Sight, Table};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> crate::Result<Holders> {
     let endpoint = port.to_endpoint()?;
-    holders(endpoint, Sight::Complete).map_err(|cause| Error::system("look at", Some(endpoint), cause))
+    holders(endpoint, Sight::Complete)
+        .map_err(|cause| Error::system("look at", Some(endpoint), cause))
 }
 
 /// All that is known about a port: what the number is, who has it, which servers could bind it, why not, and what
@@ -100,17 +101,22 @@ pub(crate) fn check_free(endpoint: Endpoint, mine: Mine) -> Result<(), Diagnosis
         }
         let diagnosis = report_to(mine, endpoint, verdict);
         // A listener that is gone since leaves its connections to be blamed.
-        let is_outdated = diagnosis.blames_connections() && is_free(endpoint, mine) == Verdict::Free;
+        let is_outdated =
+            diagnosis.blames_connections() && is_free(endpoint, mine) == Verdict::Free;
         if is_outdated { Ok(()) } else { Err(diagnosis) }
     })
 }
 
 /// Asks again while a child that was forked at this moment, and has not exec'ed yet, has what this process let go.
-pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> Result<T, Diagnosis> {
+pub(crate) fn patiently<T>(
+    mut check: impl FnMut() -> Result<T, Diagnosis>,
+) -> Result<T, Diagnosis> {
     let mut patience = Patience::new();
     loop {
         let outcome = check();
-        let Err(diagnosis) = &outcome else { return outcome };
+        let Err(diagnosis) = &outcome else {
+            return outcome;
+        };
         let passes = diagnosis.passes(is_childs);
         let left = || match diagnosis.endpoint() {
             Some(endpoint) if diagnosis.blames_a_name() => left(endpoint),
@@ -126,12 +132,19 @@ pub(crate) fn patiently<T>(mut check: impl FnMut() -> Result<T, Diagnosis>) -> R
 
 /// Whether nobody has the socket but children of this process that have not exec'ed yet.
 fn is_childs(holder: &Holder) -> bool {
-    let is_child = |process: &Process| process.parent.is_none_or(|parent| parent == std::process::id());
+    let is_child = |process: &Process| {
+        process
+            .parent
+            .is_none_or(|parent| parent == std::process::id())
+    };
     // For a moment of its exec a process shows no descriptors; another user's never does.
     let is_own = || lease::user().is_ok_and(|user| holder.uid == Some(user));
     table::CHILDREN_SHARE
         && (!holder.hidden || is_own())
-        && holder.processes.iter().all(|process| process.forked && is_child(process))
+        && holder
+            .processes
+            .iter()
+            .all(|process| process.forked && is_child(process))
 }
 
 /// Whether nobody has a socket on the port any more but such children: of a server that this process has closed.
@@ -142,11 +155,13 @@ pub(crate) fn is_left_to_children(endpoint: Endpoint) -> bool {
 /// Who still has the port, or its name.
 pub(crate) fn left(endpoint: Endpoint) -> LeftTo {
     let owners = |protocol| table::processes_named(&ExclusiveName::text(protocol, endpoint.port));
-    let names = Protocol::asked(&endpoint.protocol).iter().filter_map(|protocol| match owners(*protocol) {
-        Ok(owners) => Some(left_to(&owners?)),
-        // Who has a name that cannot be looked for is not known.
-        Err(_) => Some(LeftTo::Others),
-    });
+    let names = Protocol::asked(&endpoint.protocol)
+        .iter()
+        .filter_map(|protocol| match owners(*protocol) {
+            Ok(owners) => Some(left_to(&owners?)),
+            // Who has a name that cannot be looked for is not known.
+            Err(_) => Some(LeftTo::Others),
+        });
     least(endpoint, names.min())
 }
 
@@ -160,12 +175,24 @@ fn least(endpoint: Endpoint, names: Option<LeftTo>) -> LeftTo {
     if !table::CHILDREN_SHARE {
         return LeftTo::Others;
     }
-    let Ok(holders) = holders(endpoint, Sight::Complete) else { return LeftTo::Others };
+    let Ok(holders) = holders(endpoint, Sight::Complete) else {
+        return LeftTo::Others;
+    };
     // What no process can have goes by time.
-    let (passing, owned): (Vec<&Holder>, Vec<_>) =
-        holders.iter().partition(|holder| holder.state == State::TimeWait);
-    let otherwise = if passing.is_empty() { LeftTo::Nobody } else { LeftTo::Others };
-    owned.iter().map(|holder| left_to(&holder.processes)).chain(names).min().unwrap_or(otherwise)
+    let (passing, owned): (Vec<&Holder>, Vec<_>) = holders
+        .iter()
+        .partition(|holder| holder.state == State::TimeWait);
+    let otherwise = if passing.is_empty() {
+        LeftTo::Nobody
+    } else {
+        LeftTo::Others
+    };
+    owned
+        .iter()
+        .map(|holder| left_to(&holder.processes))
+        .chain(names)
+        .min()
+        .unwrap_or(otherwise)
 }
 
 fn left_to(owners: &[Process]) -> LeftTo {
@@ -189,7 +216,10 @@ pub(crate) fn in_use(endpoint: Endpoint) -> Diagnosis {
 /// The same as [`report`] for somebody who may have the port reserved: that is in nobody's way.
 pub(crate) fn report_to(mine: Mine, endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
     let own_claim = mine.claim(endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp));
-    Diagnosis::new(Facts { own_claim, ..facts(endpoint, verdict, Sight::FirstHit) })
+    Diagnosis::new(Facts {
+        own_claim,
+        ..facts(endpoint, verdict, Sight::FirstHit)
+    })
 }
 
 /// The full report of a verdict, with the first process that is found for each socket.
@@ -200,8 +230,18 @@ pub(crate) fn report(endpoint: Endpoint, verdict: Verdict) -> Diagnosis {
 fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
     let holders = holders(endpoint, sight).unwrap_or_else(|_| {
         // What could not be read is said in its place.
-        let unseen = Protocol::asked(&endpoint.protocol).iter().copied().map(Unseen::Sockets).collect();
-        Holders::new(endpoint.port, endpoint.protocol, Vec::new(), leases(endpoint), unseen)
+        let unseen = Protocol::asked(&endpoint.protocol)
+            .iter()
+            .copied()
+            .map(Unseen::Sockets)
+            .collect();
+        Holders::new(
+            endpoint.port,
+            endpoint.protocol,
+            Vec::new(),
+            leases(endpoint),
+            unseen,
+        )
     });
     Facts {
         endpoint: Some(endpoint),
@@ -218,7 +258,10 @@ fn facts(endpoint: Endpoint, verdict: Verdict, sight: Sight) -> Facts {
 
 /// Every socket that concerns the endpoint, and the leases on it.
 pub(crate) fn holders(endpoint: Endpoint, sight: Sight) -> io::Result<Holders> {
-    let Table { mut rows, mut unseen } = table::sockets(endpoint.port, endpoint.protocol)?;
+    let Table {
+        mut rows,
+        mut unseen,
+    } = table::sockets(endpoint.port, endpoint.protocol)?;
     rows.retain(|row| concerns(row, endpoint.ip));
     let owned = table::owners(rows, sight)?;
     unseen.extend(owned.unseen);
@@ -229,13 +272,22 @@ pub(crate) fn holders(endpoint: Endpoint, sight: Sight) -> io::Result<Holders> {
             unseen.push(Unseen::Lease(protocol));
         }
     }
-    Ok(Holders::new(endpoint.port, endpoint.protocol, owned.holders, leases, unseen))
+    Ok(Holders::new(
+        endpoint.port,
+        endpoint.protocol,
+        owned.holders,
+        leases,
+        unseen,
+    ))
 }
 
 /// A folder that cannot be read tells of no lease; nothing is decided by it.
 fn leases(endpoint: Endpoint) -> Vec<Lease> {
     let lease = |protocol: &Protocol| lease::peek(*protocol, endpoint.port).ok().flatten();
-    Protocol::asked(&endpoint.protocol).iter().filter_map(lease).collect()
+    Protocol::asked(&endpoint.protocol)
+        .iter()
+        .filter_map(lease)
+        .collect()
 }
 
 fn number(endpoint: Endpoint) -> Number {
@@ -259,7 +311,10 @@ fn trials(endpoint: Endpoint) -> Vec<Trial> {
         Ipv6Addr::UNSPECIFIED.into(),
     ];
     let mut trials = Vec::new();
-    for ip in everywhere.into_iter().filter(|ip| endpoint.ip.is_none_or(|asked| asked == *ip)) {
+    for ip in everywhere
+        .into_iter()
+        .filter(|ip| endpoint.ip.is_none_or(|asked| asked == *ip))
+    {
         for manner in MANNERS {
             let reuse_addr = *manner == Manner::Server;
             let admitted = match could_bind(protocol, Some(ip), endpoint.port, *manner) {
@@ -268,7 +323,11 @@ fn trials(endpoint: Endpoint) -> Vec<Trial> {
                 // An address that this machine does not have, say: nothing to tell.
                 Err(_) => continue,
             };
-            trials.push(Trial { ip, reuse_addr, admitted });
+            trials.push(Trial {
+                ip,
+                reuse_addr,
+                admitted,
+            });
         }
     }
     trials

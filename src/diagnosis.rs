@@ -195,7 +195,12 @@ impl Diagnosis {
     /// ```
     pub fn cause(&self) -> String {
         let facts = &*self.0;
-        let headline = || facts.holders.as_ref().map_or_else(String::new, Holders::headline);
+        let headline = || {
+            facts
+                .holders
+                .as_ref()
+                .map_or_else(String::new, Holders::headline)
+        };
         match &facts.verdict {
             Verdict::Free if self.waiting() > 0 => {
                 "what its server left in TIME_WAIT does not stop a server that sets SO_REUSEADDR".to_owned()
@@ -300,7 +305,9 @@ impl Diagnosis {
         Some(match facts.waited {
             // The commonest reason for a wait that never ends.
             true => {
-                format!("{text}; on a current-thread async runtime nothing else runs while this thread waits")
+                format!(
+                    "{text}; on a current-thread async runtime nothing else runs while this thread waits"
+                )
             }
             false => text,
         })
@@ -325,16 +332,22 @@ impl Diagnosis {
     }
 
     fn operand(&self) -> String {
-        self.0.endpoint.map_or_else(|| "port".to_owned(), |endpoint| format!("port {endpoint}"))
+        self.0
+            .endpoint
+            .map_or_else(|| "port".to_owned(), |endpoint| format!("port {endpoint}"))
     }
 
     fn waiting(&self) -> usize {
-        self.sockets().filter(|holder| holder.state == State::TimeWait).count()
+        self.sockets()
+            .filter(|holder| holder.state == State::TimeWait)
+            .count()
     }
 
     /// Connections that nobody listens for any more.
     fn left_connected(&self) -> usize {
-        self.foreign().filter(|h| h.remote.is_some() && h.state != State::TimeWait).count()
+        self.foreign()
+            .filter(|h| h.remote.is_some() && h.state != State::TimeWait)
+            .count()
     }
 
     /// Whether what is in the way is gone since, or all of it is of the kind that `passing` says will be.
@@ -349,7 +362,8 @@ impl Diagnosis {
             return false;
         }
         if self.foreign().any(has_it_bound) {
-            self.foreign().all(|holder| !has_it_bound(holder) || passing(holder))
+            self.foreign()
+                .all(|holder| !has_it_bound(holder) || passing(holder))
         } else {
             self.left_connected() == 0
         }
@@ -371,15 +385,21 @@ impl Diagnosis {
     }
 
     fn sockets(&self) -> slice::Iter<'_, Holder> {
-        self.0.holders.as_ref().map(Holders::iter).unwrap_or_default()
+        self.0
+            .holders
+            .as_ref()
+            .map(Holders::iter)
+            .unwrap_or_default()
     }
 
     /// The sockets that are not a reservation's own, the most important first.
     fn foreign(&self) -> impl Iterator<Item = &Holder> {
         let holders = self.0.holders.as_ref();
         let is_own = |holder: &Holder| holder.inode != 0 && holder.inode == self.0.own_claim;
-        let is_leased = move |holder: &Holder| holders.is_none_or(|all| all.lease_of(holder).is_some());
-        self.sockets().filter(move |holder| !is_own(holder) && !is_leased(holder))
+        let is_leased =
+            move |holder: &Holder| holders.is_none_or(|all| all.lease_of(holder).is_some());
+        self.sockets()
+            .filter(move |holder| !is_own(holder) && !is_leased(holder))
     }
 }
 
@@ -395,11 +415,16 @@ fn holder_help(holder: &Holder, port: u16) -> String {
         );
     }
     match holder.processes.first() {
-        Some(process) => format!("stop pid {}, or take any free port with reserve_port()", process.pid),
+        Some(process) => format!(
+            "stop pid {}, or take any free port with reserve_port()",
+            process.pid
+        ),
         None if holder.hidden => {
-            "ask again as root, who may see the process, or take any free port with reserve_port()".to_owned()
+            "ask again as root, who may see the process, or take any free port with reserve_port()"
+                .to_owned()
         }
-        None => "wait until the kernel has closed it, or take any free port with reserve_port()".to_owned(),
+        None => "wait until the kernel has closed it, or take any free port with reserve_port()"
+            .to_owned(),
     }
 }
 
@@ -416,7 +441,9 @@ impl Diagnosis {
         let facts = &*self.0;
         if let Some(holders) = &facts.holders {
             let waiting = match facts.verdict {
-                Verdict::InUse(Cause::TimeWait) => "they end within 60 s, and keep everybody out until then",
+                Verdict::InUse(Cause::TimeWait) => {
+                    "they end within 60 s, and keep everybody out until then"
+                }
                 Verdict::Free | Verdict::InUse(_) => {
                     "they end within 60 s and do not stop a server that sets SO_REUSEADDR"
                 }
@@ -446,7 +473,11 @@ impl Diagnosis {
 /// The report, so that a failed `unwrap` reads well; `{:#?}` shows the structure.
 impl fmt::Debug for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() { fmt::Debug::fmt(&*self.0, f) } else { fmt::Display::fmt(self, f) }
+        if f.alternate() {
+            fmt::Debug::fmt(&*self.0, f)
+        } else {
+            fmt::Display::fmt(self, f)
+        }
     }
 }
 

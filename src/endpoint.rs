@@ -31,7 +31,11 @@ impl Protocol {
 
     /// The one that was asked for, or all.
     pub(crate) fn asked(one: &Option<Protocol>) -> &[Protocol] {
-        if one.is_some() { one.as_slice() } else { &Self::ALL }
+        if one.is_some() {
+            one.as_slice()
+        } else {
+            &Self::ALL
+        }
     }
 
     /// `tcp`, `udp` or `udplite`.
@@ -100,7 +104,9 @@ impl FromStr for Endpoint {
         let invalid = || Error::invalid_endpoint(text);
         let (address, protocol) = match text.rsplit_once('/') {
             Some((address, name)) => {
-                let known = Protocol::ALL.into_iter().find(|p| p.as_str().eq_ignore_ascii_case(name));
+                let known = Protocol::ALL
+                    .into_iter()
+                    .find(|p| p.as_str().eq_ignore_ascii_case(name));
                 (address, Some(known.ok_or_else(invalid)?))
             }
             None => (text, None),
@@ -129,7 +135,11 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 
 impl Endpoint {
     fn checked(self) -> Result<Self> {
-        if self.port == 0 { Err(Error::port_zero()) } else { Ok(self) }
+        if self.port == 0 {
+            Err(Error::port_zero())
+        } else {
+            Ok(self)
+        }
     }
 
     /// The endpoints a check is about: for a reservation of two protocols, one for each.
@@ -137,7 +147,10 @@ impl Endpoint {
         let endpoint = port.to_endpoint()?;
         Ok(match (endpoint.protocol, port.reservation()) {
             (None, Some(_)) => [Protocol::Tcp, Protocol::Udp]
-                .map(|protocol| Endpoint { protocol: Some(protocol), ..endpoint })
+                .map(|protocol| Endpoint {
+                    protocol: Some(protocol),
+                    ..endpoint
+                })
                 .into(),
             _ => vec![endpoint.or_tcp()],
         })
@@ -145,11 +158,18 @@ impl Endpoint {
 
     /// This endpoint with the protocol said: TCP where it was not.
     pub(crate) fn or_tcp(self) -> Self {
-        Endpoint { protocol: self.protocol.or(Some(Protocol::Tcp)), ..self }
+        Endpoint {
+            protocol: self.protocol.or(Some(Protocol::Tcp)),
+            ..self
+        }
     }
 
     pub(crate) fn of(port: u16, protocol: Protocol) -> Self {
-        Endpoint { port, ip: None, protocol: Some(protocol) }
+        Endpoint {
+            port,
+            ip: None,
+            protocol: Some(protocol),
+        }
     }
 }
 
@@ -209,7 +229,12 @@ macro_rules! names_a_port {
 }
 
 fn at(ip: IpAddr, port: u16) -> Result<Endpoint> {
-    Endpoint { port, ip: Some(ip), protocol: None }.checked()
+    Endpoint {
+        port,
+        ip: Some(ip),
+        protocol: None,
+    }
+    .checked()
 }
 
 names_a_port! {
@@ -281,6 +306,14 @@ mod tests {
         assert!(zero.to_string().contains("port 0"), "{zero}");
         assert!(0u16.to_endpoint().is_err());
         assert!((Ipv4Addr::LOCALHOST, 0).to_endpoint().is_err());
-        assert!(Endpoint { port: 0, ip: None, protocol: None }.to_endpoint().is_err());
+        assert!(
+            Endpoint {
+                port: 0,
+                ip: None,
+                protocol: None
+            }
+            .to_endpoint()
+            .is_err()
+        );
     }
 }

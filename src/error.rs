@@ -131,7 +131,12 @@ impl From<Error> for io::Error {
 /// The texts: one constructor per way to fail.
 impl Error {
     fn new(kind: ErrorKind, message: String) -> Self {
-        Error(Box::new(Inner { kind, message, diagnosis: None, cause: None }))
+        Error(Box::new(Inner {
+            kind,
+            message,
+            diagnosis: None,
+            cause: None,
+        }))
     }
 
     pub(crate) fn invalid_endpoint(text: &str) -> Self {
@@ -143,14 +148,18 @@ impl Error {
     }
 
     pub(crate) fn port_zero() -> Self {
-        let message = "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to 65535";
+        let message =
+            "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to 65535";
         Self::new(ErrorKind::InvalidPort, message.to_owned())
     }
 
     pub(crate) fn empty_range(low: Option<u16>, high: Option<u16>) -> Self {
         let end = |end: Option<u16>| end.map_or("?".to_owned(), |n| n.to_string());
-        let message =
-            format!("range {}-{} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH", end(low), end(high));
+        let message = format!(
+            "range {}-{} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH",
+            end(low),
+            end(high)
+        );
         Self::new(ErrorKind::InvalidPort, message)
     }
 
@@ -163,7 +172,11 @@ impl Error {
         range: &RangeInclusive<u16>,
         firewall: &RangeInclusive<u16>,
     ) -> Self {
-        let message = format!("range {} has no port within PORTLEASE_RANGE, {}", Dash(range), Dash(firewall));
+        let message = format!(
+            "range {} has no port within PORTLEASE_RANGE, {}",
+            Dash(range),
+            Dash(firewall)
+        );
         Self::new(ErrorKind::InvalidPort, message)
     }
 
@@ -175,25 +188,36 @@ impl Error {
     }
 
     pub(crate) fn exact_port_ruled_out(port: u16) -> Self {
-        let message = format!("port {port} is asked for and ruled out, by the range or by an exclusion");
+        let message =
+            format!("port {port} is asked for and ruled out, by the range or by an exclusion");
         Self::new(ErrorKind::InvalidPort, message)
     }
 
     pub(crate) fn many_of_one_number(port: u16, n: usize) -> Self {
-        let message =
-            format!("port {port} cannot be reserved {n} times: ask for a block, or for no exact port");
+        let message = format!(
+            "port {port} cannot be reserved {n} times: ask for a block, or for no exact port"
+        );
         Self::new(ErrorKind::InvalidPort, message)
     }
 
     pub(crate) fn block_cannot_fit(n: usize, range: &RangeInclusive<u16>) -> Self {
-        let message = format!("{n} ports cannot fit in {}: too few are allowed", Dash(range));
+        let message = format!(
+            "{n} ports cannot fit in {}: too few are allowed",
+            Dash(range)
+        );
         Self::new(ErrorKind::InvalidPort, message)
     }
 
-    pub(crate) fn cannot_reserve(endpoint: Endpoint, waited: Option<Duration>, diagnosis: Diagnosis) -> Self {
+    pub(crate) fn cannot_reserve(
+        endpoint: Endpoint,
+        waited: Option<Duration>,
+        diagnosis: Diagnosis,
+    ) -> Self {
         let after = waited.map_or(String::new(), |time| format!(" within {time:?}"));
-        let message =
-            format!("cannot reserve {endpoint}{after}: address already in use: {}", diagnosis.cause());
+        let message = format!(
+            "cannot reserve {endpoint}{after}: address already in use: {}",
+            diagnosis.cause()
+        );
         match waited {
             Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.after_a_wait()),
             None => Self::diagnosed(ErrorKind::InUse, message, diagnosis),
@@ -239,11 +263,23 @@ impl Error {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             _ => ErrorKind::Io,
         };
-        Self::caused(kind, format!("cannot read the command line of pid {pid}: {}", Lower(&cause)), cause)
+        Self::caused(
+            kind,
+            format!(
+                "cannot read the command line of pid {pid}: {}",
+                Lower(&cause)
+            ),
+            cause,
+        )
     }
 
     fn diagnosed(kind: ErrorKind, message: String, diagnosis: Diagnosis) -> Self {
-        Error(Box::new(Inner { kind, message, diagnosis: Some(diagnosis), cause: None }))
+        Error(Box::new(Inner {
+            kind,
+            message,
+            diagnosis: Some(diagnosis),
+            cause: None,
+        }))
     }
 
     pub(crate) fn no_free_port(
@@ -261,8 +297,15 @@ impl Error {
             None => String::new(),
         };
         let after = waited.map_or(String::new(), |time| format!(" within {time:?}"));
-        let kind = if waited.is_some() { ErrorKind::TimedOut } else { ErrorKind::NoFreePort };
-        Self::new(kind, format!("cannot reserve {what}{place}{after}: {tally}"))
+        let kind = if waited.is_some() {
+            ErrorKind::TimedOut
+        } else {
+            ErrorKind::NoFreePort
+        };
+        Self::new(
+            kind,
+            format!("cannot reserve {what}{place}{after}: {tally}"),
+        )
     }
 
     pub(crate) fn privileged(endpoint: Endpoint, cause: io::Error) -> Self {
@@ -286,9 +329,15 @@ impl Error {
     pub(crate) fn lock_folder(path: &Path, cause: io::Error) -> Self {
         let cause_text = match cause.kind() {
             io::ErrorKind::InvalidInput => "expected an absolute path in PORTLEASE_DIR".to_owned(),
-            _ => format!("{}: name a folder that can be written in PORTLEASE_DIR", Lower(&cause)),
+            _ => format!(
+                "{}: name a folder that can be written in PORTLEASE_DIR",
+                Lower(&cause)
+            ),
         };
-        let message = format!("cannot use the lock folder {:?}: {cause_text}", path.display().to_string());
+        let message = format!(
+            "cannot use the lock folder {:?}: {cause_text}",
+            path.display().to_string()
+        );
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
@@ -308,11 +357,20 @@ impl Error {
             ErrorKind::AddressNotAvailable => ": this machine does not have the address",
             _ => "",
         };
-        Self::caused(kind, format!("cannot {act} {operand}: {}{advice}", Lower(&cause)), cause)
+        Self::caused(
+            kind,
+            format!("cannot {act} {operand}: {}{advice}", Lower(&cause)),
+            cause,
+        )
     }
 
     fn caused(kind: ErrorKind, message: String, cause: io::Error) -> Self {
-        Error(Box::new(Inner { kind, message, diagnosis: None, cause: Some(cause) }))
+        Error(Box::new(Inner {
+            kind,
+            message,
+            diagnosis: None,
+            cause: Some(cause),
+        }))
     }
 }
 
@@ -345,7 +403,10 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn of_block(n: usize) -> Self {
-        Tally { block: Some(n), ..Self::default() }
+        Tally {
+            block: Some(n),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn tried(&self) -> usize {
@@ -379,7 +440,9 @@ impl fmt::Display for Tally {
             separator = ", ";
         }
         match self.spared {
-            true => f.write_str("; the last few are left for outgoing connections, which need one each"),
+            true => {
+                f.write_str("; the last few are left for outgoing connections, which need one each")
+            }
             false => Ok(()),
         }
     }
@@ -399,7 +462,9 @@ pub(crate) struct Lower<'a>(pub(crate) &'a io::Error);
 impl fmt::Display for Lower<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        let text = text.split_once(" (os error").map_or(text.as_str(), |(sentence, _)| sentence);
+        let text = text
+            .split_once(" (os error")
+            .map_or(text.as_str(), |(sentence, _)| sentence);
         let mut chars = text.chars();
         match chars.next() {
             Some(first) => write!(f, "{}{}", first.to_lowercase(), chars.as_str()),

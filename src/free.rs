@@ -42,9 +42,10 @@ impl Mine {
             (Mine::None, _) => None,
             (Mine::This(id), own) => own.filter(|own| own.id == id).map(|own| own.socket),
             (Mine::All, Some(own)) => Some(own.socket),
-            (Mine::All, None) => {
-                lease.and_then(Lease::record).filter(|record| is_kept_for_us(record)).map(|r| r.socket)
-            }
+            (Mine::All, None) => lease
+                .and_then(Lease::record)
+                .filter(|record| is_kept_for_us(record))
+                .map(|r| r.socket),
         }
     }
 }
@@ -68,7 +69,11 @@ pub(crate) const GENERATIONS: usize = 64;
 
 fn is_ancestor(pid: u32, started: u64) -> bool {
     let parents = std::iter::successors(Some(std::process::id()), |pid| table::parent(*pid));
-    parents.skip(1).take(GENERATIONS).any(|parent| parent == pid) && is_the_same(pid, started)
+    parents
+        .skip(1)
+        .take(GENERATIONS)
+        .any(|parent| parent == pid)
+        && is_the_same(pid, started)
 }
 
 /// The reservation of a port, as it bears on somebody who asks about it.
@@ -89,7 +94,11 @@ impl Standing {
             Err(_) => None,
         };
         let own = mine.owns(endpoint.port, protocol, lease.as_ref());
-        Ok(Standing { endpoint, lease, own })
+        Ok(Standing {
+            endpoint,
+            lease,
+            own,
+        })
     }
 
     /// Why somebody who could bind should not: another has reserved it.
@@ -97,13 +106,19 @@ impl Standing {
         match (&self.own, &self.lease) {
             (Some(_), _) => None,
             (None, Some(_)) => Some(Cause::Reserved),
-            (None, None) => is_named(self.endpoint.port, self.endpoint.protocol).then_some(Cause::Named),
+            (None, None) => {
+                is_named(self.endpoint.port, self.endpoint.protocol).then_some(Cause::Named)
+            }
         }
     }
 
     /// Whether the socket is nothing but what keeps the port for its reservation.
     fn is_claim(&self, row: &Row) -> bool {
-        let recorded = self.lease.as_ref().and_then(Lease::record).map(|record| record.socket);
+        let recorded = self
+            .lease
+            .as_ref()
+            .and_then(Lease::record)
+            .map(|record| record.socket);
         row.inode != 0 && [self.own, recorded].contains(&Some(row.inode))
     }
 }
@@ -119,7 +134,9 @@ pub(crate) fn is_named(port: u16, protocol: Option<Protocol>) -> bool {
 /// A bind is the question; where it is refused, the table tells why. Touches no process.
 pub(crate) fn is_free(endpoint: Endpoint, mine: Mine) -> Verdict {
     if endpoint.protocol == Some(Protocol::UdpLite) {
-        return Verdict::CannotTell("UDP-Lite ports are not bound, only looked at: ask who_holds".to_owned());
+        return Verdict::CannotTell(
+            "UDP-Lite ports are not bound, only looked at: ask who_holds".to_owned(),
+        );
     }
     let standing = match Standing::of(endpoint, mine) {
         Ok(standing) => standing,
@@ -139,7 +156,11 @@ fn admits(standing: &Standing) -> Verdict {
     let Endpoint { port, ip, .. } = standing.endpoint;
     let protocol = standing.endpoint.protocol.unwrap_or(Protocol::Tcp);
     // What is reserved without a claim may be a plain server's.
-    let manner = if standing.own == Some(0) { Manner::Plain } else { Manner::Exclusive };
+    let manner = if standing.own == Some(0) {
+        Manner::Plain
+    } else {
+        Manner::Exclusive
+    };
     match could_bind(protocol, ip, port, manner) {
         Ok(()) => return Verdict::Free,
         Err(e) => {
@@ -151,7 +172,8 @@ fn admits(standing: &Standing) -> Verdict {
     let admits_a_server = could_bind(protocol, ip, port, Manner::Server).is_ok();
     // A look at the listeners alone is a hundred times as cheap, and mostly enough.
     if !admits_a_server
-        && table::listening(port, protocol).is_ok_and(|rows| rows.iter().any(|row| concerns(row, ip)))
+        && table::listening(port, protocol)
+            .is_ok_and(|rows| rows.iter().any(|row| concerns(row, ip)))
     {
         return Verdict::InUse(Cause::Holder);
     }
@@ -159,11 +181,20 @@ fn admits(standing: &Standing) -> Verdict {
         Ok(table) => table,
         Err(e) if is_out_of_descriptors(&e) => return Verdict::CannotTell(Lower(&e).to_string()),
         // No table on this system.
-        Err(_) => Table { rows: Vec::new(), unseen: vec![Unseen::Sockets(protocol)] },
+        Err(_) => Table {
+            rows: Vec::new(),
+            unseen: vec![Unseen::Sockets(protocol)],
+        },
     };
-    let others: Vec<&Row> =
-        table.rows.iter().filter(|row| concerns(row, ip) && !standing.is_claim(row)).collect();
-    let waits = others.iter().filter(|row| row.state == State::TimeWait).count();
+    let others: Vec<&Row> = table
+        .rows
+        .iter()
+        .filter(|row| concerns(row, ip) && !standing.is_claim(row))
+        .collect();
+    let waits = others
+        .iter()
+        .filter(|row| row.state == State::TimeWait)
+        .count();
     // Over connections that a server left a server can bind, not over a socket that has the port bound.
     let stands = |row: &&Row| match row.state {
         State::TimeWait => false,
@@ -177,7 +208,11 @@ fn admits(standing: &Standing) -> Verdict {
         Verdict::InUse(Cause::Holder)
     } else if admits_a_server || admits_one_now() {
         let explained = standing.own.is_some() || !others.is_empty();
-        if explained { Verdict::Free } else { unexplained(protocol, port) }
+        if explained {
+            Verdict::Free
+        } else {
+            unexplained(protocol, port)
+        }
     } else if waits > 0 {
         Verdict::InUse(Cause::TimeWait)
     } else {
@@ -187,7 +222,11 @@ fn admits(standing: &Standing) -> Verdict {
 
 /// No socket explains the refusal; the system itself may.
 fn unexplained(protocol: Protocol, port: u16) -> Verdict {
-    Verdict::InUse(if pool::is_excluded(protocol, port) { Cause::Excluded } else { Cause::Unexplained })
+    Verdict::InUse(if pool::is_excluded(protocol, port) {
+        Cause::Excluded
+    } else {
+        Cause::Unexplained
+    })
 }
 
 /// What a look tells without a bind, the strongest first.
@@ -213,7 +252,10 @@ pub(crate) fn glance(endpoint: Endpoint, mine: Mine) -> io::Result<Glance> {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(Glance::Open),
         Err(e) => return Err(e),
     };
-    let others = table.rows.iter().filter(|row| concerns(row, endpoint.ip) && !standing.is_claim(row));
+    let others = table
+        .rows
+        .iter()
+        .filter(|row| concerns(row, endpoint.ip) && !standing.is_claim(row));
     let look = |row: &Row| match row.state {
         State::Listen => Glance::Served,
         State::Bound if protocol != Protocol::Tcp => Glance::Served,
@@ -261,7 +303,11 @@ mod tests {
     fn a_glance_tells_without_a_bind_whoever_obviously_has_a_port() {
         let look = |port: u16, protocol| glance(Endpoint::of(port, protocol), Mine::All).unwrap();
         let reserved = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
-        assert_eq!(look(reserved.port(), Protocol::Tcp), Glance::Open, "its own");
+        assert_eq!(
+            look(reserved.port(), Protocol::Tcp),
+            Glance::Open,
+            "its own"
+        );
         assert_eq!(
             glance(Endpoint::of(reserved.port(), Protocol::Udp), Mine::None).unwrap(),
             Glance::Served,
@@ -269,13 +315,25 @@ mod tests {
         );
 
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert_eq!(look(udp.local_addr().unwrap().port(), Protocol::Udp), Glance::Served);
+        assert_eq!(
+            look(udp.local_addr().unwrap().port(), Protocol::Udp),
+            Glance::Served
+        );
         udp.connect((Ipv4Addr::LOCALHOST, 9)).unwrap();
-        assert_eq!(look(udp.local_addr().unwrap().port(), Protocol::Udp), Glance::Held);
+        assert_eq!(
+            look(udp.local_addr().unwrap().port(), Protocol::Udp),
+            Glance::Held
+        );
 
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-        assert_eq!(look(server.local_addr().unwrap().port(), Protocol::Tcp), Glance::Served);
-        assert_eq!(look(client.local_addr().unwrap().port(), Protocol::Tcp), Glance::Held);
+        assert_eq!(
+            look(server.local_addr().unwrap().port(), Protocol::Tcp),
+            Glance::Served
+        );
+        assert_eq!(
+            look(client.local_addr().unwrap().port(), Protocol::Tcp),
+            Glance::Held
+        );
     }
 }

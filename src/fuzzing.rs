@@ -29,7 +29,11 @@ pub fn endpoint(bytes: &[u8]) {
         Ok(endpoint) => {
             assert_ne!(endpoint.port, 0, "{text:?}");
             let printed = endpoint.to_string();
-            assert_eq!(printed.parse::<Endpoint>().ok(), Some(endpoint), "{text:?} as {printed:?}");
+            assert_eq!(
+                printed.parse::<Endpoint>().ok(),
+                Some(endpoint),
+                "{text:?} as {printed:?}"
+            );
         }
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::InvalidPort, "{text:?}");
@@ -46,8 +50,13 @@ pub fn record(bytes: &[u8]) {
     if let Some(record) = &record {
         // Lines that are too long are cut when they are written, once.
         let written = Record::decode(&record.encode());
-        let again = written.as_ref().and_then(|record| Record::decode(&record.encode()));
-        assert!(written.is_some() && again == written, "{record:?} became {written:?}, then {again:?}");
+        let again = written
+            .as_ref()
+            .and_then(|record| Record::decode(&record.encode()));
+        assert!(
+            written.is_some() && again == written,
+            "{record:?} became {written:?}, then {again:?}"
+        );
         let ended = [Record::ENDED, &bytes[Record::ENDED.len()..]].concat();
         assert_eq!(Record::decode(&ended), None);
     }
@@ -59,36 +68,52 @@ pub fn record(bytes: &[u8]) {
 
 /// Rows come from whole messages alone: of bytes that are cut off, the first ones.
 pub fn message(bytes: &[u8]) {
-    let Some((order, protocol, cut, bytes)) = split(bytes) else { return };
+    let Some((order, protocol, cut, bytes)) = split(bytes) else {
+        return;
+    };
     // As in the captured answers.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
     let said = message::answers(bytes, order, protocol, SEQUENCE, &mut rows);
     assert!(rows.len() <= bytes.len() / message::ROW_AT_LEAST);
     rows.iter().for_each(|row| is_row_of(row, protocol));
-    let of_one_family = |row: &Row| row.remote.is_none_or(|remote| remote.is_ipv4() == row.local.is_ipv4());
+    let of_one_family = |row: &Row| {
+        row.remote
+            .is_none_or(|remote| remote.is_ipv4() == row.local.is_ipv4())
+    };
     assert!(rows.iter().all(of_one_family), "{rows:?}");
     let mut first = Vec::new();
     let before = message::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
     assert_eq!(first, rows[..first.len()], "cut at {cut}");
     // What was said early stays said.
-    assert!(before.progress == Progress::More || before == said, "{before:?}, then {said:?}");
+    assert!(
+        before.progress == Progress::More || before == said,
+        "{before:?}, then {said:?}"
+    );
 }
 
 /// Rows come from whole lines alone, and only those of the port that was asked for.
 pub fn proc_net(bytes: &[u8]) {
-    let Some((order, protocol, cut, bytes)) = split(bytes) else { return };
+    let Some((order, protocol, cut, bytes)) = split(bytes) else {
+        return;
+    };
     let rows = |bytes: &[u8], port| -> Vec<Row> {
         proc_text::sockets(&String::from_utf8_lossy(bytes), order, protocol, port).collect()
     };
     let all = rows(bytes, 0);
     all.iter().for_each(|row| is_row_of(row, protocol));
-    let whole = bytes[..cut].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let whole = bytes[..cut]
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |end| end + 1);
     let first = rows(&bytes[..whole], 0);
     assert_eq!(first, all[..first.len()], "cut at {cut}");
     rows(&bytes[..cut], 0);
     if let Some(port) = all.first().map(|row| row.local.port()) {
-        let of_the_port: Vec<&Row> = all.iter().filter(|row| port == 0 || row.local.port() == port).collect();
+        let of_the_port: Vec<&Row> = all
+            .iter()
+            .filter(|row| port == 0 || row.local.port() == port)
+            .collect();
         assert_eq!(rows(bytes, port).iter().collect::<Vec<_>>(), of_the_port);
     }
 }
@@ -111,9 +136,17 @@ pub fn process(bytes: &[u8]) {
     let users = proc_text::users(bytes);
     let numbers: BTreeSet<u32> = users.iter().map(|(uid, _)| *uid).collect();
     assert_eq!(numbers.len(), users.len(), "a user's number has one name");
-    assert!(users.iter().all(|(_, name)| !name.is_empty() && !name.contains(['\n', ':'])), "{users:?}");
+    assert!(
+        users
+            .iter()
+            .all(|(_, name)| !name.is_empty() && !name.contains(['\n', ':'])),
+        "{users:?}"
+    );
     let arguments: Vec<&[u8]> = proc_text::arguments(bytes).collect();
-    assert_eq!(arguments.join(&b'\0'), bytes.strip_suffix(b"\0").unwrap_or(bytes));
+    assert_eq!(
+        arguments.join(&b'\0'),
+        bytes.strip_suffix(b"\0").unwrap_or(bytes)
+    );
 }
 
 /// Names that processes chose, in a report: they make no line of their own, and no control character is left.
@@ -158,17 +191,28 @@ pub fn report(bytes: &[u8]) {
     let text = told(&name);
     let lines = |text: &str| text.chars().filter(|c| *c == '\n').count();
     assert_eq!(lines(&text), lines(&told("plain")), "{text:?}");
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    assert!(
+        !text.contains(|c: char| c.is_control() && c != '\n'),
+        "{text:?}"
+    );
 }
 
 /// Windows' tables: never more rows than counted or than there is room for, and each names its process.
 pub fn owner_pid(bytes: &[u8]) {
-    let Some((_, protocol, cut, bytes)) = split(bytes) else { return };
+    let Some((_, protocol, cut, bytes)) = split(bytes) else {
+        return;
+    };
     for v6 in [false, true] {
         let rows = owner_pid::rows(bytes, protocol, v6);
-        let count = bytes.first_chunk().map_or(0, |count| u32::from_le_bytes(*count));
+        let count = bytes
+            .first_chunk()
+            .map_or(0, |count| u32::from_le_bytes(*count));
         assert!(rows.len() <= count as usize && rows.len() <= bytes.len() / 12);
-        let of = if protocol == Protocol::Tcp { Protocol::Tcp } else { Protocol::Udp };
+        let of = if protocol == Protocol::Tcp {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        };
         for row in &rows {
             assert!(row.protocol == of && row.local.is_ipv6() == v6, "{row:?}");
             assert!(owner_pid::process_of(row.inode) != Some(0), "{row:?}");
@@ -181,20 +225,34 @@ pub fn owner_pid(bytes: &[u8]) {
 /// A socket of macOS' has a port, and its structure whole; a process is told from its structure whole.
 pub fn proc_info(bytes: &[u8]) {
     if let Some(row) = proc_info::socket(bytes) {
-        assert!(bytes.len() >= proc_info::SOCKET_SIZE && row.local.port() != 0, "{row:?}");
-        assert!(!row.dual_stack || row.local.is_ipv6() && row.local.ip().is_unspecified(), "{row:?}");
+        assert!(
+            bytes.len() >= proc_info::SOCKET_SIZE && row.local.port() != 0,
+            "{row:?}"
+        );
+        assert!(
+            !row.dual_stack || row.local.is_ipv6() && row.local.ip().is_unspecified(),
+            "{row:?}"
+        );
     }
     assert!(proc_info::sockets(bytes).count() <= bytes.len() / proc_info::DESCRIPTOR_SIZE);
     if let Some(info) = proc_info::process(bytes) {
-        assert!(bytes.len() >= proc_info::PROCESS_SIZE && info.name.chars().count() <= 32, "{info:?}");
+        assert!(
+            bytes.len() >= proc_info::PROCESS_SIZE && info.name.chars().count() <= 32,
+            "{info:?}"
+        );
         let _a_time_or_none = info.started_at();
     }
 }
 
 /// What a pick walks through: no number twice, none that is reserved or excluded, and an end.
 pub fn pool(bytes: &[u8]) {
-    let numbers: Vec<u16> = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
-    let [one, other, from, to, ref rest @ ..] = numbers[..] else { return };
+    let numbers: Vec<u16> = bytes
+        .chunks_exact(2)
+        .map(|two| u16::from_le_bytes([two[0], two[1]]))
+        .collect();
+    let [one, other, from, to, ref rest @ ..] = numbers[..] else {
+        return;
+    };
     let range = one.min(other).max(1)..=one.max(other).max(1);
     let mut withheld = PortSet::default();
     for (low, count) in rest.chunks_exact(2).map(|pair| (pair[0], pair[1] % 64)) {
@@ -206,8 +264,15 @@ pub fn pool(bytes: &[u8]) {
     let quiet = distinct(pool.quiet());
     for port in 1..=u16::MAX {
         let assigned = range.contains(&port) && !withheld.contains(port);
-        assert_eq!(drawn.contains(port), assigned, "{port}: drawn is what the kernel assigns, and all of it");
-        assert!(!(quiet.contains(port) && assigned), "{port}: quiet is what it does not");
+        assert_eq!(
+            drawn.contains(port),
+            assigned,
+            "{port}: drawn is what the kernel assigns, and all of it"
+        );
+        assert!(
+            !(quiet.contains(port) && assigned),
+            "{port}: quiet is what it does not"
+        );
         assert_eq!(pool.is_quiet(port), !assigned, "{port}");
     }
     assert!(pool.block_ranges().iter().all(|range| !range.is_empty()));
@@ -216,7 +281,10 @@ pub fn pool(bytes: &[u8]) {
     for allowed in [Some(allowed), None] {
         let tried = distinct(acquire::numbers_of(allowed.clone(), withheld.clone()));
         for port in 1..=u16::MAX {
-            assert!(!(tried.contains(port) && withheld.contains(port)), "{port} is excluded");
+            assert!(
+                !(tried.contains(port) && withheld.contains(port)),
+                "{port} is excluded"
+            );
             if let Some(allowed) = &allowed {
                 assert_eq!(
                     tried.contains(port),
@@ -239,7 +307,10 @@ pub fn settings(bytes: &[u8]) {
 fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
     let mut set = PortSet::default();
     for port in numbers {
-        assert!(port != 0 && !set.contains(port), "{port} came twice, or is none");
+        assert!(
+            port != 0 && !set.contains(port),
+            "{port} came twice, or is none"
+        );
         set.insert(port);
     }
     set
@@ -247,16 +318,31 @@ fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
 
 /// In the kernel's form, which merges what touches.
 fn text(set: &PortSet) -> String {
-    let is_start = |port: &u16| port.checked_sub(1).is_none_or(|before| !set.contains(before));
-    let end = |low: u16| (low..=u16::MAX).take_while(|port| set.contains(*port)).last().unwrap_or(low);
+    let is_start = |port: &u16| {
+        port.checked_sub(1)
+            .is_none_or(|before| !set.contains(before))
+    };
+    let end = |low: u16| {
+        (low..=u16::MAX)
+            .take_while(|port| set.contains(*port))
+            .last()
+            .unwrap_or(low)
+    };
     let starts = set.within(0..=u16::MAX).filter(is_start);
-    starts.map(|low| format!("{low}-{}", end(low))).collect::<Vec<_>>().join(",")
+    starts
+        .map(|low| format!("{low}-{}", end(low)))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// What a decoder is asked besides the bytes comes from the first of them: byte order, protocol, and where to cut.
 fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
     let ([how, low, high], bytes) = bytes.split_first_chunk()?;
-    let order = if how & 1 == 0 { Order::Little } else { Order::Big };
+    let order = if how & 1 == 0 {
+        Order::Little
+    } else {
+        Order::Big
+    };
     let protocol = Protocol::ALL[usize::from(how >> 1) % Protocol::ALL.len()];
     let cut = usize::from(u16::from_le_bytes([*low, *high])).min(bytes.len());
     Some((order, protocol, cut, bytes))
@@ -264,6 +350,9 @@ fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
 
 fn is_row_of(row: &Row, protocol: Protocol) {
     assert_eq!(row.protocol, protocol);
-    assert!(row.inode != 0 || row.uid.is_none(), "what nobody has is no user's: {row:?}");
+    assert!(
+        row.inode != 0 || row.uid.is_none(),
+        "what nobody has is no user's: {row:?}"
+    );
     assert!(!row.dual_stack || row.local.is_ipv6(), "{row:?}");
 }

@@ -76,7 +76,10 @@ impl Reservation {
 }
 
 #[cfg(unix)]
-#[expect(unsafe_code, reason = "pre_exec is unsafe, and so is to name a descriptor by its number")]
+#[expect(
+    unsafe_code,
+    reason = "pre_exec is unsafe, and so is to name a descriptor by its number"
+)]
 mod system {
     use std::ffi::OsStr;
     use std::io;
@@ -104,9 +107,14 @@ mod system {
     const SHELL: &str = "/bin/sh";
     const MARK: &str = "portlease-";
 
-    pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Command) -> Result<()> {
+    pub(super) fn pass_systemd_style(
+        reservation: &Reservation,
+        command: &mut Command,
+    ) -> Result<()> {
         let name = name(reservation);
-        let mut passed = already_passed(command).map(|passed| passed.to_vec()).unwrap_or_default();
+        let mut passed = already_passed(command)
+            .map(|passed| passed.to_vec())
+            .unwrap_or_default();
         let wrapped = !passed.is_empty();
         for protocol in reservation.protocols() {
             passed.push((Arc::new(socket(reservation, *protocol)?), name.clone()));
@@ -115,18 +123,24 @@ mod system {
         let above = FIRST + passed.len() as i32;
         for (socket, _) in &mut passed {
             *socket = Arc::new(
-                fcntl_dupfd_cloexec(socket.as_fd(), above).map_err(|e| failed(reservation, e.into()))?,
+                fcntl_dupfd_cloexec(socket.as_fd(), above)
+                    .map_err(|e| failed(reservation, e.into()))?,
             );
         }
         let own: Vec<&OsStr> = match wrapped {
             // The shell, its script and our mark.
             true => command.get_args().skip(3).collect(),
-            false => std::iter::once(command.get_program()).chain(command.get_args()).collect(),
+            false => std::iter::once(command.get_program())
+                .chain(command.get_args())
+                .collect(),
         };
         let token = fastrand::u64(..);
         let passed = Arc::new(passed);
         let mut made = Command::new(SHELL);
-        made.arg("-c").arg(script(&passed)).arg(format!("{MARK}{token}")).args(own);
+        made.arg("-c")
+            .arg(script(&passed))
+            .arg(format!("{MARK}{token}"))
+            .args(own);
         carry_over(command, &mut made);
         if !carries_all(command) {
             return Err(Error::cannot_pass(reservation.to_endpoint()?));
@@ -167,8 +181,18 @@ mod system {
 
     /// Names are separated by colons, and are written into the script.
     fn name(reservation: &Reservation) -> String {
-        let name = reservation.label().map_or_else(|| reservation.port().to_string(), str::to_owned);
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+        let name = reservation
+            .label()
+            .map_or_else(|| reservation.port().to_string(), str::to_owned);
+        name.chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect()
     }
 
     /// `exec` keeps the process id, so the shell's is the program's.
@@ -179,9 +203,17 @@ mod system {
     }
 
     fn already_passed(command: &Command) -> Option<Arc<Passed>> {
-        let mark = command.get_args().nth(2).filter(|_| command.get_program() == SHELL)?;
+        let mark = command
+            .get_args()
+            .nth(2)
+            .filter(|_| command.get_program() == SHELL)?;
         let token: u64 = mark.to_str()?.strip_prefix(MARK)?.parse().ok()?;
-        PASSED.lock().iter().find(|(known, _)| *known == token)?.1.upgrade()
+        PASSED
+            .lock()
+            .iter()
+            .find(|(known, _)| *known == token)?
+            .1
+            .upgrade()
     }
 
     fn carry_over(from: &Command, to: &mut Command) {
@@ -204,7 +236,10 @@ mod system {
         format!("{copy:#?}") == format!("{command:#?}")
     }
 
-    fn inherit(command: &mut Command, hook: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    fn inherit(
+        command: &mut Command,
+        hook: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) {
         // SAFETY: between fork and exec the hooks given to this function make system calls only: dup2(2) and fcntl(2),
         // which signal-safety(7) lists. They allocate nothing and take no lock.
         unsafe { command.pre_exec(hook) };
@@ -232,15 +267,26 @@ mod system {
     use crate::error::{Error, Result};
     use crate::reservation::Reservation;
 
-    pub(super) fn pass_systemd_style(reservation: &Reservation, _command: &mut Command) -> Result<()> {
+    pub(super) fn pass_systemd_style(
+        reservation: &Reservation,
+        _command: &mut Command,
+    ) -> Result<()> {
         unsupported(reservation)
     }
 
-    pub(super) fn pass_as(reservation: &Reservation, _command: &mut Command, _fd: i32) -> Result<()> {
+    pub(super) fn pass_as(
+        reservation: &Reservation,
+        _command: &mut Command,
+        _fd: i32,
+    ) -> Result<()> {
         unsupported(reservation)
     }
 
     fn unsupported(reservation: &Reservation) -> Result<()> {
-        Err(Error::system("pass", reservation.to_endpoint().ok(), io::ErrorKind::Unsupported.into()))
+        Err(Error::system(
+            "pass",
+            reservation.to_endpoint().ok(),
+            io::ErrorKind::Unsupported.into(),
+        ))
     }
 }

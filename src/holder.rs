@@ -221,7 +221,13 @@ impl Holders {
                 unseen.insert(at, reason);
             }
         }
-        Holders { port, protocol, rows, leases, unseen }
+        Holders {
+            port,
+            protocol,
+            rows,
+            leases,
+            unseen,
+        }
     }
 
     /// The port that was asked about.
@@ -327,8 +333,15 @@ impl Holders {
 
     /// The reservation whose own socket this is.
     pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
-        let is_claim = |lease: &&Lease| lease.record().is_some_and(|record| record.socket == holder.inode);
-        self.leases.iter().filter(|_| holder.inode != 0 && holder.state == State::Bound).find(is_claim)
+        let is_claim = |lease: &&Lease| {
+            lease
+                .record()
+                .is_some_and(|record| record.socket == holder.inode)
+        };
+        self.leases
+            .iter()
+            .filter(|_| holder.inode != 0 && holder.state == State::Bound)
+            .find(is_claim)
     }
 }
 

@@ -182,8 +182,8 @@ mod wait;
 
 pub use assert::{
     assert_no_leaked_listeners, assert_port_free, assert_port_held_by, assert_port_listening,
-    assert_ports_free, check_no_leaked_listeners, check_port_free, check_port_held_by, check_port_listening,
-    check_ports_free, is_port_free,
+    assert_ports_free, check_no_leaked_listeners, check_port_free, check_port_held_by,
+    check_port_listening, check_ports_free, is_port_free,
 };
 pub use diagnose::{diagnose, who_holds};
 pub use diagnosis::Diagnosis;
@@ -195,7 +195,7 @@ pub use probe::{Reachability, probe};
 pub use record::Lease;
 pub use reservation::{Guarantee, Reservation};
 pub use reserve::{
-    reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port, try_reserve_ports,
-    try_reserve_udp_port,
+    reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
+    try_reserve_ports, try_reserve_udp_port,
 };
 pub use wait::{wait_until_free, wait_until_listening};

@@ -293,7 +293,10 @@ impl ReserveOptions {
         if self.port == Some(0) || self.prefer.contains(&0) {
             return Err(Error::port_zero());
         }
-        let range = self.range.map(|(low, high)| inclusive(low, high)).transpose()?;
+        let range = self
+            .range
+            .map(|(low, high)| inclusive(low, high))
+            .transpose()?;
         let firewall = match self.port {
             Some(_) => None,
             None => firewall()?,
@@ -319,7 +322,11 @@ impl ReserveOptions {
             }
         } else if let Some(range) = &allowed {
             // No further than it takes: ranges are long.
-            let admitted = range.clone().filter(|port| !self.exclude.contains(*port)).take(n).count();
+            let admitted = range
+                .clone()
+                .filter(|port| !self.exclude.contains(*port))
+                .take(n)
+                .count();
             if admitted == 0 {
                 return Err(Error::range_all_excluded(range));
             }
@@ -330,7 +337,10 @@ impl ReserveOptions {
             return Err(Error::block_cannot_fit(n, &(1..=u16::MAX)));
         }
         let prefer = self.prefer.into_iter().filter(|port| {
-            !self.exclude.contains(*port) && firewall.as_ref().is_none_or(|firewall| firewall.contains(port))
+            !self.exclude.contains(*port)
+                && firewall
+                    .as_ref()
+                    .is_none_or(|firewall| firewall.contains(port))
         });
         Ok(Wish {
             protocols: self.protocols,
@@ -374,11 +384,21 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
 
 /// `PORTLEASE_RANGE`: the only numbers that a firewalled machine's automatic picks may come from.
 fn firewall() -> Result<Option<RangeInclusive<u16>>> {
-    let Some(text) = std::env::var_os("PORTLEASE_RANGE") else { return Ok(None) };
+    let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
+        return Ok(None);
+    };
     let text = text.to_string_lossy();
-    let digits =
-        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
-    match text.trim().split_once('-').map(|(low, high)| (digits(low.trim()), digits(high.trim()))) {
+    let digits = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| text.parse::<u16>().ok())
+            .flatten()
+    };
+    match text
+        .trim()
+        .split_once('-')
+        .map(|(low, high)| (digits(low.trim()), digits(high.trim())))
+    {
         Some((Some(low @ 1..), Some(high))) if low <= high => Ok(Some(low..=high)),
         _ => Err(Error::bad_range_variable(&text)),
     }

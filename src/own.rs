@@ -30,7 +30,10 @@ impl Entry {
     pub(crate) fn new(endpoint: Endpoint, socket: u64) -> Entry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let key = (endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp));
-        let own = Own { id: NEXT.fetch_add(1, Ordering::Relaxed), socket };
+        let own = Own {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            socket,
+        };
         TABLE.lock().insert(key, own);
         Entry { key, own }
     }
@@ -53,7 +56,10 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut table = TABLE.lock();
-        if table.get(&self.key).is_some_and(|own| own.id == self.own.id) {
+        if table
+            .get(&self.key)
+            .is_some_and(|own| own.id == self.own.id)
+        {
             table.remove(&self.key);
         }
     }

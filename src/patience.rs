@@ -32,12 +32,19 @@ impl Patience {
     const PAUSES_AT_LEAST: u32 = 50;
 
     pub(crate) fn new() -> Self {
-        Patience { deadline: None, pause: Duration::from_micros(20), pauses: 0, renewals: [0; 2] }
+        Patience {
+            deadline: None,
+            pause: Duration::from_micros(20),
+            pauses: 0,
+            renewals: [0; 2],
+        }
     }
 
     /// Pauses; `false` once it has run out.
     pub(crate) fn pause(&mut self) -> bool {
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + Self::AT_MOST);
+        let deadline = *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + Self::AT_MOST);
         self.pauses += 1;
         if Instant::now() >= deadline && self.pauses > Self::PAUSES_AT_LEAST {
             return false;

@@ -44,10 +44,16 @@ impl Ports {
     fn parse(text: &str) -> Option<Ports> {
         let number = |text: &str| text.trim().parse::<u16>().ok();
         let range = |item: &str| match item.split_once('-') {
-            Some((low, high)) => Some(number(low)?..=number(high)?).filter(|range| !range.is_empty()),
+            Some((low, high)) => {
+                Some(number(low)?..=number(high)?).filter(|range| !range.is_empty())
+            }
             None => number(item).map(|n| n..=n),
         };
-        text.split(',').filter(|item| !item.trim().is_empty()).map(range).collect::<Option<_>>().map(Ports)
+        text.split(',')
+            .filter(|item| !item.trim().is_empty())
+            .map(range)
+            .collect::<Option<_>>()
+            .map(Ports)
     }
 }
 
@@ -76,7 +82,10 @@ impl Ephemeral {
     /// As a kernel would report it that assigns this range, without what it lists as reserved.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn reported(range: RangeInclusive<u16>, reserved: &str) -> Ephemeral {
-        Ephemeral { range, reserved: Ports::parse(reserved).unwrap_or_default() }
+        Ephemeral {
+            range,
+            reserved: Ports::parse(reserved).unwrap_or_default(),
+        }
     }
 
     pub(crate) fn range(&self) -> RangeInclusive<u16> {
@@ -92,17 +101,38 @@ impl Ephemeral {
     /// ones, then those that the administrator withheld from the kernel, perhaps for a service.
     pub(crate) fn quiet(&self) -> Numbers {
         let registered = unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
-        let withheld = self.reserved.0.iter().map(|ports| overlap(ports, &self.range));
+        let withheld = self
+            .reserved
+            .0
+            .iter()
+            .map(|ports| overlap(ports, &self.range));
         shuffled(
-            [self.outside(DYNAMIC_FROM..=u16::MAX), self.outside(registered), withheld.collect()].concat(),
+            [
+                self.outside(DYNAMIC_FROM..=u16::MAX),
+                self.outside(registered),
+                withheld.collect(),
+            ]
+            .concat(),
         )
     }
 
     /// What of a range is not the kernel's, the higher part first.
     fn outside(&self, range: RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
-        let above = self.range.end().checked_add(1).map(|next| overlap(&(next..=u16::MAX), &range));
-        let below = self.range.start().checked_sub(1).map(|last| overlap(&(0..=last), &range));
-        above.into_iter().chain(below).filter(|range| !range.is_empty()).collect()
+        let above = self
+            .range
+            .end()
+            .checked_add(1)
+            .map(|next| overlap(&(next..=u16::MAX), &range));
+        let below = self
+            .range
+            .start()
+            .checked_sub(1)
+            .map(|last| overlap(&(0..=last), &range));
+        above
+            .into_iter()
+            .chain(below)
+            .filter(|range| !range.is_empty())
+            .collect()
     }
 
     /// The ranges in which to look for consecutive numbers, in the order of preference.
@@ -125,7 +155,10 @@ impl Ephemeral {
         let count = u32::from(*self.range.end() - low) + 1;
         let first = Span::new(low, 2, count.div_ceil(2));
         let second = Span::new(low.saturating_add(1), 2, count / 2);
-        Numbers { spans: vec![first, second].into_iter(), without: self.reserved.clone() }
+        Numbers {
+            spans: vec![first, second].into_iter(),
+            without: self.reserved.clone(),
+        }
     }
 
     /// How many numbers an automatic pick leaves, so that outgoing connections find one too.
@@ -151,8 +184,9 @@ fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
 /// What netsh says in any language: `Start Port : 49152` on a line, and `Number of Ports : 16384` on a later one.
 #[cfg(any(windows, test, fuzzing))]
 fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
-    let mut numbers =
-        text.lines().filter_map(|line| line.split_whitespace().next_back()?.parse::<u16>().ok());
+    let mut numbers = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next_back()?.parse::<u16>().ok());
     let (start, count) = (numbers.next()?, numbers.next()?);
     Some(start..=start.checked_add(count.checked_sub(1)?)?)
 }
@@ -160,16 +194,25 @@ fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
 /// Every range that any of the ways to read a text finds in it.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn settings(text: &str) -> Vec<RangeInclusive<u16>> {
-    let sets = [Ports::parse(text).unwrap_or_default(), Ports::parse_table(text)];
+    let sets = [
+        Ports::parse(text).unwrap_or_default(),
+        Ports::parse_table(text),
+    ];
     let ranges = [parse_pair(text), parse_start_and_count(text)];
-    sets.into_iter().flat_map(|set| set.0).chain(ranges.into_iter().flatten()).collect()
+    sets.into_iter()
+        .flat_map(|set| set.0)
+        .chain(ranges.into_iter().flatten())
+        .collect()
 }
 
 /// Every number of each range once, in random order, so that processes that start together do not walk in step.
 pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> Numbers {
     let span = |range: RangeInclusive<u16>| Span::new(*range.start(), 1, range.len() as u32);
     let spans: Vec<Span> = ranges.into_iter().map(span).collect();
-    Numbers { spans: spans.into_iter(), without: Ports::default() }
+    Numbers {
+        spans: spans.into_iter(),
+        without: Ports::default(),
+    }
 }
 
 /// Numbers to try, span after span.
@@ -206,7 +249,14 @@ struct Span {
 impl Span {
     fn new(low: u16, step: u32, count: u32) -> Self {
         if count == 0 {
-            return Span { low, step, count, at: 0, stride: 0, left: 0 };
+            return Span {
+                low,
+                step,
+                count,
+                at: 0,
+                stride: 0,
+                left: 0,
+            };
         }
         let coprime = |stride: &u32| {
             let (mut a, mut b) = (count, *stride);
@@ -215,8 +265,17 @@ impl Span {
             }
             a == 1
         };
-        let stride = std::iter::repeat_with(|| fastrand::u32(1..=count)).find(coprime).unwrap_or(1);
-        Span { low, step, count, at: fastrand::u32(0..count), stride, left: count }
+        let stride = std::iter::repeat_with(|| fastrand::u32(1..=count))
+            .find(coprime)
+            .unwrap_or(1);
+        Span {
+            low,
+            step,
+            count,
+            at: fastrand::u32(0..count),
+            stride,
+            left: count,
+        }
     }
 
     fn next(&mut self) -> Option<u16> {
@@ -243,8 +302,10 @@ struct Signs {
 impl Crowding {
     /// The process's own.
     pub(crate) fn of_this_process() -> &'static Crowding {
-        static CROWDING: Crowding =
-            Crowding(parking_lot::const_mutex(Signs { believed_until: None, slow: false }));
+        static CROWDING: Crowding = Crowding(parking_lot::const_mutex(Signs {
+            believed_until: None,
+            slow: false,
+        }));
         &CROWDING
     }
 
@@ -255,7 +316,10 @@ impl Crowding {
     const SLOW: Duration = Duration::from_micros(60);
 
     pub(crate) fn is_on(&self) -> bool {
-        self.0.lock().believed_until.is_some_and(|until| Instant::now() < until)
+        self.0
+            .lock()
+            .believed_until
+            .is_some_and(|until| Instant::now() < until)
     }
 
     /// Takes note of what the kernel chose, and how long it took.
@@ -290,15 +354,24 @@ mod tests {
         }
         #[expect(clippy::reversed_empty_ranges, reason = "an empty range is the point")]
         let empty = 9..=3;
-        assert_eq!(shuffled(vec![empty.clone(), 7..=7, empty]).collect::<Vec<_>>(), [7]);
+        assert_eq!(
+            shuffled(vec![empty.clone(), 7..=7, empty]).collect::<Vec<_>>(),
+            [7]
+        );
     }
 
     #[test]
     fn draws_take_the_low_ends_parity_first_and_leave_out_what_is_reserved() {
         for range in [32768..=60999, 40000..=40015, 40001..=40015, 5..=5] {
-            let pool = Ephemeral { range: range.clone(), reserved: Ports(vec![40004..=40005]) };
+            let pool = Ephemeral {
+                range: range.clone(),
+                reserved: Ports(vec![40004..=40005]),
+            };
             let drawn: Vec<u16> = pool.draws().collect();
-            let expected: BTreeSet<u16> = range.clone().filter(|n| !(40004..=40005).contains(n)).collect();
+            let expected: BTreeSet<u16> = range
+                .clone()
+                .filter(|n| !(40004..=40005).contains(n))
+                .collect();
             assert_eq!(drawn.iter().copied().collect::<BTreeSet<_>>(), expected);
             assert_eq!(drawn.len(), expected.len());
             let parities: Vec<u16> = drawn.iter().map(|n| (n - range.start()) % 2).collect();
@@ -308,16 +381,29 @@ mod tests {
 
     #[test]
     fn quiet_numbers_come_dynamic_first_and_never_from_what_the_kernel_assigns() {
-        let pool = Ephemeral { range: 32768..=60999, reserved: Ports(vec![40004..=40005]) };
+        let pool = Ephemeral {
+            range: 32768..=60999,
+            reserved: Ports(vec![40004..=40005]),
+        };
         let quiet: Vec<u16> = pool.quiet().collect();
         assert!(quiet.iter().all(|port| pool.is_quiet(*port)));
         assert_eq!(quiet.iter().collect::<BTreeSet<_>>().len(), quiet.len());
         assert!(quiet[..65535 - 60999].iter().all(|port| *port > 60999));
-        assert!(quiet[quiet.len() - 2..].iter().all(|port| (40004..=40005).contains(port)));
-        let tuned = Ephemeral { range: 1024..=65535, reserved: Ports::default() };
+        assert!(
+            quiet[quiet.len() - 2..]
+                .iter()
+                .all(|port| (40004..=40005).contains(port))
+        );
+        let tuned = Ephemeral {
+            range: 1024..=65535,
+            reserved: Ports::default(),
+        };
         assert_eq!(tuned.quiet().count(), 0);
         assert_eq!(tuned.block_ranges(), [1024..=65535]);
-        assert_eq!(pool.block_ranges(), [61000..=65535, 1024..=32767, 32768..=60999]);
+        assert_eq!(
+            pool.block_ranges(),
+            [61000..=65535, 1024..=32767, 32768..=60999]
+        );
     }
 
     #[test]
@@ -328,15 +414,24 @@ mod tests {
         let netsh = "\r\nProtocol tcp Dynamic Port Range\r\n-------\r\nStart Port      : 49152\r\n\
                      Number of Ports : 16384\r\n";
         assert_eq!(parse_start_and_count(netsh), Some(49152..=65535));
-        assert_eq!(parse_start_and_count("Startport : 1025\nAnzahl : 64511\n"), Some(1025..=65535));
+        assert_eq!(
+            parse_start_and_count("Startport : 1025\nAnzahl : 64511\n"),
+            Some(1025..=65535)
+        );
         let excluded = "\r\nProtocol tcp Port Exclusion Ranges\r\n\r\nStart Port    End Port\r\n----------    --------\r\n\
                         \x20     5357        5357\r\n     50000       50059     *\r\n\r\n* - Administered port exclusions.";
-        assert_eq!(Ports::parse_table(excluded), Ports(vec![5357..=5357, 50000..=50059]));
+        assert_eq!(
+            Ports::parse_table(excluded),
+            Ports(vec![5357..=5357, 50000..=50059])
+        );
         for odd in ["", "Start : 49152", "a : 60000\nb : 6000", "a : 1\nb : 0"] {
             assert_eq!(parse_start_and_count(odd), None, "{odd:?}");
         }
         assert_eq!(Ports::parse("\n"), Some(Ports::default()));
-        assert_eq!(Ports::parse("8080,9000-9010\n"), Some(Ports(vec![8080..=8080, 9000..=9010])));
+        assert_eq!(
+            Ports::parse("8080,9000-9010\n"),
+            Some(Ports(vec![8080..=8080, 9000..=9010]))
+        );
         assert_eq!(Ports::parse("8080,x"), None);
         assert_eq!(Ports::parse("9010-9000"), None);
     }
@@ -346,12 +441,17 @@ mod tests {
         let (quick, slow) = (Duration::from_micros(3), Duration::from_millis(2));
         let noted = |binds: &[(u16, Duration)]| {
             let crowding = Crowding::default();
-            binds.iter().for_each(|(port, took)| crowding.note(&(32768..=60999), *port, *took));
+            binds
+                .iter()
+                .for_each(|(port, took)| crowding.note(&(32768..=60999), *port, *took));
             crowding.is_on()
         };
         assert!(!noted(&[(40001, quick), (40003, quick)]));
         assert!(noted(&[(40000, quick)]));
-        assert!(!noted(&[(40001, slow), (40003, quick), (40005, slow)]), "a busy machine");
+        assert!(
+            !noted(&[(40001, slow), (40003, quick), (40005, slow)]),
+            "a busy machine"
+        );
         assert!(noted(&[(40001, slow), (40003, slow)]));
     }
 }

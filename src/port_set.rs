@@ -23,7 +23,9 @@ impl PortSet {
 
     /// Those of a range that are in, in ascending order.
     pub(crate) fn within(&self, range: RangeInclusive<u16>) -> impl Iterator<Item = u16> {
-        range.take_while(|port| place(*port).0 < self.0.len()).filter(|port| self.contains(*port))
+        range
+            .take_while(|port| place(*port).0 < self.0.len())
+            .filter(|port| self.contains(*port))
     }
 }
 
@@ -61,7 +63,10 @@ mod tests {
         let empty = PortSet::default();
         assert!(!empty.contains(0) && !empty.contains(u16::MAX));
         let set: PortSet = [u16::MAX, 80, 443, 80].into_iter().collect();
-        assert_eq!(set.within(0..=u16::MAX).collect::<Vec<_>>(), [80, 443, u16::MAX]);
+        assert_eq!(
+            set.within(0..=u16::MAX).collect::<Vec<_>>(),
+            [80, 443, u16::MAX]
+        );
         assert_eq!(set.within(80..=442).collect::<Vec<_>>(), [80]);
         assert_eq!(set.within(81..=442).next(), None);
         assert!(set.contains(80) && set.contains(u16::MAX) && !set.contains(81));

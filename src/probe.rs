@@ -48,7 +48,9 @@ pub enum Reachability {
 /// ```
 #[doc(alias = "nmap")]
 pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
-    let Ok(endpoint) = addr.to_endpoint() else { return Reachability::Failed(io::ErrorKind::InvalidInput) };
+    let Ok(endpoint) = addr.to_endpoint() else {
+        return Reachability::Failed(io::ErrorKind::InvalidInput);
+    };
     if endpoint.or_tcp().protocol != Some(Protocol::Tcp) {
         return Reachability::Failed(io::ErrorKind::Unsupported);
     }

@@ -31,7 +31,11 @@ pub struct Lease {
 
 impl Lease {
     pub(crate) fn new(protocol: Protocol, port: u16, record: Option<Record>) -> Self {
-        Lease { protocol, port, record }
+        Lease {
+            protocol,
+            port,
+            record,
+        }
     }
 
     /// The reserved number.
@@ -85,7 +89,10 @@ impl Lease {
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn on_behalf_of(&self) -> Option<u32> {
-        self.record.as_ref().and_then(|r| r.on_behalf_of).map(|process| process.pid)
+        self.record
+            .as_ref()
+            .and_then(|r| r.on_behalf_of)
+            .map(|process| process.pid)
     }
 
     /// The path of that process's program.
@@ -158,14 +165,23 @@ impl Lease {
     }
 
     fn text(&self, field: impl Fn(&Record) -> &String) -> Option<&str> {
-        self.record.as_ref().map(|r| field(r).as_str()).filter(|text| !text.is_empty())
+        self.record
+            .as_ref()
+            .map(|r| field(r).as_str())
+            .filter(|text| !text.is_empty())
     }
 }
 
 /// `60315/tcp is reserved by test restarts (tests/restart.rs:17), pid 4100`.
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} is reserved {}", self.port, self.protocol, self.by())
+        write!(
+            f,
+            "{}/{} is reserved {}",
+            self.port,
+            self.protocol,
+            self.by()
+        )
     }
 }
 
@@ -178,7 +194,10 @@ impl Lease {
         let mut text = match (self.test(), self.program()) {
             (Some(test), _) => format!("by test {}", printable(test)),
             (None, Some(program)) => {
-                format!("by {}", printable(program.rsplit('/').next().unwrap_or(program)))
+                format!(
+                    "by {}",
+                    printable(program.rsplit('/').next().unwrap_or(program))
+                )
             }
             (None, None) => "by a process".to_owned(),
         };
@@ -199,15 +218,18 @@ impl Lease {
 
 /// Control characters escaped: a name from another process must not move the cursor or forge a line.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
-        {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-        out
-    })
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut out, c| {
+            if c.is_control()
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c)
+            {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+            out
+        })
 }
 
 /// What a lock file holds.
@@ -241,7 +263,10 @@ impl FromStr for Beneficiary {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (pid, started) = text.split_once(' ').unwrap_or((text, ""));
-        Ok(Beneficiary { pid: pid.parse()?, started: started.parse()? })
+        Ok(Beneficiary {
+            pid: pid.parse()?,
+            started: started.parse()?,
+        })
     }
 }
 
@@ -286,7 +311,10 @@ impl Record {
         let (stamp, mut rest) = text.strip_prefix(HEADER)?.split_once('\n')?;
         let (secs, nanos) = stamp.split_once('.')?;
         let mut record = Record {
-            since: Duration::new(secs.parse().ok()?, nanos.parse().ok().filter(|n| *n < 1_000_000_000)?),
+            since: Duration::new(
+                secs.parse().ok()?,
+                nanos.parse().ok().filter(|n| *n < 1_000_000_000)?,
+            ),
             ..Record::default()
         };
         loop {
@@ -332,7 +360,9 @@ impl fmt::Display for Line<'_> {
         let boundary = |at: &usize| escaped.is_char_boundary(*at);
         let head = (0..=LINE_MAX / 4).rev().find(boundary).unwrap_or(0);
         let kept = LINE_MAX - LINE_MAX / 4 - '…'.len_utf8();
-        let tail = (escaped.len() - kept..=escaped.len()).find(boundary).unwrap_or(escaped.len());
+        let tail = (escaped.len() - kept..=escaped.len())
+            .find(boundary)
+            .unwrap_or(escaped.len());
         write!(f, "{}…{}", &escaped[..head], &escaped[tail..])
     }
 }
@@ -370,14 +400,20 @@ mod tests {
             label: "redis primary".to_owned(),
             since: Duration::new(1_769_860_800, 5),
             socket: 77,
-            on_behalf_of: Some(Beneficiary { pid: 4000, started: 9 }),
+            on_behalf_of: Some(Beneficiary {
+                pid: 4000,
+                started: 9,
+            }),
         }
     }
 
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
         assert_eq!(Record::decode(&record().encode()), Some(record()));
-        assert_eq!(Record::decode(&Record::default().encode()), Some(Record::default()));
+        assert_eq!(
+            Record::decode(&Record::default().encode()),
+            Some(Record::default())
+        );
     }
 
     #[test]
@@ -392,7 +428,10 @@ mod tests {
             label: long,
             since: Duration::new(u64::MAX / 4, 999_999_999),
             socket: u64::MAX,
-            on_behalf_of: Some(Beneficiary { pid: u32::MAX, started: u64::MAX }),
+            on_behalf_of: Some(Beneficiary {
+                pid: u32::MAX,
+                started: u64::MAX,
+            }),
         };
         let bytes = most.encode();
         let text = std::str::from_utf8(&bytes).unwrap();
@@ -401,8 +440,15 @@ mod tests {
 
     #[test]
     fn every_truncation_and_every_mixture_of_two_records_is_no_record() {
-        let (old, new) =
-            (record().encode(), Record { since: Duration::new(9, 0), pid: 1, ..record() }.encode());
+        let (old, new) = (
+            record().encode(),
+            Record {
+                since: Duration::new(9, 0),
+                pid: 1,
+                ..record()
+            }
+            .encode(),
+        );
         let end = old.iter().rposition(|b| *b != b'\n').unwrap();
         for cut in 0..=end {
             assert_eq!(Record::decode(&old[..cut]), None, "cut at {cut}");
@@ -439,7 +485,10 @@ mod tests {
 
     #[test]
     fn names_are_escaped_where_they_are_printed() {
-        let forged = Record { test: "a\u{1b}[31m\nhelp: x".to_owned(), ..record() };
+        let forged = Record {
+            test: "a\u{1b}[31m\nhelp: x".to_owned(),
+            ..record()
+        };
         let text = Lease::new(Protocol::Tcp, 1, Some(forged)).to_string();
         assert!(!text.contains(['\n', '\u{1b}']), "{text}");
     }

@@ -81,9 +81,19 @@ impl Part {
         guarantee: Guarantee,
     ) -> Self {
         // Without its inode a claim is still one; the report then shows it as any bound socket.
-        let Identity { inode, user } =
-            claim.as_ref().and_then(|claim| claim.identity().ok()).unwrap_or_default();
-        Part { endpoint, guarantee, user, entry: Entry::new(endpoint, inode), claim, _name: name, lease }
+        let Identity { inode, user } = claim
+            .as_ref()
+            .and_then(|claim| claim.identity().ok())
+            .unwrap_or_default();
+        Part {
+            endpoint,
+            guarantee,
+            user,
+            entry: Entry::new(endpoint, inode),
+            claim,
+            _name: name,
+            lease,
+        }
     }
 
     pub(crate) fn socket(&self) -> u64 {
@@ -168,7 +178,11 @@ impl Reservation {
     /// println!("{:?}", p.guarantee()); // Kernel, on Linux
     /// ```
     pub fn guarantee(&self) -> Guarantee {
-        self.parts.iter().map(|part| part.guarantee).min().unwrap_or(Guarantee::BestEffort)
+        self.parts
+            .iter()
+            .map(|part| part.guarantee)
+            .min()
+            .unwrap_or(Guarantee::BestEffort)
     }
 
     /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
@@ -263,17 +277,20 @@ impl Reservation {
     pub fn release(self) -> Result<()> {
         for part in &self.parts {
             let mut looked = Ok(());
-            let left = diagnose::patiently(|| match table::listening(self.port(), part.protocol()) {
-                Ok(rows) if rows.is_empty() => Ok(()),
-                Ok(_) => {
-                    Err(diagnose::report_to(Mine::This(part.entry.id()), part.endpoint, Verdict::Leaked))
-                }
-                Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-                Err(e) => {
-                    looked = Err(Error::system("look at", Some(part.endpoint), e));
-                    Ok(())
-                }
-            });
+            let left =
+                diagnose::patiently(|| match table::listening(self.port(), part.protocol()) {
+                    Ok(rows) if rows.is_empty() => Ok(()),
+                    Ok(_) => Err(diagnose::report_to(
+                        Mine::This(part.entry.id()),
+                        part.endpoint,
+                        Verdict::Leaked,
+                    )),
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+                    Err(e) => {
+                        looked = Err(Error::system("look at", Some(part.endpoint), e));
+                        Ok(())
+                    }
+                });
             looked?;
             left.map_err(Error::left_listening)?;
         }
@@ -308,11 +325,20 @@ impl fmt::Debug for Reservation {
             .field("protocols", &self.protocols())
             .field("guarantee", &self.guarantee())
             .field("label", &self.label)
-            .field("claimed", &self.parts.iter().any(|part| part.claim.is_some()))
-            .field("leased", &self.parts.iter().all(|part| part.lease.is_some()))
+            .field(
+                "claimed",
+                &self.parts.iter().any(|part| part.claim.is_some()),
+            )
+            .field(
+                "leased",
+                &self.parts.iter().all(|part| part.lease.is_some()),
+            )
             .field(
                 "recorded",
-                &self.parts.iter().all(|part| part.lease.as_ref().is_some_and(Held::is_recorded)),
+                &self
+                    .parts
+                    .iter()
+                    .all(|part| part.lease.as_ref().is_some_and(Held::is_recorded)),
             )
             .finish()
     }
@@ -338,7 +364,10 @@ impl ToEndpoint for &Reservation {
     fn to_endpoint(&self) -> Result<Endpoint> {
         Ok(match self.parts.as_slice() {
             [part] => part.endpoint,
-            parts => Endpoint { protocol: None, ..parts[0].endpoint },
+            parts => Endpoint {
+                protocol: None,
+                ..parts[0].endpoint
+            },
         })
     }
 }

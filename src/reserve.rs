@@ -104,7 +104,9 @@ pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
 #[track_caller]
 pub fn try_reserve_ports<const N: usize>() -> Result<[Reservation; N]> {
     let many = ReserveOptions::new().reserve_many(N)?;
-    Ok(many.try_into().unwrap_or_else(|_| unreachable!("reserve_many returns as many as it was asked for")))
+    Ok(many
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("reserve_many returns as many as it was asked for")))
 }
 
 #[track_caller]

@@ -7,9 +7,9 @@ use crate::port_set::PortSet;
 
 /// Numbers that servers of developers' machines use without asking, whether or not the services file has them.
 const CUSTOMARY: [u16; 44] = [
-    1433, 1434, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3000, 3001, 3128, 3306, 3389, 4000, 4200,
-    4317, 4318, 4369, 5000, 5001, 5173, 5353, 5432, 5601, 5672, 5900, 6379, 6443, 8000, 8080, 8081, 8086,
-    8443, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 11211, 27017,
+    1433, 1434, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3000, 3001, 3128, 3306, 3389, 4000,
+    4200, 4317, 4318, 4369, 5000, 5001, 5173, 5353, 5432, 5601, 5672, 5900, 6379, 6443, 8000, 8080,
+    8081, 8086, 8443, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 11211, 27017,
 ];
 
 /// The name of a port in this system's services file.
@@ -32,7 +32,11 @@ pub(crate) fn numbers() -> &'static PortSet {
     })
 }
 
-const FILE: &str = if cfg!(windows) { r"C:\Windows\System32\drivers\etc\services" } else { "/etc/services" };
+const FILE: &str = if cfg!(windows) {
+    r"C:\Windows\System32\drivers\etc\services"
+} else {
+    "/etc/services"
+};
 
 struct Line<'a> {
     name: &'a str,
@@ -46,7 +50,11 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
         let mut words = line.split('#').next()?.split_whitespace();
         let name = words.next()?;
         let (port, protocol) = words.next()?.split_once('/')?;
-        Some(Line { name, port: port.parse().ok()?, protocol })
+        Some(Line {
+            name,
+            port: port.parse().ok()?,
+            protocol,
+        })
     })
 }
 
@@ -56,8 +64,11 @@ mod tests {
 
     #[test]
     fn a_services_file_is_read_line_by_line() {
-        let text = "# comment\n\nhttp\t80/tcp www # web\ndomain 53/udp\nodd\nodd x/tcp\nodd 70000/tcp\n";
-        let read: Vec<_> = lines(text).map(|line| (line.name, line.port, line.protocol)).collect();
+        let text =
+            "# comment\n\nhttp\t80/tcp www # web\ndomain 53/udp\nodd\nodd x/tcp\nodd 70000/tcp\n";
+        let read: Vec<_> = lines(text)
+            .map(|line| (line.name, line.port, line.protocol))
+            .collect();
         assert_eq!(read, [("http", 80, "tcp"), ("domain", 53, "udp")]);
     }
 }

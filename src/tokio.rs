@@ -146,7 +146,11 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 /// # Errors
 ///
 /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it ends first.
-pub async fn wait_for(reservation: &Reservation, child: &mut Child, at_most: Duration) -> Result<()> {
+pub async fn wait_for(
+    reservation: &Reservation,
+    child: &mut Child,
+    at_most: Duration,
+) -> Result<()> {
     // tokio forgets the number of a child that has been waited for.
     let pid = child.id();
     listening(reservation.endpoints(), at_most, || {

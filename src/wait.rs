@@ -121,7 +121,9 @@ impl Reservation {
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let pid = child.id();
         listening(self.endpoints(), at_most, || {
-            Ok(child.try_wait()?.map(|status| (Some(pid), status.to_string())))
+            Ok(child
+                .try_wait()?
+                .map(|status| (Some(pid), status.to_string())))
         })
     }
 
@@ -173,8 +175,11 @@ impl Reservation {
 
 /// The first pauses are short, for a server that is nearly there; a look at the listeners costs some ten
 /// microseconds.
-const PAUSES: [Duration; 3] =
-    [Duration::from_micros(100), Duration::from_micros(300), Duration::from_millis(1)];
+const PAUSES: [Duration; 3] = [
+    Duration::from_micros(100),
+    Duration::from_micros(300),
+    Duration::from_millis(1),
+];
 
 /// A look at every socket costs some hundred microseconds.
 const LONG_PAUSE: Duration = Duration::from_millis(20);
@@ -210,7 +215,9 @@ impl Vain {
             Vain::TimedOut(waited, endpoint, verdict) if blocked => {
                 Error::timed_out(waited, report(endpoint, verdict).after_a_wait())
             }
-            Vain::TimedOut(waited, endpoint, verdict) => Error::timed_out(waited, report(endpoint, verdict)),
+            Vain::TimedOut(waited, endpoint, verdict) => {
+                Error::timed_out(waited, report(endpoint, verdict))
+            }
             Vain::EndedFirst((pid, how), endpoint) => {
                 Error::ended_first(pid, &how, report(endpoint, Verdict::NotListening))
             }
@@ -229,11 +236,16 @@ struct Term {
 
 impl Term {
     fn new(at_most: Duration) -> Self {
-        Term { started: Instant::now(), at_most }
+        Term {
+            started: Instant::now(),
+            at_most,
+        }
     }
 
     fn left(&self) -> Option<Duration> {
-        self.at_most.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())
+        self.at_most
+            .checked_sub(self.started.elapsed())
+            .filter(|left| !left.is_zero())
     }
 }
 
@@ -247,12 +259,18 @@ pub(crate) struct Listening {
 
 impl Listening {
     pub(crate) fn new(endpoints: Vec<Endpoint>, at_most: Duration) -> Self {
-        Listening { endpoints: endpoints.into_iter(), term: Term::new(at_most), pauses: PAUSES.into_iter() }
+        Listening {
+            endpoints: endpoints.into_iter(),
+            term: Term::new(at_most),
+            pauses: PAUSES.into_iter(),
+        }
     }
 
     /// `ended` is asked first: what listened before it ended is still seen, or is gone.
     pub(crate) fn look(&mut self, ended: impl FnOnce() -> io::Result<Option<End>>) -> Step {
-        let Some(&first) = self.endpoints.as_slice().first() else { return Step::Met };
+        let Some(&first) = self.endpoints.as_slice().first() else {
+            return Step::Met;
+        };
         let end = match ended() {
             Ok(end) => end,
             Err(e) => return Step::InVain(Vain::CannotLook(first, e)),
@@ -273,7 +291,11 @@ impl Listening {
         }
         match self.term.left() {
             Some(left) => Step::Pause(self.pauses.next().unwrap_or(PAUSES[2]).min(left)),
-            None => Step::InVain(Vain::TimedOut(self.term.at_most, endpoint, Verdict::NotListening)),
+            None => Step::InVain(Vain::TimedOut(
+                self.term.at_most,
+                endpoint,
+                Verdict::NotListening,
+            )),
         }
     }
 }
@@ -288,7 +310,11 @@ pub(crate) struct Freeing {
 
 impl Freeing {
     pub(crate) fn new(endpoints: Vec<Endpoint>, mine: Mine, at_most: Duration) -> Self {
-        Freeing { endpoints: endpoints.into_iter(), mine, term: Term::new(at_most) }
+        Freeing {
+            endpoints: endpoints.into_iter(),
+            mine,
+            term: Term::new(at_most),
+        }
     }
 
     pub(crate) fn look(&mut self) -> Step {

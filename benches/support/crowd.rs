@@ -10,7 +10,11 @@ pub(crate) fn claim(port: u16) -> Outcome<(Socket, u16)> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    let port = socket.local_addr()?.as_socket().ok_or("not an internet socket")?.port();
+    let port = socket
+        .local_addr()?
+        .as_socket()
+        .ok_or("not an internet socket")?
+        .port();
     socket.set_reuse_address(true)?;
     #[cfg(unix)]
     socket.set_reuse_port(true)?;
@@ -19,7 +23,10 @@ pub(crate) fn claim(port: u16) -> Outcome<(Socket, u16)> {
 
 fn ephemeral_range() -> Outcome<(u16, u16)> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
-    let (low, high) = text.trim().split_once('\t').ok_or("an unexpected ip_local_port_range")?;
+    let (low, high) = text
+        .trim()
+        .split_once('\t')
+        .ok_or("an unexpected ip_local_port_range")?;
     Ok((low.parse()?, high.parse()?))
 }
 
@@ -38,7 +45,10 @@ pub(crate) fn in_filling_order() -> Outcome<Vec<u16>> {
 /// Claims some of the numbers and keeps them.
 pub(crate) fn hold(from: usize, to: usize) -> Outcome<()> {
     let ports = in_filling_order()?;
-    let _claims = ports[from..to].iter().map(|port| claim(*port)).collect::<Outcome<Vec<_>>>()?;
+    let _claims = ports[from..to]
+        .iter()
+        .map(|port| claim(*port))
+        .collect::<Outcome<Vec<_>>>()?;
     say_ready_and_wait()
 }
 

@@ -20,10 +20,17 @@ impl Helper {
     }
 
     pub(crate) fn of(command: &mut Command) -> Outcome<Helper> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (stdin, stdout) = stdin.zip(stdout).ok_or("a helper without pipes")?;
-        Ok(Helper { child, stdin, stdout: BufReader::new(stdout) })
+        Ok(Helper {
+            child,
+            stdin,
+            stdout: BufReader::new(stdout),
+        })
     }
 
     pub(crate) fn when_ready(mut self) -> Outcome<Helper> {

@@ -8,11 +8,15 @@ pub(crate) fn for_shells(report: &str) -> String {
     let text = calls(&text, "ReserveOptions::new().port(", ").wait(..)", |port| {
         format!("`portlease reserve --port {port} --wait 60s`")
     });
-    let text =
-        calls(&text, "wait_until_listening(", ", ..)", |port| format!("`portlease wait --listening {port}`"));
+    let text = calls(&text, "wait_until_listening(", ", ..)", |port| {
+        format!("`portlease wait --listening {port}`")
+    });
     // Of no concern to a process that does nothing else.
-    let lines =
-        text.split('\n').map(|line| line.split("; on a current-thread async runtime").next().unwrap_or(line));
+    let lines = text.split('\n').map(|line| {
+        line.split("; on a current-thread async runtime")
+            .next()
+            .unwrap_or(line)
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -70,23 +74,45 @@ mod tests {
     fn no_advice_of_the_crate_names_a_function() {
         let p = portlease::reserve_port();
         let _server = p.listen().unwrap();
-        let taken = portlease::ReserveOptions::new().port(p.port()).reserve().unwrap_err();
-        let queued =
-            portlease::ReserveOptions::new().port(p.port()).wait(std::time::Duration::from_millis(1));
-        let quiet = portlease::ReserveOptions::new().reuse_addr(false).reserve().unwrap();
+        let taken = portlease::ReserveOptions::new()
+            .port(p.port())
+            .reserve()
+            .unwrap_err();
+        let queued = portlease::ReserveOptions::new()
+            .port(p.port())
+            .wait(std::time::Duration::from_millis(1));
+        let quiet = portlease::ReserveOptions::new()
+            .reuse_addr(false)
+            .reserve()
+            .unwrap();
         let reports = [
             format!("{taken:?}"),
             format!("{:?}", queued.reserve().unwrap_err()),
-            portlease::check_port_free(p.port()).unwrap_err().to_string(),
-            portlease::check_port_listening(quiet.port()).unwrap_err().to_string(),
-            portlease::check_port_free("9/udplite").unwrap_err().to_string(),
-            format!("{:?}", portlease::ReserveOptions::new().port(quiet.port()).reserve().unwrap_err()),
+            portlease::check_port_free(p.port())
+                .unwrap_err()
+                .to_string(),
+            portlease::check_port_listening(quiet.port())
+                .unwrap_err()
+                .to_string(),
+            portlease::check_port_free("9/udplite")
+                .unwrap_err()
+                .to_string(),
+            format!(
+                "{:?}",
+                portlease::ReserveOptions::new()
+                    .port(quiet.port())
+                    .reserve()
+                    .unwrap_err()
+            ),
         ];
         for report in reports {
             let read = for_shells(&report);
             assert_ne!(read, report);
             let functions = ["()", "(..)", "::new", "..)", "who_holds", "async"];
-            assert!(functions.iter().all(|function| !read.contains(function)), "{read}");
+            assert!(
+                functions.iter().all(|function| !read.contains(function)),
+                "{read}"
+            );
         }
     }
 }

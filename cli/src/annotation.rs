@@ -8,10 +8,15 @@ pub(crate) fn are_wanted() -> bool {
 }
 
 pub(crate) fn annotation(finding: &Finding) -> Option<String> {
-    finding.problem.as_ref().map(|_| format!("::error::{}", escaped(&finding.brief())))
+    finding
+        .problem
+        .as_ref()
+        .map(|_| format!("::error::{}", escaped(&finding.brief())))
 }
 
 /// As the runner reads it back.
 fn escaped(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    text.replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
 }

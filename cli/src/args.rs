@@ -19,7 +19,8 @@ Exit codes: 0 yes, 1 no, 2 bad usage or failure, 3 nothing found but something c
 Environment: PORTLEASE_DIR is the lock folder (/tmp/portlease), PORTLEASE_RANGE=LOW-HIGH the only numbers for \
 automatic picks. PORTSERVER_ADDRESS is a port server, as portpicker's, that they are taken from.";
 
-const PORTS: &str = "60315, 5432,6379, 8000-8010, 53/udp, 127.0.0.1:8080 or [::1]:8080; TCP unless said";
+const PORTS: &str =
+    "60315, 5432,6379, 8000-8010, 53/udp, 127.0.0.1:8080 or [::1]:8080; TCP unless said";
 
 /// Checks ports, says who holds them, and reserves them for servers in any language.
 #[derive(Debug, Parser)]
@@ -54,7 +55,9 @@ pub(crate) struct Voice {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Are all of these ports free? One report for each that is not
-    #[command(after_help = "Exit codes: 0 all free, 1 some not, 3 could not tell, 2 bad usage or failure")]
+    #[command(
+        after_help = "Exit codes: 0 all free, 1 some not, 3 could not tell, 2 bad usage or failure"
+    )]
     Check(Check),
     /// Who holds a port: every socket on it, in every state, with its processes, and the reservations
     #[command(
@@ -77,7 +80,9 @@ pub(crate) enum Command {
     /// it outright.
     Reserve(Reserve),
     /// End a keeper's hold of ports
-    #[command(after_help = "Exit codes: 0 released, 1 some were not held by a keeper of yours, 2 failure")]
+    #[command(
+        after_help = "Exit codes: 0 released, 1 some were not held by a keeper of yours, 2 failure"
+    )]
     Release(Release),
     /// Serve portpicker's clients, in Python and C++: a port server with real claims behind its numbers
     ///

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use crate::failure::Failure;
 
 /// What forks itself for a pipe, a list or `$(…)`.
-const SHELLS: [&str; 10] = ["ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh"];
+const SHELLS: [&str; 10] = [
+    "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
+];
 
 /// No pipe is nested deeper; a loop in what /proc tells would end here.
 const NESTED: usize = 64;
@@ -76,7 +78,10 @@ mod tests {
     #[test]
     fn the_fields_are_counted_from_the_end_of_the_name() {
         let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
-        assert_eq!(stat(&format!("77 (a) b (c) {}", fields.join(" "))), Some((4, 48)));
+        assert_eq!(
+            stat(&format!("77 (a) b (c) {}", fields.join(" "))),
+            Some((4, 48))
+        );
         assert_eq!(stat("77 (a) S 1"), None);
     }
 

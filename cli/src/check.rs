@@ -28,7 +28,10 @@ impl Finding {
             Aim::Free => check_port_free(endpoint),
             Aim::Listening => check_port_listening(endpoint),
         };
-        Finding { endpoint, problem: checked.err() }
+        Finding {
+            endpoint,
+            problem: checked.err(),
+        }
     }
 
     /// `None` is "could not tell".
@@ -41,7 +44,9 @@ impl Finding {
 
     /// Its report; nothing where there is no problem.
     pub(crate) fn report(&self) -> String {
-        self.problem.as_ref().map_or_else(String::new, |diagnosis| for_shells(&diagnosis.to_string()))
+        self.problem
+            .as_ref()
+            .map_or_else(String::new, |diagnosis| for_shells(&diagnosis.to_string()))
     }
 
     /// The first line of its report.
@@ -55,7 +60,10 @@ impl Finding {
 
     /// The headline and the help line.
     pub(crate) fn brief(&self) -> String {
-        self.help().map_or_else(|| self.headline(), |help| format!("{}\nhelp: {help}", self.headline()))
+        self.help().map_or_else(
+            || self.headline(),
+            |help| format!("{}\nhelp: {help}", self.headline()),
+        )
     }
 }
 
@@ -80,22 +88,35 @@ struct Answer {
 
 pub(crate) fn check(console: &Console, args: &Check) -> Result<u8, Failure> {
     let endpoints = Ports::all(&args.ports);
-    let aim = if args.listening { Aim::Listening } else { Aim::Free };
+    let aim = if args.listening {
+        Aim::Listening
+    } else {
+        Aim::Free
+    };
     if let Some(at_most) = args.wait {
         // Whatever came of it, the check says which port is not as it should be, and why.
         vigil::keep(console, &endpoints, aim, at_most, None)?;
     }
-    let findings: Vec<Finding> = endpoints.into_iter().map(|endpoint| Finding::new(endpoint, aim)).collect();
+    let findings: Vec<Finding> = endpoints
+        .into_iter()
+        .map(|endpoint| Finding::new(endpoint, aim))
+        .collect();
     if let Some(file) = &args.junit {
         junit::write(file, &findings)?;
     }
     if annotation::are_wanted() {
         // The runner reads stderr too, and stdout is for the answer alone.
-        findings.iter().filter_map(annotation::annotation).for_each(|line| console.aside(line));
+        findings
+            .iter()
+            .filter_map(annotation::annotation)
+            .for_each(|line| console.aside(line));
     }
     if console.is_json() {
         let ports = findings.iter().map(|finding| row(finding, aim)).collect();
-        console.object(&Answer { version: VERSION, ports })?;
+        console.object(&Answer {
+            version: VERSION,
+            ports,
+        })?;
     } else {
         for finding in &findings {
             tell(console, finding, aim)?;
@@ -115,11 +136,19 @@ fn verdict(findings: &[Finding]) -> u8 {
 
 pub(crate) fn tell(console: &Console, finding: &Finding, aim: Aim) -> Result<(), Failure> {
     if finding.problem.is_none() {
-        let is = if aim == Aim::Free { "is free" } else { "is listening" };
+        let is = if aim == Aim::Free {
+            "is free"
+        } else {
+            "is listening"
+        };
         console.detail(format_args!("port {} {is}", finding.endpoint));
         return Ok(());
     }
-    console.report(if console.is_verbose() { finding.report() } else { finding.brief() })
+    console.report(if console.is_verbose() {
+        finding.report()
+    } else {
+        finding.brief()
+    })
 }
 
 fn row(finding: &Finding, aim: Aim) -> PortRow {
@@ -128,8 +157,15 @@ fn row(finding: &Finding, aim: Aim) -> PortRow {
         endpoint: finding.endpoint.to_string(),
         free: (aim == Aim::Free).then(|| finding.holds()),
         listening: (aim == Aim::Listening).then(|| finding.holds()),
-        holders: holders.into_iter().flatten().map(|holder| HolderRow::new(holder, false)).collect(),
-        cause: finding.problem.as_ref().map(|diagnosis| for_shells(&diagnosis.cause())),
+        holders: holders
+            .into_iter()
+            .flatten()
+            .map(|holder| HolderRow::new(holder, false))
+            .collect(),
+        cause: finding
+            .problem
+            .as_ref()
+            .map(|diagnosis| for_shells(&diagnosis.cause())),
         help: finding.help(),
     }
 }

@@ -31,7 +31,11 @@ impl Console {
             ColorChoice::Never => anstream::ColorChoice::Never,
         };
         choice.write_global();
-        Console { json: voice.json, quiet: voice.quiet, verbose: voice.verbose }
+        Console {
+            json: voice.json,
+            quiet: voice.quiet,
+            verbose: voice.verbose,
+        }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -44,7 +48,11 @@ impl Console {
 
     /// Says the answer. With `-q` the exit code says it alone.
     pub(crate) fn answer(&self, text: impl fmt::Display) -> Result<(), Failure> {
-        if self.quiet { Ok(()) } else { write_line(anstream::stdout(), text) }
+        if self.quiet {
+            Ok(())
+        } else {
+            write_line(anstream::stdout(), text)
+        }
     }
 
     /// A report of the library: a headline, facts, help.
@@ -99,7 +107,8 @@ impl Console {
     pub(crate) fn progress(&self, line: Option<&str>) {
         if self.shows_progress() {
             let mut err = io::stderr().lock();
-            let _shown = write!(err, "\r\u{1b}[K{}", line.unwrap_or_default()).and_then(|()| err.flush());
+            let _shown =
+                write!(err, "\r\u{1b}[K{}", line.unwrap_or_default()).and_then(|()| err.flush());
         }
     }
 
@@ -119,7 +128,10 @@ fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
 
 /// A line, whole and at once; `false` if the reader has gone.
 fn write_whole(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
-    match out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()) {
+    match out
+        .write_all(format!("{text}\n").as_bytes())
+        .and_then(|()| out.flush())
+    {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(Failure::system("write the answer", &e)),
@@ -146,7 +158,11 @@ pub(crate) fn shown(text: &str) -> String {
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || turns(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if c.is_control() || turns(c) {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
     }
     out
 }

@@ -16,7 +16,10 @@ pub(crate) struct Failure {
 impl Failure {
     /// `cannot act operand: cause`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Failure { code: exit::FAILED, text: text.into() }
+        Failure {
+            code: exit::FAILED,
+            text: text.into(),
+        }
     }
 
     /// `act` comes with its operand.
@@ -51,5 +54,7 @@ pub(crate) fn lower(cause: &io::Error) -> String {
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    chars.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(chars).collect()
+    })
 }

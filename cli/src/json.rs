@@ -34,7 +34,11 @@ impl HolderRow {
             user: holder.user.clone(),
             hidden: holder.hidden,
             client: holder.client,
-            processes: holder.processes.iter().map(|p| ProcessRow::new(p, with_command_lines)).collect(),
+            processes: holder
+                .processes
+                .iter()
+                .map(|p| ProcessRow::new(p, with_command_lines))
+                .collect(),
         }
     }
 }
@@ -52,11 +56,19 @@ struct ProcessRow {
 impl ProcessRow {
     fn new(process: &Process, with_command_line: bool) -> Self {
         let text = |arg: std::ffi::OsString| arg.to_string_lossy().into_owned();
-        let command_line = || process.command_line().ok().map(|line| line.into_iter().map(text).collect());
+        let command_line = || {
+            process
+                .command_line()
+                .ok()
+                .map(|line| line.into_iter().map(text).collect())
+        };
         ProcessRow {
             pid: process.pid,
             name: process.name.clone(),
-            program: process.program.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            program: process
+                .program
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
             command_line: with_command_line.then(command_line),
         }
     }
@@ -109,7 +121,11 @@ impl From<&Reservation> for ReservedRow {
     fn from(reservation: &Reservation) -> Self {
         ReservedRow {
             port: reservation.port(),
-            protocols: reservation.protocols().iter().map(ToString::to_string).collect(),
+            protocols: reservation
+                .protocols()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             guarantee: match reservation.guarantee() {
                 Guarantee::Kernel => "kernel",
                 Guarantee::Cooperative => "cooperative",

@@ -17,18 +17,39 @@ pub(crate) fn write(path: &Path, findings: &[Finding]) -> Result<(), Failure> {
 }
 
 fn document(findings: &[Finding]) -> io::Result<Vec<u8>> {
-    let count = |answer| findings.iter().filter(|finding| finding.holds() == answer).count().to_string();
+    let count = |answer| {
+        findings
+            .iter()
+            .filter(|finding| finding.holds() == answer)
+            .count()
+            .to_string()
+    };
     let (tests, failures, errors) = (findings.len().to_string(), count(Some(false)), count(None));
-    let counts = [("name", SUITE), ("tests", &tests), ("failures", &failures), ("errors", &errors)];
-    let mut writer =
-        Writer::new_with_indent(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_vec(), b' ', 2);
-    writer.create_element("testsuites").with_attributes(counts).write_inner_content(|writer| {
-        writer
-            .create_element("testsuite")
-            .with_attributes(counts)
-            .write_inner_content(|writer| findings.iter().try_for_each(|finding| case(writer, finding)))?;
-        Ok(())
-    })?;
+    let counts = [
+        ("name", SUITE),
+        ("tests", &tests),
+        ("failures", &failures),
+        ("errors", &errors),
+    ];
+    let mut writer = Writer::new_with_indent(
+        b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_vec(),
+        b' ',
+        2,
+    );
+    writer
+        .create_element("testsuites")
+        .with_attributes(counts)
+        .write_inner_content(|writer| {
+            writer
+                .create_element("testsuite")
+                .with_attributes(counts)
+                .write_inner_content(|writer| {
+                    findings
+                        .iter()
+                        .try_for_each(|finding| case(writer, finding))
+                })?;
+            Ok(())
+        })?;
     let mut text = writer.into_inner();
     text.push(b'\n');
     Ok(text)
@@ -36,14 +57,22 @@ fn document(findings: &[Finding]) -> io::Result<Vec<u8>> {
 
 fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
     let name = finding.endpoint.to_string();
-    let case = writer.create_element("testcase").with_attributes([("classname", SUITE), ("name", &name)]);
+    let case = writer
+        .create_element("testcase")
+        .with_attributes([("classname", SUITE), ("name", &name)]);
     if finding.problem.is_none() {
         case.write_empty()?;
         return Ok(());
     }
-    let kind = if finding.holds().is_some() { "failure" } else { "error" };
+    let kind = if finding.holds().is_some() {
+        "failure"
+    } else {
+        "error"
+    };
     case.write_inner_content(|writer| {
-        let problem = writer.create_element(kind).with_attribute(("message", finding.headline().as_str()));
+        let problem = writer
+            .create_element(kind)
+            .with_attribute(("message", finding.headline().as_str()));
         problem.write_text_content(BytesText::new(&finding.report()))?;
         Ok(())
     })?;

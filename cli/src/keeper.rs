@@ -56,25 +56,39 @@ pub(crate) struct Started {
 pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
     let cannot = |e: io::Error| Failure::system("start a keeper", &e);
     let process = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))?;
-    let process =
-        process.ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
+    let process = process
+        .ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
     let (mut socket, its) = UnixStream::pair().map_err(cannot)?;
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg(WORD);
-    command.stdin(OwnedFd::from(process)).stdout(OwnedFd::from(its)).stderr(Stdio::null());
+    command
+        .stdin(OwnedFd::from(process))
+        .stdout(OwnedFd::from(its))
+        .stderr(Stdio::null());
     // Whatever the caller has open, a lock say, must not stay open in a process that it knows nothing of.
     close_fds::set_fds_cloexec(3, &[]);
     let keeper = command.spawn().map_err(cannot)?;
     // Its end of the socket must be its alone, so that its end is seen.
     drop(command);
-    let request = Request { wanted: wanted.clone(), pid };
+    let request = Request {
+        wanted: wanted.clone(),
+        pid,
+    };
     send(&mut socket, &request).map_err(cannot)?;
     let mut line = String::new();
-    BufReader::new(&socket).read_line(&mut line).map_err(cannot)?;
+    BufReader::new(&socket)
+        .read_line(&mut line)
+        .map_err(cannot)?;
     match serde_json::from_str(&line) {
-        Ok(Answer::Holds(rows)) => Ok(Started { pid: keeper.id(), rows, socket }),
+        Ok(Answer::Holds(rows)) => Ok(Started {
+            pid: keeper.id(),
+            rows,
+            socket,
+        }),
         Ok(Answer::Failed(text)) => Err(Failure::new(text)),
-        Err(_) => Err(Failure::new("cannot start a keeper: it ended without an answer")),
+        Err(_) => Err(Failure::new(
+            "cannot start a keeper: it ended without an answer",
+        )),
     }
 }
 
@@ -82,7 +96,9 @@ impl Started {
     /// From now on it holds them by itself.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
         let told = self.socket.write_all(PRINTED.as_bytes());
-        told.map_err(|e| Failure::system(format_args!("leave the ports to keeper {}", self.pid), &e))
+        told.map_err(|e| {
+            Failure::system(format_args!("leave the ports to keeper {}", self.pid), &e)
+        })
     }
 }
 
@@ -95,15 +111,19 @@ fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
 /// The keeper's own course.
 pub(crate) fn keep() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("keep", &e);
-    let socket = io::stdout().as_fd().try_clone_to_owned().map(UnixStream::from).map_err(cannot)?;
+    let socket = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixStream::from)
+        .map_err(cannot)?;
     // Started by hand it has a terminal or a pipe there, and nothing to do.
     socket.peer_addr().map_err(cannot)?;
     let mut answers = socket.try_clone().map_err(cannot)?;
     let mut reader = BufReader::new(socket);
     let mut line = String::new();
     reader.read_line(&mut line).map_err(cannot)?;
-    let request: Request =
-        serde_json::from_str(&line).map_err(|e| Failure::new(format!("cannot read what is wanted: {e}")))?;
+    let request: Request = serde_json::from_str(&line)
+        .map_err(|e| Failure::new(format!("cannot read what is wanted: {e}")))?;
     let printed = listen_for_word(reader).map_err(cannot)?;
     let (listener, mut held) = match hold(&request) {
         Ok(holding) => holding,
@@ -112,7 +132,11 @@ pub(crate) fn keep() -> Result<u8, Failure> {
             return Ok(failure.code());
         }
     };
-    send(&mut answers, &Answer::Holds(held.iter().map(ReservedRow::from).collect())).map_err(cannot)?;
+    send(
+        &mut answers,
+        &Answer::Holds(held.iter().map(ReservedRow::from).collect()),
+    )
+    .map_err(cannot)?;
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }
@@ -137,15 +161,22 @@ fn listen_for_word(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>
             _ => std::process::exit(i32::from(exit::FAILED)),
         }
     };
-    std::thread::Builder::new().name("word".to_owned()).spawn(listen)?;
+    std::thread::Builder::new()
+        .name("word".to_owned())
+        .spawn(listen)?;
     Ok(told)
 }
 
 fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> {
     let Request { wanted, pid } = request;
-    let listener = address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
+    let listener =
+        address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
     let listener = listener.map_err(|e| Failure::system("listen for releases", &e))?;
-    let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
+    let protocol = if wanted.udp {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
+    };
     let options = options(&wanted.manner, protocol, None).on_behalf_of(*pid);
     let count = usize::from(wanted.count);
     let held = match (wanted.port, wanted.block, PortServer::of_environment()) {
@@ -154,9 +185,9 @@ fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> 
                 "cannot reserve a block: the server of PORTSERVER_ADDRESS gives single numbers",
             ));
         }
-        (None, false, Some(server)) => {
-            (0..count).map(|_| server.reserve(&options)).collect::<Result<_, _>>()?
-        }
+        (None, false, Some(server)) => (0..count)
+            .map(|_| server.reserve(&options))
+            .collect::<Result<_, _>>()?,
         (Some(port), true, _) => options.port(port).reserve_block(count)?,
         (Some(port), false, _) => options.port(port).reserve_many(count)?,
         (None, true, None) => options.reserve_block(count)?,
@@ -169,7 +200,10 @@ fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> 
 fn attend(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
     let process = io::stdin();
     while !held.is_empty() {
-        let mut fds = [PollFd::new(&process, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(&process, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
+        ];
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
@@ -203,7 +237,11 @@ fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
         Ok(endpoint) if allowed => {
             let before = held.len();
             held.retain(|reservation| !is_meant(endpoint, reservation));
-            if held.len() < before { RELEASED } else { "not held" }
+            if held.len() < before {
+                RELEASED
+            } else {
+                "not held"
+            }
         }
         Ok(_) => "not yours",
         Err(_) => "not understood",
@@ -225,7 +263,12 @@ fn address(keeper: u32) -> io::Result<SocketAddr> {
 pub(crate) fn release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     let stream = match address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
         Ok(stream) => stream,
-        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
             return Ok(false);
         }
         Err(e) => return Err(e),

@@ -20,12 +20,17 @@ struct Answer {
 pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     let leases = reservations()?;
     if console.is_json() {
-        console.object(&Answer { version: VERSION, leases: leases.iter().map(LeaseRow::from).collect() })?;
+        console.object(&Answer {
+            version: VERSION,
+            leases: leases.iter().map(LeaseRow::from).collect(),
+        })?;
     } else if leases.is_empty() {
         console.note("nothing is reserved");
     } else {
         let now = SystemTime::now();
-        let mut table = Table::new(["PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE"]);
+        let mut table = Table::new([
+            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE",
+        ]);
         for lease in &leases {
             table.row(cells(lease, now));
         }
@@ -38,7 +43,9 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     // A clock that was set back would make it reserved in the future.
-    let age = lease.since().and_then(|since| now.duration_since(since).ok());
+    let age = lease
+        .since()
+        .and_then(|since| now.duration_since(since).ok());
     [
         lease.port().to_string(),
         lease.protocol().to_string(),

@@ -78,7 +78,9 @@ fn obey(console: &Console, command: &Command) -> Result<u8, Failure> {
     match command {
         Command::Check(args) => check::check(console, args),
         Command::Who(args) => who::who(console, args),
-        Command::Run(args) => run::run(console, args).map_err(|failure| failure.with_code(exit::RUN_FAILED)),
+        Command::Run(args) => {
+            run::run(console, args).map_err(|failure| failure.with_code(exit::RUN_FAILED))
+        }
         Command::Reserve(args) => reserve::reserve(console, args),
         Command::Release(args) => release::release(console, args),
         Command::Serve(args) => serve::serve(console, args),

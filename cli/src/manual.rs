@@ -19,8 +19,12 @@ pub(crate) fn man(console: &Console, args: &Man) -> Result<u8, Failure> {
     let page = match &args.command {
         None => all,
         Some(name) => {
-            let named = all.get_subcommands().find(|command| command.get_name() == name);
-            let named = named.ok_or_else(|| Failure::new(format!("there is no command {name:?}")))?.clone();
+            let named = all
+                .get_subcommands()
+                .find(|command| command.get_name() == name);
+            let named = named
+                .ok_or_else(|| Failure::new(format!("there is no command {name:?}")))?
+                .clone();
             let title = format!("portlease-{name}");
             named.name(title)
         }

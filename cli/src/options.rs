@@ -7,8 +7,9 @@ use crate::failure::Failure;
 use crate::portserver::PortServer;
 
 pub(crate) fn options(manner: &Manner, protocol: Protocol, label: Option<&str>) -> ReserveOptions {
-    let mut options =
-        ReserveOptions::new().reuse_addr(!manner.no_reuse_addr).wait(manner.wait.unwrap_or_default());
+    let mut options = ReserveOptions::new()
+        .reuse_addr(!manner.no_reuse_addr)
+        .wait(manner.wait.unwrap_or_default());
     if protocol == Protocol::Udp {
         options = options.udp();
     }
@@ -19,7 +20,10 @@ pub(crate) fn options(manner: &Manner, protocol: Protocol, label: Option<&str>) 
 }
 
 /// This number; else any, which is the port server's choice where there is one.
-pub(crate) fn reserve(options: &ReserveOptions, number: Option<u16>) -> Result<Reservation, Failure> {
+pub(crate) fn reserve(
+    options: &ReserveOptions,
+    number: Option<u16>,
+) -> Result<Reservation, Failure> {
     match (number, PortServer::of_environment()) {
         (Some(number), _) => Ok(options.clone().port(number).reserve()?),
         (None, Some(server)) => server.reserve(options),

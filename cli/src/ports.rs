@@ -33,10 +33,12 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Self, BadPort> {
         let mut endpoints = Vec::new();
         // By blanks as well: "$PORTS" is what `reserve -n 2` printed, and zsh does not split it.
-        let items = text.split(',').flat_map(|part| match part.split_whitespace().next() {
-            Some(_) => part.split_whitespace().collect(),
-            None => vec![part],
-        });
+        let items = text
+            .split(',')
+            .flat_map(|part| match part.split_whitespace().next() {
+                Some(_) => part.split_whitespace().collect(),
+                None => vec![part],
+            });
         for item in items {
             match range(item)? {
                 Some(range) => endpoints.extend(range),
@@ -63,7 +65,10 @@ impl Ports {
     pub(crate) fn all(arguments: &[Ports]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
         for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
-            let endpoint = Endpoint { protocol: endpoint.protocol.or(Some(Protocol::Tcp)), ..*endpoint };
+            let endpoint = Endpoint {
+                protocol: endpoint.protocol.or(Some(Protocol::Tcp)),
+                ..*endpoint
+            };
             if !all.contains(&endpoint) {
                 all.push(endpoint);
             }
@@ -76,18 +81,26 @@ impl Ports {
 fn range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, BadPort> {
     let (head, protocol) = item.split_at(item.rfind('/').unwrap_or(item.len()));
     let (address, numbers) = head.split_at(head.rfind(':').map_or(0, |colon| colon + 1));
-    let Some((low, high)) = numbers.split_once('-') else { return Ok(None) };
+    let Some((low, high)) = numbers.split_once('-') else {
+        return Ok(None);
+    };
     let end = |number: &str| -> Result<Endpoint, BadPort> {
         if number.is_empty() {
-            return Err(BadPort(format!("range {item:?} lacks an end: expected LOW-HIGH, as in 8000-8010")));
+            return Err(BadPort(format!(
+                "range {item:?} lacks an end: expected LOW-HIGH, as in 8000-8010"
+            )));
         }
         Ok(format!("{address}{number}{protocol}").parse()?)
     };
     let (low, high) = (end(low)?, end(high)?.port);
     if low.port > high {
-        return Err(BadPort(format!("range {item:?} is empty: expected LOW-HIGH with LOW <= HIGH")));
+        return Err(BadPort(format!(
+            "range {item:?} is empty: expected LOW-HIGH with LOW <= HIGH"
+        )));
     }
-    Ok(Some((low.port..=high).map(move |port| Endpoint { port, ..low })))
+    Ok(Some(
+        (low.port..=high).map(move |port| Endpoint { port, ..low }),
+    ))
 }
 
 /// `REDIS`, `REDIS=6379`, `DNS/udp`: a port to reserve, and the variable that tells its number.
@@ -106,7 +119,9 @@ impl FromStr for Named {
             Some((head, "tcp")) => (head, Protocol::Tcp),
             Some((head, "udp")) => (head, Protocol::Udp),
             Some((_, other)) => {
-                return Err(BadPort(format!("{other:?} cannot be reserved: expected tcp or udp")));
+                return Err(BadPort(format!(
+                    "{other:?} cannot be reserved: expected tcp or udp"
+                )));
             }
             None => (text, Protocol::Tcp),
         };
@@ -120,7 +135,11 @@ impl FromStr for Named {
                 "{name:?} is no name of a variable: expected NAME, NAME=N or NAME/udp, as in REDIS=6379"
             )));
         }
-        Ok(Named { name: name.to_owned(), port, protocol })
+        Ok(Named {
+            name: name.to_owned(),
+            port,
+            protocol,
+        })
     }
 }
 
@@ -128,8 +147,14 @@ impl FromStr for Named {
 pub(crate) fn number(text: &str) -> Result<u16, BadPort> {
     let endpoint: Endpoint = text.parse()?;
     match endpoint {
-        Endpoint { port, ip: None, protocol: None } if !text.starts_with(':') => Ok(port),
-        _ => Err(BadPort(format!("{text:?} is no number: a port is reserved on every address"))),
+        Endpoint {
+            port,
+            ip: None,
+            protocol: None,
+        } if !text.starts_with(':') => Ok(port),
+        _ => Err(BadPort(format!(
+            "{text:?} is no number: a port is reserved on every address"
+        ))),
     }
 }
 
@@ -147,7 +172,10 @@ mod tests {
         assert_eq!(read("5432,6379/udp").unwrap(), ["5432", "6379/udp"]);
         assert_eq!(read("80, 81\n82").unwrap(), ["80", "81", "82"]);
         assert_eq!(read("8000-8002").unwrap(), ["8000", "8001", "8002"]);
-        assert_eq!(read("[::1]:65534-65535/udp").unwrap(), ["[::1]:65534/udp", "[::1]:65535/udp"]);
+        assert_eq!(
+            read("[::1]:65534-65535/udp").unwrap(),
+            ["[::1]:65534/udp", "[::1]:65535/udp"]
+        );
         assert_eq!(read(":80,127.0.0.1:81").unwrap(), ["80", "127.0.0.1:81"]);
     }
 
@@ -172,19 +200,42 @@ mod tests {
 
     #[test]
     fn each_port_is_asked_about_once() {
-        let arguments: Vec<Ports> =
-            ["80-81,80", "80/tcp", "80/udp"].iter().map(|text| text.parse().unwrap()).collect();
-        let all: Vec<String> = Ports::all(&arguments).iter().map(ToString::to_string).collect();
+        let arguments: Vec<Ports> = ["80-81,80", "80/tcp", "80/udp"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let all: Vec<String> = Ports::all(&arguments)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(all, ["80/tcp", "81/tcp", "80/udp"]);
     }
 
     #[test]
     fn named_ports_are_read() {
         let named = |text: &str| text.parse::<Named>().map_err(|e| e.to_string());
-        let dns = Named { name: "DNS".to_owned(), port: Some(53), protocol: Protocol::Udp };
+        let dns = Named {
+            name: "DNS".to_owned(),
+            port: Some(53),
+            protocol: Protocol::Udp,
+        };
         assert_eq!(named("DNS=53/udp"), Ok(dns));
-        assert_eq!(named("_a1").map(|n| (n.port, n.protocol)), Ok((None, Protocol::Tcp)));
-        for bad in ["", "8080", "A B", "A=", "A=0", "A=70000", "A=:80", "A=1/udplite", "A/sctp", "=80"] {
+        assert_eq!(
+            named("_a1").map(|n| (n.port, n.protocol)),
+            Ok((None, Protocol::Tcp))
+        );
+        for bad in [
+            "",
+            "8080",
+            "A B",
+            "A=",
+            "A=0",
+            "A=70000",
+            "A=:80",
+            "A=1/udplite",
+            "A/sctp",
+            "=80",
+        ] {
             assert!(named(bad).is_err(), "{bad:?}");
         }
     }

@@ -77,7 +77,9 @@ const ATTEMPTS: usize = 16;
 impl PortServer {
     /// What `PORTSERVER_ADDRESS` names.
     pub(crate) fn of_environment() -> Option<PortServer> {
-        let address = std::env::var("PORTSERVER_ADDRESS").ok().filter(|address| !address.is_empty())?;
+        let address = std::env::var("PORTSERVER_ADDRESS")
+            .ok()
+            .filter(|address| !address.is_empty())?;
         Some(PortServer(address.as_str().into()))
     }
 
@@ -95,7 +97,10 @@ impl PortServer {
 
     fn number(&self) -> Result<u16, Failure> {
         let cannot = |cause: &str| {
-            Failure::new(format!("cannot get a port from PORTSERVER_ADDRESS, {}: {cause}", self.0))
+            Failure::new(format!(
+                "cannot get a port from PORTSERVER_ADDRESS, {}: {cause}",
+                self.0
+            ))
         };
         let ask = || -> io::Result<Option<u32>> {
             let stream = self.0.connect()?;
@@ -105,7 +110,9 @@ impl PortServer {
             read_number(&stream)
         };
         let answer = ask().map_err(|e| cannot(&lower(&e)))?;
-        let number = answer.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
+        let number = answer
+            .and_then(|number| u16::try_from(number).ok())
+            .filter(|number| *number > 0);
         number.ok_or_else(|| cannot("the server has none for this process"))
     }
 }
@@ -123,9 +130,13 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_a_refusal() {
-        for (said, number) in
-            [("41023\n", Some(41023)), ("7", Some(7)), ("", None), ("x\n", None), ("1 2\n", None)]
-        {
+        for (said, number) in [
+            ("41023\n", Some(41023)),
+            ("7", Some(7)),
+            ("", None),
+            ("x\n", None),
+            ("1 2\n", None),
+        ] {
             let (ours, mut its) = UnixStream::pair().unwrap();
             its.write_all(said.as_bytes()).unwrap();
             drop(its);

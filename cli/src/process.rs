@@ -14,7 +14,9 @@ pub(crate) struct Watched(OwnedFd);
 impl Watched {
     /// `None` if there is no such process.
     pub(crate) fn open(pid: u32) -> io::Result<Option<Watched>> {
-        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => Ok(Some(Watched(handle))),
             Err(rustix::io::Errno::SRCH) => Ok(None),

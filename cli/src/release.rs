@@ -20,11 +20,17 @@ struct Answer {
 
 pub(crate) fn release(console: &Console, args: &Release) -> Result<u8, Failure> {
     let leases = reservations()?;
-    let mut answer = Answer { version: VERSION, released: Vec::new(), not_held: Vec::new() };
+    let mut answer = Answer {
+        version: VERSION,
+        released: Vec::new(),
+        not_held: Vec::new(),
+    };
     for endpoint in Ports::as_written(&args.ports) {
         let meant = |lease: &&Lease| {
             lease.port() == endpoint.port
-                && endpoint.protocol.is_none_or(|protocol| protocol == lease.protocol())
+                && endpoint
+                    .protocol
+                    .is_none_or(|protocol| protocol == lease.protocol())
         };
         let leases: Vec<&Lease> = leases.iter().filter(meant).collect();
         if let_go(endpoint, &leases)? {
@@ -33,12 +39,20 @@ pub(crate) fn release(console: &Console, args: &Release) -> Result<u8, Failure> 
             continue;
         }
         if !console.is_json() {
-            let who = leases.first().map_or_else(|| "it is not reserved".to_owned(), ToString::to_string);
-            console.report(format_args!("port {endpoint} is not held by a keeper of yours: {who}"))?;
+            let who = leases
+                .first()
+                .map_or_else(|| "it is not reserved".to_owned(), ToString::to_string);
+            console.report(format_args!(
+                "port {endpoint} is not held by a keeper of yours: {who}"
+            ))?;
         }
         answer.not_held.push(endpoint.to_string());
     }
-    let code = if answer.not_held.is_empty() { exit::YES } else { exit::NO };
+    let code = if answer.not_held.is_empty() {
+        exit::YES
+    } else {
+        exit::NO
+    };
     if console.is_json() {
         console.object(&answer)?;
     }
@@ -53,7 +67,8 @@ fn let_go(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     keepers.dedup();
     for keeper in keepers {
         let asked = keeper::release(keeper, endpoint);
-        released |= asked.map_err(|e| Failure::system(format_args!("ask keeper {keeper} to let go"), &e))?;
+        released |= asked
+            .map_err(|e| Failure::system(format_args!("ask keeper {keeper} to let go"), &e))?;
     }
     Ok(released)
 }

@@ -25,7 +25,12 @@ pub(crate) fn reserve(console: &Console, args: &Reserve) -> Result<u8, Failure> 
     };
     let keeper = keeper::start(&args.wanted, pid)?;
     let delivered = if console.is_json() {
-        let answer = Answer { version: VERSION, keeper: keeper.pid, pid, ports: &keeper.rows };
+        let answer = Answer {
+            version: VERSION,
+            keeper: keeper.pid,
+            pid,
+            ports: &keeper.rows,
+        };
         console.deliver_object(&answer)?
     } else {
         let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
@@ -34,7 +39,10 @@ pub(crate) fn reserve(console: &Console, args: &Reserve) -> Result<u8, Failure> 
     if !delivered {
         return Err(Failure::new("cannot hand over the number: nobody reads it"));
     }
-    console.detail(format_args!("pid {} holds it until pid {pid} ends", keeper.pid));
+    console.detail(format_args!(
+        "pid {} holds it until pid {pid} ends",
+        keeper.pid
+    ));
     keeper.confirm()?;
     Ok(exit::YES)
 }

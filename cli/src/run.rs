@@ -55,7 +55,10 @@ struct Lent {
 
 impl<'a> From<&'a Lent> for NamedRow<'a> {
     fn from(lent: &'a Lent) -> Self {
-        NamedRow { name: &lent.name, reserved: (&lent.reservation).into() }
+        NamedRow {
+            name: &lent.name,
+            reserved: (&lent.reservation).into(),
+        }
     }
 }
 
@@ -69,14 +72,19 @@ pub(crate) fn run(console: &Console, args: &Run) -> Result<u8, Failure> {
     }
     if console.is_json() {
         // stdout is the command's.
-        console
-            .object_aside(&Answer { version: VERSION, ports: lent.iter().map(NamedRow::from).collect() })?;
+        console.object_aside(&Answer {
+            version: VERSION,
+            ports: lent.iter().map(NamedRow::from).collect(),
+        })?;
     }
     // Before the command starts, so that no signal falls between.
     let mut signals = signals().map_err(|e| Failure::system("handle signals", &e))?;
     let mut command = Command::new(filled_in(program, &lent));
     command.args(arguments.iter().map(|argument| filled_in(argument, &lent)));
-    command.envs(lent.iter().map(|lent| (&lent.name, lent.reservation.to_string())));
+    command.envs(
+        lent.iter()
+            .map(|lent| (&lent.name, lent.reservation.to_string())),
+    );
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(cause) => return Ok(not_started(console, program, &cause)),
@@ -89,18 +97,31 @@ pub(crate) fn run(console: &Console, args: &Run) -> Result<u8, Failure> {
 }
 
 fn reserve(ports: &[Named], manner: &Manner, program: &OsStr) -> Result<Vec<Lent>, Failure> {
-    let default = [Named { name: "PORT".to_owned(), port: None, protocol: Protocol::Tcp }];
+    let default = [Named {
+        name: "PORT".to_owned(),
+        port: None,
+        protocol: Protocol::Tcp,
+    }];
     let ports = if ports.is_empty() { &default } else { ports };
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
-            return Err(Failure::new(format!("cannot reserve {}: the name is given twice", port.name)));
+            return Err(Failure::new(format!(
+                "cannot reserve {}: the name is given twice",
+                port.name
+            )));
         }
     }
-    let server = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
+    let server = Path::new(program)
+        .file_name()
+        .unwrap_or(program)
+        .to_string_lossy();
     let lend = |port: &Named| -> Result<Lent, Failure> {
         let label = format!("{} of {server}", port.name);
         let options = options(manner, port.protocol, Some(&label));
-        Ok(Lent { name: port.name.clone(), reservation: options::reserve(&options, port.port)? })
+        Ok(Lent {
+            name: port.name.clone(),
+            reservation: options::reserve(&options, port.port)?,
+        })
     };
     ports.iter().map(lend).collect()
 }
@@ -111,7 +132,9 @@ fn filled_in(argument: &OsStr, lent: &[Lent]) -> OsString {
     let mut out = Vec::with_capacity(rest.len());
     while let Some((first, after)) = rest.split_first() {
         let named = |lent: &&Lent| {
-            after.strip_prefix(lent.name.as_bytes()).is_some_and(|after| after.starts_with(b"}"))
+            after
+                .strip_prefix(lent.name.as_bytes())
+                .is_some_and(|after| after.starts_with(b"}"))
         };
         match lent.iter().find(named).filter(|_| *first == b'{') {
             Some(lent) => {
@@ -138,7 +161,11 @@ fn not_started(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
         _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
         _ => 126,
     };
-    console.complain(&Failure::new(format!("cannot run {}: {}", program.to_string_lossy(), lower(cause))));
+    console.complain(&Failure::new(format!(
+        "cannot run {}: {}",
+        program.to_string_lossy(),
+        lower(cause)
+    )));
     code
 }
 
@@ -213,13 +240,22 @@ fn end(child: &mut Child) -> io::Result<()> {
 }
 
 fn code_of(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::RUN_FAILED)
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(exit::RUN_FAILED)
 }
 
 /// Tells when the command listens on all of them, or that it does not; and wakes the loop, which waits for signals.
-fn watch(lent: &[Lent], at_most: Duration) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
-    let endpoints: Vec<Endpoint> = lent.iter().map(|lent| endpoint(&lent.reservation)).collect();
+fn watch(
+    lent: &[Lent],
+    at_most: Duration,
+) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
+    let endpoints: Vec<Endpoint> = lent
+        .iter()
+        .map(|lent| endpoint(&lent.reservation))
+        .collect();
     let (tell, told) = channel();
     let wait = move || {
         let started = Instant::now();
@@ -234,11 +270,17 @@ fn watch(lent: &[Lent], at_most: Duration) -> Result<Receiver<portlease::Result<
         let _gone = tell.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);
     };
-    let thread = std::thread::Builder::new().name("vigil".to_owned()).spawn(wait);
+    let thread = std::thread::Builder::new()
+        .name("vigil".to_owned())
+        .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     Ok(told)
 }
 
 fn endpoint(reservation: &Reservation) -> Endpoint {
-    Endpoint { port: reservation.port(), ip: None, protocol: reservation.protocols().first().copied() }
+    Endpoint {
+        port: reservation.port(),
+        ip: None,
+        protocol: reservation.protocols().first().copied(),
+    }
 }

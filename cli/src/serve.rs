@@ -38,16 +38,25 @@ pub(crate) fn serve(console: &Console, args: &Serve) -> Result<u8, Failure> {
     let address = Address::from(args.address.as_str());
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
     // Before the socket is there, so that none stays behind.
-    let signals =
-        Signals::new([SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal))).map_err(cannot)?;
+    let signals = Signals::new(
+        [SIGINT, SIGTERM]
+            .into_iter()
+            .filter(|signal| !is_ignored(*signal)),
+    )
+    .map_err(cannot)?;
     let listener = bind(&address).map_err(cannot)?;
     end_on_signals(signals, address.clone()).map_err(cannot)?;
     raise_descriptor_limit();
     if console.is_json() {
-        console.object(&Answer { version: VERSION, address: address.to_string() })?;
+        console.object(&Answer {
+            version: VERSION,
+            address: address.to_string(),
+        })?;
     }
     console.note(format_args!("serving on {address}"));
-    let options = ReserveOptions::new().tcp_and_udp().reuse_addr(!args.no_reuse_addr);
+    let options = ReserveOptions::new()
+        .tcp_and_udp()
+        .reuse_addr(!args.no_reuse_addr);
     loop {
         let accepted = listener.accept().and_then(|(stream, _)| {
             let (console, options) = (console.clone(), options.clone());
@@ -70,7 +79,9 @@ fn bind(address: &Address) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), Address::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
-            let refused = address.connect().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            let refused = address
+                .connect()
+                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
             if !(is_socket && refused) {
                 return Err(e);
             }
@@ -91,14 +102,22 @@ fn end_on_signals(mut signals: Signals, address: Address) -> io::Result<()> {
             std::process::exit(128 + signal);
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)?;
     Ok(())
 }
 
 /// A reservation takes several descriptors. Where the limit may not be raised, the error of the reservation says so.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let _raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
 }
 
 /// One request, and the reservation behind its answer until the process has ended.
@@ -112,12 +131,15 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         console.note("refused: the request names no process");
         return Ok(());
     };
-    let Some(process) = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))? else {
+    let Some(process) = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))?
+    else {
         console.note(format_args!("refused: there is no pid {pid}"));
         return Ok(());
     };
     let reservation = options.on_behalf_of(pid).reserve()?;
-    (&stream).write_all(format!("{reservation}\n").as_bytes()).map_err(cannot)?;
+    (&stream)
+        .write_all(format!("{reservation}\n").as_bytes())
+        .map_err(cannot)?;
     drop(stream);
     console.detail(format_args!("{reservation} is pid {pid}'s"));
     keep(&process, reservation).map_err(|e| crate::process::cannot_watch(pid, &e))

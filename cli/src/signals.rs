@@ -22,7 +22,10 @@ pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
             std::process::exit(INTERRUPTED);
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(cannot)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)
+        .map_err(cannot)?;
     Ok(())
 }
 
@@ -31,6 +34,8 @@ pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
 pub(crate) fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let mask = mask
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
     mask & (1 << (signal - 1)) != 0
 }

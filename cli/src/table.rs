@@ -22,8 +22,12 @@ const LEAST: usize = 4;
 
 impl<const N: usize> Table<N> {
     pub(crate) fn new(heads: [&str; N]) -> Self {
-        let width = terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
-        Table { rows: vec![heads.map(str::to_owned)], width }
+        let width =
+            terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
+        Table {
+            rows: vec![heads.map(str::to_owned)],
+            width,
+        }
     }
 
     pub(crate) fn row(&mut self, cells: [String; N]) {
@@ -38,7 +42,9 @@ impl<const N: usize> Table<N> {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        let Some(most) = self.width else { return widths };
+        let Some(most) = self.width else {
+            return widths;
+        };
         while widths.iter().sum::<usize>() + GAP * (N - 1) > most {
             match widths.iter_mut().max().filter(|widest| **widest > LEAST) {
                 Some(widest) => *widest -= 1,
@@ -79,19 +85,28 @@ mod tests {
 
     #[test]
     fn the_widest_column_is_cut_until_the_lines_fit() {
-        let mut table = Table { rows: Vec::new(), width: Some(16) };
+        let mut table = Table {
+            rows: Vec::new(),
+            width: Some(16),
+        };
         table.row(["PORT", "TEST"].map(str::to_owned));
         table.row(["60315", "restart::keeps_its_port"].map(str::to_owned));
         assert_eq!(table.to_string(), "PORT   TEST\n60315  …its_port");
         table.width = None;
-        assert_eq!(table.to_string(), "PORT   TEST\n60315  restart::keeps_its_port");
+        assert_eq!(
+            table.to_string(),
+            "PORT   TEST\n60315  restart::keeps_its_port"
+        );
         table.width = Some(1);
         assert_eq!(table.to_string().lines().last(), Some("…315  …ort"));
     }
 
     #[test]
     fn what_a_cell_holds_cannot_forge_a_line() {
-        let mut table = Table { rows: Vec::new(), width: None };
+        let mut table = Table {
+            rows: Vec::new(),
+            width: None,
+        };
         table.row(["a\n\u{1b}[31mb".to_owned()]);
         assert_eq!(table.to_string(), "a\\n\\u{1b}[31mb");
     }

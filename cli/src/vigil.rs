@@ -67,7 +67,10 @@ pub(crate) fn keep(
     let limit = humantime::format_duration(at_most);
     let list = listed(endpoints);
     if !console.shows_progress() {
-        console.note(format_args!("waiting up to {limit} for {list} to be {}", aim.word()));
+        console.note(format_args!(
+            "waiting up to {limit} for {list} to be {}",
+            aim.word()
+        ));
     }
     let current = Arc::new(AtomicUsize::new(0));
     let (tell, told) = channel();
@@ -76,7 +79,9 @@ pub(crate) fn keep(
         // Nobody listens any more once the process has ended first.
         let _gone = tell.send(all(&ports, aim, started, at_most, &at));
     };
-    let thread = std::thread::Builder::new().name("vigil".to_owned()).spawn(wait);
+    let thread = std::thread::Builder::new()
+        .name("vigil".to_owned())
+        .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     let outcome = loop {
         match told.recv_timeout(TICK) {
@@ -89,16 +94,25 @@ pub(crate) fn keep(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Some((pid, process)) = &process {
-            let ended = process.as_ref().map_or(Ok(true), |process| process.has_ended(Duration::ZERO));
+            let ended = process
+                .as_ref()
+                .map_or(Ok(true), |process| process.has_ended(Duration::ZERO));
             if ended.map_err(|e| cannot_watch(*pid, &e))? {
                 // Its end may be what was waited for.
-                break if met(endpoints, aim)? { Outcome::Met } else { Outcome::Ended };
+                break if met(endpoints, aim)? {
+                    Outcome::Met
+                } else {
+                    Outcome::Ended
+                };
             }
         }
         let waits_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
         let (for_secs, of) = (started.elapsed().as_secs(), at_most.as_secs());
         let now = waits_for.map_or(list.clone(), |endpoint| endpoint.to_string());
-        let line = format!("waiting for {now} to be {}: {for_secs} s of {of} s", aim.word());
+        let line = format!(
+            "waiting for {now} to be {}: {for_secs} s of {of} s",
+            aim.word()
+        );
         console.progress(Some(&line));
     };
     console.progress(None);
@@ -126,7 +140,10 @@ fn all(
             aim.wait(*endpoint, left(at_most, started))?;
         }
         // One of them may have changed since: they are to be so all at once.
-        match endpoints.iter().try_for_each(|endpoint| aim.wait(*endpoint, Duration::ZERO)) {
+        match endpoints
+            .iter()
+            .try_for_each(|endpoint| aim.wait(*endpoint, Duration::ZERO))
+        {
             Err(error) if error.kind() == ErrorKind::TimedOut && started.elapsed() < at_most => {}
             outcome => return outcome,
         }
@@ -140,7 +157,10 @@ pub(crate) fn left(at_most: Duration, started: Instant) -> Duration {
 }
 
 fn met(endpoints: &[Endpoint], aim: Aim) -> Result<bool, Failure> {
-    match endpoints.iter().try_for_each(|endpoint| aim.wait(*endpoint, Duration::ZERO)) {
+    match endpoints
+        .iter()
+        .try_for_each(|endpoint| aim.wait(*endpoint, Duration::ZERO))
+    {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
         Err(error) => Err(error.into()),
@@ -150,7 +170,11 @@ fn met(endpoints: &[Endpoint], aim: Aim) -> Result<bool, Failure> {
 /// The first few by name.
 fn listed(endpoints: &[Endpoint]) -> String {
     const NAMED: usize = 4;
-    let named: Vec<String> = endpoints.iter().take(NAMED).map(ToString::to_string).collect();
+    let named: Vec<String> = endpoints
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
     match endpoints.len().saturating_sub(NAMED) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),

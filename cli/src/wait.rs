@@ -23,7 +23,11 @@ struct Answer {
 
 pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
     let endpoints = Ports::all(&args.ports);
-    let aim = if args.listening { Aim::Listening } else { Aim::Free };
+    let aim = if args.listening {
+        Aim::Listening
+    } else {
+        Aim::Free
+    };
     let outcome = vigil::keep(console, &endpoints, aim, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
@@ -32,7 +36,11 @@ pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
     };
     if console.is_json() {
         let ports = endpoints.iter().map(ToString::to_string).collect();
-        console.object(&Answer { version: VERSION, ports, outcome: word })?;
+        console.object(&Answer {
+            version: VERSION,
+            ports,
+            outcome: word,
+        })?;
     } else if outcome == Outcome::TimedOut {
         for endpoint in endpoints {
             let finding = Finding::new(endpoint, aim);

@@ -33,7 +33,10 @@ pub(crate) fn who(console: &Console, args: &Who) -> Result<u8, Failure> {
             version: VERSION,
             port: holders.port(),
             complete: holders.is_complete(),
-            holders: holders.iter().map(|holder| HolderRow::new(holder, args.command_line)).collect(),
+            holders: holders
+                .iter()
+                .map(|holder| HolderRow::new(holder, args.command_line))
+                .collect(),
             leases: holders.leases().iter().map(LeaseRow::from).collect(),
             probe: met.map(word),
         })?;
@@ -68,12 +71,17 @@ fn processes(holders: &Holders) -> Vec<&Process> {
 fn command_line(process: &Process) -> String {
     let text = match process.command_line() {
         Ok(arguments) => {
-            let quoted = arguments.iter().map(|argument| quoted(&shown(&argument.to_string_lossy())));
+            let quoted = arguments
+                .iter()
+                .map(|argument| quoted(&shown(&argument.to_string_lossy())));
             quoted.collect::<Vec<_>>().join(" ")
         }
         Err(error) => error.to_string(),
     };
-    format!("\n  {:<13}{text}", format_args!("pid {}", process.pid).to_string())
+    format!(
+        "\n  {:<13}{text}",
+        format_args!("pid {}", process.pid).to_string()
+    )
 }
 
 /// As a shell would take it, where it needs that.

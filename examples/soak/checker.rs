@@ -11,21 +11,32 @@ use crate::clock::now;
 /// The role: a port a line, and what was seen of it, with when the look began and ended.
 pub(crate) fn look() {
     for line in io::stdin().lock().lines().map_while(Result::ok) {
-        let Ok(port) = line.parse::<u16>() else { continue };
+        let Ok(port) = line.parse::<u16>() else {
+            continue;
+        };
         let began = now();
         let admitted = binds_plainly(port);
         let mut claims = Vec::new();
         let mut lessees = Vec::new();
         if let Ok(holders) = portlease::who_holds((Ipv6Addr::UNSPECIFIED, port)) {
-            let bound = holders.iter().filter(|h| h.state == State::Bound && h.local.ip().is_unspecified());
+            let bound = holders
+                .iter()
+                .filter(|h| h.state == State::Bound && h.local.ip().is_unspecified());
             let bound = bound.filter(|holder| holder.protocol == portlease::Protocol::Tcp);
             claims.extend(bound.map(|holder| {
-                let pids: Vec<String> =
-                    holder.processes.iter().map(|process| process.pid.to_string()).collect();
+                let pids: Vec<String> = holder
+                    .processes
+                    .iter()
+                    .map(|process| process.pid.to_string())
+                    .collect();
                 pids.join("+")
             }));
-            let tcp = holders.leases().iter().filter(|lease| lease.protocol() == portlease::Protocol::Tcp);
-            lessees.extend(tcp.map(|lease| lease.pid().map_or("-".to_owned(), |pid| pid.to_string())));
+            let tcp = holders
+                .leases()
+                .iter()
+                .filter(|lease| lease.protocol() == portlease::Protocol::Tcp);
+            lessees
+                .extend(tcp.map(|lease| lease.pid().map_or("-".to_owned(), |pid| pid.to_string())));
         }
         let ended = now();
         let said = format!(

@@ -60,9 +60,18 @@ impl Ears {
 }
 
 impl Member {
-    pub(crate) fn start(place: &Place, ears: &Ears, number: usize, role: &[&str], user: User) -> Member {
+    pub(crate) fn start(
+        place: &Place,
+        ears: &Ears,
+        number: usize,
+        role: &[&str],
+        user: User,
+    ) -> Member {
         let mut command = command(place, user);
-        command.args(role).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
         let sender = ears.sender.clone();
@@ -76,7 +85,11 @@ impl Member {
             // Nobody listens once it is all over.
             let _over = sender.send((number, Heard::End));
         });
-        Member { number, process, stdin }
+        Member {
+            number,
+            process,
+            stdin,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -110,7 +123,10 @@ impl Drop for Member {
 /// The soak's own program, to run as this user.
 pub(crate) fn command(place: &Place, user: User) -> Command {
     let mut command = Command::new(place.program("soak"));
-    command.env("PORTLEASE_DIR", place.locks()).env_remove("PORTLEASE_RANGE").current_dir(place.path());
+    command
+        .env("PORTLEASE_DIR", place.locks())
+        .env_remove("PORTLEASE_RANGE")
+        .current_dir(place.path());
     if let Some(id) = user.id() {
         command.uid(id).gid(id);
     }

@@ -34,26 +34,40 @@ pub(crate) fn harm() {
             if !locks.exists() && fastrand::bool() {
                 planted += u32::from(plant(&locks));
             }
-            let Some(scope) = scope_in(&locks) else { continue };
+            let Some(scope) = scope_in(&locks) else {
+                continue;
+            };
             // Not all of them: then nobody could have any.
             if fastrand::u8(..) < 64 {
                 planted += u32::from(plant(&scope.join(format!("{}.tcp", fastrand::u16(1024..)))));
-                planted += u32::from(plant(&scope.join(format!("{}.udp", fastrand::u16(61_000..)))));
+                planted += u32::from(plant(
+                    &scope.join(format!("{}.udp", fastrand::u16(61_000..))),
+                ));
             }
-            let names: Vec<PathBuf> =
-                std::fs::read_dir(&scope).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            let names: Vec<PathBuf> = std::fs::read_dir(&scope)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .collect();
             if names.is_empty() {
                 continue;
             }
             let path = &names[fastrand::usize(..names.len())];
-            if let Ok(file) = OpenOptions::new().read(true).custom_flags(NONBLOCK_NOFOLLOW).open(path)
+            if let Ok(file) = OpenOptions::new()
+                .read(true)
+                .custom_flags(NONBLOCK_NOFOLLOW)
+                .open(path)
                 && file.try_lock().is_ok()
             {
                 locked += 1;
                 kept.insert(0, file);
             }
-            let port = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u16>().ok());
-            if let Some(port) = port.filter(|_| path.extension().is_some_and(|kind| kind == "tcp")) {
+            let port = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse::<u16>().ok());
+            if let Some(port) = port.filter(|_| path.extension().is_some_and(|kind| kind == "tcp"))
+            {
                 let began = now();
                 tried += 1;
                 if let Ok(socket) = bind(port) {
@@ -63,7 +77,9 @@ pub(crate) fn harm() {
                 }
             }
             // Numbers of the kernel's choice too.
-            let _some: Vec<_> = (0..4).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+            let _some: Vec<_> = (0..4)
+                .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+                .collect();
         }
     });
     let said = format!("did planted {planted}, locked {locked}, bound by number {tried}\n");
@@ -75,19 +91,32 @@ const NONBLOCK_NOFOLLOW: i32 =
     (rustix::fs::OFlags::NONBLOCK.bits() | rustix::fs::OFlags::NOFOLLOW.bits()) as i32;
 
 fn scope_in(locks: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(locks).ok()?.flatten().map(|entry| entry.path());
-    entries.filter(|path| path.extension().is_none()).find(|path| path.is_dir())
+    let entries = std::fs::read_dir(locks)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
+    entries
+        .filter(|path| path.extension().is_none())
+        .find(|path| path.is_dir())
 }
 
 fn plant(path: &Path) -> bool {
     match fastrand::u8(..5) {
         0 => symlink("/etc/passwd", path).is_ok(),
         1 => {
-            let made = Command::new("mkfifo").arg(path).stderr(std::process::Stdio::null()).status();
+            let made = Command::new("mkfifo")
+                .arg(path)
+                .stderr(std::process::Stdio::null())
+                .status();
             made.is_ok_and(|status| status.success())
         }
         2 => DirBuilder::new().create(path).is_ok(),
-        3 => OpenOptions::new().write(true).create_new(true).mode(0o000).open(path).is_ok(),
+        3 => OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o000)
+            .open(path)
+            .is_ok(),
         _ => {
             let made = OpenOptions::new().write(true).create_new(true).open(path);
             let lies = b"portlease 1 1.0\npid 1\nstarted 1\nend 1.0\n";

@@ -84,12 +84,24 @@ impl Ledger {
 
     pub(crate) fn hear(&mut self, member: usize, pid: u32, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
-        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let number = |at: usize| {
+            words
+                .get(at)
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         match words[..] {
             ["held", _, protocol, port, grade, leased] => {
                 let key = (protocol.to_owned(), port.parse().unwrap_or(0));
                 let (grade, leased) = (Grade::parse(grade), leased == "true");
-                let hold = Hold { from: number(1), until: OPEN, member, pid, grade, leased };
+                let hold = Hold {
+                    from: number(1),
+                    until: OPEN,
+                    member,
+                    pid,
+                    grade,
+                    leased,
+                };
                 self.holds.entry(key.clone()).or_default().push(hold);
                 self.open.entry(member).or_default().push(key);
                 self.count("reservations");
@@ -100,14 +112,18 @@ impl Ledger {
             ["ended", _, protocol, port] => {
                 let key = (protocol.to_owned(), port.parse().unwrap_or(0));
                 self.close(member, &key, number(1));
-                self.open.entry(member).or_default().retain(|open| *open != key);
+                self.open
+                    .entry(member)
+                    .or_default()
+                    .retain(|open| *open != key);
             }
             ["round", kind] => {
                 let phase = usize::from(self.hostile_from.is_some());
                 self.rounds.entry(kind.to_owned()).or_default()[phase] += 1;
             }
             ["refused", _, _, _, _, ..] => {
-                self.refusals.push((number(1), number(2), words[3..].join(" ")));
+                self.refusals
+                    .push((number(1), number(2), words[3..].join(" ")));
             }
             ["lost", _, _, kind, port, grade, ..] => {
                 let strangers = self.hostile_from.is_some_and(|from| number(2) >= from);
@@ -128,7 +144,10 @@ impl Ledger {
             ["look", _, _, port, admitted, claims, lessees] => {
                 let list = |text: &str| {
                     let text = text.trim_matches(['[', ']']);
-                    text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+                    text.split(',')
+                        .filter(|word| !word.is_empty())
+                        .map(str::to_owned)
+                        .collect()
                 };
                 self.count("looks from outside");
                 self.looks.push(Look {
@@ -141,7 +160,13 @@ impl Ledger {
             }
             ["bound", _, _, port] => {
                 let (from, until, port) = (number(1), number(2), port.parse().unwrap_or(0));
-                self.looks.push(Look { from, until, port, admitted: true, seen: None });
+                self.looks.push(Look {
+                    from,
+                    until,
+                    port,
+                    admitted: true,
+                    seen: None,
+                });
             }
             _ => self.find(format!("process {pid} said {line:?}")),
         }
@@ -149,7 +174,11 @@ impl Ledger {
 
     fn close(&mut self, member: usize, key: &(String, u16), at: u64) {
         let holds = self.holds.get_mut(key).into_iter().flatten();
-        for hold in holds.rev().filter(|hold| hold.member == member && hold.until == OPEN).take(1) {
+        for hold in holds
+            .rev()
+            .filter(|hold| hold.member == member && hold.until == OPEN)
+            .take(1)
+        {
             hold.until = at;
         }
     }
@@ -166,32 +195,54 @@ impl Ledger {
         let mut kept: Vec<u16> = Vec::new();
         for (protocol, port) in self.open.values().flatten() {
             let is_kept = |hold: &Hold| hold.until == OPEN && hold.grade == Grade::Kernel;
-            if protocol == "tcp" && self.holds[&(protocol.clone(), *port)].iter().rev().take(8).any(is_kept) {
+            if protocol == "tcp"
+                && self.holds[&(protocol.clone(), *port)]
+                    .iter()
+                    .rev()
+                    .take(8)
+                    .any(is_kept)
+            {
                 kept.push(*port);
             }
         }
-        if kept.is_empty() { None } else { Some(kept[fastrand::usize(..kept.len())]) }
+        if kept.is_empty() {
+            None
+        } else {
+            Some(kept[fastrand::usize(..kept.len())])
+        }
     }
 
     /// Whether the folder was in trouble at any time in between, or just before.
     fn troubled(&self, from: u64, until: u64) -> bool {
         let hostile = self.hostile_from.is_some_and(|since| until >= since);
-        hostile || self.troubles.iter().any(|t| t.from <= until && t.until.saturating_add(SECOND) >= from)
+        hostile
+            || self
+                .troubles
+                .iter()
+                .any(|t| t.from <= until && t.until.saturating_add(SECOND) >= from)
     }
 
     /// When all is said.
     pub(crate) fn judge(&mut self) {
         let mut found = self.two_of_one_number();
-        found.extend(self.looks.iter().filter_map(|look| self.contradiction(look)));
+        found.extend(
+            self.looks
+                .iter()
+                .filter_map(|look| self.contradiction(look)),
+        );
         for (from, until, what) in &self.refusals {
             // Where nothing but the folder keeps a number, or where what lies there is another's, it is refused.
             let is_folder = what.split(' ').nth(1) == Some("Lease") && !what.starts_with("tcp ");
             if !(is_folder && self.troubled(*from, *until)) {
-                found.push(format!("refused after {} ms: {what}", (until - from) / 1_000_000));
+                found.push(format!(
+                    "refused after {} ms: {what}",
+                    (until - from) / 1_000_000
+                ));
             }
         }
         let refused = self.refusals.len() as u64;
-        self.counts.insert("refusals, for want of a lock folder", refused);
+        self.counts
+            .insert("refusals, for want of a lock folder", refused);
         for (member, usage) in &self.usage {
             found.extend(growth(*member, usage));
         }
@@ -204,11 +255,16 @@ impl Ledger {
             let mut holds: Vec<&Hold> = holds.iter().collect();
             holds.sort_by_key(|hold| hold.from);
             for (at, one) in holds.iter().enumerate() {
-                for other in holds[at + 1..].iter().take_while(|other| other.from < one.until) {
+                for other in holds[at + 1..]
+                    .iter()
+                    .take_while(|other| other.from < one.until)
+                {
                     // Best effort is kept by the folder alone, and that may have been another one since.
                     let weak = one.grade.min(other.grade) == Grade::BestEffort;
                     if !(weak && self.troubled(one.from, other.from)) {
-                        found.push(format!("two had {port}/{protocol} at once: {one:?} and {other:?}"));
+                        found.push(format!(
+                            "two had {port}/{protocol} at once: {one:?} and {other:?}"
+                        ));
                     }
                 }
             }
@@ -219,16 +275,24 @@ impl Ledger {
     /// What was seen of a number that somebody had all the while, and that must not be.
     fn contradiction(&self, look: &Look) -> Option<String> {
         let holds = self.holds.get(&("tcp".to_owned(), look.port))?;
-        let during = |hold: &&Hold| hold.from < look.from && hold.until > look.until && hold.until != OPEN;
-        let hold = holds.iter().filter(|hold| hold.grade == Grade::Kernel).find(during)?;
+        let during =
+            |hold: &&Hold| hold.from < look.from && hold.until > look.until && hold.until != OPEN;
+        let hold = holds
+            .iter()
+            .filter(|hold| hold.grade == Grade::Kernel)
+            .find(during)?;
         let port = look.port;
         if look.admitted {
-            return Some(format!("a plain bind of {port} was admitted while {hold:?}"));
+            return Some(format!(
+                "a plain bind of {port} was admitted while {hold:?}"
+            ));
         }
         let (claims, lessees) = look.seen.as_ref()?;
         let is_holders = |claim: &String| claim.split('+').any(|pid| pid == hold.pid.to_string());
         if claims.len() != 1 || !claims.iter().all(is_holders) {
-            return Some(format!("the claims of {port} were {claims:?} while {hold:?}"));
+            return Some(format!(
+                "the claims of {port} were {claims:?} while {hold:?}"
+            ));
         }
         let told = lessees.len() == 1 && lessees[0] == hold.pid.to_string();
         (hold.leased && !told && !self.troubled(hold.from, look.until))
@@ -256,10 +320,14 @@ fn growth(member: usize, usage: &[(u64, usize, u64)]) -> Vec<String> {
     const ENOUGH: usize = 12;
     let quarter = usage.len() / 4;
     if usage.len() < ENOUGH {
-        return vec![format!("process {member} came to rest {} times only", usage.len())];
+        return vec![format!(
+            "process {member} came to rest {} times only",
+            usage.len()
+        )];
     }
     let (second, last) = (&usage[quarter..2 * quarter], &usage[3 * quarter..]);
-    let descriptors = |part: &[(u64, usize, u64)]| part.iter().map(|used| used.1).max().unwrap_or(0);
+    let descriptors =
+        |part: &[(u64, usize, u64)]| part.iter().map(|used| used.1).max().unwrap_or(0);
     let resident = |part: &[(u64, usize, u64)]| {
         let mut all: Vec<u64> = part.iter().map(|used| used.2).collect();
         all.sort_unstable();
@@ -274,7 +342,11 @@ fn growth(member: usize, usage: &[(u64, usize, u64)]) -> Vec<String> {
         ));
     }
     if resident(last) > resident(second) + SLACK_KIB {
-        found.push(format!("process {member}: {} KiB, then {}", resident(second), resident(last)));
+        found.push(format!(
+            "process {member}: {} KiB, then {}",
+            resident(second),
+            resident(last)
+        ));
     }
     found
 }

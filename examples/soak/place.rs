@@ -21,13 +21,20 @@ pub(crate) fn inside(minutes: f64, run: impl FnOnce() -> ExitCode) -> ExitCode {
     if std::env::var_os(INSIDE).is_some() || !is_root() {
         return run();
     }
-    let can = unshare("ip link set lo up").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let can = unshare("ip link set lo up")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if !can.is_ok_and(|status| status.success()) {
         eprintln!("soak: no namespaces here: in the machine's own network");
         return run();
     }
     let mut again = unshare("ip link set lo up && exec \"$@\"");
-    let failed = again.arg(own_program()).arg(minutes.to_string()).env(INSIDE, "1").exec();
+    let failed = again
+        .arg(own_program())
+        .arg(minutes.to_string())
+        .env(INSIDE, "1")
+        .exec();
     eprintln!("soak: {failed}");
     ExitCode::from(2)
 }
@@ -53,11 +60,20 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Place {
-        let folder = tempfile::Builder::new().prefix("portlease-soak-").tempdir_in("/tmp").unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("portlease-soak-")
+            .tempdir_in("/tmp")
+            .unwrap();
         set_mode(folder.path(), 0o1777);
-        let mut place = Place { folder, has_command: false };
+        let mut place = Place {
+            folder,
+            has_command: false,
+        };
         place.copy(&own_program(), "soak");
-        let command = own_program().parent().and_then(Path::parent).map(|release| release.join("portlease"));
+        let command = own_program()
+            .parent()
+            .and_then(Path::parent)
+            .map(|release| release.join("portlease"));
         if let Some(command) = command.filter(|path| path.is_file()) {
             place.copy(&command, "portlease");
             place.has_command = true;

@@ -46,9 +46,14 @@ fn wait_for(found: &mut Vec<String>, what: &str, look: impl Fn() -> Vec<String>)
 /// Those that run a program of the soak's folder, but this one.
 fn processes(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let runs_ours =
-        |path: &PathBuf| std::fs::read_link(path.join("exe")).is_ok_and(|exe| exe.starts_with(folder));
-    entries.map(|entry| entry.path()).filter(runs_ours).map(|path| path.display().to_string()).collect()
+    let runs_ours = |path: &PathBuf| {
+        std::fs::read_link(path.join("exe")).is_ok_and(|exe| exe.starts_with(folder))
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(runs_ours)
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 /// Of the whole namespace: every number can be bound, but where a connection has not timed out yet.
@@ -59,7 +64,9 @@ fn sockets() -> Vec<String> {
         let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
         for line in text.lines().skip(1) {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let port = words.get(1).and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
+            let port = words
+                .get(1)
+                .and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
             // TIME_WAIT.
             match (words.get(3), port) {
                 (Some(&"06"), Some(port)) => waiting.push(port),
@@ -78,7 +85,10 @@ fn sockets() -> Vec<String> {
 
 fn names() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    text.lines().filter_map(|line| line.split_once("@portlease/")).map(|(_, name)| name.to_owned()).collect()
+    text.lines()
+        .filter_map(|line| line.split_once("@portlease/"))
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// Lock files that are locked, and whatever a sweep by each user does not take away.
@@ -87,7 +97,9 @@ fn unusable(place: &Place) -> Vec<String> {
     let locks = place.locks();
     for path in files(&locks) {
         let about = std::fs::symlink_metadata(&path);
-        let is_planted = about.as_ref().is_ok_and(|about| Some(about.uid()) == User::Hostile.id());
+        let is_planted = about
+            .as_ref()
+            .is_ok_and(|about| Some(about.uid()) == User::Hostile.id());
         if is_planted || about.is_err() {
             remove(&path);
         } else if std::fs::File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
@@ -101,7 +113,11 @@ fn unusable(place: &Place) -> Vec<String> {
             other => found.push(format!("a sweep by {user:?} failed: {other:?}")),
         }
     }
-    found.extend(files(&locks).into_iter().map(|path| format!("{} is left", path.display())));
+    found.extend(
+        files(&locks)
+            .into_iter()
+            .map(|path| format!("{} is left", path.display())),
+    );
     found
 }
 

@@ -50,13 +50,21 @@ pub(crate) fn by_number(
         socket.listen(8)?;
         Ok(TcpListener::from(socket))
     };
-    let listener = patience.retry(|| if sets_reuse { TcpListener::bind(addr) } else { plainly() })?;
+    let listener = patience.retry(|| {
+        if sets_reuse {
+            TcpListener::bind(addr)
+        } else {
+            plainly()
+        }
+    })?;
     let token = format!("{}-{port}", std::process::id());
     let expected = token.clone();
     std::thread::scope(|scope| {
         let client = scope.spawn(move || is_answered_by(addr, &expected, leaves_time_wait));
         let served = serve_one(&listener, &token, leaves_time_wait, || client.is_finished());
-        let asked = client.join().map_err(|_| io::Error::other("the client panicked"))?;
+        let asked = client
+            .join()
+            .map_err(|_| io::Error::other("the client panicked"))?;
         served.and(asked)
     })
 }
@@ -95,7 +103,11 @@ fn serve_one(
     let deadline = Instant::now() + PATIENCE;
     let (mut client, _) = loop {
         match listener.accept() {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline && !is_over() => {
+            Err(e)
+                if e.kind() == io::ErrorKind::WouldBlock
+                    && Instant::now() < deadline
+                    && !is_over() =>
+            {
                 std::thread::sleep(Duration::from_micros(100));
             }
             accepted => break accepted?,
@@ -120,7 +132,13 @@ fn is_answered_by(addr: SocketAddr, token: &str, closes: bool) -> io::Result<()>
     if !closes {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     }
-    if answer == token { Ok(()) } else { Err(io::Error::other(format!("another server answered: {answer}"))) }
+    if answer == token {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "another server answered: {answer}"
+        )))
+    }
 }
 
 pub(crate) fn udp(port: u16, patience: Patience) -> io::Result<()> {

@@ -27,9 +27,21 @@ pub(crate) fn run(minutes: f64) -> ExitCode {
     let mut soak = Soak::new();
     println!(
         "soak: {minutes} min, {WORKERS} processes{}{}{}, in {}",
-        if two_users { " of an unprivileged user, a hostile second one for the last quarter" } else { "" },
-        if is_alone() { ", in namespaces of their own" } else { "" },
-        if soak.place.has_command { ", with keepers" } else { ", without keepers: the command is not built" },
+        if two_users {
+            " of an unprivileged user, a hostile second one for the last quarter"
+        } else {
+            ""
+        },
+        if is_alone() {
+            ", in namespaces of their own"
+        } else {
+            ""
+        },
+        if soak.place.has_command {
+            ", with keepers"
+        } else {
+            ", without keepers: the command is not built"
+        },
         soak.place.path().display()
     );
     while now() < begun + length {
@@ -107,7 +119,9 @@ impl Soak {
             self.take(number, heard);
             // What has come in meanwhile, but not for ever.
             for _ in 0..256 {
-                let Some((number, heard)) = self.ears.hear(Duration::ZERO) else { break };
+                let Some((number, heard)) = self.ears.hear(Duration::ZERO) else {
+                    break;
+                };
                 self.take(number, heard);
             }
         }
@@ -144,7 +158,10 @@ impl Soak {
             0..30 => {
                 let Some(at) = self.young() else { return };
                 let mut member = self.crew.swap_remove(at);
-                if self.stopped.is_some_and(|(number, _)| number == member.number) {
+                if self
+                    .stopped
+                    .is_some_and(|(number, _)| number == member.number)
+                {
                     self.stopped = None;
                 }
                 // Its promises end before it does, and what it says until then is still heard.
@@ -169,9 +186,15 @@ impl Soak {
             }
             72..90 if self.closed.is_none() => {
                 let locks = self.place.locks();
-                let within = std::fs::read_dir(&locks).into_iter().flatten().flatten().map(|e| e.path());
-                let folders: Vec<PathBuf> =
-                    within.filter(|path| is_folder(path)).chain([locks.clone()]).collect();
+                let within = std::fs::read_dir(&locks)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|e| e.path());
+                let folders: Vec<PathBuf> = within
+                    .filter(|path| is_folder(path))
+                    .chain([locks.clone()])
+                    .collect();
                 if !is_folder(&locks) {
                     return;
                 }
@@ -188,8 +211,14 @@ impl Soak {
 
     /// One that may be killed.
     fn young(&self) -> Option<usize> {
-        let young: Vec<usize> = (0..self.crew.len()).filter(|at| self.crew[*at].number >= ELDERS).collect();
-        if young.is_empty() { None } else { Some(young[fastrand::usize(..young.len())]) }
+        let young: Vec<usize> = (0..self.crew.len())
+            .filter(|at| self.crew[*at].number >= ELDERS)
+            .collect();
+        if young.is_empty() {
+            None
+        } else {
+            Some(young[fastrand::usize(..young.len())])
+        }
     }
 
     fn undo(&mut self, over: u64) {
@@ -199,7 +228,10 @@ impl Soak {
             member.signal(Signal::CONT);
         }
         if let Some((folders, until)) = self.closed.take_if(|(_, until)| *until <= over) {
-            folders.iter().filter(|path| is_folder(path)).for_each(|path| set_mode(path, 0o1777));
+            folders
+                .iter()
+                .filter(|path| is_folder(path))
+                .for_each(|path| set_mode(path, 0o1777));
             self.ledger.trouble(until.min(over), now());
         }
     }
@@ -209,7 +241,10 @@ impl Soak {
         for at in (0..self.crew.len()).rev() {
             if let Some(status) = self.crew[at].ended() {
                 let member = self.crew.swap_remove(at);
-                self.ledger.find(format!("process {} ended by itself: {status}", member.pid()));
+                self.ledger.find(format!(
+                    "process {} ended by itself: {status}",
+                    member.pid()
+                ));
                 self.start_worker();
             }
         }
@@ -243,11 +278,17 @@ impl Soak {
         for member in self.hostile.iter_mut().chain(&mut self.crew) {
             match member.ended() {
                 Some(status) if status.success() => {}
-                status => stuck.push(format!("process {} did not end well: {status:?}", member.pid())),
+                status => stuck.push(format!(
+                    "process {} did not end well: {status:?}",
+                    member.pid()
+                )),
             }
         }
         self.ledger.findings.extend(stuck);
-        println!("soak: all ended {} ms after they were told to", (now() - told) / MILLISECOND);
+        println!(
+            "soak: all ended {} ms after they were told to",
+            (now() - told) / MILLISECOND
+        );
         self.crew.clear();
         self.hostile = None;
         while let Some((number, heard)) = self.ears.hear(Duration::from_millis(100)) {
@@ -259,7 +300,10 @@ impl Soak {
     }
 
     fn all_ended(&mut self) -> bool {
-        self.hostile.iter_mut().chain(&mut self.crew).all(|member| member.ended().is_some())
+        self.hostile
+            .iter_mut()
+            .chain(&mut self.crew)
+            .all(|member| member.ended().is_some())
     }
 
     /// The summary.
@@ -269,9 +313,15 @@ impl Soak {
         for (what, count) in &ledger.counts {
             println!("  {count:>9}  {what}");
         }
-        let told: Vec<String> =
-            ledger.rounds.iter().map(|(kind, [a, b])| format!("{kind} {a} + {b}")).collect();
-        println!("  rounds served, before the second user and beside it: {}", told.join(", "));
+        let told: Vec<String> = ledger
+            .rounds
+            .iter()
+            .map(|(kind, [a, b])| format!("{kind} {a} + {b}"))
+            .collect();
+        println!(
+            "  rounds served, before the second user and beside it: {}",
+            told.join(", ")
+        );
         for line in ledger.usage().iter().chain(&self.last_words) {
             println!("  {line}");
         }
@@ -288,7 +338,11 @@ impl Soak {
             println!("FOUND: {finding}");
         }
         println!("soak: {} findings", findings.len());
-        if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if findings.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }
 

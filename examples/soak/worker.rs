@@ -59,7 +59,11 @@ pub(crate) fn work(number: usize) {
             done.store(true, Ordering::Relaxed);
         });
         let spawns = number >= ELDERS && number % 2 == 1;
-        let patience = if spawns { Patience::ForChildren } else { Patience::None };
+        let patience = if spawns {
+            Patience::ForChildren
+        } else {
+            Patience::None
+        };
         if spawns {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -112,7 +116,9 @@ fn reserve(may_queue: bool) -> Option<Held> {
         Kind::Pair => any.tcp_and_udp().reserve().map(|one| vec![one]),
         Kind::Block => any.reserve_block(3),
         Kind::Exact => {
-            let one = ReserveOptions::new().label(name).port(FIXED[fastrand::usize(..FIXED.len())]);
+            let one = ReserveOptions::new()
+                .label(name)
+                .port(FIXED[fastrand::usize(..FIXED.len())]);
             one.wait(WAIT).reserve().map(|one| vec![one])
         }
         Kind::Plain => any.reuse_addr(false).reserve().map(|one| vec![one]),
@@ -124,15 +130,25 @@ fn reserve(may_queue: bool) -> Option<Held> {
                 let leased = format!("{reservation:?}").contains("leased: true");
                 let grade = grade(reservation);
                 for protocol in reservation.protocols() {
-                    say(&format!("held {at} {protocol} {reservation} {grade} {leased}"));
+                    say(&format!(
+                        "held {at} {protocol} {reservation} {grade} {leased}"
+                    ));
                 }
             }
             // A number that others queue for is let go soon.
             let longest = if kind == Kind::Exact { 20 } else { 150 };
-            Some(Held { kind: name, reservations, until: at + fastrand::u64(0..longest) * MILLISECOND })
+            Some(Held {
+                kind: name,
+                reservations,
+                until: at + fastrand::u64(0..longest) * MILLISECOND,
+            })
         }
         Err(e) => {
-            say(&format!("refused {asked} {at} {name} {:?} {}", e.kind(), e.to_string().replace('\n', "; ")));
+            say(&format!(
+                "refused {asked} {at} {name} {:?} {}",
+                e.kind(),
+                e.to_string().replace('\n', "; ")
+            ));
             None
         }
     }
@@ -152,24 +168,32 @@ fn serve(held: &Held, patience: Patience) {
     let began = now();
     let outcome = match held.kind {
         "udp" => server::udp(port, patience),
-        "pair" => server::udp(port, patience).and_then(|()| server::by_number(port, true, false, patience)),
+        "pair" => server::udp(port, patience)
+            .and_then(|()| server::by_number(port, true, false, patience)),
         "plain" => server::by_number(port, false, false, patience),
         _ if fastrand::u8(..) < 24 => server::by_child(reservation),
         _ => server::by_number(port, true, fastrand::u8(..) < 24, patience),
     };
     let outcome = outcome.map_err(|e| e.to_string()).and_then(|()| {
         let looks = fastrand::u8(..) < 12;
-        let check =
-            || portlease::check_port_free(reservation).map_err(|e| format!("not free to its owner: {e}"));
+        let check = || {
+            portlease::check_port_free(reservation)
+                .map_err(|e| format!("not free to its owner: {e}"))
+        };
         if looks { check() } else { Ok(()) }
     });
     match outcome {
         Ok(()) => say(&format!("round {}", held.kind)),
         Err(why) => {
-            let seen =
-                portlease::who_holds(port).map_or_else(|e| e.to_string(), |holders| holders.to_string());
+            let seen = portlease::who_holds(port)
+                .map_or_else(|e| e.to_string(), |holders| holders.to_string());
             let why = format!("{why}; then {seen}").replace('\n', "; ");
-            say(&format!("lost {began} {} {} {port} {} {why}", now(), held.kind, grade(reservation)));
+            say(&format!(
+                "lost {began} {} {} {port} {} {why}",
+                now(),
+                held.kind,
+                grade(reservation)
+            ));
         }
     }
 }
@@ -185,8 +209,14 @@ fn keep() {
     let began = now();
     let outcome = reserve.args(["reserve", "--pid", &own]).output();
     let port = match outcome {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        other => return say(&format!("lost {began} {} keeper 0 kernel {other:?}", now()).replace('\n', "; ")),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        other => {
+            return say(
+                &format!("lost {began} {} keeper 0 kernel {other:?}", now()).replace('\n', "; ")
+            );
+        }
     };
     say("round keeper");
     // Half of them are left to end with this process. Without its record, a keeper is not found to be told.
@@ -214,5 +244,6 @@ fn descriptors() -> usize {
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }

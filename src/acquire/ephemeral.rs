@@ -49,7 +49,11 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
         let before = Instant::now();
         match Claim::any() {
             Ok(claim) => {
-                crowding.note(&range_with(claim.port()).range(), claim.port(), before.elapsed());
+                crowding.note(
+                    &range_with(claim.port()).range(),
+                    claim.port(),
+                    before.elapsed(),
+                );
                 if let Some(reservation) = adopt(claim, tally)? {
                     return Ok(Some(reservation));
                 }
@@ -59,7 +63,10 @@ pub(super) fn pick(wish: &Wish, tally: &mut Tally) -> Result<Option<Reservation>
         }
     }
     let pool = range();
-    let mut numbers = pool.draws().filter(|port| !wish.exclude.contains(*port)).take(OWN_DRAWS);
+    let mut numbers = pool
+        .draws()
+        .filter(|port| !wish.exclude.contains(*port))
+        .take(OWN_DRAWS);
     let mut misses = 0;
     while let Some(port) = numbers.next() {
         let claim = match Claim::exact(port) {
@@ -116,7 +123,10 @@ pub(super) fn range() -> Arc<Ephemeral> {
     if let Some(known) = EPHEMERAL.read().as_ref() {
         return known.clone();
     }
-    EPHEMERAL.write().insert(Arc::new(Ephemeral::read())).clone()
+    EPHEMERAL
+        .write()
+        .insert(Arc::new(Ephemeral::read()))
+        .clone()
 }
 
 /// The same, read again if the kernel chose a number that it does not hold.
@@ -125,5 +135,8 @@ fn range_with(port: u16) -> Arc<Ephemeral> {
     if known.range().contains(&port) {
         return known;
     }
-    EPHEMERAL.write().insert(Arc::new(Ephemeral::read())).clone()
+    EPHEMERAL
+        .write()
+        .insert(Arc::new(Ephemeral::read()))
+        .clone()
 }

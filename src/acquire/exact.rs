@@ -12,7 +12,10 @@ use crate::reservation::{Guarantee, Part, Reservation};
 use crate::table;
 
 pub(super) fn exact(wish: &Wish, port: u16, effort: Effort) -> Result<Reservation, Obstacle> {
-    let parts = wish.protocols.iter().map(|protocol| part(wish, Endpoint::of(port, *protocol), effort));
+    let parts = wish
+        .protocols
+        .iter()
+        .map(|protocol| part(wish, Endpoint::of(port, *protocol), effort));
     Ok(complete(wish, parts.collect::<Result<_, _>>()?))
 }
 
@@ -23,13 +26,24 @@ fn part(wish: &Wish, endpoint: Endpoint, effort: Effort) -> Result<Part, Obstacl
     let lease = lease_for(endpoint, claims)?;
     let quiet = ephemeral::range().is_quiet(port);
     // Where numbers are kept without a claim, containers that do not share the lock folder meet by name.
-    let mut name = if claims && !quiet { None } else { exclusive_name(endpoint, effort)? };
+    let mut name = if claims && !quiet {
+        None
+    } else {
+        exclusive_name(endpoint, effort)?
+    };
     let (claim, guarantee) = if claims {
         let (claim, guarantee) = claim_exactly(endpoint, effort, lease.is_some(), &mut name)?;
         (Some(claim), guarantee)
     } else {
         probe(endpoint, effort)?;
-        (None, if quiet { Guarantee::Cooperative } else { Guarantee::BestEffort })
+        (
+            None,
+            if quiet {
+                Guarantee::Cooperative
+            } else {
+                Guarantee::BestEffort
+            },
+        )
     };
     Ok(Part::new(endpoint, claim, name, lease, guarantee))
 }
@@ -55,7 +69,12 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
 fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
     let mut patience = Patience::new();
     loop {
-        match could_bind(endpoint.protocol.unwrap_or(Protocol::Tcp), None, endpoint.port, Manner::Plain) {
+        match could_bind(
+            endpoint.protocol.unwrap_or(Protocol::Tcp),
+            None,
+            endpoint.port,
+            Manner::Plain,
+        ) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),
@@ -94,10 +113,18 @@ fn claim_exactly(
             Occupant::TimeWait { sees_claims } if sees_claims || leased => {
                 let claim = claim_over_time_wait(endpoint, effort, name)?;
                 // A claim that cannot be seen, another container's, would not have stopped this bind.
-                return Ok((claim, if sees_claims { Guarantee::Kernel } else { Guarantee::Cooperative }));
+                return Ok((
+                    claim,
+                    if sees_claims {
+                        Guarantee::Kernel
+                    } else {
+                        Guarantee::Cooperative
+                    },
+                ));
             }
             Occupant::TimeWait { .. } => return Err(Obstacle::Occupied(endpoint)),
-            Occupant::Server if effort >= Effort::Prefer && diagnose::is_left_to_children(endpoint) => {}
+            Occupant::Server
+                if effort >= Effort::Prefer && diagnose::is_left_to_children(endpoint) => {}
             Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
             Occupant::Passing => {}
         }
@@ -118,12 +145,22 @@ fn claim_over_time_wait(
         *name = exclusive_name(endpoint, effort)?;
     }
     let name = name.as_ref().ok_or(Obstacle::Occupied(endpoint))?;
-    let claim = Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;
-    let own = claim.identity().map_err(|e| fatal("inspect the claim of", endpoint, e))?;
-    let sockets =
-        table::sockets(endpoint.port, endpoint.protocol).map_err(|e| fatal("look at", endpoint, e))?;
-    let alone = sockets.rows.iter().all(|row| row.state == State::TimeWait || row.inode == own.inode);
-    if alone { Ok(claim) } else { Err(Obstacle::Occupied(endpoint)) }
+    let claim =
+        Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;
+    let own = claim
+        .identity()
+        .map_err(|e| fatal("inspect the claim of", endpoint, e))?;
+    let sockets = table::sockets(endpoint.port, endpoint.protocol)
+        .map_err(|e| fatal("look at", endpoint, e))?;
+    let alone = sockets
+        .rows
+        .iter()
+        .all(|row| row.state == State::TimeWait || row.inode == own.inode);
+    if alone {
+        Ok(claim)
+    } else {
+        Err(Obstacle::Occupied(endpoint))
+    }
 }
 
 /// What keeps a number from being claimed.
@@ -139,16 +176,25 @@ enum Occupant {
 }
 
 fn occupant(endpoint: Endpoint) -> Occupant {
-    let Ok(sockets) = table::sockets(endpoint.port, endpoint.protocol) else { return Occupant::Passing };
-    let count = |states: fn(State) -> bool| sockets.rows.iter().filter(|row| states(row.state)).count();
+    let Ok(sockets) = table::sockets(endpoint.port, endpoint.protocol) else {
+        return Occupant::Passing;
+    };
+    let count =
+        |states: fn(State) -> bool| sockets.rows.iter().filter(|row| states(row.state)).count();
     // A bound TCP socket serves nobody; a bound UDP socket is a server.
     let tcp = endpoint.protocol == Some(Protocol::Tcp);
-    let passing = if tcp { count(|state| state == State::Bound) } else { 0 };
+    let passing = if tcp {
+        count(|state| state == State::Bound)
+    } else {
+        0
+    };
     let ended = count(|state| state == State::TimeWait);
     if passing + ended < sockets.rows.len() {
         Occupant::Server
     } else if ended > 0 && passing == 0 {
-        Occupant::TimeWait { sees_claims: !sockets.unseen.contains(&Unseen::Bound) }
+        Occupant::TimeWait {
+            sees_claims: !sockets.unseen.contains(&Unseen::Bound),
+        }
     } else {
         Occupant::Passing
     }

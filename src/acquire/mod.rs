@@ -50,7 +50,9 @@ impl Wish {
     /// Whether an automatic pick leaves the number to the common service that uses it: unless it was asked for by range,
     /// or the administrator withheld it from the kernel, perhaps for these tests.
     fn spares(&self, port: u16) -> bool {
-        self.allowed.is_none() && services::numbers().contains(port) && !ephemeral::range().is_reserved(port)
+        self.allowed.is_none()
+            && services::numbers().contains(port)
+            && !ephemeral::range().is_reserved(port)
     }
 }
 
@@ -75,7 +77,9 @@ pub(crate) fn reserve_many(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
 pub(crate) fn reserve_block(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
     insist(wish, &mut |effort| match wish.port {
         // In ascending order, like everybody: of two who want overlapping blocks, one gets on.
-        Some(first) => (0..n).map(|i| exact(wish, first + i as u16, effort)).collect(),
+        Some(first) => (0..n)
+            .map(|i| exact(wish, first + i as u16, effort))
+            .collect(),
         None => any_block(wish, n, effort),
     })
 }
@@ -94,7 +98,10 @@ pub(crate) enum Obstacle {
 
 impl Obstacle {
     fn passes(&self) -> bool {
-        matches!(self, Obstacle::Leased(_) | Obstacle::Occupied(_) | Obstacle::NoneFree(_))
+        matches!(
+            self,
+            Obstacle::Leased(_) | Obstacle::Occupied(_) | Obstacle::NoneFree(_)
+        )
     }
 
     /// Whether it may be the traces of what was just let go. An exact number was waited for already.
@@ -190,14 +197,22 @@ fn insist<T>(wish: &Wish, attempt: &mut dyn FnMut(Effort) -> Result<T, Obstacle>
         }
         // Not in step with the others in the queue.
         std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
-        effort = if tries.is_multiple_of(LOOK_EVERY) { Effort::Look } else { Effort::Glance };
+        effort = if tries.is_multiple_of(LOOK_EVERY) {
+            Effort::Look
+        } else {
+            Effort::Glance
+        };
     }
     unreachable!("a wait ends by time")
 }
 
 /// Who has the few numbers that will do: the one of them that there is most reason to wait for.
 fn left(wish: &Wish) -> LeftTo {
-    let endpoints = |port: u16| wish.protocols.iter().map(move |protocol| Endpoint::of(port, *protocol));
+    let endpoints = |port: u16| {
+        wish.protocols
+            .iter()
+            .map(move |protocol| Endpoint::of(port, *protocol))
+    };
     let few = numbers(wish).take(FEW).flat_map(endpoints);
     few.map(diagnose::left).max().unwrap_or(LeftTo::Others)
 }
@@ -209,8 +224,9 @@ fn any(wish: &Wish, effort: Effort) -> Result<Reservation, Obstacle> {
     if let Some(reservation) = first_of(wish, preferred, effort.min(Effort::Prefer), &mut tally)? {
         return Ok(reservation);
     }
-    let of_the_kernel =
-        wish.allowed.is_none() && wish.protocols == [Protocol::Tcp] && wish.claims(Protocol::Tcp)?;
+    let of_the_kernel = wish.allowed.is_none()
+        && wish.protocols == [Protocol::Tcp]
+        && wish.claims(Protocol::Tcp)?;
     if of_the_kernel {
         if let Some(reservation) = ephemeral::pick(wish, &mut tally)? {
             return Ok(reservation);
@@ -235,7 +251,11 @@ fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
         None => {
             let pool = ephemeral::range();
             // The kernel's own numbers last: only a claim keeps those.
-            Box::new(pool.quiet().take(TRIED_AT_MOST).chain(pool.draws().take(TRIED_AT_MOST)))
+            Box::new(
+                pool.quiet()
+                    .take(TRIED_AT_MOST)
+                    .chain(pool.draws().take(TRIED_AT_MOST)),
+            )
         }
     };
     numbers.filter(|port| !wish.exclude.contains(*port) && !wish.spares(*port))
@@ -296,12 +316,18 @@ fn count(obstacle: Obstacle, tally: &mut Tally) -> Result<(), Obstacle> {
 
 /// Consecutive numbers, each leased and claimed in ascending order.
 fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, Obstacle> {
-    let ranges = wish.allowed.clone().map_or_else(|| ephemeral::range().block_ranges(), |range| vec![range]);
+    let ranges = wish
+        .allowed
+        .clone()
+        .map_or_else(|| ephemeral::range().block_ranges(), |range| vec![range]);
     let block = |first: u16| Some(first..=first.checked_add(u16::try_from(n - 1).ok()?)?);
     let longer = ranges.iter().filter(|range| n <= range.len());
-    let firsts = longer.map(|range| *range.start()..=range.end() - (n - 1) as u16).collect();
-    let firsts = pool::shuffled(firsts)
-        .filter(|first| block(*first).is_some_and(|mut block| !block.any(|port| wish.spares(port))));
+    let firsts = longer
+        .map(|range| *range.start()..=range.end() - (n - 1) as u16)
+        .collect();
+    let firsts = pool::shuffled(firsts).filter(|first| {
+        block(*first).is_some_and(|mut block| !block.any(|port| wish.spares(port)))
+    });
     let effort = effort.min(Effort::Look);
     let mut tally = Tally::of_block(n);
     // A number that was refused rules out every block that holds it.
@@ -312,7 +338,15 @@ fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, 
         }
         let mut held = Vec::with_capacity(n);
         for port in block {
-            match exact(wish, port, if held.is_empty() { Effort::Glance } else { effort }) {
+            match exact(
+                wish,
+                port,
+                if held.is_empty() {
+                    Effort::Glance
+                } else {
+                    effort
+                },
+            ) {
                 Ok(reservation) => held.push(reservation),
                 Err(obstacle) => {
                     count(obstacle, &mut tally)?;
@@ -336,9 +370,10 @@ fn lease_for(endpoint: Endpoint, claims: bool) -> Result<Option<Held>, Obstacle>
         Err(Refusal::Planted { path, cause }) => Err(Obstacle::Planted(path, cause)),
         Err(Refusal::OutOfDescriptors(cause)) => Err(fatal("lock", endpoint, cause)),
         Err(Refusal::Unusable(folder)) if claims && !folder.misconfigured => Ok(None),
-        Err(Refusal::Unusable(folder)) => {
-            Err(Obstacle::Fatal(Error::lock_folder(&folder.path, folder.cause)))
-        }
+        Err(Refusal::Unusable(folder)) => Err(Obstacle::Fatal(Error::lock_folder(
+            &folder.path,
+            folder.cause,
+        ))),
     }
 }
 
@@ -350,7 +385,11 @@ fn keeps_claims() -> Result<bool, Obstacle> {
 }
 
 /// The operand where the kernel was to choose.
-const ANY: Endpoint = Endpoint { port: 0, ip: None, protocol: Some(Protocol::Tcp) };
+const ANY: Endpoint = Endpoint {
+    port: 0,
+    ip: None,
+    protocol: Some(Protocol::Tcp),
+};
 
 fn refused(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
     match cause.kind() {
@@ -361,7 +400,11 @@ fn refused(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle 
 }
 
 fn fatal(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
-    Obstacle::Fatal(Error::system(act, Some(endpoint).filter(|endpoint| *endpoint != ANY), cause))
+    Obstacle::Fatal(Error::system(
+        act,
+        Some(endpoint).filter(|endpoint| *endpoint != ANY),
+        cause,
+    ))
 }
 
 /// The reservation of what was got, with its records written.
@@ -379,7 +422,10 @@ fn record(wish: &Wish) -> Record {
     let pid = std::process::id();
     let (started, program) = PROCESS.get_or_init(|| {
         let program = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
-        (table::started(pid).unwrap_or(0), program.unwrap_or_default())
+        (
+            table::started(pid).unwrap_or(0),
+            program.unwrap_or_default(),
+        )
     });
     Record {
         pid,
@@ -388,7 +434,9 @@ fn record(wish: &Wish) -> Record {
         test: test_name(),
         at: format!("{}:{}", wish.at.file(), wish.at.line()),
         label: wish.label.clone().unwrap_or_default(),
-        since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        since: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
         socket: 0,
         on_behalf_of: wish.on_behalf_of.and_then(|pid| {
             let started = table::started(pid)?;
@@ -403,6 +451,8 @@ fn test_name() -> String {
     let thread = std::thread::current();
     match thread.name() {
         Some(name) if name != "main" => name.to_owned(),
-        _ => NEXTEST.get_or_init(|| std::env::var("NEXTEST_TEST_NAME").unwrap_or_default()).clone(),
+        _ => NEXTEST
+            .get_or_init(|| std::env::var("NEXTEST_TEST_NAME").unwrap_or_default())
+            .clone(),
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::os::windows::io::AsRawSocket;
 
 use socket2::Socket;
-use windows_sys::Win32::Networking::WinSock::{SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt};
+use windows_sys::Win32::Networking::WinSock::{
+    SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
+};
 
 /// SO_EXCLUSIVEADDRUSE, before the bind: nobody else binds the number on any address that this one covers, whatever
 /// options they set, and the bind fails where anybody has.
@@ -22,5 +24,9 @@ pub(super) fn set_exclusive(socket: &Socket) -> io::Result<()> {
             on.len() as i32,
         )
     };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

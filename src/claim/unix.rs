@@ -16,8 +16,15 @@ pub(super) const ASKS_FOR_EACH_FAMILY: bool = false;
 pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
     let about = rustix::fs::fstat(socket)?;
     // Linux makes a socket its maker's, as it makes a file; of other systems it was not measured.
-    let user = if cfg!(target_os = "linux") { Some(about.st_uid) } else { None };
-    Ok(Identity { inode: about.st_ino, user })
+    let user = if cfg!(target_os = "linux") {
+        Some(about.st_uid)
+    } else {
+        None
+    };
+    Ok(Identity {
+        inode: about.st_ino,
+        user,
+    })
 }
 
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
@@ -27,7 +34,11 @@ pub(super) fn share(socket: &Socket) -> io::Result<()> {
 
 /// A plain bind excludes by itself.
 pub(super) fn behave(socket: &Socket, manner: Manner) -> io::Result<()> {
-    if manner == Manner::Server { socket.set_reuse_address(true) } else { Ok(()) }
+    if manner == Manner::Server {
+        socket.set_reuse_address(true)
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {

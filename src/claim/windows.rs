@@ -34,7 +34,9 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;
     match socket.bind(&addr.into()) {
-        Err(e) if e.raw_os_error() == Some(WSAEACCES) => Err(io::Error::from_raw_os_error(WSAEADDRINUSE)),
+        Err(e) if e.raw_os_error() == Some(WSAEACCES) => {
+            Err(io::Error::from_raw_os_error(WSAEADDRINUSE))
+        }
         outcome => outcome,
     }
 }

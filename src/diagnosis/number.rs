@@ -52,7 +52,12 @@ impl fmt::Display for Number {
                 (true, false) => "inside",
                 (false, _) => "outside",
             };
-            write!(f, ", {place} this machine's ephemeral range {}-{}", range.start(), range.end())?;
+            write!(
+                f,
+                ", {place} this machine's ephemeral range {}-{}",
+                range.start(),
+                range.end()
+            )?;
         }
         Ok(())
     }
@@ -69,7 +74,10 @@ impl fmt::Display for Trials<'_> {
             return f.write_str("could bind everywhere, with SO_REUSEADDR and without");
         }
         let names: &[_] = match both {
-            true => &[(true, "with SO_REUSEADDR could bind"), (false, "; without it")],
+            true => &[
+                (true, "with SO_REUSEADDR could bind"),
+                (false, "; without it"),
+            ],
             false => &[(false, "could bind")],
         };
         for &(reuse_addr, name) in names {
@@ -78,7 +86,9 @@ impl fmt::Display for Trials<'_> {
                     .0
                     .iter()
                     .filter(|trial| trial.reuse_addr == reuse_addr && trial.admitted == admitted);
-                mine.map(|trial| trial.ip.to_string()).collect::<Vec<_>>().join(", ")
+                mine.map(|trial| trial.ip.to_string())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             };
             let (admitted, refused) = (of(true), of(false));
             match (admitted.as_str(), refused.as_str()) {

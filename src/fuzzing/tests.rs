@@ -13,7 +13,11 @@ use crate::table::{message::tests as captured_diag, proc_text::tests as captured
 
 /// Nothing is written into the source tree: what fails is printed, as small as it gets.
 fn cases(cases: u32) -> Config {
-    Config { cases, failure_persistence: None, ..Config::default() }
+    Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    }
 }
 
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -24,23 +28,29 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 fn mangled(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let edits = vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
     let whole = prop::sample::select(captured);
-    (whole, edits, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(mut bytes, edits, cut, cuts)| {
-        for (at, value) in edits {
-            let at = at.index(bytes.len());
-            bytes[at] = value;
-        }
-        if cuts {
-            bytes.truncate(cut.index(bytes.len() + 1));
-        }
-        bytes
-    })
+    (whole, edits, any::<prop::sample::Index>(), any::<bool>()).prop_map(
+        |(mut bytes, edits, cut, cuts)| {
+            for (at, value) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if cuts {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            bytes
+        },
+    )
 }
 
 /// Before the bytes stands how they are decoded.
 fn framed(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     // The captured ones are little-endian, and so are half of these.
     (0..6u8, any::<u16>(), bytes).prop_map(|(how, cut, bytes)| {
-        let cut = if bytes.is_empty() { 0 } else { cut % (bytes.len() as u16 + 1) };
+        let cut = if bytes.is_empty() {
+            0
+        } else {
+            cut % (bytes.len() as u16 + 1)
+        };
         [&[how][..], &cut.to_le_bytes(), &bytes].concat()
     })
 }
@@ -49,12 +59,16 @@ fn ip(v6: bool) -> BoxedStrategy<IpAddr> {
     if v6 {
         let anything = any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into());
         // Link-local ones have a scope, and mapped ones another reading.
-        let link_local = any::<u16>().prop_map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).into());
-        let mapped = any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).to_ipv6_mapped().into());
+        let link_local =
+            any::<u16>().prop_map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).into());
+        let mapped =
+            any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).to_ipv6_mapped().into());
         let wildcard = Just(Ipv6Addr::UNSPECIFIED.into());
         prop_oneof![anything, link_local, mapped, wildcard].boxed()
     } else {
-        any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into()).boxed()
+        any::<u32>()
+            .prop_map(|bits| Ipv4Addr::from_bits(bits).into())
+            .boxed()
     }
 }
 
@@ -357,7 +371,10 @@ fn a_record() -> Record {
         label: "redis primary".to_owned(),
         since: std::time::Duration::new(1_769_860_800, 5),
         socket: 77,
-        on_behalf_of: Some(Beneficiary { pid: 4000, started: 9 }),
+        on_behalf_of: Some(Beneficiary {
+            pid: 4000,
+            started: 9,
+        }),
     }
 }
 
@@ -376,5 +393,9 @@ fn a_row_that_breaks_its_promise_is_noticed() {
     };
     assert!(std::panic::catch_unwind(|| super::is_row_of(&row, Protocol::Tcp)).is_err());
     assert!(std::panic::catch_unwind(|| super::distinct([1, 2, 1].into_iter())).is_err());
-    assert!(Lease::new(Protocol::Tcp, 1, None).to_string().starts_with("1/tcp"));
+    assert!(
+        Lease::new(Protocol::Tcp, 1, None)
+            .to_string()
+            .starts_with("1/tcp")
+    );
 }

@@ -21,7 +21,11 @@ pub(crate) fn line(label: &str, text: impl fmt::Display) -> String {
 /// The report for people: a sentence, then a line for each thing that has the port.
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = Endpoint { port: self.port, ip: None, protocol: self.protocol };
+        let asked = Endpoint {
+            port: self.port,
+            ip: None,
+            protocol: self.protocol,
+        };
         write!(f, "port {asked}: {}", self.headline())?;
         for line in self.lines(SystemTime::now(), "they end within 60 s") {
             write!(f, "\n{line}")?;
@@ -34,7 +38,10 @@ impl Holders {
     /// Who holds the port, in one sentence: by the socket, or the reservation, that says most.
     pub(crate) fn headline(&self) -> String {
         let strong = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
-        let first = self.iter().filter(|holder| self.lease_of(holder).is_none()).find(strong);
+        let first = self
+            .iter()
+            .filter(|holder| self.lease_of(holder).is_none())
+            .find(strong);
         if let Some(holder) = first {
             return holder.headline();
         }
@@ -76,34 +83,54 @@ impl Holders {
                 continue;
             }
             let listed = groups.len();
-            match groups.iter_mut().rev().find(|(first, _)| first.is_like(holder)) {
+            match groups
+                .iter_mut()
+                .rev()
+                .find(|(first, _)| first.is_like(holder))
+            {
                 Some((_, count)) => *count += 1,
                 None if listed >= LISTED && holder.remote.is_some() => more += 1,
                 None => groups.push((holder, 0)),
             }
         }
         for (holder, others) in groups {
-            let mut text = format!("{}    {}", holder.addresses(), holder.who(now, &mut introduced));
+            let mut text = format!(
+                "{}    {}",
+                holder.addresses(),
+                holder.who(now, &mut introduced)
+            );
             if others > 0 {
                 text += &format!(" (and {others} more)");
             }
             lines.push(line(&holder.label(), text));
         }
         if more > 0 {
-            lines.push(line("", format_args!("and {more} more of other processes or addresses")));
+            lines.push(line(
+                "",
+                format_args!("and {more} more of other processes or addresses"),
+            ));
         }
         if waits > 0 {
-            lines.push(line("TIME_WAIT", format_args!("{}, no process; {waiting}", connections(waits))));
+            lines.push(line(
+                "TIME_WAIT",
+                format_args!("{}, no process; {waiting}", connections(waits)),
+            ));
         }
         for lease in &self.leases {
             // A pair is reserved in one call: only the protocol tells its two leases apart.
-            let of = if self.leases.len() > 1 { format!("{}, ", lease.protocol()) } else { String::new() };
+            let of = if self.leases.len() > 1 {
+                format!("{}, ", lease.protocol())
+            } else {
+                String::new()
+            };
             lines.push(line("reserved", format_args!("{of}{}", lease.by())));
         }
         // Of processes nothing is said where each socket's holder is known: another that shares it helps nobody.
         let hidden = self.iter().any(|holder| holder.hidden);
-        let told =
-            self.unseen.iter().filter(|unseen| !self.is_empty() && (hidden || !unseen.is_of_processes()));
+        let told = self
+            .unseen
+            .iter()
+            .filter(|unseen| !self.is_empty() && (hidden || !unseen.is_of_processes()));
         lines.extend(told.map(|unseen| line("not seen", unseen)));
         lines
     }
@@ -111,7 +138,11 @@ impl Holders {
 
 /// `1 connection`, `12 connections`.
 pub(crate) fn connections(count: usize) -> String {
-    if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
+    if count == 1 {
+        "1 connection".to_owned()
+    } else {
+        format!("{count} connections")
+    }
 }
 
 impl Holder {
@@ -150,7 +181,11 @@ impl Holder {
             )
         };
         let same = self.remote.is_some() && other.remote.is_some() && key(self) == key(other);
-        same && self.processes.iter().map(|p| p.pid).eq(other.processes.iter().map(|p| p.pid))
+        same && self
+            .processes
+            .iter()
+            .map(|p| p.pid)
+            .eq(other.processes.iter().map(|p| p.pid))
     }
 
     /// Who has this socket, in one sentence.
@@ -161,17 +196,31 @@ impl Holder {
             None if self.state == State::TimeWait => {
                 return format!("TIME_WAIT of a connection {}", self.with_remote());
             }
-            None => return format!("a connection {} that no process has any more", self.with_remote()),
+            None => {
+                return format!(
+                    "a connection {} that no process has any more",
+                    self.with_remote()
+                );
+            }
         };
         let local = self.printed_local();
         match (self.state, self.protocol) {
             (State::Listen, _) => format!("{who} listens on {local}"),
-            (State::Bound, Protocol::Tcp) => format!("{who} has it bound on {local}, without listening"),
+            (State::Bound, Protocol::Tcp) => {
+                format!("{who} has it bound on {local}, without listening")
+            }
             (State::Bound, _) => format!("{who} is bound to {local}"),
-            (State::Connected, _) => format!("{who} has a UDP socket connected {}", self.with_remote()),
+            (State::Connected, _) => {
+                format!("{who} has a UDP socket connected {}", self.with_remote())
+            }
             _ if self.client => format!("outgoing connection of {who} {}", self.with_remote()),
-            (State::Unknown(number), _) => format!("{who} has a socket on {local}, in state {number}"),
-            _ => format!("connection of {who} with {}", self.remote.map_or_else(String::new, printed)),
+            (State::Unknown(number), _) => {
+                format!("{who} has a socket on {local}, in state {number}")
+            }
+            _ => format!(
+                "connection of {who} with {}",
+                self.remote.map_or_else(String::new, printed)
+            ),
         }
     }
 
@@ -185,7 +234,8 @@ impl Holder {
     }
 
     fn with_remote(&self) -> String {
-        self.remote.map_or_else(String::new, |remote| format!("to {}", printed(remote)))
+        self.remote
+            .map_or_else(String::new, |remote| format!("to {}", printed(remote)))
     }
 
     /// The label of its line.
@@ -203,7 +253,11 @@ impl Holder {
     fn addresses(&self) -> String {
         let mut text = self.printed_local();
         if let Some(remote) = self.remote {
-            let arrow = if self.client || self.state == State::Connected { "->" } else { "<-" };
+            let arrow = if self.client || self.state == State::Connected {
+                "->"
+            } else {
+                "<-"
+            };
             text += &format!(" {arrow} {}", printed(remote));
         }
         // The label of an outgoing connection says that, so its state is told here.
@@ -234,7 +288,11 @@ impl Holder {
                 "no process, the kernel is closing it".to_owned()
             };
         };
-        let mut text = if introduced.contains(&first.pid) { first.named() } else { first.introduced(now) };
+        let mut text = if introduced.contains(&first.pid) {
+            first.named()
+        } else {
+            first.introduced(now)
+        };
         introduced.push(first.pid);
         for (at, process) in others.iter().take(NAMED).enumerate() {
             text += if at == 0 { "; shared with " } else { ", " };
@@ -268,7 +326,10 @@ impl Process {
             (None, None) => {}
         }
         // A clock that was set back would make it start in the future.
-        if let Some(age) = self.started.and_then(|started| now.duration_since(started).ok()) {
+        if let Some(age) = self
+            .started
+            .and_then(|started| now.duration_since(started).ok())
+        {
             text += &format!(", started {} before", age_text(age));
         }
         text
@@ -335,8 +396,19 @@ mod tests {
     }
 
     fn time_wait(port: u16) -> Holder {
-        let row = holder(State::TimeWait, "127.0.0.1:60315", &format!("127.0.0.1:{port}"), &[]);
-        Holder { inode: 0, uid: None, user: None, hidden: false, ..row }
+        let row = holder(
+            State::TimeWait,
+            "127.0.0.1:60315",
+            &format!("127.0.0.1:{port}"),
+            &[],
+        );
+        Holder {
+            inode: 0,
+            uid: None,
+            user: None,
+            hidden: false,
+            ..row
+        }
     }
 
     fn lease(socket: u64) -> Lease {
@@ -355,7 +427,12 @@ mod tests {
         let redis = [process(4242, "redis-server")];
         let mut rows: Vec<Holder> = (0..12).map(|n| time_wait(40_000 + n)).collect();
         for port in [51546, 51544, 51545] {
-            rows.push(holder(State::Established, "127.0.0.1:60315", &format!("127.0.0.1:{port}"), &redis));
+            rows.push(holder(
+                State::Established,
+                "127.0.0.1:60315",
+                &format!("127.0.0.1:{port}"),
+                &redis,
+            ));
         }
         rows.push(holder(State::Listen, "127.0.0.1:60315", "", &redis));
         assert_eq!(
@@ -373,11 +450,21 @@ redis-server (pid 4242) listens on 127.0.0.1:60315
     fn an_outgoing_connection_is_told_as_one() {
         let curl = Holder {
             client: true,
-            ..holder(State::Established, "127.0.0.1:60315", "127.0.0.1:80", &[process(7, "curl")])
+            ..holder(
+                State::Established,
+                "127.0.0.1:60315",
+                "127.0.0.1:80",
+                &[process(7, "curl")],
+            )
         };
         let closing = Holder {
             client: true,
-            ..holder(State::CloseWait, "127.0.0.1:60315", "127.0.0.1:81", &[process(7, "curl")])
+            ..holder(
+                State::CloseWait,
+                "127.0.0.1:60315",
+                "127.0.0.1:81",
+                &[process(7, "curl")],
+            )
         };
         assert_eq!(
             report(vec![closing, curl], vec![], vec![]),
@@ -391,7 +478,11 @@ outgoing connection of curl (pid 7) to 127.0.0.1:81
     #[test]
     fn a_hidden_process_is_not_nobody() {
         assert_eq!(
-            report(vec![holder(State::Listen, "[::]:60315", "", &[])], vec![], vec![Unseen::Processes]),
+            report(
+                vec![holder(State::Listen, "[::]:60315", "", &[])],
+                vec![],
+                vec![Unseen::Processes]
+            ),
             "\
 held by uid 1000 (ci); its process is hidden from you
   listening    [::]:60315    held by uid 1000 (ci); its process is hidden from you
@@ -403,7 +494,10 @@ held by uid 1000 (ci); its process is hidden from you
     fn nobody_and_could_not_look_are_different_answers() {
         assert_eq!(report(vec![], vec![], vec![]), "nobody holds it");
         let blind = report(vec![], vec![], vec![Unseen::Bound]);
-        assert!(blind.starts_with("nothing found, but ") && blind.contains("could not be read"), "{blind}");
+        assert!(
+            blind.starts_with("nothing found, but ") && blind.contains("could not be read"),
+            "{blind}"
+        );
         assert!(!blind.contains("nobody"), "{blind}");
     }
 
@@ -427,7 +521,11 @@ restart (pid 4100) has it bound on [::]:60315, without listening
     #[test]
     fn workers_udp_and_time_wait_alone_have_their_own_words() {
         let nginx: Vec<Process> = (10..17).map(|pid| process(pid, "nginx")).collect();
-        let shared = report(vec![holder(State::Listen, "0.0.0.0:60315", "", &nginx)], vec![], vec![]);
+        let shared = report(
+            vec![holder(State::Listen, "0.0.0.0:60315", "", &nginx)],
+            vec![],
+            vec![],
+        );
         assert!(shared.ends_with("nginx, pid 10, user ci, started 3 min before; shared with nginx (pid 11), nginx (pid 12), nginx (pid 13), nginx (pid 14) and 2 other processes"), "{shared}");
 
         let udp = Holder {
@@ -449,21 +547,40 @@ restart (pid 4100) has it bound on [::]:60315, without listening
     fn hundreds_of_connections_are_counted() {
         let rows = (0..300u16).map(|n| {
             let own = [process(u32::from(n), "ab")];
-            holder(State::Established, "127.0.0.1:60315", &format!("127.0.0.1:{}", 2000 + n), &own)
+            holder(
+                State::Established,
+                "127.0.0.1:60315",
+                &format!("127.0.0.1:{}", 2000 + n),
+                &own,
+            )
         });
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
-        assert!(text.ends_with("\n               and 280 more of other processes or addresses"), "{text}");
+        assert!(
+            text.ends_with("\n               and 280 more of other processes or addresses"),
+            "{text}"
+        );
     }
 
     #[test]
     fn names_are_escaped_and_mapped_addresses_are_read_as_ipv4() {
         let forged = process(5, "a) b\n\u{1b}[31m(c");
-        let row = holder(State::Established, "[::ffff:127.0.0.1]:60315", "[::ffff:127.0.0.1]:9", &[forged]);
+        let row = holder(
+            State::Established,
+            "[::ffff:127.0.0.1]:60315",
+            "[::ffff:127.0.0.1]:9",
+            &[forged],
+        );
         let text = report(vec![row], vec![], vec![]);
         assert_eq!(text.lines().count(), 2);
-        assert!(!text.contains('\u{1b}') && text.contains("a) b\\n\\u{1b}[31m(c"), "{text}");
-        assert!(text.contains("127.0.0.1:60315 <- 127.0.0.1:9 ") && !text.contains("ffff"), "{text}");
+        assert!(
+            !text.contains('\u{1b}') && text.contains("a) b\\n\\u{1b}[31m(c"),
+            "{text}"
+        );
+        assert!(
+            text.contains("127.0.0.1:60315 <- 127.0.0.1:9 ") && !text.contains("ffff"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -18,7 +18,10 @@ pub(super) fn name(protocol: Protocol, port: u16) -> String {
 pub(super) fn parse_name(name: &str) -> Option<(Protocol, u16)> {
     let (port, protocol) = name.split_once('.')?;
     let protocol = Protocol::ALL.into_iter().find(|p| p.as_str() == protocol)?;
-    port.parse().ok().filter(|port| *port > 0).map(|port| (protocol, port))
+    port.parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .map(|port| (protocol, port))
 }
 
 /// What came of one attempt to lock.
@@ -136,7 +139,9 @@ impl Held {
         let folder = self.registry.make_records(user)?;
         for _ in 0..REOPENED_AT_MOST {
             let (file, _) = match folder.open_file(&self.name, Access::Write) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => folder.open_file(&self.name, Access::New)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    folder.open_file(&self.name, Access::New)?
+                }
                 opened => opened?,
             };
             system::hold_record(&file)?;
@@ -197,12 +202,26 @@ pub(super) fn look(registry: &Registry, protocol: Protocol, port: u16) -> io::Re
 /// own. Which of them is the latest, clocks cannot tell: they step.
 fn read_record(registry: &Registry, name: &str, lock: &File) -> Option<Record> {
     // Records are notes: one that cannot be read is one that is not there.
-    let beside = registry.record_users().unwrap_or_default().into_iter().filter_map(|user| {
-        let (file, owner) = registry.records(user).ok()??.open_file(name, Access::Read).ok()?;
-        if owner == user && system::is_held_record(&file) { decode(&file) } else { None }
-    });
+    let beside = registry
+        .record_users()
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|user| {
+            let (file, owner) = registry
+                .records(user)
+                .ok()??
+                .open_file(name, Access::Read)
+                .ok()?;
+            if owner == user && system::is_held_record(&file) {
+                decode(&file)
+            } else {
+                None
+            }
+        });
     // More than one only where somebody keeps another's file locked.
-    beside.max_by_key(|record| record.since).or_else(|| decode(lock))
+    beside
+        .max_by_key(|record| record.since)
+        .or_else(|| decode(lock))
 }
 
 fn decode(file: &File) -> Option<Record> {
@@ -228,7 +247,9 @@ pub(super) fn sweep(
     user: u32,
 ) -> io::Result<()> {
     let name = name(protocol, port);
-    let Ok((file, owner)) = registry.folder().open_file(&name, Access::Read) else { return Ok(()) };
+    let Ok((file, owner)) = registry.folder().open_file(&name, Access::Read) else {
+        return Ok(());
+    };
     // What another user left, that user's processes sweep: the folder is sticky.
     if owner != user && user != 0 {
         return Ok(());
@@ -246,10 +267,14 @@ pub(super) fn sweep(
 /// Removes those of this user's records that no live process keeps: their lock files are another user's, who sweeps
 /// them without.
 pub(super) fn sweep_records(registry: &Registry, user: u32) -> io::Result<()> {
-    let Some(records) = registry.records(user)? else { return Ok(()) };
+    let Some(records) = registry.records(user)? else {
+        return Ok(());
+    };
     let to_name = |name: &str| parse_name(name).map(|_| name.to_owned());
     for name in records.names(usize::MAX, to_name)? {
-        let Ok((file, _)) = records.open_file(&name, Access::Read) else { continue };
+        let Ok((file, _)) = records.open_file(&name, Access::Read) else {
+            continue;
+        };
         if !system::is_held_record(&file) {
             // Looked at by a shared lock, which it keeps until the name is gone.
             records.remove_unused(&name, file)?;

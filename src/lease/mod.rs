@@ -69,14 +69,22 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
             Attempt::FolderGone => {
                 let path = registry.path().to_owned();
                 let cause = io::ErrorKind::NotFound.into();
-                return Err(Refusal::Unusable(Unusable { path, cause, misconfigured: false }));
+                return Err(Refusal::Unusable(Unusable {
+                    path,
+                    cause,
+                    misconfigured: false,
+                }));
             }
             Attempt::Failed(cause) if crate::error::is_out_of_descriptors(&cause) => {
                 return Err(Refusal::OutOfDescriptors(cause));
             }
             Attempt::Failed(cause) => {
                 let path = registry.path().to_owned();
-                return Err(Refusal::Unusable(Unusable { path, cause, misconfigured: false }));
+                return Err(Refusal::Unusable(Unusable {
+                    path,
+                    cause,
+                    misconfigured: false,
+                }));
             }
         }
     }
@@ -93,7 +101,9 @@ fn sweep_now_and_then(registry: &Registry) {
         return;
     }
     // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.
-    let files = registry.entries(LISTED_AT_MOST, lockfile::parse_name).unwrap_or_default();
+    let files = registry
+        .entries(LISTED_AT_MOST, lockfile::parse_name)
+        .unwrap_or_default();
     // Not always the same ones: they may be another user's, and stay.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let Ok(user) = user() else { return };
@@ -113,7 +123,9 @@ fn unusable(unusable: Unusable) -> Refusal {
 
 /// The live lease on this port, if there is one. Looking creates nothing, and makes no reservation fail.
 pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusable> {
-    let Some(registry) = Registry::existing()? else { return Ok(None) };
+    let Some(registry) = Registry::existing()? else {
+        return Ok(None);
+    };
     match lockfile::look(&registry, protocol, port) {
         Ok(Look::Live(record)) => Ok(Some(Lease::new(protocol, port, record))),
         Ok(Look::Free) => Ok(None),
@@ -127,11 +139,20 @@ pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusa
 
 /// Every live lease of this scope, by port. The files of dead ones are swept on the way.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
-    let Some(registry) = Registry::existing()? else { return Ok(Vec::new()) };
-    let fail = |cause| Unusable { path: registry.path().to_owned(), cause, misconfigured: false };
+    let Some(registry) = Registry::existing()? else {
+        return Ok(Vec::new());
+    };
+    let fail = |cause| Unusable {
+        path: registry.path().to_owned(),
+        cause,
+        misconfigured: false,
+    };
     let user = user().map_err(fail)?;
     let mut leases = Vec::new();
-    for (protocol, port) in registry.entries(usize::MAX, lockfile::parse_name).map_err(fail)? {
+    for (protocol, port) in registry
+        .entries(usize::MAX, lockfile::parse_name)
+        .map_err(fail)?
+    {
         match lockfile::look(&registry, protocol, port) {
             Ok(Look::Live(record)) => leases.push(Lease::new(protocol, port, record)),
             Ok(Look::Free) => {

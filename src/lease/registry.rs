@@ -47,13 +47,23 @@ impl Registry {
         let root = root()?;
         let fail = |path: &Path| {
             let path = path.to_owned();
-            move |cause| Unusable { path, cause, misconfigured: false }
+            move |cause| Unusable {
+                path,
+                cause,
+                misconfigured: false,
+            }
         };
         let outer = system::Folder::make(&root).map_err(fail(&root))?;
         let scope = system::scope();
         let path = root.join(&scope);
-        let folder = outer.make_within(&scope, system::SHARED).map_err(fail(&path))?;
-        let registry = Arc::new(Registry { path, outer, folder });
+        let folder = outer
+            .make_within(&scope, system::SHARED)
+            .map_err(fail(&path))?;
+        let registry = Arc::new(Registry {
+            path,
+            outer,
+            folder,
+        });
         Ok(OPENED.write().get_or_insert(registry).clone())
     }
 
@@ -76,18 +86,29 @@ impl Registry {
         });
         match opened {
             Ok((outer, folder)) => {
-                let registry = Arc::new(Registry { path, outer, folder });
+                let registry = Arc::new(Registry {
+                    path,
+                    outer,
+                    folder,
+                });
                 Ok(Some(OPENED.write().get_or_insert(registry).clone()))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(Unusable { path, cause, misconfigured: false }),
+            Err(cause) => Err(Unusable {
+                path,
+                cause,
+                misconfigured: false,
+            }),
         }
     }
 
     /// Opens it anew next time: it was deleted under us.
     pub(super) fn forget(gone: &Arc<Registry>) {
         let mut opened = OPENED.write();
-        if opened.as_ref().is_some_and(|registry| Arc::ptr_eq(registry, gone)) {
+        if opened
+            .as_ref()
+            .is_some_and(|registry| Arc::ptr_eq(registry, gone))
+        {
             *opened = None;
         }
     }
@@ -103,13 +124,17 @@ impl Registry {
     /// Where this user's records go for lock files that are another user's. `None` where nobody made it yet.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
         existing(
-            self.outer.open_within(&self.records_name()).and_then(|all| all.open_within(&user.to_string())),
+            self.outer
+                .open_within(&self.records_name())
+                .and_then(|all| all.open_within(&user.to_string())),
         )
     }
 
     /// The same, made if need be: a folder for all users, and in it one of this user's own.
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
-        let all = self.outer.make_within(&self.records_name(), system::SHARED)?;
+        let all = self
+            .outer
+            .make_within(&self.records_name(), system::SHARED)?;
         all.make_within(&user.to_string(), system::OWN)
     }
 
@@ -127,7 +152,11 @@ impl Registry {
     }
 
     /// The names of lock files, live or not, that mean something; at most so many.
-    pub(super) fn entries<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(super) fn entries<T>(
+        &self,
+        most: usize,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         self.folder.names(most, parse)
     }
 }
@@ -142,11 +171,17 @@ fn existing(opened: io::Result<system::Folder>) -> io::Result<Option<system::Fol
 
 /// `PORTLEASE_DIR`, else one place that every process of the machine agrees on.
 fn root() -> Result<PathBuf, Unusable> {
-    let Some(text) = std::env::var_os("PORTLEASE_DIR") else { return Ok(system::default_root()) };
+    let Some(text) = std::env::var_os("PORTLEASE_DIR") else {
+        return Ok(system::default_root());
+    };
     let path = PathBuf::from(text);
     if path.is_absolute() {
         return Ok(path);
     }
     // Processes that must meet have different working directories.
-    Err(Unusable { path, cause: io::ErrorKind::InvalidInput.into(), misconfigured: true })
+    Err(Unusable {
+        path,
+        cause: io::ErrorKind::InvalidInput.into(),
+        misconfigured: true,
+    })
 }

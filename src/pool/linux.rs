@@ -8,12 +8,17 @@ const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 pub(super) fn ephemeral() -> Ephemeral {
     let range = setting("ip_local_port_range").and_then(|text| parse_pair(&text));
     let reserved = setting("ip_local_reserved_ports").and_then(|text| Ports::parse(&text));
-    Ephemeral { range: range.unwrap_or(DEFAULT_RANGE), reserved: reserved.unwrap_or_default() }
+    Ephemeral {
+        range: range.unwrap_or(DEFAULT_RANGE),
+        reserved: reserved.unwrap_or_default(),
+    }
 }
 
 /// The first number that takes no privilege.
 pub(crate) fn unprivileged_from() -> u16 {
-    setting("ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+    setting("ip_unprivileged_port_start")
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024)
 }
 
 /// No number is kept from everybody.

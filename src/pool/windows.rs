@@ -15,8 +15,13 @@ const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> Ephemeral {
     static RANGE: OnceCell<RangeInclusive<u16>> = OnceCell::new();
-    let range = RANGE.get_or_init(|| reported().unwrap_or(DEFAULT_RANGE)).clone();
-    Ephemeral { range, reserved: Ports::default() }
+    let range = RANGE
+        .get_or_init(|| reported().unwrap_or(DEFAULT_RANGE))
+        .clone();
+    Ephemeral {
+        range,
+        reserved: Ports::default(),
+    }
 }
 
 /// The first number that takes no privilege.
@@ -40,7 +45,9 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
 fn reported() -> Option<RangeInclusive<u16>> {
     let asked = ["tcp", "udp"].map(|protocol| show("dynamicportrange", protocol));
     // Both run by now.
-    let ranges = asked.into_iter().filter_map(|asked| parse_start_and_count(&answer(asked)?));
+    let ranges = asked
+        .into_iter()
+        .filter_map(|asked| parse_start_and_count(&answer(asked)?));
     ranges.reduce(|one, other| *one.start().min(other.start())..=*one.end().max(other.end()))
 }
 
@@ -48,8 +55,14 @@ fn show(what: &str, protocol: &str) -> io::Result<Child> {
     /// No window of its own for a program without one.
     const CREATE_NO_WINDOW: u32 = 0x0800_0000;
     let mut netsh = Command::new(netsh());
-    netsh.args(["interface", "ipv4", "show", what, protocol]).creation_flags(CREATE_NO_WINDOW);
-    netsh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+    netsh
+        .args(["interface", "ipv4", "show", what, protocol])
+        .creation_flags(CREATE_NO_WINDOW);
+    netsh
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 fn answer(asked: io::Result<Child>) -> Option<String> {

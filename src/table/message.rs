@@ -17,7 +17,11 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    pub(crate) const NATIVE: Order = if cfg!(target_endian = "big") { Order::Big } else { Order::Little };
+    pub(crate) const NATIVE: Order = if cfg!(target_endian = "big") {
+        Order::Big
+    } else {
+        Order::Little
+    };
 
     pub(super) fn u16(self, bytes: [u8; 2]) -> u16 {
         match self {
@@ -74,7 +78,13 @@ pub(crate) const UNCONNECTED: u32 = 1 << 7;
 pub(crate) const BOUND: u32 = 1 << 13;
 
 /// A question for every socket with this local port (0: any port).
-pub(crate) fn question(protocol: Protocol, family: Family, states: u32, port: u16, sequence: u32) -> Vec<u8> {
+pub(crate) fn question(
+    protocol: Protocol,
+    family: Family,
+    states: u32,
+    port: u16,
+    sequence: u32,
+) -> Vec<u8> {
     let (kind, af) = match family {
         Family::Any => (TCPDIAG_GETSOCK, AF_INET),
         Family::V4 => (SOCK_DIAG_BY_FAMILY, AF_INET),
@@ -142,7 +152,10 @@ pub(crate) fn answers(
     sequence: u32,
     rows: &mut Vec<Row>,
 ) -> Datagram {
-    let mut said = Datagram { progress: Progress::More, interrupted: false };
+    let mut said = Datagram {
+        progress: Progress::More,
+        interrupted: false,
+    };
     let mut rest = bytes;
     while let Some((length, kind, flags, answered)) = header(rest, order) {
         let Some(payload) = rest.get(HEADER..length) else {
@@ -153,8 +166,11 @@ pub(crate) fn answers(
             match kind {
                 NLMSG_DONE | NLMSG_ERROR => {
                     let code = at::<4>(payload, 0).map_or(0, |code| order.u32(code) as i32);
-                    said.progress =
-                        if code < 0 { Progress::Refused(code.wrapping_neg()) } else { Progress::Done };
+                    said.progress = if code < 0 {
+                        Progress::Refused(code.wrapping_neg())
+                    } else {
+                        Progress::Done
+                    };
                     return said;
                 }
                 TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => rows.extend(row(payload, order, protocol)),
@@ -167,8 +183,15 @@ pub(crate) fn answers(
 }
 
 fn header(bytes: &[u8], order: Order) -> Option<(usize, u16, u16, u32)> {
-    let length = usize::try_from(order.u32(at(bytes, 0)?)).ok().filter(|length| *length >= HEADER)?;
-    Some((length, order.u16(at(bytes, 4)?), order.u16(at(bytes, 6)?), order.u32(at(bytes, 8)?)))
+    let length = usize::try_from(order.u32(at(bytes, 0)?))
+        .ok()
+        .filter(|length| *length >= HEADER)?;
+    Some((
+        length,
+        order.u16(at(bytes, 4)?),
+        order.u16(at(bytes, 6)?),
+        order.u32(at(bytes, 8)?),
+    ))
 }
 
 fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
@@ -180,15 +203,29 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
     let [family, state, ..] = *answer;
     let inode = u64::from(order.u32(at(answer, 68)?));
     let interface = order.u32(at(answer, 40)?);
-    let local = address(family, at(answer, 8)?, u16::from_be_bytes(at(answer, 4)?), interface)?;
-    let remote = address(family, at(answer, 24)?, u16::from_be_bytes(at(answer, 6)?), interface)?;
+    let local = address(
+        family,
+        at(answer, 8)?,
+        u16::from_be_bytes(at(answer, 4)?),
+        interface,
+    )?;
+    let remote = address(
+        family,
+        at(answer, 24)?,
+        u16::from_be_bytes(at(answer, 6)?),
+        interface,
+    )?;
     Some(Row {
         protocol,
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::state(protocol, state),
         // A socket that nobody has is nobody's, whatever the field says: mostly 0, which is root.
-        uid: if inode == 0 { None } else { Some(order.u32(at(answer, 64)?)) },
+        uid: if inode == 0 {
+            None
+        } else {
+            Some(order.u32(at(answer, 64)?))
+        },
         inode,
         dual_stack: family == AF_INET6 && v6only(&payload[ANSWER..], order) == Some(false),
         client: false,
@@ -197,11 +234,18 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
 
 fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<SocketAddr> {
     match family {
-        AF_INET => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(at::<4>(&bytes, 0)?)), port)),
+        AF_INET => Some(SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::from(at::<4>(&bytes, 0)?)),
+            port,
+        )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
             // Elsewhere the interface is one that the socket was tied to, no part of the address.
-            let scope = if ip.is_unicast_link_local() { interface } else { 0 };
+            let scope = if ip.is_unicast_link_local() {
+                interface
+            } else {
+                0
+            };
             Some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
         }
         _ => None,
@@ -274,8 +318,20 @@ pub(crate) mod tests {
         only_v6: Option<bool>,
     ) -> Vec<u8> {
         let (u16, u32) = (
-            |n: u16| if order == Order::Big { n.to_be_bytes() } else { n.to_le_bytes() },
-            |n: u32| if order == Order::Big { n.to_be_bytes() } else { n.to_le_bytes() },
+            |n: u16| {
+                if order == Order::Big {
+                    n.to_be_bytes()
+                } else {
+                    n.to_le_bytes()
+                }
+            },
+            |n: u32| {
+                if order == Order::Big {
+                    n.to_be_bytes()
+                } else {
+                    n.to_le_bytes()
+                }
+            },
         );
         let ip = |addr: SocketAddr| match addr.ip() {
             IpAddr::V4(ip) => [&ip.octets()[..], &[0; 12]].concat(),
@@ -292,15 +348,26 @@ pub(crate) mod tests {
         payload.extend(u32(uid));
         payload.extend(u32(inode));
         // Others come before it, and their lengths are padded.
-        for (kind, value) in
-            [Some((5, 7)), only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into()))].into_iter().flatten()
+        for (kind, value) in [
+            Some((5, 7)),
+            only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into())),
+        ]
+        .into_iter()
+        .flatten()
         {
             payload.extend(u16(5));
             payload.extend(u16(kind));
             payload.extend([value, 0, 0, 0]);
         }
         let length = (HEADER + payload.len()) as u32;
-        let head = [&u32(length)[..], &u16(SOCK_DIAG_BY_FAMILY), &u16(2), &u32(SEQUENCE), &u32(9)].concat();
+        let head = [
+            &u32(length)[..],
+            &u16(SOCK_DIAG_BY_FAMILY),
+            &u16(2),
+            &u32(SEQUENCE),
+            &u32(9),
+        ]
+        .concat();
         [head, payload].concat()
     }
 
@@ -311,7 +378,13 @@ pub(crate) mod tests {
     }
 
     fn short(row: &Row) -> (String, Option<String>, State, Option<u32>, bool) {
-        (row.local.to_string(), row.remote.map(|r| r.to_string()), row.state, row.uid, row.dual_stack)
+        (
+            row.local.to_string(),
+            row.remote.map(|r| r.to_string()),
+            row.state,
+            row.uid,
+            row.dual_stack,
+        )
     }
 
     fn told(
@@ -321,13 +394,25 @@ pub(crate) mod tests {
         uid: Option<u32>,
         dual: bool,
     ) -> (String, Option<String>, State, Option<u32>, bool) {
-        (local.to_owned(), Some(remote.to_owned()).filter(|r| !r.is_empty()), state, uid, dual)
+        (
+            local.to_owned(),
+            Some(remote.to_owned()).filter(|r| !r.is_empty()),
+            state,
+            uid,
+            dual,
+        )
     }
 
     #[test]
     fn captured_answers_are_decoded_row_by_row() {
         let (rows, said) = decode(&bytes(TCP), Protocol::Tcp);
-        assert_eq!(said, Datagram { progress: Progress::Done, interrupted: false });
+        assert_eq!(
+            said,
+            Datagram {
+                progress: Progress::Done,
+                interrupted: false
+            }
+        );
         let mapped = "[::ffff:127.0.0.1]";
         assert_eq!(
             rows.iter().map(short).collect::<Vec<_>>(),
@@ -342,7 +427,13 @@ pub(crate) mod tests {
                     Some(0),
                     false
                 ),
-                told(&format!("{mapped}:33955"), &format!("{mapped}:53348"), State::CloseWait, None, false),
+                told(
+                    &format!("{mapped}:33955"),
+                    &format!("{mapped}:53348"),
+                    State::CloseWait,
+                    None,
+                    false
+                ),
                 told("[::1]:33955", "[::1]:34352", State::FinWait1, None, false),
             ]
         );
@@ -351,7 +442,13 @@ pub(crate) mod tests {
         let (rows, _) = decode(&bytes(UDP4), Protocol::Udp);
         assert_eq!(
             rows.iter().map(short).collect::<Vec<_>>(),
-            [told("127.0.0.1:33955", "127.0.0.1:53", State::Connected, Some(0), false)]
+            [told(
+                "127.0.0.1:33955",
+                "127.0.0.1:53",
+                State::Connected,
+                Some(0),
+                false
+            )]
         );
         let (rows, _) = decode(&bytes(UDP6), Protocol::Udp);
         assert_eq!(
@@ -362,11 +459,20 @@ pub(crate) mod tests {
 
     #[test]
     fn a_refusal_is_told_from_an_empty_table() {
-        assert_eq!(decode(&bytes(REFUSED), Protocol::Udp).1.progress, Progress::Refused(2));
+        assert_eq!(
+            decode(&bytes(REFUSED), Protocol::Udp).1.progress,
+            Progress::Refused(2)
+        );
         let empty = &bytes(TCP)[bytes(TCP).len() - 20..];
         assert_eq!(
             decode(empty, Protocol::Tcp),
-            (Vec::new(), Datagram { progress: Progress::Done, interrupted: false })
+            (
+                Vec::new(),
+                Datagram {
+                    progress: Progress::Done,
+                    interrupted: false
+                }
+            )
         );
     }
 
@@ -410,16 +516,30 @@ pub(crate) mod tests {
     fn a_state_that_is_not_known_is_kept_by_its_number() {
         let mut changed = bytes(TCP);
         changed[17] = 77;
-        assert_eq!(decode(&changed, Protocol::Tcp).0[0].state, State::Unknown(77));
+        assert_eq!(
+            decode(&changed, Protocol::Tcp).0[0].state,
+            State::Unknown(77)
+        );
         changed[16] = 99;
-        assert_eq!(decode(&changed, Protocol::Tcp).0.len(), 4, "an unknown family has no address to show");
+        assert_eq!(
+            decode(&changed, Protocol::Tcp).0.len(),
+            4,
+            "an unknown family has no address to show"
+        );
     }
 
     #[test]
     fn answers_to_another_question_and_interruptions_are_told_apart() {
         let mut rows = Vec::new();
         assert_eq!(
-            answers(&bytes(TCP), Order::Little, Protocol::Tcp, SEQUENCE + 1, &mut rows).progress,
+            answers(
+                &bytes(TCP),
+                Order::Little,
+                Protocol::Tcp,
+                SEQUENCE + 1,
+                &mut rows
+            )
+            .progress,
             Progress::More
         );
         assert!(rows.is_empty());
@@ -432,7 +552,10 @@ pub(crate) mod tests {
     fn questions_have_the_size_that_they_say() {
         for family in [Family::Any, Family::V4, Family::V6] {
             let question = question(Protocol::Udp, family, ALL, PORT, 1);
-            assert_eq!(Order::NATIVE.u32(at(&question, 0).unwrap()) as usize, question.len());
+            assert_eq!(
+                Order::NATIVE.u32(at(&question, 0).unwrap()) as usize,
+                question.len()
+            );
             let identity = if family == Family::Any { 20 } else { 24 };
             assert_eq!(question[identity..identity + 2], PORT.to_be_bytes());
         }

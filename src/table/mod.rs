@@ -13,7 +13,10 @@ use crate::error::{Error, Result};
 use crate::holder::{Holder, Process, State, Unseen};
 
 #[cfg(any(target_os = "linux", test, fuzzing))]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there for its tests alone"))]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "there for its tests alone")
+)]
 pub(crate) mod message;
 #[cfg(any(target_os = "macos", test, fuzzing))]
 pub(crate) mod proc_info;
@@ -50,7 +53,10 @@ pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
 /// Whether a look at the listeners is one question to the system. macOS' is a walk over every process, and where there is
 /// no table at all a connection has to tell.
-#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "without a runtime nobody is in the way of"))]
+#[cfg_attr(
+    not(feature = "tokio"),
+    allow(dead_code, reason = "without a runtime nobody is in the way of")
+)]
 pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
 /// The sockets that were seen, and what could not be.
@@ -118,14 +124,29 @@ pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
 /// As cheap as that while there are some; without them as dear as [`sockets`].
 pub(crate) fn glance(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
-    if rows.is_empty() { sockets(port, Some(protocol)) } else { Ok(Table { rows, unseen: Vec::new() }) }
+    if rows.is_empty() {
+        sockets(port, Some(protocol))
+    } else {
+        Ok(Table {
+            rows,
+            unseen: Vec::new(),
+        })
+    }
 }
 
 /// The processes that have the abstract Unix socket of this name; `None` where nobody has, or there are no such names.
 pub(crate) fn processes_named(name: &str) -> io::Result<Option<Vec<Process>>> {
-    let Some(inode) = system::abstract_socket(name)? else { return Ok(None) };
+    let Some(inode) = system::abstract_socket(name)? else {
+        return Ok(None);
+    };
     let search = system::processes(&[(inode, None)], Sight::Complete)?;
-    Ok(Some(search.found.into_iter().map(|(process, _)| process).collect()))
+    Ok(Some(
+        search
+            .found
+            .into_iter()
+            .map(|(process, _)| process)
+            .collect(),
+    ))
 }
 
 /// Every TCP socket that listens, on any port.
@@ -135,13 +156,23 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
 
 /// Looks for the processes of these sockets. Where no socket can have one, nothing is searched.
 pub(crate) fn owners(rows: Vec<Row>, sight: Sight) -> io::Result<Owned> {
-    let wanted: Vec<(u64, Option<u32>)> =
-        rows.iter().filter(|row| row.inode != 0).map(|row| (row.inode, row.uid)).collect();
-    let search = if wanted.is_empty() { Search::default() } else { system::processes(&wanted, sight)? };
+    let wanted: Vec<(u64, Option<u32>)> = rows
+        .iter()
+        .filter(|row| row.inode != 0)
+        .map(|row| (row.inode, row.uid))
+        .collect();
+    let search = if wanted.is_empty() {
+        Search::default()
+    } else {
+        system::processes(&wanted, sight)?
+    };
     let rows = still_there(rows, &search.found);
     let named = rows.iter().any(|row| row.uid.is_some()) || !search.found.is_empty();
     let users = if named { system::users() } else { Vec::new() };
-    Ok(Owned { holders: join(rows, search.found, &users), unseen: search.unseen })
+    Ok(Owned {
+        holders: join(rows, search.found, &users),
+        unseen: search.unseen,
+    })
 }
 
 /// Without the sockets that were closed while their processes were looked for: they are not hidden, but gone.
@@ -155,7 +186,11 @@ fn still_there(mut rows: Vec<Row>, found: &[(Process, Vec<u64>)]) -> Vec<Row> {
     let Some(first) = lost.next() else {
         return rows;
     };
-    let port = if lost.all(|row| row.local.port() == first.local.port()) { first.local.port() } else { 0 };
+    let port = if lost.all(|row| row.local.port() == first.local.port()) {
+        first.local.port()
+    } else {
+        0
+    };
     // What cannot be looked at again is taken to be there still.
     if let Ok(table) = system::sockets(port, None) {
         let present: HashSet<u64> = table.rows.iter().map(|row| row.inode).collect();
@@ -229,7 +264,11 @@ impl Row {
 
     /// Came in and was not accepted yet: nobody's own socket, but for the listener to take.
     fn waits_for_accept(&self) -> bool {
-        self.inode == 0 && matches!(self.state, State::Established | State::CloseWait | State::SynRecv)
+        self.inode == 0
+            && matches!(
+                self.state,
+                State::Established | State::CloseWait | State::SynRecv
+            )
     }
 
     fn into_holder(self, users: &[(u32, String)]) -> Holder {
@@ -251,12 +290,17 @@ impl Row {
 
 /// The kernel does not keep who dialled. What no listener can have accepted dialled out itself.
 fn label_clients(rows: &mut [Row]) {
-    let answering: Vec<Row> =
-        rows.iter().filter(|row| matches!(row.state, State::Listen | State::Bound)).cloned().collect();
+    let answering: Vec<Row> = rows
+        .iter()
+        .filter(|row| matches!(row.state, State::Listen | State::Bound))
+        .cloned()
+        .collect();
     for row in rows {
         row.client = match row.state {
             State::SynSent => true,
-            State::Listen | State::Bound | State::SynRecv | State::TimeWait | State::Unknown(_) => false,
+            State::Listen | State::Bound | State::SynRecv | State::TimeWait | State::Unknown(_) => {
+                false
+            }
             _ => row.inode != 0 && !answering.iter().any(|socket| socket.accepts(row)),
         };
     }
@@ -264,11 +308,18 @@ fn label_clients(rows: &mut [Row]) {
 
 fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {
     let uid = uid?;
-    users.iter().find(|(known, _)| *known == uid).map(|(_, name)| name.clone())
+    users
+        .iter()
+        .find(|(known, _)| *known == uid)
+        .map(|(_, name)| name.clone())
 }
 
 /// Gives every row its processes, the oldest first: of a server and its workers, the server.
-fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, String)]) -> Vec<Holder> {
+fn join(
+    rows: Vec<Row>,
+    mut found: Vec<(Process, Vec<u64>)>,
+    users: &[(u32, String)],
+) -> Vec<Holder> {
     for (process, _) in &mut found {
         process.user = name_of(process.uid, users);
     }
@@ -279,12 +330,19 @@ fn join(rows: Vec<Row>, mut found: Vec<(Process, Vec<u64>)>, users: &[(u32, Stri
             let processes = by_inode.entry(*inode).or_default();
             let at = processes.partition_point(|older| age(older) < age(process));
             // A process can have a socket more than once.
-            if processes.get(at).is_none_or(|same| age(same) != age(process)) {
+            if processes
+                .get(at)
+                .is_none_or(|same| age(same) != age(process))
+            {
                 processes.insert(at, process);
             }
         }
     }
-    let listeners: Vec<Row> = rows.iter().filter(|row| row.state == State::Listen).cloned().collect();
+    let listeners: Vec<Row> = rows
+        .iter()
+        .filter(|row| row.state == State::Listen)
+        .cloned()
+        .collect();
     let holder = |mut row: Row| {
         let mut inode = row.inode;
         if row.waits_for_accept() {

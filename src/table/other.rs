@@ -8,7 +8,10 @@ use super::{Row, Search, Sight, Table};
 use crate::endpoint::Protocol;
 
 fn unsupported<T>() -> io::Result<T> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "portlease cannot read the socket table of this system"))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "portlease cannot read the socket table of this system",
+    ))
 }
 
 pub(super) fn sockets(_port: u16, _protocol: Option<Protocol>) -> io::Result<Table> {
@@ -55,8 +58,14 @@ mod tests {
     fn every_question_is_answered_with_unsupported_and_never_with_nobody() {
         let kinds = [
             sockets(60315, None).map(drop).unwrap_err().kind(),
-            listening(60315, Protocol::Tcp).map(drop).unwrap_err().kind(),
-            processes(&[(1, None)], Sight::Complete).map(drop).unwrap_err().kind(),
+            listening(60315, Protocol::Tcp)
+                .map(drop)
+                .unwrap_err()
+                .kind(),
+            processes(&[(1, None)], Sight::Complete)
+                .map(drop)
+                .unwrap_err()
+                .kind(),
             command_line(1, 0).map(drop).unwrap_err().kind(),
             is_running(1).unwrap_err().kind(),
         ];

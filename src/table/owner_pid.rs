@@ -16,7 +16,9 @@ const NOT_TOLD: u32 = u32::MAX;
 
 /// The rows of one table; what is cut off is left out.
 pub(crate) fn rows(table: &[u8], protocol: Protocol, v6: bool) -> Vec<Row> {
-    let Some((count, rows)) = table.split_first_chunk() else { return Vec::new() };
+    let Some((count, rows)) = table.split_first_chunk() else {
+        return Vec::new();
+    };
     let (size, decode): (_, fn(_) -> _) = match (protocol, v6) {
         (Protocol::Tcp, false) => (24, tcp4),
         (Protocol::Tcp, true) => (56, tcp6),
@@ -24,7 +26,10 @@ pub(crate) fn rows(table: &[u8], protocol: Protocol, v6: bool) -> Vec<Row> {
         (_, true) => (28, udp6),
     };
     let count = u32::from_le_bytes(*count) as usize;
-    rows.chunks_exact(size).take(count).filter_map(decode).collect()
+    rows.chunks_exact(size)
+        .take(count)
+        .filter_map(decode)
+        .collect()
 }
 
 fn tcp4(row: &[u8]) -> Option<Row> {
@@ -45,13 +50,25 @@ fn tcp6(row: &[u8]) -> Option<Row> {
 fn udp4(row: &[u8]) -> Option<Row> {
     let mut words = Words(row);
     let local = (words.v4()?, words.port()?);
-    Some(self::row(Protocol::Udp, local.into(), None, State::Bound, words.number()?))
+    Some(self::row(
+        Protocol::Udp,
+        local.into(),
+        None,
+        State::Bound,
+        words.number()?,
+    ))
 }
 
 fn udp6(row: &[u8]) -> Option<Row> {
     let mut words = Words(row);
     let local = words.v6()?;
-    Some(self::row(Protocol::Udp, local, None, State::Bound, words.number()?))
+    Some(self::row(
+        Protocol::Udp,
+        local,
+        None,
+        State::Bound,
+        words.number()?,
+    ))
 }
 
 fn tcp(number: u32, local: SocketAddr, remote: SocketAddr, pid: u32) -> Row {
@@ -79,7 +96,13 @@ fn state(number: u32) -> State {
     }
 }
 
-fn row(protocol: Protocol, local: SocketAddr, remote: Option<SocketAddr>, state: State, pid: u32) -> Row {
+fn row(
+    protocol: Protocol,
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+    state: State,
+    pid: u32,
+) -> Row {
     let inode = match pid {
         // The kernel's own, in which nobody has a part.
         0 if state == State::TimeWait => 0,
@@ -133,7 +156,8 @@ impl Words<'_> {
     }
 
     fn v4(&mut self) -> Option<IpAddr> {
-        self.next().map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into())
+        self.next()
+            .map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into())
     }
 
     /// Address, scope and port.
@@ -174,8 +198,15 @@ mod tests {
 
     fn told(rows: &[Row]) -> Vec<String> {
         let tell = |row: &Row| {
-            let remote = row.remote.map_or(String::new(), |remote| format!(" - {remote}"));
-            format!("{} {}{remote} by {:?}", row.state.name(), row.local, process_of(row.inode))
+            let remote = row
+                .remote
+                .map_or(String::new(), |remote| format!(" - {remote}"));
+            format!(
+                "{} {}{remote} by {:?}",
+                row.state.name(),
+                row.local,
+                process_of(row.inode)
+            )
         };
         rows.iter().map(tell).collect()
     }
@@ -184,16 +215,49 @@ mod tests {
         table(
             4,
             &[
-                &[&word(2), &[127, 0, 0, 1], &port(60315), &[0; 4], &port(0x1234), &word(PID)],
-                &[&word(5), &[127, 0, 0, 1], &port(60315), &[127, 0, 0, 1], &port(51544), &word(PID)],
-                &[&word(11), &[127, 0, 0, 1], &port(60315), &[127, 0, 0, 1], &port(51545), &word(0)],
+                &[
+                    &word(2),
+                    &[127, 0, 0, 1],
+                    &port(60315),
+                    &[0; 4],
+                    &port(0x1234),
+                    &word(PID),
+                ],
+                &[
+                    &word(5),
+                    &[127, 0, 0, 1],
+                    &port(60315),
+                    &[127, 0, 0, 1],
+                    &port(51544),
+                    &word(PID),
+                ],
+                &[
+                    &word(11),
+                    &[127, 0, 0, 1],
+                    &port(60315),
+                    &[127, 0, 0, 1],
+                    &port(51545),
+                    &word(0),
+                ],
                 &[&word(99), &[0; 4], &port(7), &[0; 4], &port(0), &word(0)],
             ],
         )
     }
 
     fn tcp6() -> Vec<u8> {
-        table(1, &[&[&v6(0), &word(0), &port(60315), &v6(0), &word(0), &port(0), &word(2), &word(PID)]])
+        table(
+            1,
+            &[&[
+                &v6(0),
+                &word(0),
+                &port(60315),
+                &v6(0),
+                &word(0),
+                &port(0),
+                &word(2),
+                &word(PID),
+            ]],
+        )
     }
 
     #[test]
@@ -208,7 +272,10 @@ mod tests {
         assert_eq!(told(&rows4), expected);
         assert_eq!(rows4[2].inode, 0, "nobody's");
         assert_ne!(rows4[3].inode, 0, "somebody's who is not told");
-        assert_ne!(rows4[0].inode, rows4[1].inode, "two sockets of one process are two");
+        assert_ne!(
+            rows4[0].inode, rows4[1].inode,
+            "two sockets of one process are two"
+        );
         let rows6 = rows(&tcp6(), Protocol::Tcp, true);
         assert_eq!(told(&rows6), ["listen [::]:60315 by Some(4100)"]);
         assert!(rows6[0].dual_stack && !rows4[0].dual_stack);
@@ -217,10 +284,21 @@ mod tests {
     #[test]
     fn tables_of_udp_are_decoded_row_by_row() {
         let table4 = table(1, &[&[&[0; 4], &port(5353), &word(PID)]]);
-        assert_eq!(told(&rows(&table4, Protocol::Udp, false)), ["bound 0.0.0.0:5353 by Some(4100)"]);
-        let table6 =
-            table(2, &[&[&v6(1), &word(0), &port(53), &word(PID)], &[&v6(1), &word(3), &port(54), &word(8)]]);
-        let expected = ["bound [::1]:53 by Some(4100)", "bound [::1%3]:54 by Some(8)"];
+        assert_eq!(
+            told(&rows(&table4, Protocol::Udp, false)),
+            ["bound 0.0.0.0:5353 by Some(4100)"]
+        );
+        let table6 = table(
+            2,
+            &[
+                &[&v6(1), &word(0), &port(53), &word(PID)],
+                &[&v6(1), &word(3), &port(54), &word(8)],
+            ],
+        );
+        let expected = [
+            "bound [::1]:53 by Some(4100)",
+            "bound [::1%3]:54 by Some(8)",
+        ];
         assert_eq!(told(&rows(&table6, Protocol::Udp, true)), expected);
     }
 
@@ -244,11 +322,20 @@ mod tests {
             "01000000000000000000000000000000000000000000000084a400000000000000000000000000000000000000000000\
              000000000200000000000000",
         );
-        assert_eq!(told(&rows(&tcp6, Protocol::Tcp, true)), ["listen [::]:33956 by None"]);
+        assert_eq!(
+            told(&rows(&tcp6, Protocol::Tcp, true)),
+            ["listen [::]:33956 by None"]
+        );
         let udp4 = bytes("010000007f00000184a3000020000000");
-        assert_eq!(told(&rows(&udp4, Protocol::Udp, false)), ["bound 127.0.0.1:33955 by Some(32)"]);
+        assert_eq!(
+            told(&rows(&udp4, Protocol::Udp, false)),
+            ["bound 127.0.0.1:33955 by Some(32)"]
+        );
         let udp6 = bytes("01000000000000000000000000000000000000010010000084a4000020000000");
-        assert_eq!(told(&rows(&udp6, Protocol::Udp, true)), ["bound [::1%4096]:33956 by Some(32)"]);
+        assert_eq!(
+            told(&rows(&udp6, Protocol::Udp, true)),
+            ["bound [::1%4096]:33956 by Some(32)"]
+        );
     }
 
     #[test]

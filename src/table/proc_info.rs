@@ -121,10 +121,15 @@ pub(crate) fn process(info: &[u8]) -> Option<Info> {
     const NAME: std::ops::Range<usize> = 64..96;
     let info = info.get(..PROCESS_SIZE)?;
     let text = |range: std::ops::Range<usize>| {
-        let bytes = info[range].split(|byte| *byte == 0).next().unwrap_or_default();
+        let bytes = info[range]
+            .split(|byte| *byte == 0)
+            .next()
+            .unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
     };
-    let name = Some(text(NAME)).filter(|name| !name.is_empty()).unwrap_or_else(|| text(SHORT_NAME));
+    let name = Some(text(NAME))
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| text(SHORT_NAME));
     let long = |at: usize| Some(u64::from_le_bytes(info.get(at..at + 8)?.try_into().ok()?));
     Some(Info {
         name,
@@ -132,7 +137,9 @@ pub(crate) fn process(info: &[u8]) -> Option<Info> {
         uid: word(info, 20)?,
         ended: word(info, 4)? == ZOMBIE,
         forked: word(info, 0)? & CALLED_EXEC == 0,
-        started: long(120)?.saturating_mul(1_000_000).saturating_add(long(128)?),
+        started: long(120)?
+            .saturating_mul(1_000_000)
+            .saturating_add(long(128)?),
     })
 }
 
@@ -182,8 +189,15 @@ mod tests {
 
     fn told(info: &[u8]) -> String {
         socket(info).map_or("none".to_owned(), |row| {
-            let remote = row.remote.map_or(String::new(), |remote| format!(" - {remote}"));
-            format!("{} {} {}{remote}", row.protocol, row.state.name(), row.local)
+            let remote = row
+                .remote
+                .map_or(String::new(), |remote| format!(" - {remote}"));
+            format!(
+                "{} {} {}{remote}",
+                row.protocol,
+                row.state.name(),
+                row.local
+            )
         })
     }
 
@@ -192,15 +206,27 @@ mod tests {
         for (info, expected) in [
             (laid_out(2, 6, 2, 1, (80, 0), 1), "tcp listen 127.0.0.1:80"),
             (laid_out(2, 6, 2, 1, (80, 0), 0), "tcp bound 127.0.0.1:80"),
-            (laid_out(2, 6, 2, 1, (80, 443), 4), "tcp established 127.0.0.1:80 - 127.0.0.2:443"),
-            (laid_out(2, 6, 30, 2, (80, 443), 9), "tcp fin_wait2 [::1]:80 - [::2]:443"),
+            (
+                laid_out(2, 6, 2, 1, (80, 443), 4),
+                "tcp established 127.0.0.1:80 - 127.0.0.2:443",
+            ),
+            (
+                laid_out(2, 6, 30, 2, (80, 443), 9),
+                "tcp fin_wait2 [::1]:80 - [::2]:443",
+            ),
             (
                 laid_out(2, 6, 30, 1, (80, 443), 5),
                 "tcp close_wait [::ffff:127.0.0.1]:80 - [::ffff:127.0.0.2]:443",
             ),
             (laid_out(1, 17, 2, 1, (53, 0), 7), "udp bound 127.0.0.1:53"),
-            (laid_out(1, 17, 30, 2, (53, 9), 7), "udp connected [::1]:53 - [::2]:9"),
-            (laid_out(2, 6, 2, 1, (80, 0), 77), "tcp unknown_77 127.0.0.1:80"),
+            (
+                laid_out(1, 17, 30, 2, (53, 9), 7),
+                "udp connected [::1]:53 - [::2]:9",
+            ),
+            (
+                laid_out(2, 6, 2, 1, (80, 0), 77),
+                "tcp unknown_77 127.0.0.1:80",
+            ),
             (laid_out(2, 6, 2, 1, (0, 0), 0), "none"),
             (laid_out(1, 1, 2, 1, (80, 0), 0), "none"),
             (laid_out(3, 0, 1, 0, (80, 0), 0), "none"),
@@ -220,7 +246,9 @@ mod tests {
 
     #[test]
     fn every_state_of_tcp_has_its_name() {
-        let names: Vec<String> = (0..=11).map(|number| tcp_state(number).name().to_string()).collect();
+        let names: Vec<String> = (0..=11)
+            .map(|number| tcp_state(number).name().to_string())
+            .collect();
         assert_eq!(
             names,
             [
@@ -272,11 +300,17 @@ mod tests {
                 started: 1_700_000_000_000_005,
             }
         );
-        assert_eq!(told.started_at(), UNIX_EPOCH.checked_add(Duration::from_micros(1_700_000_000_000_005)));
+        assert_eq!(
+            told.started_at(),
+            UNIX_EPOCH.checked_add(Duration::from_micros(1_700_000_000_000_005))
+        );
         info[64] = 0;
         info[0..8].copy_from_slice(&[0, 0, 0, 0, 5, 0, 0, 0]);
         let told = process(&info).unwrap();
-        assert_eq!((told.name.as_str(), told.ended, told.forked), ("a-name-of-16-byt", true, true));
+        assert_eq!(
+            (told.name.as_str(), told.ended, told.forked),
+            ("a-name-of-16-byt", true, true)
+        );
         assert_eq!(process(&info[1..]), None);
     }
 }

@@ -47,7 +47,9 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
     let words = ip.as_bytes().chunks(8);
     let count = words.len();
     for (word, four) in words.zip(bytes.chunks_mut(4)) {
-        let word = std::str::from_utf8(word).ok().filter(|word| word.len() == 8)?;
+        let word = std::str::from_utf8(word)
+            .ok()
+            .filter(|word| word.len() == 8)?;
         let value = u32::from_str_radix(word, 16).ok()?;
         four.copy_from_slice(&match order {
             Order::Little => value.to_le_bytes(),
@@ -59,7 +61,12 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
             let [a, b, c, d, ..] = bytes;
             Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), port))
         }
-        4 => Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(bytes), port, 0, 0))),
+        4 => Some(SocketAddr::V6(SocketAddrV6::new(
+            Ipv6Addr::from(bytes),
+            port,
+            0,
+            0,
+        ))),
         _ => None,
     }
 }
@@ -67,7 +74,11 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
 /// The inode in a line of `/proc/net/unix`, if it is of the abstract socket of this name.
 pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<u64> {
     let (socket, path) = line.split_once(" @")?;
-    if path != name { None } else { socket.split_ascii_whitespace().nth(6)?.parse().ok() }
+    if path != name {
+        None
+    } else {
+        socket.split_ascii_whitespace().nth(6)?.parse().ok()
+    }
 }
 
 /// What `/proc/PID/stat` says of a process.
@@ -89,20 +100,35 @@ const FORKED: u64 = 0x40;
 /// The name may hold anything, brackets and line ends too: it reaches to the last bracket.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|b| *b == b'(')?;
-    let close = bytes.iter().rposition(|b| *b == b')').filter(|close| *close > open)?;
-    let mut fields = std::str::from_utf8(&bytes[close + 1..]).ok()?.split_ascii_whitespace();
+    let close = bytes
+        .iter()
+        .rposition(|b| *b == b')')
+        .filter(|close| *close > open)?;
+    let mut fields = std::str::from_utf8(&bytes[close + 1..])
+        .ok()?
+        .split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let flags: u64 = fields.nth(4)?.parse().ok()?;
     let started = fields.nth(12)?.parse().ok()?;
     let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
-    Some(Stat { name, parent, ended, forked: flags & FORKED != 0, started })
+    Some(Stat {
+        name,
+        parent,
+        ended,
+        forked: flags & FORKED != 0,
+        started,
+    })
 }
 
 /// The effective user, from `/proc/PID/status`. (The owner of the folder is root's where a process may not be
 /// dumped, such as a daemon that changed its user.)
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
-    value(status, b"Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok()
+    value(status, b"Uid:")?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 /// What stands after a label that begins a line.
@@ -117,8 +143,16 @@ fn pieces(bytes: &[u8], end: u8) -> impl Iterator<Item = &[u8]> {
 
 /// How long the system is up, from `/proc/uptime`: to 1/100 s, as processes' starts are told.
 pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
-    let (seconds, hundredths) = std::str::from_utf8(text).ok()?.split_whitespace().next()?.split_once('.')?;
-    let hundredths: u64 = if hundredths.len() == 2 { hundredths.parse().ok()? } else { return None };
+    let (seconds, hundredths) = std::str::from_utf8(text)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .split_once('.')?;
+    let hundredths: u64 = if hundredths.len() == 2 {
+        hundredths.parse().ok()?
+    } else {
+        return None;
+    };
     Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_millis(hundredths * 10))
 }
 
@@ -130,12 +164,16 @@ pub(crate) fn socket_inode(link: &[u8]) -> Option<u64> {
 
 /// Every `socket:[123]` among the files that an io_uring's `fdinfo` lists.
 pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    fdinfo.split(u8::is_ascii_whitespace).filter_map(socket_inode)
+    fdinfo
+        .split(u8::is_ascii_whitespace)
+        .filter_map(socket_inode)
 }
 
 /// How many descriptors wait in a Unix socket, by its `fdinfo`.
 pub(crate) fn in_flight(fdinfo: &[u8]) -> u32 {
-    value(fdinfo, b"scm_fds:").and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    value(fdinfo, b"scm_fds:")
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// The name of each user in `/etc/passwd`; the first line of a number counts, as in `getpwuid(3)`.
@@ -146,8 +184,12 @@ pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
         let (Some(name), Some(uid)) = (fields.next(), fields.nth(1)) else {
             continue;
         };
-        let uid = std::str::from_utf8(uid).ok().and_then(|uid| uid.parse().ok());
-        if let Some(uid) = uid.filter(|uid| !name.is_empty() && users.iter().all(|(known, _)| known != uid)) {
+        let uid = std::str::from_utf8(uid)
+            .ok()
+            .and_then(|uid| uid.parse().ok());
+        if let Some(uid) =
+            uid.filter(|uid| !name.is_empty() && users.iter().all(|(known, _)| known != uid))
+        {
             users.push((uid, String::from_utf8_lossy(name).into_owned()));
         }
     }
@@ -212,13 +254,24 @@ pub(crate) mod tests {
         assert_eq!(v4.len(), 2);
         assert_eq!(v4[0].local, "127.0.0.1:53332".parse().unwrap());
         assert_eq!(v4[0].remote, Some("127.0.0.1:33955".parse().unwrap()));
-        assert_eq!((v4[0].state, v4[0].uid, v4[0].inode), (State::Established, Some(0), 2005233));
-        assert_eq!((v4[1].state, v4[1].uid, v4[1].inode), (State::FinWait2, None, 0));
+        assert_eq!(
+            (v4[0].state, v4[0].uid, v4[0].inode),
+            (State::Established, Some(0), 2005233)
+        );
+        assert_eq!(
+            (v4[1].state, v4[1].uid, v4[1].inode),
+            (State::FinWait2, None, 0)
+        );
 
         let v6 = rows(TCP6, Protocol::Tcp, 33955);
         assert_eq!(
             v6.iter().map(|row| row.state).collect::<Vec<_>>(),
-            [State::Listen, State::Established, State::CloseWait, State::FinWait2]
+            [
+                State::Listen,
+                State::Established,
+                State::CloseWait,
+                State::FinWait2
+            ]
         );
         assert_eq!(
             (v6[0].local, v6[0].remote, v6[0].dual_stack),
@@ -290,27 +343,47 @@ pub(crate) mod tests {
 
     #[test]
     fn a_line_of_the_unix_sockets_names_an_abstract_one() {
-        let line = "0000000000000000: 00000002 00000000 00000000 0002 01 41234 @portlease/udp/60315";
+        let line =
+            "0000000000000000: 00000002 00000000 00000000 0002 01 41234 @portlease/udp/60315";
         assert_eq!(abstract_socket(line, "portlease/udp/60315"), Some(41234));
         assert_eq!(abstract_socket(line, "portlease/udp/6031"), None);
-        assert_eq!(abstract_socket(&line.replace(" @", " /"), "portlease/udp/60315"), None);
-        assert_eq!(abstract_socket("Num RefCount Protocol Flags Type St Inode Path", "x"), None);
+        assert_eq!(
+            abstract_socket(&line.replace(" @", " /"), "portlease/udp/60315"),
+            None
+        );
+        assert_eq!(
+            abstract_socket("Num RefCount Protocol Flags Type St Inode Path", "x"),
+            None
+        );
         assert_eq!(abstract_socket("1: @x", "x"), None);
     }
 
     #[test]
     fn the_effective_user_is_the_second_number() {
-        assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n"), Some(33));
+        assert_eq!(
+            effective_uid(b"Name:\tx\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n"),
+            Some(33)
+        );
         assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000"), None);
     }
 
     #[test]
     fn the_first_number_of_uptime_is_the_system_s() {
-        assert_eq!(uptime(b"350735.47 234388.90\n"), Some(Duration::from_millis(350_735_470)));
+        assert_eq!(
+            uptime(b"350735.47 234388.90\n"),
+            Some(Duration::from_millis(350_735_470))
+        );
         assert_eq!(uptime(b"7.05 1.00\n"), Some(Duration::from_millis(7050)));
-        for text in
-            [&b""[..], b"7", b"7.", b"7.5 1.00", b".05 1.00", b"7.100 1.00", b"-7.05 1.00", b"\xff.05"]
-        {
+        for text in [
+            &b""[..],
+            b"7",
+            b"7.",
+            b"7.5 1.00",
+            b".05 1.00",
+            b"7.100 1.00",
+            b"-7.05 1.00",
+            b"\xff.05",
+        ] {
             assert_eq!(uptime(text), None);
         }
     }
@@ -328,7 +401,8 @@ pub(crate) mod tests {
         ] {
             assert_eq!(socket_inode(link), None);
         }
-        let ring = b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n";
+        let ring =
+            b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n";
         assert_eq!(ring_inodes(ring).collect::<Vec<_>>(), [77, 78]);
         assert_eq!(in_flight(b"pos:\t0\nscm_fds: 3\n"), 3);
         assert_eq!(in_flight(b"pos:\t0\nscm_fds: 0\n"), 0);
@@ -338,13 +412,22 @@ pub(crate) mod tests {
     #[test]
     fn the_first_line_of_a_user_counts_and_odd_lines_are_skipped() {
         let passwd = b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\nci:x:1000:1000:\xff:/:/bin/sh\nx:y\n:x:5:5::/:";
-        assert_eq!(users(passwd), [(0, "root".to_owned()), (1000, "ci".to_owned())]);
+        assert_eq!(
+            users(passwd),
+            [(0, "root".to_owned()), (1000, "ci".to_owned())]
+        );
     }
 
     #[test]
     fn arguments_are_what_stands_between_the_nul_bytes() {
         assert_eq!(arguments(b"").count(), 0);
-        assert_eq!(arguments(b"a\0\0b c\0").collect::<Vec<_>>(), [&b"a"[..], b"", b"b c"]);
-        assert_eq!(arguments(b"nginx: master").collect::<Vec<_>>(), [b"nginx: master"]);
+        assert_eq!(
+            arguments(b"a\0\0b c\0").collect::<Vec<_>>(),
+            [&b"a"[..], b"", b"b c"]
+        );
+        assert_eq!(
+            arguments(b"nginx: master").collect::<Vec<_>>(),
+            [b"nginx: master"]
+        );
     }
 }

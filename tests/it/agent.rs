@@ -100,7 +100,9 @@ pub(crate) fn play() {
                 }
             },
             #[cfg(target_os = "linux")]
-            ("draw", _) => crate::linux::guarantee::draw_everything(words.number("server").unwrap()),
+            ("draw", _) => {
+                crate::linux::guarantee::draw_everything(words.number("server").unwrap())
+            }
             // The process goes on without this thread, as a test binary does after a test that failed.
             ("panic", _) => {
                 let reservation = portlease::reserve_port();
@@ -141,7 +143,9 @@ fn reserve(words: &Words) -> portlease::Result<Vec<Reservation>> {
             options = kind(options);
         }
     }
-    options = options.prefer(words.numbers("prefer")).exclude(words.numbers("exclude"));
+    options = options
+        .prefer(words.numbers("prefer"))
+        .exclude(words.numbers("exclude"));
     if let Some(wait) = words.number("wait") {
         options = options.wait(Duration::from_millis(wait));
     }
@@ -161,13 +165,21 @@ fn reserve(words: &Words) -> portlease::Result<Vec<Reservation>> {
 fn tell(reservations: &[Reservation]) -> String {
     let ports: Vec<String> = reservations.iter().map(Reservation::to_string).collect();
     let guarantee = reservations.iter().map(Reservation::guarantee).min();
-    let leased = reservations.iter().all(|r| format!("{r:?}").contains("leased: true"));
-    format!("ports={} guarantee={guarantee:?} leased={leased}", ports.join(","))
+    let leased = reservations
+        .iter()
+        .all(|r| format!("{r:?}").contains("leased: true"));
+    format!(
+        "ports={} guarantee={guarantee:?} leased={leased}",
+        ports.join(",")
+    )
 }
 
 /// Of the machine's clock, which all processes share.
 fn now() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos()
 }
 
 /// A process that plays [`play`].
@@ -175,7 +187,13 @@ pub(crate) struct Agent(Child);
 
 /// The lock folder of this process: where processes meet that were told nothing.
 pub(crate) fn own_locks() -> PathBuf {
-    let usual = || if cfg!(unix) { "/tmp/portlease".into() } else { std::env::temp_dir().join("portlease") };
+    let usual = || {
+        if cfg!(unix) {
+            "/tmp/portlease".into()
+        } else {
+            std::env::temp_dir().join("portlease")
+        }
+    };
     std::env::var_os("PORTLEASE_DIR").map_or_else(usual, PathBuf::from)
 }
 
@@ -260,13 +278,22 @@ impl Agent {
         let line = self.0.hear();
         if let Some(refusal) = line.strip_prefix("refused ") {
             let (kind, message) = refusal.split_once(' ').unwrap();
-            return Answer::Refused { kind: kind.to_owned(), message: message.to_owned() };
+            return Answer::Refused {
+                kind: kind.to_owned(),
+                message: message.to_owned(),
+            };
         }
-        let words = Words::parse(line.strip_prefix("held ").unwrap_or_else(|| panic!("{line}")));
+        let words = Words::parse(
+            line.strip_prefix("held ")
+                .unwrap_or_else(|| panic!("{line}")),
+        );
         let guarantee = words.get("guarantee").unwrap();
         Answer::Held(Held {
             ports: words.numbers("ports"),
-            guarantee: guarantee.trim_start_matches("Some(").trim_end_matches(')').to_owned(),
+            guarantee: guarantee
+                .trim_start_matches("Some(")
+                .trim_end_matches(')')
+                .to_owned(),
             leased: words.get("leased") == Some("true"),
             at: words.number("at").unwrap(),
         })

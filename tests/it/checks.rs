@@ -14,11 +14,17 @@ fn a_port_is_free_until_a_server_has_it_and_again_when_it_is_gone() {
     let server = TcpListener::bind(p.addr()).unwrap();
     let diagnosis = portlease::check_port_free(&p).unwrap_err();
     let text = diagnosis.to_string();
-    assert!(text.starts_with(&format!("port {}/tcp is in use: ", p.port())), "{text}");
+    assert!(
+        text.starts_with(&format!("port {}/tcp is in use: ", p.port())),
+        "{text}"
+    );
     assert!(!portlease::is_port_free(p.port()));
     let panicked = std::panic::catch_unwind(|| portlease::assert_port_free(p.port()));
     let panic = *panicked.unwrap_err().downcast::<String>().unwrap();
-    assert!(panic.contains(&format!("port {}/tcp is in use: ", p.port())), "{panic}");
+    assert!(
+        panic.contains(&format!("port {}/tcp is in use: ", p.port())),
+        "{panic}"
+    );
     drop(server);
     portlease::wait_until_free(&p, DEADLINE).unwrap();
     portlease::assert_port_free(&p);
@@ -58,12 +64,26 @@ fn the_list_reads_the_records_of_live_processes_while_they_are_locked() {
     let lease = live.iter().find(|lease| lease.port() == port).unwrap();
     assert_eq!(lease.pid(), Some(other.pid()));
     assert_eq!(lease.label(), Some("theirs"));
-    assert!(lease.at().is_some_and(|at| at.contains("agent.rs:")), "{lease:?}");
-    assert!(lease.program().is_some_and(|program| program.contains("it-")), "{lease:?}");
+    assert!(
+        lease.at().is_some_and(|at| at.contains("agent.rs:")),
+        "{lease:?}"
+    );
+    assert!(
+        lease
+            .program()
+            .is_some_and(|program| program.contains("it-")),
+        "{lease:?}"
+    );
     let own = ReserveOptions::new().label("ours").reserve().unwrap();
     let live = portlease::reservations().unwrap();
-    let lease = live.iter().find(|lease| lease.port() == own.port()).unwrap();
-    assert_eq!((lease.pid(), lease.label()), (Some(std::process::id()), Some("ours")));
+    let lease = live
+        .iter()
+        .find(|lease| lease.port() == own.port())
+        .unwrap();
+    assert_eq!(
+        (lease.pid(), lease.label()),
+        (Some(std::process::id()), Some("ours"))
+    );
     drop(own);
     other.process().kill();
     let live = portlease::reservations().unwrap();

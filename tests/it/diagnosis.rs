@@ -19,9 +19,20 @@ fn ones_own_reservation_is_free_and_a_siblings_is_not() {
     assert_eq!(one.command(&format!("free={port}")), "true");
     assert_eq!(two.command(&format!("free={port}")), "false");
     let text = two.command(&format!("check={port}"));
-    assert!(text.starts_with(&format!("port {port}/tcp is in use: reserved by test role (")), "{text}");
-    assert!(text.contains(&format!("pid {}, labelled \"primary\"", one.pid())), "{text}");
-    assert!(text.contains("help: queue for it with ReserveOptions::new().port("), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "port {port}/tcp is in use: reserved by test role ("
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("pid {}, labelled \"primary\"", one.pid())),
+        "{text}"
+    );
+    assert!(
+        text.contains("help: queue for it with ReserveOptions::new().port("),
+        "{text}"
+    );
 }
 
 #[test]
@@ -44,13 +55,19 @@ fn by_reference_this_reservation_is_ones_own_and_no_other() {
     let pair = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
     let udp = pair.udp_socket().unwrap();
     let text = portlease::check_port_free(&pair).unwrap_err().to_string();
-    assert!(text.starts_with(&format!("port {pair}/udp is in use: ")), "{text}");
+    assert!(
+        text.starts_with(&format!("port {pair}/udp is in use: ")),
+        "{text}"
+    );
     drop(udp);
     portlease::assert_port_free(&pair);
 }
 
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "without a claim no socket tells of it")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "without a claim no socket tells of it"
+)]
 fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
     need!(capability::sock_diag());
     let (mine, theirs) = (Folder::new(), Folder::new());
@@ -63,22 +80,37 @@ fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
 
 /// Without a claim only the name in the network namespace tells of it.
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "names that a network namespace keeps are of Linux")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "names that a network namespace keeps are of Linux"
+)]
 fn a_reservation_of_another_lock_folder_is_in_use_also_without_a_socket() {
     for (how, protocol) in [("udp=1", "udp"), ("plain=1", "tcp")] {
         let (mine, theirs) = (Folder::new(), Folder::new());
         let (mut one, mut other) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
         let port = one.reserve(how).held().port();
         let operand = format!("{port}/{protocol}");
-        assert_eq!(one.command(&format!("free={operand}")), "true", "it is its own");
+        assert_eq!(
+            one.command(&format!("free={operand}")),
+            "true",
+            "it is its own"
+        );
         assert_eq!(other.command(&format!("free={operand}")), "false");
         let text = other.command(&format!("check={operand}"));
-        let expected = format!("port {operand} is in use: reserved by a process whose record cannot be seen");
+        let expected =
+            format!("port {operand} is in use: reserved by a process whose record cannot be seen");
         assert!(text.starts_with(&expected), "{text}");
         let who = other.command(&format!("who={operand}"));
-        assert!(who.starts_with("complete=false ") && who.contains("is reserved by a process"), "{who}");
+        assert!(
+            who.starts_with("complete=false ") && who.contains("is reserved by a process"),
+            "{who}"
+        );
         one.drop("all");
-        assert_eq!(other.command(&format!("free={operand}")), "true", "the control: it was let go");
+        assert_eq!(
+            other.command(&format!("free={operand}")),
+            "true",
+            "the control: it was let go"
+        );
     }
 }
 
@@ -97,9 +129,21 @@ fn the_address_that_was_asked_about_is_the_one_that_counts() {
         let socket = outsider::bind(held, 0, Reuse::Address).unwrap();
         socket.listen(1).unwrap();
         let port = port_of(&socket);
-        let endpoint = portlease::Endpoint { port, ip: asked, protocol: None };
-        assert_eq!(portlease::is_port_free(endpoint), free, "{held} held, {asked:?} asked");
-        assert_eq!(portlease::check_port_listening(endpoint).is_ok(), !free, "{held} held, {asked:?} asked");
+        let endpoint = portlease::Endpoint {
+            port,
+            ip: asked,
+            protocol: None,
+        };
+        assert_eq!(
+            portlease::is_port_free(endpoint),
+            free,
+            "{held} held, {asked:?} asked"
+        );
+        assert_eq!(
+            portlease::check_port_listening(endpoint).is_ok(),
+            !free,
+            "{held} held, {asked:?} asked"
+        );
     }
 }
 
@@ -116,12 +160,17 @@ fn tcp_and_udp_of_one_number_are_two_ports() {
 
 #[test]
 fn what_cannot_be_bound_says_why_and_what_helps() {
-    let text = portlease::check_port_free("203.0.113.7:8080").unwrap_err().to_string();
+    let text = portlease::check_port_free("203.0.113.7:8080")
+        .unwrap_err()
+        .to_string();
     assert!(
         text.starts_with("port 203.0.113.7:8080/tcp cannot be bound: this machine does not have"),
         "{text}"
     );
-    assert!(text.contains("help: name an address that this machine has"), "{text}");
+    assert!(
+        text.contains("help: name an address that this machine has"),
+        "{text}"
+    );
     let text = portlease::check_port_free("70000").unwrap_err().to_string();
     assert!(text.starts_with("\"70000\" does not name a port"), "{text}");
     let text = portlease::check_port_listening(0).unwrap_err().to_string();
@@ -144,7 +193,9 @@ fn a_hidden_owner_holds_and_is_said_to_be_hidden() {
     let mut nobody = Agent::of(Agent::launch(&folder.locks()).run_by_nobody());
     let text = nobody.command(&format!("check={p}"));
     assert!(
-        text.starts_with(&format!("port {p}/tcp is in use: held by uid 0 (root); its process is hidden")),
+        text.starts_with(&format!(
+            "port {p}/tcp is in use: held by uid 0 (root); its process is hidden"
+        )),
         "{text}"
     );
     assert!(text.contains("help: ask again as root"), "{text}");
@@ -167,15 +218,31 @@ fn held_by_means_the_process_or_one_that_descends_from_it() {
     let mut agent = Agent::new(&own_locks());
     let port = agent.reserve("").held().port();
     let this = std::process::id();
-    let text = portlease::check_port_held_by(port, this).unwrap_err().to_string();
-    assert!(text.contains(&format!("is not held by pid {this}")), "a claim is no server: {text}");
+    let text = portlease::check_port_held_by(port, this)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains(&format!("is not held by pid {this}")),
+        "a claim is no server: {text}"
+    );
     assert_eq!(agent.command(&format!("serve={port}")), "serves");
     portlease::assert_port_held_by(port, agent.pid());
     portlease::assert_port_held_by(port, this);
     let mut other = Agent::new(&folder.locks());
-    let text = portlease::check_port_held_by(port, other.pid()).unwrap_err().to_string();
-    assert!(text.contains(&format!("(pid {}) listens on 127.0.0.1:{port}", agent.pid())), "{text}");
-    assert_eq!(other.command("reserve_port").split(' ').next(), Some("held"));
+    let text = portlease::check_port_held_by(port, other.pid())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains(&format!(
+            "(pid {}) listens on 127.0.0.1:{port}",
+            agent.pid()
+        )),
+        "{text}"
+    );
+    assert_eq!(
+        other.command("reserve_port").split(' ').next(),
+        Some("held")
+    );
 }
 
 /// Each panicking call, in the role's process: the file and line it names, and how many lines after the marker.
@@ -202,7 +269,9 @@ pub(crate) fn panics() -> Vec<String> {
     note(line!(), &|| portlease::assert_ports_free([&p]));
     note(line!(), &|| portlease::assert_port_held_by(&p, u32::MAX));
     note(line!(), &|| assert!(portlease::is_port_free("x")));
-    note(line!(), &|| portlease::assert_port_listening(reserve_port().leak()));
+    note(line!(), &|| {
+        portlease::assert_port_listening(reserve_port().leak())
+    });
     let forget = || {
         let forgotten = reserve_port().listen().unwrap();
         show_owner(&forgotten);
@@ -242,7 +311,12 @@ fn leaked_listeners_are_told_one_by_one() {
     let mut agent = Agent::new(&folder.locks());
     let text = agent.command("leaks");
     assert_eq!(text.matches("was left listening: ").count(), 2, "{text}");
-    assert_eq!(text.matches("help: stop each server before its test ends").count(), 2, "{text}");
+    assert_eq!(
+        text.matches("help: stop each server before its test ends")
+            .count(),
+        2,
+        "{text}"
+    );
 }
 
 /// A reservation that ends beside a server that was left running.
@@ -255,7 +329,10 @@ fn release_tells_of_the_server_that_was_left_by_name() {
     let error = p.release().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     let text = error.to_string();
-    assert!(text.contains("was left listening: ") && text.ends_with(&format!("listens on {addr}")), "{text}");
+    assert!(
+        text.contains("was left listening: ") && text.ends_with(&format!("listens on {addr}")),
+        "{text}"
+    );
     drop(server);
     reserve_port().release().unwrap();
 }
@@ -264,9 +341,17 @@ fn release_tells_of_the_server_that_was_left_by_name() {
 fn several_ports_are_told_together() {
     let (p, q, free) = (reserve_port(), reserve_port(), reserve_port());
     let (one, two) = (p.listen().unwrap(), q.listen().unwrap());
-    let text = portlease::check_ports_free([&p, &free, &q]).unwrap_err().to_string();
-    assert!(text.starts_with(&format!("port {p}/tcp is in use: ")), "{text}");
-    assert!(text.contains(&format!("\nport {q}/tcp is in use: ")), "{text}");
+    let text = portlease::check_ports_free([&p, &free, &q])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.starts_with(&format!("port {p}/tcp is in use: ")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("\nport {q}/tcp is in use: ")),
+        "{text}"
+    );
     assert!(!text.contains(&format!("port {free}/tcp")), "{text}");
     drop((one, two));
     portlease::assert_ports_free([&p, &free, &q]);
@@ -279,10 +364,16 @@ fn with_hidepid_an_owner_is_hidden_and_its_socket_is_not() {
     let server = p.listen().unwrap();
     let folder = Folder::new();
     let hide = "mount -t proc -o hidepid=2 proc /proc";
-    let mut nobody = Agent::of(Agent::launch(&folder.locks()).in_mounts(hide).run_by_nobody());
+    let mut nobody = Agent::of(
+        Agent::launch(&folder.locks())
+            .in_mounts(hide)
+            .run_by_nobody(),
+    );
     let text = nobody.command(&format!("who={p}"));
     assert!(
-        text.starts_with(&format!("complete=false port {p}: held by uid 0 (root); its process is hidden")),
+        text.starts_with(&format!(
+            "complete=false port {p}: held by uid 0 (root); its process is hidden"
+        )),
         "{text}"
     );
     drop(server);
@@ -293,17 +384,31 @@ fn a_socket_that_users_share_is_every_ones() {
     need!(capability::nobody());
     let p = reserve_port();
     let mut child = std::process::Command::new("setpriv");
-    child.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "60"]);
+    child.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sleep",
+        "60",
+    ]);
     p.pass_to_fd(&mut child, 5).unwrap();
     let mut child = child.stdin(std::process::Stdio::null()).spawn().unwrap();
     let text = eventually("the child has it as another user", DEADLINE, || {
         let holders = portlease::who_holds(&p).unwrap();
-        let users: Vec<_> =
-            holders.iter().flat_map(|h| &h.processes).filter_map(|process| process.uid).collect();
-        if users.contains(&65534) { Ok(holders.to_string()) } else { Err(holders.to_string()) }
+        let users: Vec<_> = holders
+            .iter()
+            .flat_map(|h| &h.processes)
+            .filter_map(|process| process.uid)
+            .collect();
+        if users.contains(&65534) {
+            Ok(holders.to_string())
+        } else {
+            Err(holders.to_string())
+        }
     });
     assert!(
-        text.contains(&format!("(pid {})", child.id())) || text.contains(&format!("pid {}", child.id())),
+        text.contains(&format!("(pid {})", child.id()))
+            || text.contains(&format!("pid {}", child.id())),
         "{text}"
     );
     child.kill().unwrap();

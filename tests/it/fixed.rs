@@ -14,7 +14,11 @@ const NUMBER: u16 = 60315;
 
 /// Longer than a stranger's TIME_WAIT.
 fn reserved() -> Reservation {
-    ReserveOptions::new().port(NUMBER).wait(Duration::from_secs(90)).reserve().unwrap()
+    ReserveOptions::new()
+        .port(NUMBER)
+        .wait(Duration::from_secs(90))
+        .reserve()
+        .unwrap()
 }
 
 #[test]
@@ -23,10 +27,24 @@ fn a_fixed_number_is_reserved_served_and_free_again() {
     let p = reserved();
     portlease::assert_port_free(60315);
     let server = TcpListener::bind(("127.0.0.1", 60315)).unwrap();
-    assert_eq!(portlease::check_port_free("60315/tcp").unwrap_err().endpoint().unwrap().port, NUMBER);
+    assert_eq!(
+        portlease::check_port_free("60315/tcp")
+            .unwrap_err()
+            .endpoint()
+            .unwrap()
+            .port,
+        NUMBER
+    );
     drop(server);
     portlease::assert_port_free(&p);
-    assert_eq!(ReserveOptions::new().port(NUMBER).reserve().unwrap_err().kind(), ErrorKind::InUse);
+    assert_eq!(
+        ReserveOptions::new()
+            .port(NUMBER)
+            .reserve()
+            .unwrap_err()
+            .kind(),
+        ErrorKind::InUse
+    );
 }
 
 #[test]
@@ -39,11 +57,21 @@ fn a_client_that_dialled_out_from_it_is_called_one() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_linger(Some(Duration::ZERO)).unwrap();
-    client.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, NUMBER)).into()).unwrap();
-    client.connect(&server.local_addr().unwrap().into()).unwrap();
+    client
+        .bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, NUMBER)).into())
+        .unwrap();
+    client
+        .connect(&server.local_addr().unwrap().into())
+        .unwrap();
     let text = portlease::check_port_free(60315).unwrap_err().to_string();
-    assert!(text.starts_with("port 60315/tcp is in use: outgoing connection of "), "{text}");
+    assert!(
+        text.starts_with("port 60315/tcp is in use: outgoing connection of "),
+        "{text}"
+    );
     assert!(text.contains("dynamic (RFC 6335), "), "{text}");
-    assert!(text.contains("sysctl net.ipv4.ip_local_reserved_ports=60315"), "{text}");
+    assert!(
+        text.contains("sysctl net.ipv4.ip_local_reserved_ports=60315"),
+        "{text}"
+    );
     drop(client);
 }

@@ -14,7 +14,11 @@ fn whoever_only_looks_finds_the_lock_folder_that_was_made_again() {
     let port = holder.reserve("label=before").held().port();
     assert!(lease(&mut looker, port).contains("before"));
     std::fs::remove_dir_all(folder.locks()).unwrap();
-    assert_eq!(lease(&mut looker, port), "none", "the control: the lease went with the folder");
+    assert_eq!(
+        lease(&mut looker, port),
+        "none",
+        "the control: the lease went with the folder"
+    );
     let port = holder.reserve("udp=1 label=after").held().port();
     assert!(lease(&mut looker, port).contains("after"));
     let report = looker.command(&format!("check={port}/udp"));
@@ -43,7 +47,10 @@ fn a_folder_in_the_place_of_a_lock_file_is_named_and_passed_over() {
     std::fs::remove_file(folder.lock_file(port)).unwrap();
     std::fs::create_dir(folder.lock_file(port)).unwrap();
     let message = agent.reserve(&format!("port={port}")).refused("Lease");
-    assert!(message.starts_with("cannot lock ") && message.contains(&format!("{port}.tcp")), "{message}");
+    assert!(
+        message.starts_with("cannot lock ") && message.contains(&format!("{port}.tcp")),
+        "{message}"
+    );
     agent.reserve("many=20").held();
 }
 
@@ -58,5 +65,8 @@ fn the_files_that_killed_processes_left_are_swept_by_a_look() {
     assert_eq!(left(), 21, "the control: they are left");
     assert_eq!(other.command(&format!("lease={}", ports[0])), "none");
     assert_eq!(left(), 1);
-    assert!(File::open(folder.lock_file(kept)).is_ok(), "a live one's stays");
+    assert!(
+        File::open(folder.lock_file(kept)).is_ok(),
+        "a live one's stays"
+    );
 }

@@ -15,7 +15,10 @@ const KINDS: [fn(ReserveOptions) -> ReserveOptions; 3] =
 
 fn ephemeral() -> std::ops::RangeInclusive<u16> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let numbers: Vec<u16> = text.split_whitespace().map(|n| n.parse().unwrap()).collect();
+    let numbers: Vec<u16> = text
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
     numbers[0]..=numbers[1]
 }
 
@@ -24,7 +27,10 @@ fn ports(reservations: &[Reservation]) -> Vec<u16> {
 }
 
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "the range that numbers are assigned from is read from /proc")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "the range that numbers are assigned from is read from /proc"
+)]
 fn numbers_that_the_kernel_assigns_to_nobody_are_taken() {
     for kind in KINDS {
         for p in kind(ReserveOptions::new()).reserve_many(20).unwrap() {
@@ -51,7 +57,11 @@ fn every_option_works_for_every_kind() {
             .unwrap();
         assert!(!block.iter().any(|p| p.port() == other.port()));
         let begun = Instant::now();
-        let timed_out = new().port(first).wait(Duration::from_millis(30)).reserve().unwrap_err();
+        let timed_out = new()
+            .port(first)
+            .wait(Duration::from_millis(30))
+            .reserve()
+            .unwrap_err();
         assert_eq!(timed_out.kind(), ErrorKind::TimedOut);
         assert!(begun.elapsed() >= Duration::from_millis(30));
         drop(block);
@@ -80,14 +90,19 @@ fn what_is_busy_in_one_protocol_is_not_had_as_a_pair() {
         assert_eq!(error.kind(), ErrorKind::InUse);
         let text = error.to_string();
         assert!(
-            text.starts_with(&format!("cannot reserve {number}/{busy}: address already in use: ")),
+            text.starts_with(&format!(
+                "cannot reserve {number}/{busy}: address already in use: "
+            )),
             "{text}"
         );
         // All or nothing: the other protocol was let go.
         let free = if busy == Protocol::Tcp { "udp" } else { "tcp" };
         assert!(portlease::is_port_free(format!("{number}/{free}")));
         // A block goes round it, and a range of nothing else says what it met.
-        let block = pair().range(number - 3..=number + 3).reserve_block(3).unwrap();
+        let block = pair()
+            .range(number - 3..=number + 3)
+            .reserve_block(3)
+            .unwrap();
         assert!(!ports(&block).contains(&number));
         drop(block);
         let error = pair().range(number..=number).reserve().unwrap_err();
@@ -96,9 +111,20 @@ fn what_is_busy_in_one_protocol_is_not_had_as_a_pair() {
             error.to_string(),
             format!("cannot reserve a port from {number}-{number}: 1 tried: 1 in use")
         );
-        let error = pair().range(number - 1..=number + 1).reserve_block(3).unwrap_err();
-        assert!(error.to_string().starts_with("cannot reserve 3 consecutive ports from "), "{error}");
-        let error = pair().range(number..=number + 1).reserve_block(3).unwrap_err();
+        let error = pair()
+            .range(number - 1..=number + 1)
+            .reserve_block(3)
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot reserve 3 consecutive ports from "),
+            "{error}"
+        );
+        let error = pair()
+            .range(number..=number + 1)
+            .reserve_block(3)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidPort, "{error}");
     }
 }
@@ -122,7 +148,10 @@ fn a_plain_server_can_bind_a_number_that_is_kept_for_one() {
 }
 
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "names that a network namespace keeps are of Linux")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "names that a network namespace keeps are of Linux"
+)]
 fn containers_that_share_the_network_and_not_the_files_meet_by_name() {
     let (mine, theirs) = (Folder::new(), Folder::new());
     let (mut one, mut two) = (Agent::new(&mine.locks()), Agent::new(&theirs.locks()));
@@ -146,7 +175,10 @@ fn a_lock_folder_that_cannot_be_used_is_an_error_where_nothing_else_keeps_the_po
     let mut agent = Agent::new(&folder.locks());
     let message = agent.reserve("udp=").refused("Lease");
     let named = format!("{:?}", folder.locks());
-    assert!(message.contains(&named) && message.contains("PORTLEASE_DIR"), "{message}");
+    assert!(
+        message.contains(&named) && message.contains("PORTLEASE_DIR"),
+        "{message}"
+    );
     if cfg!(target_os = "linux") {
         let held = agent.reserve("").held();
         assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", false));
@@ -175,17 +207,24 @@ fn where_no_number_is_quiet_the_grade_says_so() {
     let folder = Folder::new();
     let tuned = "ip link set lo up && echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
     let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(tuned));
-    for (kind, guarantee) in
-        [("", "Kernel"), ("udp=", "BestEffort"), ("pair=", "BestEffort"), ("plain=", "BestEffort")]
-    {
+    for (kind, guarantee) in [
+        ("", "Kernel"),
+        ("udp=", "BestEffort"),
+        ("pair=", "BestEffort"),
+        ("plain=", "BestEffort"),
+    ] {
         assert_eq!(agent.reserve(kind).held().guarantee, guarantee, "{kind}");
     }
     // What the administrator withheld from the kernel is quiet.
-    let withheld = format!("{tuned} && echo 3000-3004 > /proc/sys/net/ipv4/ip_local_reserved_ports");
+    let withheld =
+        format!("{tuned} && echo 3000-3004 > /proc/sys/net/ipv4/ip_local_reserved_ports");
     let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(&withheld));
     let held = agent.reserve("udp= many=5").held();
     assert_eq!(held.guarantee, "Cooperative");
-    assert!(held.ports.iter().all(|port| (3000..=3004).contains(port)), "{held:?}");
+    assert!(
+        held.ports.iter().all(|port| (3000..=3004).contains(port)),
+        "{held:?}"
+    );
 }
 
 #[test]

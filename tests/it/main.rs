@@ -20,14 +20,19 @@ mod who;
 
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "part of it is for the tests of Linux"))]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "part of it is for the tests of Linux")
+)]
 #[path = "../support/mod.rs"]
 mod support;
 
 /// Where this binary plays another process; of itself it tests nothing.
 #[test]
 fn role() {
-    let Some((role, words)) = support::part() else { return };
+    let Some((role, words)) = support::part() else {
+        return;
+    };
     match role.as_str() {
         "agent" => agent::play(),
         "contender" => exclusion::contend(&words),

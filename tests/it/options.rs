@@ -20,13 +20,25 @@ fn an_exact_port_is_that_port_or_an_error_that_says_who_has_it() {
     let mut holder = Agent::new(&folder.locks());
     let mut other = Agent::new(&folder.locks());
     let number = quiet_number();
-    assert_eq!(holder.reserve(&format!("port={number} label=redis")).held().ports, [number]);
+    assert_eq!(
+        holder
+            .reserve(&format!("port={number} label=redis"))
+            .held()
+            .ports,
+        [number]
+    );
     let message = other.reserve(&format!("port={number}")).refused("InUse");
     let start = format!("cannot reserve {number}/tcp: address already in use: ");
     assert!(message.starts_with(&start), "{message}");
-    assert!(message.contains(&format!("pid {}", holder.pid())), "{message}");
+    assert!(
+        message.contains(&format!("pid {}", holder.pid())),
+        "{message}"
+    );
     assert!(message.contains("labelled \"redis\""), "{message}");
-    assert!(message.contains("agent.rs:"), "the line of the reserving call: {message}");
+    assert!(
+        message.contains("agent.rs:"),
+        "the line of the reserving call: {message}"
+    );
     assert!(!message.contains('\n'), "{message}");
 }
 
@@ -63,11 +75,18 @@ fn preferred_ports_come_first_in_their_order_and_others_if_none_can_be_had() {
 fn excluded_ports_are_never_reserved() {
     let ports = quiet_range(8);
     let (low, high) = (ports[0], ports[7]);
-    let but_one = || ReserveOptions::new().range(low..=high).exclude(ports[1..].iter().copied());
+    let but_one = || {
+        ReserveOptions::new()
+            .range(low..=high)
+            .exclude(ports[1..].iter().copied())
+    };
     for _ in 0..10 {
         assert_eq!(port_of(but_one().reserve()), low);
     }
-    assert_ne!(port_of(ReserveOptions::new().prefer([low]).exclude([low]).reserve()), low);
+    assert_ne!(
+        port_of(ReserveOptions::new().prefer([low]).exclude([low]).reserve()),
+        low
+    );
 }
 
 #[test]
@@ -92,18 +111,38 @@ fn many_are_distinct_and_all_or_none() {
 #[test]
 fn a_block_is_consecutive_and_all_or_none() {
     let block = ReserveOptions::new().reserve_block(5).unwrap();
-    assert!(block.windows(2).all(|pair| pair[1].port() == pair[0].port() + 1), "{block:?}");
+    assert!(
+        block
+            .windows(2)
+            .all(|pair| pair[1].port() == pair[0].port() + 1),
+        "{block:?}"
+    );
 
     let ports = quiet_range(10);
     let within = || ReserveOptions::new().range(ports[0]..=ports[9]);
     let taken = ReserveOptions::new().port(ports[5]).reserve().unwrap();
     let error = within().reserve_block(6).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoFreePort, "{error}");
-    assert!(error.to_string().starts_with("cannot reserve 6 consecutive ports from "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot reserve 6 consecutive ports from "),
+        "{error}"
+    );
     let five = within().reserve_block(5).unwrap();
-    assert_eq!(five[0].port(), ports[0], "only these five are consecutive and free");
-    let after = ReserveOptions::new().port(ports[6]).reserve_block(4).unwrap();
-    assert_eq!(after.iter().map(|r| r.port()).collect::<Vec<_>>(), ports[6..]);
+    assert_eq!(
+        five[0].port(),
+        ports[0],
+        "only these five are consecutive and free"
+    );
+    let after = ReserveOptions::new()
+        .port(ports[6])
+        .reserve_block(4)
+        .unwrap();
+    assert_eq!(
+        after.iter().map(|r| r.port()).collect::<Vec<_>>(),
+        ports[6..]
+    );
     drop((taken, five, after));
     assert_eq!(within().reserve_block(10).unwrap().len(), 10);
     assert!(ReserveOptions::new().reserve_block(0).unwrap().is_empty());
@@ -129,7 +168,11 @@ fn processes_that_ask_for_overlapping_sets_all_get_them_in_the_end() {
             }
         });
     }
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
@@ -139,7 +182,9 @@ fn a_wait_that_runs_out_says_so() {
     let mut waiter = Agent::new(&folder.locks());
     let port = holder.reserve("").held().port();
     let begun = Instant::now();
-    let message = waiter.reserve(&format!("port={port} wait=50")).refused("TimedOut");
+    let message = waiter
+        .reserve(&format!("port={port} wait=50"))
+        .refused("TimedOut");
     assert!(begun.elapsed() >= Duration::from_millis(50));
     let start = format!("cannot reserve {port}/tcp within 50ms: address already in use: ");
     assert!(message.starts_with(&start), "{message}");
@@ -147,7 +192,10 @@ fn a_wait_that_runs_out_says_so() {
 
 #[test]
 fn a_label_is_kept() {
-    let labelled = ReserveOptions::new().label("redis primary").reserve().unwrap();
+    let labelled = ReserveOptions::new()
+        .label("redis primary")
+        .reserve()
+        .unwrap();
     assert_eq!(labelled.label(), Some("redis primary"));
     assert_eq!(portlease::reserve_port().label(), None);
 }
@@ -165,7 +213,8 @@ fn invalid<T: std::fmt::Debug>(result: portlease::Result<T>, message: &str) {
 
 #[test]
 fn port_0_is_an_error_that_says_so() {
-    let message = "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to 65535";
+    let message =
+        "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to 65535";
     let options = ReserveOptions::new;
     invalid(options().port(0).reserve(), message);
     invalid(options().prefer([20000, 0]).reserve(), message);
@@ -177,28 +226,52 @@ fn port_0_is_an_error_that_says_so() {
 #[test]
 #[expect(clippy::reversed_empty_ranges, reason = "they are what is tested")]
 fn an_empty_range_is_an_error_that_says_so() {
-    let say = |ends: &str| format!("range {ends} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH");
+    let say =
+        |ends: &str| format!("range {ends} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH");
     let options = ReserveOptions::new;
-    invalid(options().range(20009..=20000).reserve(), &say("20009-20000"));
+    invalid(
+        options().range(20009..=20000).reserve(),
+        &say("20009-20000"),
+    );
     invalid(options().range(20000..20000).reserve(), &say("20000-19999"));
     invalid(options().range(..0).reserve(), &say("1-?"));
     let beyond = (Bound::Excluded(u16::MAX), Bound::Unbounded);
     invalid(options().range(beyond).reserve(), &say("?-65535"));
-    invalid(options().range(20009..=20000).reserve_many(2), &say("20009-20000"));
-    invalid(options().range(20009..=20000).reserve_block(2), &say("20009-20000"));
+    invalid(
+        options().range(20009..=20000).reserve_many(2),
+        &say("20009-20000"),
+    );
+    invalid(
+        options().range(20009..=20000).reserve_block(2),
+        &say("20009-20000"),
+    );
 }
 
 #[test]
 fn a_range_of_excluded_ports_alone_is_an_error_that_says_so() {
-    let options = ReserveOptions::new().range(20000..=20003).exclude(20000..=20003);
-    invalid(options.reserve(), "range 20000-20003 holds only excluded ports");
+    let options = ReserveOptions::new()
+        .range(20000..=20003)
+        .exclude(20000..=20003);
+    invalid(
+        options.reserve(),
+        "range 20000-20003 holds only excluded ports",
+    );
 }
 
 #[test]
 fn an_exact_port_that_is_ruled_out_is_an_error_that_says_so() {
     let message = "port 20000 is asked for and ruled out, by the range or by an exclusion";
-    invalid(ReserveOptions::new().port(20000).range(20001..=20009).reserve(), message);
-    invalid(ReserveOptions::new().port(20000).exclude([20000]).reserve(), message);
+    invalid(
+        ReserveOptions::new()
+            .port(20000)
+            .range(20001..=20009)
+            .reserve(),
+        message,
+    );
+    invalid(
+        ReserveOptions::new().port(20000).exclude([20000]).reserve(),
+        message,
+    );
 }
 
 #[test]
@@ -229,7 +302,10 @@ fn an_address_that_the_machine_does_not_have_is_an_error_that_says_so() {
 }
 
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "which ports are privileged is read from /proc")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "which ports are privileged is read from /proc"
+)]
 fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
     if is_root() {
         need!(capability::nobody());
@@ -240,15 +316,23 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
     };
     let folder = Folder::new();
     let launch = Agent::launch(&folder.locks());
-    let mut agent = Agent::of(if is_root() { launch.run_by_nobody() } else { launch });
+    let mut agent = Agent::of(if is_root() {
+        launch.run_by_nobody()
+    } else {
+        launch
+    });
     let port = first - 1;
-    let message = agent.reserve(&format!("port={port}")).refused("PermissionDenied");
+    let message = agent
+        .reserve(&format!("port={port}"))
+        .refused("PermissionDenied");
     let expected = format!(
         "cannot reserve {port}/tcp: permission denied: ports below net.ipv4.ip_unprivileged_port_start, 1024 \
          unless it was changed, take root or CAP_NET_BIND_SERVICE"
     );
     assert_eq!(message, expected);
-    let message = agent.reserve(&format!("range={port}-{port}")).refused("NoFreePort");
+    let message = agent
+        .reserve(&format!("range={port}-{port}"))
+        .refused("NoFreePort");
     assert!(message.contains("1 privileged"), "{message}");
 }
 
@@ -265,7 +349,10 @@ fn automatic_picks_come_from_portlease_range() {
     let mut agent = behind_firewall(&folder, &format!(" {low} - {high} "));
     for how in ["", "many=4", "block=4", "prefer=19999", "range=1024-65535"] {
         let held = agent.reserve(how).held();
-        assert!(held.ports.iter().all(|port| (low..=high).contains(port)), "{how}: {held:?}");
+        assert!(
+            held.ports.iter().all(|port| (low..=high).contains(port)),
+            "{how}: {held:?}"
+        );
         agent.drop("all");
     }
     // The numbers that both allow.
@@ -274,19 +361,37 @@ fn automatic_picks_come_from_portlease_range() {
     agent.drop("all");
     // An exact port is exempt.
     let outside = quiet_number();
-    assert_eq!(agent.reserve(&format!("port={outside}")).held().ports, [outside]);
+    assert_eq!(
+        agent.reserve(&format!("port={outside}")).held().ports,
+        [outside]
+    );
     let message = agent.reserve("range=19000-19009").refused("InvalidPort");
-    assert_eq!(message, format!("range 19000-19009 has no port within PORTLEASE_RANGE, {low}-{high}"));
+    assert_eq!(
+        message,
+        format!("range 19000-19009 has no port within PORTLEASE_RANGE, {low}-{high}")
+    );
     let message = agent.reserve("many=33").refused("InvalidPort");
-    assert_eq!(message, format!("33 ports cannot fit in {low}-{high}: too few are allowed"));
+    assert_eq!(
+        message,
+        format!("33 ports cannot fit in {low}-{high}: too few are allowed")
+    );
 }
 
 #[test]
 fn a_bad_portlease_range_is_an_error_that_names_the_variable() {
     let folder = Folder::new();
-    for bad in
-        ["", "x", "20000", "0-9", "20009-20000", "20000-70000", "20000..20009", "-1-5", "+1-5", "1-2-3"]
-    {
+    for bad in [
+        "",
+        "x",
+        "20000",
+        "0-9",
+        "20009-20000",
+        "20000-70000",
+        "20000..20009",
+        "-1-5",
+        "+1-5",
+        "1-2-3",
+    ] {
         let mut agent = behind_firewall(&folder, bad);
         let message = agent.reserve("").refused("InvalidPort");
         let expected = format!(
@@ -303,8 +408,9 @@ fn a_bad_portlease_dir_is_an_error_that_names_the_variable() {
     for bad in ["", "relative/folder"] {
         let mut agent = Agent::new(bad.as_ref());
         let message = agent.reserve("").refused("Lease");
-        let expected =
-            format!("cannot use the lock folder {bad:?}: expected an absolute path in PORTLEASE_DIR");
+        let expected = format!(
+            "cannot use the lock folder {bad:?}: expected an absolute path in PORTLEASE_DIR"
+        );
         assert_eq!(message, expected);
         assert_eq!(agent.reserve("port=20000").refused("Lease"), expected);
     }
@@ -317,8 +423,14 @@ fn a_panic_says_the_error_and_the_callers_line() {
     agent.process().tell("reserve_port");
     assert_eq!(agent.process().hear_or_end(), None);
     let (said, line) = eventually_said(&mut agent, "panicked at ");
-    assert!(line.replace('\\', "/").contains("tests/it/agent.rs:"), "{said}");
-    assert!(said.contains("PORTLEASE_RANGE is \"x\": expected"), "{said}");
+    assert!(
+        line.replace('\\', "/").contains("tests/it/agent.rs:"),
+        "{said}"
+    );
+    assert!(
+        said.contains("PORTLEASE_RANGE is \"x\": expected"),
+        "{said}"
+    );
 }
 
 fn eventually_said(agent: &mut Agent, what: &str) -> (String, String) {
@@ -335,8 +447,15 @@ fn eventually_said(agent: &mut Agent, what: &str) -> (String, String) {
 fn a_used_up_range_is_counted() {
     let taken = ReserveOptions::new().reserve_block(3).unwrap();
     let range = taken[0].port()..=taken[2].port();
-    let error = ReserveOptions::new().range(range.clone()).reserve().unwrap_err();
+    let error = ReserveOptions::new()
+        .range(range.clone())
+        .reserve()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoFreePort);
-    let expected = format!("cannot reserve a port from {}-{}: 3 tried: ", range.start(), range.end());
+    let expected = format!(
+        "cannot reserve a port from {}-{}: 3 tried: ",
+        range.start(),
+        range.end()
+    );
     assert!(error.to_string().starts_with(&expected), "{error}");
 }

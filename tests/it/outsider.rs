@@ -25,7 +25,15 @@ pub(crate) const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// `bind`, with every option set explicitly; `[::]` serves IPv4 too. As everywhere else, SO_REUSEADDR is not for Windows:
 /// there it takes a port from whoever listens on it.
 pub(crate) fn bind(ip: IpAddr, port: u16, reuse: Reuse) -> io::Result<Socket> {
-    let socket = Socket::new(if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }, Type::STREAM, None)?;
+    let socket = Socket::new(
+        if ip.is_ipv4() {
+            Domain::IPV4
+        } else {
+            Domain::IPV6
+        },
+        Type::STREAM,
+        None,
+    )?;
     if ip.is_ipv6() {
         socket.set_only_v6(ip != ANY_V6)?;
     }
@@ -45,7 +53,9 @@ pub(crate) fn port_of(socket: &Socket) -> u16 {
 
 /// Closes by RST: nothing stays behind in TIME_WAIT.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
-    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    socket2::SockRef::from(stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
 }
 
 /// The role of a server by number, as the user of a reserved port starts it: `port=N`. It greets whoever connects.
@@ -60,7 +70,9 @@ pub(crate) fn serve(words: &Words) {
         let mut open = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            stream.write_all(format!("{}\n", std::process::id()).as_bytes()).unwrap();
+            stream
+                .write_all(format!("{}\n", std::process::id()).as_bytes())
+                .unwrap();
             open.push(stream);
         }
     });
@@ -69,7 +81,9 @@ pub(crate) fn serve(words: &Words) {
 
 /// A server by number, in a process of its own, that is up.
 pub(crate) fn server(locks: &Path, port: u16) -> Child {
-    let mut server = Launch::new("server", locks).args(format!("port={port}")).start();
+    let mut server = Launch::new("server", locks)
+        .args(format!("port={port}"))
+        .start();
     assert_eq!(server.hear(), "up");
     server
 }
@@ -77,7 +91,9 @@ pub(crate) fn server(locks: &Path, port: u16) -> Child {
 /// Connects, and returns the connection and the pid that greeted.
 pub(crate) fn greeted(addr: SocketAddr) -> (TcpStream, u32) {
     let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let mut text = String::new();
     let mut byte = [0];
     while stream.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {

@@ -24,7 +24,12 @@ fn a_reservation_tells_what_it_is() {
     let port = reservation.port();
     assert_eq!(reservation.to_string(), port.to_string());
     assert_eq!(reservation.addr().to_string(), format!("127.0.0.1:{port}"));
-    assert_eq!(reservation.addr_on(std::net::Ipv6Addr::LOCALHOST).to_string(), format!("[::1]:{port}"));
+    assert_eq!(
+        reservation
+            .addr_on(std::net::Ipv6Addr::LOCALHOST)
+            .to_string(),
+        format!("[::1]:{port}")
+    );
     assert_eq!(reservation.protocols(), [Protocol::Tcp]);
     assert_eq!(reservation.guarantee(), numbers::OF_TCP);
     assert!(format!("{reservation:?}").contains(&port.to_string()));
@@ -33,7 +38,10 @@ fn a_reservation_tells_what_it_is() {
 }
 
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "a number without a claim can be bound by anybody")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "a number without a claim can be bound by anybody"
+)]
 fn a_released_port_can_be_bound_at_once() {
     let number = quiet_number();
     for _ in 0..50 {
@@ -66,7 +74,10 @@ fn a_leaked_port_stays_reserved_until_its_process_ends() {
     let folder = Folder::new();
     let (mut leaker, mut other) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
     let port = leaker.reserve("").held().port();
-    assert_eq!(leaker.command(&format!("leak={port}")), format!("leaked {port}"));
+    assert_eq!(
+        leaker.command(&format!("leak={port}")),
+        format!("leaked {port}")
+    );
     other.reserve(&format!("port={port}")).refused("InUse");
     leaker.process().kill();
     other.reserve(&format!("port={port}")).held();
@@ -82,11 +93,17 @@ fn a_listener_of_the_reservations_can_be_closed_and_made_again() {
         let (stream, _) = server.accept().unwrap();
         drop((stream, client));
     }
-    ReserveOptions::new().port(reservation.port()).reserve().unwrap_err();
+    ReserveOptions::new()
+        .port(reservation.port())
+        .reserve()
+        .unwrap_err();
 }
 
 #[test]
-#[cfg_attr(windows, ignore = "Windows lets a server start over what it left in TIME_WAIT")]
+#[cfg_attr(
+    windows,
+    ignore = "Windows lets a server start over what it left in TIME_WAIT"
+)]
 fn a_server_is_restarted_on_its_number_over_its_time_wait() {
     // The side that closes first keeps the connection in TIME_WAIT, with the options of its socket.
     let restart = |number, reuse| -> std::io::Result<()> {
@@ -101,7 +118,8 @@ fn a_server_is_restarted_on_its_number_over_its_time_wait() {
     for round in 0..100 {
         // A child that another test forked at this moment has the listener too, until it execs.
         reservation.wait_until_free(DEADLINE).unwrap();
-        restart(reservation.port(), Reuse::Address).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        restart(reservation.port(), Reuse::Address)
+            .unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
     // The control: TIME_WAIT is there, and keeps out who does not set the option.
     let number = quiet_number();
@@ -141,9 +159,18 @@ fn a_killed_holders_port_can_be_reserved_at_once() {
 fn ports_reserved_by_many_threads_are_distinct_while_they_are_held() {
     let held: Vec<Reservation> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..16)
-            .map(|_| scope.spawn(|| (0..50).map(|_| portlease::reserve_port()).collect::<Vec<_>>()))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..50)
+                        .map(|_| portlease::reserve_port())
+                        .collect::<Vec<_>>()
+                })
+            })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
     });
     let mut ports: Vec<u16> = held.iter().map(Reservation::port).collect();
     ports.sort_unstable();
@@ -171,7 +198,11 @@ fn a_process_that_panics_with_reservations_ends_them() {
     assert_eq!(one.process().hear_or_end(), None);
     let begun = Instant::now();
     two.reserve(&format!("port={port} wait=20000")).held();
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
@@ -191,7 +222,11 @@ fn a_child_process_does_not_keep_its_parents_port() {
 fn a_reservation_takes_two_descriptors_and_gives_them_back() {
     let folder = Folder::new();
     let mut agent = Agent::new(&folder.locks());
-    let count = |agent: &Agent| std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
+    let count = |agent: &Agent| {
+        std::fs::read_dir(format!("/proc/{}/fd", agent.pid()))
+            .unwrap()
+            .count()
+    };
     agent.reserve("").held();
     agent.drop("all");
     let before = count(&agent);
@@ -243,7 +278,11 @@ fn a_killed_holder_keeps_nobody_out() {
             };
             options.port(port).reserve()
         };
-        assert_eq!(again().unwrap_err().kind(), ErrorKind::InUse, "{how}: the control");
+        assert_eq!(
+            again().unwrap_err().kind(),
+            ErrorKind::InUse,
+            "{how}: the control"
+        );
         victim.process().kill();
         assert_eq!(again().unwrap().port(), port, "{how}");
     }

@@ -13,7 +13,9 @@ fn texts() -> Vec<(PathBuf, String)> {
         .flat_map(|folder| std::fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path());
     let texts = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-    texts.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+    texts
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// All code below a folder, in one piece.
@@ -32,7 +34,9 @@ fn code(folder: &Path) -> String {
 
 /// What stands between two marks, each time.
 fn between<'a>(text: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
-    text.split(begin).skip(1).filter_map(move |rest| Some(rest.split_once(end)?.0))
+    text.split(begin)
+        .skip(1)
+        .filter_map(move |rest| Some(rest.split_once(end)?.0))
 }
 
 #[test]
@@ -41,7 +45,11 @@ fn every_file_that_a_text_links_to_is_there() {
     for (path, text) in texts() {
         for target in between(&text, "](", ")").filter(|target| !target.contains("://")) {
             let file = target.split('#').next().unwrap();
-            assert!(path.with_file_name(file).exists(), "{}: {target} is not there", path.display());
+            assert!(
+                path.with_file_name(file).exists(),
+                "{}: {target} is not there",
+                path.display()
+            );
             links += 1;
         }
     }
@@ -54,11 +62,17 @@ fn every_file_that_a_text_names_is_there() {
     let mut names = 0;
     for (path, text) in texts() {
         let is_file = |word: &&str| {
-            ["tests/", "src/", "cli/", "benches/", "examples/", "docs/"].iter().any(|at| word.starts_with(at))
+            ["tests/", "src/", "cli/", "benches/", "examples/", "docs/"]
+                .iter()
+                .any(|at| word.starts_with(at))
                 && !word.contains(|c: char| c.is_whitespace() || c == '*')
         };
         for name in text.split('`').filter(is_file) {
-            assert!(root().join(name).exists(), "{}: there is no {name}", path.display());
+            assert!(
+                root().join(name).exists(),
+                "{}: there is no {name}",
+                path.display()
+            );
             names += 1;
         }
     }
@@ -73,10 +87,14 @@ fn every_test_that_a_text_names_is_there() {
     for (path, text) in texts() {
         let is_name = |word: &&str| {
             word.matches('_').count() >= 3
-                && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+                && word
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
         };
         for name in text.split('`').filter(is_name) {
-            let is_there = ["fn", "mod"].iter().any(|kind| code.contains(&format!("{kind} {name}")));
+            let is_there = ["fn", "mod"]
+                .iter()
+                .any(|kind| code.contains(&format!("{kind} {name}")));
             assert!(is_there, "{}: there is no {name}", path.display());
             names += 1;
         }

@@ -24,7 +24,9 @@ fn a_waiter_has_the_port_soon_after_it_is_let_go() {
         // A test that is at work for a while.
         let work = 2_000 + fastrand::u64(0..3_000);
         let dropped = holder.command(&format!("drop={number} after={work}"));
-        let dropped: u128 = Words::parse(dropped.strip_prefix("dropped ").unwrap()).number("at").unwrap();
+        let dropped: u128 = Words::parse(dropped.strip_prefix("dropped ").unwrap())
+            .number("at")
+            .unwrap();
         let held = waiter.answer().held();
         // Where the waiter came too late to wait, this is no hand-over.
         if asked < dropped {
@@ -64,7 +66,10 @@ fn a_waiter_hardly_uses_the_processor() {
     let used = processor_time(waiter.pid()).unwrap() - before;
     waiter.answer().held();
     let share = used.as_secs_f64() / elapsed.as_secs_f64() * 100.0;
-    support::tell(&format!("{}: {used:?} of {elapsed:?}, {share:.2} %", support::test_name!()));
+    support::tell(&format!(
+        "{}: {used:?} of {elapsed:?}, {share:.2} %",
+        support::test_name!()
+    ));
     // It is to be 1 % at most, in a release build and on a quiet machine.
     assert!(share < 10.0, "{share:.2} %");
 }
@@ -105,5 +110,9 @@ fn a_wait_ends_when_the_holder_is_killed() {
     holder.process().kill();
     let begun = Instant::now();
     waiter.answer().held();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
 }

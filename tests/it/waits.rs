@@ -31,10 +31,19 @@ fn a_listener_is_noticed_soon_and_sees_no_connection() {
         took.push(noticed.saturating_duration_since(listens));
         listener.set_nonblocking(true).unwrap();
         let stranger = listener.accept().map(|(_, peer)| peer);
-        assert_eq!(stranger.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody connected");
+        assert_eq!(
+            stranger.unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock,
+            "nobody connected"
+        );
     }
     took.sort();
-    support::tell(&format!("{}: median {:?}, slowest {:?}", support::test_name!(), took[25], took[49]));
+    support::tell(&format!(
+        "{}: median {:?}, slowest {:?}",
+        support::test_name!(),
+        took[25],
+        took[49]
+    ));
     // Wine takes tens of milliseconds to show a socket, and /proc/net as long under an emulator.
     let quick = cfg!(not(windows)) && capability::sock_diag().is_ok();
     let soon = Duration::from_millis(if quick { 50 } else { 500 });
@@ -45,7 +54,9 @@ fn a_listener_is_noticed_soon_and_sees_no_connection() {
 fn a_wait_that_is_in_vain_ends_in_time_and_says_what_it_saw() {
     let p = reserve_port();
     let begun = Instant::now();
-    let error = p.wait_until_listening(Duration::from_millis(30)).unwrap_err();
+    let error = p
+        .wait_until_listening(Duration::from_millis(30))
+        .unwrap_err();
     assert!(begun.elapsed() >= Duration::from_millis(30));
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     let text = error.to_string();
@@ -56,9 +67,20 @@ fn a_wait_that_is_in_vain_ends_in_time_and_says_what_it_saw() {
         )),
         "{text}"
     );
-    assert!(format!("{error:?}").contains("current-thread async runtime"), "{error:?}");
-    assert_eq!(p.wait_until_listening(Duration::ZERO).unwrap_err().kind(), ErrorKind::TimedOut);
-    assert_eq!(portlease::wait_until_free("x", DEADLINE).unwrap_err().kind(), ErrorKind::InvalidPort);
+    assert!(
+        format!("{error:?}").contains("current-thread async runtime"),
+        "{error:?}"
+    );
+    assert_eq!(
+        p.wait_until_listening(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::TimedOut
+    );
+    assert_eq!(
+        portlease::wait_until_free("x", DEADLINE)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::InvalidPort
+    );
 }
 
 #[test]
@@ -73,7 +95,11 @@ fn a_port_is_waited_for_until_its_server_lets_go() {
     });
     let begun = Instant::now();
     p.wait_until_free(DEADLINE).unwrap();
-    assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(20),
+        "{:?}",
+        begun.elapsed()
+    );
     stopping.join().unwrap();
 }
 
@@ -87,11 +113,18 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
     assert!(begun.elapsed() < DEADLINE / 2);
     let text = error.to_string();
     assert!(
-        text.starts_with(&format!("process {} ended (exit status: 3) first: port", child.id())),
+        text.starts_with(&format!(
+            "process {} ended (exit status: 3) first: port",
+            child.id()
+        )),
         "{text}"
     );
 
-    let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+    let mut child = Command::new("sleep")
+        .arg("60")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
     let pid = child.id();
     let killed = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(20));
@@ -100,7 +133,12 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
     });
     // Dead, and not waited for by its parent yet.
     let error = p.wait_for_pid(pid, DEADLINE).unwrap_err();
-    assert!(error.to_string().starts_with(&format!("process {pid} ended (gone) first: ")), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("process {pid} ended (gone) first: ")),
+        "{error}"
+    );
     killed.join().unwrap().wait().unwrap();
 }
 
@@ -114,15 +152,27 @@ fn a_child_that_serves_is_waited_for() {
     // On the wildcard is on every address; on another one is not here.
     drop(server);
     p.wait_until_free(DEADLINE).unwrap();
-    let elsewhere =
-        outsider::bind(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), p.port(), Reuse::Address).unwrap();
+    let elsewhere = outsider::bind(
+        IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
+        p.port(),
+        Reuse::Address,
+    )
+    .unwrap();
     elsewhere.listen(1).unwrap();
-    assert_eq!(p.wait_until_listening(Duration::from_millis(5)).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(
+        p.wait_until_listening(Duration::from_millis(5))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::TimedOut
+    );
     portlease::wait_until_listening(p.port(), DEADLINE).unwrap();
 }
 
 #[test]
-#[cfg_attr(not(target_os = "linux"), ignore = "a full backlog answers nobody on Linux")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "a full backlog answers nobody on Linux"
+)]
 fn a_probe_tells_what_a_client_meets() {
     let p = reserve_port();
     assert_eq!(probe(&p, DEADLINE), Reachability::Refuses);
@@ -134,18 +184,28 @@ fn a_probe_tells_what_a_client_meets() {
     let socket = outsider::bind(V4, p.port(), Reuse::Address).unwrap();
     socket.listen(0).unwrap();
     let mut queued = Vec::new();
-    let full =
-        (0..64).find_map(|_| match TcpStream::connect_timeout(&p.addr(), Duration::from_millis(200)) {
+    let full = (0..64).find_map(|_| {
+        match TcpStream::connect_timeout(&p.addr(), Duration::from_millis(200)) {
             Ok(stream) => {
                 queued.push(stream);
                 None
             }
             Err(_) => Some(()),
-        });
+        }
+    });
     assert_eq!(full, Some(()), "the queue of one took {}", queued.len());
-    assert_eq!(probe(&p, Duration::from_millis(200)), Reachability::NoAnswer);
-    assert_eq!(probe("x", DEADLINE), Reachability::Failed(std::io::ErrorKind::InvalidInput));
-    assert_eq!(probe("1/udp", DEADLINE), Reachability::Failed(std::io::ErrorKind::Unsupported));
+    assert_eq!(
+        probe(&p, Duration::from_millis(200)),
+        Reachability::NoAnswer
+    );
+    assert_eq!(
+        probe("x", DEADLINE),
+        Reachability::Failed(std::io::ErrorKind::InvalidInput)
+    );
+    assert_eq!(
+        probe("1/udp", DEADLINE),
+        Reachability::Failed(std::io::ErrorKind::Unsupported)
+    );
 }
 
 #[test]
@@ -156,12 +216,32 @@ fn without_a_way_to_ask_the_kernel_proc_net_answers() {
     holder.reserve(&format!("port={port}")).held();
     assert_eq!(holder.command(&format!("serve={port}")), "serves");
     // sock_diag(7) is refused, as a sandbox does.
-    let trace = ["-f", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:error=EPERM"];
+    let trace = [
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=sendto",
+        "-e",
+        "inject=sendto:error=EPERM",
+    ];
     let launch: Launch = Agent::launch(&folder.locks()).traced(trace.map(str::to_owned));
     let mut asking = Agent::of(launch);
     let text = asking.command(&format!("who={port}"));
-    assert!(text.contains(&format!("(pid {}) listens on 127.0.0.1:{port}", holder.pid())), "{text}");
-    assert!(text.contains("bound without listening could not be read"), "{text}");
+    assert!(
+        text.contains(&format!(
+            "(pid {}) listens on 127.0.0.1:{port}",
+            holder.pid()
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains("bound without listening could not be read"),
+        "{text}"
+    );
     let text = asking.command(&format!("check={port}"));
-    assert!(text.contains("is in use: ") && text.contains("listens on"), "{text}");
+    assert!(
+        text.contains("is in use: ") && text.contains("listens on"),
+        "{text}"
+    );
 }

@@ -21,7 +21,12 @@ fn holders(port: u16) -> Option<Holders> {
 #[test]
 fn an_operand_that_names_no_port_is_named() {
     let error = portlease::who_holds("seventy").unwrap_err();
-    assert!(error.to_string().starts_with("\"seventy\" does not name a port"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("\"seventy\" does not name a port"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -30,20 +35,35 @@ fn a_server_of_another_process_is_named() {
     let p = portlease::reserve_port();
     let mut server = Agent::new(&own_locks());
     assert_eq!(server.command(&format!("serve={p}")), "serves");
-    let Some(holders) = holders(p.port()) else { return };
-    let listener = holders.iter().find(|holder| holder.state == State::Listen).unwrap();
+    let Some(holders) = holders(p.port()) else {
+        return;
+    };
+    let listener = holders
+        .iter()
+        .find(|holder| holder.state == State::Listen)
+        .unwrap();
     assert_eq!(listener.local, p.addr());
-    let [process] = &listener.processes[..] else { panic!("{holders}") };
+    let [process] = &listener.processes[..] else {
+        panic!("{holders}")
+    };
     assert_eq!(process.pid, server.pid());
     let program = std::env::current_exe().unwrap();
-    assert_eq!(process.program.as_ref().unwrap().file_name(), program.file_name());
+    assert_eq!(
+        process.program.as_ref().unwrap().file_name(),
+        program.file_name()
+    );
     let age = process.started.unwrap().elapsed().unwrap_or_default();
     assert!(age.as_secs() < 600, "{age:?}");
     // Linux keeps 15 bytes of a name.
     let name = program.file_name().unwrap().to_string_lossy().into_owned();
     assert!(name.starts_with(&process.name), "{process:?}");
     let said = portlease::check_port_free(&p).unwrap_err().to_string();
-    let who = format!("{} (pid {}) listens on {}", process.name, process.pid, p.addr());
+    let who = format!(
+        "{} (pid {}) listens on {}",
+        process.name,
+        process.pid,
+        p.addr()
+    );
     assert!(said.contains(&who), "{said}");
     portlease::check_port_held_by(&p, server.pid()).unwrap();
     portlease::check_port_held_by(&p, std::process::id()).unwrap();
@@ -57,11 +77,23 @@ fn a_udp_socket_of_another_process_is_named() {
     let p = portlease::reserve_udp_port();
     let mut server = Agent::new(&own_locks());
     assert_eq!(server.command(&format!("serve-udp={p}")), "serves");
-    let Some(holders) = holders(p.port()) else { return };
-    let socket = holders.iter().find(|holder| holder.state == State::Bound).unwrap();
+    let Some(holders) = holders(p.port()) else {
+        return;
+    };
+    let socket = holders
+        .iter()
+        .find(|holder| holder.state == State::Bound)
+        .unwrap();
     assert_eq!(socket.processes[0].pid, server.pid(), "{holders}");
     let said = portlease::check_port_free(&p).unwrap_err().to_string();
-    assert!(said.contains(&format!("(pid {}) is bound to {}/udp", server.pid(), p.addr())), "{said}");
+    assert!(
+        said.contains(&format!(
+            "(pid {}) is bound to {}/udp",
+            server.pid(),
+            p.addr()
+        )),
+        "{said}"
+    );
 }
 
 #[test]
@@ -76,8 +108,17 @@ fn a_listener_that_is_left_behind_is_told_and_one_from_before_is_not() {
         assert_eq!(server.command(&format!("serve={p}")), "serves");
     });
     let said = left.unwrap_err().to_string();
-    assert!(said.contains(&format!("port {}/tcp was left listening", p.port())), "{said}");
-    assert!(!said.contains(&format!("port {}/tcp", before.port())), "{said}");
+    assert!(
+        said.contains(&format!("port {}/tcp was left listening", p.port())),
+        "{said}"
+    );
+    assert!(
+        !said.contains(&format!("port {}/tcp", before.port())),
+        "{said}"
+    );
     let released = p.release().unwrap_err();
-    assert!(released.to_string().contains("was left listening"), "{released}");
+    assert!(
+        released.to_string().contains("was left listening"),
+        "{released}"
+    );
 }

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 /// A round: boot, serve, stop, and the same again on the number.
-pub(crate) fn boot_twice(port: u16, serve_once: impl Fn(u16) -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn boot_twice(
+    port: u16,
+    serve_once: impl Fn(u16) -> Result<(), String>,
+) -> Result<(), String> {
     // What a server does before it binds, here and when it is started again.
     std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
     serve_once(port).map_err(|e| format!("{port}, first start: {e}"))?;
@@ -32,10 +35,15 @@ pub(crate) fn serve_tcp_once(port: u16, reuse_address: bool) -> Result<(), Strin
     server.listen(128).map_err(at("listen"))?;
     let server = TcpListener::from(server);
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut client = TcpStream::connect_timeout(&addr, Duration::from_secs(10)).map_err(at("connect"))?;
-    client.set_read_timeout(Some(Duration::from_secs(10))).map_err(at("connect"))?;
+    let mut client =
+        TcpStream::connect_timeout(&addr, Duration::from_secs(10)).map_err(at("connect"))?;
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .map_err(at("connect"))?;
     // RST instead of TIME_WAIT, which would use up the range.
-    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).map_err(at("connect"))?;
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .map_err(at("connect"))?;
     let ours = client.local_addr().map_err(at("connect"))?;
     server.set_nonblocking(true).map_err(at("accept"))?;
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -54,7 +62,11 @@ pub(crate) fn serve_tcp_once(port: u16, reuse_address: bool) -> Result<(), Strin
     stream.write_all(&nonce).map_err(at("write"))?;
     let mut read = [0; 8];
     client.read_exact(&mut read).map_err(at("read"))?;
-    if read == nonce { Ok(()) } else { Err("another server answered".to_owned()) }
+    if read == nonce {
+        Ok(())
+    } else {
+        Err("another server answered".to_owned())
+    }
 }
 
 pub(crate) fn serve_udp_once(port: u16) -> Result<(), String> {
@@ -63,10 +75,14 @@ pub(crate) fn serve_udp_once(port: u16) -> Result<(), String> {
     let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).map_err(at("bind"))?;
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(at("client"))?;
     for socket in [&server, &client] {
-        socket.set_read_timeout(Some(Duration::from_secs(10))).map_err(at("read"))?;
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .map_err(at("read"))?;
     }
     let nonce = fastrand::u64(..).to_le_bytes();
-    client.send_to(&nonce, (Ipv4Addr::LOCALHOST, port)).map_err(at("send"))?;
+    client
+        .send_to(&nonce, (Ipv4Addr::LOCALHOST, port))
+        .map_err(at("send"))?;
     let mut read = [0; 8];
     let (length, from) = server.recv_from(&mut read).map_err(at("receive"))?;
     let ours = client.local_addr().map_err(at("client"))?;
@@ -103,7 +119,9 @@ pub(crate) fn disturb(listener: &TcpListener, gone: &AtomicBool) {
             sockets.push_back(socket);
         }
         if let Ok(client) = TcpStream::connect(listener.local_addr().unwrap()) {
-            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            socket2::SockRef::from(&client)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
             let (server, _) = listener.accept().unwrap();
             connections.push_back((client, server));
         }

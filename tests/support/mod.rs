@@ -24,7 +24,10 @@ pub(crate) mod program;
 #[cfg_attr(windows, path = "windows.rs")]
 mod system;
 
-#[allow(unused_imports, reason = "each test binary uses its part of what they share")]
+#[allow(
+    unused_imports,
+    reason = "each test binary uses its part of what they share"
+)]
 pub(crate) use system::{is_root, show_owner, was_killed};
 
 /// The variable that gives a process its part.
@@ -77,26 +80,42 @@ impl Words {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        self.get(name)
-            .map(|value| value.parse().ok().unwrap_or_else(|| panic!("{name}={value:?} is no number")))
+        self.get(name).map(|value| {
+            value
+                .parse()
+                .ok()
+                .unwrap_or_else(|| panic!("{name}={value:?} is no number"))
+        })
     }
 
     pub(crate) fn numbers(&self, name: &str) -> Vec<u16> {
         let text = self.get(name).unwrap_or_default();
-        text.split([',', '-']).filter(|n| !n.is_empty()).map(|n| n.parse().unwrap()).collect()
+        text.split([',', '-'])
+            .filter(|n| !n.is_empty())
+            .map(|n| n.parse().unwrap())
+            .collect()
     }
 
     pub(crate) fn first(&self) -> (&str, &str) {
-        self.0.first().map_or(("", ""), |(name, value)| (name, value))
+        self.0
+            .first()
+            .map_or(("", ""), |(name, value)| (name, value))
     }
 }
 
 /// Polls until `look` says `Ok`, and fails with the last state seen.
-pub(crate) fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
     let deadline = Instant::now() + within;
     loop {
         match look() {
@@ -119,8 +138,9 @@ macro_rules! test_name {
     () => {{
         fn here() {}
         // An async test's is in a closure.
-        let path =
-            std::any::type_name_of_val(&here).trim_end_matches("::here").trim_end_matches("::{{closure}}");
+        let path = std::any::type_name_of_val(&here)
+            .trim_end_matches("::here")
+            .trim_end_matches("::{{closure}}");
         path.split_once("::").map_or(path, |(_binary, name)| name)
     }};
 }
@@ -138,13 +158,19 @@ pub(crate) use need;
 
 pub(crate) fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
-    assert!(std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|v| v != "1"), "{line}");
+    assert!(
+        std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|v| v != "1"),
+        "{line}"
+    );
     tell(&line);
     if let Some(path) = std::env::var_os("PORTLEASE_SKIPS") {
         let file = OpenOptions::new().append(true).create(true).open(&path);
         // One write, so that lines of tests that run at once do not mix.
         let noted = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
-        assert!(noted.is_ok(), "cannot append to PORTLEASE_SKIPS, {path:?}: {noted:?}");
+        assert!(
+            noted.is_ok(),
+            "cannot append to PORTLEASE_SKIPS, {path:?}: {noted:?}"
+        );
     }
 }
 
@@ -155,12 +181,19 @@ pub(crate) mod capability {
     type Capability = Result<(), String>;
 
     pub(crate) fn root() -> Capability {
-        if is_root() { Ok(()) } else { Err("not root".to_owned()) }
+        if is_root() {
+            Ok(())
+        } else {
+            Err("not root".to_owned())
+        }
     }
 
     pub(crate) fn nobody() -> Capability {
         root()?;
-        works("setpriv", &["--reuid=65534", "--regid=65534", "--clear-groups", "true"])
+        works(
+            "setpriv",
+            &["--reuid=65534", "--regid=65534", "--clear-groups", "true"],
+        )
     }
 
     pub(crate) fn network_namespace() -> Capability {
@@ -200,27 +233,53 @@ pub(crate) mod capability {
         }
         // By another process: it is not told the emulator's story.
         let link = format!("/proc/{}/exe", std::process::id());
-        let shown = Command::new("readlink").arg(&link).output().map_err(|e| format!("readlink: {e}"))?;
+        let shown = Command::new("readlink")
+            .arg(&link)
+            .output()
+            .map_err(|e| format!("readlink: {e}"))?;
         let shown = String::from_utf8_lossy(&shown.stdout).trim_end().to_owned();
-        if Path::new(&shown) == current_exe() { Ok(()) } else { Err(format!("run by {shown}")) }
+        if Path::new(&shown) == current_exe() {
+            Ok(())
+        } else {
+            Err(format!("run by {shown}"))
+        }
     }
 
     pub(crate) fn strace() -> Capability {
         native()?;
-        works("strace", &["-o", "/dev/null", "-e", "inject=all:signal=CONT:when=1", "true"])
+        works(
+            "strace",
+            &[
+                "-o",
+                "/dev/null",
+                "-e",
+                "inject=all:signal=CONT:when=1",
+                "true",
+            ],
+        )
     }
 
     pub(crate) fn ipv6() -> Capability {
-        TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map(drop).map_err(|e| format!("no IPv6: {e}"))
+        TcpListener::bind((Ipv6Addr::LOCALHOST, 0))
+            .map(drop)
+            .map_err(|e| format!("no IPv6: {e}"))
     }
 
     fn works(program: &str, args: &[&str]) -> Capability {
         let told = || format!("{program} {}", args.join(" "));
-        match Command::new(program).args(args).stdin(Stdio::null()).output() {
+        match Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+        {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
-                Err(format!("{}: {}", told(), text.lines().next().unwrap_or("failed")))
+                Err(format!(
+                    "{}: {}",
+                    told(),
+                    text.lines().next().unwrap_or("failed")
+                ))
             }
             Err(e) => Err(format!("{}: {e}", told())),
         }
@@ -237,9 +296,17 @@ pub(crate) struct Folder(TempDir);
 
 impl Folder {
     pub(crate) fn new() -> Folder {
-        let builder = |parent: &Path| tempfile::Builder::new().prefix("portlease-test-").tempdir_in(parent);
+        let builder = |parent: &Path| {
+            tempfile::Builder::new()
+                .prefix("portlease-test-")
+                .tempdir_in(parent)
+        };
         let usual = std::env::temp_dir();
-        let parent = if system::others_reach(&usual) { usual } else { PathBuf::from("/tmp") };
+        let parent = if system::others_reach(&usual) {
+            usual
+        } else {
+            PathBuf::from("/tmp")
+        };
         let folder = builder(&parent).unwrap();
         system::set_mode(folder.path(), 0o1777);
         Folder(folder)
@@ -305,8 +372,9 @@ impl Launch {
     /// In a network namespace of its own, with the loopback interface up and so many ephemeral ports.
     pub(crate) fn with_ephemeral_ports(self, count: u16) -> Self {
         let (low, high) = (EPHEMERAL_LOW, EPHEMERAL_LOW + count - 1);
-        self.in_network("ip link set lo up")
-            .setup(format!("echo {low} {high} > /proc/sys/net/ipv4/ip_local_port_range"))
+        self.in_network("ip link set lo up").setup(format!(
+            "echo {low} {high} > /proc/sys/net/ipv4/ip_local_port_range"
+        ))
     }
 
     /// In a network namespace of its own, after these commands.
@@ -349,33 +417,68 @@ impl Launch {
     }
 
     pub(crate) fn start(self) -> Child {
-        let (binary, copy) = if self.nobody { binary_for_everybody() } else { (current_exe(), None) };
+        let (binary, copy) = if self.nobody {
+            binary_for_everybody()
+        } else {
+            (current_exe(), None)
+        };
         let mut line: Vec<OsString> = Vec::new();
         if !self.unshare.is_empty() {
             line.push("unshare".into());
-            line.extend(unshare_flags().into_iter().chain(self.unshare).map(OsString::from));
+            line.extend(
+                unshare_flags()
+                    .into_iter()
+                    .chain(self.unshare)
+                    .map(OsString::from),
+            );
         }
         if !self.setup.is_empty() {
             let script = format!("{}exec \"$@\"", self.setup);
             line.extend(["sh".into(), "-c".into(), script.into(), "sh".into()]);
         }
         if self.nobody {
-            line.extend(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(OsString::from));
+            line.extend(
+                [
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                ]
+                .map(OsString::from),
+            );
         }
         line.extend(self.trace.into_iter().map(OsString::from));
         line.push(binary.into());
         line.extend(["--exact", "role", "--nocapture", "--test-threads=1"].map(OsString::from));
 
         let mut command = Command::new(&line[0]);
-        command.args(&line[1..]).env(ROLE, self.role).env(ARGS, &self.args).env_remove("PORTLEASE_RANGE");
-        command.env("PORTLEASE_DIR", &self.locks).envs(self.variables);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap_or_else(|e| panic!("cannot start {line:?}: {e}"));
+        command
+            .args(&line[1..])
+            .env(ROLE, self.role)
+            .env(ARGS, &self.args)
+            .env_remove("PORTLEASE_RANGE");
+        command
+            .env("PORTLEASE_DIR", &self.locks)
+            .envs(self.variables);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {line:?}: {e}"));
         let log = Arc::new(Mutex::new(Log::default()));
         let (heard, lines) = channel();
         collect(process.stdout.take().unwrap(), log.clone(), Some(heard));
         collect(process.stderr.take().unwrap(), log.clone(), None);
-        Child { role: self.role, stdin: process.stdin.take(), process, lines, log, _copy: copy }
+        Child {
+            role: self.role,
+            stdin: process.stdin.take(),
+            process,
+            lines,
+            log,
+            _copy: copy,
+        }
     }
 }
 
@@ -395,7 +498,14 @@ fn binary_for_everybody() -> (PathBuf, Option<Folder>) {
     let folder = Folder::new();
     let copy = folder.path().join("role");
     // By another process: a child forked at this moment would keep the copy open for writing, and so from being run.
-    assert!(Command::new("cp").arg(&binary).arg(&copy).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg(&binary)
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
     system::set_mode(&copy, 0o755);
     (copy, Some(folder))
 }
@@ -448,7 +558,12 @@ impl Child {
     pub(crate) fn tell(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         if let Err(e) = stdin.write_all(format!("{line}\n").as_bytes()) {
-            panic!("cannot tell {:?} to {}: {e}\n{}", line, self.role, self.said());
+            panic!(
+                "cannot tell {:?} to {}: {e}\n{}",
+                line,
+                self.role,
+                self.said()
+            );
         }
     }
 
@@ -466,7 +581,11 @@ impl Child {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("{} said nothing for {DEADLINE:?}\n{}", self.role, self.said())
+                panic!(
+                    "{} said nothing for {DEADLINE:?}\n{}",
+                    self.role,
+                    self.said()
+                )
             }
         }
     }
@@ -484,9 +603,11 @@ impl Child {
         while let Some(line) = self.hear_or_end() {
             said.push(line);
         }
-        let status = eventually("the process ends", DEADLINE, || match self.process.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{} {other:?}", self.role)),
+        let status = eventually("the process ends", DEADLINE, || {
+            match self.process.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                other => Err(format!("{} {other:?}", self.role)),
+            }
         });
         (status, said)
     }
@@ -495,7 +616,11 @@ impl Child {
     pub(crate) fn succeed(self) -> Vec<String> {
         let (log, role) = (self.log.clone(), self.role);
         let (status, said) = self.end();
-        assert!(status.success(), "{role} failed ({status})\n{}", text_of(&log));
+        assert!(
+            status.success(),
+            "{role} failed ({status})\n{}",
+            text_of(&log)
+        );
         said
     }
 
@@ -506,7 +631,9 @@ impl Child {
 
 fn text_of(log: &Mutex<Log>) -> String {
     let log = log.lock().unwrap();
-    log.0.iter().fold("its output:".to_owned(), |text, line| text + "\n    " + line)
+    log.0.iter().fold("its output:".to_owned(), |text, line| {
+        text + "\n    " + line
+    })
 }
 
 impl Drop for Child {

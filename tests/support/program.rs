@@ -11,9 +11,14 @@ use super::{DEADLINE, Folder, eventually};
 pub(crate) fn path_of(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    let postgres = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let postgres = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
     let postgres = postgres.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
-    folders.chain(postgres).map(|folder| folder.join(program)).find(|path| path.is_file())
+    folders
+        .chain(postgres)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 pub(crate) fn installed(program: &str) -> Result<(), String> {
@@ -35,7 +40,9 @@ pub(crate) fn python() -> String {
 }
 
 pub(crate) fn python_has(module: &str) -> Result<(), String> {
-    let import = Command::new(python()).args(["-c", &format!("import {module}")]).output();
+    let import = Command::new(python())
+        .args(["-c", &format!("import {module}")])
+        .output();
     match import {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err(format!("{} does not import {module}", python())),
@@ -52,8 +59,14 @@ impl Program {
     /// The command goes with this function: it has the sockets too that it passes.
     pub(crate) fn start(mut command: Command, folder: Folder) -> Program {
         let log = File::create(folder.path().join("log")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Program { process: command.spawn().unwrap(), folder }
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        Program {
+            process: command.spawn().unwrap(),
+            folder,
+        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -72,9 +85,11 @@ impl Program {
 
     /// Its exit status and its log, of one that ends by itself.
     pub(crate) fn ends(mut self) -> (ExitStatus, String) {
-        let status = eventually("the program ends", DEADLINE, || match self.process.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{other:?}")),
+        let status = eventually("the program ends", DEADLINE, || {
+            match self.process.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                other => Err(format!("{other:?}")),
+            }
         });
         (status, self.log())
     }
@@ -85,7 +100,9 @@ impl Program {
         if self.process.try_wait().is_ok_and(|status| status.is_some()) {
             return true;
         }
-        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        let told = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status();
         let until = Instant::now() + GRACE;
         while told.as_ref().is_ok_and(ExitStatus::success) && Instant::now() < until {
             if self.process.try_wait().is_ok_and(|status| status.is_some()) {

@@ -23,10 +23,12 @@ pub(super) fn set_mode(path: &Path, mode: u32) {
 
 /// Whether any user can get to this path, and read and execute what is there.
 pub(super) fn others_reach(path: &Path) -> bool {
-    path.ancestors().filter(|step| !step.as_os_str().is_empty()).all(|step| {
-        let least = if step == path { 0o005 } else { 0o001 };
-        std::fs::metadata(step).is_ok_and(|about| about.permissions().mode() & least == least)
-    })
+    path.ancestors()
+        .filter(|step| !step.as_os_str().is_empty())
+        .all(|step| {
+            let least = if step == path { 0o005 } else { 0o001 };
+            std::fs::metadata(step).is_ok_and(|about| about.permissions().mode() & least == least)
+        })
 }
 
 /// The name of the folder of this network namespace's locks.

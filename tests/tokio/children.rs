@@ -22,8 +22,14 @@ pub(crate) fn serve(words: &Words) {
 
 fn start(args: String) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "role", "--nocapture"]).env(ROLE, "server").env(ARGS, args);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+    command
+        .args(["--exact", "role", "--nocapture"])
+        .env(ROLE, "server")
+        .env(ARGS, args);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
     command.spawn().unwrap()
 }
 
@@ -56,8 +62,14 @@ async fn a_child_that_ends_first_ends_the_wait_at_once() {
     assert_eq!(error.kind(), ErrorKind::Io);
     let text = error.to_string();
     let start = format!("process {pid} ended (");
-    assert!(text.starts_with(&start) && text.contains("3) first: port"), "{text}");
+    assert!(
+        text.starts_with(&start) && text.contains("3) first: port"),
+        "{text}"
+    );
     // It was waited for by now, and its number is forgotten.
     let again = wait_for(&p, &mut child, DEADLINE).await.unwrap_err();
-    assert!(again.to_string().starts_with("the process ended ("), "{again}");
+    assert!(
+        again.to_string().starts_with("the process ended ("),
+        "{again}"
+    );
 }

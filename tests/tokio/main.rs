@@ -16,7 +16,9 @@ mod waits;
 /// Where this binary plays another process; of itself it tests nothing.
 #[test]
 fn role() {
-    let Some((role, words)) = support::part() else { return };
+    let Some((role, words)) = support::part() else {
+        return;
+    };
     match role.as_str() {
         "server" => children::serve(&words),
         other => panic!("no such role: {other}"),

@@ -22,7 +22,10 @@ async fn talk(listener: &TcpListener, p: &portlease::Reservation) {
         stream.read_to_string(&mut text).await?;
         std::io::Result::Ok(text)
     };
-    let (text, ()) = timeout(DEADLINE, async { tokio::try_join!(server, client) }).await.unwrap().unwrap();
+    let (text, ()) = timeout(DEADLINE, async { tokio::try_join!(server, client) })
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(text, "hello");
 }
 
@@ -33,7 +36,11 @@ async fn a_listener_leaves_the_thread_to_its_clients_again_and_again() {
         let listener = p.listen_tokio().unwrap();
         talk(&listener, &p).await;
         // Nobody else comes, and the thread does not stand still over it.
-        assert!(timeout(Duration::from_millis(5), listener.accept()).await.is_err());
+        assert!(
+            timeout(Duration::from_millis(5), listener.accept())
+                .await
+                .is_err()
+        );
     }
     // A server that binds by itself, by number.
     talk(&TcpListener::bind(p.addr()).await.unwrap(), &p).await;
@@ -56,16 +63,33 @@ async fn a_udp_socket_leaves_the_thread_to_its_peers() {
     assert_eq!(socket.local_addr().unwrap(), p.addr());
     let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut buffer = [0; 16];
-    assert!(timeout(Duration::from_millis(5), socket.recv_from(&mut buffer)).await.is_err());
-    let received = async { timeout(DEADLINE, socket.recv_from(&mut buffer)).await.unwrap() };
+    assert!(
+        timeout(Duration::from_millis(5), socket.recv_from(&mut buffer))
+            .await
+            .is_err()
+    );
+    let received = async {
+        timeout(DEADLINE, socket.recv_from(&mut buffer))
+            .await
+            .unwrap()
+    };
     let (received, sent) = tokio::join!(received, peer.send_to(b"hello", p.addr()));
-    assert_eq!((received.unwrap(), sent.unwrap()), ((5, peer.local_addr().unwrap()), 5));
+    assert_eq!(
+        (received.unwrap(), sent.unwrap()),
+        ((5, peer.local_addr().unwrap()), 5)
+    );
 }
 
 #[tokio::test]
 async fn a_socket_of_the_other_protocol_is_refused() {
-    assert_eq!(reserve_udp_port().listen_tokio().unwrap_err().kind(), ErrorKind::InvalidInput);
-    assert_eq!(reserve_port().udp_socket_tokio().unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        reserve_udp_port().listen_tokio().unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        reserve_port().udp_socket_tokio().unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
 }
 
 #[tokio::test]

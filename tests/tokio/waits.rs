@@ -41,9 +41,14 @@ async fn a_server_on_the_same_thread_is_waited_for() {
         TcpListener::bind(addr).await.unwrap()
     });
     // The control: a wait that keeps the thread is in vain, and says what may be the cause.
-    let error = p.wait_until_listening(Duration::from_millis(50)).unwrap_err();
+    let error = p
+        .wait_until_listening(Duration::from_millis(50))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert!(format!("{error:?}").contains("current-thread async runtime"), "{error:?}");
+    assert!(
+        format!("{error:?}").contains("current-thread async runtime"),
+        "{error:?}"
+    );
 
     wait_until_listening(&p, DEADLINE).await.unwrap();
     assert_eq!(server.await.unwrap().local_addr().unwrap(), p.addr());
@@ -67,7 +72,12 @@ async fn a_listener_is_noticed_within_milliseconds() {
         assert!(timeout(Duration::ZERO, listener.accept()).await.is_err());
     }
     took.sort();
-    support::tell(&format!("{}: median {:?}, slowest {:?}", support::test_name!(), took[25], took[49]));
+    support::tell(&format!(
+        "{}: median {:?}, slowest {:?}",
+        support::test_name!(),
+        took[25],
+        took[49]
+    ));
     assert!(took[25] < Duration::from_millis(50), "{took:?}");
 }
 
@@ -106,15 +116,28 @@ async fn other_tasks_go_on_while_waits_are_in_vain() {
 async fn a_wait_in_vain_ends_in_time_and_does_not_blame_the_runtime() {
     let p = reserve_port();
     let begun = Instant::now();
-    let error = wait_until_listening(&p, Duration::from_millis(30)).await.unwrap_err();
+    let error = wait_until_listening(&p, Duration::from_millis(30))
+        .await
+        .unwrap_err();
     assert!(begun.elapsed() >= Duration::from_millis(30));
     let text = format!("{error:?}");
-    assert!(text.starts_with(&format!("waited 30ms in vain: port {p}/tcp is not listening: ")), "{text}");
-    assert!(text.contains("\nhelp: ") && !text.contains("async runtime"), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "waited 30ms in vain: port {p}/tcp is not listening: "
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nhelp: ") && !text.contains("async runtime"),
+        "{text}"
+    );
 
     let zero = wait_until_listening(&p, Duration::ZERO).await.unwrap_err();
     assert_eq!(zero.kind(), ErrorKind::TimedOut);
-    for error in [wait_until_listening("x", DEADLINE).await, wait_until_free("x", DEADLINE).await] {
+    for error in [
+        wait_until_listening("x", DEADLINE).await,
+        wait_until_free("x", DEADLINE).await,
+    ] {
         assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidPort);
     }
 }
@@ -143,7 +166,11 @@ async fn a_wait_ends_when_it_is_dropped() {
     let short = Duration::from_millis(20);
     assert!(timeout(short, wait_until_free(&p, DEADLINE)).await.is_err());
     drop(server);
-    assert!(timeout(short, wait_until_listening(&p, DEADLINE)).await.is_err());
+    assert!(
+        timeout(short, wait_until_listening(&p, DEADLINE))
+            .await
+            .is_err()
+    );
     assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
     // And the port can be used as before.
     drop(p.listen_tokio().unwrap());
@@ -153,7 +180,10 @@ async fn a_wait_ends_when_it_is_dropped() {
 async fn a_wait_lasts_as_long_by_the_real_clock_while_tokios_is_paused() {
     let p = reserve_port();
     let (begun, at_most) = (Instant::now(), Duration::from_millis(50));
-    assert_eq!(wait_until_listening(&p, at_most).await.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(
+        wait_until_listening(&p, at_most).await.unwrap_err().kind(),
+        ErrorKind::TimedOut
+    );
     assert!(begun.elapsed() >= at_most);
     let addr = p.addr();
     let server = std::thread::spawn(move || {
@@ -181,15 +211,20 @@ async fn a_wait_can_be_a_task_of_its_own() {
 #[test]
 fn a_server_that_takes_the_only_thread_for_blocking_work_is_waited_for() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {
-        let p = reserve_port();
-        let addr = p.addr();
-        let server = tokio::task::spawn_blocking(move || {
-            let listener = std::net::TcpListener::bind(addr)?;
-            listener.accept()
+    runtime
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap()
+        .block_on(async {
+            let p = reserve_port();
+            let addr = p.addr();
+            let server = tokio::task::spawn_blocking(move || {
+                let listener = std::net::TcpListener::bind(addr)?;
+                listener.accept()
+            });
+            wait_until_listening(&p, DEADLINE).await.unwrap();
+            drop(std::net::TcpStream::connect(addr).unwrap());
+            server.await.unwrap().unwrap();
         });
-        wait_until_listening(&p, DEADLINE).await.unwrap();
-        drop(std::net::TcpStream::connect(addr).unwrap());
-        server.await.unwrap().unwrap();
-    });
 }

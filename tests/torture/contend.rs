@@ -25,7 +25,9 @@ pub(crate) fn overlap_in_namespace(words: &Words) {
     let folder = Folder::new();
     let begun = Instant::now();
     let start = |first: u16| {
-        Launch::new("contender", &folder.locks()).args(format!("first={first} rounds={rounds}")).start()
+        Launch::new("contender", &folder.locks())
+            .args(format!("first={first} rounds={rounds}"))
+            .start()
     };
     let base = EPHEMERAL_LOW + 2000;
     let contenders = [start(base), start(base + 3)];
@@ -45,12 +47,22 @@ pub(crate) fn contend(words: &Words) {
     for round in 0..words.number::<u32>("rounds").unwrap() {
         let begun = Instant::now();
         let options = ReserveOptions::new().port(first).wait(support::DEADLINE);
-        let options = if round % 2 == 0 { options } else { options.tcp_and_udp() };
+        let options = if round % 2 == 0 {
+            options
+        } else {
+            options.tcp_and_udp()
+        };
         let block = options.reserve_block(6).unwrap();
         let ports: Vec<u16> = block.iter().map(|reservation| reservation.port()).collect();
         assert_eq!(ports, (first..first + 6).collect::<Vec<_>>());
         drop(block);
-        drop(ReserveOptions::new().port(first + 2).wait(support::DEADLINE).reserve().unwrap());
+        drop(
+            ReserveOptions::new()
+                .port(first + 2)
+                .wait(support::DEADLINE)
+                .reserve()
+                .unwrap(),
+        );
         slowest = slowest.max(begun.elapsed());
     }
     support::say(&format!("slowest={}", slowest.as_micros()));

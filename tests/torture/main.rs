@@ -8,7 +8,11 @@
 mod contend;
 #[path = "../support/load.rs"]
 mod load;
-#[allow(dead_code, unused_imports, reason = "each test binary uses its part of what they share")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its part of what they share"
+)]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -35,7 +39,9 @@ const LEAST: usize = 400;
 /// Where this binary plays another process; of itself it tests nothing.
 #[test]
 fn role() {
-    let Some((role, words)) = support::part() else { return };
+    let Some((role, words)) = support::part() else {
+        return;
+    };
     match role.as_str() {
         "namespace" => torture(&words),
         "worker" => work(&words),
@@ -57,9 +63,15 @@ fn sixty_processes_of_one_thread_lose_no_round() {
 }
 
 #[test]
-#[cfg_attr(not(unix), ignore = "what is spawned shares nothing where there is no fork")]
+#[cfg_attr(
+    not(unix),
+    ignore = "what is spawned shares nothing where there is no fork"
+)]
 fn no_round_is_lost_beside_spawning_threads_lookers_and_waiters() {
-    under_load(support::test_name!(), "processes=4 threads=6 spawners=1 lookers=1 waiters=2");
+    under_load(
+        support::test_name!(),
+        "processes=4 threads=6 spawners=1 lookers=1 waiters=2",
+    );
 }
 
 #[test]
@@ -102,7 +114,9 @@ fn under_load(test: &str, args: &str) {
     if let Err(reason) = capability::network_namespace() {
         return support::skip(test, &reason);
     }
-    launched(test, args, |launch| launch.with_ephemeral_ports(EPHEMERAL_PORTS));
+    launched(test, args, |launch| {
+        launch.with_ephemeral_ports(EPHEMERAL_PORTS)
+    });
 }
 
 /// How long a variant runs.
@@ -115,7 +129,9 @@ fn launched(test: &str, args: &str, network: impl FnOnce(Launch) -> Launch) {
     let folder = Folder::new();
     // One at a time: they share the processors, not the ports.
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let launch = Launch::new("namespace", &folder.locks())
         .args(format!("{args} millis={}", (seconds * 1000.0) as u64));
     let mut child = network(launch).start();
@@ -189,7 +205,11 @@ fn run(words: &Words, how: &str, millis: u64) -> Tally {
     assert_eq!(neighbour.hear(), "up");
     let count = |name: &str| words.number::<usize>(name).unwrap_or(0);
     // Waiters and lookers ask the crate; the control is about the threads that pick.
-    let waiters = if how == "reserve" { count("waiters") } else { 0 };
+    let waiters = if how == "reserve" {
+        count("waiters")
+    } else {
+        0
+    };
     let args = format!(
         "how={how} kind={} millis={millis} least={} threads={} spawners={} lookers={} waiters={waiters}",
         words.get("kind").unwrap_or("tcp"),
@@ -199,7 +219,11 @@ fn run(words: &Words, how: &str, millis: u64) -> Tally {
         count("lookers"),
     );
     let workers: Vec<Child> = (0..count("processes"))
-        .map(|_| Launch::new("worker", &folder.locks()).args(args.clone()).start())
+        .map(|_| {
+            Launch::new("worker", &folder.locks())
+                .args(args.clone())
+                .start()
+        })
         .collect();
     let mut tally = Tally::default();
     for mut worker in workers {
@@ -282,7 +306,11 @@ fn work(words: &Words) {
             .map(|_| {
                 scope.spawn(|| {
                     while !over() {
-                        note(if reserve { reserved_round(kind) } else { picked_round(kind) });
+                        note(if reserve {
+                            reserved_round(kind)
+                        } else {
+                            picked_round(kind)
+                        });
                     }
                 })
             })
@@ -307,7 +335,12 @@ fn work(words: &Words) {
         support::say(&format!("lost: {reason}"));
     }
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    support::say(&format!("rounds={} lost={} waited={}", of(&rounds), of(&lost), of(&waited)));
+    support::say(&format!(
+        "rounds={} lost={} waited={}",
+        of(&rounds),
+        of(&lost),
+        of(&waited)
+    ));
 }
 
 /// The servers of a variant.
@@ -355,7 +388,10 @@ impl Kind {
 
 /// "No port" is lost too.
 fn reserved_round(kind: Kind) -> Result<(), String> {
-    let reservation = kind.options().reserve().map_err(|e| format!("no port: {e}"))?;
+    let reservation = kind
+        .options()
+        .reserve()
+        .map_err(|e| format!("no port: {e}"))?;
     boot_twice(kind, reservation.port())?;
     drop(reservation);
     Ok(())
@@ -372,7 +408,10 @@ fn picked_round(kind: Kind) -> Result<(), String> {
 }
 
 fn fixed_round(port: u16) -> Result<(), String> {
-    let reserved = ReserveOptions::new().port(port).wait(Duration::from_secs(20)).reserve();
+    let reserved = ReserveOptions::new()
+        .port(port)
+        .wait(Duration::from_secs(20))
+        .reserve();
     let reservation: Reservation = reserved.map_err(|e| format!("no fixed port: {e}"))?;
     load::serve_tcp_once(reservation.port(), true)
 }
@@ -393,7 +432,11 @@ fn look() {
 
 /// The role: a neighbour, until its parent is gone.
 fn disturb() {
-    let number = if cfg!(target_os = "linux") { NEIGHBOUR } else { 0 };
+    let number = if cfg!(target_os = "linux") {
+        NEIGHBOUR
+    } else {
+        0
+    };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
     support::say("up");
     let gone = AtomicBool::new(false);

@@ -33,13 +33,29 @@ pub(crate) fn measure() -> Outcome<Vec<Cost>> {
         eprintln!("cost: {fill} % of the ephemeral range claimed");
         let folder = tempfile::tempdir()?;
         let locks = folder.path().join("portlease");
-        let locks = locks.to_str().ok_or("a temporary folder whose name is not UTF-8")?;
-        let setup = format!("echo {} {} > /proc/sys/net/ipv4/ip_local_port_range", RANGE.0, RANGE.1);
-        for line in alone(&setup, &["costs", &fill.to_string()], &[("PORTLEASE_DIR", locks)])? {
+        let locks = locks
+            .to_str()
+            .ok_or("a temporary folder whose name is not UTF-8")?;
+        let setup = format!(
+            "echo {} {} > /proc/sys/net/ipv4/ip_local_port_range",
+            RANGE.0, RANGE.1
+        );
+        for line in alone(
+            &setup,
+            &["costs", &fill.to_string()],
+            &[("PORTLEASE_DIR", locks)],
+        )? {
             let words: Vec<&str> = line.split('\t').collect();
-            let [processes, peer, median] = words[..] else { return Err(format!("it said {line:?}").into()) };
+            let [processes, peer, median] = words[..] else {
+                return Err(format!("it said {line:?}").into());
+            };
             let peer = Peer::of(peer).ok_or("no such peer")?;
-            all.push(Cost { fill, processes: processes.parse()?, peer, median_us: median.parse()? });
+            all.push(Cost {
+                fill,
+                processes: processes.parse()?,
+                peer,
+                median_us: median.parse()?,
+            });
         }
     }
     Ok(all)
@@ -47,7 +63,10 @@ pub(crate) fn measure() -> Outcome<Vec<Cost>> {
 
 /// Within the namespace.
 pub(crate) fn run(fill: usize) -> Outcome<()> {
-    let mut peers: Vec<Peer> = ALL.into_iter().filter(|peer| peer.can_be_repeated()).collect();
+    let mut peers: Vec<Peer> = ALL
+        .into_iter()
+        .filter(|peer| peer.can_be_repeated())
+        .collect();
     let _portserver = match portserver() {
         Some(_) => Some(serve_ports()?),
         None => {
@@ -76,7 +95,9 @@ pub(crate) fn run(fill: usize) -> Outcome<()> {
         }
         for (peer, samples) in peers.iter().zip(&mut samples) {
             samples.sort_unstable();
-            let median = samples.get(samples.len() / 2).ok_or("nothing was measured")?;
+            let median = samples
+                .get(samples.len() / 2)
+                .ok_or("nothing was measured")?;
             println!("{processes}\t{}\t{}", peer.name(), *median as f64 / 1000.0);
         }
     }

@@ -42,7 +42,10 @@ struct Bar {
 }
 
 fn draw_rounds(fared: &[Fared]) -> Outcome<()> {
-    let most = fared.iter().map(Fared::percent).fold(f64::MIN_POSITIVE, f64::max);
+    let most = fared
+        .iter()
+        .map(Fared::percent)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let bar = |one: &Fared| Bar {
         name: one.peer.name().to_owned(),
         length: one.percent() / most,
@@ -50,10 +53,17 @@ fn draw_rounds(fared: &[Fared]) -> Outcome<()> {
         ours: one.peer == Peer::Portlease,
     };
     let group = |(i, load): (usize, &crate::rounds::Load)| {
-        (load.title.to_owned(), fared.iter().filter(|one| one.load == i).map(bar).collect())
+        (
+            load.title.to_owned(),
+            fared.iter().filter(|one| one.load == i).map(bar).collect(),
+        )
     };
     let groups: Vec<(String, Vec<Bar>)> = LOADS.iter().enumerate().map(group).collect();
-    bars("rounds.svg", "Rounds lost (a server started by number, and again)", &groups)
+    bars(
+        "rounds.svg",
+        "Rounds lost (a server started by number, and again)",
+        &groups,
+    )
 }
 
 /// Ways to learn who holds a port, on a scale of powers of ten.
@@ -69,7 +79,9 @@ fn draw_who(took: &[Took]) -> Outcome<()> {
     ];
     let shown = || took.iter().filter(|one| SHOWN.contains(&one.way.as_str()));
     let least = shown().map(|one| one.median_us).fold(f64::MAX, f64::min) / 2.0;
-    let most = shown().map(|one| one.median_us).fold(f64::MIN_POSITIVE, f64::max);
+    let most = shown()
+        .map(|one| one.median_us)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let bar = |one: &Took| Bar {
         name: one.way.clone(),
         length: (one.median_us / least).ln() / (most / least).ln(),
@@ -77,7 +89,10 @@ fn draw_who(took: &[Took]) -> Outcome<()> {
         ours: one.way == SHOWN[0],
     };
     let group = |(i, background): (usize, &crate::who::Background)| {
-        (background.name.to_owned(), shown().filter(|one| one.background == i).map(bar).collect())
+        (
+            background.name.to_owned(),
+            shown().filter(|one| one.background == i).map(bar).collect(),
+        )
     };
     let groups: Vec<(String, Vec<Bar>)> = BACKGROUNDS.iter().enumerate().map(group).collect();
     bars("who.svg", "Who holds a port (median; logarithmic)", &groups)
@@ -89,7 +104,9 @@ fn bars(file: &str, title: &str, groups: &[(String, Vec<Bar>)]) -> Outcome<()> {
     let path = folder().join(file);
     let area = SVGBackend::new(&path, (WIDTH, height.unsigned_abs())).into_drawing_area();
     let text = |size: i32, h: HPos| {
-        TextStyle::from(("sans-serif", size)).color(&TEXT).pos(Pos::new(h, VPos::Center))
+        TextStyle::from(("sans-serif", size))
+            .color(&TEXT)
+            .pos(Pos::new(h, VPos::Center))
     };
     area.draw_text(title, &text(17, HPos::Left), (8, ROW))?;
     let mut y = 2 * ROW;
@@ -102,7 +119,10 @@ fn bars(file: &str, title: &str, groups: &[(String, Vec<Bar>)]) -> Outcome<()> {
             area.draw_text(&bar.name, &text(13, HPos::Right), (LEFT - 8, y + ROW / 2))?;
             // One that is of no length is shown all the same.
             let end = end.max(LEFT + 2);
-            area.draw(&Rectangle::new([(LEFT, y + 3), (end, y + ROW - 3)], colour.filled()))?;
+            area.draw(&Rectangle::new(
+                [(LEFT, y + 3), (end, y + ROW - 3)],
+                colour.filled(),
+            ))?;
             area.draw_text(&bar.says, &text(13, HPos::Left), (end + 8, y + ROW / 2))?;
             y += ROW;
         }
@@ -117,14 +137,29 @@ fn draw_costs(costs: &[Cost]) -> Outcome<()> {
     let area = SVGBackend::new(&path, (WIDTH, 380)).into_drawing_area();
     let text = |size: i32| TextStyle::from(("sans-serif", size)).color(&TEXT);
     let of = |peer: Peer| -> Vec<(f64, f64)> {
-        let alone = costs.iter().filter(|cost| cost.processes == 1 && cost.peer == peer);
-        alone.map(|cost| (cost.fill as f64, cost.median_us)).collect()
+        let alone = costs
+            .iter()
+            .filter(|cost| cost.processes == 1 && cost.peer == peer);
+        alone
+            .map(|cost| (cost.fill as f64, cost.median_us))
+            .collect()
     };
-    let all = || costs.iter().filter(|cost| cost.processes == 1).map(|cost| cost.median_us);
-    let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN_POSITIVE, f64::max));
+    let all = || {
+        costs
+            .iter()
+            .filter(|cost| cost.processes == 1)
+            .map(|cost| cost.median_us)
+    };
+    let (least, most) = (
+        all().fold(f64::MAX, f64::min),
+        all().fold(f64::MIN_POSITIVE, f64::max),
+    );
     let last = FILLS[FILLS.len() - 1] as f64;
     let mut chart = ChartBuilder::on(&area)
-        .caption("One port, picked or reserved, and let go (median of one process)", text(17))
+        .caption(
+            "One port, picked or reserved, and let go (median of one process)",
+            text(17),
+        )
         .margin(8)
         .margin_right(190)
         .x_label_area_size(36)
@@ -147,7 +182,11 @@ fn draw_costs(costs: &[Cost]) -> Outcome<()> {
     // Names whose lines end close to each other are pushed apart.
     let mut lowest = i32::MIN;
     for (peer, end) in peers {
-        let (colour, width) = if peer == Peer::Portlease { (OURS, 3) } else { (THEIRS, 1) };
+        let (colour, width) = if peer == Peer::Portlease {
+            (OURS, 3)
+        } else {
+            (THEIRS, 1)
+        };
         chart.draw_series(LineSeries::new(of(peer), colour.stroke_width(width)))?;
         let (x, y) = chart.backend_coord(&(last, end));
         lowest = y.max(lowest.saturating_add(15));

@@ -14,7 +14,10 @@ mod crowd;
 mod figure;
 #[path = "../../support/helper.rs"]
 mod helper;
-#[allow(dead_code, reason = "the tests' servers, of which UDP ones are not compared")]
+#[allow(
+    dead_code,
+    reason = "the tests' servers, of which UDP ones are not compared"
+)]
 #[path = "../../../tests/support/load.rs"]
 mod load;
 mod namespace;
@@ -36,24 +39,32 @@ fn main() -> Outcome<()> {
         [] => everything(5.0),
         // The parts, within their namespaces, and their helpers.
         ["rounds", nth, name, time] => rounds::run(nth.parse()?, peer(name)?, time),
-        ["rounder", name, threads, time] => rounds::work(peer(name)?, threads.parse()?, millis(time)?),
+        ["rounder", name, threads, time] => {
+            rounds::work(peer(name)?, threads.parse()?, millis(time)?)
+        }
         ["neighbour"] => rounds::be_neighbour(),
         ["costs", fill] => cost::run(fill.parse()?),
         ["picker", name, time] => cost::work(peer(name)?, millis(time)?),
         ["hold", from, to] => crowd::hold(from.parse()?, to.parse()?),
-        ["who-holds", nth] => {
-            who::compare(who::BACKGROUNDS.get(nth.parse::<usize>()?).ok_or("no such background")?)
-        }
+        ["who-holds", nth] => who::compare(
+            who::BACKGROUNDS
+                .get(nth.parse::<usize>()?)
+                .ok_or("no such background")?,
+        ),
         ["who", port] => {
             println!("{}", portlease::who_holds(port)?);
             Ok(())
         }
         ["floor", port] => who::floor(port.parse()?),
         ["serve"] => who::serve(),
-        [what @ ("connections" | "listeners"), count, nth] => who::hold(what, count.parse()?, nth.parse()?),
+        [what @ ("connections" | "listeners"), count, nth] => {
+            who::hold(what, count.parse()?, nth.parse()?)
+        }
         [seconds] => match seconds.parse() {
             Ok(seconds) if (0.1..=60.0).contains(&seconds) => everything(seconds),
-            _ => Err(format!("{seconds:?}: expected seconds for each peer and load, 0.1 to 60").into()),
+            _ => Err(
+                format!("{seconds:?}: expected seconds for each peer and load, 0.1 to 60").into(),
+            ),
         },
         _ => Err("expected at most one argument: seconds for each peer and load".into()),
     }

@@ -18,10 +18,24 @@ pub(crate) fn alone(setup: &str, args: &[&str], envs: &[(&str, &str)]) -> Outcom
     let unshare: &[&str] = if works(&["-n"]) { &["-n"] } else { &["-Urn"] };
     let script = format!("ip link set lo up && {setup} && exec \"$0\" \"$@\"");
     let mut command = Command::new("unshare");
-    command.args(unshare).args(["sh", "-c", &script]).arg(std::env::current_exe()?).args(args);
-    let output = command.envs(envs.iter().copied()).stderr(Stdio::inherit()).output()?;
+    command
+        .args(unshare)
+        .args(["sh", "-c", &script])
+        .arg(std::env::current_exe()?)
+        .args(args);
+    let output = command
+        .envs(envs.iter().copied())
+        .stderr(Stdio::inherit())
+        .output()?;
     if !output.status.success() {
-        return Err(format!("{args:?} in a network namespace of its own: {}", output.status).into());
+        return Err(format!(
+            "{args:?} in a network namespace of its own: {}",
+            output.status
+        )
+        .into());
     }
-    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+    Ok(String::from_utf8(output.stdout)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }

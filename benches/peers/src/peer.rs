@@ -48,9 +48,13 @@ pub(crate) struct Held {
 
 enum Keeper {
     None,
-    Portlease { _reservation: portlease::Reservation },
+    Portlease {
+        _reservation: portlease::Reservation,
+    },
     Openport(u16),
-    ReservePort { _reserved: reserve_port::ReservedPort },
+    ReservePort {
+        _reserved: reserve_port::ReservedPort,
+    },
     Process(Child),
 }
 
@@ -110,31 +114,56 @@ impl Peer {
         let (port, keeper) = match self {
             Peer::Portlease => {
                 let reservation = portlease::try_reserve_port().map_err(|e| e.to_string())?;
-                (reservation.port(), Keeper::Portlease { _reservation: reservation })
+                (
+                    reservation.port(),
+                    Keeper::Portlease {
+                        _reservation: reservation,
+                    },
+                )
             }
             Peer::BindAndDrop => {
                 let listener = TcpListener::bind(any).map_err(|e| e.to_string())?;
                 (port_of(&listener)?, Keeper::None)
             }
-            Peer::Portpicker => (portpicker::pick_unused_port().ok_or_else(none)?, Keeper::None),
-            Peer::PortCheck => (port_check::free_local_ipv4_port().ok_or_else(none)?, Keeper::None),
-            Peer::GetPort => (get_port::tcp::TcpPort::any("127.0.0.1").ok_or_else(none)?, Keeper::None),
+            Peer::Portpicker => (
+                portpicker::pick_unused_port().ok_or_else(none)?,
+                Keeper::None,
+            ),
+            Peer::PortCheck => (
+                port_check::free_local_ipv4_port().ok_or_else(none)?,
+                Keeper::None,
+            ),
+            Peer::GetPort => (
+                get_port::tcp::TcpPort::any("127.0.0.1").ok_or_else(none)?,
+                Keeper::None,
+            ),
             Peer::Openport => {
                 let port = OPENPORT.reserve_port().ok_or_else(none)?;
                 (port, Keeper::Openport(port))
             }
             Peer::ReservePort => {
                 let reserved = reserve_port::ReservedPort::random().map_err(|e| e.to_string())?;
-                (reserved.port(), Keeper::ReservePort { _reserved: reserved })
+                (
+                    reserved.port(),
+                    Keeper::ReservePort {
+                        _reserved: reserved,
+                    },
+                )
             }
-            Peer::TimeWait => (left_in_time_wait().map_err(|e| e.to_string())?, Keeper::None),
+            Peer::TimeWait => (
+                left_in_time_wait().map_err(|e| e.to_string())?,
+                Keeper::None,
+            ),
             Peer::Portserver => {
                 let keeper = match owner {
                     Owner::This => Keeper::None,
                     Owner::Fresh => {
                         let _forking = load::SERVING.write().map_err(|e| e.to_string())?;
                         let mut sleeper = Command::new("sleep");
-                        sleeper.arg("600").stdin(Stdio::null()).stdout(Stdio::null());
+                        sleeper
+                            .arg("600")
+                            .stdin(Stdio::null())
+                            .stdout(Stdio::null());
                         Keeper::Process(sleeper.spawn().map_err(|e| e.to_string())?)
                     }
                 };
@@ -145,12 +174,18 @@ impl Peer {
                 (asked_of_portserver(pid).map_err(|e| e.to_string())?, keeper)
             }
         };
-        Ok(Held { port, _keeper: keeper })
+        Ok(Held {
+            port,
+            _keeper: keeper,
+        })
     }
 }
 
 fn port_of(listener: &TcpListener) -> Result<u16, String> {
-    listener.local_addr().map(|addr| addr.port()).map_err(|e| e.to_string())
+    listener
+        .local_addr()
+        .map(|addr| addr.port())
+        .map_err(|e| e.to_string())
 }
 
 /// What ephemeral-port-reserve does: a connection to itself, whose server's end closes first and stays behind for a
@@ -172,5 +207,8 @@ fn asked_of_portserver(pid: u32) -> std::io::Result<u16> {
     stream.write_all(format!("{pid}\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    answer.trim().parse().map_err(|_| std::io::Error::other(format!("the port server said {answer:?}")))
+    answer
+        .trim()
+        .parse()
+        .map_err(|_| std::io::Error::other(format!("the port server said {answer:?}")))
 }

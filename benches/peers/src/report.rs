@@ -16,12 +16,19 @@ const END: &str = "<!-- peers: end -->\n";
 pub(crate) fn write(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outcome<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("RESULTS.md");
     let old = std::fs::read_to_string(&path)?;
-    let (before, rest) = old.split_once(BEGIN).ok_or("RESULTS.md has no place for the tables")?;
-    let (_, after) = rest.split_once(END).ok_or("RESULTS.md has no end of the place for the tables")?;
+    let (before, rest) = old
+        .split_once(BEGIN)
+        .ok_or("RESULTS.md has no place for the tables")?;
+    let (_, after) = rest
+        .split_once(END)
+        .ok_or("RESULTS.md has no end of the place for the tables")?;
     let text = tables(seconds, fared, costs, took)?;
     // Whole or not at all.
     let mut file = tempfile::NamedTempFile::new_in(path.parent().ok_or("no folder")?)?;
-    std::io::Write::write_all(&mut file, format!("{before}{BEGIN}{text}{END}{after}").as_bytes())?;
+    std::io::Write::write_all(
+        &mut file,
+        format!("{before}{BEGIN}{text}{END}{after}").as_bytes(),
+    )?;
     file.persist(&path)?;
     print!("{text}");
     Ok(())
@@ -29,39 +36,71 @@ pub(crate) fn write(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]
 
 fn tables(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outcome<String> {
     let mut text = format!("{}\n", machine());
-    writeln!(text, "### Rounds lost\n\n{seconds} s for each; lost of rounds.\n")?;
+    writeln!(
+        text,
+        "### Rounds lost\n\n{seconds} s for each; lost of rounds.\n"
+    )?;
     let titles: Vec<&str> = LOADS.iter().map(|load| load.title).collect();
     head(&mut text, "", &titles)?;
     for peer in ALL {
-        let cell = |i: usize| fared.iter().find(|one| one.load == i && one.peer == peer).map(lost);
+        let cell = |i: usize| {
+            fared
+                .iter()
+                .find(|one| one.load == i && one.peer == peer)
+                .map(lost)
+        };
         row(&mut text, peer.name(), (0..LOADS.len()).map(cell))?;
     }
-    let losses: Vec<&Fared> = fared.iter().filter(|one| one.load == 0 && one.lost > 0).collect();
+    let losses: Vec<&Fared> = fared
+        .iter()
+        .filter(|one| one.load == 0 && one.lost > 0)
+        .collect();
     writeln!(text, "\nThe first loss of each, {}:\n", LOADS[0].title)?;
     for one in losses {
         writeln!(text, "- {}: {}", one.peer.name(), one.why)?;
     }
-    writeln!(text, "\n### What one port costs\n\nPicked or reserved, and let go; medians.")?;
+    writeln!(
+        text,
+        "\n### What one port costs\n\nPicked or reserved, and let go; medians."
+    )?;
     for processes in PROCESSES {
-        let plural = if processes == 1 { "process" } else { "processes at once" };
+        let plural = if processes == 1 {
+            "process"
+        } else {
+            "processes at once"
+        };
         writeln!(
             text,
             "\n{processes} {plural}, by the share of the ephemeral range that others have claimed:\n"
         )?;
         let titles: Vec<String> = FILLS.iter().map(|fill| format!("{fill} %")).collect();
-        head(&mut text, "", &titles.iter().map(String::as_str).collect::<Vec<_>>())?;
+        head(
+            &mut text,
+            "",
+            &titles.iter().map(String::as_str).collect::<Vec<_>>(),
+        )?;
         for peer in ALL.into_iter().filter(|peer| peer.can_be_repeated()) {
             let cell = |fill: usize| {
-                let is_it =
-                    |cost: &&Cost| cost.peer == peer && cost.fill == fill && cost.processes == processes;
-                costs.iter().find(is_it).map(|cost| duration(cost.median_us))
+                let is_it = |cost: &&Cost| {
+                    cost.peer == peer && cost.fill == fill && cost.processes == processes
+                };
+                costs
+                    .iter()
+                    .find(is_it)
+                    .map(|cost| duration(cost.median_us))
             };
             row(&mut text, peer.name(), FILLS.into_iter().map(cell))?;
         }
     }
-    writeln!(text, "\nThe TIME_WAIT trick is not in these: its numbers stay used up for a minute.")?;
+    writeln!(
+        text,
+        "\nThe TIME_WAIT trick is not in these: its numbers stay used up for a minute."
+    )?;
     writeln!(text, "\n### Who holds a port\n\nMedians.\n")?;
-    let titles: Vec<&str> = BACKGROUNDS.iter().map(|background| background.name).collect();
+    let titles: Vec<&str> = BACKGROUNDS
+        .iter()
+        .map(|background| background.name)
+        .collect();
     head(&mut text, "", &titles)?;
     let mut ways: Vec<&str> = Vec::new();
     for one in took {
@@ -71,13 +110,21 @@ fn tables(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outco
     }
     for way in ways {
         let cell = |i: usize| {
-            took.iter().find(|one| one.background == i && one.way == way).map(|one| duration(one.median_us))
+            took.iter()
+                .find(|one| one.background == i && one.way == way)
+                .map(|one| duration(one.median_us))
         };
         row(&mut text, way, (0..BACKGROUNDS.len()).map(cell))?;
     }
     let ratio = |ours: &str, theirs: &str, i: usize| -> Option<String> {
-        let of = |way: &str| took.iter().find(|one| one.background == i && one.way == way);
-        Some(format!("{:.2}", of(ours)?.median_us / of(theirs)?.median_us))
+        let of = |way: &str| {
+            took.iter()
+                .find(|one| one.background == i && one.way == way)
+        };
+        Some(format!(
+            "{:.2}",
+            of(ours)?.median_us / of(theirs)?.median_us
+        ))
     };
     for (ours, theirs) in [
         ("who_holds, whole process", "ss -tulpn"),
@@ -96,8 +143,14 @@ fn head(text: &mut String, corner: &str, titles: &[&str]) -> std::fmt::Result {
     writeln!(text, "|---|{}", "---:|".repeat(titles.len()))
 }
 
-fn row(text: &mut String, name: &str, cells: impl Iterator<Item = Option<String>>) -> std::fmt::Result {
-    let cells: Vec<String> = cells.map(|cell| cell.unwrap_or_else(|| "–".to_owned())).collect();
+fn row(
+    text: &mut String,
+    name: &str,
+    cells: impl Iterator<Item = Option<String>>,
+) -> std::fmt::Result {
+    let cells: Vec<String> = cells
+        .map(|cell| cell.unwrap_or_else(|| "–".to_owned()))
+        .collect();
     writeln!(text, "| {name} | {} |", cells.join(" | "))
 }
 
@@ -135,7 +188,9 @@ pub(crate) fn duration(us: f64) -> String {
 fn machine() -> String {
     let said = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok()?;
-        String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())
+        String::from_utf8(output.stdout)
+            .ok()
+            .map(|text| text.trim().to_owned())
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = said("uname", &["-srm"]).unwrap_or_else(|| "an unknown kernel".to_owned());

@@ -21,9 +21,24 @@ pub(crate) struct Load {
 }
 
 pub(crate) const LOADS: [Load; 3] = [
-    Load { title: "512 ephemeral ports", range: "40000 40511", processes: 4, threads: 8 },
-    Load { title: "512 ephemeral ports, 60 processes", range: "40000 40511", processes: 60, threads: 1 },
-    Load { title: "default range", range: "32768 60999", processes: 4, threads: 8 },
+    Load {
+        title: "512 ephemeral ports",
+        range: "40000 40511",
+        processes: 4,
+        threads: 8,
+    },
+    Load {
+        title: "512 ephemeral ports, 60 processes",
+        range: "40000 40511",
+        processes: 60,
+        threads: 1,
+    },
+    Load {
+        title: "default range",
+        range: "32768 60999",
+        processes: 4,
+        threads: 8,
+    },
 ];
 
 /// How one peer fared under one load.
@@ -50,19 +65,33 @@ pub(crate) fn measure(seconds: f64) -> Outcome<Vec<Fared>> {
     for (i, load) in LOADS.iter().enumerate() {
         for peer in ALL {
             if peer == Peer::Portserver && portserver().is_none() {
-                eprintln!("left out: {}: portserver.py is not on the PATH", peer.name());
+                eprintln!(
+                    "left out: {}: portserver.py is not on the PATH",
+                    peer.name()
+                );
                 continue;
             }
             eprintln!("rounds: {}: {}", load.title, peer.name());
             let folder = tempfile::tempdir()?;
             let locks = folder.path().join("portlease");
-            let locks = locks.to_str().ok_or("a temporary folder whose name is not UTF-8")?;
-            let setup = format!("echo {} > /proc/sys/net/ipv4/ip_local_port_range", load.range);
+            let locks = locks
+                .to_str()
+                .ok_or("a temporary folder whose name is not UTF-8")?;
+            let setup = format!(
+                "echo {} > /proc/sys/net/ipv4/ip_local_port_range",
+                load.range
+            );
             let (nth, millis) = (i.to_string(), (seconds * 1000.0).to_string());
-            let lines = alone(&setup, &["rounds", &nth, peer.name(), &millis], &[("PORTLEASE_DIR", locks)])?;
+            let lines = alone(
+                &setup,
+                &["rounds", &nth, peer.name(), &millis],
+                &[("PORTLEASE_DIR", locks)],
+            )?;
             let line = lines.first().ok_or("no line")?;
             let words: Vec<&str> = line.splitn(3, '\t').collect();
-            let [rounds, lost, why] = words[..] else { return Err(format!("it said {line:?}").into()) };
+            let [rounds, lost, why] = words[..] else {
+                return Err(format!("it said {line:?}").into());
+            };
             all.push(Fared {
                 load: i,
                 peer,
@@ -78,11 +107,17 @@ pub(crate) fn measure(seconds: f64) -> Outcome<Vec<Fared>> {
 /// Within the namespace.
 pub(crate) fn run(nth: usize, peer: Peer, millis: &str) -> Outcome<()> {
     let load = LOADS.get(nth).ok_or("no such load")?;
-    let _portserver = if peer == Peer::Portserver { Some(serve_ports()?) } else { None };
+    let _portserver = if peer == Peer::Portserver {
+        Some(serve_ports()?)
+    } else {
+        None
+    };
     let _neighbour = Helper::start(&["neighbour"])?.when_ready()?;
     let threads = load.threads.to_string();
     let start = |_| Helper::start(&["rounder", peer.name(), &threads, millis])?.when_ready();
-    let mut workers = (0..load.processes).map(start).collect::<Outcome<Vec<_>>>()?;
+    let mut workers = (0..load.processes)
+        .map(start)
+        .collect::<Outcome<Vec<_>>>()?;
     for worker in &mut workers {
         worker.tell("go")?;
     }
@@ -131,7 +166,9 @@ pub(crate) fn work(peer: Peer, threads: usize, time: Duration) -> Outcome<()> {
 
 /// "No port" is lost too.
 fn round(peer: Peer) -> Result<(), String> {
-    let held: Held = peer.pick(Owner::Fresh).map_err(|why| format!("no port: {why}"))?;
+    let held: Held = peer
+        .pick(Owner::Fresh)
+        .map_err(|why| format!("no port: {why}"))?;
     load::boot_twice(held.port, |port| load::serve_tcp_once(port, true))
 }
 
@@ -153,7 +190,9 @@ pub(crate) fn be_neighbour() -> Outcome<()> {
 /// `portserver.py`, as Python's portpicker brings it.
 pub(crate) fn portserver() -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join("portserver.py")).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("portserver.py"))
+        .find(|file| file.is_file())
 }
 
 /// A port server that is up, with the numbers that it has by default, none of them ephemeral.

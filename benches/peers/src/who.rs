@@ -24,9 +24,24 @@ pub(crate) struct Background {
 }
 
 pub(crate) const BACKGROUNDS: [Background; 4] = [
-    Background { name: "quiet", processes: 0, connections: 0, listeners: 0 },
-    Background { name: "2,000 processes", processes: 2_000, connections: 0, listeners: 0 },
-    Background { name: "20,000 connections", processes: 0, connections: 20_000, listeners: 0 },
+    Background {
+        name: "quiet",
+        processes: 0,
+        connections: 0,
+        listeners: 0,
+    },
+    Background {
+        name: "2,000 processes",
+        processes: 2_000,
+        connections: 0,
+        listeners: 0,
+    },
+    Background {
+        name: "20,000 connections",
+        processes: 0,
+        connections: 20_000,
+        listeners: 0,
+    },
     Background {
         name: "both, and 10,000 listeners",
         processes: 2_000,
@@ -49,7 +64,11 @@ pub(crate) fn measure() -> Outcome<Vec<Took>> {
         eprintln!("who: {}", background.name);
         for line in alone("true", &["who-holds", &nth.to_string()], &[])? {
             let (way, median) = line.split_once('\t').ok_or("a line without a figure")?;
-            all.push(Took { background: nth, way: way.to_owned(), median_us: median.parse()? });
+            all.push(Took {
+                background: nth,
+                way: way.to_owned(),
+                median_us: median.parse()?,
+            });
         }
     }
     Ok(all)
@@ -58,14 +77,26 @@ pub(crate) fn measure() -> Outcome<Vec<Took>> {
 impl Background {
     fn start(&self) -> Outcome<(Vec<Helper>, Vec<Sleeper>)> {
         let mut sockets = Vec::new();
-        for (what, total) in [("connections", self.connections), ("listeners", self.listeners)] {
+        for (what, total) in [
+            ("connections", self.connections),
+            ("listeners", self.listeners),
+        ] {
             for nth in 0..total.div_ceil(PER_PROCESS / 2) {
                 let count = (PER_PROCESS / 2).min(total - nth * (PER_PROCESS / 2));
-                sockets.push(Helper::start(&[what, &count.to_string(), &(nth + 1).to_string()])?);
+                sockets.push(Helper::start(&[
+                    what,
+                    &count.to_string(),
+                    &(nth + 1).to_string(),
+                ])?);
             }
         }
-        let sockets = sockets.into_iter().map(Helper::when_ready).collect::<Outcome<Vec<_>>>()?;
-        let sleepers = (0..self.processes).map(|_| Sleeper::start()).collect::<Outcome<Vec<_>>>()?;
+        let sockets = sockets
+            .into_iter()
+            .map(Helper::when_ready)
+            .collect::<Outcome<Vec<_>>>()?;
+        let sleepers = (0..self.processes)
+            .map(|_| Sleeper::start())
+            .collect::<Outcome<Vec<_>>>()?;
         for sleeper in &sleepers {
             settled(sleeper.0.id())?;
         }
@@ -79,10 +110,17 @@ struct Sleeper(std::process::Child);
 impl Sleeper {
     fn start() -> Outcome<Sleeper> {
         // 3 standard streams and 17 more.
-        let descriptors: String = (10..27).map(|fd| format!("exec {fd}</dev/null; ")).collect();
+        let descriptors: String = (10..27)
+            .map(|fd| format!("exec {fd}</dev/null; "))
+            .collect();
         let mut bash = Command::new("bash");
         bash.args(["-c", &format!("{descriptors} exec sleep 900")]);
-        Ok(Sleeper(bash.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+        Ok(Sleeper(
+            bash.stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?,
+        ))
     }
 }
 
@@ -113,7 +151,10 @@ pub(crate) fn hold(what: &str, count: usize, nth: u8) -> Outcome<()> {
     let listener = TcpListener::bind(any)?;
     for _ in 0..count {
         if what == "listeners" {
-            held.push(Box::new(TcpListener::bind(SocketAddr::from((Ipv4Addr::new(127, 78, nth, 1), 0)))?));
+            held.push(Box::new(TcpListener::bind(SocketAddr::from((
+                Ipv4Addr::new(127, 78, nth, 1),
+                0,
+            )))?));
         } else {
             let client = TcpStream::connect(listener.local_addr()?)?;
             held.push(Box::new((client, listener.accept()?)));
@@ -130,7 +171,11 @@ pub(crate) fn serve() -> Outcome<()> {
 }
 
 fn run(program: &str, args: &[&str]) -> Outcome<()> {
-    Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
     Ok(())
 }
 
@@ -159,28 +204,45 @@ fn fails(port: u16) -> Outcome<()> {
 /// One walk of the kernel over its TCP and its UDP sockets, and a look at every descriptor of every process.
 pub(crate) fn floor(port: u16) -> Outcome<()> {
     use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
-    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, sendto, socket};
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, sendto, socket,
+    };
     use std::os::fd::OwnedFd;
 
     const DONE: u16 = 3;
-    let diag = socket(AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG))?;
+    let diag = socket(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        Some(netlink::SOCK_DIAG),
+    )?;
     let mut answers = vec![0; 32 * 1024];
     for (family, protocol) in [(2u8, 6u8), (10, 6), (2, 17), (10, 17)] {
-        let mut question = [72u32.to_ne_bytes(), 0x0301_0014u32.to_ne_bytes(), [0; 4], [0; 4]].concat();
+        let mut question = [
+            72u32.to_ne_bytes(),
+            0x0301_0014u32.to_ne_bytes(),
+            [0; 4],
+            [0; 4],
+        ]
+        .concat();
         question.extend([family, protocol, 0, 0]);
         question.extend(u32::MAX.to_ne_bytes());
         question.extend(port.to_be_bytes());
         question.resize(64, 0);
         question.extend([0xff; 8]);
-        sendto(&diag, &question, SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
+        sendto(
+            &diag,
+            &question,
+            SendFlags::empty(),
+            &netlink::SocketAddrNetlink::new(0, 0),
+        )?;
         loop {
             let (length, _) = recv(&diag, &mut answers[..], RecvFlags::empty())?;
             let mut at = 0;
             let mut last = false;
             while let Some(header) = answers[..length].get(at..at + 16) {
                 last |= u16::from_ne_bytes([header[4], header[5]]) == DONE;
-                let step =
-                    u32::from_ne_bytes([header[0], header[1], header[2], header[3]]).next_multiple_of(4);
+                let step = u32::from_ne_bytes([header[0], header[1], header[2], header[3]])
+                    .next_multiple_of(4);
                 at += (step as usize).max(16);
             }
             if last {
@@ -188,8 +250,15 @@ pub(crate) fn floor(port: u16) -> Outcome<()> {
             }
         }
     }
-    let open = |at: &OwnedFd, path: &str| openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-    let proc = openat(CWD, "/proc", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let open = |at: &OwnedFd, path: &str| {
+        openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    };
+    let proc = openat(
+        CWD,
+        "/proc",
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
     let (mut outer, mut inner, mut link) = (vec![], vec![], [0; 64]);
     outer.reserve(32 * 1024);
     inner.reserve(32 * 1024);
@@ -197,7 +266,10 @@ pub(crate) fn floor(port: u16) -> Outcome<()> {
     while let Some(process) = processes.next() {
         let process = process?;
         let name = process.file_name().to_str()?;
-        let Some(folder) = name.parse::<u32>().ok().and_then(|_| open(&proc, &format!("{name}/fd")).ok())
+        let Some(folder) = name
+            .parse::<u32>()
+            .ok()
+            .and_then(|_| open(&proc, &format!("{name}/fd")).ok())
         else {
             continue;
         };
@@ -224,23 +296,44 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
     let selection = format!(":{held}");
     let tcp = format!("{held}/tcp");
     // No connection dials out from it.
-    let nobodys = portlease::ReserveOptions::new().range(20000..=29999).reserve()?.port();
+    let nobodys = portlease::ReserveOptions::new()
+        .range(20000..=29999)
+        .reserve()?
+        .port();
     let rivals: [(&str, usize, Act<'_>); 15] = [
-        ("who_holds, in process", 1, &|| done(portlease::who_holds(held))),
+        ("who_holds, in process", 1, &|| {
+            done(portlease::who_holds(held))
+        }),
         ("the floor, in process", 1, &|| floor(held)),
-        ("listeners, in process", 1, &|| listeners::get_all().map(drop).map_err(|e| e.to_string().into())),
+        ("listeners, in process", 1, &|| {
+            listeners::get_all()
+                .map(drop)
+                .map_err(|e| e.to_string().into())
+        }),
         ("netstat2, in process", 1, &|| done(sockets_with_pids())),
-        ("who_holds, whole process", 1, &|| run(&exe, &["who", &text])),
-        ("the floor, whole process", 1, &|| run(&exe, &["floor", &text])),
+        ("who_holds, whole process", 1, &|| {
+            run(&exe, &["who", &text])
+        }),
+        ("the floor, whole process", 1, &|| {
+            run(&exe, &["floor", &text])
+        }),
         ("ss -tulpn", 1, &|| run("ss", &["-tulpn"])),
-        ("lsof -nP -i :PORT", 1, &|| run("lsof", &["-nP", "-i", &selection])),
+        ("lsof -nP -i :PORT", 1, &|| {
+            run("lsof", &["-nP", "-i", &selection])
+        }),
         ("netstat -tulpn", 1, &|| run("netstat", &["-tulpn"])),
         ("fuser PORT/tcp", 1, &|| run("fuser", &[&tcp])),
         ("a process that does nothing", 1, &|| run("true", &[])),
         ("failed assert_port_free, own server", 1, &|| fails(held)),
-        ("failed assert_port_free, newest process", 1, &|| fails(newest)),
-        ("assert_port_free of a free port", 20, &|| done(portlease::check_port_free(nobodys))),
-        ("assert_port_free of a reserved port", 1, &|| done(portlease::check_port_free(&free))),
+        ("failed assert_port_free, newest process", 1, &|| {
+            fails(newest)
+        }),
+        ("assert_port_free of a free port", 20, &|| {
+            done(portlease::check_port_free(nobodys))
+        }),
+        ("assert_port_free of a reserved port", 1, &|| {
+            done(portlease::check_port_free(&free))
+        }),
     ];
     // What is not installed is left out, by name.
     let is_here = |(way, _, act): &(&str, usize, Act<'_>)| match act() {
@@ -252,7 +345,11 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
     };
     let rivals: Vec<(&str, usize, Act<'_>)> = rivals.into_iter().filter(is_here).collect();
     let mut samples = vec![Vec::new(); rivals.len()];
-    let rounds = if background.processes + background.connections > 0 { 11 } else { 41 };
+    let rounds = if background.processes + background.connections > 0 {
+        11
+    } else {
+        41
+    };
     for _ in 0..rounds {
         for ((_, turns, act), samples) in rivals.iter().zip(&mut samples) {
             for _ in 0..*turns {
@@ -269,6 +366,9 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
 }
 
 fn sockets_with_pids() -> Result<Vec<netstat2::SocketInfo>, netstat2::error::Error> {
-    let (families, protocols) = (netstat2::AddressFamilyFlags::all(), netstat2::ProtocolFlags::all());
+    let (families, protocols) = (
+        netstat2::AddressFamilyFlags::all(),
+        netstat2::ProtocolFlags::all(),
+    );
     netstat2::get_sockets_info(families, protocols)
 }

@@ -14,22 +14,37 @@ fn what_is_reserved_is_listed_with_whose_it_is() {
         command
     };
     let empty = finish(&mut command(&["list"])).code(0);
-    assert_eq!((empty.out.as_str(), empty.err.as_str()), ("", "portlease: nothing is reserved\n"));
-    assert_eq!(finish(&mut command(&["list", "--json"])).code(0).json(), json!({"version": 1, "leases": []}));
+    assert_eq!(
+        (empty.out.as_str(), empty.err.as_str()),
+        ("", "portlease: nothing is reserved\n")
+    );
+    assert_eq!(
+        finish(&mut command(&["list", "--json"])).code(0).json(),
+        json!({"version": 1, "leases": []})
+    );
 
     let file = folder.path().join("ports");
     let script = "echo $WEB $DNS > \"$FILE\"; exec sleep 600";
-    let mut run =
-        command(&["run", "--port", "WEB", "--port", "DNS/udp", "--label", "a\tb", "--", "sh", "-c", script]);
+    let mut run = command(&[
+        "run", "--port", "WEB", "--port", "DNS/udp", "--label", "a\tb", "--", "sh", "-c", script,
+    ]);
     let run = Running::start(run.env("FILE", &file));
     let line = line_in(&file);
     let (web, dns) = line.split_once(' ').unwrap();
 
     let text = finish(&mut command(&["list"])).code(0).out;
     let heads: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
-    assert_eq!(heads, ["PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE"]);
-    let mut rows: Vec<Vec<&str>> =
-        text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        heads,
+        [
+            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE"
+        ]
+    );
+    let mut rows: Vec<Vec<&str>> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     rows.sort_by_key(|row| row[1]);
     let pid = run.pid().to_string();
     assert_eq!(rows.len(), 2, "{text}");
@@ -41,8 +56,16 @@ fn what_is_reserved_is_listed_with_whose_it_is() {
         );
     }
     let said = finish(&mut command(&["list", "--json"])).code(0).json();
-    let row = said["leases"].as_array().unwrap().iter().find(|row| row["protocol"] == "udp").unwrap();
-    assert_eq!((&row["port"], &row["pid"]), (&json!(dns.parse::<u16>().unwrap()), &json!(run.pid())));
+    let row = said["leases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["protocol"] == "udp")
+        .unwrap();
+    assert_eq!(
+        (&row["port"], &row["pid"]),
+        (&json!(dns.parse::<u16>().unwrap()), &json!(run.pid()))
+    );
     assert_eq!(row["label"], json!("a\tb"));
     assert_eq!(row.as_object().unwrap().len(), 8, "{row}");
 }
@@ -50,5 +73,9 @@ fn what_is_reserved_is_listed_with_whose_it_is() {
 #[test]
 fn a_lock_folder_that_cannot_be_named_is_a_failure() {
     let said = finish(portlease(&["list"]).env("PORTLEASE_DIR", "relative")).code(2);
-    assert!(said.err.starts_with("portlease: cannot use the lock folder \"relative\": "), "{said:#?}");
+    assert!(
+        said.err
+            .starts_with("portlease: cannot use the lock folder \"relative\": "),
+        "{said:#?}"
+    );
 }

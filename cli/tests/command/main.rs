@@ -11,7 +11,10 @@ mod reserve;
 mod run;
 mod serve;
 mod servers;
-#[allow(dead_code, reason = "each test binary uses its part of what they share")]
+#[allow(
+    dead_code,
+    reason = "each test binary uses its part of what they share"
+)]
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 mod terminal;

@@ -6,8 +6,18 @@ use crate::program::ran;
 use crate::support::program::installed;
 use crate::support::{Folder, need};
 
-const COMMANDS: [&str; 10] =
-    ["check", "who", "run", "wait", "list", "reserve", "release", "serve", "completions", "man"];
+const COMMANDS: [&str; 10] = [
+    "check",
+    "who",
+    "run",
+    "wait",
+    "list",
+    "reserve",
+    "release",
+    "serve",
+    "completions",
+    "man",
+];
 
 #[test]
 fn every_command_is_completed_and_described() {
@@ -25,7 +35,10 @@ fn every_command_is_completed_and_described() {
     }
     for command in COMMANDS {
         let page = ran(&["man", command]).code(0).out;
-        assert!(page.contains(&format!(".TH portlease-{command} 1")), "{page}");
+        assert!(
+            page.contains(&format!(".TH portlease-{command} 1")),
+            "{page}"
+        );
         assert!(page.contains("\\-\\-json"), "{page}");
     }
     let said = ran(&["man", "keeper"]).code(2);
@@ -43,14 +56,22 @@ fn the_completions_are_scripts_of_their_shells() {
         }
         let file = folder.path().join(shell);
         std::fs::write(&file, ran(&["completions", shell]).code(0).out).unwrap();
-        let read = Command::new(shell).arg("-n").arg(&file).stdin(Stdio::null()).output().unwrap();
+        let read = Command::new(shell)
+            .arg("-n")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         assert!(read.status.success(), "{shell}: {read:?}");
     }
     let complete = format!(
         "source {}; COMP_WORDS=(portlease re); COMP_CWORD=1; _portlease portlease re portlease; echo \"${{COMPREPLY[@]}}\"",
         folder.path().join("bash").display()
     );
-    let read = Command::new("bash").args(["-c", &complete]).output().unwrap();
+    let read = Command::new("bash")
+        .args(["-c", &complete])
+        .output()
+        .unwrap();
     let words = String::from_utf8_lossy(&read.stdout).into_owned();
     let mut words: Vec<&str> = words.split_whitespace().collect();
     words.sort_unstable();

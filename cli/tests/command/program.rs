@@ -34,18 +34,30 @@ pub(crate) fn portlease(args: &[&str]) -> Command {
 /// As under nohup, and in the background of a script. What the command finds ignored it leaves so.
 fn ignores_signals() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap();
     u64::from_str_radix(mask.trim(), 16).unwrap() & 3 != 0
 }
 
 /// Takes out of the environment what changes what the command does.
 pub(crate) fn plain(command: &mut Command) {
-    for name in ["PORTLEASE_RANGE", "PORTSERVER_ADDRESS", "GITHUB_ACTIONS", "NO_COLOR", "CLICOLOR_FORCE"] {
+    for name in [
+        "PORTLEASE_RANGE",
+        "PORTSERVER_ADDRESS",
+        "GITHUB_ACTIONS",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+    ] {
         command.env_remove(name);
     }
     // The name of this test is not what the command is to tell.
     command.env_remove("NEXTEST_TEST_NAME");
-    command.env_remove("PORT").env("BIN", BINARY).stdin(Stdio::null());
+    command
+        .env_remove("PORT")
+        .env("BIN", BINARY)
+        .stdin(Stdio::null());
 }
 
 /// How a process ended, and what it said.
@@ -71,7 +83,10 @@ impl Ran {
 
     /// As a shell tells it.
     pub(crate) fn shell_code(&self) -> i32 {
-        self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal)).unwrap()
+        self.status
+            .code()
+            .or_else(|| self.status.signal().map(|signal| 128 + signal))
+            .unwrap()
     }
 }
 
@@ -96,16 +111,28 @@ impl Running {
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let process = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Running { pid: process.id(), process: Some(process) }
+        let process = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Running {
+            pid: process.id(),
+            process: Some(process),
+        }
     }
 
     /// The same with what it says on stderr in a file, of which the first line is waited for.
     #[track_caller]
     pub(crate) fn that_says(command: &mut Command, log: &Path) -> (Running, String) {
-        command.stdout(Stdio::piped()).stderr(File::create(log).unwrap());
-        let process = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let running = Running { pid: process.id(), process: Some(process) };
+        command
+            .stdout(Stdio::piped())
+            .stderr(File::create(log).unwrap());
+        let process = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let running = Running {
+            pid: process.id(),
+            process: Some(process),
+        };
         (running, line_in(log))
     }
 
@@ -130,11 +157,18 @@ impl Running {
         std::thread::spawn(move || tell.send(process.wait_with_output()));
         let output = told.recv_timeout(DEADLINE).unwrap_or_else(|e| {
             kill(self.pid);
-            panic!("process {} does not end, or its output stays open: {e}", self.pid)
+            panic!(
+                "process {} does not end, or its output stays open: {e}",
+                self.pid
+            )
         });
         let output = output.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ran { status: output.status, out: text(&output.stdout), err: text(&output.stderr) }
+        Ran {
+            status: output.status,
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
     }
 }
 
@@ -203,7 +237,21 @@ pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
 pub(crate) fn for_everybody() -> (PathBuf, Folder) {
     let folder = Folder::new();
     let copy = folder.path().join("portlease-for-everybody");
-    assert!(Command::new("cp").arg(BINARY).arg(&copy).status().unwrap().success());
-    assert!(Command::new("chmod").arg("755").arg(&copy).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg(BINARY)
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(
+        Command::new("chmod")
+            .arg("755")
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
     (copy, folder)
 }

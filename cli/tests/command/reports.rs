@@ -16,11 +16,23 @@ fn github_is_told_beside_the_answer() {
     let said = finish(portlease(&args).env("GITHUB_ACTIONS", "true")).code(1);
     let annotation = format!("::error::{}\n", said.out.trim_end().replace('\n', "%0A"));
     assert_eq!(said.err, annotation);
-    assert!(annotation.contains("%0Ahelp: ") && said.out.contains("\nhelp: "), "{said:#?}");
+    assert!(
+        annotation.contains("%0Ahelp: ") && said.out.contains("\nhelp: "),
+        "{said:#?}"
+    );
     // On one line with JSON too, whose object stays alone on stdout.
-    let said = finish(portlease(&[&args[..], &["--json"]].concat()).env("GITHUB_ACTIONS", "true")).code(1);
-    assert_eq!((said.json()["ports"][1]["free"].clone(), said.err), (true.into(), annotation));
-    assert_eq!(finish(portlease(&args).env("GITHUB_ACTIONS", "false")).code(1).err, "");
+    let said =
+        finish(portlease(&[&args[..], &["--json"]].concat()).env("GITHUB_ACTIONS", "true")).code(1);
+    assert_eq!(
+        (said.json()["ports"][1]["free"].clone(), said.err),
+        (true.into(), annotation)
+    );
+    assert_eq!(
+        finish(portlease(&args).env("GITHUB_ACTIONS", "false"))
+            .code(1)
+            .err,
+        ""
+    );
 }
 
 #[test]
@@ -32,7 +44,16 @@ fn a_junit_report_counts_and_names() {
     let _server = busy.listen().unwrap();
     let untold = format!("{free}/udplite");
     let path = file.to_str().unwrap();
-    ran(&["check", "-q", "--junit", path, &busy.to_string(), &free.to_string(), &untold]).code(1);
+    ran(&[
+        "check",
+        "-q",
+        "--junit",
+        path,
+        &busy.to_string(),
+        &free.to_string(),
+        &untold,
+    ])
+    .code(1);
     // Read by a parser of its own.
     let read = "import sys, xml.etree.ElementTree as E\n\
         suite = E.parse(sys.argv[1]).getroot().find('testsuite')\n\
@@ -43,5 +64,8 @@ fn a_junit_report_counts_and_names() {
     let expected = format!("3 1 1\n{busy}/tcp failure True\n{free}/tcp\n{untold} error True\n");
     assert_eq!(said, expected);
     let said = ran(&["check", "--junit", "/nowhere/junit.xml", &free.to_string()]).code(2);
-    assert_eq!(said.err, "portlease: cannot write /nowhere/junit.xml: no such file or directory\n");
+    assert_eq!(
+        said.err,
+        "portlease: cannot write /nowhere/junit.xml: no such file or directory\n"
+    );
 }

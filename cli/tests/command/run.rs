@@ -15,7 +15,10 @@ fn script(options: &[&str], script: &str) -> Command {
 }
 
 fn numbers(ran: &Ran) -> Vec<u16> {
-    ran.out.split_whitespace().map(|word| word.parse().unwrap_or_else(|_| panic!("{ran:#?}"))).collect()
+    ran.out
+        .split_whitespace()
+        .map(|word| word.parse().unwrap_or_else(|_| panic!("{ran:#?}")))
+        .collect()
 }
 
 #[test]
@@ -30,28 +33,53 @@ fn the_number_is_in_the_environment_and_in_the_arguments() {
     assert_eq!(said.err, "");
 
     let fixed = silent().port().to_string();
-    let options = ["--port", "A", "--port", "B/udp", "--port", &format!("C={fixed}")];
-    let all = finish(&mut script(&options, "echo $A {B} $B $C; test -z \"$PORT\"")).code(0);
-    let [a, b, same, c] = numbers(&all)[..] else { panic!("{all:#?}") };
+    let options = [
+        "--port",
+        "A",
+        "--port",
+        "B/udp",
+        "--port",
+        &format!("C={fixed}"),
+    ];
+    let all = finish(&mut script(
+        &options,
+        "echo $A {B} $B $C; test -z \"$PORT\"",
+    ))
+    .code(0);
+    let [a, b, same, c] = numbers(&all)[..] else {
+        panic!("{all:#?}")
+    };
     assert!(a != b && b == same && c.to_string() == fixed, "{all:#?}");
 }
 
 #[test]
 fn the_exit_status_is_the_commands() {
     need!(capability::native());
-    for (command, code) in
-        [("exit 0", 0), ("exit 1", 1), ("exit 200", 200), ("kill -9 $$", 137), ("kill -15 $$", 143)]
-    {
+    for (command, code) in [
+        ("exit 0", 0),
+        ("exit 1", 1),
+        ("exit 200", 200),
+        ("kill -9 $$", 137),
+        ("kill -15 $$", 143),
+    ] {
         finish(&mut script(&[], command)).code(code);
     }
     let said = ran(&["run", "--", "portlease-no-such-command"]).code(127);
     // The system's word, which may be of a folder in PATH that this user may not search.
-    assert!(said.err.starts_with("portlease: cannot run portlease-no-such-command: "), "{said:#?}");
+    assert!(
+        said.err
+            .starts_with("portlease: cannot run portlease-no-such-command: "),
+        "{said:#?}"
+    );
     let said = ran(&["run", "--", "/nowhere/portlease-no-such-command"]).code(127);
-    let told = "portlease: cannot run /nowhere/portlease-no-such-command: no such file or directory\n";
+    let told =
+        "portlease: cannot run /nowhere/portlease-no-such-command: no such file or directory\n";
     assert_eq!(said.err, told);
     let said = ran(&["run", "--", "/etc/passwd"]).code(126);
-    assert_eq!(said.err, "portlease: cannot run /etc/passwd: permission denied\n");
+    assert_eq!(
+        said.err,
+        "portlease: cannot run /etc/passwd: permission denied\n"
+    );
     ran(&["run", "--", "/"]).code(126);
 }
 
@@ -60,7 +88,9 @@ fn a_number_that_is_taken_is_portleases_own_failure() {
     let p = portlease::reserve_port();
     let said = ran(&["run", "--port", &format!("A={p}"), "--", "echo", "started"]).code(125);
     assert!(
-        said.err.starts_with(&format!("portlease: cannot reserve {p}/tcp: address already in use: ")),
+        said.err.starts_with(&format!(
+            "portlease: cannot reserve {p}/tcp: address already in use: "
+        )),
         "{said:#?}"
     );
     assert_eq!(said.out, "");
@@ -70,12 +100,32 @@ fn a_number_that_is_taken_is_portleases_own_failure() {
 fn a_busy_number_is_queued_for() {
     let (folder, busy) = (Folder::new(), portlease::reserve_port());
     let file = folder.path().join("word");
-    let args =
-        ["run", "--port", &format!("A={busy}"), "--wait", "10m", "--", "sh", "-c", "echo {A} > \"$FILE\""];
+    let args = [
+        "run",
+        "--port",
+        &format!("A={busy}"),
+        "--wait",
+        "10m",
+        "--",
+        "sh",
+        "-c",
+        "echo {A} > \"$FILE\"",
+    ];
     let mut queued = Running::start(portlease(&args).env("FILE", &file));
-    let short = ran(&["run", "--port", &format!("A={busy}"), "--wait", "20ms", "--", "true"]).code(125);
+    let short = ran(&[
+        "run",
+        "--port",
+        &format!("A={busy}"),
+        "--wait",
+        "20ms",
+        "--",
+        "true",
+    ])
+    .code(125);
     assert!(
-        short.err.starts_with(&format!("portlease: cannot reserve {busy}/tcp within 20ms: ")),
+        short.err.starts_with(&format!(
+            "portlease: cannot reserve {busy}/tcp within 20ms: "
+        )),
         "{short:#?}"
     );
     assert!(queued.runs() && !file.exists());
@@ -92,12 +142,19 @@ fn the_standard_streams_are_the_commands() {
     let input = folder.path().join("input");
     std::fs::write(&input, "said\n").unwrap();
     let said = finish(cat.stdin(std::fs::File::open(&input).unwrap())).code(0);
-    assert_eq!((said.out.as_str(), said.err.as_str()), ("said\n", "aside\n"));
+    assert_eq!(
+        (said.out.as_str(), said.err.as_str()),
+        ("said\n", "aside\n")
+    );
 }
 
 #[test]
 fn what_runs_inside_is_not_stopped_by_the_reservation_around_it() {
-    let said = finish(&mut script(&["--port", "A", "--port", "B/udp"], "\"$BIN\" check $A $B/udp")).code(0);
+    let said = finish(&mut script(
+        &["--port", "A", "--port", "B/udp"],
+        "\"$BIN\" check $A $B/udp",
+    ))
+    .code(0);
     assert_eq!((said.out, said.err), (String::new(), String::new()));
     let options = ["--port", "A"];
     let said = finish(&mut script(&options, "\"$BIN\" run --port X=$A -- true")).code(125);
@@ -115,24 +172,32 @@ fn the_reservation_is_told_to_those_who_ask() {
     let row = json!({"name": "PORT", "port": port, "protocols": ["tcp"], "guarantee": "kernel"});
     assert_eq!(told, json!({"version": 1, "ports": [row]}));
     let said = finish(&mut script(&["-v", "--port", "A/udp"], "echo $A")).code(0);
-    assert_eq!(said.err, format!("portlease: A is {}/udp\n", said.out.trim()));
+    assert_eq!(
+        said.err,
+        format!("portlease: A is {}/udp\n", said.out.trim())
+    );
 }
 
 #[test]
 fn signals_reach_the_command_and_its_end_is_ours() {
     let folder = Folder::new();
-    for (signal, name) in
-        [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::HUP, "HUP"), (Signal::USR1, "USR1")]
-    {
+    for (signal, name) in [
+        (Signal::INT, "INT"),
+        (Signal::TERM, "TERM"),
+        (Signal::HUP, "HUP"),
+        (Signal::USR1, "USR1"),
+    ] {
         let file = folder.path().join(name);
-        let trap = format!("trap 'exit 42' {name}; echo $PORT > \"$FILE\"; while :; do sleep 0.01; done");
+        let trap =
+            format!("trap 'exit 42' {name}; echo $PORT > \"$FILE\"; while :; do sleep 0.01; done");
         let run = Running::start(script(&[], &trap).env("FILE", &file));
         line_in(&file);
         run.signal(signal);
         run.finish().code(42);
     }
     let file = folder.path().join("killed");
-    let run = Running::start(script(&[], "echo $PORT > \"$FILE\"; exec sleep 600").env("FILE", &file));
+    let run =
+        Running::start(script(&[], "echo $PORT > \"$FILE\"; exec sleep 600").env("FILE", &file));
     let port = line_in(&file);
     run.signal(Signal::INT);
     run.finish().code(130);
@@ -144,7 +209,10 @@ fn what_was_ignored_stays_ignored() {
     need!(capability::native());
     let status = "grep SigIgn /proc/self/status";
     let mut command = Command::new("sh");
-    plain(command.args(["-c", &format!("trap '' HUP INT; exec \"$BIN\" run -- {status}")]));
+    plain(command.args([
+        "-c",
+        &format!("trap '' HUP INT; exec \"$BIN\" run -- {status}"),
+    ]));
     let said = finish(&mut command).code(0);
     let mask = u64::from_str_radix(said.out.split_whitespace().last().unwrap(), 16).unwrap();
     assert_eq!(mask & 3, 3, "{said:#?}");
@@ -156,12 +224,20 @@ fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
     for victim in ["the command", "portlease"] {
         let file = folder.path().join(format!("kill {victim}"));
         let mut command = script(&[], "echo $PORT $$ > \"$FILE\"; exec sleep 600");
-        let run = Running::start(command.env("FILE", &file).env("PORTLEASE_DIR", folder.locks()));
+        let run = Running::start(
+            command
+                .env("FILE", &file)
+                .env("PORTLEASE_DIR", folder.locks()),
+        );
         let line = line_in(&file);
         let (port, pid) = line.split_once(' ').unwrap();
         let pid: u32 = pid.parse().unwrap();
         // Its output would stay open.
-        let killed = if victim == "portlease" { run.pid() } else { pid };
+        let killed = if victim == "portlease" {
+            run.pid()
+        } else {
+            pid
+        };
         crate::program::kill(killed);
         if victim == "the command" {
             run.finish().code(137);
@@ -175,7 +251,8 @@ fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
 fn the_command_must_listen_where_that_is_asked_for() {
     let said = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
     assert!(
-        said.err.starts_with("portlease: the command was ended: waited 100ms in vain: port "),
+        said.err
+            .starts_with("portlease: the command was ended: waited 100ms in vain: port "),
         "{said:#?}"
     );
     // It ends first: its own status.
@@ -183,7 +260,8 @@ fn the_command_must_listen_where_that_is_asked_for() {
 
     need!(installed("python3"));
     let folder = Folder::new();
-    let serve = "import socket, os, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(600)";
+    let serve =
+        "import socket, os, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(600)";
     let mut command = portlease(&["run", "--wait-listening=10m", "--", "python3", "-c", serve]);
     let (run, line) = Running::that_says(&mut command, &folder.path().join("log"));
     assert!(line.starts_with("portlease: listening after "), "{line}");
@@ -203,7 +281,9 @@ fn twenty_side_by_side_get_on_with_each_other() {
         while not os.path.exists(os.environ['GO']): time.sleep(0.01)\n";
     let go = folder.path().join("go");
     let start = |n: usize| {
-        let mut command = portlease(&["run", "--port", "A", "--port", "B/udp", "--", "python3", "-c", serve]);
+        let mut command = portlease(&[
+            "run", "--port", "A", "--port", "B/udp", "--", "python3", "-c", serve,
+        ]);
         command
             .env("FILE", folder.path().join(n.to_string()))
             .env("GO", &go)
@@ -214,15 +294,24 @@ fn twenty_side_by_side_get_on_with_each_other() {
     for (n, run) in running.iter_mut().enumerate() {
         eventually("all of them run at once", DEADLINE, || {
             let up = folder.path().join(n.to_string()).exists();
-            if up || !run.runs() { Ok(()) } else { Err(format!("number {n} is not up")) }
+            if up || !run.runs() {
+                Ok(())
+            } else {
+                Err(format!("number {n} is not up"))
+            }
         });
     }
     std::fs::write(&go, "").unwrap();
-    let mut taken: Vec<u16> = running.into_iter().flat_map(|run| numbers(&run.finish().code(0))).collect();
+    let mut taken: Vec<u16> = running
+        .into_iter()
+        .flat_map(|run| numbers(&run.finish().code(0)))
+        .collect();
     assert_eq!(taken.len(), 40);
     taken.sort_unstable();
     taken.dedup();
     assert_eq!(taken.len(), 40, "a number was given twice");
-    let left = finish(portlease(&["list", "--json"]).env("PORTLEASE_DIR", folder.locks())).code(0).json();
+    let left = finish(portlease(&["list", "--json"]).env("PORTLEASE_DIR", folder.locks()))
+        .code(0)
+        .json();
     assert_eq!(left["leases"], json!([]));
 }

@@ -19,9 +19,16 @@ fn portserver() -> Result<PathBuf, String> {
     python_has("portpicker")?;
     python_has("psutil")?;
     let find = "import sysconfig; print(sysconfig.get_path('scripts'))";
-    let output = Command::new(python()).args(["-c", find]).output().map_err(|e| e.to_string())?;
+    let output = Command::new(python())
+        .args(["-c", find])
+        .output()
+        .map_err(|e| e.to_string())?;
     let script = Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("portserver.py");
-    if script.is_file() { Ok(script) } else { Err(format!("{} is not installed", script.display())) }
+    if script.is_file() {
+        Ok(script)
+    } else {
+        Err(format!("{} is not installed", script.display()))
+    }
 }
 
 /// An abstract name of this test's own.
@@ -63,28 +70,43 @@ fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
         time.sleep(600)\n";
     let mut client = Command::new(python());
     plain(client.args(["-c", script]));
-    let mut client = Running::start(client.env("FILE", &file).env("PORTSERVER_ADDRESS", &address));
-    eventually("five ports", DEADLINE, || match file.exists() || !client.runs() {
-        true => Ok(()),
-        false => Err("no file".to_owned()),
+    let mut client = Running::start(
+        client
+            .env("FILE", &file)
+            .env("PORTSERVER_ADDRESS", &address),
+    );
+    eventually("five ports", DEADLINE, || {
+        match file.exists() || !client.runs() {
+            true => Ok(()),
+            false => Err("no file".to_owned()),
+        }
     });
     if !file.exists() {
         panic!("{:#?}", client.finish());
     }
-    let ports: Vec<u16> = line_in(&file).split(' ').map(|port| port.parse().unwrap()).collect();
+    let ports: Vec<u16> = line_in(&file)
+        .split(' ')
+        .map(|port| port.parse().unwrap())
+        .collect();
     let pid = client.pid();
     for port in &ports {
         // Both protocols of the number, and to whoever else asks it is taken.
         for protocol in ["tcp", "udp"] {
             let args = ["check", &format!("{port}/{protocol}")];
-            let said = finish(portlease(&args).env("PORTLEASE_DIR", folder.locks())).code(1).out;
+            let said = finish(portlease(&args).env("PORTLEASE_DIR", folder.locks()))
+                .code(1)
+                .out;
             assert!(
-                said.contains(": reserved by portlease (") && said.contains(&format!(" for pid {pid}")),
+                said.contains(": reserved by portlease (")
+                    && said.contains(&format!(" for pid {pid}")),
                 "{said}"
             );
         }
         let another = ReserveOptions::new().port(*port).reserve();
-        assert!(another.is_err(), "the claim keeps out who knows nothing of the lease: {another:?}");
+        assert!(
+            another.is_err(),
+            "the claim keeps out who knows nothing of the lease: {another:?}"
+        );
     }
     crate::program::kill(pid);
     for port in ports {
@@ -98,12 +120,27 @@ fn a_request_that_names_no_process_hears_nothing_and_a_killed_server_holds_nothi
     let server = serve(&address, &folder);
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    for request in ["x\n", "1\n", "0\n", "-5\n", "99999999999999999999999\n", &format!("{}\n", gone.id())] {
+    for request in [
+        "x\n",
+        "1\n",
+        "0\n",
+        "-5\n",
+        "99999999999999999999999\n",
+        &format!("{}\n", gone.id()),
+    ] {
         assert_eq!(hear(&address, request), "", "{request:?}");
     }
-    let port: u16 = hear(&address, &format!("{}\n", std::process::id())).trim().parse().unwrap();
-    let said = finish(portlease(&["check", &port.to_string()]).env("PORTLEASE_DIR", folder.locks())).code(0);
-    assert_eq!(said.out, "", "to the process that asked, and its children, it is their own");
+    let port: u16 = hear(&address, &format!("{}\n", std::process::id()))
+        .trim()
+        .parse()
+        .unwrap();
+    let said =
+        finish(portlease(&["check", &port.to_string()]).env("PORTLEASE_DIR", folder.locks()))
+            .code(0);
+    assert_eq!(
+        said.out, "",
+        "to the process that asked, and its children, it is their own"
+    );
     crate::program::kill(server.pid());
     becomes_free(port, &folder);
 }
@@ -118,9 +155,15 @@ fn the_server_takes_its_socket_along() {
         assert!(path.exists());
         let second = finish(&mut portlease(&["serve", "--address", address])).code(2);
         // In the words of the C library, which musl's are not.
-        let cause = UnixListener::bind(&path).unwrap_err().to_string().to_lowercase();
+        let cause = UnixListener::bind(&path)
+            .unwrap_err()
+            .to_string()
+            .to_lowercase();
         let cause = cause.split(" (os error").next().unwrap();
-        assert_eq!(second.err, format!("portlease: cannot serve on {address}: {cause}\n"));
+        assert_eq!(
+            second.err,
+            format!("portlease: cannot serve on {address}: {cause}\n")
+        );
         server.signal(signal);
         let said = server.finish().code(code).json();
         assert_eq!(said, json!({"version": 1, "address": address}));
@@ -147,15 +190,28 @@ fn numbers_come_from_the_server_that_the_environment_names() {
     // Another lock folder: the two are strangers but for the socket. What the server claims nobody else can, so this
     // number is refused, again and again, and in the end that is the error.
     let (_server, _) = Running::that_says(server.env("PORTLEASE_DIR", folder.locks()), &log);
-    let said = finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &address)).code(125);
-    assert!(said.err.starts_with("portlease: cannot reserve "), "{said:#?}");
+    let said =
+        finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &address)).code(125);
+    assert!(
+        said.err.starts_with("portlease: cannot reserve "),
+        "{said:#?}"
+    );
     let granted = std::fs::read_to_string(&log).unwrap();
-    assert_eq!(granted.lines().filter(|line| line.contains(" is pid ")).count(), 16, "{granted}");
+    assert_eq!(
+        granted
+            .lines()
+            .filter(|line| line.contains(" is pid "))
+            .count(),
+        16,
+        "{granted}"
+    );
 
     let nobody = name("nobody");
-    let said = finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &nobody)).code(125);
-    let expected =
-        format!("portlease: cannot get a port from PORTSERVER_ADDRESS, {nobody}: connection refused\n");
+    let said =
+        finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &nobody)).code(125);
+    let expected = format!(
+        "portlease: cannot get a port from PORTSERVER_ADDRESS, {nobody}: connection refused\n"
+    );
     assert_eq!(said.err, expected);
     // Empty is none, and an exact number is nobody's choice.
     finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", "")).code(0);
@@ -170,46 +226,74 @@ fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
     need!(script.as_ref().map(drop).map_err(Clone::clone));
     let (folder, address) = (Folder::new(), name("portserver"));
     // Numbers of nobody's, let go for the server to give.
-    let block = ReserveOptions::new().reuse_addr(false).reserve_block(24).unwrap();
+    let block = ReserveOptions::new()
+        .reuse_addr(false)
+        .reserve_block(24)
+        .unwrap();
     let (first, last) = (block[0].port(), block[23].port());
     drop(block);
     let mut server = Command::new(python());
-    server.arg(script.unwrap()).args(["--portserver_static_pool", &format!("{first}-{last}")]);
+    server
+        .arg(script.unwrap())
+        .args(["--portserver_static_pool", &format!("{first}-{last}")]);
     plain(server.args(["--portserver_address", &address]));
     let (_server, line) = Running::that_says(&mut server, &folder.path().join("portserver.log"));
     assert!(line.contains("Serving on"), "{line}");
 
     let command = |args: &[&str]| {
         let mut command = portlease(args);
-        command.env("PORTSERVER_ADDRESS", &address).env("PORTLEASE_DIR", folder.locks());
+        command
+            .env("PORTSERVER_ADDRESS", &address)
+            .env("PORTLEASE_DIR", folder.locks());
         command
     };
     let script = "echo $A $B; \"$BIN\" list --json";
-    let said =
-        finish(&mut command(&["run", "--port", "A", "--port", "B/udp", "--", "sh", "-c", script])).code(0);
+    let said = finish(&mut command(&[
+        "run", "--port", "A", "--port", "B/udp", "--", "sh", "-c", script,
+    ]))
+    .code(0);
     let (numbers, list) = said.out.split_once('\n').unwrap();
     let mut numbers: Vec<u16> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
-    assert!(numbers.iter().all(|n| (first..=last).contains(n)), "{numbers:?} of {first}-{last}");
+    assert!(
+        numbers.iter().all(|n| (first..=last).contains(n)),
+        "{numbers:?} of {first}-{last}"
+    );
     numbers.sort_unstable();
     let list: serde_json::Value = serde_json::from_str(list).unwrap();
-    let leased: Vec<_> =
-        list["leases"].as_array().unwrap().iter().map(|lease| lease["port"].clone()).collect();
+    let leased: Vec<_> = list["leases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lease| lease["port"].clone())
+        .collect();
     assert_eq!(leased, numbers.iter().map(|n| json!(n)).collect::<Vec<_>>());
 
     let pid = std::process::id().to_string();
-    let said = finish(&mut command(&["reserve", "-n", "2", "--pid", &pid])).code(0).out;
+    let said = finish(&mut command(&["reserve", "-n", "2", "--pid", &pid]))
+        .code(0)
+        .out;
     let held: Vec<u16> = said.lines().map(|n| n.parse().unwrap()).collect();
     assert!(
         held.len() == 2 && held[0] != held[1] && held.iter().all(|n| (first..=last).contains(n)),
         "{held:?}"
     );
-    finish(&mut command(&["reserve", "-n", "2", "--block", "--pid", &pid])).code(2);
+    finish(&mut command(&[
+        "reserve", "-n", "2", "--block", "--pid", &pid,
+    ]))
+    .code(2);
     // More than it has: a refusal is an error, and not some other number.
     let said = finish(&mut command(&["reserve", "-n", "24", "--pid", &pid])).code(2);
-    assert!(said.err.contains("the server has none for this process"), "{said:#?}");
+    assert!(
+        said.err.contains("the server has none for this process"),
+        "{said:#?}"
+    );
     finish(&mut command(&["release", &said_list(&held)])).code(0);
 }
 
 fn said_list(ports: &[u16]) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    ports
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }

@@ -16,9 +16,18 @@ fn serves(program: &str, args: &[&str], folder: &Folder, question: &[u8], answer
     let mut command: Command = portlease(&["run", "--wait-listening=1m", "--"]);
     // The shell tells the number, and becomes the server.
     command
-        .args(["sh", "-c", "echo $PORT > \"$FILE\"; exec \"$@\"", "sh", path.to_str().unwrap()])
+        .args([
+            "sh",
+            "-c",
+            "echo $PORT > \"$FILE\"; exec \"$@\"",
+            "sh",
+            path.to_str().unwrap(),
+        ])
         .args(args);
-    command.env("FILE", &file).env("PORTLEASE_DIR", folder.locks()).current_dir(folder.path());
+    command
+        .env("FILE", &file)
+        .env("PORTLEASE_DIR", folder.locks())
+        .current_dir(folder.path());
     let mut run = Running::start(&mut command);
     let port: u16 = line_in(&file).parse().unwrap();
     let text = eventually("an answer", DEADLINE, || match ask(port, question) {
@@ -37,12 +46,13 @@ fn serves(program: &str, args: &[&str], folder: &Folder, question: &[u8], answer
 fn becomes_free_but_for_time_wait(port: u16, folder: &Folder) {
     eventually("the port is let go", DEADLINE, || {
         let said = crate::program::finish(
-            portlease(&["who", "--json", &format!("{port}/tcp")]).env("PORTLEASE_DIR", folder.locks()),
+            portlease(&["who", "--json", &format!("{port}/tcp")])
+                .env("PORTLEASE_DIR", folder.locks()),
         );
         let told = said.json();
         let rows = told["holders"].as_array().unwrap();
-        let gone =
-            rows.iter().all(|row| row["state"] == "time_wait") && told["leases"] == serde_json::json!([]);
+        let gone = rows.iter().all(|row| row["state"] == "time_wait")
+            && told["leases"] == serde_json::json!([]);
         if gone { Ok(()) } else { Err(told.to_string()) }
     });
 }
@@ -52,9 +62,25 @@ const GET: &[u8] = b"GET /hello HTTP/1.0\r\nHost: x\r\n\r\n";
 #[test]
 fn redis_serves_on_its_number() {
     need!(installed("redis-server"));
-    let args =
-        ["--port", "{PORT}", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"];
-    serves("redis-server", &args, &Folder::new(), b"PING\r\nQUIT\r\n", "+PONG");
+    let args = [
+        "--port",
+        "{PORT}",
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--daemonize",
+        "no",
+    ];
+    serves(
+        "redis-server",
+        &args,
+        &Folder::new(),
+        b"PING\r\nQUIT\r\n",
+        "+PONG",
+    );
 }
 
 #[test]
@@ -76,7 +102,13 @@ fn nginx_serves_on_its_number() {
     );
     let path = path_of("nginx").unwrap();
     let script = format!("PATH=$PATH:{}; . ./start", path.parent().unwrap().display());
-    serves("sh", &["-c", &script, "sh", "{PORT}"], &folder, GET, "hello from nginx");
+    serves(
+        "sh",
+        &["-c", &script, "sh", "{PORT}"],
+        &folder,
+        GET,
+        "hello from nginx",
+    );
 }
 
 #[test]
@@ -97,7 +129,13 @@ fn pythons_http_server_serves_on_its_number() {
 fn node_serves_on_its_number() {
     need!(installed("node"));
     let serve = "require('http').createServer((q, a) => a.end('hello from node')).listen(process.env.PORT, '127.0.0.1')";
-    serves("node", &["-e", serve], &Folder::new(), GET, "hello from node");
+    serves(
+        "node",
+        &["-e", serve],
+        &Folder::new(),
+        GET,
+        "hello from node",
+    );
 }
 
 fn write(folder: &Folder, name: &str, text: &str) {
@@ -112,7 +150,11 @@ fn a_server_that_is_killed_leaves_nothing_held() {
     let serve = "import os, socket, time; s = socket.create_server(('127.0.0.1', {PORT})); \
                  open(os.environ['FILE'], 'w').write('%d %d\\n' % ({PORT}, os.getpid())); time.sleep(600)";
     let mut command = portlease(&["run", "--", "python3", "-c", serve]);
-    let run = Running::start(command.env("FILE", &file).env("PORTLEASE_DIR", folder.locks()));
+    let run = Running::start(
+        command
+            .env("FILE", &file)
+            .env("PORTLEASE_DIR", folder.locks()),
+    );
     let line = line_in(&file);
     let (port, pid) = line.split_once(' ').unwrap();
     crate::program::kill(pid.parse().unwrap());

@@ -38,8 +38,17 @@ sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os
 fn on_a_terminal(typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> Ran {
     let mut python = Command::new("python3");
     let log = folder.path().join("log");
-    python.args(["-c", DRIVER, typed, awaited]).arg(&log).arg(BINARY).args(args);
-    plain(python.env("LOG", &log).env("PORTLEASE_DIR", folder.locks()).env("TERM", "xterm"));
+    python
+        .args(["-c", DRIVER, typed, awaited])
+        .arg(&log)
+        .arg(BINARY)
+        .args(args);
+    plain(
+        python
+            .env("LOG", &log)
+            .env("PORTLEASE_DIR", folder.locks())
+            .env("TERM", "xterm"),
+    );
     finish(&mut python)
 }
 
@@ -58,7 +67,13 @@ fn ctrl_c_reaches_the_command_once() {
         while time.monotonic() < end: time.sleep(0.01)\n\
         print('interrupted', len(got), 'times')\n\
         raise SystemExit(42)\n";
-    let said = on_a_terminal("\\x03", "ready", &folder, &["run", "--", "python3", "-c", count]).code(42);
+    let said = on_a_terminal(
+        "\\x03",
+        "ready",
+        &folder,
+        &["run", "--", "python3", "-c", count],
+    )
+    .code(42);
     assert!(said.out.contains("interrupted 1 times"), "{said:#?}");
 }
 
@@ -81,9 +96,16 @@ fn a_check_that_waits_says_so_until_it_is_done() {
     let _server = p.listen().unwrap();
     let args = ["check", "--wait", "1s", &p.to_string()];
     let said = on_a_terminal("", "", &Folder::new(), &args).code(1);
-    assert!(said.out.contains(&format!("waiting for {p}/tcp to be free: 0 s of 1 s")), "{said:#?}");
+    assert!(
+        said.out
+            .contains(&format!("waiting for {p}/tcp to be free: 0 s of 1 s")),
+        "{said:#?}"
+    );
     // The line is wiped before the answer, and the two lines of a log are not there.
-    assert!(said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("gave up"), "{said:#?}");
+    assert!(
+        said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("gave up"),
+        "{said:#?}"
+    );
 }
 
 #[test]
@@ -96,9 +118,15 @@ fn colours_and_tables_are_made_for_the_terminal() {
     for line in said.out.lines() {
         assert!(line.chars().count() <= 60, "{line:?} of {said:#?}");
     }
-    assert!(said.out.contains('…') && said.out.contains("PORT"), "{said:#?}");
+    assert!(
+        said.out.contains('…') && said.out.contains("PORT"),
+        "{said:#?}"
+    );
     let p = crate::program::silent();
     let args = ["check", "--listening", &p.to_string()];
     let said = on_a_terminal("", "", &folder, &args).code(1);
-    assert!(said.out.contains("\u{1b}[1mport ") && said.out.contains("\u{1b}[32mhelp:"), "{said:#?}");
+    assert!(
+        said.out.contains("\u{1b}[1mport ") && said.out.contains("\u{1b}[32mhelp:"),
+        "{said:#?}"
+    );
 }

@@ -21,13 +21,22 @@ fn bad_input_is_2_with_a_line_that_quotes_it() {
         (&["who", "80-81"], "\"80-81\" does not name a port"),
         (&["who"], "required"),
         (&["wait", "80"], "--listening"),
-        (&["wait", "80", "--listening", "--free"], "cannot be used with"),
+        (
+            &["wait", "80", "--listening", "--free"],
+            "cannot be used with",
+        ),
         (&["wait", "80", "--free", "--pid", "0"], "0"),
         (&["wait", "--free"], "required"),
         (&["reserve", "-n", "0"], "0 is not in 1.."),
         (&["reserve", "--port", "0"], "port 0 names no port"),
-        (&["reserve", "--port", "70000"], "\"70000\" does not name a port"),
-        (&["reserve", "--port", "127.0.0.1:80"], "reserved on every address"),
+        (
+            &["reserve", "--port", "70000"],
+            "\"70000\" does not name a port",
+        ),
+        (
+            &["reserve", "--port", "127.0.0.1:80"],
+            "reserved on every address",
+        ),
         (&["reserve", "--port", "4711", "-n", "2"], "ask for a block"),
         (&["reserve", "80"], "80"),
         (&["release"], "required"),
@@ -50,11 +59,26 @@ fn what_run_cannot_do_is_125_whatever_its_command_would_have_said() {
         (&["run"], "required"),
         (&["run", "--frobnicate", "--", "true"], "--frobnicate"),
         (&["--color", "never", "run", "true"], "true"),
-        (&["run", "--port", "A=70000", "--", "true"], "\"70000\" does not name a port"),
-        (&["run", "--port", "A=0", "--", "true"], "port 0 names no port"),
-        (&["run", "--port", "8080", "--", "true"], "\"8080\" is no name of a variable"),
-        (&["run", "--port", "A/sctp", "--", "true"], "expected tcp or udp"),
-        (&["run", "--port", "A", "--port", "A/udp", "--", "true"], "given twice"),
+        (
+            &["run", "--port", "A=70000", "--", "true"],
+            "\"70000\" does not name a port",
+        ),
+        (
+            &["run", "--port", "A=0", "--", "true"],
+            "port 0 names no port",
+        ),
+        (
+            &["run", "--port", "8080", "--", "true"],
+            "\"8080\" is no name of a variable",
+        ),
+        (
+            &["run", "--port", "A/sctp", "--", "true"],
+            "expected tcp or udp",
+        ),
+        (
+            &["run", "--port", "A", "--port", "A/udp", "--", "true"],
+            "given twice",
+        ),
     ] {
         let ran = ran(args).code(125);
         assert!(ran.err.contains(told), "{args:?}: {ran:#?}");
@@ -64,10 +88,18 @@ fn what_run_cannot_do_is_125_whatever_its_command_would_have_said() {
 
 #[test]
 fn help_is_an_answer() {
-    for args in [&["--help"][..], &["help", "run"], &["check", "--help"], &["--version"], &["run", "--help"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["help", "run"],
+        &["check", "--help"],
+        &["--version"],
+        &["run", "--help"],
+    ] {
         let ran = ran(args).code(0);
-        assert!(ran.out.contains("portlease") && ran.err.is_empty(), "{args:?}: {ran:#?}");
+        assert!(
+            ran.out.contains("portlease") && ran.err.is_empty(),
+            "{args:?}: {ran:#?}"
+        );
     }
 }
 
@@ -84,7 +116,11 @@ fn a_reader_that_has_gone_is_no_panic() {
     plain(bash.args(["-c", &script]));
     let ran = finish(&mut bash);
     assert!(!ran.err.contains("panicked"), "{ran:#?}");
-    assert_eq!(ran.out.lines().collect::<Vec<_>>(), ["1", "0", "0", "0"], "{ran:#?}");
+    assert_eq!(
+        ran.out.lines().collect::<Vec<_>>(),
+        ["1", "0", "0", "0"],
+        "{ran:#?}"
+    );
 }
 
 #[test]
@@ -97,7 +133,10 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
     let output = process.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(text, "portlease: cannot write the answer: no space left on device\n");
+    assert_eq!(
+        text,
+        "portlease: cannot write the answer: no space left on device\n"
+    );
 }
 
 #[test]
@@ -106,7 +145,15 @@ fn colours_are_for_terminals_or_for_those_who_ask() {
     let args = ["check", &p.to_string(), "--listening"];
     assert!(!ran(&args).code(1).out.contains('\u{1b}'));
     let always = [&args[..], &["--color", "always"]].concat();
-    assert!(ran(&always).code(1).out.contains("\u{1b}[1mport "), "{BINARY}");
-    let never = finish(portlease(&args).args(["--color", "never"]).env("CLICOLOR_FORCE", "1")).code(1);
+    assert!(
+        ran(&always).code(1).out.contains("\u{1b}[1mport "),
+        "{BINARY}"
+    );
+    let never = finish(
+        portlease(&args)
+            .args(["--color", "never"])
+            .env("CLICOLOR_FORCE", "1"),
+    )
+    .code(1);
     assert!(!never.out.contains('\u{1b}'), "{never:#?}");
 }

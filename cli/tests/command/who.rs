@@ -33,7 +33,11 @@ pub(crate) fn listener_row(port: u16) -> Value {
 pub(crate) fn eventually_equal(look: impl Fn() -> (Value, Value)) {
     eventually("what was expected", DEADLINE, || {
         let (said, expected) = look();
-        if said == expected { Ok(()) } else { Err(format!("{said:#}\nexpected: {expected:#}")) }
+        if said == expected {
+            Ok(())
+        } else {
+            Err(format!("{said:#}\nexpected: {expected:#}"))
+        }
     });
 }
 
@@ -43,7 +47,9 @@ fn a_listener_is_told_with_its_process_in_this_shape() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     eventually_equal(|| {
-        let said = ran(&["who", "--json", &format!("{port}/tcp")]).code(0).json();
+        let said = ran(&["who", "--json", &format!("{port}/tcp")])
+            .code(0)
+            .json();
         // Of other users' processes, and of what is being passed between processes, this one knows nothing.
         let complete = said["complete"].as_bool().unwrap();
         let expected = json!({
@@ -60,11 +66,18 @@ fn a_listener_is_told_with_its_process_in_this_shape() {
 
 #[test]
 fn a_lease_alone_is_somebody_and_has_this_shape() {
-    let p = portlease::ReserveOptions::new().reuse_addr(false).label("primary").reserve().unwrap();
+    let p = portlease::ReserveOptions::new()
+        .reuse_addr(false)
+        .label("primary")
+        .reserve()
+        .unwrap();
     let at = format!("{}:{}", file!(), line!() - 1);
     let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
     let since = said["leases"][0]["since"].as_str().unwrap();
-    assert!(since.len() == 20 && since.ends_with('Z') && since.as_bytes()[10] == b'T', "{since}");
+    assert!(
+        since.len() == 20 && since.ends_with('Z') && since.as_bytes()[10] == b'T',
+        "{since}"
+    );
     let expected = json!([{
         "protocol": "tcp", "port": p.port(), "pid": std::process::id(),
         "program": std::env::current_exe().unwrap().to_str().unwrap(),
@@ -81,11 +94,13 @@ fn nobody_is_1() {
     let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
     let nobody = |args: &[&str]| {
         let port = format!("{p}/tcp");
-        finish(portlease(&[&["who", &port], args].concat()).env("PORTLEASE_DIR", folder.locks())).code(1)
+        finish(portlease(&[&["who", &port], args].concat()).env("PORTLEASE_DIR", folder.locks()))
+            .code(1)
     };
     assert_eq!(nobody(&[]).out, format!("port {p}/tcp: nobody holds it\n"));
     assert_eq!(nobody(&["-q"]).out, "");
-    let expected = json!({"version": 1, "port": p.port(), "complete": true, "holders": [], "leases": []});
+    let expected =
+        json!({"version": 1, "port": p.port(), "complete": true, "holders": [], "leases": []});
     assert_eq!(nobody(&["--json"]).json(), expected);
 }
 
@@ -96,10 +111,25 @@ fn nothing_found_where_something_could_not_be_read_is_3() {
     let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
     // sock_diag(7) is refused, as a sandbox does.
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:error=EPERM"]);
-    plain(strace.args([BINARY, "who", &format!("{p}/tcp")]).env("PORTLEASE_DIR", folder.locks()));
+    strace.args([
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=sendto",
+        "-e",
+        "inject=sendto:error=EPERM",
+    ]);
+    plain(
+        strace
+            .args([BINARY, "who", &format!("{p}/tcp")])
+            .env("PORTLEASE_DIR", folder.locks()),
+    );
     let said = finish(&mut strace).code(3).out;
-    assert!(said.starts_with(&format!("port {p}/tcp: nothing found, but ")), "{said}");
+    assert!(
+        said.starts_with(&format!("port {p}/tcp: nothing found, but ")),
+        "{said}"
+    );
 }
 
 #[test]
@@ -111,11 +141,23 @@ fn states_are_told_in_lower_case_and_peers_too() {
     let (accepted, peer) = server.accept().unwrap();
     let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
     let rows = said["holders"].as_array().unwrap();
-    let states: Vec<&str> = rows.iter().map(|row| row["state"].as_str().unwrap()).collect();
+    let states: Vec<&str> = rows
+        .iter()
+        .map(|row| row["state"].as_str().unwrap())
+        .collect();
     assert_eq!(states, ["listen", "bound", "established"], "{said}");
     assert_eq!(rows[2]["remote"], json!(peer.to_string()));
-    let said = ran(&["who", "--json", &peer.port().to_string()]).code(0).json();
-    assert!(said["holders"].as_array().unwrap().iter().any(|row| row["client"] == true), "{said}");
+    let said = ran(&["who", "--json", &peer.port().to_string()])
+        .code(0)
+        .json();
+    assert!(
+        said["holders"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["client"] == true),
+        "{said}"
+    );
 
     // Closed on the server's side first: the client's end of it waits, and the server's stays for a minute.
     drop(accepted);
@@ -123,7 +165,11 @@ fn states_are_told_in_lower_case_and_peers_too() {
     let waits = |said: &Value| {
         let rows = said["holders"].as_array().unwrap();
         let row = rows.iter().find(|row| row["state"] == "time_wait")?;
-        Some((row["hidden"].clone(), row["processes"].clone(), row["uid"].clone()))
+        Some((
+            row["hidden"].clone(),
+            row["processes"].clone(),
+            row["uid"].clone(),
+        ))
     };
     let row = eventually("TIME_WAIT", DEADLINE, || {
         let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
@@ -139,12 +185,22 @@ fn command_lines_and_clients_are_told_to_those_who_ask() {
     let server = p.listen().unwrap();
     let port = format!("{p}/tcp");
     let arguments: Vec<String> = std::env::args().collect();
-    let said = ran(&["who", "--json", "--command-line", "--probe", &port]).code(0).json();
-    assert_eq!(said["holders"][0]["processes"][0]["command_line"], json!(arguments));
+    let said = ran(&["who", "--json", "--command-line", "--probe", &port])
+        .code(0)
+        .json();
+    assert_eq!(
+        said["holders"][0]["processes"][0]["command_line"],
+        json!(arguments)
+    );
     assert_eq!(said["probe"], json!("accepts"));
-    let text = ran(&["who", "--command-line", "--probe", &port]).code(0).out;
+    let text = ran(&["who", "--command-line", "--probe", &port])
+        .code(0)
+        .out;
     let pid = format!("\n  {:<13}", format!("pid {}", std::process::id()));
-    assert!(text.contains(&pid) && text.ends_with("\n  a client     is accepted\n"), "{text}");
+    assert!(
+        text.contains(&pid) && text.ends_with("\n  a client     is accepted\n"),
+        "{text}"
+    );
     drop(server);
     let text = ran(&["who", "--probe", &port]).code(0).out;
     assert!(text.ends_with("\n  a client     is refused\n"), "{text}");

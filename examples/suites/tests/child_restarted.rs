@@ -25,7 +25,9 @@ struct Server(Child);
 impl Server {
     fn start(p: &Reservation) -> Server {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "server"]).env("SERVE", p.addr().to_string());
+        command
+            .args(["--ignored", "--exact", "server"])
+            .env("SERVE", p.addr().to_string());
         let mut server = Server(command.stdout(Stdio::null()).spawn().unwrap());
         // Fails at once, with its exit status, where the server does not come up.
         p.wait_for(&mut server.0, SOON).unwrap();
@@ -42,7 +44,10 @@ impl Drop for Server {
 
 fn ask(p: &Reservation) -> String {
     let mut answer = String::new();
-    TcpStream::connect(p).unwrap().read_to_string(&mut answer).unwrap();
+    TcpStream::connect(p)
+        .unwrap()
+        .read_to_string(&mut answer)
+        .unwrap();
     answer
 }
 

@@ -41,8 +41,13 @@ fn an_exported_port_is_kept_for_the_runner() {
     }
     let port = std::env::var("SUITE_API_PORT").expect("the set-up script exports it");
     let leases = portlease::reservations().unwrap();
-    let lease = leases.iter().find(|lease| lease.port().to_string() == port).expect("it is reserved");
-    let runner = lease.on_behalf_of().expect("it is kept for another process");
+    let lease = leases
+        .iter()
+        .find(|lease| lease.port().to_string() == port)
+        .expect("it is reserved");
+    let runner = lease
+        .on_behalf_of()
+        .expect("it is kept for another process");
     let name = std::fs::read_to_string(format!("/proc/{runner}/comm")).unwrap();
     assert_eq!(name.trim(), "cargo-nextest");
     assert_eq!(runner, std::os::unix::process::parent_id());

@@ -13,7 +13,12 @@ const PORT: u16 = 17_115;
 
 // Before: #[serial] on each test, and TcpListener::bind(("127.0.0.1", PORT)).
 fn the_port() -> Reservation {
-    ReserveOptions::new().port(PORT).wait(Duration::from_secs(60)).label("fixed").reserve().unwrap()
+    ReserveOptions::new()
+        .port(PORT)
+        .wait(Duration::from_secs(60))
+        .label("fixed")
+        .reserve()
+        .unwrap()
 }
 
 fn a_test() {

@@ -27,7 +27,10 @@ impl Echo {
                 stream.write_all(text.as_bytes()).unwrap();
             }
         });
-        Echo { server: Some(server), port }
+        Echo {
+            server: Some(server),
+            port,
+        }
     }
 
     fn say(&self, text: &str) -> String {
@@ -69,7 +72,10 @@ fn a_server_for_each_case(echo: Echo, #[case] text: &str) {
 fn two_servers_in_one_test(#[with("primary")] echo: Echo, #[from(echo)] second: Echo) {
     assert_ne!(echo.port.port(), second.port.port());
     assert_eq!(echo.port.label(), Some("primary"));
-    assert_eq!((echo.say("1"), second.say("2")), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(
+        (echo.say("1"), second.say("2")),
+        ("1".to_owned(), "2".to_owned())
+    );
 }
 
 /// A fixture that is made once is never dropped, and so keeps its port to the end of the process. Under nextest each
@@ -77,7 +83,10 @@ fn two_servers_in_one_test(#[with("primary")] echo: Echo, #[from(echo)] second: 
 #[fixture]
 #[once]
 fn down() -> Reservation {
-    ReserveOptions::new().label("nothing listens here").reserve().unwrap()
+    ReserveOptions::new()
+        .label("nothing listens here")
+        .reserve()
+        .unwrap()
 }
 
 #[rstest]

@@ -48,8 +48,10 @@ const ASIDE: &str = ".portlease-";
 pub(crate) struct Folder(OwnedFd);
 
 impl Folder {
-    const FLAGS: OFlags =
-        OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    const FLAGS: OFlags = OFlags::RDONLY
+        .union(OFlags::DIRECTORY)
+        .union(OFlags::NOFOLLOW)
+        .union(OFlags::CLOEXEC);
 
     pub(super) fn open(path: &Path) -> io::Result<Folder> {
         Ok(Folder(openat(CWD, path, Self::FLAGS, Mode::empty())?))
@@ -66,7 +68,12 @@ impl Folder {
         };
         std::fs::create_dir_all(above)?;
         // Those above are the machine's own, and may be links, as /tmp is on some systems.
-        let above = Folder(openat(CWD, above, Self::FLAGS - OFlags::NOFOLLOW, Mode::empty())?);
+        let above = Folder(openat(
+            CWD,
+            above,
+            Self::FLAGS - OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?);
         above.make_within(&name.to_string_lossy(), SHARED)
     }
 
@@ -98,12 +105,19 @@ impl Folder {
 
     fn make_aside(&self, name: &str, mode: Mode) -> io::Result<()> {
         let make = |path: &Path| {
-            let aside = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let aside = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             mkdirat(&self.0, aside.as_str(), mode)?;
             Ok(aside)
         };
         // The names are looked for in this folder, whose path does not matter then.
-        let aside = tempfile::Builder::new().prefix(ASIDE).make_in("", make)?.keep();
+        let aside = tempfile::Builder::new()
+            .prefix(ASIDE)
+            .make_in("", make)?
+            .keep();
         let (aside, _) = aside.map_err(|e| e.error)?;
         let made = self.open_within(&aside).and_then(|Folder(folder)| {
             // While this lives, nobody sweeps it. A file system without locks leaves it to luck, and to the tries.
@@ -133,8 +147,12 @@ impl Folder {
     /// Removes what killed processes left half made: what nobody has locked. Only what is empty can be removed, and
     /// only by its owner.
     fn sweep_aside(&self) -> io::Result<()> {
-        for name in self.names(usize::MAX, |name| name.starts_with(ASIDE).then(|| name.to_owned()))? {
-            let Ok(Folder(aside)) = self.open_within(&name) else { continue };
+        for name in self.names(usize::MAX, |name| {
+            name.starts_with(ASIDE).then(|| name.to_owned())
+        })? {
+            let Ok(Folder(aside)) = self.open_within(&name) else {
+                continue;
+            };
             let aside = File::from(aside);
             if aside.try_lock().is_ok() {
                 let _others = unlinkat(&self.0, name.as_str(), AtFlags::REMOVEDIR);
@@ -155,7 +173,10 @@ impl Folder {
         let (flags, mode) = match access {
             Access::Read => (OFlags::RDONLY, Mode::empty()),
             Access::Write => (OFlags::RDWR, Mode::empty()),
-            Access::New => (OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o644)),
+            Access::New => (
+                OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+                Mode::from_raw_mode(0o644),
+            ),
         };
         let file = File::from(openat(&self.0, name, flags | safe, mode)?);
         let about = fstat(&file)?;
@@ -183,7 +204,11 @@ impl Folder {
     }
 
     /// The names in the folder that mean something, at most so many.
-    pub(crate) fn names<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(crate) fn names<T>(
+        &self,
+        most: usize,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)? {
             let entry = entry?;

@@ -79,8 +79,13 @@ impl Folder {
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let path = self.0.join(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(access != Access::Read).create_new(access == Access::New);
-        options.share_mode(FILE_SHARE_READ | FILE_SHARE_WRITE).custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
+        options
+            .read(true)
+            .write(access != Access::Read)
+            .create_new(access == Access::New);
+        options
+            .share_mode(FILE_SHARE_READ | FILE_SHARE_WRITE)
+            .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
         let file = patiently(&path, || options.open(&path))?;
         if !file.metadata()?.file_type().is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -103,7 +108,11 @@ impl Folder {
     }
 
     /// The names in the folder that mean something, at most so many.
-    pub(crate) fn names<T>(&self, most: usize, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(crate) fn names<T>(
+        &self,
+        most: usize,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.0)? {
             names.extend(entry?.file_name().to_str().and_then(&parse));
@@ -117,7 +126,10 @@ impl Folder {
 
 /// While a file is being deleted, and while a scanner looks at a new one, it cannot be opened.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(ERROR_ACCESS_DENIED | ERROR_SHARING_VIOLATION))
+    matches!(
+        error.raw_os_error(),
+        Some(ERROR_ACCESS_DENIED | ERROR_SHARING_VIOLATION)
+    )
 }
 
 fn patiently(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
@@ -125,7 +137,9 @@ fn patiently(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<Fil
     for _ in 1..TRIES {
         match open() {
             // A folder in the file's place is denied too, and stays.
-            Err(e) if is_passing(&e) && !path.is_dir() => std::thread::sleep(Duration::from_millis(1)),
+            Err(e) if is_passing(&e) && !path.is_dir() => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
             opened => return opened,
         }
     }

@@ -27,7 +27,11 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     gather(diag, port, protocol)
 }
 
-fn gather(mut diag: Option<sock_diag::Diag>, port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
+fn gather(
+    mut diag: Option<sock_diag::Diag>,
+    port: u16,
+    protocol: Option<Protocol>,
+) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
     let asked = Protocol::asked(&protocol);
@@ -42,7 +46,9 @@ fn gather(mut diag: Option<sock_diag::Diag>, port: u16, protocol: Option<Protoco
     }
     // A socket that moved while it was read can be there twice.
     let mut known = HashSet::new();
-    table.rows.retain(|row| row.inode == 0 || known.insert(row.inode));
+    table
+        .rows
+        .retain(|row| row.inode == 0 || known.insert(row.inode));
     match failed {
         Some(error) if table.unseen.len() >= asked.len() && table.rows.is_empty() => Err(error),
         _ => Ok(table),
@@ -56,7 +62,9 @@ fn read(
     port: u16,
     table: &mut Table,
 ) -> io::Result<()> {
-    let answer = diag.as_mut().map(|diag| diag.ask(protocol, message::ALL, port, &mut table.rows));
+    let answer = diag
+        .as_mut()
+        .map(|diag| diag.ask(protocol, message::ALL, port, &mut table.rows));
     match answer {
         Some(Ok(answer)) => {
             if !answer.steady {
@@ -78,9 +86,14 @@ fn read(
 }
 
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
-    let states = if protocol == Protocol::Tcp { message::LISTEN } else { message::UNCONNECTED };
+    let states = if protocol == Protocol::Tcp {
+        message::LISTEN
+    } else {
+        message::UNCONNECTED
+    };
     let mut rows = Vec::new();
-    let answer = sock_diag::Diag::open().and_then(|mut diag| diag.ask(protocol, states, port, &mut rows));
+    let answer =
+        sock_diag::Diag::open().and_then(|mut diag| diag.ask(protocol, states, port, &mut rows));
     match answer {
         Ok(_) => {}
         Err(error) if out_of_descriptors(&error) => return Err(error),

@@ -40,7 +40,11 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
 /// As [`sockets`], of those that would answer.
 pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
     sockets(protocol, port, rows)?;
-    let answering = if protocol == Protocol::Tcp { State::Listen } else { State::Bound };
+    let answering = if protocol == Protocol::Tcp {
+        State::Listen
+    } else {
+        State::Bound
+    };
     rows.retain(|row| row.state == answering);
     Ok(())
 }
@@ -48,7 +52,9 @@ pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> i
 /// The inode of the abstract Unix socket of this name.
 pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<u64>> {
     let text = read("unix")?;
-    Ok(String::from_utf8_lossy(&text).lines().find_map(|line| proc_text::abstract_socket(line, name)))
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .find_map(|line| proc_text::abstract_socket(line, name)))
 }
 
 fn table(protocol: Protocol, family: &str) -> io::Result<Vec<u8>> {

@@ -28,11 +28,18 @@ impl Clock {
             Err(error) if super::out_of_descriptors(&error) => return Err(error),
             text => text.ok().and_then(|text| proc_text::uptime(&text)),
         };
-        Ok(Clock { boot: up.and_then(|up| SystemTime::now().checked_sub(up)) })
+        Ok(Clock {
+            boot: up.and_then(|up| SystemTime::now().checked_sub(up)),
+        })
     }
 
     /// The process whose folder is at `up` from this one; `None` where it has ended.
-    pub(super) fn describe(&self, pid: u32, folder: BorrowedFd<'_>, up: &str) -> io::Result<Option<Process>> {
+    pub(super) fn describe(
+        &self,
+        pid: u32,
+        folder: BorrowedFd<'_>,
+        up: &str,
+    ) -> io::Result<Option<Process>> {
         let stat = match read(folder, &format!("{up}/stat")) {
             Ok(text) => proc_text::stat(&text),
             Err(error) if super::out_of_descriptors(&error) => return Err(error),
@@ -42,9 +49,12 @@ impl Clock {
             return Ok(None);
         };
         // Between its fork's memory and its program's, a process has no arguments; and what it is to close on exec, open.
-        let is_in_exec = || read(folder, &format!("{up}/cmdline")).is_ok_and(|line| line.is_empty());
+        let is_in_exec =
+            || read(folder, &format!("{up}/cmdline")).is_ok_and(|line| line.is_empty());
         let forked = stat.forked || is_in_exec();
-        let uid = read(folder, &format!("{up}/status")).ok().and_then(|text| proc_text::effective_uid(&text));
+        let uid = read(folder, &format!("{up}/status"))
+            .ok()
+            .and_then(|text| proc_text::effective_uid(&text));
         let program = readlinkat(folder, format!("{up}/exe"), Vec::new()).ok();
         // USER_HZ is 100 on every architecture that Rust's std has.
         let age = Duration::from_millis(stat.started.saturating_mul(10));
@@ -63,7 +73,12 @@ impl Clock {
 }
 
 fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::from(openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+    let mut file = fs::File::from(openat(
+        at,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?);
     let mut bytes = Vec::with_capacity(2048);
     io::Read::read_to_end(&mut file, &mut bytes)?;
     Ok(bytes)
@@ -81,7 +96,9 @@ pub(in super::super) fn started(pid: u32) -> Option<u64> {
 }
 
 pub(in super::super) fn parent(pid: u32) -> Option<u32> {
-    stat(pid).map(|stat| stat.parent).filter(|parent| *parent != 0)
+    stat(pid)
+        .map(|stat| stat.parent)
+        .filter(|parent| *parent != 0)
 }
 
 /// Without `/proc`, which every other answer about processes needs too, it cannot be told.
@@ -96,7 +113,9 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
 /// Names from `/etc/passwd` alone: NSS would need libc, and could ask the network. Where the file cannot be read,
 /// users are numbers.
 pub(in super::super) fn users() -> Vec<(u32, String)> {
-    fs::read("/etc/passwd").map(|text| proc_text::users(&text)).unwrap_or_default()
+    fs::read("/etc/passwd")
+        .map(|text| proc_text::users(&text))
+        .unwrap_or_default()
 }
 
 pub(in super::super) fn command_line(pid: u32, ticks: u64) -> io::Result<Vec<OsString>> {
@@ -106,10 +125,15 @@ pub(in super::super) fn command_line(pid: u32, ticks: u64) -> io::Result<Vec<OsS
         Errno::NOENT | Errno::SRCH => gone(),
         other => other.into(),
     })?;
-    let stat = read(folder.as_fd(), "stat").ok().and_then(|text| proc_text::stat(&text)).ok_or_else(gone)?;
+    let stat = read(folder.as_fd(), "stat")
+        .ok()
+        .and_then(|text| proc_text::stat(&text))
+        .ok_or_else(gone)?;
     if stat.started != ticks {
         return Err(gone());
     }
     let bytes = read(folder.as_fd(), "cmdline")?;
-    Ok(proc_text::arguments(&bytes).map(|argument| OsStr::from_bytes(argument).to_owned()).collect())
+    Ok(proc_text::arguments(&bytes)
+        .map(|argument| OsStr::from_bytes(argument).to_owned())
+        .collect())
 }

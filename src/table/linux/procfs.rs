@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat_raw, seek, statat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat_raw, seek, statat,
+};
 use rustix::io::Errno;
 
 use super::super::proc_text;
@@ -24,11 +26,19 @@ const THREADS_MAX: usize = 4;
 /// What is handed to a thread at once.
 const BATCH: usize = 16;
 
-pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -> io::Result<Search> {
+pub(in super::super) fn processes(
+    wanted: &[(u64, Option<u32>)],
+    sight: Sight,
+) -> io::Result<Search> {
     let proc = match open(CWD, "/proc") {
         Ok(proc) => proc,
         Err(error) if super::out_of_descriptors(&error.into()) => return Err(error.into()),
-        Err(_) => return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] }),
+        Err(_) => {
+            return Ok(Search {
+                found: Vec::new(),
+                unseen: vec![Unseen::Proc],
+            });
+        }
     };
     let inodes: HashSet<u64> = wanted.iter().map(|(inode, _)| *inode).collect();
     let scan = Scan {
@@ -42,12 +52,19 @@ pub(in super::super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -
     let mut seen = Seen::default();
     let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
     let first_hit = sight == Sight::FirstHit;
-    let tried = if first_hit { scan.likeliest(&proc, &uids, &mut seen)? } else { Vec::new() };
+    let tried = if first_hit {
+        scan.likeliest(&proc, &uids, &mut seen)?
+    } else {
+        Vec::new()
+    };
     let mut everybody = true;
     if !scan.enough() {
         let mut pids = numbers(proc.as_fd())?;
         if pids.is_empty() {
-            return Ok(Search { found: Vec::new(), unseen: vec![Unseen::Proc] });
+            return Ok(Search {
+                found: Vec::new(),
+                unseen: vec![Unseen::Proc],
+            });
         }
         let shows_all = pids.contains(&1);
         if first_hit {
@@ -102,7 +119,10 @@ impl Seen {
             unseen.push(Unseen::Processes);
         }
         unseen.extend(self.in_flight.into_iter().map(Unseen::InFlight));
-        Search { found: self.found, unseen }
+        Search {
+            found: self.found,
+            unseen,
+        }
     }
 
     fn merge(&mut self, other: Seen) {
@@ -164,8 +184,11 @@ impl Scan<'_> {
             }
             Ok(())
         };
-        let cores =
-            if pids.len() > CROWD { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+        let cores = if pids.len() > CROWD {
+            thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            1
+        };
         thread::scope(|scope| {
             let start = || {
                 let run = || {
@@ -173,9 +196,14 @@ impl Scan<'_> {
                     work(&mut own).map(|()| own)
                 };
                 // Where no thread can be started, this one does the work alone.
-                thread::Builder::new().name("portlease scan".to_owned()).spawn_scoped(scope, run).ok()
+                thread::Builder::new()
+                    .name("portlease scan".to_owned())
+                    .spawn_scoped(scope, run)
+                    .ok()
             };
-            let helpers: Vec<_> = (1..cores.min(THREADS_MAX)).filter_map(|_| start()).collect();
+            let helpers: Vec<_> = (1..cores.min(THREADS_MAX))
+                .filter_map(|_| start())
+                .collect();
             let mut outcome = work(seen);
             for helper in helpers {
                 match helper.join() {
@@ -192,7 +220,9 @@ impl Scan<'_> {
     fn elders(&self, seen: &mut Seen) -> io::Result<()> {
         let mut at = 0;
         while let Some((process, _)) = seen.found.get(at) {
-            let parent = process.parent.filter(|pid| seen.found.iter().all(|(known, _)| known.pid != *pid));
+            let parent = process
+                .parent
+                .filter(|pid| seen.found.iter().all(|(known, _)| known.pid != *pid));
             if let Some(parent) = parent {
                 // One that shares none of the sockets adds nothing, and the way up ends there.
                 self.process(parent, seen)?;
@@ -224,7 +254,13 @@ impl Scan<'_> {
 
     /// Looks at each descriptor in a folder, and says whether there was one. `up` is the way from there to the folder of the process: by it, what is
     /// read is of this process even if its number has gone to another one since.
-    fn descriptors(&self, pid: u32, folder: &OwnedFd, up: &str, seen: &mut Seen) -> io::Result<bool> {
+    fn descriptors(
+        &self,
+        pid: u32,
+        folder: &OwnedFd,
+        up: &str,
+        seen: &mut Seen,
+    ) -> io::Result<bool> {
         let mut buffer = std::mem::take(&mut seen.buffer);
         buffer.reserve(16 * 1024);
         let mut links: Vec<(u64, CString)> = Vec::new();
@@ -259,7 +295,8 @@ impl Scan<'_> {
                 }
                 Some(_) => {}
                 None if link == b"anon_inode:[io_uring]" => {
-                    seen.rings.push((pid, entry.file_name().to_string_lossy().into_owned()));
+                    seen.rings
+                        .push((pid, entry.file_name().to_string_lossy().into_owned()));
                 }
                 None => {}
             }
@@ -275,11 +312,16 @@ impl Scan<'_> {
             if !process.forked && links.len() <= BATCH {
                 links.retain(|(inode, name)| {
                     let mut link = [0; 64];
-                    readlinkat_raw(folder, name, &mut link)
-                        .is_ok_and(|length| proc_text::socket_inode(&link[..length]) == Some(*inode))
+                    readlinkat_raw(folder, name, &mut link).is_ok_and(|length| {
+                        proc_text::socket_inode(&link[..length]) == Some(*inode)
+                    })
                 });
             }
-            self.hit(process, links.into_iter().map(|(inode, _)| inode).collect(), seen);
+            self.hit(
+                process,
+                links.into_iter().map(|(inode, _)| inode).collect(),
+                seen,
+            );
         }
         Ok(any)
     }
@@ -354,10 +396,13 @@ impl Scan<'_> {
         };
         let text = match fs::read(format!("/proc/{pid}/fdinfo/{descriptor}")) {
             Ok(text) => text,
-            Err(error) => return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen),
+            Err(error) => {
+                return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen);
+            }
         };
-        let inodes: Vec<u64> =
-            proc_text::ring_inodes(&text).filter(|inode| self.wanted.contains(inode)).collect();
+        let inodes: Vec<u64> = proc_text::ring_inodes(&text)
+            .filter(|inode| self.wanted.contains(inode))
+            .collect();
         if !inodes.is_empty()
             && let Some(process) = self.clock.describe(pid, folder.as_fd(), "..")?
         {
@@ -379,7 +424,12 @@ impl Scan<'_> {
 }
 
 pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
-    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    openat(
+        at,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// What has ended has nothing to show; what may not be looked into is remembered; a lack of descriptors fails.
@@ -410,7 +460,9 @@ fn newest(proc: &OwnedFd) -> Vec<u32> {
         let folder = open(proc, ".").ok()?;
         let from = latest.saturating_sub(MANY).max(1);
         seek(&folder, SeekFrom::Start(PLACE + u64::from(from))).ok()?;
-        numbers(folder.as_fd()).ok().filter(|pids| pids.iter().all(|pid| *pid >= from))
+        numbers(folder.as_fd())
+            .ok()
+            .filter(|pids| pids.iter().all(|pid| *pid >= from))
     };
     latest().and_then(look).unwrap_or_default()
 }
@@ -421,7 +473,13 @@ fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     let mut entries = RawDir::new(folder, &mut buffer);
     let mut numbers = Vec::new();
     while let Some(entry) = entries.next() {
-        numbers.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
+        numbers.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(|name| name.parse::<u32>().ok()),
+        );
     }
     numbers.reverse();
     Ok(numbers)
@@ -433,11 +491,18 @@ mod tests {
 
     #[test]
     fn the_newest_processes_are_listed_without_the_others() {
-        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
         let found = newest(&open(CWD, "/proc").unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(found.contains(&child.id()), "{} is not in {found:?}", child.id());
+        assert!(
+            found.contains(&child.id()),
+            "{} is not in {found:?}",
+            child.id()
+        );
         assert!(found.is_sorted_by(|a, b| a > b), "{found:?}");
     }
 }

@@ -39,7 +39,11 @@ const ATTEMPTS: u32 = 3;
 
 impl Diag {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Diag { socket: connect()?, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Diag {
+            socket: connect()?,
+            sequence: 0,
+            buffer: vec![0; BUFFER],
+        })
     }
 
     /// Appends every socket of the protocol with this local port (0: any) and one of these states.
@@ -50,9 +54,15 @@ impl Diag {
         port: u16,
         rows: &mut Vec<Row>,
     ) -> io::Result<Answer> {
-        let families: &[Family] =
-            if protocol == Protocol::Tcp { &[Family::Any] } else { &[Family::V4, Family::V6] };
-        let mut answer = Answer { steady: true, saw_bound: false };
+        let families: &[Family] = if protocol == Protocol::Tcp {
+            &[Family::Any]
+        } else {
+            &[Family::V4, Family::V6]
+        };
+        let mut answer = Answer {
+            steady: true,
+            saw_bound: false,
+        };
         let start = rows.len();
         for &family in families {
             answer.steady &= self.walk(protocol, family, states, port, rows)?;
@@ -121,7 +131,13 @@ impl Diag {
             if filled == self.buffer.len() {
                 return Ok(Walked::Cut);
             }
-            let said = message::answers(&self.buffer[..filled], Order::NATIVE, protocol, self.sequence, rows);
+            let said = message::answers(
+                &self.buffer[..filled],
+                Order::NATIVE,
+                protocol,
+                self.sequence,
+                rows,
+            );
             interrupted |= said.interrupted;
             match said.progress {
                 Progress::More => {}
@@ -174,7 +190,9 @@ fn release_is_at_least(major: u32, minor: u32) -> bool {
 fn shows_own_bound() -> io::Result<bool> {
     let own = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     own.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    Ok(Diag::open()?.ask(Protocol::Tcp, message::BOUND, 0, &mut Vec::new())?.saw_bound)
+    Ok(Diag::open()?
+        .ask(Protocol::Tcp, message::BOUND, 0, &mut Vec::new())?
+        .saw_bound)
 }
 
 #[cfg(test)]
@@ -188,14 +206,23 @@ mod tests {
         if !crate::table::live::has_sock_diag("an answer that the buffer cuts") {
             return;
         }
-        let listeners: Vec<_> = (0..64).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let mut diag = Diag { buffer: vec![0; 2048], ..Diag::open().unwrap() };
+        let listeners: Vec<_> = (0..64)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let mut diag = Diag {
+            buffer: vec![0; 2048],
+            ..Diag::open().unwrap()
+        };
         let mut rows = Vec::new();
-        diag.ask(Protocol::Tcp, message::LISTEN, 0, &mut rows).unwrap();
+        diag.ask(Protocol::Tcp, message::LISTEN, 0, &mut rows)
+            .unwrap();
         assert!(diag.buffer.len() > 2048, "64 sockets fit into 2048 bytes");
         for listener in &listeners {
             let port = listener.local_addr().unwrap().port();
-            assert_eq!(rows.iter().filter(|row| row.local.port() == port).count(), 1);
+            assert_eq!(
+                rows.iter().filter(|row| row.local.port() == port).count(),
+                1
+            );
         }
     }
 }

@@ -11,12 +11,17 @@ fn where_proc_hides_other_users_the_answer_is_not_complete() {
     }
     let (_listener, port) = listener(V4);
     for level in ["1", "2"] {
-        let script =
-            format!("mount -t proc -o hidepid={level} proc /proc && exec {} \"$@\"", NOBODY.join(" "));
+        let script = format!(
+            "mount -t proc -o hidepid={level} proc /proc && exec {} \"$@\"",
+            NOBODY.join(" ")
+        );
         let said = asked_by(&["unshare", "--mount", "sh", "-c", &script, "sh"], port);
         assert_eq!(
             said,
-            ["row listen 127.0.0.1:P hidden by [] uid Some(0)", "unseen [Processes]"],
+            [
+                "row listen 127.0.0.1:P hidden by [] uid Some(0)",
+                "unseen [Processes]"
+            ],
             "hidepid={level}"
         );
     }
@@ -34,7 +39,13 @@ fn a_descriptor_in_flight_is_hinted_at() {
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [std::os::fd::AsFd::as_fd(&listener)];
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
-    sendmsg(&sender, &[std::io::IoSlice::new(b"x")], &mut ancillary, SendFlags::empty()).unwrap();
+    sendmsg(
+        &sender,
+        &[std::io::IoSlice::new(b"x")],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .unwrap();
     drop(listener);
     expect(port, Tcp, &["listen 127.0.0.1:P hidden by []"]);
     let unseen = ask(port, Tcp).1;
@@ -58,13 +69,19 @@ fn starve(port: u16) {
     // The folder of all processes can be opened now, and none of theirs.
     drop(files.pop());
     let search = owners(rows, Sight::Complete).unwrap_err();
-    println!("row {:?}", [table, quick, search].map(|error| error.raw_os_error()));
+    println!(
+        "row {:?}",
+        [table, quick, search].map(|error| error.raw_os_error())
+    );
 }
 
 #[test]
 fn without_descriptors_every_look_fails_and_says_so() {
     let (_listener, port) = listener(V4);
-    let said = asked_by(&["env", &format!("{STARVED}=1"), "prlimit", "--nofile=64"], port);
+    let said = asked_by(
+        &["env", &format!("{STARVED}=1"), "prlimit", "--nofile=64"],
+        port,
+    );
     assert_eq!(said, ["row [Some(24), Some(24), Some(24)]"]);
 }
 
@@ -90,7 +107,10 @@ fn asked_by(wrapper: &[&str], port: u16) -> Vec<String> {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("asker");
     // By another process: a child forked at this moment would keep the copy open for writing, and so from being run.
-    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&program)
+        .status();
     assert!(copied.unwrap().success());
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]).arg(&program).args([
@@ -100,16 +120,32 @@ fn asked_by(wrapper: &[&str], port: u16) -> Vec<String> {
     ]);
     let output = command.env(ASKED, port.to_string()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let told =
-        |line: &&str| (line.contains("row ") && !line.contains("row time_wait")) || line.contains("unseen ");
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let told = |line: &&str| {
+        (line.contains("row ") && !line.contains("row time_wait")) || line.contains("unseen ")
+    };
     text.lines()
         .filter(told)
-        .map(|line| line.trim_start_matches("test table::live::hidden::the_other_asker ... ").to_owned())
+        .map(|line| {
+            line.trim_start_matches("test table::live::hidden::the_other_asker ... ")
+                .to_owned()
+        })
         .collect()
 }
 
-const NOBODY: [&str; 7] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
+const NOBODY: [&str; 7] = [
+    "setpriv",
+    "--reuid",
+    "65534",
+    "--regid",
+    "65534",
+    "--clear-groups",
+    "--",
+];
 
 #[test]
 fn another_users_process_is_hidden_and_its_user_is_told() {
@@ -119,15 +155,25 @@ fn another_users_process_is_hidden_and_its_user_is_told() {
     let (listener, port) = listener(V4);
     assert_eq!(
         asked_by(&NOBODY, port),
-        ["row listen 127.0.0.1:P hidden by [] uid Some(0)", "unseen [Processes]"]
+        [
+            "row listen 127.0.0.1:P hidden by [] uid Some(0)",
+            "unseen [Processes]"
+        ]
     );
 
     // And the other way round: root sees all.
     let mut child = Command::new(NOBODY[0]);
-    child.args(&NOBODY[1..]).args(["sleep", "600"]).stdin(OwnedFd::from(listener));
+    child
+        .args(&NOBODY[1..])
+        .args(["sleep", "600"])
+        .stdin(OwnedFd::from(listener));
     let child_process = Killed(child.spawn().unwrap());
     drop(child);
-    expect(port, Tcp, &[&format!("listen 127.0.0.1:P by [{}]", child_process.0.id())]);
+    expect(
+        port,
+        Tcp,
+        &[&format!("listen 127.0.0.1:P by [{}]", child_process.0.id())],
+    );
     let deadline = Instant::now() + PATIENCE;
     while ask(port, Tcp).0[0].processes[0].uid != Some(65534) {
         assert!(Instant::now() < deadline);
@@ -150,9 +196,24 @@ fn without_proc_the_process_is_hidden_and_the_answer_says_why() {
         return;
     }
     let (_listener, port) = listener(V4);
-    let said =
-        asked_by(&["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"], port);
-    assert_eq!(said, ["row listen 127.0.0.1:P hidden by [] uid Some(0)", "unseen [Proc]"]);
+    let said = asked_by(
+        &[
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs none /proc && exec \"$@\"",
+            "sh",
+        ],
+        port,
+    );
+    assert_eq!(
+        said,
+        [
+            "row listen 127.0.0.1:P hidden by [] uid Some(0)",
+            "unseen [Proc]"
+        ]
+    );
 }
 
 #[test]

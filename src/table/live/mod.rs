@@ -33,7 +33,11 @@ fn told(holder: &Holder, port: u16) -> String {
     if let Some(remote) = holder.remote {
         text += &format!(" - {remote}");
     }
-    for (word, said) in [("client", holder.client), ("dual", holder.dual_stack), ("hidden", holder.hidden)] {
+    for (word, said) in [
+        ("client", holder.client),
+        ("dual", holder.dual_stack),
+        ("hidden", holder.hidden),
+    ] {
         if said {
             text += &format!(" {word}");
         }
@@ -57,8 +61,10 @@ fn search(table: Table) -> (Vec<Holder>, Vec<Unseen>) {
 /// closing connection take their time: hence the patience.
 #[track_caller]
 fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
-    let mut expected: Vec<String> =
-        expected.iter().map(|row| row.replace(" by me", &format!(" by [{}]", me()))).collect();
+    let mut expected: Vec<String> = expected
+        .iter()
+        .map(|row| row.replace(" by me", &format!(" by [{}]", me())))
+        .collect();
     expected.sort();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -69,12 +75,17 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
             let others = !row.ends_with("by []") && !row.contains(&format!("{}", me()));
             others && !expected.iter().any(|known| address(known) == address(row))
         };
-        rows.retain(|row| expected.contains(row) || !(row.starts_with("time_wait") || is_elsewhere(row)));
+        rows.retain(|row| {
+            expected.contains(row) || !(row.starts_with("time_wait") || is_elsewhere(row))
+        });
         rows.sort();
         if rows == expected {
             return;
         }
-        assert!(Instant::now() < deadline, "port {port}: {rows:#?}, not {expected:#?}; unseen {unseen:?}");
+        assert!(
+            Instant::now() < deadline,
+            "port {port}: {rows:#?}, not {expected:#?}; unseen {unseen:?}"
+        );
     }
 }
 
@@ -97,7 +108,12 @@ fn bound(ip: IpAddr, reuse: bool, kind: Type) -> (Socket, u16) {
 
 /// A client whose port is its own. One that connect(2) chooses, other tests' clients of other servers can have too.
 fn dial(ip: IpAddr, port: u16) -> TcpStream {
-    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), Type::STREAM, None).unwrap();
+    let socket = Socket::new(
+        Domain::for_address(SocketAddr::new(ip, 0)),
+        Type::STREAM,
+        None,
+    )
+    .unwrap();
     socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
     socket.connect(&SocketAddr::new(ip, port).into()).unwrap();
     socket.into()
@@ -106,10 +122,17 @@ fn dial(ip: IpAddr, port: u16) -> TcpStream {
 /// Names what does not run here and why, in the way of the tests outside.
 fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
-    assert!(std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|v| v != "1"), "{line}");
+    assert!(
+        std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|v| v != "1"),
+        "{line}"
+    );
     eprintln!("{line}");
     if let Some(path) = std::env::var_os("PORTLEASE_SKIPS") {
-        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        let mut file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
         file.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 }

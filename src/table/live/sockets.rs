@@ -26,7 +26,12 @@ fn listeners_are_told_on_each_kind_of_address() {
         expect(port, Tcp, &["listen [::1]:P by me"]);
         assert_eq!(listening(port, Tcp).unwrap().len(), 1);
         assert_eq!(glance(port, Tcp).unwrap().rows.len(), 1);
-        assert!(all_listeners().unwrap().iter().any(|row| row.local.port() == port));
+        assert!(
+            all_listeners()
+                .unwrap()
+                .iter()
+                .any(|row| row.local.port() == port)
+        );
     }
 }
 
@@ -48,7 +53,13 @@ fn a_dual_stack_listener_has_its_ipv4_clients() {
             &format!("established [::ffff:127.0.0.1]:P - [::ffff:127.0.0.1]:{source} by me"),
         ],
     );
-    expect(source, Tcp, &[&format!("established 127.0.0.1:P - 127.0.0.1:{port} client by me")]);
+    expect(
+        source,
+        Tcp,
+        &[&format!(
+            "established 127.0.0.1:P - 127.0.0.1:{port} client by me"
+        )],
+    );
     drop(accepted);
 }
 
@@ -57,7 +68,11 @@ fn two_addresses_and_a_reuseport_group_are_told_socket_by_socket() {
     let (first, port) = bound(V4, true, Type::STREAM);
     first.listen(8).unwrap();
     let second = TcpListener::bind(("127.0.0.2", port)).unwrap();
-    expect(port, Tcp, &["listen 127.0.0.1:P by me", "listen 127.0.0.2:P by me"]);
+    expect(
+        port,
+        Tcp,
+        &["listen 127.0.0.1:P by me", "listen 127.0.0.2:P by me"],
+    );
     drop(second);
 
     let group = |port| {
@@ -70,7 +85,11 @@ fn two_addresses_and_a_reuseport_group_are_told_socket_by_socket() {
     let one = group(0);
     let port = one.local_addr().unwrap().as_socket().unwrap().port();
     let _two = group(port);
-    expect(port, Tcp, &["listen 127.0.0.1:P by me", "listen 127.0.0.1:P by me"]);
+    expect(
+        port,
+        Tcp,
+        &["listen 127.0.0.1:P by me", "listen 127.0.0.1:P by me"],
+    );
 }
 
 #[test]
@@ -79,10 +98,18 @@ fn udp_sockets_are_told_with_and_without_a_peer() {
     let port = socket.local_addr().unwrap().port();
     expect(port, Udp, &["bound 127.0.0.1:P by me"]);
     socket.connect((V4, 9)).unwrap();
-    expect(port, Udp, &["connected 127.0.0.1:P - 127.0.0.1:9 client by me"]);
+    expect(
+        port,
+        Udp,
+        &["connected 127.0.0.1:P - 127.0.0.1:9 client by me"],
+    );
     if has_ipv6("UDP over IPv6") {
         let socket = UdpSocket::bind((V6, 0)).unwrap();
-        expect(socket.local_addr().unwrap().port(), Udp, &["bound [::1]:P by me"]);
+        expect(
+            socket.local_addr().unwrap().port(),
+            Udp,
+            &["bound [::1]:P by me"],
+        );
     }
 }
 
@@ -90,14 +117,30 @@ fn udp_sockets_are_told_with_and_without_a_peer() {
 fn one_number_has_its_tcp_and_its_udp_holder() {
     let (_listener, port) = listener(V4);
     let Ok(socket) = UdpSocket::bind((V4, port)) else {
-        skip("TCP and UDP on one number", &format!("somebody has {port}/udp"));
+        skip(
+            "TCP and UDP on one number",
+            &format!("somebody has {port}/udp"),
+        );
         return;
     };
-    let child = Killed(Command::new("sleep").arg("600").stdin(OwnedFd::from(socket)).spawn().unwrap());
+    let child = Killed(
+        Command::new("sleep")
+            .arg("600")
+            .stdin(OwnedFd::from(socket))
+            .spawn()
+            .unwrap(),
+    );
     expect(port, Tcp, &["listen 127.0.0.1:P by me"]);
-    expect(port, Udp, &[&format!("bound 127.0.0.1:P by [{}]", child.0.id())]);
+    expect(
+        port,
+        Udp,
+        &[&format!("bound 127.0.0.1:P by [{}]", child.0.id())],
+    );
     let both = sockets(port, None).unwrap();
-    assert_eq!(both.rows.iter().map(|row| row.protocol).collect::<Vec<_>>(), [Tcp, Udp]);
+    assert_eq!(
+        both.rows.iter().map(|row| row.protocol).collect::<Vec<_>>(),
+        [Tcp, Udp]
+    );
 }
 
 #[test]
@@ -127,13 +170,22 @@ fn the_client_on_a_port_is_told_beside_a_server_on_another_address() {
         // Another test can have the number on the other address.
         beside.ok().map(|beside| (client, accepted, port, beside))
     };
-    let (_client, _accepted, port, _beside) =
-        std::iter::repeat_with(pair).take(100).flatten().next().unwrap();
-    let mut rows = vec![format!("established 127.0.0.1:P - 127.0.0.1:{there} client by me")];
+    let (_client, _accepted, port, _beside) = std::iter::repeat_with(pair)
+        .take(100)
+        .flatten()
+        .next()
+        .unwrap();
+    let mut rows = vec![format!(
+        "established 127.0.0.1:P - 127.0.0.1:{there} client by me"
+    )];
     if _beside.is_some() {
         rows.push("listen [::1]:P by me".to_owned());
     }
-    expect(port, Tcp, &rows.iter().map(String::as_str).collect::<Vec<_>>());
+    expect(
+        port,
+        Tcp,
+        &rows.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -146,18 +198,36 @@ fn each_state_of_a_closing_connection_is_told() {
             return;
         }
         let (server, port) = listener(ip);
-        let own = server.local_addr().unwrap().to_string().replace(&format!(":{port}"), ":P");
+        let own = server
+            .local_addr()
+            .unwrap()
+            .to_string()
+            .replace(&format!(":{port}"), ":P");
         let client = dial(ip, port);
         let source = client.local_addr().unwrap();
         let (accepted, _) = server.accept().unwrap();
         drop(server);
         client.shutdown(std::net::Shutdown::Write).unwrap();
-        expect(port, Tcp, &[&format!("close_wait {own} - {source} client by me")]);
-        let from = source.to_string().replace(&format!(":{}", source.port()), ":P");
+        expect(
+            port,
+            Tcp,
+            &[&format!("close_wait {own} - {source} client by me")],
+        );
+        let from = source
+            .to_string()
+            .replace(&format!(":{}", source.port()), ":P");
         let to = SocketAddr::new(ip, port);
-        expect(source.port(), Tcp, &[&format!("fin_wait2 {from} - {to} client by me")]);
+        expect(
+            source.port(),
+            Tcp,
+            &[&format!("fin_wait2 {from} - {to} client by me")],
+        );
         drop(accepted);
-        expect(source.port(), Tcp, &[&format!("time_wait {from} - {to} by []")]);
+        expect(
+            source.port(),
+            Tcp,
+            &[&format!("time_wait {from} - {to} by []")],
+        );
         expect(port, Tcp, &[]);
         nothing_is_searched(source.port());
     }
@@ -208,7 +278,11 @@ fn an_orphan_has_no_process_and_is_not_hidden() {
     let source = client.local_addr().unwrap().port();
     let (mut accepted, _) = server.accept().unwrap();
     drop(client);
-    expect(source, Tcp, &[&format!("fin_wait2 127.0.0.1:P - 127.0.0.1:{port} by []")]);
+    expect(
+        source,
+        Tcp,
+        &[&format!("fin_wait2 127.0.0.1:P - 127.0.0.1:{port} by []")],
+    );
     assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
     drop(accepted.write(b"x"));
 }
@@ -221,10 +295,20 @@ fn a_connection_that_nobody_accepted_is_its_listeners() {
     expect(
         port,
         Tcp,
-        &["listen 127.0.0.1:P by me", &format!("established 127.0.0.1:P - 127.0.0.1:{source} by me")],
+        &[
+            "listen 127.0.0.1:P by me",
+            &format!("established 127.0.0.1:P - 127.0.0.1:{source} by me"),
+        ],
     );
-    let row = ask(port, Tcp).0.into_iter().find(|holder| holder.state == State::Established).unwrap();
-    assert_eq!((row.inode, row.uid), (0, Some(rustix::process::geteuid().as_raw())));
+    let row = ask(port, Tcp)
+        .0
+        .into_iter()
+        .find(|holder| holder.state == State::Established)
+        .unwrap();
+    assert_eq!(
+        (row.inode, row.uid),
+        (0, Some(rustix::process::geteuid().as_raw()))
+    );
     drop(server);
 }
 
@@ -241,7 +325,13 @@ fn a_connection_that_is_asked_for_is_a_clients() {
         asking.push(socket);
     }
     let port = asking[3].local_addr().unwrap().as_socket().unwrap().port();
-    expect(port, Tcp, &[&format!("syn_sent 127.0.0.1:P - 127.0.0.1:{there} client by me")]);
+    expect(
+        port,
+        Tcp,
+        &[&format!(
+            "syn_sent 127.0.0.1:P - 127.0.0.1:{there} client by me"
+        )],
+    );
 }
 
 #[test]
@@ -267,7 +357,11 @@ fn the_fall_back_tells_the_same_of_what_it_sees() {
     let accepted = server.accept().unwrap();
     let udp = UdpSocket::bind((V4, 0)).unwrap();
     let udp_port = udp.local_addr().unwrap().port();
-    for (protocol, port) in [(Tcp, port), (Udp, udp_port), (Tcp, client.local_addr().unwrap().port())] {
+    for (protocol, port) in [
+        (Tcp, port),
+        (Udp, udp_port),
+        (Tcp, client.local_addr().unwrap().port()),
+    ] {
         let mut told = linux::fall_back(port, Some(protocol)).unwrap();
         label_clients(&mut told.rows);
         let mut asked = sockets(port, Some(protocol)).unwrap();
@@ -275,9 +369,21 @@ fn the_fall_back_tells_the_same_of_what_it_sees() {
         told.rows.sort_by_key(|row| row.inode);
         assert_eq!(told.rows, asked.rows);
         assert!(!told.rows.is_empty());
-        assert_eq!(told.unseen, if protocol == Tcp { vec![Unseen::Bound] } else { vec![] });
+        assert_eq!(
+            told.unseen,
+            if protocol == Tcp {
+                vec![Unseen::Bound]
+            } else {
+                vec![]
+            }
+        );
     }
-    assert_eq!(linux::fall_back(udp_port, Some(Protocol::UdpLite)).unwrap().rows, []);
+    assert_eq!(
+        linux::fall_back(udp_port, Some(Protocol::UdpLite))
+            .unwrap()
+            .rows,
+        []
+    );
     drop(accepted);
 }
 

@@ -15,7 +15,8 @@ pub(super) fn processes() -> io::Result<Vec<u32>> {
     const PID_SIZE: usize = 4;
     let bytes = growing(PID_SIZE, |buffer| {
         // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
-        let count = unsafe { libc::proc_listallpids(buffer.as_mut_ptr().cast(), size_of_buffer(buffer)) };
+        let count =
+            unsafe { libc::proc_listallpids(buffer.as_mut_ptr().cast(), size_of_buffer(buffer)) };
         // It counts processes, not bytes.
         count.saturating_mul(PID_SIZE as c_int)
     })?;
@@ -40,8 +41,15 @@ pub(super) fn socket(pid: u32, descriptor: i32) -> io::Result<[u8; SOCKET_SIZE]>
     let size = size_of_buffer(&buffer);
     let into = buffer.as_mut_ptr().cast();
     // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
-    let written =
-        unsafe { libc::proc_pidfdinfo(pid.cast_signed(), descriptor, PROC_PIDFDSOCKETINFO, into, size) };
+    let written = unsafe {
+        libc::proc_pidfdinfo(
+            pid.cast_signed(),
+            descriptor,
+            PROC_PIDFDSOCKETINFO,
+            into,
+            size,
+        )
+    };
     exactly(written, buffer)
 }
 
@@ -50,7 +58,8 @@ pub(super) fn program(pid: u32) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0_u8; PROC_PIDPATHINFO_MAXSIZE as usize];
     let size = size_of_buffer(&buffer).cast_unsigned();
     // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
-    let written = unsafe { libc::proc_pidpath(pid.cast_signed(), buffer.as_mut_ptr().cast(), size) };
+    let written =
+        unsafe { libc::proc_pidpath(pid.cast_signed(), buffer.as_mut_ptr().cast(), size) };
     match usize::try_from(written) {
         Ok(length @ 1..) => {
             buffer.truncate(length);
@@ -74,9 +83,10 @@ fn size_of_buffer(buffer: &[u8]) -> c_int {
 fn exactly<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
     match usize::try_from(written) {
         Ok(length) if length == SIZE => Ok(buffer),
-        Ok(1..) => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the system's structure is of another size"))
-        }
+        Ok(1..) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the system's structure is of another size",
+        )),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -95,5 +105,8 @@ fn growing(entry: usize, ask: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>
             _ => return Err(io::Error::last_os_error()),
         }
     }
-    Err(io::Error::new(io::ErrorKind::OutOfMemory, "the list kept growing while it was read"))
+    Err(io::Error::new(
+        io::ErrorKind::OutOfMemory,
+        "the list kept growing while it was read",
+    ))
 }

@@ -17,7 +17,8 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     let mut table = Table::default();
     let mut known = HashSet::new();
     let closed = walk(|_, row| {
-        let is_asked = (port == 0 || row.local.port() == port) && protocol.is_none_or(|p| p == row.protocol);
+        let is_asked =
+            (port == 0 || row.local.port() == port) && protocol.is_none_or(|p| p == row.protocol);
         if is_asked && known.insert(row.inode) {
             table.rows.push(row);
         }
@@ -33,7 +34,11 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
 }
 
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
-    let answers = if protocol == Protocol::Tcp { State::Listen } else { State::Bound };
+    let answers = if protocol == Protocol::Tcp {
+        State::Listen
+    } else {
+        State::Bound
+    };
     let mut rows = sockets(port, Some(protocol))?.rows;
     rows.retain(|row| row.state == answers);
     Ok(rows)
@@ -53,9 +58,18 @@ pub(super) fn processes(wanted: &[(u64, Option<u32>)], sight: Sight) -> io::Resu
         }
         sight == Sight::Complete || !missing.is_empty()
     })?;
-    let found = owned.into_iter().filter_map(|(pid, inodes)| Some((describe(pid)?, inodes)));
-    let unseen = if closed > 0 { vec![Unseen::Processes] } else { Vec::new() };
-    Ok(Search { found: found.collect(), unseen })
+    let found = owned
+        .into_iter()
+        .filter_map(|(pid, inodes)| Some((describe(pid)?, inodes)));
+    let unseen = if closed > 0 {
+        vec![Unseen::Processes]
+    } else {
+        Vec::new()
+    };
+    Ok(Search {
+        found: found.collect(),
+        unseen,
+    })
 }
 
 /// Each internet socket of each process, the newest process first, until it is told to stop. Counts the processes that
@@ -76,7 +90,9 @@ fn walk(mut each: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
         };
         for descriptor in proc_info::sockets(&list) {
             // Closed since it was listed.
-            let Ok(info) = ffi::socket(pid, descriptor) else { continue };
+            let Ok(info) = ffi::socket(pid, descriptor) else {
+                continue;
+            };
             if let Some(row) = proc_info::socket(&info)
                 && !each(pid, row)
             {
@@ -99,7 +115,9 @@ fn describe(pid: u32) -> Option<Process> {
         parent: Some(info.parent).filter(|parent| *parent != 0),
         started: info.started_at(),
         name: info.name,
-        program: ffi::program(pid).ok().map(|path| PathBuf::from(OsString::from_vec(path))),
+        program: ffi::program(pid)
+            .ok()
+            .map(|path| PathBuf::from(OsString::from_vec(path))),
         uid: Some(info.uid),
         user: None,
         ticks: info.started,
@@ -121,7 +139,9 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 }
 
 pub(super) fn parent(pid: u32) -> Option<u32> {
-    info(pid).map(|info| info.parent).filter(|parent| *parent != 0)
+    info(pid)
+        .map(|info| info.parent)
+        .filter(|parent| *parent != 0)
 }
 
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
@@ -133,5 +153,8 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
 }
 
 pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "the command line of another process cannot be read here"))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the command line of another process cannot be read here",
+    ))
 }

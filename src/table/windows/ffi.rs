@@ -7,12 +7,12 @@ use std::os::windows::ffi::OsStringExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 
 use windows_sys::Win32::Foundation::{
-    ERROR_INSUFFICIENT_BUFFER, ERROR_NO_MORE_FILES, FILETIME, INVALID_HANDLE_VALUE, NO_ERROR, WAIT_OBJECT_0,
-    WAIT_TIMEOUT,
+    ERROR_INSUFFICIENT_BUFFER, ERROR_NO_MORE_FILES, FILETIME, INVALID_HANDLE_VALUE, NO_ERROR,
+    WAIT_OBJECT_0, WAIT_TIMEOUT,
 };
 use windows_sys::Win32::NetworkManagement::IpHelper::{
-    GetExtendedTcpTable, GetExtendedUdpTable, TCP_TABLE_OWNER_PID_ALL, TCP_TABLE_OWNER_PID_LISTENER,
-    UDP_TABLE_OWNER_PID,
+    GetExtendedTcpTable, GetExtendedUdpTable, TCP_TABLE_OWNER_PID_ALL,
+    TCP_TABLE_OWNER_PID_LISTENER, UDP_TABLE_OWNER_PID,
 };
 use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6};
 use windows_sys::Win32::System::Diagnostics::ToolHelp::{
@@ -25,7 +25,11 @@ use windows_sys::Win32::System::Threading::{
 
 /// The table of TCP sockets, or of those alone that listen.
 pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
-    let class = if listening { TCP_TABLE_OWNER_PID_LISTENER } else { TCP_TABLE_OWNER_PID_ALL };
+    let class = if listening {
+        TCP_TABLE_OWNER_PID_LISTENER
+    } else {
+        TCP_TABLE_OWNER_PID_ALL
+    };
     whole(|buffer, size| {
         // SAFETY: the buffer is writable for `size` bytes and aligned to four, as the table's words are; the call
         // writes no more than `size`, and through `size` itself.
@@ -39,7 +43,14 @@ pub(super) fn udp_table(v6: bool) -> io::Result<Vec<u8>> {
         // SAFETY: the buffer is writable for `size` bytes and aligned to four, as the table's words are; the call
         // writes no more than `size`, and through `size` itself.
         unsafe {
-            GetExtendedUdpTable(buffer.as_mut_ptr().cast(), size, 0, family(v6), UDP_TABLE_OWNER_PID, 0)
+            GetExtendedUdpTable(
+                buffer.as_mut_ptr().cast(),
+                size,
+                0,
+                family(v6),
+                UDP_TABLE_OWNER_PID,
+                0,
+            )
         }
     })
 }
@@ -62,7 +73,9 @@ fn whole(ask: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
             code => return Err(io::Error::from_raw_os_error(code as i32)),
         }
     }
-    Err(io::Error::other("the table grew faster than it could be read"))
+    Err(io::Error::other(
+        "the table grew faster than it could be read",
+    ))
 }
 
 /// A process as a snapshot lists it.
@@ -80,12 +93,19 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
     }
     // SAFETY: the handle was made by the call above, is valid, and nobody else closes it.
     let snapshot = unsafe { OwnedHandle::from_raw_handle(snapshot) };
-    let mut entry = PROCESSENTRY32W { dwSize: size_of::<PROCESSENTRY32W>() as u32, ..Default::default() };
+    let mut entry = PROCESSENTRY32W {
+        dwSize: size_of::<PROCESSENTRY32W>() as u32,
+        ..Default::default()
+    };
     // SAFETY: the snapshot is open, and the entry is writable and says its size.
     let mut more = unsafe { Process32FirstW(snapshot.as_raw_handle(), &mut entry) };
     let mut listed = Vec::new();
     while more != 0 {
-        let length = entry.szExeFile.iter().position(|unit| *unit == 0).unwrap_or(entry.szExeFile.len());
+        let length = entry
+            .szExeFile
+            .iter()
+            .position(|unit| *unit == 0)
+            .unwrap_or(entry.szExeFile.len());
         listed.push(Listed {
             pid: entry.th32ProcessID,
             parent: entry.th32ParentProcessID,
@@ -102,7 +122,13 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
 
 pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {
     // SAFETY: the call takes numbers alone.
-    let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE, 0, pid) };
+    let process = unsafe {
+        OpenProcess(
+            PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE,
+            0,
+            pid,
+        )
+    };
     if process.is_null() {
         return Err(io::Error::last_os_error());
     }
@@ -116,8 +142,9 @@ pub(super) fn program(process: &OwnedHandle) -> io::Result<OsString> {
     let mut path = vec![0u16; 32_768];
     let mut length = path.len() as u32;
     // SAFETY: the process is open with the right to query it, and `path` is writable for `length` units.
-    let done =
-        unsafe { QueryFullProcessImageNameW(process.as_raw_handle(), 0, path.as_mut_ptr(), &mut length) };
+    let done = unsafe {
+        QueryFullProcessImageNameW(process.as_raw_handle(), 0, path.as_mut_ptr(), &mut length)
+    };
     match path.get(..length as usize) {
         Some(path) if done != 0 => Ok(OsString::from_wide(path)),
         _ => Err(io::Error::last_os_error()),
@@ -126,11 +153,21 @@ pub(super) fn program(process: &OwnedHandle) -> io::Result<OsString> {
 
 /// When it was made, in units of 100 ns since 1601.
 pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
-    let none = FILETIME { dwLowDateTime: 0, dwHighDateTime: 0 };
+    let none = FILETIME {
+        dwLowDateTime: 0,
+        dwHighDateTime: 0,
+    };
     let (mut created, mut ended, mut kernel, mut user) = (none, none, none, none);
     // SAFETY: the process is open with the right to query it, and the four times are writable.
-    let done =
-        unsafe { GetProcessTimes(process.as_raw_handle(), &mut created, &mut ended, &mut kernel, &mut user) };
+    let done = unsafe {
+        GetProcessTimes(
+            process.as_raw_handle(),
+            &mut created,
+            &mut ended,
+            &mut kernel,
+            &mut user,
+        )
+    };
     match done {
         0 => Err(io::Error::last_os_error()),
         _ => Ok((u64::from(created.dwHighDateTime) << 32) | u64::from(created.dwLowDateTime)),

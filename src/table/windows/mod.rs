@@ -68,18 +68,26 @@ pub(super) fn processes(wanted: &[(u64, Option<u32>)], _sight: Sight) -> io::Res
         let listed = all.iter().find(|process| process.pid == pid)?;
         Some((describe(listed), inodes))
     });
-    Ok(Search { found: found.collect(), unseen: Vec::new() })
+    Ok(Search {
+        found: found.collect(),
+        unseen: Vec::new(),
+    })
 }
 
 /// The name is everybody's to see; the program and the start are where the process may be opened.
 fn describe(listed: &ffi::Listed) -> Process {
     let opened = ffi::open(listed.pid).ok();
-    let ticks = opened.as_ref().and_then(|process| ffi::created(process).ok()).unwrap_or(0);
+    let ticks = opened
+        .as_ref()
+        .and_then(|process| ffi::created(process).ok())
+        .unwrap_or(0);
     Process {
         pid: listed.pid,
         parent: Some(listed.parent).filter(|parent| *parent != 0),
         name: listed.name.clone(),
-        program: opened.and_then(|process| ffi::program(&process).ok()).map(PathBuf::from),
+        program: opened
+            .and_then(|process| ffi::program(&process).ok())
+            .map(PathBuf::from),
         uid: None,
         user: None,
         started: time_of(ticks),
@@ -93,7 +101,10 @@ fn time_of(ticks: u64) -> Option<SystemTime> {
     const PER_SECOND: u64 = 10_000_000;
     const EPOCH: u64 = 11_644_473_600 * PER_SECOND;
     let since = ticks.checked_sub(EPOCH)?;
-    UNIX_EPOCH.checked_add(Duration::new(since / PER_SECOND, (since % PER_SECOND) as u32 * 100))
+    UNIX_EPOCH.checked_add(Duration::new(
+        since / PER_SECOND,
+        (since % PER_SECOND) as u32 * 100,
+    ))
 }
 
 pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
@@ -110,7 +121,11 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 
 /// The system keeps the number of a parent that has ended, and gives it to another process.
 pub(super) fn parent(pid: u32) -> Option<u32> {
-    let parent = ffi::processes().ok()?.into_iter().find(|process| process.pid == pid)?.parent;
+    let parent = ffi::processes()
+        .ok()?
+        .into_iter()
+        .find(|process| process.pid == pid)?
+        .parent;
     let is_older = match (started(parent), started(pid)) {
         (Some(parent), Some(child)) => parent <= child,
         _ => true,
@@ -132,7 +147,10 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
 }
 
 pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "the command line of another process cannot be read here"))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the command line of another process cannot be read here",
+    ))
 }
 
 #[cfg(test)]
@@ -144,7 +162,11 @@ mod tests {
     #[test]
     fn this_process_is_described_and_runs_and_a_number_of_none_does_not() {
         let pid = std::process::id();
-        let own = ffi::processes().unwrap().into_iter().find(|process| process.pid == pid).unwrap();
+        let own = ffi::processes()
+            .unwrap()
+            .into_iter()
+            .find(|process| process.pid == pid)
+            .unwrap();
         let process = describe(&own);
         let program = std::env::current_exe().unwrap();
         assert_eq!(process.name, program.file_name().unwrap().to_string_lossy());
@@ -163,7 +185,11 @@ mod tests {
             sockets(addr.port(), Some(Protocol::Udp)).unwrap().rows,
             listening(addr.port(), Protocol::Udp).unwrap(),
         ] {
-            assert!(rows.iter().any(|row| row.local == addr && row.state == State::Bound), "{rows:?}");
+            assert!(
+                rows.iter()
+                    .any(|row| row.local == addr && row.state == State::Bound),
+                "{rows:?}"
+            );
         }
     }
 }

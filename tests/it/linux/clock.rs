@@ -16,9 +16,13 @@ fn library() -> Result<PathBuf, String> {
     if cfg!(target_env = "musl") {
         return Err("a program that is linked statically loads no library".to_owned());
     }
-    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let found =
-        folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path| path.is_file());
+    let folders = std::fs::read_dir("/usr/lib")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let found = folders
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .find(|path| path.is_file());
     found.ok_or_else(|| "libfaketime is not installed".to_owned())
 }
 
@@ -31,7 +35,10 @@ struct Clock {
 
 impl Clock {
     fn new(folder: &Folder) -> Clock {
-        let clock = Clock { file: folder.path().join("clock"), users: RefCell::default() };
+        let clock = Clock {
+            file: folder.path().join("clock"),
+            users: RefCell::default(),
+        };
         clock.step("+0");
         clock
     }
@@ -63,7 +70,10 @@ impl Drop for Clock {
     /// The library leaves these behind in a process that is killed, and another user could not start with the number.
     fn drop(&mut self) {
         for pid in self.users.take() {
-            for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+            for name in [
+                format!("faketime_shm_{pid}"),
+                format!("sem.faketime_sem_{pid}"),
+            ] {
                 let _there = std::fs::remove_file(Path::new("/dev/shm").join(name));
             }
         }
@@ -77,8 +87,10 @@ fn a_wait_lasts_as_long_as_it_says_wherever_the_clock_steps() {
     for step in [format!("+{DAY}"), format!("-{DAY}")] {
         let folder = Folder::new();
         let clock = Clock::new(&folder);
-        let (mut holder, mut waiter) =
-            (Agent::new(&folder.locks()), clock.agent(Agent::launch(&folder.locks())));
+        let (mut holder, mut waiter) = (
+            Agent::new(&folder.locks()),
+            clock.agent(Agent::launch(&folder.locks())),
+        );
         let port = holder.reserve("").held().port();
         let begun = Instant::now();
         let asked = waiter.ask(&format!("port={port} wait={}", WAIT.as_millis()));
@@ -90,7 +102,10 @@ fn a_wait_lasts_as_long_as_it_says_wherever_the_clock_steps() {
         // The control: to the waiter the clock did step.
         let since = waiter.ask("") as i128 - asked as i128;
         waiter.answer().held();
-        assert!(since.unsigned_abs() > 80_000 * 1_000_000_000, "{step}: {since} ns");
+        assert!(
+            since.unsigned_abs() > 80_000 * 1_000_000_000,
+            "{step}: {since} ns"
+        );
 
         // And the queue moves on: the port is had as soon as it is let go.
         waiter.ask(&format!("port={port} wait=60000"));
@@ -98,7 +113,11 @@ fn a_wait_lasts_as_long_as_it_says_wherever_the_clock_steps() {
         holder.drop(port);
         let begun = Instant::now();
         waiter.answer().held();
-        assert!(begun.elapsed() < Duration::from_secs(10), "{step}: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{step}: {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -108,8 +127,10 @@ fn a_clock_that_steps_ends_no_reservation_and_sweeps_no_lock() {
     for step in [format!("+{DAY}"), format!("-{DAY}")] {
         let folder = Folder::new();
         let clock = Clock::new(&folder);
-        let (mut holder, mut other) =
-            (Agent::new(&folder.locks()), clock.agent(Agent::launch(&folder.locks())));
+        let (mut holder, mut other) = (
+            Agent::new(&folder.locks()),
+            clock.agent(Agent::launch(&folder.locks())),
+        );
         let port = holder.reserve("label=kept").held().port();
         clock.step(&step);
         // Each of these may sweep.
@@ -122,7 +143,10 @@ fn a_clock_that_steps_ends_no_reservation_and_sweeps_no_lock() {
         assert!(lease.contains("kept"), "{step}: {lease}");
         other.reserve(&format!("port={port}")).refused("InUse");
         let report = other.command(&format!("check={port}"));
-        assert!(report.contains(&format!("pid {}", holder.pid())), "{step}: {report}");
+        assert!(
+            report.contains(&format!("pid {}", holder.pid())),
+            "{step}: {report}"
+        );
     }
 }
 
@@ -135,7 +159,13 @@ fn whose_lease_it_is_does_not_depend_on_the_clock() {
             let folder = Folder::new();
             let clock = Clock::new(&folder);
             clock.step(&format!("+{DAY}"));
-            let as_user = |nobody: bool, launch: Launch| if nobody { launch.run_by_nobody() } else { launch };
+            let as_user = |nobody: bool, launch: Launch| {
+                if nobody {
+                    launch.run_by_nobody()
+                } else {
+                    launch
+                }
+            };
             let agent = |nobody| Agent::of(as_user(nobody, Agent::launch(&folder.locks())));
             let port = quiet_number();
             // Whose lock file it is decides where the records stand.
@@ -144,10 +174,14 @@ fn whose_lease_it_is_does_not_depend_on_the_clock() {
             creator.drop("all");
 
             let mut early = clock.agent(as_user(nobody_first, Agent::launch(&folder.locks())));
-            early.reserve(&format!("port={port} label=of-the-dead")).held();
+            early
+                .reserve(&format!("port={port} label=of-the-dead"))
+                .held();
             early.process().kill();
             let mut holder = agent(!nobody_first);
-            holder.reserve(&format!("port={port} label=of-the-living")).held();
+            holder
+                .reserve(&format!("port={port} label=of-the-living"))
+                .held();
             let lease = creator.command(&format!("lease={port}"));
             let at = format!("nobody first: {nobody_first}, nobody's file: {created_by_nobody}");
             assert!(lease.contains("of-the-living"), "{at}: {lease}");

@@ -8,7 +8,10 @@ fn a_signed_number_and_a_reservation_by_value_name_no_port() {
     // The cases are built beside this binary.
     let binary = std::env::current_exe().unwrap();
     if let Err(e) = tempfile::tempfile_in(binary.parent().unwrap()) {
-        return skip(test_name!(), &format!("the build folder cannot be written: {e}"));
+        return skip(
+            test_name!(),
+            &format!("the build folder cannot be written: {e}"),
+        );
     }
     trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
 }

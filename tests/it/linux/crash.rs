@@ -13,7 +13,9 @@ use crate::support::{self, Folder, Launch, Words, capability, need, was_killed};
 
 /// The role: reserves and lets go, between two lines that the trace shows too.
 pub(crate) fn play(words: &Words) {
-    let options = ReserveOptions::new().port(words.number("port").unwrap()).label("crash");
+    let options = ReserveOptions::new()
+        .port(words.number("port").unwrap())
+        .label("crash");
     // strace counts each call of each thread. With these, no count that occurs between the two lines is reached by
     // libtest's own thread before.
     for _ in 0..100 {
@@ -51,10 +53,20 @@ fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
         let folder = Folder::new();
         prepare(&folder, port);
         let inject = format!("inject={name}:signal=KILL:when={nth}");
-        let trace =
-            ["-f", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject].map(String::from);
-        let crashed =
-            Launch::new("crash", &folder.locks()).args(format!("port={port}")).traced(trace).start();
+        let trace = [
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={name}"),
+            "-e",
+            &inject,
+        ]
+        .map(String::from);
+        let crashed = Launch::new("crash", &folder.locks())
+            .args(format!("port={port}"))
+            .traced(trace)
+            .start();
         let (status, said) = crashed.end();
         // The allocator does not always make the same calls: not every kill meets its call.
         killed += usize::from(was_killed(status) && said == ["begin"]);
@@ -64,7 +76,11 @@ fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
         let asked = Instant::now();
         let held = next.reserve(&format!("port={port}")).held();
         slowest = slowest.max(asked.elapsed());
-        assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", true), "{at}");
+        assert_eq!(
+            (held.guarantee.as_str(), held.leased),
+            ("Kernel", true),
+            "{at}"
+        );
         next.drop("all");
         drop(next);
         nothing_but_free_locks(&folder, &at);
@@ -75,8 +91,15 @@ fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
         begun.elapsed()
     ));
     // On a busy machine more of them are made or left out than on a quiet one.
-    assert!(killed * 4 >= calls.len() * 3, "{killed} kills only, of {} calls", calls.len());
-    assert!(slowest < Duration::from_secs(2), "reserved after {slowest:?}");
+    assert!(
+        killed * 4 >= calls.len() * 3,
+        "{killed} kills only, of {} calls",
+        calls.len()
+    );
+    assert!(
+        slowest < Duration::from_secs(2),
+        "reserved after {slowest:?}"
+    );
 }
 
 /// The calls between `begin` and `end`: their names, and which of its name each is in its thread.
@@ -85,14 +108,22 @@ fn traced_calls(port: u16, prepare: &impl Fn(&Folder, u16)) -> Vec<(String, usiz
     prepare(&folder, port);
     let file = folder.path().join("trace");
     let trace = ["-f", "-s", "64", "-o", file.to_str().unwrap()].map(String::from);
-    Launch::new("crash", &folder.locks()).args(format!("port={port}")).traced(trace).start().succeed();
+    Launch::new("crash", &folder.locks())
+        .args(format!("port={port}"))
+        .traced(trace)
+        .start()
+        .succeed();
     let text = std::fs::read_to_string(&file).unwrap();
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut calls = Vec::new();
     let mut within = false;
     for line in text.lines() {
-        let Some((pid, rest)) = line.trim_start().split_once(' ') else { continue };
-        let Some((name, arguments)) = rest.trim_start().split_once('(') else { continue };
+        let Some((pid, rest)) = line.trim_start().split_once(' ') else {
+            continue;
+        };
+        let Some((name, arguments)) = rest.trim_start().split_once('(') else {
+            continue;
+        };
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             continue;
         }
@@ -113,10 +144,18 @@ fn traced_calls(port: u16, prepare: &impl Fn(&Folder, u16)) -> Vec<(String, usiz
 /// Lock files that nobody has locked are all that may be left, in folders of ours.
 fn nothing_but_free_locks(folder: &Folder, at: &str) {
     let list = |path: &Path| -> Vec<_> {
-        std::fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap()).collect()
+        std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap())
+            .collect()
     };
     for entry in list(folder.path()) {
-        assert_eq!(entry.file_name(), "portlease", "{at}: left beside the lock folder");
+        assert_eq!(
+            entry.file_name(),
+            "portlease",
+            "{at}: left beside the lock folder"
+        );
     }
     let scope = folder.scope();
     for entry in list(&folder.locks()) {

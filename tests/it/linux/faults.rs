@@ -43,7 +43,10 @@ fn a_record_that_cannot_be_read_leaves_the_lease_in_force() {
     assert!(message.contains("whole"), "{message}");
     let path = folder.lock_file(port);
     let whole = std::fs::read(&path).unwrap();
-    let newer = String::from_utf8(whole.clone()).unwrap().replacen("portlease 1 ", "portlease 2 ", 1);
+    let newer =
+        String::from_utf8(whole.clone())
+            .unwrap()
+            .replacen("portlease 1 ", "portlease 2 ", 1);
     let torn = [&whole[..whole.len() / 8], &vec![b'\n'; whole.len() / 8][..]].concat();
     let broken: [(&str, &[u8]); 7] = [
         ("empty", b""),
@@ -63,7 +66,11 @@ fn a_record_that_cannot_be_read_leaves_the_lease_in_force() {
         assert!(!message.contains("whole"), "{what}: {message}");
         let lease = format!("{port}/tcp is reserved by a process that left no record");
         assert_eq!(other.command(&format!("lease={port}")), lease, "{what}");
-        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{what}: {:?}",
+            begun.elapsed()
+        );
     }
     holder.drop(port);
     // A broken record of nobody's is no obstacle, and is overwritten.
@@ -78,11 +85,23 @@ fn goes_on_without_a_lease(mut agent: Agent, what: &str) {
     let folder = Folder::new();
     let begun = Instant::now();
     let held = agent.reserve("").held();
-    assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", false), "{what}");
+    assert_eq!(
+        (held.guarantee.as_str(), held.leased),
+        ("Kernel", false),
+        "{what}"
+    );
     let number = quiet_number();
     let exact = agent.reserve(&format!("port={number}")).held();
-    assert_eq!((exact.guarantee.as_str(), exact.leased), ("Kernel", false), "{what}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
+    assert_eq!(
+        (exact.guarantee.as_str(), exact.leased),
+        ("Kernel", false),
+        "{what}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{what}: {:?}",
+        begun.elapsed()
+    );
     let mut other = Agent::new(&folder.locks());
     for port in [held.port(), number] {
         other.reserve(&format!("port={port}")).refused("InUse");
@@ -101,7 +120,14 @@ fn a_lock_folder_that_is_read_only_leaves_the_kernels_guarantee() {
     std::fs::create_dir(folder.locks()).unwrap();
     std::fs::set_permissions(folder.locks(), Permissions::from_mode(0o555)).unwrap();
     let launch = Agent::launch(&folder.locks());
-    goes_on_without_a_lease(Agent::of(if is_root() { launch.run_by_nobody() } else { launch }), "mode 0555");
+    goes_on_without_a_lease(
+        Agent::of(if is_root() {
+            launch.run_by_nobody()
+        } else {
+            launch
+        }),
+        "mode 0555",
+    );
 }
 
 #[test]
@@ -109,7 +135,10 @@ fn a_lock_folder_on_a_read_only_file_system_leaves_the_kernels_guarantee() {
     need!(capability::mount_namespace());
     let folder = Folder::new();
     let mount = format!("mount -t tmpfs -o ro none '{}'", folder.path().display());
-    goes_on_without_a_lease(Agent::of(Agent::launch(&folder.locks()).in_mounts(mount)), "read-only");
+    goes_on_without_a_lease(
+        Agent::of(Agent::launch(&folder.locks()).in_mounts(mount)),
+        "read-only",
+    );
 }
 
 #[test]
@@ -118,8 +147,10 @@ fn a_lock_folder_without_room_for_a_file_leaves_the_kernels_guarantee() {
     // Room for no folder at all, then for the folders alone: the root of the file system counts.
     for inodes in [1, 3] {
         let folder = Folder::new();
-        let mount =
-            format!("mount -t tmpfs -o mode=1777,nr_inodes={inodes} none '{}'", folder.path().display());
+        let mount = format!(
+            "mount -t tmpfs -o mode=1777,nr_inodes={inodes} none '{}'",
+            folder.path().display()
+        );
         let agent = Agent::of(Agent::launch(&folder.locks()).in_mounts(mount));
         goes_on_without_a_lease(agent, &format!("{inodes} inodes"));
     }
@@ -148,13 +179,17 @@ fn a_file_system_without_locks_leaves_the_kernels_guarantee_and_nothing_else() {
     for error in ["ENOLCK", "EOPNOTSUPP"] {
         let folder = Folder::new();
         let inject = format!("inject=flock:error={error}");
-        let without = ["-f", "-o", "/dev/null", "-e", "trace=flock", "-e", &inject].map(String::from);
+        let without =
+            ["-f", "-o", "/dev/null", "-e", "trace=flock", "-e", &inject].map(String::from);
         let launch = || Agent::launch(&folder.locks()).traced(without.clone());
         goes_on_without_a_lease(Agent::of(launch()), error);
         // What rests on cooperation alone is not to be had.
         let message = Agent::of(launch()).reserve("udp=1").refused("Lease");
         let scope = folder.scope().display().to_string();
-        assert!(message.contains(&scope) && message.contains("PORTLEASE_DIR"), "{message}");
+        assert!(
+            message.contains(&scope) && message.contains("PORTLEASE_DIR"),
+            "{message}"
+        );
     }
 }
 
@@ -168,13 +203,20 @@ fn a_lock_folder_deleted_while_in_use_is_made_again() {
     // The lock is gone with the folder; the claim is not.
     let exactly = format!("port={port}");
     other.reserve(&exactly).refused("InUse");
-    Agent::new(&folder.locks()).reserve(&exactly).refused("InUse");
+    Agent::new(&folder.locks())
+        .reserve(&exactly)
+        .refused("InUse");
     let again = holder.reserve("").held();
     assert!(again.leased, "made again");
     assert!(folder.lock_file(again.port()).exists());
     // Of those that met in the old folder, all meet in the new one.
-    let message = other.reserve(&format!("port={}", again.port())).refused("InUse");
-    assert!(message.contains(&format!("pid {}", holder.pid())), "{message}");
+    let message = other
+        .reserve(&format!("port={}", again.port()))
+        .refused("InUse");
+    assert!(
+        message.contains(&format!("pid {}", holder.pid())),
+        "{message}"
+    );
     holder.drop("all");
     other.reserve(&exactly).held();
 }
@@ -202,11 +244,15 @@ fn a_process_without_descriptors_is_told_so_and_goes_on_once_it_has_some() {
     for _ in 0..2 {
         let answer = agent.command("fill");
         let words: Vec<&str> = answer.splitn(4, ' ').collect();
-        let [_, count, kind, message] = words[..] else { panic!("{answer}") };
+        let [_, count, kind, message] = words[..] else {
+            panic!("{answer}")
+        };
         assert_eq!(kind, "Io", "{message}");
         assert!(message.contains("ulimit -n"), "{message}");
         assert!(count.parse::<u32>().unwrap() >= 20, "{answer}");
-        let message = agent.reserve(&format!("port={}", quiet_number())).refused("Io");
+        let message = agent
+            .reserve(&format!("port={}", quiet_number()))
+            .refused("Io");
         assert!(message.contains("ulimit -n"), "{message}");
         agent.drop("all");
     }
@@ -219,7 +265,8 @@ fn a_process_that_has_no_descriptors_from_the_start_is_told_so() {
     let mut refused = 0;
     for limit in 4..16 {
         let folder = Folder::new();
-        let mut agent = Agent::of(Agent::launch(&folder.locks()).setup(format!("ulimit -n {limit}")));
+        let mut agent =
+            Agent::of(Agent::launch(&folder.locks()).setup(format!("ulimit -n {limit}")));
         match agent.reserve("") {
             crate::agent::Answer::Held(held) => assert!(held.leased, "limit {limit}: {held:?}"),
             crate::agent::Answer::Refused { kind, message } => {
@@ -229,14 +276,20 @@ fn a_process_that_has_no_descriptors_from_the_start_is_told_so() {
             }
         }
     }
-    assert!((2..12).contains(&refused), "{refused} of the limits were too low");
+    assert!(
+        (2..12).contains(&refused),
+        "{refused} of the limits were too low"
+    );
 }
 
 #[test]
 fn an_ephemeral_range_that_is_used_up_is_told_and_leaves_connections_possible() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    Launch::new("used-up", &folder.locks()).with_ephemeral_ports(16).start().succeed();
+    Launch::new("used-up", &folder.locks())
+        .with_ephemeral_ports(16)
+        .start()
+        .succeed();
 }
 
 pub(crate) fn used_up_range_in_namespace() {
@@ -244,10 +297,18 @@ pub(crate) fn used_up_range_in_namespace() {
     let mut agent = Agent::new(&folder.locks());
     let answer = agent.command("fill");
     let words: Vec<&str> = answer.splitn(4, ' ').collect();
-    let [_, count, kind, message] = words[..] else { panic!("{answer}") };
+    let [_, count, kind, message] = words[..] else {
+        panic!("{answer}")
+    };
     assert_eq!(kind, "NoFreePort", "{message}");
-    assert!(message.starts_with("cannot reserve a port from the ephemeral range: "), "{message}");
-    assert!(message.contains("in use") && message.contains("outgoing connections"), "{message}");
+    assert!(
+        message.starts_with("cannot reserve a port from the ephemeral range: "),
+        "{message}"
+    );
+    assert!(
+        message.contains("in use") && message.contains("outgoing connections"),
+        "{message}"
+    );
     let count: usize = count.parse().unwrap();
     assert!((12..16).contains(&count), "{answer}");
     // One more connection can be made, to a server outside as to one of the reserved ports.
@@ -262,7 +323,10 @@ pub(crate) fn used_up_range_in_namespace() {
     let _rest: Vec<_> = std::iter::from_fn(|| outsider::bind(V4, 0, Reuse::Neither).ok()).collect();
     let held = Agent::new(&folder.locks()).reserve("").held();
     assert_eq!(held.guarantee, "Kernel");
-    assert!(!(EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&held.port()), "{held:?}");
+    assert!(
+        !(EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&held.port()),
+        "{held:?}"
+    );
 }
 
 #[test]
@@ -275,5 +339,7 @@ fn without_proc_a_port_is_reserved_and_no_more_is_promised_than_is_known() {
     assert_ne!(held.guarantee, "Kernel");
     assert!(held.leased);
     let mut other = Agent::of(Agent::launch(&folder.locks()).in_mounts(hide));
-    other.reserve(&format!("port={}", held.port())).refused("InUse");
+    other
+        .reserve(&format!("port={}", held.port()))
+        .refused("InUse");
 }

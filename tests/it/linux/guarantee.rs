@@ -23,7 +23,10 @@ const OUTSIDE: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
 fn the_kernel_gives_a_reserved_port_to_nobody() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    Launch::new("draws", &folder.locks()).with_ephemeral_ports(EPHEMERAL_PORTS).start().succeed();
+    Launch::new("draws", &folder.locks())
+        .with_ephemeral_ports(EPHEMERAL_PORTS)
+        .start()
+        .succeed();
 }
 
 /// Ten of sixteen ephemeral ports are reserved by several processes; another draws all that there is to draw.
@@ -47,7 +50,10 @@ pub(crate) fn draws_in_namespace() {
         for (how, drawn) in draw(outsider) {
             let stolen: Vec<_> = drawn.intersection(&ours).collect();
             assert!(stolen.is_empty(), "{when}: {how} was given {stolen:?}");
-            assert_eq!(drawn, others, "{when}: {how} did not draw all that was left, and proves nothing");
+            assert_eq!(
+                drawn, others,
+                "{when}: {how} did not draw all that was left, and proves nothing"
+            );
         }
     };
     none_of_ours(&mut outsider, "reserved");
@@ -61,7 +67,10 @@ pub(crate) fn draws_in_namespace() {
     // The control: the same numbers, picked and dropped.
     drop(agents);
     for (how, drawn) in draw(&mut outsider) {
-        assert!(drawn.intersection(&ours).count() > 0, "control: {how} took none of the dropped ports");
+        assert!(
+            drawn.intersection(&ours).count() > 0,
+            "control: {how} took none of the dropped ports"
+        );
     }
 }
 
@@ -72,20 +81,32 @@ fn draw(outsider: &mut Agent) -> Vec<(String, BTreeSet<u16>)> {
         .split(' ')
         .map(|word| {
             let (how, ports) = word.rsplit_once('=').unwrap();
-            let ports = ports.split(',').filter(|port| !port.is_empty()).map(|port| port.parse().unwrap());
+            let ports = ports
+                .split(',')
+                .filter(|port| !port.is_empty())
+                .map(|port| port.parse().unwrap());
             (how.to_owned(), ports.collect())
         })
         .collect();
     let drawing = ways.iter().filter(|(_, ports)| !ports.is_empty()).count();
-    assert_eq!(drawing, if capability::ipv6().is_ok() { 14 } else { 7 }, "{said}");
-    ways.into_iter().filter(|(_, ports)| !ports.is_empty()).collect()
+    assert_eq!(
+        drawing,
+        if capability::ipv6().is_ok() { 14 } else { 7 },
+        "{said}"
+    );
+    ways.into_iter()
+        .filter(|(_, ports)| !ports.is_empty())
+        .collect()
 }
 
 #[test]
 fn a_retry_loop_never_connects_to_itself_on_a_reserved_port() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    Launch::new("self-connections", &folder.locks()).with_ephemeral_ports(EPHEMERAL_PORTS).start().succeed();
+    Launch::new("self-connections", &folder.locks())
+        .with_ephemeral_ports(EPHEMERAL_PORTS)
+        .start()
+        .succeed();
 }
 
 /// An outgoing connection whose source port is the very number it connects to succeeds without any server.
@@ -103,7 +124,11 @@ pub(crate) fn self_connections_in_namespace() {
                 }
                 Err(e) => {
                     assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused, "{e}");
-                    assert!(begun.elapsed() < Duration::from_secs(10), "refused after {:?}", begun.elapsed());
+                    assert!(
+                        begun.elapsed() < Duration::from_secs(10),
+                        "refused after {:?}",
+                        begun.elapsed()
+                    );
                 }
             }
         }
@@ -111,13 +136,22 @@ pub(crate) fn self_connections_in_namespace() {
     };
     let reserved = ReserveOptions::new().reserve_many(PORTS).unwrap();
     let numbers: Vec<u16> = reserved.iter().map(|r| r.port()).collect();
-    assert_eq!(connected(&numbers), 0, "of {ROUNDS} rounds over {numbers:?}");
+    assert_eq!(
+        connected(&numbers),
+        0,
+        "of {ROUNDS} rounds over {numbers:?}"
+    );
     drop(reserved);
 
-    let picked: Vec<_> = (0..PORTS).map(|_| outsider::bind(V4, 0, Reuse::Neither).unwrap()).collect();
+    let picked: Vec<_> = (0..PORTS)
+        .map(|_| outsider::bind(V4, 0, Reuse::Neither).unwrap())
+        .collect();
     let numbers: Vec<u16> = picked.iter().map(outsider::port_of).collect();
     drop(picked);
-    assert!(connected(&numbers) > 0, "control: no connection to itself in {ROUNDS} rounds over {numbers:?}");
+    assert!(
+        connected(&numbers) > 0,
+        "control: no connection to itself in {ROUNDS} rounds over {numbers:?}"
+    );
 }
 
 #[test]
@@ -125,7 +159,10 @@ fn of_processes_that_race_for_one_number_without_a_common_folder_one_has_it() {
     let doubled = race_of_eight("reserve");
     assert_eq!(doubled, 0, "two processes had the number at once");
     let doubled = race_of_eight("probe");
-    assert!(doubled > 0, "control: a number picked and dropped was never had by two at once");
+    assert!(
+        doubled > 0,
+        "control: a number picked and dropped was never had by two at once"
+    );
 }
 
 /// How often two had the same number at once.
@@ -155,7 +192,9 @@ fn race_of_eight(how: &str) -> u64 {
             return doubled;
         }
     }
-    panic!("{how}: the number was had {had} times, {doubled} of them by two at once, which proves nothing");
+    panic!(
+        "{how}: the number was had {had} times, {doubled} of them by two at once, which proves nothing"
+    );
 }
 
 const RACES_AT_MOST: usize = 20;
@@ -172,7 +211,11 @@ pub(crate) fn race(words: &Words) {
         // The first is held meanwhile; the second is what picking and dropping comes to.
         let reservation = match words.get("how") {
             Some("reserve") => {
-                match ReserveOptions::new().port(port).wait(Duration::from_millis(100)).reserve() {
+                match ReserveOptions::new()
+                    .port(port)
+                    .wait(Duration::from_millis(100))
+                    .reserve()
+                {
                     Ok(reservation) => Some(reservation),
                     Err(_) => continue,
                 }
@@ -183,7 +226,11 @@ pub(crate) fn race(words: &Words) {
             },
         };
         had += 1;
-        match OpenOptions::new().write(true).create_new(true).open(&sentinel) {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&sentinel)
+        {
             Ok(_) => {
                 std::thread::yield_now();
                 // Another that has the number too may have removed it.
@@ -227,7 +274,11 @@ fn a_server_with_a_reuse_option_listens_over_a_reserved_port_and_a_plain_one_doe
             match reuse {
                 // Not yet solved for these: a listener handed over, or a quiet number.
                 Reuse::Neither => {
-                    assert_eq!(server.unwrap_err().kind(), io::ErrorKind::AddrInUse, "{ip}, {reuse:?}");
+                    assert_eq!(
+                        server.unwrap_err().kind(),
+                        io::ErrorKind::AddrInUse,
+                        "{ip}, {reuse:?}"
+                    );
                     // The control: only the claim stood in its way.
                     let number = quiet_number();
                     outsider::bind(ip, number, reuse).unwrap();
@@ -250,10 +301,15 @@ fn a_reserved_port_without_a_server_refuses_connections_at_once() {
         let reservation = portlease::reserve_port();
         for ip in &addresses {
             let begun = Instant::now();
-            let refused = TcpStream::connect_timeout(&reservation.addr_on(*ip), Duration::from_secs(10));
+            let refused =
+                TcpStream::connect_timeout(&reservation.addr_on(*ip), Duration::from_secs(10));
             let refused = refused.map(drop).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{ip}");
-            assert!(begun.elapsed() < Duration::from_secs(10), "{ip}: refused after {:?}", begun.elapsed());
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{ip}: refused after {:?}",
+                begun.elapsed()
+            );
         }
     }
 }
@@ -271,7 +327,12 @@ pub(crate) fn draw_everything(server: u16) -> String {
         let ports: Vec<String> = drawn.iter().map(u16::to_string).collect();
         said.push(format!("{how}={}", ports.join(",")));
     };
-    for (name, ip) in [("127.0.0.1", V4), ("0.0.0.0", ANY_V4), ("::1", V6), ("::", ANY_V6)] {
+    for (name, ip) in [
+        ("127.0.0.1", V4),
+        ("0.0.0.0", ANY_V4),
+        ("::1", V6),
+        ("::", ANY_V6),
+    ] {
         for reuse in ALL_REUSE {
             let mut held = Vec::new();
             // No range in these tests is as large.
@@ -281,11 +342,16 @@ pub(crate) fn draw_everything(server: u16) -> String {
                     Err(_) => break,
                 }
             }
-            note(format!("bind({name},0)/{reuse:?}"), held.iter().map(port_of).collect());
+            note(
+                format!("bind({name},0)/{reuse:?}"),
+                held.iter().map(port_of).collect(),
+            );
         }
     }
     for ip in [V4, V6] {
-        let Ok(listener) = TcpListener::bind((ip, server)) else { continue };
+        let Ok(listener) = TcpListener::bind((ip, server)) else {
+            continue;
+        };
         let mut held = Vec::new();
         while held.len() < 1000 {
             match TcpStream::connect_timeout(&SocketAddr::new(ip, server), Duration::from_secs(5)) {
@@ -293,7 +359,12 @@ pub(crate) fn draw_everything(server: u16) -> String {
                 Err(_) => break,
             }
         }
-        note(format!("connect({ip})"), held.iter().map(|(s, _)| s.local_addr().unwrap().port()).collect());
+        note(
+            format!("connect({ip})"),
+            held.iter()
+                .map(|(s, _)| s.local_addr().unwrap().port())
+                .collect(),
+        );
         for (stream, _) in &held {
             reset_on_close(stream);
         }

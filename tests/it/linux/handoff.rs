@@ -21,9 +21,19 @@ pub(crate) fn serve_inherited() {
             Err(_) => udp.extend(inherited.take_udp_socket(i).unwrap()),
         }
     }
-    let addrs: Vec<String> = tcp.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-    let udp_addrs: Vec<String> = udp.iter().map(|u| u.local_addr().unwrap().to_string()).collect();
-    crate::support::say(&format!("{names}|{}|{}|{variable}", addrs.join(","), udp_addrs.join(",")));
+    let addrs: Vec<String> = tcp
+        .iter()
+        .map(|l| l.local_addr().unwrap().to_string())
+        .collect();
+    let udp_addrs: Vec<String> = udp
+        .iter()
+        .map(|u| u.local_addr().unwrap().to_string())
+        .collect();
+    crate::support::say(&format!(
+        "{names}|{}|{}|{variable}",
+        addrs.join(","),
+        udp_addrs.join(",")
+    ));
     for listener in &tcp {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"inherited").unwrap();
@@ -46,15 +56,26 @@ struct Running(Child);
 
 impl Running {
     fn start(mut command: Command) -> Running {
-        command.env(ROLE, "inherited").stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .env(ROLE, "inherited")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         // The command keeps the sockets: it goes with this function.
         Running(command.spawn().unwrap())
     }
 
     fn said(&mut self) -> String {
         let mut text = String::new();
-        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-        let line = text.lines().find_map(|line| line.split_once("@@ ")).unwrap_or_else(|| panic!("{text}"));
+        self.0
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.split_once("@@ "))
+            .unwrap_or_else(|| panic!("{text}"));
         line.1.to_owned()
     }
 
@@ -101,7 +122,11 @@ fn a_child_takes_its_listener_systemd_style_and_is_reached_before_it_is_up() {
 #[test]
 fn several_reservations_go_to_one_child_in_order_with_their_names() {
     let first = ReserveOptions::new().label("first").reserve().unwrap();
-    let pair = ReserveOptions::new().tcp_and_udp().label("pair").reserve().unwrap();
+    let pair = ReserveOptions::new()
+        .tcp_and_udp()
+        .label("pair")
+        .reserve()
+        .unwrap();
     let mut command = server();
     first.pass_to(&mut command).unwrap();
     pair.pass_to(&mut command).unwrap();
@@ -113,7 +138,15 @@ fn several_reservations_go_to_one_child_in_order_with_their_names() {
     client.send_to(b"echo", pair.addr()).unwrap();
     let mut bytes = [0; 16];
     assert_eq!(client.recv(&mut bytes).unwrap(), 4);
-    assert_eq!(child.said(), format!("first:pair:pair|{},{}|{}|", first.addr(), pair.addr(), pair.addr()));
+    assert_eq!(
+        child.said(),
+        format!(
+            "first:pair:pair|{},{}|{}|",
+            first.addr(),
+            pair.addr(),
+            pair.addr()
+        )
+    );
     child.succeeds();
 }
 
@@ -128,10 +161,17 @@ fn listen_pid_is_the_childs_own_whatever_is_done_to_its_variables() {
         if clear {
             command.env_clear();
         }
-        command.env("PORTLEASE_TEST_VARIABLE", "after").env("LISTEN_PID", "1").env("LISTEN_FDS", "9");
+        command
+            .env("PORTLEASE_TEST_VARIABLE", "after")
+            .env("LISTEN_PID", "1")
+            .env("LISTEN_FDS", "9");
         let mut child = Running::start(command);
         assert_eq!(answer_of(&p), "inherited");
-        assert_eq!(child.said(), format!("{}|{}||after", p.port(), p.addr()), "cleared: {clear}");
+        assert_eq!(
+            child.said(),
+            format!("{}|{}||after", p.port(), p.addr()),
+            "cleared: {clear}"
+        );
         child.succeeds();
     }
 }
@@ -148,7 +188,10 @@ fn nothing_that_cannot_be_carried_over_is_lost_in_silence() {
         set(&mut command);
         let error = p.pass_to(&mut command).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        assert!(command.status().unwrap().success(), "the command is as it was");
+        assert!(
+            command.status().unwrap().success(),
+            "the command is as it was"
+        );
     }
     // What can be, is.
     let mut command = Command::new("sh");
@@ -166,9 +209,14 @@ fn a_chosen_descriptor_number_is_what_the_child_gets() {
         command.arg(format!("/proc/self/fd/{number}"));
         p.pass_to_fd(&mut command, number).unwrap();
         let output = command.output().unwrap();
-        assert!(output.stdout.starts_with(b"socket:["), "{number}: {output:?}");
+        assert!(
+            output.stdout.starts_with(b"socket:["),
+            "{number}: {output:?}"
+        );
     }
-    let error = portlease::reserve_port().pass_to_fd(&mut Command::new("true"), -1).unwrap_err();
+    let error = portlease::reserve_port()
+        .pass_to_fd(&mut Command::new("true"), -1)
+        .unwrap_err();
     assert!(error.to_string().contains("cannot pass"), "{error}");
 }
 
@@ -182,19 +230,36 @@ fn an_ordinary_child_inherits_neither_the_claim_nor_the_lock() {
         let entries = std::fs::read_dir(folder).unwrap();
         // What was closed since it was listed is not there.
         entries
-            .filter_map(|e| Some(std::fs::read_link(e.ok()?.path()).ok()?.to_string_lossy().into_owned()))
+            .filter_map(|e| {
+                Some(
+                    std::fs::read_link(e.ok()?.path())
+                        .ok()?
+                        .to_string_lossy()
+                        .into_owned(),
+                )
+            })
             .collect()
     };
     let has = |links: &[String], what: &str| links.iter().any(|link| link.contains(what));
     let own = links("/proc/self/fd");
-    assert!(has(&own, "socket:") && has(&own, &lock), "the control: this process has them\n{own:?}");
+    assert!(
+        has(&own, "socket:") && has(&own, &lock),
+        "the control: this process has them\n{own:?}"
+    );
 
     let mut child = Command::new("sleep");
-    child.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    child
+        .arg("60")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let child = Running(child.spawn().unwrap());
     let of_child = links(&format!("/proc/{}/fd", child.0.id()));
     assert!(has(&of_child, "/dev/null"), "{of_child:?}");
-    assert!(!has(&of_child, "socket:") && !has(&of_child, &lock), "{of_child:?}");
+    assert!(
+        !has(&of_child, "socket:") && !has(&of_child, &lock),
+        "{of_child:?}"
+    );
 }
 
 #[test]

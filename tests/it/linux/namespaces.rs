@@ -20,10 +20,16 @@ fn two_network_namespaces_do_not_block_each_others_numbers() {
         let same = other.reserve(&exactly).held();
         assert_eq!((same.port(), same.leased), (held.port(), true));
     }
-    assert_eq!(std::fs::read_dir(folder.locks()).unwrap().count(), 3, "one folder per namespace");
+    assert_eq!(
+        std::fs::read_dir(folder.locks()).unwrap().count(),
+        3,
+        "one folder per namespace"
+    );
 
     // The control: in one namespace they do.
-    Agent::new(&folder.locks()).reserve(&exactly).refused("InUse");
+    Agent::new(&folder.locks())
+        .reserve(&exactly)
+        .refused("InUse");
 }
 
 #[test]
@@ -49,7 +55,11 @@ fn a_port_is_reserved_at_once_where_the_loopback_interface_is_down() {
     let begun = Instant::now();
     let held = agent.reserve("").held();
     assert_eq!(held.guarantee, "Kernel");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]

@@ -16,7 +16,11 @@ fn http_get(p: &Reservation) -> std::io::Result<String> {
     stream.write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    if text.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(text) }
+    if text.is_empty() {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(text)
+    }
 }
 
 const ASGI: &str = "\
@@ -46,13 +50,18 @@ fn dnsmasq_serves_both_protocols_of_one_number() {
         "--no-hosts",
     ];
     let mut dns = command("dnsmasq", &args);
-    dns.args(["--conf-file=/dev/null", "--address=/x.test/127.0.0.9", "--pid-file"]);
+    dns.args([
+        "--conf-file=/dev/null",
+        "--address=/x.test/127.0.0.9",
+        "--pid-file",
+    ]);
     if support::is_root() {
         dns.args(["--user=root", "--group=root"]);
     }
     let mut dns = Program::start(dns, Folder::new());
     let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01x\x04test\0\0\x01\0\x01";
-    let has_answer = |bytes: &[u8]| bytes.starts_with(b"\x12\x34") && bytes.ends_with(&[127, 0, 0, 9]);
+    let has_answer =
+        |bytes: &[u8]| bytes.starts_with(b"\x12\x34") && bytes.ends_with(&[127, 0, 0, 9]);
     dns.answers(|| {
         let client = UdpSocket::bind("127.0.0.1:0")?;
         client.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -83,7 +92,9 @@ fn uvicorn_takes_a_chosen_descriptor() {
     std::fs::write(folder.path().join("hello.py"), ASGI).unwrap();
     let p = reserve_port();
     let mut uvicorn = Command::new(python());
-    uvicorn.args(["-m", "uvicorn", "--fd", "7", "--no-access-log", "hello:app"]).current_dir(folder.path());
+    uvicorn
+        .args(["-m", "uvicorn", "--fd", "7", "--no-access-log", "hello:app"])
+        .current_dir(folder.path());
     p.pass_to_fd(&mut uvicorn, 7).unwrap();
     let mut uvicorn = Program::start(uvicorn, folder);
     let text = uvicorn.answers(|| http_get(&p));
@@ -97,7 +108,9 @@ fn gunicorn_takes_its_listener_systemd_style() {
     std::fs::write(folder.path().join("hello.py"), WSGI).unwrap();
     let p = reserve_port();
     let mut gunicorn = Command::new(python());
-    gunicorn.args(["-m", "gunicorn", "hello:app"]).current_dir(folder.path());
+    gunicorn
+        .args(["-m", "gunicorn", "hello:app"])
+        .current_dir(folder.path());
     p.pass_to(&mut gunicorn).unwrap();
     let mut gunicorn = Program::start(gunicorn, folder);
     let text = gunicorn.answers(|| http_get(&p));
@@ -121,7 +134,11 @@ fn nginx_takes_a_descriptor_by_its_own_variable() {
     let mut nginx = Program::start(nginx, folder);
     let text = nginx.answers(|| http_get(&p));
     assert!(text.ends_with("inherited"), "{text}");
-    assert!(nginx.log().contains("using inherited sockets from \"9;\""), "{}", nginx.log());
+    assert!(
+        nginx.log().contains("using inherited sockets from \"9;\""),
+        "{}",
+        nginx.log()
+    );
     drop(nginx);
     // Its worker too: the master alone being gone, the port would go on listening.
     p.wait_until_free(DEADLINE).unwrap();
@@ -142,8 +159,14 @@ fn starts_on_a_quiet_number_alone(start: impl Fn(&Reservation) -> Program) {
 
     let claimed = reserve_port();
     let (status, log) = start(&claimed).ends();
-    assert!(!status.success(), "control: it starts over a claim too\n{log}");
-    assert!(log.to_lowercase().contains("in use") || log.contains("eaddrinuse"), "{log}");
+    assert!(
+        !status.success(),
+        "control: it starts over a claim too\n{log}"
+    );
+    assert!(
+        log.to_lowercase().contains("in use") || log.contains("eaddrinuse"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -170,7 +193,8 @@ fn erlangs_gen_tcp_starts_where_the_reservation_says_so() {
         );
         let folder = Folder::new();
         let mut erl = command("erl", &["-noinput", "-eval", &script]);
-        erl.env("HOME", folder.path()).env("ERL_CRASH_DUMP_BYTES", "0");
+        erl.env("HOME", folder.path())
+            .env("ERL_CRASH_DUMP_BYTES", "0");
         Program::start(erl, folder)
     });
 }
@@ -179,7 +203,10 @@ fn erlangs_gen_tcp_starts_where_the_reservation_says_so() {
 fn memcached_answers_by_udp() {
     need!(installed("memcached"));
     let p = reserve_udp_port();
-    let mut memcached = command("memcached", &["-l", "127.0.0.1", "-p", "0", "-U", &p.to_string()]);
+    let mut memcached = command(
+        "memcached",
+        &["-l", "127.0.0.1", "-p", "0", "-U", &p.to_string()],
+    );
     if support::is_root() {
         memcached.args(["-u", "nobody"]);
     }

@@ -15,17 +15,41 @@ struct Names {
 }
 
 fn names() -> Names {
-    let comm = std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned();
-    let id = std::process::Command::new("id").arg("-un").output().unwrap();
-    Names { comm, pid: std::process::id(), user: String::from_utf8(id.stdout).unwrap().trim_end().to_owned() }
+    let comm = std::fs::read_to_string("/proc/self/comm")
+        .unwrap()
+        .trim_end()
+        .to_owned();
+    let id = std::process::Command::new("id")
+        .arg("-un")
+        .output()
+        .unwrap();
+    Names {
+        comm,
+        pid: std::process::id(),
+        user: String::from_utf8(id.stdout).unwrap().trim_end().to_owned(),
+    }
 }
 
 fn number_line(port: u16) -> String {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let range: Vec<u16> = range.split_whitespace().map(|n| n.parse().unwrap()).collect();
-    let class = if port >= 49152 { "dynamic (RFC 6335)" } else { "user port (RFC 6335)" };
-    let place = if (range[0]..=range[1]).contains(&port) { "inside" } else { "outside" };
-    format!("  the number   {class}, {place} this machine's ephemeral range {}-{}", range[0], range[1])
+    let range: Vec<u16> = range
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    let class = if port >= 49152 {
+        "dynamic (RFC 6335)"
+    } else {
+        "user port (RFC 6335)"
+    };
+    let place = if (range[0]..=range[1]).contains(&port) {
+        "inside"
+    } else {
+        "outside"
+    };
+    format!(
+        "  the number   {class}, {place} this machine's ephemeral range {}-{}",
+        range[0], range[1]
+    )
 }
 
 /// `started 3 min before` differs from run to run.
@@ -48,8 +72,17 @@ fn ageless(text: &str) -> String {
 fn reserved_by(p: &Reservation, test: &str) -> String {
     let lease = p.holders().unwrap().leases()[0].clone();
     let pid = std::process::id();
-    let by = format!("by test linux::reports::{test} ({}), pid {pid}", lease.at().unwrap());
-    assert!(lease.at().unwrap().starts_with("tests/it/linux/reports.rs:"), "{lease}");
+    let by = format!(
+        "by test linux::reports::{test} ({}), pid {pid}",
+        lease.at().unwrap()
+    );
+    assert!(
+        lease
+            .at()
+            .unwrap()
+            .starts_with("tests/it/linux/reports.rs:"),
+        "{lease}"
+    );
     by
 }
 
@@ -68,8 +101,10 @@ fn the_report_of_a_server_reads_like_this() {
     let Names { comm, pid, user } = names();
     let reserved = reserved_by(&p, "the_report_of_a_server_reads_like_this");
     let number = number_line(p.port());
-    let mut peers: Vec<SocketAddr> =
-        connections.iter().map(|(client, _)| client.local_addr().unwrap()).collect();
+    let mut peers: Vec<SocketAddr> = connections
+        .iter()
+        .map(|(client, _)| client.local_addr().unwrap())
+        .collect();
     peers.sort();
     let first = peers[0];
     let text = ageless(&portlease::check_port_free(&p).unwrap_err().to_string());
@@ -101,7 +136,11 @@ fn the_report_of_an_outgoing_port_reads_like_this() {
     let number = number_line(port);
     let text = ageless(&portlease::check_port_free(port).unwrap_err().to_string());
     // The number may be in TIME_WAIT towards another address too.
-    let text: String = text.lines().filter(|l| !l.starts_with("  TIME_WAIT")).collect::<Vec<_>>().join("\n");
+    let text: String = text
+        .lines()
+        .filter(|l| !l.starts_with("  TIME_WAIT"))
+        .collect::<Vec<_>>()
+        .join("\n");
     assert_eq!(
         text,
         format!(
@@ -160,7 +199,9 @@ port {p}/tcp is free: nobody holds it
     let error = p.wait_until_free(Duration::from_millis(20)).unwrap_err();
     assert_eq!(
         ageless(&format!("{error:?}")).lines().collect::<Vec<_>>()[..1],
-        [format!("waited 20ms in vain: port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}")]
+        [format!(
+            "waited 20ms in vain: port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}"
+        )]
     );
     assert!(
         format!("{error:?}").ends_with(&format!(
@@ -182,7 +223,13 @@ fn the_report_of_a_port_that_nobody_has_reads_like_this() {
         let text = portlease::diagnose(port).to_string();
         let is_told = holders == format!("port {port}: nobody holds it")
             && text.starts_with(&format!("port {port}/tcp is free: nobody holds it\n"))
-            && text.contains("\n  a server     could bind everywhere, with SO_REUSEADDR and without\n");
-        if is_told { Ok(()) } else { Err(format!("{holders}\n{text}")) }
+            && text.contains(
+                "\n  a server     could bind everywhere, with SO_REUSEADDR and without\n",
+            );
+        if is_told {
+            Ok(())
+        } else {
+            Err(format!("{holders}\n{text}"))
+        }
     });
 }

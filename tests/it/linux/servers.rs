@@ -32,10 +32,17 @@ fn is_named(
     let holders = eventually("its processes are there", DEADLINE, || {
         let holders = portlease::who_holds(&p).unwrap();
         let most = holders.iter().map(|holder| holder.processes.len()).max();
-        if most >= Some(processes) { Ok(holders) } else { Err(holders.to_string()) }
+        if most >= Some(processes) {
+            Ok(holders)
+        } else {
+            Err(holders.to_string())
+        }
     });
     let text = portlease::check_port_free(&p).unwrap_err().to_string();
-    assert!(text.contains(&format!(" listens on 127.0.0.1:{p}")), "{text}");
+    assert!(
+        text.contains(&format!(" listens on 127.0.0.1:{p}")),
+        "{text}"
+    );
     // The one to stop is the server, not the worker that was found first.
     assert!(text.contains(&format!("help: stop pid {pid},")), "{text}");
     assert!(server.stop(), "it does not end\n{}", server.log());
@@ -45,18 +52,33 @@ fn is_named(
 }
 
 fn named(holders: &Holders, pid: u32) -> String {
-    let process = holders.iter().flat_map(|holder| &holder.processes).find(|process| process.pid == pid);
-    process.unwrap_or_else(|| panic!("pid {pid} is not among\n{holders}")).name.clone()
+    let process = holders
+        .iter()
+        .flat_map(|holder| &holder.processes)
+        .find(|process| process.pid == pid);
+    process
+        .unwrap_or_else(|| panic!("pid {pid} is not among\n{holders}"))
+        .name
+        .clone()
 }
 
 #[test]
 fn redis_server_is_named() {
     let command = |path: &PathBuf, port: u16, _: &Folder| {
         let mut command = Command::new(path);
-        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()]);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--port",
+            &port.to_string(),
+        ]);
         command
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "redis-server", 1, command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "redis-server", 1, command) else {
+        return;
+    };
     assert_eq!(named(&holders, pid), "redis-server");
 }
 
@@ -73,22 +95,43 @@ fn nginx_is_named_with_its_workers() {
         command.args(["-e", "stderr", "-c", "nginx.conf", "-p", "."]);
         command
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "nginx", 2, command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "nginx", 2, command) else {
+        return;
+    };
     assert_eq!(named(&holders, pid), "nginx");
     let listener = holders.iter().next().unwrap();
-    assert!(listener.processes.len() >= 2, "the master and workers share it: {holders}");
-    assert_eq!(listener.processes[0].pid, pid, "the master is the oldest: {holders}");
-    assert!(listener.processes[1..].iter().all(|worker| worker.parent == Some(pid)), "{holders}");
+    assert!(
+        listener.processes.len() >= 2,
+        "the master and workers share it: {holders}"
+    );
+    assert_eq!(
+        listener.processes[0].pid, pid,
+        "the master is the oldest: {holders}"
+    );
+    assert!(
+        listener.processes[1..]
+            .iter()
+            .all(|worker| worker.parent == Some(pid)),
+        "{holders}"
+    );
 }
 
 #[test]
 fn pythons_http_server_is_named() {
     let command = |path: &PathBuf, port: u16, _: &Folder| {
         let mut command = Command::new(path);
-        command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
+        command.args([
+            "-m",
+            "http.server",
+            "--bind",
+            "127.0.0.1",
+            &port.to_string(),
+        ]);
         command
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "python3", 1, command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "python3", 1, command) else {
+        return;
+    };
     assert!(named(&holders, pid).starts_with("python"), "{holders}");
 }
 
@@ -96,20 +139,38 @@ fn pythons_http_server_is_named() {
 fn postgresql_is_named_also_as_another_users() {
     let command = |path: &PathBuf, port: u16, folder: &Folder| {
         let own = |command: &str, args: &[&str]| {
-            let mut line = Command::new(if support::is_root() { "setpriv" } else { command });
+            let mut line = Command::new(if support::is_root() {
+                "setpriv"
+            } else {
+                command
+            });
             if support::is_root() {
                 line.args(["--reuid=65534", "--regid=65534", "--clear-groups", command]);
             }
-            line.args(args).current_dir(folder.path()).stdin(Stdio::null());
+            line.args(args)
+                .current_dir(folder.path())
+                .stdin(Stdio::null());
             line
         };
         let init = path.with_file_name("initdb");
-        let how = ["--auth=trust", "--username=postgres", "--no-locale", "--no-sync", "-D", "data"];
+        let how = [
+            "--auth=trust",
+            "--username=postgres",
+            "--no-locale",
+            "--no-sync",
+            "-D",
+            "data",
+        ];
         let made = own(init.to_str().unwrap(), &how).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         let port = port.to_string();
-        own(path.to_str().unwrap(), &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port])
+        own(
+            path.to_str().unwrap(),
+            &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port],
+        )
     };
-    let Some((pid, holders)) = is_named(support::test_name!(), "postgres", 1, command) else { return };
+    let Some((pid, holders)) = is_named(support::test_name!(), "postgres", 1, command) else {
+        return;
+    };
     assert_eq!(named(&holders, pid), "postgres");
 }

@@ -22,7 +22,11 @@ fn only_time_wait_is_left(port: u16) {
         let holders = portlease::who_holds(port).unwrap();
         let states: Vec<_> = holders.iter().map(|holder| holder.state).collect();
         let waits = |state: &portlease::State| *state == portlease::State::TimeWait;
-        if !states.is_empty() && states.iter().all(waits) { Ok(()) } else { Err(format!("{states:?}")) }
+        if !states.is_empty() && states.iter().all(waits) {
+            Ok(())
+        } else {
+            Err(format!("{states:?}"))
+        }
     });
 }
 
@@ -42,14 +46,24 @@ fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
     only_time_wait_is_left(port);
     portlease::assert_port_free(port);
     let text = portlease::diagnose(port).to_string();
-    assert!(text.contains("is free: what its server left in TIME_WAIT does not stop"), "{text}");
-    assert!(text.contains("with SO_REUSEADDR could bind everywhere; without it ::1"), "{text}");
+    assert!(
+        text.contains("is free: what its server left in TIME_WAIT does not stop"),
+        "{text}"
+    );
+    assert!(
+        text.contains("with SO_REUSEADDR could bind everywhere; without it ::1"),
+        "{text}"
+    );
     // A number that is asked for outright can be had, by the kernel's guarantee.
     let p = ReserveOptions::new().port(port).reserve().unwrap();
     assert_eq!(p.guarantee(), portlease::Guarantee::Kernel);
     portlease::assert_port_free(&p);
     let again = ReserveOptions::new().port(port).reserve().unwrap_err();
-    assert_eq!(again.kind(), ErrorKind::InUse, "one of two such claims only");
+    assert_eq!(
+        again.kind(),
+        ErrorKind::InUse,
+        "one of two such claims only"
+    );
     drop(p.listen().unwrap());
 }
 
@@ -71,10 +85,15 @@ fn time_wait_of_a_plain_server_and_of_a_client_keeps_everybody_out() {
         assert!(!portlease::is_port_free(port));
         let text = portlease::check_port_free(port).unwrap_err().to_string();
         assert!(
-            text.starts_with(&format!("port {port}/tcp is in use: TIME_WAIT of 1 connection, left by")),
+            text.starts_with(&format!(
+                "port {port}/tcp is in use: TIME_WAIT of 1 connection, left by"
+            )),
             "{text}"
         );
-        assert!(text.contains("help: wait until it ends, within 60 s"), "{text}");
+        assert!(
+            text.contains("help: wait until it ends, within 60 s"),
+            "{text}"
+        );
         let error = ReserveOptions::new().port(port).reserve().unwrap_err();
         assert!(error.to_string().contains("TIME_WAIT"), "{error}");
     }
@@ -87,10 +106,23 @@ fn what_no_process_has_is_not_said_to_be_hidden_nor_judged_where_it_was_not_aske
     drop(server);
     only_time_wait_is_left(port);
     let this = std::process::id();
-    let text = portlease::check_port_held_by(port, this).unwrap_err().to_string();
-    assert!(text.contains("help: start the server first") && !text.contains("root"), "{text}");
-    for text in [text, portlease::check_port_listening(port).unwrap_err().to_string()] {
-        assert!(text.contains("  TIME_WAIT    1 connection, no process; they end within 60 s\n"), "{text}");
+    let text = portlease::check_port_held_by(port, this)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("help: start the server first") && !text.contains("root"),
+        "{text}"
+    );
+    for text in [
+        text,
+        portlease::check_port_listening(port)
+            .unwrap_err()
+            .to_string(),
+    ] {
+        assert!(
+            text.contains("  TIME_WAIT    1 connection, no process; they end within 60 s\n"),
+            "{text}"
+        );
     }
 }
 
@@ -102,7 +134,6 @@ fn a_connection_that_a_server_left_open_is_said_beside_free() {
     drop(server);
     portlease::assert_port_free(port);
     let text = portlease::diagnose(port).to_string();
-    let expected =
-        "is free: 1 connection of a server that has stopped listening, in the way of no server that";
+    let expected = "is free: 1 connection of a server that has stopped listening, in the way of no server that";
     assert!(text.lines().next().unwrap().contains(expected), "{text}");
 }

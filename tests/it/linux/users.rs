@@ -43,10 +43,20 @@ impl User {
 
 /// The record of a live lease as a person finds it: in the lock file, or beside it in a folder of the user's.
 fn record_text(folder: &Folder, port: u16, label: &str) -> PathBuf {
-    let output = Command::new("grep").args(["-rl", &format!("label {label}")]).arg(folder.locks()).output();
+    let output = Command::new("grep")
+        .args(["-rl", &format!("label {label}")])
+        .arg(folder.locks())
+        .output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    let path = PathBuf::from(text.lines().next().unwrap_or_else(|| panic!("no record says {label}")));
-    assert_eq!(path.file_name().unwrap().to_str().unwrap(), format!("{port}.tcp"));
+    let path = PathBuf::from(
+        text.lines()
+            .next()
+            .unwrap_or_else(|| panic!("no record says {label}")),
+    );
+    assert_eq!(
+        path.file_name().unwrap().to_str().unwrap(),
+        format!("{port}.tcp")
+    );
     path
 }
 
@@ -56,22 +66,42 @@ fn two_users_exclude_each_other_and_read_each_others_records() {
     for first in [User::Root, User::Nobody] {
         let folder = Folder::new();
         let port = quiet_number();
-        let (mut one, mut two) = (first.agent(&folder.locks()), first.other().agent(&folder.locks()));
+        let (mut one, mut two) = (
+            first.agent(&folder.locks()),
+            first.other().agent(&folder.locks()),
+        );
         let refused_by = |refused: &mut Agent, holder: &Agent, label: &str| {
             let message = refused.reserve(&format!("port={port}")).refused("InUse");
-            let expected = [format!("pid {}", holder.pid()), format!("labelled \"{label}\"")];
-            assert!(expected.iter().all(|part| message.contains(part)), "{first:?} first: {message}");
+            let expected = [
+                format!("pid {}", holder.pid()),
+                format!("labelled \"{label}\""),
+            ];
+            assert!(
+                expected.iter().all(|part| message.contains(part)),
+                "{first:?} first: {message}"
+            );
             let lease = refused.command(&format!("lease={port}"));
-            assert!(expected.iter().all(|part| lease.contains(part)), "{first:?} first: {lease}");
+            assert!(
+                expected.iter().all(|part| lease.contains(part)),
+                "{first:?} first: {lease}"
+            );
             let path = record_text(&folder, port, label);
-            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644, "{first:?} first");
+            assert_eq!(
+                path.metadata().unwrap().permissions().mode() & 0o777,
+                0o644,
+                "{first:?} first"
+            );
         };
-        let held = one.reserve(&format!("port={port} label=of-the-first")).held();
+        let held = one
+            .reserve(&format!("port={port} label=of-the-first"))
+            .held();
         assert!(held.leased, "{first:?} first");
         refused_by(&mut two, &one, "of-the-first");
         one.drop(port);
         // Now over a lock file that is the other's.
-        let held = two.reserve(&format!("port={port} label=of-the-second")).held();
+        let held = two
+            .reserve(&format!("port={port} label=of-the-second"))
+            .held();
         assert!(held.leased, "{first:?} first");
         refused_by(&mut one, &two, "of-the-second");
         two.drop(port);
@@ -84,14 +114,20 @@ fn two_users_exclude_each_other_and_read_each_others_records() {
 fn a_record_without_its_lock_file_is_swept_by_its_users_next_look() {
     need!(capability::nobody());
     let folder = Folder::new();
-    let (mut root, mut nobody) = (User::Root.agent(&folder.locks()), User::Nobody.agent(&folder.locks()));
+    let (mut root, mut nobody) = (
+        User::Root.agent(&folder.locks()),
+        User::Nobody.agent(&folder.locks()),
+    );
     let [dead, live] = [(); 2].map(|()| {
         let port = root.reserve("").held().port();
         root.drop(port);
-        nobody.reserve(&format!("port={port} label=number-{port}")).held();
+        nobody
+            .reserve(&format!("port={port} label=number-{port}"))
+            .held();
         record_text(&folder, port, &format!("number-{port}"))
     });
-    let [port, kept] = [&dead, &live].map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    let [port, kept] =
+        [&dead, &live].map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
     nobody.drop(&port);
     std::fs::remove_file(folder.lock_file(port.parse().unwrap())).unwrap();
     assert!(dead.exists() && live.exists(), "the control");
@@ -108,7 +144,9 @@ fn a_umask_of_077_shuts_no_other_user_out() {
     let mut one = Agent::of(Agent::launch(&folder.locks()).setup("umask 077"));
     let mut two = User::Nobody.agent(&folder.locks());
     let held = one.reserve("label=private").held();
-    let message = two.reserve(&format!("port={}", held.port())).refused("InUse");
+    let message = two
+        .reserve(&format!("port={}", held.port()))
+        .refused("InUse");
     assert!(message.contains("private"), "{message}");
     one.drop("all");
     let again = two.reserve(&format!("port={}", held.port())).held();
@@ -121,7 +159,10 @@ fn two_containers_that_share_the_network_and_not_the_files_exclude_each_other() 
     let folder = Folder::new();
     // As /tmp is in two containers: the same path, and different files.
     let of_its_own = || {
-        let mount = format!("mount -t tmpfs -o mode=1777 none '{}'", folder.path().display());
+        let mount = format!(
+            "mount -t tmpfs -o mode=1777 none '{}'",
+            folder.path().display()
+        );
         Agent::of(Agent::launch(&folder.locks()).in_mounts(mount))
     };
     let (mut one, mut two) = (of_its_own(), of_its_own());
@@ -136,12 +177,22 @@ fn two_containers_that_share_the_network_and_not_the_files_exclude_each_other() 
     one.reserve(&format!("port={number}")).held();
     one.drop(number);
     two.reserve(&format!("port={number}")).held();
-    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "they shared files after all");
+    assert!(
+        std::fs::read_dir(folder.path()).unwrap().next().is_none(),
+        "they shared files after all"
+    );
 }
 
 /// What can be planted at a path where the crate expects something of its own.
-const SHAPES: [&str; 7] =
-    ["link", "dangling link", "fifo", "folder", "file", "unreadable file", "closed folder"];
+const SHAPES: [&str; 7] = [
+    "link",
+    "dangling link",
+    "fifo",
+    "folder",
+    "file",
+    "unreadable file",
+    "closed folder",
+];
 
 /// Plants it, and returns the victim that a link leads to.
 fn plant(shape: &str, path: &Path, whose: User, folder: &Folder) -> PathBuf {
@@ -158,7 +209,14 @@ fn plant(shape: &str, path: &Path, whose: User, folder: &Folder) -> PathBuf {
         "link" => symlink(&victim, path).unwrap(),
         "dangling link" => symlink(victim.join("new"), path).unwrap(),
         "fifo" => {
-            assert!(Command::new("mkfifo").args(["-m", "666"]).arg(path).status().unwrap().success());
+            assert!(
+                Command::new("mkfifo")
+                    .args(["-m", "666"])
+                    .arg(path)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
         }
         "folder" => {
             std::fs::create_dir(path).unwrap();
@@ -183,12 +241,23 @@ fn plant(shape: &str, path: &Path, whose: User, folder: &Folder) -> PathBuf {
 }
 
 fn untouched(victim: &Path, at: &str) {
-    let names: Vec<_> = std::fs::read_dir(victim).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = std::fs::read_dir(victim)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["letter"], "{at}: followed");
-    assert_eq!(std::fs::read_to_string(victim.join("letter")).unwrap(), "dear\n", "{at}: written through");
+    assert_eq!(
+        std::fs::read_to_string(victim.join("letter")).unwrap(),
+        "dear\n",
+        "{at}: written through"
+    );
     let mode = std::fs::metadata(victim).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode, 0o777, "{at}: its mode was changed");
-    let mode = std::fs::metadata(victim.join("letter")).unwrap().permissions().mode() & 0o7777;
+    let mode = std::fs::metadata(victim.join("letter"))
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o7777;
     assert_eq!(mode, 0o666, "{at}: the letter's mode was changed");
 }
 
@@ -203,10 +272,15 @@ fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
             for place in ["root", "scope"] {
                 let at = format!("{shape} of {whose:?} as {place}");
                 let folder = Folder::new();
-                let path = if place == "root" { folder.locks() } else { folder.scope() };
+                let path = if place == "root" {
+                    folder.locks()
+                } else {
+                    folder.scope()
+                };
                 let victim = plant(shape, &path, whose, &folder);
                 if place == "scope" {
-                    std::fs::set_permissions(folder.locks(), Permissions::from_mode(0o1777)).unwrap();
+                    std::fs::set_permissions(folder.locks(), Permissions::from_mode(0o1777))
+                        .unwrap();
                 }
                 let mut agent = whose.other().agent(&folder.locks());
                 let begun = Instant::now();
@@ -249,10 +323,14 @@ fn a_planted_lock_file_is_skipped_and_an_exact_port_names_it() {
                 let message = answer.refused("Lease");
                 assert!(message.contains(path.to_str().unwrap()), "{at}: {message}");
                 // Waiting mends nothing, and any other number will do.
-                agent.reserve(&format!("port={port} wait=60000")).refused("Lease");
+                agent
+                    .reserve(&format!("port={port} wait=60000"))
+                    .refused("Lease");
                 let held = agent.reserve(&format!("prefer={port}")).held();
                 assert!(held.leased && held.port() != port, "{at}: {held:?}");
-                let message = agent.reserve(&format!("range={port}-{port}")).refused("NoFreePort");
+                let message = agent
+                    .reserve(&format!("range={port}-{port}"))
+                    .refused("NoFreePort");
                 assert!(message.contains(path.to_str().unwrap()), "{at}: {message}");
             }
             assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
@@ -265,7 +343,10 @@ fn a_planted_lock_file_is_skipped_and_an_exact_port_names_it() {
 fn a_record_planted_by_another_user_is_not_taken_for_the_holders() {
     need!(capability::nobody());
     let folder = Folder::new();
-    let (mut root, mut nobody) = (User::Root.agent(&folder.locks()), User::Nobody.agent(&folder.locks()));
+    let (mut root, mut nobody) = (
+        User::Root.agent(&folder.locks()),
+        User::Nobody.agent(&folder.locks()),
+    );
     root.reserve("").held();
     let port = quiet_number();
     let path = folder.lock_file(port);
@@ -301,7 +382,11 @@ fn a_planted_folder_of_records_is_not_followed_and_costs_the_record_alone() {
                 whose.own(&lock);
                 let records = folder.scope().with_extension("records");
                 let user = if whose == User::Root { NOBODY } else { 0 };
-                let path = if place == "of all" { records.clone() } else { records.join(user.to_string()) };
+                let path = if place == "of all" {
+                    records.clone()
+                } else {
+                    records.join(user.to_string())
+                };
                 // A name with an extension stands for a file where links are planted.
                 let aside = folder.path().join("planted");
                 let victim = plant(shape, &aside, whose, &folder);
@@ -313,10 +398,19 @@ fn a_planted_folder_of_records_is_not_followed_and_costs_the_record_alone() {
 
                 let begun = Instant::now();
                 let held = agent.reserve(&format!("port={port}")).held();
-                assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", true), "{at}");
+                assert_eq!(
+                    (held.guarantee.as_str(), held.leased),
+                    ("Kernel", true),
+                    "{at}"
+                );
                 let mut other = whose.agent(&folder.locks());
                 other.reserve(&format!("port={port}")).refused("InUse");
-                assert!(other.command(&format!("lease={port}")).contains("is reserved by"), "{at}");
+                assert!(
+                    other
+                        .command(&format!("lease={port}"))
+                        .contains("is reserved by"),
+                    "{at}"
+                );
                 agent.drop("all");
                 assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
                 untouched(&victim, &at);
