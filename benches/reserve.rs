@@ -73,7 +73,7 @@ impl Rival {
                 file.unlock()?;
             }
             Rival::Portpicker => {
-                drop(portpicker::pick_unused_port().ok_or("portpicker found no port")?)
+                portpicker::pick_unused_port().ok_or("portpicker found no port")?;
             }
             Rival::Portlease => drop(reserve_port()),
         }

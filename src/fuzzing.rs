@@ -9,15 +9,15 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::acquire;
-use crate::endpoint::{Endpoint, Protocol};
-use crate::error::ErrorKind;
-use crate::holder::{Holder, Holders, Process, State};
-use crate::pool::{self, Ephemeral};
-use crate::port_set::PortSet;
-use crate::record::{Lease, Record};
-use crate::table::Row;
-use crate::table::message::{self, Order, Progress};
-use crate::table::{owner_pid, proc_info, proc_text};
+use crate::model::endpoint::{Endpoint, Protocol};
+use crate::model::error::ErrorKind;
+use crate::model::holder::{Holder, Holders, Process, State};
+use crate::model::port_set::PortSet;
+use crate::model::record::{Lease, Record};
+use crate::ports::{self, EphemeralRange};
+use crate::sockets::Row;
+use crate::sockets::decode::sock_diag::{self, Order, Progress};
+use crate::sockets::decode::{iphlpapi, libproc, procfs};
 
 #[cfg(test)]
 mod tests;
@@ -67,15 +67,15 @@ pub fn record(bytes: &[u8]) {
 }
 
 /// Rows come from whole messages alone: of bytes that are cut off, the first ones.
-pub fn message(bytes: &[u8]) {
+pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
     // As in the captured answers.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
-    let said = message::answers(bytes, order, protocol, SEQUENCE, &mut rows);
-    assert!(rows.len() <= bytes.len() / message::ROW_AT_LEAST);
+    let said = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);
+    assert!(rows.len() <= bytes.len() / sock_diag::ROW_AT_LEAST);
     rows.iter().for_each(|row| is_row_of(row, protocol));
     let of_one_family = |row: &Row| {
         row.remote
@@ -83,7 +83,7 @@ pub fn message(bytes: &[u8]) {
     };
     assert!(rows.iter().all(of_one_family), "{rows:?}");
     let mut first = Vec::new();
-    let before = message::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
+    let before = sock_diag::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
     assert_eq!(first, rows[..first.len()], "cut at {cut}");
     // What was said early stays said.
     assert!(
@@ -98,7 +98,7 @@ pub fn proc_net(bytes: &[u8]) {
         return;
     };
     let rows = |bytes: &[u8], port| -> Vec<Row> {
-        proc_text::sockets(&String::from_utf8_lossy(bytes), order, protocol, port).collect()
+        procfs::sockets(&String::from_utf8_lossy(bytes), order, protocol, port).collect()
     };
     let all = rows(bytes, 0);
     all.iter().for_each(|row| is_row_of(row, protocol));
@@ -120,20 +120,20 @@ pub fn proc_net(bytes: &[u8]) {
 
 /// The texts of a process's folder, each of which says something or nothing.
 pub fn process(bytes: &[u8]) {
-    if let Some(stat) = proc_text::stat(bytes) {
+    if let Some(stat) = procfs::stat(bytes) {
         let open = bytes.iter().position(|b| *b == b'(').unwrap();
         let close = bytes.iter().rposition(|b| *b == b')').unwrap();
         assert_eq!(stat.name, String::from_utf8_lossy(&bytes[open + 1..close]));
         report(bytes);
     }
-    proc_text::effective_uid(bytes);
-    proc_text::uptime(bytes);
-    proc_text::in_flight(bytes);
-    if let Some(inode) = proc_text::socket_inode(bytes) {
-        assert_eq!(proc_text::ring_inodes(bytes).collect::<Vec<_>>(), [inode]);
+    procfs::effective_uid(bytes);
+    procfs::uptime(bytes);
+    procfs::in_flight(bytes);
+    if let Some(inode) = procfs::socket_inode(bytes) {
+        assert_eq!(procfs::ring_inodes(bytes).collect::<Vec<_>>(), [inode]);
     }
-    assert!(proc_text::ring_inodes(bytes).count() <= bytes.len() / b"socket:[1]".len());
-    let users = proc_text::users(bytes);
+    assert!(procfs::ring_inodes(bytes).count() <= bytes.len() / b"socket:[1]".len());
+    let users = procfs::users(bytes);
     let numbers: BTreeSet<u32> = users.iter().map(|(uid, _)| *uid).collect();
     assert_eq!(numbers.len(), users.len(), "a user's number has one name");
     assert!(
@@ -142,7 +142,7 @@ pub fn process(bytes: &[u8]) {
             .all(|(_, name)| !name.is_empty() && !name.contains(['\n', ':'])),
         "{users:?}"
     );
-    let arguments: Vec<&[u8]> = proc_text::arguments(bytes).collect();
+    let arguments: Vec<&[u8]> = procfs::arguments(bytes).collect();
     assert_eq!(
         arguments.join(&b'\0'),
         bytes.strip_suffix(b"\0").unwrap_or(bytes)
@@ -198,12 +198,12 @@ pub fn report(bytes: &[u8]) {
 }
 
 /// Windows' tables: never more rows than counted or than there is room for, and each names its process.
-pub fn owner_pid(bytes: &[u8]) {
+pub fn iphlpapi(bytes: &[u8]) {
     let Some((_, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
     for v6 in [false, true] {
-        let rows = owner_pid::rows(bytes, protocol, v6);
+        let rows = iphlpapi::rows(bytes, protocol, v6);
         let count = bytes
             .first_chunk()
             .map_or(0, |count| u32::from_le_bytes(*count));
@@ -215,18 +215,18 @@ pub fn owner_pid(bytes: &[u8]) {
         };
         for row in &rows {
             assert!(row.protocol == of && row.local.is_ipv6() == v6, "{row:?}");
-            assert!(owner_pid::process_of(row.inode) != Some(0), "{row:?}");
+            assert!(iphlpapi::process_of(row.inode) != Some(0), "{row:?}");
         }
-        let first = owner_pid::rows(&bytes[..cut], protocol, v6);
+        let first = iphlpapi::rows(&bytes[..cut], protocol, v6);
         assert_eq!(first, rows[..first.len()], "cut at {cut}");
     }
 }
 
 /// A socket of macOS' has a port, and its structure whole; a process is told from its structure whole.
-pub fn proc_info(bytes: &[u8]) {
-    if let Some(row) = proc_info::socket(bytes) {
+pub fn libproc(bytes: &[u8]) {
+    if let Some(row) = libproc::socket(bytes) {
         assert!(
-            bytes.len() >= proc_info::SOCKET_SIZE && row.local.port() != 0,
+            bytes.len() >= libproc::SOCKET_SIZE && row.local.port() != 0,
             "{row:?}"
         );
         assert!(
@@ -234,10 +234,10 @@ pub fn proc_info(bytes: &[u8]) {
             "{row:?}"
         );
     }
-    assert!(proc_info::sockets(bytes).count() <= bytes.len() / proc_info::DESCRIPTOR_SIZE);
-    if let Some(info) = proc_info::process(bytes) {
+    assert!(libproc::sockets(bytes).count() <= bytes.len() / libproc::DESCRIPTOR_SIZE);
+    if let Some(info) = libproc::process(bytes) {
         assert!(
-            bytes.len() >= proc_info::PROCESS_SIZE && info.name.chars().count() <= 32,
+            bytes.len() >= libproc::PROCESS_SIZE && info.name.chars().count() <= 32,
             "{info:?}"
         );
         let _a_time_or_none = info.started_at();
@@ -245,7 +245,7 @@ pub fn proc_info(bytes: &[u8]) {
 }
 
 /// What a pick walks through: no number twice, none that is reserved or excluded, and an end.
-pub fn pool(bytes: &[u8]) {
+pub fn ports(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes
         .chunks_exact(2)
         .map(|two| u16::from_le_bytes([two[0], two[1]]))
@@ -258,10 +258,10 @@ pub fn pool(bytes: &[u8]) {
     for (low, count) in rest.chunks_exact(2).map(|pair| (pair[0], pair[1] % 64)) {
         (low..=low.saturating_add(count)).for_each(|port| withheld.insert(port));
     }
-    let pool = Ephemeral::reported(range.clone(), &text(&withheld));
+    let pool = EphemeralRange::reported(range.clone(), &text(&withheld));
 
     let drawn = distinct(pool.draws());
-    let quiet = distinct(pool.quiet());
+    let non_ephemeral = distinct(pool.non_ephemeral());
     for port in 1..=u16::MAX {
         let assigned = range.contains(&port) && !withheld.contains(port);
         assert_eq!(
@@ -270,10 +270,10 @@ pub fn pool(bytes: &[u8]) {
             "{port}: drawn is what the kernel assigns, and all of it"
         );
         assert!(
-            !(quiet.contains(port) && assigned),
+            !(non_ephemeral.contains(port) && assigned),
             "{port}: quiet is what it does not"
         );
-        assert_eq!(pool.is_quiet(port), !assigned, "{port}");
+        assert_eq!(pool.is_non_ephemeral(port), !assigned, "{port}");
     }
     assert!(pool.block_ranges().iter().all(|range| !range.is_empty()));
 
@@ -298,7 +298,7 @@ pub fn pool(bytes: &[u8]) {
 
 /// What a system says of its numbers, by sysctl and by netsh: no range of them is empty.
 pub fn settings(bytes: &[u8]) {
-    for range in pool::settings(&String::from_utf8_lossy(bytes)) {
+    for range in ports::settings(&String::from_utf8_lossy(bytes)) {
         assert!(!range.is_empty(), "{range:?}");
     }
 }

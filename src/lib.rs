@@ -147,53 +147,43 @@
 //! apart, where more than a port is shared.
 
 mod acquire;
-mod assert;
+mod check;
 mod claim;
-mod diagnose;
-mod diagnosis;
-mod endpoint;
-mod error;
-mod free;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod handoff;
-mod holder;
+mod inspect;
 mod lease;
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
-mod options;
-mod own;
-mod patience;
-mod pool;
-mod port_set;
-mod probe;
-mod record;
+mod model;
+mod ownership;
+mod ports;
 mod reservation;
 mod reserve;
-mod services;
+mod retry;
+mod sockets;
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/suites.md")]
 pub mod suites {}
-mod table;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wait;
 
-pub use assert::{
+pub use check::{
     assert_no_leaked_listeners, assert_port_free, assert_port_held_by, assert_port_listening,
     assert_ports_free, check_no_leaked_listeners, check_port_free, check_port_held_by,
     check_port_listening, check_ports_free, is_port_free,
 };
-pub use diagnose::{diagnose, who_holds};
-pub use diagnosis::Diagnosis;
-pub use endpoint::{Endpoint, Protocol, ToEndpoint};
-pub use error::{Error, ErrorKind, Result};
-pub use holder::{Holder, Holders, Process, State};
-pub use options::ReserveOptions;
-pub use probe::{Reachability, probe};
-pub use record::Lease;
+pub use inspect::diagnose::{diagnose, who_holds};
+pub use inspect::probe::{Reachability, probe};
+pub use model::diagnosis::Diagnosis;
+pub use model::endpoint::{Endpoint, Protocol, ToEndpoint};
+pub use model::error::{Error, ErrorKind, Result};
+pub use model::holder::{Holder, Holders, Process, State};
+pub use model::record::Lease;
 pub use reservation::{Guarantee, Reservation};
+pub use reserve::options::ReserveOptions;
 pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
     try_reserve_ports, try_reserve_udp_port,

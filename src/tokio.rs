@@ -52,12 +52,12 @@ use ::tokio::process::Child;
 use ::tokio::task::spawn_blocking;
 use ::tokio::time::sleep;
 
-use crate::endpoint::{Endpoint, ToEndpoint};
-use crate::error::Result;
-use crate::free::Mine;
+use crate::inspect::availability::Asker;
+use crate::model::endpoint::{Endpoint, ToEndpoint};
+use crate::model::error::Result;
 use crate::reservation::Reservation;
-use crate::table;
-use crate::wait::{End, Freeing, Listening, Step, Vain};
+use crate::sockets;
+use crate::wait::{End, Freeing, Listening, Poll, WaitError};
 
 /// Waits until something listens on the port, as [`wait_until_listening`](crate::wait_until_listening) does, and leaves
 /// the thread to others meanwhile.
@@ -111,15 +111,15 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 ///
 /// As [`wait_until_free`](crate::wait_until_free).
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Mine::of(&port), at_most);
+    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Asker::of(&port), at_most);
     loop {
         // A walk over every socket, and a bind.
         let (step, kept) = apart(move || (wait.look(), wait)).await;
         wait = kept;
         match step {
-            Step::Met => return Ok(()),
-            Step::Pause(pause) => sleep(pause).await,
-            Step::InVain(vain) => return Err(error(vain).await),
+            Poll::Met => return Ok(()),
+            Poll::Pause(pause) => sleep(pause).await,
+            Poll::Failed(vain) => return Err(error(vain).await),
         }
     }
 }
@@ -229,7 +229,7 @@ async fn listening(
     loop {
         // By the table a look takes about as long as waking another thread for it does, and goes on where the threads
         // for blocking work are all taken, by the server maybe.
-        let step = if table::IS_QUICK {
+        let step = if sockets::IS_QUICK {
             wait.look(&mut ended)
         } else {
             let end = ended();
@@ -238,15 +238,15 @@ async fn listening(
             step
         };
         match step {
-            Step::Met => return Ok(()),
-            Step::Pause(pause) => sleep(pause).await,
-            Step::InVain(vain) => return Err(error(vain).await),
+            Poll::Met => return Ok(()),
+            Poll::Pause(pause) => sleep(pause).await,
+            Poll::Failed(vain) => return Err(error(vain).await),
         }
     }
 }
 
 /// The report looks at every process.
-async fn error(vain: Vain) -> crate::Error {
+async fn error(vain: WaitError) -> crate::Error {
     apart(move || vain.into_error(false)).await
 }
 

@@ -5,15 +5,15 @@ use std::io;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::diagnose;
-use crate::diagnosis::Verdict;
-use crate::endpoint::{Endpoint, Protocol, ToEndpoint};
-use crate::error::{Error, Result};
-use crate::free::{Glance, Mine, concerns, glance, is_free};
-use crate::holder::Holders;
-use crate::probe::{self, Reachability};
+use crate::inspect::availability::{Asker, QuickStatus, glance, is_free, matches_addr};
+use crate::inspect::diagnose;
+use crate::inspect::probe::{self, Reachability};
+use crate::model::diagnosis::Verdict;
+use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint};
+use crate::model::error::{Error, Result};
+use crate::model::holder::Holders;
 use crate::reservation::Reservation;
-use crate::table;
+use crate::sockets;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP socket that is
 /// bound. Without an address, on any of this machine's.
@@ -66,7 +66,7 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that says who has it;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Mine::of(&port), at_most);
+    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Asker::of(&port), at_most);
     blocking(|| wait.look())
 }
 
@@ -142,9 +142,9 @@ impl Reservation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
-        let born = table::started(pid);
+        let born = sockets::started(pid);
         listening(self.endpoints(), at_most, || {
-            let lives = table::is_running(pid)? && table::started(pid) == born;
+            let lives = sockets::is_running(pid)? && sockets::started(pid) == born;
             Ok((!lives).then(|| (Some(pid), "gone".to_owned())))
         })
     }
@@ -189,15 +189,15 @@ const CONNECT: Duration = Duration::from_millis(100);
 
 /// What a look tells whoever waits. How to pause is theirs: by the thread, or by a runtime's timer.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum Poll {
     Met,
     Pause(Duration),
-    InVain(Vain),
+    Failed(WaitError),
 }
 
 /// Why a wait is over without its end. The report of it looks at every process, so it is asked for apart.
 #[derive(Debug)]
-pub(crate) enum Vain {
+pub(crate) enum WaitError {
     TimedOut(Duration, Endpoint, Verdict),
     EndedFirst(End, Endpoint),
     CannotTell(Endpoint, Verdict),
@@ -207,36 +207,40 @@ pub(crate) enum Vain {
 /// How a process has ended, and its number where that is still known.
 pub(crate) type End = (Option<u32>, String);
 
-impl Vain {
+impl WaitError {
     /// `blocked`: the thread did nothing else meanwhile, which may be why.
     pub(crate) fn into_error(self, blocked: bool) -> Error {
         let report = diagnose::report;
         match self {
-            Vain::TimedOut(waited, endpoint, verdict) if blocked => {
+            WaitError::TimedOut(waited, endpoint, verdict) if blocked => {
                 Error::timed_out(waited, report(endpoint, verdict).after_a_wait())
             }
-            Vain::TimedOut(waited, endpoint, verdict) => {
+            WaitError::TimedOut(waited, endpoint, verdict) => {
                 Error::timed_out(waited, report(endpoint, verdict))
             }
-            Vain::EndedFirst((pid, how), endpoint) => {
+            WaitError::EndedFirst((pid, how), endpoint) => {
                 Error::ended_first(pid, &how, report(endpoint, Verdict::NotListening))
             }
-            Vain::CannotTell(endpoint, verdict) => Error::cannot_tell(report(endpoint, verdict)),
-            Vain::CannotLook(endpoint, cause) => Error::system("wait for", Some(endpoint), cause),
+            WaitError::CannotTell(endpoint, verdict) => {
+                Error::cannot_tell(report(endpoint, verdict))
+            }
+            WaitError::CannotLook(endpoint, cause) => {
+                Error::system("wait for", Some(endpoint), cause)
+            }
         }
     }
 }
 
 /// How much longer, of a time that is not over yet.
 #[derive(Debug)]
-struct Term {
+struct Deadline {
     started: Instant,
     at_most: Duration,
 }
 
-impl Term {
+impl Deadline {
     fn new(at_most: Duration) -> Self {
-        Term {
+        Deadline {
             started: Instant::now(),
             at_most,
         }
@@ -253,7 +257,7 @@ impl Term {
 #[derive(Debug)]
 pub(crate) struct Listening {
     endpoints: std::vec::IntoIter<Endpoint>,
-    term: Term,
+    term: Deadline,
     pauses: std::array::IntoIter<Duration, 3>,
 }
 
@@ -261,37 +265,37 @@ impl Listening {
     pub(crate) fn new(endpoints: Vec<Endpoint>, at_most: Duration) -> Self {
         Listening {
             endpoints: endpoints.into_iter(),
-            term: Term::new(at_most),
+            term: Deadline::new(at_most),
             pauses: PAUSES.into_iter(),
         }
     }
 
     /// `ended` is asked first: what listened before it ended is still seen, or is gone.
-    pub(crate) fn look(&mut self, ended: impl FnOnce() -> io::Result<Option<End>>) -> Step {
+    pub(crate) fn look(&mut self, ended: impl FnOnce() -> io::Result<Option<End>>) -> Poll {
         let Some(&first) = self.endpoints.as_slice().first() else {
-            return Step::Met;
+            return Poll::Met;
         };
         let end = match ended() {
             Ok(end) => end,
-            Err(e) => return Step::InVain(Vain::CannotLook(first, e)),
+            Err(e) => return Poll::Failed(WaitError::CannotLook(first, e)),
         };
         while let Some(&endpoint) = self.endpoints.as_slice().first() {
             match is_listening(endpoint) {
                 Ok(true) => self.endpoints.next(),
                 Ok(false) => return self.not_yet(endpoint, end),
-                Err(e) => return Step::InVain(Vain::CannotLook(endpoint, e)),
+                Err(e) => return Poll::Failed(WaitError::CannotLook(endpoint, e)),
             };
         }
-        Step::Met
+        Poll::Met
     }
 
-    fn not_yet(&mut self, endpoint: Endpoint, end: Option<End>) -> Step {
+    fn not_yet(&mut self, endpoint: Endpoint, end: Option<End>) -> Poll {
         if let Some(end) = end {
-            return Step::InVain(Vain::EndedFirst(end, endpoint));
+            return Poll::Failed(WaitError::EndedFirst(end, endpoint));
         }
         match self.term.left() {
-            Some(left) => Step::Pause(self.pauses.next().unwrap_or(PAUSES[2]).min(left)),
-            None => Step::InVain(Vain::TimedOut(
+            Some(left) => Poll::Pause(self.pauses.next().unwrap_or(PAUSES[2]).min(left)),
+            None => Poll::Failed(WaitError::TimedOut(
                 self.term.at_most,
                 endpoint,
                 Verdict::NotListening,
@@ -304,57 +308,57 @@ impl Listening {
 #[derive(Debug)]
 pub(crate) struct Freeing {
     endpoints: std::vec::IntoIter<Endpoint>,
-    mine: Mine,
-    term: Term,
+    asker: Asker,
+    term: Deadline,
 }
 
 impl Freeing {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, mine: Mine, at_most: Duration) -> Self {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, asker: Asker, at_most: Duration) -> Self {
         Freeing {
             endpoints: endpoints.into_iter(),
-            mine,
-            term: Term::new(at_most),
+            asker,
+            term: Deadline::new(at_most),
         }
     }
 
-    pub(crate) fn look(&mut self) -> Step {
+    pub(crate) fn look(&mut self) -> Poll {
         while let Some(&endpoint) = self.endpoints.as_slice().first() {
             match self.look_at(endpoint) {
-                Step::Met => self.endpoints.next(),
+                Poll::Met => self.endpoints.next(),
                 step => return step,
             };
         }
-        Step::Met
+        Poll::Met
     }
 
-    fn look_at(&self, endpoint: Endpoint) -> Step {
-        let pause = match glance(endpoint, self.mine) {
-            Ok(Glance::Served) => PAUSES[2],
-            Ok(Glance::Held) => LONG_PAUSE,
-            Ok(Glance::Open) => match is_free(endpoint, self.mine) {
-                Verdict::Free => return Step::Met,
+    fn look_at(&self, endpoint: Endpoint) -> Poll {
+        let pause = match glance(endpoint, self.asker) {
+            Ok(QuickStatus::Busy) => PAUSES[2],
+            Ok(QuickStatus::LeaseLock) => LONG_PAUSE,
+            Ok(QuickStatus::MaybeFree) => match is_free(endpoint, self.asker) {
+                Verdict::Free => return Poll::Met,
                 Verdict::InUse(_) => LONG_PAUSE,
-                verdict => return Step::InVain(Vain::CannotTell(endpoint, verdict)),
+                verdict => return Poll::Failed(WaitError::CannotTell(endpoint, verdict)),
             },
-            Err(e) => return Step::InVain(Vain::CannotLook(endpoint, e)),
+            Err(e) => return Poll::Failed(WaitError::CannotLook(endpoint, e)),
         };
         if let Some(left) = self.term.left() {
-            return Step::Pause(pause.min(left));
+            return Poll::Pause(pause.min(left));
         }
-        match is_free(endpoint, self.mine) {
-            Verdict::Free => Step::Met,
-            verdict => Step::InVain(Vain::TimedOut(self.term.at_most, endpoint, verdict)),
+        match is_free(endpoint, self.asker) {
+            Verdict::Free => Poll::Met,
+            verdict => Poll::Failed(WaitError::TimedOut(self.term.at_most, endpoint, verdict)),
         }
     }
 }
 
 /// Looks again and again, and leaves the thread to nobody in between.
-fn blocking(mut look: impl FnMut() -> Step) -> Result<()> {
+fn blocking(mut look: impl FnMut() -> Poll) -> Result<()> {
     loop {
         match look() {
-            Step::Met => return Ok(()),
-            Step::Pause(pause) => std::thread::sleep(pause),
-            Step::InVain(vain) => return Err(vain.into_error(true)),
+            Poll::Met => return Ok(()),
+            Poll::Pause(pause) => std::thread::sleep(pause),
+            Poll::Failed(vain) => return Err(vain.into_error(true)),
         }
     }
 }
@@ -371,8 +375,8 @@ fn listening(
 /// By the table, or by a connection where there is none.
 pub(crate) fn is_listening(endpoint: Endpoint) -> io::Result<bool> {
     let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
-    match table::listening(endpoint.port, protocol) {
-        Ok(rows) => Ok(rows.iter().any(|row| concerns(row, endpoint.ip))),
+    match sockets::listening(endpoint.port, protocol) {
+        Ok(rows) => Ok(rows.iter().any(|row| matches_addr(row, endpoint.ip))),
         Err(e) if e.kind() == io::ErrorKind::Unsupported && protocol == Protocol::Tcp => {
             Ok(probe::connect(endpoint, CONNECT) == Reachability::Accepts)
         }

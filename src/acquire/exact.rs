@@ -2,55 +2,68 @@
 
 use std::io;
 
-use super::{Effort, Obstacle, Wish, complete, ephemeral, fatal, lease_for, refused};
-use crate::claim::{Claim, ExclusiveName, Manner, could_bind};
-use crate::diagnose;
-use crate::endpoint::{Endpoint, Protocol};
-use crate::holder::{State, Unseen};
-use crate::patience::Patience;
-use crate::reservation::{Guarantee, Part, Reservation};
-use crate::table;
+use super::{AttemptError, Request, RetryLevel, automatic, complete, fatal, lease_for, refused};
+use crate::claim::{BindMode, Claim, ExclusiveName, try_bind};
+use crate::inspect::diagnose;
+use crate::model::endpoint::{Endpoint, Protocol};
+use crate::model::holder::{Incompleteness, State};
+use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
+use crate::retry::RetryBudget;
+use crate::sockets;
 
-pub(super) fn exact(wish: &Wish, port: u16, effort: Effort) -> Result<Reservation, Obstacle> {
-    let parts = wish
+pub(super) fn exact(
+    request: &Request,
+    port: u16,
+    level: RetryLevel,
+) -> Result<Reservation, AttemptError> {
+    let parts = request
         .protocols
         .iter()
-        .map(|protocol| part(wish, Endpoint::of(port, *protocol), effort));
-    Ok(complete(wish, parts.collect::<Result<_, _>>()?))
+        .map(|protocol| part(request, Endpoint::of(port, *protocol), level));
+    Ok(complete(request, parts.collect::<Result<_, _>>()?))
 }
 
-fn part(wish: &Wish, endpoint: Endpoint, effort: Effort) -> Result<Part, Obstacle> {
+fn part(
+    request: &Request,
+    endpoint: Endpoint,
+    level: RetryLevel,
+) -> Result<ProtocolReservation, AttemptError> {
     let Endpoint { port, .. } = endpoint;
     let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
-    let claims = wish.claims(protocol)?;
+    let claims = request.claims(protocol)?;
     let lease = lease_for(endpoint, claims)?;
-    let quiet = ephemeral::range().is_quiet(port);
+    let non_ephemeral = automatic::range().is_non_ephemeral(port);
     // Where numbers are kept without a claim, containers that do not share the lock folder meet by name.
-    let mut name = if claims && !quiet {
+    let mut name = if claims && !non_ephemeral {
         None
     } else {
-        exclusive_name(endpoint, effort)?
+        exclusive_name(endpoint, level)?
     };
     let (claim, guarantee) = if claims {
-        let (claim, guarantee) = claim_exactly(endpoint, effort, lease.is_some(), &mut name)?;
+        let (claim, guarantee) = claim_exactly(endpoint, level, lease.is_some(), &mut name)?;
         (Some(claim), guarantee)
     } else {
-        probe(endpoint, effort)?;
+        probe(endpoint, level)?;
         (
             None,
-            if quiet {
+            if non_ephemeral {
                 Guarantee::Cooperative
             } else {
                 Guarantee::BestEffort
             },
         )
     };
-    Ok(Part::new(endpoint, claim, name, lease, guarantee))
+    Ok(ProtocolReservation::new(
+        endpoint, claim, name, lease, guarantee,
+    ))
 }
 
 /// `None` on systems that have no such names.
-fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<ExclusiveName>, Obstacle> {
-    let mut patience = Patience::new();
+fn exclusive_name(
+    endpoint: Endpoint,
+    level: RetryLevel,
+) -> Result<Option<ExclusiveName>, AttemptError> {
+    let mut budget = RetryBudget::new();
     loop {
         match ExclusiveName::take(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
             Ok(name) => return Ok(Some(name)),
@@ -59,59 +72,59 @@ fn exclusive_name(endpoint: Endpoint, effort: Effort) -> Result<Option<Exclusive
             Err(e) => return Err(fatal("name", endpoint, e)),
         }
         // Another container's, or one just let go that a child forked at this moment still has.
-        if !effort.persists(&mut patience, || diagnose::left(endpoint)) {
-            return Err(Obstacle::Leased(endpoint));
+        if !level.persists(&mut budget, || diagnose::left(endpoint)) {
+            return Err(AttemptError::Leased(endpoint));
         }
     }
 }
 
 /// Proves that nobody has the port at the moment. A plain server cannot bind over TIME_WAIT, so that counts.
-fn probe(endpoint: Endpoint, effort: Effort) -> Result<(), Obstacle> {
-    let mut patience = Patience::new();
+fn probe(endpoint: Endpoint, level: RetryLevel) -> Result<(), AttemptError> {
+    let mut budget = RetryBudget::new();
     loop {
-        match could_bind(
+        match try_bind(
             endpoint.protocol.unwrap_or(Protocol::Tcp),
             None,
             endpoint.port,
-            Manner::Plain,
+            BindMode::Plain,
         ) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),
         }
-        if effort < Effort::Prefer {
-            return Err(Obstacle::Occupied(endpoint));
+        if level < RetryLevel::Prefer {
+            return Err(AttemptError::Occupied(endpoint));
         }
         let passes = match occupant(endpoint) {
             Occupant::Passing => true,
             Occupant::Server => diagnose::is_left_to_children(endpoint),
             Occupant::TimeWait { .. } => false,
         };
-        if !passes || !effort.persists(&mut patience, || diagnose::sockets_left(endpoint)) {
-            return Err(Obstacle::Occupied(endpoint));
+        if !passes || !level.persists(&mut budget, || diagnose::sockets_left(endpoint)) {
+            return Err(AttemptError::Occupied(endpoint));
         }
     }
 }
 
 fn claim_exactly(
     endpoint: Endpoint,
-    effort: Effort,
+    level: RetryLevel,
     leased: bool,
     name: &mut Option<ExclusiveName>,
-) -> Result<(Claim, Guarantee), Obstacle> {
-    let mut patience = Patience::new();
+) -> Result<(Claim, Guarantee), AttemptError> {
+    let mut budget = RetryBudget::new();
     loop {
         match Claim::exact(endpoint.port) {
             Ok(claim) => return Ok((claim, Guarantee::Kernel)),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(refused("bind", endpoint, e)),
         }
-        if effort == Effort::Glance {
-            return Err(Obstacle::Occupied(endpoint));
+        if level == RetryLevel::QuickStatus {
+            return Err(AttemptError::Occupied(endpoint));
         }
         match occupant(endpoint) {
             Occupant::TimeWait { sees_claims } if sees_claims || leased => {
-                let claim = claim_over_time_wait(endpoint, effort, name)?;
+                let claim = claim_over_time_wait(endpoint, level, name)?;
                 // A claim that cannot be seen, another container's, would not have stopped this bind.
                 return Ok((
                     claim,
@@ -122,15 +135,15 @@ fn claim_exactly(
                     },
                 ));
             }
-            Occupant::TimeWait { .. } => return Err(Obstacle::Occupied(endpoint)),
+            Occupant::TimeWait { .. } => return Err(AttemptError::Occupied(endpoint)),
             Occupant::Server
-                if effort >= Effort::Prefer && diagnose::is_left_to_children(endpoint) => {}
-            Occupant::Server => return Err(Obstacle::Occupied(endpoint)),
+                if level >= RetryLevel::Prefer && diagnose::is_left_to_children(endpoint) => {}
+            Occupant::Server => return Err(AttemptError::Occupied(endpoint)),
             Occupant::Passing => {}
         }
         // Nobody: it was let go since the bind.
-        if !effort.persists(&mut patience, || diagnose::sockets_left(endpoint)) {
-            return Err(Obstacle::Occupied(endpoint));
+        if !level.persists(&mut budget, || diagnose::sockets_left(endpoint)) {
+            return Err(AttemptError::Occupied(endpoint));
         }
     }
 }
@@ -138,19 +151,19 @@ fn claim_exactly(
 /// The bind over TIME_WAIT proves nothing by itself; the name does, and the table, before and after it.
 fn claim_over_time_wait(
     endpoint: Endpoint,
-    effort: Effort,
+    level: RetryLevel,
     name: &mut Option<ExclusiveName>,
-) -> Result<Claim, Obstacle> {
+) -> Result<Claim, AttemptError> {
     if name.is_none() {
-        *name = exclusive_name(endpoint, effort)?;
+        *name = exclusive_name(endpoint, level)?;
     }
-    let name = name.as_ref().ok_or(Obstacle::Occupied(endpoint))?;
+    let name = name.as_ref().ok_or(AttemptError::Occupied(endpoint))?;
     let claim =
         Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;
     let own = claim
         .identity()
         .map_err(|e| fatal("inspect the claim of", endpoint, e))?;
-    let sockets = table::sockets(endpoint.port, endpoint.protocol)
+    let sockets = sockets::sockets(endpoint.port, endpoint.protocol)
         .map_err(|e| fatal("look at", endpoint, e))?;
     let alone = sockets
         .rows
@@ -159,7 +172,7 @@ fn claim_over_time_wait(
     if alone {
         Ok(claim)
     } else {
-        Err(Obstacle::Occupied(endpoint))
+        Err(AttemptError::Occupied(endpoint))
     }
 }
 
@@ -176,7 +189,7 @@ enum Occupant {
 }
 
 fn occupant(endpoint: Endpoint) -> Occupant {
-    let Ok(sockets) = table::sockets(endpoint.port, endpoint.protocol) else {
+    let Ok(sockets) = sockets::sockets(endpoint.port, endpoint.protocol) else {
         return Occupant::Passing;
     };
     let count =
@@ -193,7 +206,7 @@ fn occupant(endpoint: Endpoint) -> Occupant {
         Occupant::Server
     } else if ended > 0 && passing == 0 {
         Occupant::TimeWait {
-            sees_claims: !sockets.unseen.contains(&Unseen::Bound),
+            sees_claims: !sockets.unseen.contains(&Incompleteness::Bound),
         }
     } else {
         Occupant::Passing

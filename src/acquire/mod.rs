@@ -1,6 +1,6 @@
 //! The act of reserving: a claim and a lease for one number, for any of several, for many, for a block.
 
-mod ephemeral;
+mod automatic;
 mod exact;
 
 use std::io;
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use once_cell::sync::OnceCell;
 
 use crate::claim;
-use crate::diagnose;
-use crate::endpoint::{Endpoint, Protocol};
-use crate::error::{Error, Result, Tally};
-use crate::lease::{self, Held, Refusal};
-use crate::patience::{LeftTo, Patience};
-use crate::pool;
-use crate::port_set::PortSet;
-use crate::record::{Beneficiary, Record};
-use crate::reservation::{Part, Reservation};
-use crate::services;
-use crate::table;
+use crate::inspect::diagnose;
+use crate::lease::{self, LeaseLock, Refusal};
+use crate::model::endpoint::{Endpoint, Protocol};
+use crate::model::error::{AttemptStats, Error, Result};
+use crate::model::port_set::PortSet;
+use crate::model::record::{Beneficiary, Record};
+use crate::ports;
+use crate::ports::services;
+use crate::reservation::{ProtocolReservation, Reservation};
+use crate::retry::{ResidualOwner, RetryBudget};
+use crate::sockets;
 use exact::exact;
 
 /// Options that hold together.
 #[derive(Debug)]
-pub(crate) struct Wish {
+pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     /// The server sets SO_REUSEADDR, and so can bind over a claim.
     pub(crate) reuse_addr: bool,
@@ -41,9 +41,9 @@ pub(crate) struct Wish {
     pub(crate) at: &'static std::panic::Location<'static>,
 }
 
-impl Wish {
+impl Request {
     /// Whether the port is kept by a claim: where that and its server get on with each other.
-    fn claims(&self, protocol: Protocol) -> Result<bool, Obstacle> {
+    fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
         Ok(protocol == Protocol::Tcp && self.reuse_addr && keeps_claims()?)
     }
 
@@ -52,72 +52,74 @@ impl Wish {
     fn spares(&self, port: u16) -> bool {
         self.allowed.is_none()
             && services::numbers().contains(port)
-            && !ephemeral::range().is_reserved(port)
+            && !automatic::range().is_reserved(port)
     }
 }
 
-pub(crate) fn reserve(wish: &Wish) -> Result<Reservation> {
-    insist(wish, &mut |effort| match wish.port {
-        Some(port) => exact(wish, port, effort),
-        None => any(wish, effort),
+pub(crate) fn reserve(request: &Request) -> Result<Reservation> {
+    retry_until_deadline(request, &mut |level| match request.port {
+        Some(port) => exact(request, port, level),
+        None => any(request, level),
     })
 }
 
-pub(crate) fn reserve_many(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
-    insist(wish, &mut |effort| {
+pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>> {
+    retry_until_deadline(request, &mut |level| {
         (0..n)
-            .map(|_| match wish.port {
-                Some(port) => exact(wish, port, effort),
-                None => any(wish, effort),
+            .map(|_| match request.port {
+                Some(port) => exact(request, port, level),
+                None => any(request, level),
             })
             .collect()
     })
 }
 
-pub(crate) fn reserve_block(wish: &Wish, n: usize) -> Result<Vec<Reservation>> {
-    insist(wish, &mut |effort| match wish.port {
+pub(crate) fn reserve_block(request: &Request, n: usize) -> Result<Vec<Reservation>> {
+    retry_until_deadline(request, &mut |level| match request.port {
         // In ascending order, like everybody: of two who want overlapping blocks, one gets on.
         Some(first) => (0..n)
-            .map(|i| exact(wish, first + i as u16, effort))
+            .map(|i| exact(request, first + i as u16, level))
             .collect(),
-        None => any_block(wish, n, effort),
+        None => any_block(request, n, level),
     })
 }
 
 /// Why a number was not to be had.
 #[derive(Debug)]
-pub(crate) enum Obstacle {
+pub(crate) enum AttemptError {
     Leased(Endpoint),
     Occupied(Endpoint),
     Privileged(Endpoint, io::Error),
     Planted(PathBuf, io::Error),
-    NoneFree(Tally),
+    NoneFree(AttemptStats),
     /// Another number would fail too.
     Fatal(Error),
 }
 
-impl Obstacle {
+impl AttemptError {
     fn passes(&self) -> bool {
         matches!(
             self,
-            Obstacle::Leased(_) | Obstacle::Occupied(_) | Obstacle::NoneFree(_)
+            AttemptError::Leased(_) | AttemptError::Occupied(_) | AttemptError::NoneFree(_)
         )
     }
 
     /// Whether it may be the traces of what was just let go. An exact number was waited for already.
     fn may_be_over(&self) -> bool {
-        matches!(self, Obstacle::NoneFree(tally) if !tally.spared && tally.tried() <= FEW)
+        matches!(self, AttemptError::NoneFree(stats) if !stats.spared && stats.tried() <= FEW)
     }
 
-    fn into_error(self, wish: &Wish, waited: Option<Duration>) -> Error {
+    fn into_error(self, request: &Request, waited: Option<Duration>) -> Error {
         match self {
-            Obstacle::Leased(endpoint) | Obstacle::Occupied(endpoint) => {
+            AttemptError::Leased(endpoint) | AttemptError::Occupied(endpoint) => {
                 Error::cannot_reserve(endpoint, waited, diagnose::in_use(endpoint))
             }
-            Obstacle::Privileged(endpoint, cause) => Error::privileged(endpoint, cause),
-            Obstacle::Planted(path, cause) => Error::planted(&path, cause),
-            Obstacle::NoneFree(tally) => Error::no_free_port(wish.allowed.as_ref(), waited, &tally),
-            Obstacle::Fatal(error) => error,
+            AttemptError::Privileged(endpoint, cause) => Error::privileged(endpoint, cause),
+            AttemptError::Planted(path, cause) => Error::planted(&path, cause),
+            AttemptError::NoneFree(stats) => {
+                Error::no_free_port(request.allowed.as_ref(), waited, &stats)
+            }
+            AttemptError::Fatal(error) => error,
         }
     }
 }
@@ -127,9 +129,9 @@ const FEW: usize = 64;
 
 /// How much a number is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Effort {
+enum RetryLevel {
     /// One try.
-    Glance,
+    QuickStatus,
     /// A look into the socket table as well: what only TIME_WAIT occupies can be had.
     Look,
     /// And some patience with what was let go just now, and a forked child still has.
@@ -138,13 +140,13 @@ enum Effort {
     Insist,
 }
 
-impl Effort {
+impl RetryLevel {
     /// Whether to try again, after a pause.
-    fn persists(self, patience: &mut Patience, left: impl FnOnce() -> LeftTo) -> bool {
+    fn persists(self, budget: &mut RetryBudget, left: impl FnOnce() -> ResidualOwner) -> bool {
         match self {
-            Effort::Glance | Effort::Look => false,
-            Effort::Prefer => patience.pause_unless_others(left),
-            Effort::Insist => patience.pause_while(left),
+            RetryLevel::QuickStatus | RetryLevel::Look => false,
+            RetryLevel::Prefer => budget.pause_unless_others(left),
+            RetryLevel::Insist => budget.pause_while(left),
         }
     }
 }
@@ -162,33 +164,36 @@ const PAUSE_MOST: Duration = Duration::from_secs(1);
 /// Every so many tries, one looks into the socket table, which costs as much as a hundred of the others.
 const LOOK_EVERY: u32 = 48;
 
-fn insist<T>(wish: &Wish, attempt: &mut dyn FnMut(Effort) -> Result<T, Obstacle>) -> Result<T> {
+fn retry_until_deadline<T>(
+    request: &Request,
+    attempt: &mut dyn FnMut(RetryLevel) -> Result<T, AttemptError>,
+) -> Result<T> {
     let started = Instant::now();
-    let mut effort = Effort::Insist;
-    let mut patience = Patience::new();
+    let mut level = RetryLevel::Insist;
+    let mut budget = RetryBudget::new();
     let mut quickest: Option<Duration> = None;
     for tries in 1u32.. {
         let before = Instant::now();
-        let obstacle = match attempt(effort) {
+        let error = match attempt(level) {
             Ok(value) => return Ok(value),
-            Err(obstacle) => obstacle,
+            Err(error) => error,
         };
         // A pick from a few numbers meets the same as an exact one: all of them were let go just now, and a child
         // forked at this moment still has them.
-        if wish.wait.is_zero() && obstacle.may_be_over() && patience.pause_while(|| left(wish)) {
-            effort = Effort::Glance;
+        if request.wait.is_zero() && error.may_be_over() && budget.pause_while(|| left(request)) {
+            level = RetryLevel::QuickStatus;
             continue;
         }
-        if wish.wait.is_zero() || !obstacle.passes() {
-            return Err(obstacle.into_error(wish, None));
+        if request.wait.is_zero() || !error.passes() {
+            return Err(error.into_error(request, None));
         }
         let waited = started.elapsed();
-        let left = wish.wait.saturating_sub(waited);
+        let left = request.wait.saturating_sub(waited);
         if left.is_zero() {
-            return Err(obstacle.into_error(wish, Some(wish.wait)));
+            return Err(error.into_error(request, Some(request.wait)));
         }
         let mut pause = (waited / POLL_SHARE).clamp(POLL.0, POLL.1);
-        if effort == Effort::Glance {
+        if level == RetryLevel::QuickStatus {
             let took = before.elapsed();
             if let Some(quickest) = quickest {
                 pause = pause.max((quickest.min(took) * PAUSE_PER_TRY).min(PAUSE_MOST));
@@ -197,68 +202,86 @@ fn insist<T>(wish: &Wish, attempt: &mut dyn FnMut(Effort) -> Result<T, Obstacle>
         }
         // Not in step with the others in the queue.
         std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
-        effort = if tries.is_multiple_of(LOOK_EVERY) {
-            Effort::Look
+        level = if tries.is_multiple_of(LOOK_EVERY) {
+            RetryLevel::Look
         } else {
-            Effort::Glance
+            RetryLevel::QuickStatus
         };
     }
     unreachable!("a wait ends by time")
 }
 
 /// Who has the few numbers that will do: the one of them that there is most reason to wait for.
-fn left(wish: &Wish) -> LeftTo {
+fn left(request: &Request) -> ResidualOwner {
     let endpoints = |port: u16| {
-        wish.protocols
+        request
+            .protocols
             .iter()
             .map(move |protocol| Endpoint::of(port, *protocol))
     };
-    let few = numbers(wish).take(FEW).flat_map(endpoints);
-    few.map(diagnose::left).max().unwrap_or(LeftTo::Others)
+    let few = numbers(request).take(FEW).flat_map(endpoints);
+    few.map(diagnose::left)
+        .max()
+        .unwrap_or(ResidualOwner::Others)
 }
 
 /// The preferred numbers, then any allowed one.
-fn any(wish: &Wish, effort: Effort) -> Result<Reservation, Obstacle> {
-    let mut tally = Tally::default();
-    let preferred = wish.prefer.iter().copied();
-    if let Some(reservation) = first_of(wish, preferred, effort.min(Effort::Prefer), &mut tally)? {
+fn any(request: &Request, level: RetryLevel) -> Result<Reservation, AttemptError> {
+    let mut stats = AttemptStats::default();
+    let preferred = request.prefer.iter().copied();
+    if let Some(reservation) = first_of(
+        request,
+        preferred,
+        level.min(RetryLevel::Prefer),
+        &mut stats,
+    )? {
         return Ok(reservation);
     }
-    let of_the_kernel = wish.allowed.is_none()
-        && wish.protocols == [Protocol::Tcp]
-        && wish.claims(Protocol::Tcp)?;
+    let of_the_kernel = request.allowed.is_none()
+        && request.protocols == [Protocol::Tcp]
+        && request.claims(Protocol::Tcp)?;
     if of_the_kernel {
-        if let Some(reservation) = ephemeral::pick(wish, &mut tally)? {
+        if let Some(reservation) = automatic::pick(request, &mut stats)? {
             return Ok(reservation);
         }
-    } else if let Some(reservation) = first_of(wish, numbers(wish), Effort::Glance, &mut tally)? {
+    } else if let Some(reservation) = first_of(
+        request,
+        numbers(request),
+        RetryLevel::QuickStatus,
+        &mut stats,
+    )? {
         return Ok(reservation);
     }
     // What only TIME_WAIT occupies is better than nothing, unless the last free numbers were left on purpose.
-    if effort != Effort::Glance && !tally.spared {
-        let numbers = numbers(wish).take(LOOKED_AT_MOST);
-        if let Some(reservation) = first_of(wish, numbers, Effort::Look, &mut Tally::default())? {
+    if level != RetryLevel::QuickStatus && !stats.spared {
+        let numbers = numbers(request).take(LOOKED_AT_MOST);
+        if let Some(reservation) = first_of(
+            request,
+            numbers,
+            RetryLevel::Look,
+            &mut AttemptStats::default(),
+        )? {
             return Ok(reservation);
         }
     }
-    Err(Obstacle::NoneFree(tally))
+    Err(AttemptError::NoneFree(stats))
 }
 
 /// The numbers an automatic pick tries by itself, in order.
-fn numbers(wish: &Wish) -> impl Iterator<Item = u16> {
-    let numbers: Box<dyn Iterator<Item = u16>> = match &wish.allowed {
-        Some(range) => Box::new(pool::shuffled(vec![range.clone()])),
+fn numbers(request: &Request) -> impl Iterator<Item = u16> {
+    let numbers: Box<dyn Iterator<Item = u16>> = match &request.allowed {
+        Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
         None => {
-            let pool = ephemeral::range();
+            let pool = automatic::range();
             // The kernel's own numbers last: only a claim keeps those.
             Box::new(
-                pool.quiet()
+                pool.non_ephemeral()
                     .take(TRIED_AT_MOST)
                     .chain(pool.draws().take(TRIED_AT_MOST)),
             )
         }
     };
-    numbers.filter(|port| !wish.exclude.contains(*port) && !wish.spares(*port))
+    numbers.filter(|port| !request.exclude.contains(*port) && !request.spares(*port))
 }
 
 /// What a pick without a preference tries, of this range and without these numbers.
@@ -267,7 +290,7 @@ pub(crate) fn numbers_of(
     allowed: Option<RangeInclusive<u16>>,
     exclude: PortSet,
 ) -> impl Iterator<Item = u16> {
-    let wish = Wish {
+    let request = Request {
         protocols: &[Protocol::Udp],
         reuse_addr: true,
         port: None,
@@ -279,7 +302,7 @@ pub(crate) fn numbers_of(
         on_behalf_of: None,
         at: std::panic::Location::caller(),
     };
-    numbers(&wish).collect::<Vec<_>>().into_iter()
+    numbers(&request).collect::<Vec<_>>().into_iter()
 }
 
 /// A machine on which so many numbers are taken has other troubles; some ten microseconds each.
@@ -289,67 +312,77 @@ const TRIED_AT_MOST: usize = 4096;
 const LOOKED_AT_MOST: usize = 256;
 
 fn first_of(
-    wish: &Wish,
+    request: &Request,
     numbers: impl Iterator<Item = u16>,
-    effort: Effort,
-    tally: &mut Tally,
-) -> Result<Option<Reservation>, Obstacle> {
+    level: RetryLevel,
+    stats: &mut AttemptStats,
+) -> Result<Option<Reservation>, AttemptError> {
     for port in numbers {
-        match exact(wish, port, effort) {
+        match exact(request, port, level) {
             Ok(reservation) => return Ok(Some(reservation)),
-            Err(obstacle) => count(obstacle, tally)?,
+            Err(error) => count(error, stats)?,
         }
     }
     Ok(None)
 }
 
-fn count(obstacle: Obstacle, tally: &mut Tally) -> Result<(), Obstacle> {
-    match obstacle {
-        Obstacle::Leased(_) => tally.reserved += 1,
-        Obstacle::Occupied(_) => tally.in_use += 1,
-        Obstacle::Privileged(..) => tally.privileged += 1,
-        Obstacle::Planted(path, _) => tally.note_planted(path),
+fn count(error: AttemptError, stats: &mut AttemptStats) -> Result<(), AttemptError> {
+    match error {
+        AttemptError::Leased(_) => stats.reserved += 1,
+        AttemptError::Occupied(_) => stats.in_use += 1,
+        AttemptError::Privileged(..) => stats.privileged += 1,
+        AttemptError::Planted(path, _) => stats.note_planted(path),
         fatal => return Err(fatal),
     }
     Ok(())
 }
 
 /// Consecutive numbers, each leased and claimed in ascending order.
-fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, Obstacle> {
-    let ranges = wish
+fn any_block(
+    request: &Request,
+    n: usize,
+    level: RetryLevel,
+) -> Result<Vec<Reservation>, AttemptError> {
+    let ranges = request
         .allowed
         .clone()
-        .map_or_else(|| ephemeral::range().block_ranges(), |range| vec![range]);
+        .map_or_else(|| automatic::range().block_ranges(), |range| vec![range]);
     let block = |first: u16| Some(first..=first.checked_add(u16::try_from(n - 1).ok()?)?);
     let longer = ranges.iter().filter(|range| n <= range.len());
     let firsts = longer
         .map(|range| *range.start()..=range.end() - (n - 1) as u16)
         .collect();
-    let firsts = pool::shuffled(firsts).filter(|first| {
-        block(*first).is_some_and(|mut block| !block.any(|port| wish.spares(port)))
+    let firsts = ports::shuffled(firsts).filter(|first| {
+        block(*first).is_some_and(|mut block| !block.any(|port| request.spares(port)))
     });
-    let effort = effort.min(Effort::Look);
-    let mut tally = Tally::of_block(n);
+    let level = level.min(RetryLevel::Look);
+    let mut stats = AttemptStats::of_block(n);
     // A number that was refused rules out every block that holds it.
-    let mut refused = wish.exclude.clone();
-    for block in wish.prefer.iter().copied().chain(firsts).filter_map(block) {
+    let mut refused = request.exclude.clone();
+    for block in request
+        .prefer
+        .iter()
+        .copied()
+        .chain(firsts)
+        .filter_map(block)
+    {
         if refused.within(block.clone()).next().is_some() {
             continue;
         }
         let mut held = Vec::with_capacity(n);
         for port in block {
             match exact(
-                wish,
+                request,
                 port,
                 if held.is_empty() {
-                    Effort::Glance
+                    RetryLevel::QuickStatus
                 } else {
-                    effort
+                    level
                 },
             ) {
                 Ok(reservation) => held.push(reservation),
-                Err(obstacle) => {
-                    count(obstacle, &mut tally)?;
+                Err(error) => {
+                    count(error, &mut stats)?;
                     refused.insert(port);
                     break;
                 }
@@ -359,25 +392,25 @@ fn any_block(wish: &Wish, n: usize, effort: Effort) -> Result<Vec<Reservation>, 
             return Ok(held);
         }
     }
-    Err(Obstacle::NoneFree(tally))
+    Err(AttemptError::NoneFree(stats))
 }
 
 /// A lease, or none where the folder cannot be used and the port is kept by a claim all the same.
-fn lease_for(endpoint: Endpoint, claims: bool) -> Result<Option<Held>, Obstacle> {
+fn lease_for(endpoint: Endpoint, claims: bool) -> Result<Option<LeaseLock>, AttemptError> {
     match lease::acquire(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
         Ok(held) => Ok(Some(held)),
-        Err(Refusal::Taken) => Err(Obstacle::Leased(endpoint)),
-        Err(Refusal::Planted { path, cause }) => Err(Obstacle::Planted(path, cause)),
+        Err(Refusal::Taken) => Err(AttemptError::Leased(endpoint)),
+        Err(Refusal::Planted { path, cause }) => Err(AttemptError::Planted(path, cause)),
         Err(Refusal::OutOfDescriptors(cause)) => Err(fatal("lock", endpoint, cause)),
         Err(Refusal::Unusable(folder)) if claims && !folder.misconfigured => Ok(None),
-        Err(Refusal::Unusable(folder)) => Err(Obstacle::Fatal(Error::lock_folder(
+        Err(Refusal::Unusable(folder)) => Err(AttemptError::Fatal(Error::lock_folder(
             &folder.path,
             folder.cause,
         ))),
     }
 }
 
-fn keeps_claims() -> Result<bool, Obstacle> {
+fn keeps_claims() -> Result<bool, AttemptError> {
     match claim::kernel_keeps_claims() {
         Ok(answer) => Ok(answer.is_ok()),
         Err(cause) => Err(fatal("test the kernel's claim on", ANY, cause)),
@@ -391,16 +424,16 @@ const ANY: Endpoint = Endpoint {
     protocol: Some(Protocol::Tcp),
 };
 
-fn refused(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
+fn refused(act: &'static str, endpoint: Endpoint, cause: io::Error) -> AttemptError {
     match cause.kind() {
-        io::ErrorKind::AddrInUse => Obstacle::Occupied(endpoint),
-        io::ErrorKind::PermissionDenied => Obstacle::Privileged(endpoint, cause),
+        io::ErrorKind::AddrInUse => AttemptError::Occupied(endpoint),
+        io::ErrorKind::PermissionDenied => AttemptError::Privileged(endpoint, cause),
         _ => fatal(act, endpoint, cause),
     }
 }
 
-fn fatal(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
-    Obstacle::Fatal(Error::system(
+fn fatal(act: &'static str, endpoint: Endpoint, cause: io::Error) -> AttemptError {
+    AttemptError::Fatal(Error::system(
         act,
         Some(endpoint).filter(|endpoint| *endpoint != ANY),
         cause,
@@ -408,22 +441,22 @@ fn fatal(act: &'static str, endpoint: Endpoint, cause: io::Error) -> Obstacle {
 }
 
 /// The reservation of what was got, with its records written.
-fn complete(wish: &Wish, mut parts: Vec<Part>) -> Reservation {
-    let mut record = record(wish);
+fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservation {
+    let mut record = record(request);
     for part in &mut parts {
         record.socket = part.socket();
         part.publish(&record);
     }
-    Reservation::new(parts, wish.label.clone())
+    Reservation::new(parts, request.label.clone())
 }
 
-fn record(wish: &Wish) -> Record {
+fn record(request: &Request) -> Record {
     static PROCESS: OnceCell<(u64, String)> = OnceCell::new();
     let pid = std::process::id();
     let (started, program) = PROCESS.get_or_init(|| {
         let program = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
         (
-            table::started(pid).unwrap_or(0),
+            sockets::started(pid).unwrap_or(0),
             program.unwrap_or_default(),
         )
     });
@@ -432,14 +465,14 @@ fn record(wish: &Wish) -> Record {
         started: *started,
         program: program.clone(),
         test: test_name(),
-        at: format!("{}:{}", wish.at.file(), wish.at.line()),
-        label: wish.label.clone().unwrap_or_default(),
+        at: format!("{}:{}", request.at.file(), request.at.line()),
+        label: request.label.clone().unwrap_or_default(),
         since: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
         socket: 0,
-        on_behalf_of: wish.on_behalf_of.and_then(|pid| {
-            let started = table::started(pid)?;
+        on_behalf_of: request.on_behalf_of.and_then(|pid| {
+            let started = sockets::started(pid)?;
             Some(Beneficiary { pid, started })
         }),
     }

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::Socket;
 
-use super::{Identity, Manner};
+use super::{BindMode, Identity};
 
 /// The manners that differ here.
-pub(crate) const MANNERS: &[Manner] = &[Manner::Server, Manner::Exclusive];
+pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
 /// A socket for both families is refused by a server of either.
 pub(super) const ASKS_FOR_EACH_FAMILY: bool = false;
@@ -33,8 +33,8 @@ pub(super) fn share(socket: &Socket) -> io::Result<()> {
 }
 
 /// A plain bind excludes by itself.
-pub(super) fn behave(socket: &Socket, manner: Manner) -> io::Result<()> {
-    if manner == Manner::Server {
+pub(super) fn behave(socket: &Socket, mode: BindMode) -> io::Result<()> {
+    if mode == BindMode::Server {
         socket.set_reuse_address(true)
     } else {
         Ok(())

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Identity, Manner, ffi};
+use super::{BindMode, Identity, ffi};
 
 /// The system's custom is exclusive use: there is no other manner.
-pub(crate) const MANNERS: &[Manner] = &[Manner::Exclusive];
+pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
 /// Whether a socket for both families is refused by a server of IPv4 alone is said nowhere.
 pub(super) const ASKS_FOR_EACH_FAMILY: bool = true;
@@ -24,7 +24,7 @@ pub(super) fn share(_socket: &Socket) -> io::Result<()> {
 }
 
 /// Without exclusive use, a bind on the wildcard succeeds beside a server on one address.
-pub(super) fn behave(socket: &Socket, _manner: Manner) -> io::Result<()> {
+pub(super) fn behave(socket: &Socket, _manner: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
 

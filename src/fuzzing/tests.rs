@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 use proptest::test_runner::Config;
 
-use super::{Endpoint, Lease, Order, Protocol, Record, State, message, owner_pid, proc_text};
-use crate::record::Beneficiary;
-use crate::table::{message::tests as captured_diag, proc_text::tests as captured_proc};
+use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
+use crate::model::record::Beneficiary;
+use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
 /// Nothing is written into the source tree: what fails is printed, as small as it gets.
 fn cases(cases: u32) -> Config {
@@ -148,14 +148,14 @@ proptest! {
 
     #[test]
     fn any_bytes_are_answers_of_sock_diag_or_none(bytes in framed(any_bytes())) {
-        super::message(&bytes);
+        super::sock_diag(&bytes);
     }
 
     #[test]
     fn cut_and_changed_answers_invent_no_row(
         bytes in framed(mangled(captured_diag::CAPTURED.map(captured_diag::bytes).to_vec())),
     ) {
-        super::message(&bytes);
+        super::sock_diag(&bytes);
     }
 
     #[test]
@@ -171,8 +171,8 @@ proptest! {
         let order = if big { Order::Big } else { Order::Little };
         let bytes = captured_diag::answer(order, state, local, remote, uid, inode, only);
         let mut rows = Vec::new();
-        let said = message::answers(&bytes, order, protocol, captured_diag::SEQUENCE, &mut rows);
-        prop_assert_eq!(said.progress, message::Progress::More);
+        let said = sock_diag::answers(&bytes, order, protocol, captured_diag::SEQUENCE, &mut rows);
+        prop_assert_eq!(said.progress, sock_diag::Progress::More);
         prop_assert_eq!(rows.len(), 1);
         let row = &rows[0];
         prop_assert_eq!((row.local.ip(), row.local.port()), (local.ip(), local.port()));
@@ -198,9 +198,9 @@ proptest! {
         bytes.extend(attributes);
         let length = bytes.len() as u32;
         bytes[..4].copy_from_slice(&length.to_le_bytes());
-        super::message(&[&[0, 90, 0][..], &bytes].concat());
+        super::sock_diag(&[&[0, 90, 0][..], &bytes].concat());
         let mut rows = Vec::new();
-        message::answers(&bytes, Order::Little, Protocol::Tcp, captured_diag::SEQUENCE, &mut rows);
+        sock_diag::answers(&bytes, Order::Little, Protocol::Tcp, captured_diag::SEQUENCE, &mut rows);
         prop_assert_eq!(rows.len(), usize::from(family == 2 || family == 10));
     }
 
@@ -238,7 +238,7 @@ proptest! {
             format!("{words}:{:04X}", addr.port())
         };
         let line = format!("0: {} {} {state:02X} 0:0 00:0 0 {uid} 0 {inode} 1", told(local), told(remote));
-        let rows: Vec<_> = proc_text::sockets(&line, order, Protocol::Tcp, 0).collect();
+        let rows: Vec<_> = procfs::sockets(&line, order, Protocol::Tcp, 0).collect();
         prop_assert_eq!(rows.len(), 1, "{}", line);
         prop_assert_eq!(rows[0].local, local);
         let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
@@ -281,7 +281,7 @@ proptest! {
         let (state, flags) = (if ended { 'Z' } else { 'S' }, if forked { 0x40 } else { 0x40_0000 });
         let head = format!("{pid} (");
         let tail = format!(") {state} {parent} 7 7 0 -1 {flags} 1 0 0 0 5 6 0 0 20 0 1 0 {started} 1 2\n");
-        let stat = proc_text::stat(&[head.as_bytes(), &name, tail.as_bytes()].concat()).unwrap();
+        let stat = procfs::stat(&[head.as_bytes(), &name, tail.as_bytes()].concat()).unwrap();
         prop_assert_eq!(stat.name, String::from_utf8_lossy(&name).into_owned());
         prop_assert_eq!((stat.parent, stat.started), (parent, started));
         prop_assert_eq!((stat.ended, stat.forked), (ended, forked));
@@ -293,7 +293,7 @@ proptest! {
         arguments in vec(vec(1..=u8::MAX, 0..12), 1..8),
     ) {
         let cmdline = [arguments.join(&0), vec![0]].concat();
-        let read: Vec<Vec<u8>> = proc_text::arguments(&cmdline).map(<[u8]>::to_vec).collect();
+        let read: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
         // A program that erased its arguments leaves what one empty one would.
         let erased = arguments == [Vec::new()];
         prop_assert_eq!(read, if erased { Vec::new() } else { arguments });
@@ -301,7 +301,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_table_of_windows_or_none(bytes in framed(any_bytes())) {
-        super::owner_pid(&bytes);
+        super::iphlpapi(&bytes);
     }
 
     #[test]
@@ -310,12 +310,12 @@ proptest! {
         kind in 0..4u8,
         protocol in prop_oneof![Just(6u8), Just(17u8)],
     ) {
-        super::proc_info(&bytes);
+        super::libproc(&bytes);
         if bytes.len() >= 792 {
             let mut likely = bytes;
             likely[180..184].copy_from_slice(&[protocol, 0, 0, 0]);
             likely[256..260].copy_from_slice(&[kind, 0, 0, 0]);
-            super::proc_info(&likely);
+            super::libproc(&likely);
         }
     }
 
@@ -329,12 +329,12 @@ proptest! {
         // Two in three words are of the protocol's own states, and so some rows have each.
         let words = rows.iter().zip(states.iter().cycle()).map(|(any, state)| if any % 3 == 0 { *any } else { *state });
         let table: Vec<u8> = [count].into_iter().chain(words).flat_map(u32::to_le_bytes).collect();
-        super::owner_pid(&[&[how, 40, 0][..], &table].concat());
+        super::iphlpapi(&[&[how, 40, 0][..], &table].concat());
         for (protocol, v6, size) in
             [(Protocol::Tcp, false, 6), (Protocol::Tcp, true, 14), (Protocol::Udp, false, 3), (Protocol::Udp, true, 7)]
         {
             let fit = (rows.len() / size).min(count as usize);
-            prop_assert_eq!(owner_pid::rows(&table, protocol, v6).len(), fit);
+            prop_assert_eq!(iphlpapi::rows(&table, protocol, v6).len(), fit);
         }
     }
 }
@@ -344,7 +344,7 @@ proptest! {
 
     #[test]
     fn a_pick_meets_no_number_twice_and_none_that_is_reserved_or_excluded(bytes in vec(any::<u8>(), 8..64)) {
-        super::pool(&bytes);
+        super::ports(&bytes);
     }
 
     #[test]
@@ -357,7 +357,7 @@ proptest! {
         let high = low.saturating_add(count);
         let withheld = withheld.into_iter().flat_map(|(at, count)| [low.saturating_add(at), count]);
         let numbers: Vec<u16> = [low, high, low, high].into_iter().chain(withheld).collect();
-        super::pool(&numbers.into_iter().flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+        super::ports(&numbers.into_iter().flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
     }
 }
 
@@ -381,7 +381,7 @@ fn a_record() -> Record {
 /// The control of all of these: a promise that is broken is noticed.
 #[test]
 fn a_row_that_breaks_its_promise_is_noticed() {
-    let row = crate::table::Row {
+    let row = crate::sockets::Row {
         protocol: Protocol::Tcp,
         local: ([127, 0, 0, 1], 1).into(),
         remote: None,

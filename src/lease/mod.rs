@@ -1,19 +1,19 @@
 //! Leases: one locked file per protocol and port keeps a number from every cooperating process.
 
-mod lockfile;
-mod registry;
+mod folder;
+mod lock;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub(crate) use lockfile::Held;
-use lockfile::{Attempt, Look};
-use registry::Registry;
-pub(crate) use registry::system::user;
+use folder::LockFolder;
+pub(crate) use folder::system::user;
+pub(crate) use lock::LeaseLock;
+use lock::{Attempt, Look};
 
-use crate::endpoint::Protocol;
-use crate::record::Lease;
+use crate::model::endpoint::Protocol;
+use crate::model::record::Lease;
 
 /// Why a lease was not to be had.
 #[derive(Debug)]
@@ -42,14 +42,14 @@ pub(crate) struct Unusable {
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Locks the file of this port. Never waits for another reservation.
-pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
+pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<LeaseLock, Refusal> {
     let mut deadline = None;
     let mut renewed = false;
     loop {
-        let registry = Registry::get().map_err(unusable)?;
-        match lockfile::attempt(&registry, protocol, port) {
-            Attempt::Held(held) => {
-                sweep_now_and_then(&registry);
+        let lock_folder = LockFolder::get().map_err(unusable)?;
+        match lock::attempt(&lock_folder, protocol, port) {
+            Attempt::LeaseLock(held) => {
+                sweep_now_and_then(&lock_folder);
                 return Ok(held);
             }
             Attempt::Taken => return Err(Refusal::Taken),
@@ -64,10 +64,10 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
             Attempt::Planted(path, cause) => return Err(Refusal::Planted { path, cause }),
             Attempt::FolderGone if !renewed => {
                 renewed = true;
-                Registry::forget(&registry);
+                LockFolder::forget(&lock_folder);
             }
             Attempt::FolderGone => {
-                let path = registry.path().to_owned();
+                let path = lock_folder.path().to_owned();
                 let cause = io::ErrorKind::NotFound.into();
                 return Err(Refusal::Unusable(Unusable {
                     path,
@@ -75,11 +75,11 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
                     misconfigured: false,
                 }));
             }
-            Attempt::Failed(cause) if crate::error::is_out_of_descriptors(&cause) => {
+            Attempt::Failed(cause) if crate::model::error::is_out_of_descriptors(&cause) => {
                 return Err(Refusal::OutOfDescriptors(cause));
             }
             Attempt::Failed(cause) => {
-                let path = registry.path().to_owned();
+                let path = lock_folder.path().to_owned();
                 return Err(Refusal::Unusable(Unusable {
                     path,
                     cause,
@@ -92,7 +92,7 @@ pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<Held, Refusal> {
 
 /// Once in so many leases, by chance, sweeps some files that no live process has locked and that have not been used for
 /// a while: many processes take a lease or two and end. A file just let go is kept: making it anew costs more than all else.
-fn sweep_now_and_then(registry: &Registry) {
+fn sweep_now_and_then(lock_folder: &LockFolder) {
     const ONCE_IN: u32 = 64;
     const AT_MOST: usize = 64;
     const LISTED_AT_MOST: usize = 1024;
@@ -101,21 +101,21 @@ fn sweep_now_and_then(registry: &Registry) {
         return;
     }
     // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.
-    let files = registry
-        .entries(LISTED_AT_MOST, lockfile::parse_name)
+    let files = lock_folder
+        .entries(LISTED_AT_MOST, lock::parse_name)
         .unwrap_or_default();
     // Not always the same ones: they may be another user's, and stay.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let Ok(user) = user() else { return };
     for (protocol, port) in first.iter().chain(last).take(AT_MOST) {
-        if lockfile::sweep(registry, *protocol, *port, UNUSED_FOR, user).is_err() {
+        if lock::sweep(lock_folder, *protocol, *port, UNUSED_FOR, user).is_err() {
             return;
         }
     }
 }
 
 fn unusable(unusable: Unusable) -> Refusal {
-    match crate::error::is_out_of_descriptors(&unusable.cause) {
+    match crate::model::error::is_out_of_descriptors(&unusable.cause) {
         true => Refusal::OutOfDescriptors(unusable.cause),
         false => Refusal::Unusable(unusable),
     }
@@ -123,14 +123,14 @@ fn unusable(unusable: Unusable) -> Refusal {
 
 /// The live lease on this port, if there is one. Looking creates nothing, and makes no reservation fail.
 pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusable> {
-    let Some(registry) = Registry::existing()? else {
+    let Some(lock_folder) = LockFolder::existing()? else {
         return Ok(None);
     };
-    match lockfile::look(&registry, protocol, port) {
+    match lock::look(&lock_folder, protocol, port) {
         Ok(Look::Live(record)) => Ok(Some(Lease::new(protocol, port, record))),
         Ok(Look::Free) => Ok(None),
         Err(cause) => Err(Unusable {
-            path: registry.path().join(lockfile::name(protocol, port)),
+            path: lock_folder.path().join(lock::name(protocol, port)),
             cause,
             misconfigured: false,
         }),
@@ -139,31 +139,31 @@ pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusa
 
 /// Every live lease of this scope, by port. The files of dead ones are swept on the way.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
-    let Some(registry) = Registry::existing()? else {
+    let Some(lock_folder) = LockFolder::existing()? else {
         return Ok(Vec::new());
     };
     let fail = |cause| Unusable {
-        path: registry.path().to_owned(),
+        path: lock_folder.path().to_owned(),
         cause,
         misconfigured: false,
     };
     let user = user().map_err(fail)?;
     let mut leases = Vec::new();
-    for (protocol, port) in registry
-        .entries(usize::MAX, lockfile::parse_name)
+    for (protocol, port) in lock_folder
+        .entries(usize::MAX, lock::parse_name)
         .map_err(fail)?
     {
-        match lockfile::look(&registry, protocol, port) {
+        match lock::look(&lock_folder, protocol, port) {
             Ok(Look::Live(record)) => leases.push(Lease::new(protocol, port, record)),
             Ok(Look::Free) => {
-                lockfile::sweep(&registry, protocol, port, Duration::ZERO, user).map_err(fail)?
+                lock::sweep(&lock_folder, protocol, port, Duration::ZERO, user).map_err(fail)?
             }
             // Planted by another user: nobody's lease.
             Err(_) => {}
         }
     }
     // Without them nothing is amiss, and whoever looks next tries again.
-    let _swept = lockfile::sweep_records(&registry, user);
+    let _swept = lock::sweep_records(&lock_folder, user);
     leases.sort_unstable_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
 }

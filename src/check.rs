@@ -1,0 +1,331 @@
+//! Assertions: `assert_*` panics with what `check_*` returns.
+
+use crate::inspect::availability::{Asker, GENERATIONS, is_free};
+use crate::inspect::diagnose;
+use crate::model::diagnosis::{Cause, Diagnosis, Verdict};
+use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint};
+use crate::model::error::OsMessage;
+use crate::model::holder::{Process, State};
+use crate::model::port_set::PortSet;
+use crate::sockets::{self, ScanDepth};
+use crate::wait;
+
+/// Whether a server that follows the system's custom (SO_REUSEADDR on Unix) could bind this port now, and nobody else
+/// has reserved it.
+///
+/// Without a protocol it asks about TCP, without an address about all of them, on IPv4 and IPv6. Connections in
+/// TIME_WAIT that such a server left do not count, nor does a reservation of this process or of one that started it.
+/// It tells about now: for a port that stays free, [reserve](crate::reserve_port) one.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// assert!(!portlease::is_port_free(&p));
+/// drop(server);
+/// assert!(portlease::is_port_free(&p));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Panics
+///
+/// If the operand names no port.
+///
+/// # Races
+///
+/// A listener that this process has just closed lives on in a child that was forked at that moment, until that execs:
+/// where such children alone hold the port, it is asked again, for 100 ms, and for up to 2 s while one is seen.
+///
+/// The question is a bind(2) that is undone at once: a server without SO_REUSEADDR that binds in these microseconds
+/// is refused.
+#[doc(alias = "free port")]
+#[track_caller]
+pub fn is_port_free(port: impl ToEndpoint) -> bool {
+    match Endpoint::checked_of(&port) {
+        Ok(endpoints) => {
+            let asker = Asker::of(&port);
+            endpoints
+                .into_iter()
+                .all(|endpoint| match is_free(endpoint, asker) {
+                    Verdict::Free => true,
+                    Verdict::InUse(Cause::Holder | Cause::Unexplained | Cause::Named) => {
+                        diagnose::check_free(endpoint, asker).is_ok()
+                    }
+                    _ => false,
+                })
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// [`is_port_free`], with the reason where it is not.
+///
+/// # Errors
+///
+/// What is in the way, by name, and what helps; also where the operand names no port.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let diagnosis = portlease::check_port_free(&p).unwrap_err();
+/// assert!(diagnosis.to_string().contains(&format!("listens on {}", p.addr())));
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
+    for endpoint in endpoints(&port)? {
+        diagnose::check_free(endpoint, Asker::of(&port))?;
+    }
+    Ok(())
+}
+
+/// Asserts that a port is free, in the sense of [`is_port_free`].
+///
+/// # Panics
+///
+/// If it is not, with the holder's name, pid, state and what to do.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// drop(server);
+/// portlease::assert_port_free(&p); // the server let go
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn assert_port_free(port: impl ToEndpoint) {
+    or_panic(check_port_free(port));
+}
+
+/// [`check_port_free`] for each of several ports: the first that is not free, and the others after it.
+///
+/// # Errors
+///
+/// As [`check_port_free`].
+///
+/// ```
+/// portlease::check_ports_free(&portlease::reserve_ports::<3>())?;
+/// # Ok::<(), portlease::Diagnosis>(())
+/// ```
+pub fn check_ports_free<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+) -> Result<(), Diagnosis> {
+    let mut failed = ports
+        .into_iter()
+        .filter_map(|port| check_port_free(port).err());
+    match failed.next() {
+        None => Ok(()),
+        Some(first) => Err(first.with_more(failed.collect())),
+    }
+}
+
+/// Asserts that each of several ports is free: a preflight check before a suite.
+///
+/// As a program that does the same for ports on its command line, `examples/preflight.rs`:
+///
+/// ```text
+#[doc = include_str!("../examples/preflight.rs")]
+/// ```
+///
+/// # Panics
+///
+/// If one is not, with all of those that are not.
+///
+/// ```
+/// portlease::assert_ports_free(&portlease::reserve_ports::<3>());
+/// ```
+#[track_caller]
+pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
+    or_panic(check_ports_free(ports));
+}
+
+/// Whether something listens on the port: a TCP socket that would accept a connection, or a UDP socket that is bound.
+/// Without an address, on any of this machine's.
+///
+/// It looks at the socket table, and connects only on systems where that cannot be read: a server that counts its
+/// connections sees none.
+///
+/// # Errors
+///
+/// What is known about the port, if nothing listens; also where the operand names no port.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let nobody = portlease::check_port_listening(&p).unwrap_err();
+/// assert!(nobody.to_string().contains("is not listening"));
+/// ```
+pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
+    for endpoint in endpoints(&port)? {
+        match wait::is_listening(endpoint) {
+            Ok(true) => {}
+            Ok(false) => return Err(diagnose::report(endpoint, Verdict::NotListening)),
+            Err(e) => {
+                return Err(diagnose::report(
+                    endpoint,
+                    Verdict::CannotTell(OsMessage(&e).to_string()),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asserts that something listens on the port, in the sense of [`check_port_listening`].
+///
+/// # Panics
+///
+/// If nothing does, with what is known about the port.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// portlease::assert_port_listening(&p);
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn assert_port_listening(port: impl ToEndpoint) {
+    or_panic(check_port_listening(port));
+}
+
+/// Whether this process, or one that descends from it, has a socket on the port.
+///
+/// # Errors
+///
+/// Who has it instead; that nobody has; that it could not be seen (another user's process); also where the operand
+/// names no port, and on systems whose socket table cannot be read.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// portlease::check_port_held_by(&p, std::process::id())?;
+/// # drop(server);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
+    for endpoint in endpoints(&port)? {
+        let holders = match diagnose::holders(endpoint, ScanDepth::Complete) {
+            Ok(holders) => holders,
+            Err(e) => {
+                return Err(diagnose::report(
+                    endpoint,
+                    Verdict::CannotTell(OsMessage(&e).to_string()),
+                ));
+            }
+        };
+        // A reservation's own socket is nobody's server.
+        let served = holders
+            .iter()
+            .filter(|holder| holders.lease_of(holder).is_none());
+        let mut processes = served.flat_map(|holder| &holder.processes);
+        if !processes.any(|process| descends(process.pid, pid)) {
+            return Err(diagnose::report(endpoint, Verdict::NotHeldBy(pid)));
+        }
+    }
+    Ok(())
+}
+
+/// Asserts that this process, or one that descends from it, has a socket on the port: that the server which answers
+/// is the one that was started.
+///
+/// # Panics
+///
+/// If it has not, with who has.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// portlease::assert_port_held_by(&p, std::process::id());
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
+    or_panic(check_port_held_by(port, pid));
+}
+
+/// Runs a closure, and asserts that it leaves no TCP listener behind: none of this process and of those that descend
+/// from it that was not there before.
+///
+/// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test` the listeners of the
+/// tests beside it count too; there, [`Reservation::release`](crate::Reservation::release) answers for one port.
+///
+/// # Panics
+///
+/// If listeners are left, with each by name; if the socket table cannot be read.
+///
+/// ```
+/// let answer = portlease::assert_no_leaked_listeners(|| {
+///     let server = portlease::reserve_port().listen();
+///     drop(server);
+///     42
+/// });
+/// assert_eq!(answer, 42);
+/// ```
+#[track_caller]
+pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
+    match check_no_leaked_listeners(run) {
+        Ok(value) => value,
+        Err(diagnosis) => panic!("{diagnosis}"),
+    }
+}
+
+/// [`assert_no_leaked_listeners`], with an error instead of a panic.
+///
+/// # Errors
+///
+/// The listeners that are left; that the socket table cannot be read.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let mut forgotten = None;
+/// let left = portlease::check_no_leaked_listeners(|| forgotten = p.listen().ok());
+/// # if cfg!(target_os = "linux") {
+/// assert!(left.unwrap_err().to_string().contains("was left listening"));
+/// # }
+/// ```
+pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
+    let listeners = || {
+        let rows = sockets::all_listeners();
+        rows.map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(OsMessage(&e).to_string())))
+    };
+    let before: std::collections::HashSet<u64> = listeners()?.iter().map(|row| row.inode).collect();
+    let value = run();
+    let mut rows = listeners()?;
+    rows.retain(|row| !before.contains(&row.inode));
+    let owned = sockets::owners(rows, ScanDepth::Complete)
+        .map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(OsMessage(&e).to_string())))?;
+    let this = std::process::id();
+    let ours = owned
+        .holders
+        .into_iter()
+        .filter(|holder| holder.state == State::Listen);
+    // A copy that is about to exec closes what it has of this process's.
+    let keeps = |process: &Process| !process.forked && descends(process.pid, this);
+    let ours = ours.filter(|holder| holder.processes.iter().any(keeps));
+    let ports: PortSet = ours.map(|holder| holder.local.port()).collect();
+    let mut left = ports
+        .within(0..=u16::MAX)
+        .map(|port| diagnose::report(Endpoint::of(port, Protocol::Tcp), Verdict::Leaked));
+    match left.next() {
+        None => Ok(value),
+        Some(first) => Err(first.with_more(left.collect())),
+    }
+}
+
+/// Whether `pid` is `ancestor` or descends from it.
+fn descends(pid: u32, ancestor: u32) -> bool {
+    std::iter::successors(Some(pid), |pid| sockets::parent(*pid))
+        .take(GENERATIONS)
+        .any(|pid| pid == ancestor)
+}
+
+fn endpoints(port: &impl ToEndpoint) -> Result<Vec<Endpoint>, Diagnosis> {
+    Endpoint::checked_of(port).map_err(|error| Diagnosis::invalid(error.to_string()))
+}
+
+#[track_caller]
+fn or_panic(outcome: Result<(), Diagnosis>) {
+    if let Err(diagnosis) = outcome {
+        panic!("{diagnosis}");
+    }
+}

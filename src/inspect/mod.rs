@@ -1,0 +1,5 @@
+//! What is true of a port now: whether it is free, who holds it, and what a client meets.
+
+pub(crate) mod availability;
+pub(crate) mod diagnose;
+pub(crate) mod probe;

@@ -1,0 +1,72 @@
+//! [`probe`]: what a client would meet, found out by being one.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint};
+
+/// What a client meets at an address.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let p = portlease::reserve_port();
+/// match portlease::probe(&p, Duration::from_secs(5)) {
+///     portlease::Reachability::Accepts => println!("a server accepts"),
+///     other => println!("no server yet: {other:?}"),
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reachability {
+    /// The connection was made (nmap: open).
+    Accepts,
+    /// It was refused at once: nothing listens there (nmap: closed).
+    Refuses,
+    /// Nothing came back in time: a firewall, a full accept queue (nmap: filtered).
+    NoAnswer,
+    /// It could not be tried.
+    Failed(io::ErrorKind),
+}
+
+/// What a client would meet: tries **one TCP connection**, which a server that listens will see, and closes it.
+///
+/// For addresses of this machine; without one, `127.0.0.1`. It tells what the socket table does not: whether packets
+/// get through.
+///
+/// ```
+/// use portlease::{Reachability, probe, reserve_port};
+/// use std::time::Duration;
+///
+/// let p = reserve_port();
+/// assert_eq!(probe(&p, Duration::from_secs(5)), Reachability::Refuses);
+/// let server = p.listen()?;
+/// assert_eq!(probe(&p, Duration::from_secs(5)), Reachability::Accepts);
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[doc(alias = "nmap")]
+pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
+    let Ok(endpoint) = addr.to_endpoint() else {
+        return Reachability::Failed(io::ErrorKind::InvalidInput);
+    };
+    if endpoint.or_tcp().protocol != Some(Protocol::Tcp) {
+        return Reachability::Failed(io::ErrorKind::Unsupported);
+    }
+    connect(endpoint, at_most)
+}
+
+pub(crate) fn connect(endpoint: Endpoint, at_most: Duration) -> Reachability {
+    let ip = endpoint.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    // The standard library refuses a time-out of nothing.
+    let at_most = at_most.max(Duration::from_millis(1));
+    match TcpStream::connect_timeout(&SocketAddr::new(ip, endpoint.port), at_most) {
+        Ok(_) => Reachability::Accepts,
+        Err(e) => match e.kind() {
+            io::ErrorKind::ConnectionRefused => Reachability::Refuses,
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Reachability::NoAnswer,
+            kind => Reachability::Failed(kind),
+        },
+    }
+}

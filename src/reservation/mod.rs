@@ -1,0 +1,375 @@
+//! [`Reservation`]: a port that stays free for whoever holds this value.
+
+pub(crate) mod pass_fd;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+
+use crate::claim::{self, Claim, ExclusiveName, Identity};
+use crate::inspect::availability::Asker;
+use crate::inspect::diagnose;
+use crate::lease::LeaseLock;
+use crate::model::diagnosis::Verdict;
+use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
+use crate::model::error::{Error, Result};
+use crate::model::record::Record;
+use crate::ownership::Guard;
+use crate::retry::RetryBudget;
+use crate::sockets;
+
+/// Who keeps the promise that a reserved port stays free.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// assert_eq!(portlease::reserve_port().guarantee(), portlease::Guarantee::Kernel);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Guarantee {
+    /// A lease alone, on an ephemeral number: the kernel may assign it to somebody else.
+    BestEffort,
+    /// A lease, on a number that the kernel assigns to nobody by itself: cooperating processes keep off.
+    Cooperative,
+    /// A claim: the kernel gives the port to nobody it chooses for, and refuses every second claim and every bind
+    /// without the reuse options, whoever asks.
+    Kernel,
+}
+
+/// A reserved port: nobody else is given it while this value lives.
+///
+/// Start the server by [number](Reservation::port) as often as you like, or take a socket that is bound already from
+/// [`listen`](Reservation::listen). The reservation stays in force beside the server, so that it can be stopped and
+/// started again, and until something listens, connecting to it is refused at once.
+///
+/// It ends when it is dropped, or with the process, however that dies. The usual pitfalls:
+///
+/// ```
+/// let port = portlease::reserve_port().port(); // dropped already: the number is anybody's
+/// let _ = portlease::reserve_port();           // so is this one
+/// let _keep = portlease::reserve_port();       // reserved to the end of the block
+/// let kept = portlease::reserve_port().leak(); // reserved to the end of the process
+/// # let _ = (port, kept);
+/// ```
+#[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
+pub struct Reservation {
+    /// One for each protocol, TCP first.
+    parts: Vec<ProtocolReservation>,
+    label: Option<String>,
+}
+
+/// What keeps one protocol's port.
+#[derive(Debug)]
+pub(crate) struct ProtocolReservation {
+    endpoint: Endpoint,
+    guarantee: Guarantee,
+    /// Who this process is to the file system, where the claim says so.
+    user: Option<u32>,
+    // In drop order. The entry first: the number may be reserved again by another thread as soon as the rest is
+    // gone. The lease last: whoever gets it must find the port free.
+    entry: Guard,
+    claim: Option<Claim>,
+    _name: Option<ExclusiveName>,
+    lease: Option<LeaseLock>,
+}
+
+impl ProtocolReservation {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        claim: Option<Claim>,
+        name: Option<ExclusiveName>,
+        lease: Option<LeaseLock>,
+        guarantee: Guarantee,
+    ) -> Self {
+        // Without its inode a claim is still one; the report then shows it as any bound socket.
+        let Identity { inode, user } = claim
+            .as_ref()
+            .and_then(|claim| claim.identity().ok())
+            .unwrap_or_default();
+        ProtocolReservation {
+            endpoint,
+            guarantee,
+            user,
+            entry: Guard::new(endpoint, inode),
+            claim,
+            _name: name,
+            lease,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> u64 {
+        self.entry.socket()
+    }
+
+    /// The record is a note for people: without space for it the lease holds all the same, and whoever looks is told
+    /// that there is none.
+    pub(crate) fn publish(&mut self, record: &Record) {
+        if let Some(lease) = &mut self.lease {
+            let _noted = lease.publish(record, self.user);
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.endpoint.protocol.unwrap_or(Protocol::Tcp)
+    }
+}
+
+impl Reservation {
+    pub(crate) fn new(mut parts: Vec<ProtocolReservation>, label: Option<String>) -> Self {
+        if let [first, second] = parts.as_mut_slice() {
+            second.entry.join(&first.entry);
+        }
+        Reservation { parts, label }
+    }
+
+    /// The number.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let argument = format!("--port={}", p.port());
+    /// assert_eq!(argument, format!("--port={p}"));
+    /// ```
+    pub fn port(&self) -> u16 {
+        self.parts[0].endpoint.port
+    }
+
+    /// `127.0.0.1` and the number.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// assert_eq!(p.addr().to_string(), format!("127.0.0.1:{p}"));
+    /// ```
+    pub fn addr(&self) -> SocketAddr {
+        self.addr_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// This address and the number. The port is reserved on every address of the machine.
+    ///
+    /// ```
+    /// use std::net::Ipv6Addr;
+    ///
+    /// let p = portlease::reserve_port();
+    /// assert_eq!(p.addr_on(Ipv6Addr::LOCALHOST).to_string(), format!("[::1]:{p}"));
+    /// ```
+    pub fn addr_on(&self, ip: impl Into<IpAddr>) -> SocketAddr {
+        SocketAddr::new(ip.into(), self.port())
+    }
+
+    /// What the port is reserved for.
+    ///
+    /// ```
+    /// use portlease::Protocol;
+    ///
+    /// let dns = portlease::ReserveOptions::new().tcp_and_udp().reserve()?;
+    /// assert_eq!(dns.protocols(), [Protocol::Tcp, Protocol::Udp]);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn protocols(&self) -> &[Protocol] {
+        match (self.parts.len(), self.parts[0].protocol()) {
+            (1, Protocol::Tcp) => &[Protocol::Tcp],
+            (1, _) => &[Protocol::Udp],
+            _ => &[Protocol::Tcp, Protocol::Udp],
+        }
+    }
+
+    /// Who keeps the promise: of two protocols, the weaker one's.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// println!("{:?}", p.guarantee()); // Kernel, on Linux
+    /// ```
+    pub fn guarantee(&self) -> Guarantee {
+        self.parts
+            .iter()
+            .map(|part| part.guarantee)
+            .min()
+            .unwrap_or(Guarantee::BestEffort)
+    }
+
+    /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
+    ///
+    /// ```
+    /// assert_eq!(portlease::reserve_port().label(), None);
+    /// ```
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// A UDP socket bound to [`addr`](Reservation::addr), on Windows with SO_EXCLUSIVEADDRUSE. The reservation stays in
+    /// force.
+    ///
+    /// ```
+    /// let p = portlease::reserve_udp_port();
+    /// let server = p.udp_socket()?;
+    /// assert_eq!(server.local_addr()?, p.addr());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the port is not reserved for UDP; else those of the system: `AddrInUse` while another socket
+    /// is bound there.
+    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+        self.requires(Protocol::Udp)?;
+        RetryBudget::new().retry(|| claim::udp_socket(self.addr()))
+    }
+
+    fn requires(&self, protocol: Protocol) -> io::Result<()> {
+        match self.protocols().contains(&protocol) {
+            true => Ok(()),
+            false => Err(Error::not_reserved_for(self.parts[0].endpoint, protocol).into()),
+        }
+    }
+
+    /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2), on Windows with
+    /// SO_EXCLUSIVEADDRUSE. The reservation stays in force.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// assert_eq!(server.local_addr()?, p.addr());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the port is not reserved for TCP; else those of the system: `AddrInUse` while another server
+    /// listens there. That is tried again for 100 ms: beside threads that spawn processes, a listener just closed lives
+    /// on in a forked child until that execs.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        self.listen_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same on another address of this machine; on `[::]` the system decides whether it serves IPv4 too.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen_on(std::net::Ipv4Addr::UNSPECIFIED)?;
+    /// assert_eq!(server.local_addr()?.port(), p.port());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the system: `AddrNotAvailable` for an address the machine does not have.
+    pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
+        self.requires(Protocol::Tcp)?;
+        let addr = self.addr_on(ip);
+        RetryBudget::new().retry(|| claim::listen(addr))
+    }
+
+    /// Ends the reservation, either way, and tells whether its server was left running.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let error = p.release().unwrap_err();
+    /// assert_eq!(error.kind(), portlease::ErrorKind::InUse);
+    /// println!("{error}"); // port 41023/tcp was left listening: my-test (pid 4100) listens on 127.0.0.1:41023
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names it, if something
+    /// still listens on the port; [`Io`](crate::ErrorKind::Io) if the system did not let it look. On a system whose
+    /// socket table cannot be read, nothing is told.
+    pub fn release(self) -> Result<()> {
+        for part in &self.parts {
+            let mut looked = Ok(());
+            let left =
+                diagnose::patiently(|| match sockets::listening(self.port(), part.protocol()) {
+                    Ok(rows) if rows.is_empty() => Ok(()),
+                    Ok(_) => Err(diagnose::report_to(
+                        Asker::This(part.entry.id()),
+                        part.endpoint,
+                        Verdict::Leaked,
+                    )),
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+                    Err(e) => {
+                        looked = Err(Error::system("look at", Some(part.endpoint), e));
+                        Ok(())
+                    }
+                });
+            looked?;
+            left.map_err(Error::left_listening)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the port until this process exits, and returns the number: what `reserve_port().port()` was meant to do.
+    ///
+    /// ```
+    /// const TEST_SERVER: &str = "127.0.0.1";
+    /// let number: u16 = portlease::reserve_port().leak();
+    /// println!("http://{TEST_SERVER}:{number}");
+    /// ```
+    pub fn leak(self) -> u16 {
+        let port = self.port();
+        std::mem::forget(self);
+        port
+    }
+}
+
+/// The bare number.
+impl fmt::Display for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.port().fmt(f)
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("port", &self.port())
+            .field("protocols", &self.protocols())
+            .field("guarantee", &self.guarantee())
+            .field("label", &self.label)
+            .field(
+                "claimed",
+                &self.parts.iter().any(|part| part.claim.is_some()),
+            )
+            .field(
+                "leased",
+                &self.parts.iter().all(|part| part.lease.is_some()),
+            )
+            .field(
+                "recorded",
+                &self
+                    .parts
+                    .iter()
+                    .all(|part| part.lease.as_ref().is_some_and(LeaseLock::is_recorded)),
+            )
+            .finish()
+    }
+}
+
+/// [`addr`](Reservation::addr).
+impl ToSocketAddrs for Reservation {
+    type Iter = std::option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        Ok(Some(self.addr()).into_iter())
+    }
+}
+
+impl sealed::Sealed for &Reservation {
+    fn reservation(&self) -> Option<u64> {
+        Some(self.parts[0].entry.id())
+    }
+}
+
+/// Its port, on every address, for its protocol; of two protocols neither is said.
+impl ToEndpoint for &Reservation {
+    fn to_endpoint(&self) -> Result<Endpoint> {
+        Ok(match self.parts.as_slice() {
+            [part] => part.endpoint,
+            parts => Endpoint {
+                protocol: None,
+                ..parts[0].endpoint
+            },
+        })
+    }
+}

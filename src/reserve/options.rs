@@ -1,0 +1,405 @@
+//! [`ReserveOptions`]: which numbers will do.
+
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::time::Duration;
+
+use crate::acquire::{self, Request};
+use crate::model::endpoint::Protocol;
+use crate::model::error::{Error, Result};
+use crate::model::port_set::PortSet;
+use crate::reservation::Reservation;
+
+/// Says which port to reserve, and how.
+///
+/// Without any option it reserves what [`reserve_port`](crate::reserve_port) does: a TCP port of the kernel's choice,
+/// for a server that sets SO_REUSEADDR, as practically all do.
+///
+/// ```
+/// use portlease::ReserveOptions;
+///
+/// let redis = ReserveOptions::new().prefer([6379]).label("redis primary").reserve()?;
+/// let cluster = ReserveOptions::new().exclude([redis.port()]).reserve_many(3)?;
+/// # Ok::<(), portlease::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options reserve nothing until `reserve` is called"]
+pub struct ReserveOptions {
+    protocols: &'static [Protocol],
+    reuse_addr: bool,
+    port: Option<u16>,
+    range: Option<(Bound<u16>, Bound<u16>)>,
+    prefer: Vec<u16>,
+    exclude: PortSet,
+    wait: Duration,
+    label: Option<String>,
+    on_behalf_of: Option<u32>,
+}
+
+impl ReserveOptions {
+    /// A TCP port, any number.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().reserve()?; // as reserve_port()
+    /// # drop(p);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn new() -> Self {
+        ReserveOptions {
+            protocols: &[Protocol::Tcp],
+            reuse_addr: true,
+            port: None,
+            range: None,
+            prefer: Vec::new(),
+            exclude: PortSet::default(),
+            wait: Duration::ZERO,
+            label: None,
+            on_behalf_of: None,
+        }
+    }
+
+    /// A UDP port instead.
+    ///
+    /// No claim can coexist with a UDP server, which rarely sets the reuse options. The number is taken from those
+    /// that the kernel never assigns by itself, and a lease keeps cooperating processes from it:
+    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().udp().reserve()?;
+    /// let server = std::net::UdpSocket::bind(p.addr())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn udp(mut self) -> Self {
+        self.protocols = &[Protocol::Udp];
+        self
+    }
+
+    /// One number for both protocols, as DNS and HTTP/3 servers need.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().tcp_and_udp().reserve()?;
+    /// let (tcp, udp) = (p.listen()?, p.udp_socket()?);
+    /// assert_eq!(tcp.local_addr()?.port(), udp.local_addr()?.port());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tcp_and_udp(mut self) -> Self {
+        self.protocols = &[Protocol::Tcp, Protocol::Udp];
+        self
+    }
+
+    /// Whether the TCP server sets SO_REUSEADDR or SO_REUSEPORT before it binds; `true` unless said.
+    ///
+    /// A server that sets neither cannot bind over the kernel's claim, so for `false` the port is kept as a UDP port
+    /// is. Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` as it comes and Java after
+    /// `setReuseAddress(false)` are such servers. They cannot be restarted on a number while its connections are in
+    /// TIME_WAIT, with or without a reservation.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().reuse_addr(false).reserve()?;
+    /// assert!(p.guarantee() <= portlease::Guarantee::Cooperative);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn reuse_addr(mut self, sets_it: bool) -> Self {
+        self.reuse_addr = sets_it;
+        self
+    }
+
+    /// Exactly this number, or an error that says who has it.
+    ///
+    /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the first number.
+    ///
+    /// What nobody is seen to have is waited for before it is an error, for 100 ms, and for up to 2 s while a forked child
+    /// that has not exec'ed yet has it: a claim, or a server of this process, that was let go just now.
+    ///
+    /// ```
+    /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
+    /// let first = reserve_port();
+    /// let second = ReserveOptions::new().port(first.port()).reserve();
+    /// assert_eq!(second.unwrap_err().kind(), ErrorKind::InUse);
+    /// ```
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Only numbers of this range.
+    ///
+    /// ```
+    /// # use portlease::ReserveOptions;
+    /// let p = ReserveOptions::new().range(20000..=29999).reserve()?;
+    /// assert!((20000..=29999).contains(&p.port()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn range(mut self, range: impl RangeBounds<u16>) -> Self {
+        self.range = Some((range.start_bound().cloned(), range.end_bound().cloned()));
+        self
+    }
+
+    /// These numbers first, in this order, whether or not they are in the range; any other allowed one if none of
+    /// them can be had.
+    ///
+    /// One that was let go just now, and that a child forked at that moment still has, is waited for, 100 ms at most.
+    ///
+    /// ```
+    /// // Where the number is busy, any other.
+    /// let p = portlease::ReserveOptions::new().prefer([60315]).reserve()?;
+    /// println!("{p}");
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.prefer.extend(ports);
+        self
+    }
+
+    /// None of these numbers.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().range(20000..=20099).exclude([20080, 20043]).reserve()?;
+    /// assert!(![20080, 20043].contains(&p.port()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn exclude(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.exclude.extend(ports);
+        self
+    }
+
+    /// Queues for a busy port up to this long: tests of any number of processes that all need one fixed port run one
+    /// after another.
+    ///
+    /// It is tried at first every fifth of a millisecond, after some waiting every ten milliseconds. The wait blocks
+    /// the thread: on a current-thread async runtime nothing else runs meanwhile, not even the server that is to let the
+    /// port go.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let p = portlease::reserve_port();
+    /// let number = p.port();
+    /// let waiter = std::thread::spawn(move || {
+    ///     portlease::ReserveOptions::new().port(number).wait(Duration::from_secs(60)).reserve()
+    /// });
+    /// drop(p); // the waiter has it now
+    /// assert_eq!(waiter.join().unwrap()?.port(), number);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.wait = at_most;
+        self
+    }
+
+    /// A name for the reservation, shown to whoever finds the port taken.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("database of the login tests").reserve()?;
+    /// assert_eq!(p.label(), Some("database of the login tests"));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Says that this process reserves for another one: to that and to whatever descends from it the reservation is
+    /// its own, as if it had reserved the port itself. [`is_port_free`](crate::is_port_free) and its kin then do not
+    /// hold it against them.
+    ///
+    /// It still ends with this process, not with the other. A process that is not there is nobody's, and so is one of a
+    /// system that does not tell when its processes started.
+    ///
+    /// ```
+    /// # use portlease::{ReserveOptions, reservations};
+    /// # let shell = std::process::id();
+    /// let p = ReserveOptions::new().on_behalf_of(shell).reserve()?; // what a daemon does that is asked for ports
+    /// # let lease = reservations()?.into_iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// # assert_eq!(lease.on_behalf_of(), Some(shell));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn on_behalf_of(mut self, pid: u32) -> Self {
+        self.on_behalf_of = Some(pid);
+        self
+    }
+
+    /// Reserves one port.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().range(20000..=29999).reserve()?;
+    /// assert!((20000..=29999).contains(&p.port()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range that names no port that could be
+    /// reserved; [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), where the
+    /// [exact port](Self::port) is somebody's; [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was
+    /// tried, where none of several could be had; [`TimedOut`](crate::ErrorKind::TimedOut) for either of these after
+    /// a [`wait`](Self::wait); [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a privileged port;
+    /// [`Lease`](crate::ErrorKind::Lease) where `PORTLEASE_DIR` names no absolute path, or where what lies at an exact
+    /// port's lock file cannot be used; [`Io`](crate::ErrorKind::Io) when the process is out of file descriptors.
+    #[track_caller]
+    pub fn reserve(self) -> Result<Reservation> {
+        let request = self.validate(1)?;
+        acquire::reserve(&request)
+    }
+
+    /// Reserves `n` ports with distinct numbers: all of them or none.
+    ///
+    /// ```
+    /// let nodes = portlease::ReserveOptions::new().label("node").reserve_many(3)?;
+    /// assert_eq!(nodes.len(), 3);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    #[track_caller]
+    pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        if let (Some(port), 2..) = (self.port, n) {
+            return Err(Error::many_of_one_number(port, n));
+        }
+        let request = self.validate(n)?;
+        acquire::reserve_many(&request, n)
+    }
+
+    /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none.
+    ///
+    /// The preferred numbers are tried as first ones.
+    ///
+    /// ```
+    /// # use portlease::ReserveOptions;
+    /// let block = ReserveOptions::new().reserve_block(4)?;
+    /// assert_eq!(block[3].port(), block[0].port() + 3);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    #[track_caller]
+    pub fn reserve_block(self, n: usize) -> Result<Vec<Reservation>> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let request = self.validate(n)?;
+        acquire::reserve_block(&request, n)
+    }
+
+    #[track_caller]
+    fn validate(self, n: usize) -> Result<Request> {
+        let at = std::panic::Location::caller();
+        if self.port == Some(0) || self.prefer.contains(&0) {
+            return Err(Error::port_zero());
+        }
+        let range = self
+            .range
+            .map(|(low, high)| inclusive(low, high))
+            .transpose()?;
+        let firewall = match self.port {
+            Some(_) => None,
+            None => firewall()?,
+        };
+        let allowed = match (&range, &firewall) {
+            (Some(range), Some(firewall)) => {
+                let both = *range.start().max(firewall.start())..=*range.end().min(firewall.end());
+                if both.is_empty() {
+                    return Err(Error::range_outside_firewall(range, firewall));
+                }
+                Some(both)
+            }
+            (Some(one), None) | (None, Some(one)) => Some(one.clone()),
+            (None, None) => None,
+        };
+        if let Some(port) = self.port {
+            let outside = allowed.as_ref().is_some_and(|range| !range.contains(&port));
+            if outside || self.exclude.contains(port) {
+                return Err(Error::exact_port_ruled_out(port));
+            }
+            if n > usize::from(u16::MAX - port) + 1 {
+                return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
+            }
+        } else if let Some(range) = &allowed {
+            // No further than it takes: ranges are long.
+            let admitted = range
+                .clone()
+                .filter(|port| !self.exclude.contains(*port))
+                .take(n)
+                .count();
+            if admitted == 0 {
+                return Err(Error::range_all_excluded(range));
+            }
+            if admitted < n {
+                return Err(Error::block_cannot_fit(n, range));
+            }
+        } else if n > usize::from(u16::MAX) {
+            return Err(Error::block_cannot_fit(n, &(1..=u16::MAX)));
+        }
+        let prefer = self.prefer.into_iter().filter(|port| {
+            !self.exclude.contains(*port)
+                && firewall
+                    .as_ref()
+                    .is_none_or(|firewall| firewall.contains(port))
+        });
+        Ok(Request {
+            protocols: self.protocols,
+            reuse_addr: self.reuse_addr,
+            prefer: prefer.collect(),
+            port: self.port,
+            allowed,
+            exclude: self.exclude,
+            wait: self.wait,
+            label: self.label,
+            on_behalf_of: self.on_behalf_of,
+            at,
+        })
+    }
+}
+
+/// [`ReserveOptions::new`].
+impl Default for ReserveOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
+    let low = match low {
+        Bound::Included(0) => return Err(Error::port_zero()),
+        Bound::Included(low) => Some(low),
+        Bound::Excluded(low) => low.checked_add(1),
+        Bound::Unbounded => Some(1),
+    };
+    let high = match high {
+        Bound::Included(high) => Some(high),
+        Bound::Excluded(high) => high.checked_sub(1),
+        Bound::Unbounded => Some(u16::MAX),
+    };
+    match (low, high) {
+        (Some(low), Some(high)) if low <= high => Ok(low..=high),
+        _ => Err(Error::empty_range(low, high)),
+    }
+}
+
+/// `PORTLEASE_RANGE`: the only numbers that a firewalled machine's automatic picks may come from.
+fn firewall() -> Result<Option<RangeInclusive<u16>>> {
+    let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
+        return Ok(None);
+    };
+    let text = text.to_string_lossy();
+    let digits = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| text.parse::<u16>().ok())
+            .flatten()
+    };
+    match text
+        .trim()
+        .split_once('-')
+        .map(|(low, high)| (digits(low.trim()), digits(high.trim())))
+    {
+        Some((Some(low @ 1..), Some(high))) if low <= high => Ok(Some(low..=high)),
+        _ => Err(Error::bad_range_variable(&text)),
+    }
+}

@@ -1,0 +1,433 @@
+//! The texts of `/proc`, decoded (`proc(5)`). No I/O.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use super::super::Row;
+use super::sock_diag::Order;
+use crate::model::endpoint::Protocol;
+
+/// The rows of `/proc/net/{tcp,udp,udplite}{,6}` whose local port this is (0: any). A line that is none is skipped.
+pub(crate) fn sockets(
+    text: &str,
+    order: Order,
+    protocol: Protocol,
+    port: u16,
+) -> impl Iterator<Item = Row> + '_ {
+    text.lines()
+        .filter_map(move |line| socket(line, order, protocol))
+        .filter(move |row| port == 0 || row.local.port() == port)
+}
+
+fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
+    let mut words = line.split_ascii_whitespace();
+    let local = address(words.nth(1)?, order)?;
+    let remote = address(words.next()?, order)?;
+    let state = u8::from_str_radix(words.next()?, 16).ok()?;
+    let uid = words.nth(3)?.parse().ok()?;
+    let inode = words.nth(1)?.parse().ok()?;
+    Some(Row {
+        protocol,
+        local,
+        remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
+        state: super::super::state(protocol, state),
+        uid: Some(uid).filter(|_| inode != 0),
+        inode,
+        // Not told here; it is the default of Linux, and the answer that overlooks nothing.
+        dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
+        client: false,
+    })
+}
+
+/// Words of 32 bits in the machine's order, printed as numbers.
+fn address(text: &str, order: Order) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = [0; 16];
+    let words = ip.as_bytes().chunks(8);
+    let count = words.len();
+    for (word, four) in words.zip(bytes.chunks_mut(4)) {
+        let word = std::str::from_utf8(word)
+            .ok()
+            .filter(|word| word.len() == 8)?;
+        let value = u32::from_str_radix(word, 16).ok()?;
+        four.copy_from_slice(&match order {
+            Order::Little => value.to_le_bytes(),
+            Order::Big => value.to_be_bytes(),
+        });
+    }
+    match count {
+        1 => {
+            let [a, b, c, d, ..] = bytes;
+            Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), port))
+        }
+        4 => Some(SocketAddr::V6(SocketAddrV6::new(
+            Ipv6Addr::from(bytes),
+            port,
+            0,
+            0,
+        ))),
+        _ => None,
+    }
+}
+
+/// The inode in a line of `/proc/net/unix`, if it is of the abstract socket of this name.
+pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<u64> {
+    let (socket, path) = line.split_once(" @")?;
+    if path != name {
+        None
+    } else {
+        socket.split_ascii_whitespace().nth(6)?.parse().ok()
+    }
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) name: String,
+    pub(crate) parent: u32,
+    /// A zombie: it has ended, and nobody has waited for it yet.
+    pub(crate) ended: bool,
+    /// It runs in a copy of its parent, and has not called exec since the fork (PF_FORKNOEXEC).
+    pub(crate) forked: bool,
+    /// Ticks of 1/100 s after boot.
+    pub(crate) started: u64,
+}
+
+/// The kernel's PF_FORKNOEXEC.
+const FORKED: u64 = 0x40;
+
+/// The name may hold anything, brackets and line ends too: it reaches to the last bracket.
+pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
+    let open = bytes.iter().position(|b| *b == b'(')?;
+    let close = bytes
+        .iter()
+        .rposition(|b| *b == b')')
+        .filter(|close| *close > open)?;
+    let mut fields = std::str::from_utf8(&bytes[close + 1..])
+        .ok()?
+        .split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
+    let flags: u64 = fields.nth(4)?.parse().ok()?;
+    let started = fields.nth(12)?.parse().ok()?;
+    let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
+    Some(Stat {
+        name,
+        parent,
+        ended,
+        forked: flags & FORKED != 0,
+        started,
+    })
+}
+
+/// The effective user, from `/proc/PID/status`. (The owner of the folder is root's where a process may not be
+/// dumped, such as a daemon that changed its user.)
+pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
+    value(status, b"Uid:")?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+/// What stands after a label that begins a line.
+fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
+    let value = pieces(text, b'\n').find_map(|line| line.strip_prefix(label))?;
+    std::str::from_utf8(value).ok()
+}
+
+fn pieces(bytes: &[u8], end: u8) -> impl Iterator<Item = &[u8]> {
+    bytes.split(move |b| *b == end)
+}
+
+/// How long the system is up, from `/proc/uptime`: to 1/100 s, as processes' starts are told.
+pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
+    let (seconds, hundredths) = std::str::from_utf8(text)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .split_once('.')?;
+    let hundredths: u64 = if hundredths.len() == 2 {
+        hundredths.parse().ok()?
+    } else {
+        return None;
+    };
+    Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_millis(hundredths * 10))
+}
+
+/// The inode in `socket:[123]`, as a descriptor's link reads.
+pub(crate) fn socket_inode(link: &[u8]) -> Option<u64> {
+    let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Every `socket:[123]` among the files that an io_uring's `fdinfo` lists.
+pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    fdinfo
+        .split(u8::is_ascii_whitespace)
+        .filter_map(socket_inode)
+}
+
+/// How many descriptors wait in a Unix socket, by its `fdinfo`.
+pub(crate) fn in_flight(fdinfo: &[u8]) -> u32 {
+    value(fdinfo, b"scm_fds:")
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The name of each user in `/etc/passwd`; the first line of a number counts, as in `getpwuid(3)`.
+pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
+    let mut users: Vec<(u32, String)> = Vec::new();
+    for line in pieces(passwd, b'\n') {
+        let mut fields = pieces(line, b':');
+        let (Some(name), Some(uid)) = (fields.next(), fields.nth(1)) else {
+            continue;
+        };
+        let uid = std::str::from_utf8(uid)
+            .ok()
+            .and_then(|uid| uid.parse().ok());
+        if let Some(uid) =
+            uid.filter(|uid| !name.is_empty() && users.iter().all(|(known, _)| known != uid))
+        {
+            users.push((uid, String::from_utf8_lossy(name).into_owned()));
+        }
+    }
+    users
+}
+
+/// The arguments in `/proc/PID/cmdline`.
+pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
+    // No bytes are no argument; one NUL is an empty one, but programs that erase theirs leave that too.
+    pieces(cmdline, 0).skip(usize::from(cmdline.is_empty()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::holder::State;
+
+    // Captured from Linux 6.18, x86-64, the same sockets as in the tests of `message`.
+    const TCP: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:D054 0100007F:84A3 01 00000000:00000000 00:00000000 00000000     0        0 2005233 2 00000000c86839d2 20 0 0 10 -1
+   1: 0100007F:D064 0100007F:84A3 05 00000000:00000000 03:00001770 00000000     0        0 0 3 00000000344b5c83
+";
+    const TCP6: &str = "\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000000000000:84A3 00000000000000000000000000000000:0000 0A 00000000:00000001 00:00000000 00000000     0        0 2005231 2 00000000139e8ade 100 0 0 10 0
+   1: 0000000000000000FFFF00000100007F:84A3 0000000000000000FFFF00000100007F:D054 01 00000000:00000000 00:00000000 00000000     0        0 2005234 1 00000000765a05cc 20 0 0 10 -1
+   2: 00000000000000000000000001000000:8630 00000000000000000000000001000000:84A3 08 00000000:00000001 00:00000000 00000000     0        0 2005235 2 00000000a151d166 20 4 0 10 -1
+   3: 0000000000000000FFFF00000100007F:84A3 0000000000000000FFFF00000100007F:D064 08 00000000:00000001 00:00000000 00000000     0        0 0 1 00000000c726a780 20 4 0 10 -1
+   4: 00000000000000000000000001000000:84A3 00000000000000000000000001000000:8630 05 00000000:00000000 03:00001770 00000000     0        0 0 3 0000000042591968
+";
+    const UDP: &str = "\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 8754: 0100007F:84A3 0100007F:0035 01 00000000:00000000 00:00000000 00000000     0        0 2005239 2 00000000d549f37f 0
+";
+    const UDP6: &str = "\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 8754: 00000000000000000000000000000000:84A3 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 2005240 2 0000000020f68afb 0
+";
+
+    pub(crate) const CAPTURED: [&str; 4] = [TCP, TCP6, UDP, UDP6];
+
+    /// `stat`, `status`, a ring's and a socket's `fdinfo`, a link, users, and a command line.
+    pub(crate) const OF_A_PROCESS: [&[u8]; 7] = [
+        b"7 (a) b\n(c) S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2\n",
+        b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n",
+        b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n",
+        b"pos:\t0\nflags:\t02\nscm_fds: 3\n",
+        b"socket:[2005233]",
+        b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\nci:x:1000:1000:\xff:/:/bin/sh\n",
+        b"redis-server\0--port\x006379\0\0--save\0",
+    ];
+
+    fn rows(text: &str, protocol: Protocol, port: u16) -> Vec<Row> {
+        sockets(text, Order::Little, protocol, port).collect()
+    }
+
+    #[test]
+    fn captured_tables_are_decoded_row_by_row() {
+        let v4 = rows(TCP, Protocol::Tcp, 0);
+        assert_eq!(v4.len(), 2);
+        assert_eq!(v4[0].local, "127.0.0.1:53332".parse().unwrap());
+        assert_eq!(v4[0].remote, Some("127.0.0.1:33955".parse().unwrap()));
+        assert_eq!(
+            (v4[0].state, v4[0].uid, v4[0].inode),
+            (State::Established, Some(0), 2005233)
+        );
+        assert_eq!(
+            (v4[1].state, v4[1].uid, v4[1].inode),
+            (State::FinWait2, None, 0)
+        );
+
+        let v6 = rows(TCP6, Protocol::Tcp, 33955);
+        assert_eq!(
+            v6.iter().map(|row| row.state).collect::<Vec<_>>(),
+            [
+                State::Listen,
+                State::Established,
+                State::CloseWait,
+                State::FinWait2
+            ]
+        );
+        assert_eq!(
+            (v6[0].local, v6[0].remote, v6[0].dual_stack),
+            ("[::]:33955".parse().unwrap(), None, true)
+        );
+        assert_eq!(v6[1].local, "[::ffff:127.0.0.1]:33955".parse().unwrap());
+        assert_eq!(v6[3].remote, Some("[::1]:34352".parse().unwrap()));
+
+        assert_eq!(rows(UDP, Protocol::Udp, 33955)[0].state, State::Connected);
+        assert_eq!(rows(UDP6, Protocol::Udp, 33955)[0].state, State::Bound);
+        assert_eq!(rows(UDP6, Protocol::Udp, 33956), []);
+    }
+
+    #[test]
+    fn a_big_endian_machine_reads_its_own_order() {
+        let line = "0: 7F000001:84A3 00000000:0000 0A 0:0 00:0 0 1000 0 77 1";
+        let row: Vec<Row> = sockets(line, Order::Big, Protocol::Tcp, 0).collect();
+        assert_eq!(row[0].local, "127.0.0.1:33955".parse().unwrap());
+        assert_eq!((row[0].uid, row[0].inode), (Some(1000), 77));
+    }
+
+    #[test]
+    fn no_truncation_panics_and_an_odd_line_is_skipped() {
+        for text in [TCP, TCP6, UDP, UDP6] {
+            for cut in 0..text.len() {
+                rows(&text[..cut], Protocol::Tcp, 0);
+            }
+        }
+        for line in [
+            "",
+            "0:",
+            "0: 0100007F:84A3",
+            "0: 0100007:84A3 00000000:0000 0A",
+            "0: é100007F:84A3 00000000:0000 0A 0 0 0 0 0 1",
+            "0: 0100007F:84A3 00000000:0000 ZZ 0:0 00:0 0 0 0 1",
+        ] {
+            assert_eq!(rows(line, Protocol::Tcp, 0), [], "{line:?}");
+        }
+        let odd = TCP.replace(" 01 ", " 4D ");
+        assert_eq!(rows(&odd, Protocol::Tcp, 0)[0].state, State::Unknown(0x4d));
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let tail = b" S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2";
+        for name in ["sleep", "a) b\n(c", "", ")", "((", "\u{1b}[31m"] {
+            let text = [b"7 (", name.as_bytes(), b")", &tail[..]].concat();
+            assert_eq!(
+                stat(&text),
+                Some(Stat {
+                    name: name.to_owned(),
+                    parent: 41,
+                    ended: false,
+                    forked: false,
+                    started: 123_456
+                }),
+                "{name:?}"
+            );
+            let copy = String::from_utf8_lossy(&text).replace(" 4194304 ", " 4194368 ");
+            assert!(stat(copy.as_bytes()).unwrap().forked);
+        }
+        let whole = [b"7 (a \xff)", &tail[..]].concat();
+        assert_eq!(stat(&whole).unwrap().name, "a \u{fffd}");
+        for cut in 0..whole.len() {
+            stat(&whole[..cut]);
+        }
+        assert_eq!(stat(b") 7 ("), None);
+    }
+
+    #[test]
+    fn a_line_of_the_unix_sockets_names_an_abstract_one() {
+        let line =
+            "0000000000000000: 00000002 00000000 00000000 0002 01 41234 @portlease/udp/60315";
+        assert_eq!(abstract_socket(line, "portlease/udp/60315"), Some(41234));
+        assert_eq!(abstract_socket(line, "portlease/udp/6031"), None);
+        assert_eq!(
+            abstract_socket(&line.replace(" @", " /"), "portlease/udp/60315"),
+            None
+        );
+        assert_eq!(
+            abstract_socket("Num RefCount Protocol Flags Type St Inode Path", "x"),
+            None
+        );
+        assert_eq!(abstract_socket("1: @x", "x"), None);
+    }
+
+    #[test]
+    fn the_effective_user_is_the_second_number() {
+        assert_eq!(
+            effective_uid(b"Name:\tx\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n"),
+            Some(33)
+        );
+        assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000"), None);
+    }
+
+    #[test]
+    fn the_first_number_of_uptime_is_the_system_s() {
+        assert_eq!(
+            uptime(b"350735.47 234388.90\n"),
+            Some(Duration::from_millis(350_735_470))
+        );
+        assert_eq!(uptime(b"7.05 1.00\n"), Some(Duration::from_millis(7050)));
+        for text in [
+            &b""[..],
+            b"7",
+            b"7.",
+            b"7.5 1.00",
+            b".05 1.00",
+            b"7.100 1.00",
+            b"-7.05 1.00",
+            b"\xff.05",
+        ] {
+            assert_eq!(uptime(text), None);
+        }
+    }
+
+    #[test]
+    fn links_rings_and_queued_descriptors_are_read() {
+        assert_eq!(socket_inode(b"socket:[2005233]"), Some(2_005_233));
+        for link in [
+            &b"socket:[]"[..],
+            b"socket:[12",
+            b"pipe:[12]",
+            b"socket:[1x]",
+            b"",
+            b"socket:[99999999999999999999]",
+        ] {
+            assert_eq!(socket_inode(link), None);
+        }
+        let ring =
+            b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n";
+        assert_eq!(ring_inodes(ring).collect::<Vec<_>>(), [77, 78]);
+        assert_eq!(in_flight(b"pos:\t0\nscm_fds: 3\n"), 3);
+        assert_eq!(in_flight(b"pos:\t0\nscm_fds: 0\n"), 0);
+        assert_eq!(in_flight(b"pos:\t0\n"), 0);
+    }
+
+    #[test]
+    fn the_first_line_of_a_user_counts_and_odd_lines_are_skipped() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\nci:x:1000:1000:\xff:/:/bin/sh\nx:y\n:x:5:5::/:";
+        assert_eq!(
+            users(passwd),
+            [(0, "root".to_owned()), (1000, "ci".to_owned())]
+        );
+    }
+
+    #[test]
+    fn arguments_are_what_stands_between_the_nul_bytes() {
+        assert_eq!(arguments(b"").count(), 0);
+        assert_eq!(
+            arguments(b"a\0\0b c\0").collect::<Vec<_>>(),
+            [&b"a"[..], b"", b"b c"]
+        );
+        assert_eq!(
+            arguments(b"nginx: master").collect::<Vec<_>>(),
+            [b"nginx: master"]
+        );
+    }
+}

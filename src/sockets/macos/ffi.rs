@@ -1,0 +1,112 @@
+//! The calls of `libproc`, which has no safe form. Whatever comes back is bytes that were initialised before.
+#![expect(unsafe_code, reason = "calls of the system")]
+
+use std::io;
+
+use libc::{PROC_PIDLISTFDS, PROC_PIDPATHINFO_MAXSIZE, PROC_PIDTBSDINFO, c_int};
+
+use super::libproc::{DESCRIPTOR_SIZE, PROCESS_SIZE, SOCKET_SIZE};
+
+/// `sys/proc_info.h`; libc has it not.
+const PROC_PIDFDSOCKETINFO: c_int = 3;
+
+/// The numbers of all processes.
+pub(super) fn processes() -> io::Result<Vec<u32>> {
+    const PID_SIZE: usize = 4;
+    let bytes = growing(PID_SIZE, |buffer| {
+        // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+        let count =
+            unsafe { libc::proc_listallpids(buffer.as_mut_ptr().cast(), size_of_buffer(buffer)) };
+        // It counts processes, not bytes.
+        count.saturating_mul(PID_SIZE as c_int)
+    })?;
+    let pid = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or(0);
+    Ok(bytes.chunks_exact(PID_SIZE).map(pid).collect())
+}
+
+/// The list of a process's descriptors.
+pub(super) fn descriptors(pid: u32) -> io::Result<Vec<u8>> {
+    growing(DESCRIPTOR_SIZE, |buffer| info(pid, PROC_PIDLISTFDS, buffer))
+}
+
+/// What a process is.
+pub(super) fn process(pid: u32) -> io::Result<[u8; PROCESS_SIZE]> {
+    let mut buffer = [0; PROCESS_SIZE];
+    exactly(info(pid, PROC_PIDTBSDINFO, &mut buffer), buffer)
+}
+
+/// What a descriptor of a process is, if a socket.
+pub(super) fn socket(pid: u32, descriptor: i32) -> io::Result<[u8; SOCKET_SIZE]> {
+    let mut buffer = [0_u8; SOCKET_SIZE];
+    let size = size_of_buffer(&buffer);
+    let into = buffer.as_mut_ptr().cast();
+    // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    let written = unsafe {
+        libc::proc_pidfdinfo(
+            pid.cast_signed(),
+            descriptor,
+            PROC_PIDFDSOCKETINFO,
+            into,
+            size,
+        )
+    };
+    exactly(written, buffer)
+}
+
+/// The path of a process's program.
+pub(super) fn program(pid: u32) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0_u8; PROC_PIDPATHINFO_MAXSIZE as usize];
+    let size = size_of_buffer(&buffer).cast_unsigned();
+    // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    let written =
+        unsafe { libc::proc_pidpath(pid.cast_signed(), buffer.as_mut_ptr().cast(), size) };
+    match usize::try_from(written) {
+        Ok(length @ 1..) => {
+            buffer.truncate(length);
+            Ok(buffer)
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn info(pid: u32, what: c_int, buffer: &mut [u8]) -> c_int {
+    let size = size_of_buffer(buffer);
+    // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    unsafe { libc::proc_pidinfo(pid.cast_signed(), what, 0, buffer.as_mut_ptr().cast(), size) }
+}
+
+fn size_of_buffer(buffer: &[u8]) -> c_int {
+    c_int::try_from(buffer.len()).unwrap_or(c_int::MAX)
+}
+
+/// 0 is a failure, and so is anything but the whole structure.
+fn exactly<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
+    match usize::try_from(written) {
+        Ok(length) if length == SIZE => Ok(buffer),
+        Ok(1..) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the system's structure is of another size",
+        )),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks with more room until there is some left; 0 is a failure.
+fn growing(entry: usize, ask: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
+    const TRIES: usize = 8;
+    let mut buffer = vec![0; entry * 1024];
+    for _ in 0..TRIES {
+        match usize::try_from(ask(&mut buffer)) {
+            Ok(length) if length > 0 && length < buffer.len() => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Ok(1..) => buffer.resize(buffer.len() * 4, 0),
+            _ => return Err(io::Error::last_os_error()),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::OutOfMemory,
+        "the list kept growing while it was read",
+    ))
+}

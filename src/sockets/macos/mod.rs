@@ -1,0 +1,161 @@
+//! macOS: the sockets of every process that may be looked into, by `libproc`. It has no table of the sockets
+//! themselves: what belongs to no process, or to one of another user, is not seen.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::decode::libproc;
+use super::{Row, ScanDepth, ScanResult, Table};
+use crate::model::endpoint::Protocol;
+use crate::model::holder::{Incompleteness, Process, State};
+
+mod ffi;
+
+pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
+    let mut table = Table::default();
+    let mut known = HashSet::new();
+    let closed = walk(|_, row| {
+        let is_asked =
+            (port == 0 || row.local.port() == port) && protocol.is_none_or(|p| p == row.protocol);
+        if is_asked && known.insert(row.inode) {
+            table.rows.push(row);
+        }
+        true
+    })?;
+    if closed > 0 {
+        table.unseen.push(Incompleteness::Processes);
+    }
+    if protocol.is_none_or(|asked| asked == Protocol::Tcp) {
+        table.unseen.push(Incompleteness::Ownerless);
+    }
+    Ok(table)
+}
+
+pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
+    let answers = if protocol == Protocol::Tcp {
+        State::Listen
+    } else {
+        State::Bound
+    };
+    let mut rows = sockets(port, Some(protocol))?.rows;
+    rows.retain(|row| row.state == answers);
+    Ok(rows)
+}
+
+pub(super) fn processes(wanted: &[(u64, Option<u32>)], depth: ScanDepth) -> io::Result<ScanResult> {
+    let wanted: HashSet<u64> = wanted.iter().map(|(inode, _)| *inode).collect();
+    let mut missing = wanted.clone();
+    let mut owned: Vec<(u32, Vec<u64>)> = Vec::new();
+    let closed = walk(|pid, row| {
+        if wanted.contains(&row.inode) {
+            missing.remove(&row.inode);
+            match owned.last_mut() {
+                Some((last, inodes)) if *last == pid => inodes.push(row.inode),
+                _ => owned.push((pid, vec![row.inode])),
+            }
+        }
+        depth == ScanDepth::Complete || !missing.is_empty()
+    })?;
+    let found = owned
+        .into_iter()
+        .filter_map(|(pid, inodes)| Some((describe(pid)?, inodes)));
+    let unseen = if closed > 0 {
+        vec![Incompleteness::Processes]
+    } else {
+        Vec::new()
+    };
+    Ok(ScanResult {
+        found: found.collect(),
+        unseen,
+    })
+}
+
+/// Each internet socket of each process, the newest process first, until it is told to stop. Counts the processes that
+/// may not be looked into.
+fn walk(mut each: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
+    let mut pids = ffi::processes()?;
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    let mut closed = 0;
+    for pid in pids.into_iter().filter(|pid| *pid != 0) {
+        let list = match ffi::descriptors(pid) {
+            Ok(list) => list,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                closed += 1;
+                continue;
+            }
+            // It has ended.
+            Err(_) => continue,
+        };
+        for descriptor in libproc::sockets(&list) {
+            // Closed since it was listed.
+            let Ok(info) = ffi::socket(pid, descriptor) else {
+                continue;
+            };
+            if let Some(row) = libproc::socket(&info)
+                && !each(pid, row)
+            {
+                return Ok(closed);
+            }
+        }
+    }
+    Ok(closed)
+}
+
+fn info(pid: u32) -> Option<libproc::Info> {
+    // A process that cannot be read is, to the caller, one that is not there.
+    libproc::process(&ffi::process(pid).ok()?)
+}
+
+fn describe(pid: u32) -> Option<Process> {
+    let info = info(pid)?;
+    Some(Process {
+        pid,
+        parent: Some(info.parent).filter(|parent| *parent != 0),
+        started: info.started_at(),
+        name: info.name,
+        program: ffi::program(pid)
+            .ok()
+            .map(|path| PathBuf::from(OsString::from_vec(path))),
+        uid: Some(info.uid),
+        user: None,
+        ticks: info.started,
+        forked: info.forked,
+    })
+}
+
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+    Ok(None)
+}
+
+/// People are in a directory service, and not in `/etc/passwd`: users are numbers.
+pub(super) fn users() -> Vec<(u32, String)> {
+    Vec::new()
+}
+
+pub(super) fn started(pid: u32) -> Option<u64> {
+    info(pid).map(|info| info.started)
+}
+
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    info(pid)
+        .map(|info| info.parent)
+        .filter(|parent| *parent != 0)
+}
+
+pub(super) fn is_running(pid: u32) -> io::Result<bool> {
+    match ffi::process(pid) {
+        Ok(bytes) => Ok(libproc::process(&bytes).is_some_and(|info| !info.ended)),
+        // There is one to be denied.
+        Err(error) => Ok(error.kind() == io::ErrorKind::PermissionDenied),
+    }
+}
+
+pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the command line of another process cannot be read here",
+    ))
+}

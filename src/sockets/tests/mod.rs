@@ -1,0 +1,173 @@
+//! Real sockets of this machine, asked about through the table.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+use crate::model::endpoint::Protocol::{Tcp, Udp};
+
+mod hidden;
+mod processes;
+mod sockets;
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// For a machine that is busy with everything else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn me() -> u32 {
+    std::process::id()
+}
+
+/// Everything about a row that a test holds on to: `listen 127.0.0.1:P by [7]`.
+fn told(holder: &Holder, port: u16) -> String {
+    let mut text = format!("{} {}", holder.state.name(), holder.local);
+    if let Some(remote) = holder.remote {
+        text += &format!(" - {remote}");
+    }
+    for (word, said) in [
+        ("client", holder.client),
+        ("dual", holder.dual_stack),
+        ("hidden", holder.hidden),
+    ] {
+        if said {
+            text += &format!(" {word}");
+        }
+    }
+    let pids: Vec<u32> = holder.processes.iter().map(|process| process.pid).collect();
+    text += &format!(" by {pids:?}");
+    text.replace(&format!(":{port} "), ":P ")
+}
+
+fn ask(port: u16, protocol: Protocol) -> (Vec<Holder>, Vec<Incompleteness>) {
+    search(sockets(port, Some(protocol)).unwrap())
+}
+
+fn search(table: Table) -> (Vec<Holder>, Vec<Incompleteness>) {
+    let owned = owners(table.rows, ScanDepth::Complete).unwrap();
+    (owned.holders, [table.unseen, owned.unseen].concat())
+}
+
+/// Exactly these rows, in any order, but for what others have on the number: a TIME_WAIT, and a socket on another
+/// address. A child that another test starts has all of this process's sockets until it execs, and the states of a
+/// closing connection take their time: hence the patience.
+#[track_caller]
+fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
+    let mut expected: Vec<String> = expected
+        .iter()
+        .map(|row| row.replace(" by me", &format!(" by [{}]", me())))
+        .collect();
+    expected.sort();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (holders, unseen) = ask(port, protocol);
+        let mut rows: Vec<String> = holders.iter().map(|holder| told(holder, port)).collect();
+        let address = |row: &str| row.split(' ').nth(1).map(str::to_owned);
+        let is_elsewhere = |row: &String| {
+            let others = !row.ends_with("by []") && !row.contains(&format!("{}", me()));
+            others && !expected.iter().any(|known| address(known) == address(row))
+        };
+        rows.retain(|row| {
+            expected.contains(row) || !(row.starts_with("time_wait") || is_elsewhere(row))
+        });
+        rows.sort();
+        if rows == expected {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "port {port}: {rows:#?}, not {expected:#?}; unseen {unseen:?}"
+        );
+    }
+}
+
+fn listener(ip: IpAddr) -> (TcpListener, u16) {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+fn bound(ip: IpAddr, reuse: bool, kind: Type) -> (Socket, u16) {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), kind, None).unwrap();
+    if ip.is_ipv6() {
+        socket.set_only_v6(false).unwrap();
+    }
+    socket.set_reuse_address(reuse).unwrap();
+    socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
+}
+
+/// A client whose port is its own. One that connect(2) chooses, other tests' clients of other servers can have too.
+fn dial(ip: IpAddr, port: u16) -> TcpStream {
+    let socket = Socket::new(
+        Domain::for_address(SocketAddr::new(ip, 0)),
+        Type::STREAM,
+        None,
+    )
+    .unwrap();
+    socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+    socket.connect(&SocketAddr::new(ip, port).into()).unwrap();
+    socket.into()
+}
+
+/// Names what does not run here and why, in the way of the tests outside.
+fn skip(test: &str, reason: &str) {
+    let line = format!("skipped: {test}: {reason}");
+    assert!(
+        std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|v| v != "1"),
+        "{line}"
+    );
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("PORTLEASE_SKIPS") {
+        let mut file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+}
+
+fn has_ipv6(test: &str) -> bool {
+    let has = TcpListener::bind((V6, 0)).is_ok();
+    if !has {
+        skip(test, "no IPv6");
+    }
+    has
+}
+
+fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip(test, "not root");
+    }
+    root
+}
+
+/// Without it the answer is never complete, and no TCP socket is told that is bound and does not listen.
+pub(super) fn has_sock_diag(test: &str) -> bool {
+    let has = linux::has_sock_diag();
+    if !has {
+        skip(test, "no sock_diag");
+    }
+    has
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // The child may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}

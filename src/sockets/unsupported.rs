@@ -1,0 +1,79 @@
+//! Systems whose socket table this crate does not read yet: every question about sockets is `Unsupported`, which is
+//! not "nobody".
+
+use std::ffi::OsString;
+use std::io;
+
+use super::{Row, ScanDepth, ScanResult, Table};
+use crate::model::endpoint::Protocol;
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "portlease cannot read the socket table of this system",
+    ))
+}
+
+pub(super) fn sockets(_port: u16, _protocol: Option<Protocol>) -> io::Result<Table> {
+    unsupported()
+}
+
+pub(super) fn listening(_port: u16, _protocol: Protocol) -> io::Result<Vec<Row>> {
+    unsupported()
+}
+
+pub(super) fn processes(
+    _wanted: &[(u64, Option<u32>)],
+    _sight: ScanDepth,
+) -> io::Result<ScanResult> {
+    unsupported()
+}
+
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+    Ok(None)
+}
+
+pub(super) fn users() -> Vec<(u32, String)> {
+    Vec::new()
+}
+
+pub(super) fn started(_pid: u32) -> Option<u64> {
+    None
+}
+
+pub(super) fn parent(_pid: u32) -> Option<u32> {
+    None
+}
+
+pub(super) fn is_running(_pid: u32) -> io::Result<bool> {
+    unsupported()
+}
+
+pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
+    unsupported()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_question_is_answered_with_unsupported_and_never_with_nobody() {
+        let kinds = [
+            sockets(60315, None).map(drop).unwrap_err().kind(),
+            listening(60315, Protocol::Tcp)
+                .map(drop)
+                .unwrap_err()
+                .kind(),
+            processes(&[(1, None)], ScanDepth::Complete)
+                .map(drop)
+                .unwrap_err()
+                .kind(),
+            command_line(1, 0).map(drop).unwrap_err().kind(),
+            is_running(1).unwrap_err().kind(),
+        ];
+        assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);
+        assert_eq!(abstract_socket("portlease/tcp/1").unwrap(), None);
+        assert_eq!((users(), started(1), parent(1)), (Vec::new(), None, None));
+    }
+}

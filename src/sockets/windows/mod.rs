@@ -1,0 +1,199 @@
+//! Windows: `GetExtendedTcpTable` and `GetExtendedUdpTable` for the sockets, a snapshot of the processes for their
+//! names, and each process itself for its program and its start.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::windows::io::OwnedHandle;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::decode::iphlpapi;
+use super::{Row, ScanDepth, ScanResult, Table};
+use crate::model::endpoint::Protocol;
+use crate::model::holder::{Incompleteness, Process, State};
+
+mod ffi;
+
+pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
+    let mut table = Table::default();
+    let mut failed = None;
+    for &protocol in Protocol::asked(&protocol) {
+        match read(protocol, port, false, &mut table.rows) {
+            // A TCP socket that neither listens nor connects has no row.
+            Ok(()) if protocol == Protocol::Tcp => table.unseen.push(Incompleteness::Bound),
+            Ok(()) => {}
+            Err(error) => {
+                table.unseen.push(Incompleteness::Sockets(protocol));
+                failed = Some(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if table.rows.is_empty() => Err(error),
+        _ => Ok(table),
+    }
+}
+
+pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    read(protocol, port, true, &mut rows)?;
+    rows.retain(|row| matches!(row.state, State::Listen | State::Bound));
+    Ok(rows)
+}
+
+/// The sockets of one protocol on both families; there is no UDP-Lite here.
+fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> io::Result<()> {
+    for v6 in [false, true] {
+        let table = match protocol {
+            Protocol::Tcp => ffi::tcp_table(v6, listening)?,
+            Protocol::Udp => ffi::udp_table(v6)?,
+            Protocol::UdpLite => continue,
+        };
+        let all = iphlpapi::rows(&table, protocol, v6).into_iter();
+        rows.extend(all.filter(|row| port == 0 || row.local.port() == port));
+    }
+    Ok(())
+}
+
+/// The table itself tells the processes: what is looked for is what they are.
+pub(super) fn processes(
+    wanted: &[(u64, Option<u32>)],
+    _sight: ScanDepth,
+) -> io::Result<ScanResult> {
+    let mut sockets: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for (inode, _) in wanted {
+        if let Some(pid) = iphlpapi::process_of(*inode) {
+            sockets.entry(pid).or_default().push(*inode);
+        }
+    }
+    let all = ffi::processes()?;
+    let found = sockets.into_iter().filter_map(|(pid, inodes)| {
+        let listed = all.iter().find(|process| process.pid == pid)?;
+        Some((describe(listed), inodes))
+    });
+    Ok(ScanResult {
+        found: found.collect(),
+        unseen: Vec::new(),
+    })
+}
+
+/// The name is everybody's to see; the program and the start are where the process may be opened.
+fn describe(listed: &ffi::Listed) -> Process {
+    let opened = ffi::open(listed.pid).ok();
+    let ticks = opened
+        .as_ref()
+        .and_then(|process| ffi::created(process).ok())
+        .unwrap_or(0);
+    Process {
+        pid: listed.pid,
+        parent: Some(listed.parent).filter(|parent| *parent != 0),
+        name: listed.name.clone(),
+        program: opened
+            .and_then(|process| ffi::program(&process).ok())
+            .map(PathBuf::from),
+        uid: None,
+        user: None,
+        started: time_of(ticks),
+        ticks,
+        forked: false,
+    }
+}
+
+/// Units of 100 ns since 1601; 0 is unknown.
+fn time_of(ticks: u64) -> Option<SystemTime> {
+    const PER_SECOND: u64 = 10_000_000;
+    const EPOCH: u64 = 11_644_473_600 * PER_SECOND;
+    let since = ticks.checked_sub(EPOCH)?;
+    UNIX_EPOCH.checked_add(Duration::new(
+        since / PER_SECOND,
+        (since % PER_SECOND) as u32 * 100,
+    ))
+}
+
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+    Ok(None)
+}
+
+pub(super) fn users() -> Vec<(u32, String)> {
+    Vec::new()
+}
+
+pub(super) fn started(pid: u32) -> Option<u64> {
+    ffi::created(&ffi::open(pid).ok()?).ok()
+}
+
+/// The system keeps the number of a parent that has ended, and gives it to another process.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    let parent = ffi::processes()
+        .ok()?
+        .into_iter()
+        .find(|process| process.pid == pid)?
+        .parent;
+    let is_older = match (started(parent), started(pid)) {
+        (Some(parent), Some(child)) => parent <= child,
+        _ => true,
+    };
+    (parent != 0 && is_older).then_some(parent)
+}
+
+pub(super) fn is_running(pid: u32) -> io::Result<bool> {
+    const ERROR_ACCESS_DENIED: i32 = 5;
+    const ERROR_INVALID_PARAMETER: i32 = 87;
+    let opened: io::Result<OwnedHandle> = ffi::open(pid);
+    match opened {
+        Ok(process) => ffi::is_running(&process),
+        Err(e) if e.raw_os_error() == Some(ERROR_INVALID_PARAMETER) => Ok(false),
+        // There is one to be denied.
+        Err(e) if e.raw_os_error() == Some(ERROR_ACCESS_DENIED) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the command line of another process cannot be read here",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn this_process_is_described_and_runs_and_a_number_of_none_does_not() {
+        let pid = std::process::id();
+        let own = ffi::processes()
+            .unwrap()
+            .into_iter()
+            .find(|process| process.pid == pid)
+            .unwrap();
+        let process = describe(&own);
+        let program = std::env::current_exe().unwrap();
+        assert_eq!(process.name, program.file_name().unwrap().to_string_lossy());
+        assert_eq!(process.program.unwrap().file_name(), program.file_name());
+        let age = process.started.unwrap().elapsed().unwrap();
+        assert!(age < Duration::from_secs(3600), "{age:?}");
+        assert!(is_running(pid).unwrap());
+        assert!(!is_running(u32::MAX - 3).unwrap());
+    }
+
+    #[test]
+    fn a_bound_udp_socket_has_a_row() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = socket.local_addr().unwrap();
+        for rows in [
+            sockets(addr.port(), Some(Protocol::Udp)).unwrap().rows,
+            listening(addr.port(), Protocol::Udp).unwrap(),
+        ] {
+            assert!(
+                rows.iter()
+                    .any(|row| row.local == addr && row.state == State::Bound),
+                "{rows:?}"
+            );
+        }
+    }
+}
