@@ -1,14 +1,26 @@
 //! Assertions: `assert_*` panics with what `check_*` returns.
 
-use crate::inspect::availability::{Asker, GENERATIONS, is_free};
-use crate::inspect::diagnose;
-use crate::model::diagnosis::{Cause, Diagnosis, Verdict};
-use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint};
-use crate::model::error::OsMessage;
-use crate::model::holder::{Process, State};
+use std::collections::HashSet;
+use std::io;
+
+use crate::inspect::availability::availability;
+use crate::inspect::listening::is_listening;
+use crate::inspect::{diagnose, who};
+use crate::model::diagnosis::Diagnosis;
+use crate::model::diagnosis::verdict::Verdict;
+use crate::model::endpoint::Protocol;
+use crate::model::error::{Error, Result};
+use crate::model::port::Port;
 use crate::model::port_set::PortSet;
+use crate::model::process::Process;
+use crate::model::state::State;
+use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::os_error::OsMessage;
+use crate::ownership::{Asker, is_descendant};
+use crate::reservation::Reservation;
+use crate::residual;
+use crate::retry::RetryBudget;
 use crate::sockets::{self, ScanDepth};
-use crate::wait;
 
 /// Whether a server that follows the system's custom (SO_REUSEADDR on Unix) could bind this port now, and nobody else
 /// has reserved it.
@@ -40,18 +52,12 @@ use crate::wait;
 #[doc(alias = "free port")]
 #[track_caller]
 pub fn is_port_free(port: impl ToEndpoint) -> bool {
-    match Endpoint::checked_of(&port) {
-        Ok(endpoints) => {
+    match ports_of(&port) {
+        Ok(ports) => {
+            let mut budget = RetryBudget::new();
             let asker = Asker::of(&port);
-            endpoints
-                .into_iter()
-                .all(|endpoint| match is_free(endpoint, asker) {
-                    Verdict::Free => true,
-                    Verdict::InUse(Cause::Holder | Cause::Unexplained | Cause::Named) => {
-                        diagnose::check_free(endpoint, asker).is_ok()
-                    }
-                    _ => false,
-                })
+            let mut is_free = |port| availability(port, asker, &mut budget) == Verdict::Free;
+            ports.into_iter().all(&mut is_free)
         }
         Err(error) => panic!("{error}"),
     }
@@ -72,8 +78,12 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
-    for endpoint in endpoints(&port)? {
-        diagnose::check_free(endpoint, Asker::of(&port))?;
+    check_each_free(&port, &mut RetryBudget::new())
+}
+
+fn check_each_free(operand: &impl ToEndpoint, budget: &mut RetryBudget) -> Result<(), Diagnosis> {
+    for port in ports(operand)? {
+        diagnose::check_free(port, Asker::of(operand), budget)?;
     }
     Ok(())
 }
@@ -109,9 +119,10 @@ pub fn assert_port_free(port: impl ToEndpoint) {
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
+    let mut budget = RetryBudget::new();
     let mut failed = ports
         .into_iter()
-        .filter_map(|port| check_port_free(port).err());
+        .filter_map(|port| check_each_free(&port, &mut budget).err());
     match failed.next() {
         None => Ok(()),
         Some(first) => Err(first.with_more(failed.collect())),
@@ -154,17 +165,13 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// assert!(nobody.to_string().contains("is not listening"));
 /// ```
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
-    for endpoint in endpoints(&port)? {
-        match wait::is_listening(endpoint) {
-            Ok(true) => {}
-            Ok(false) => return Err(diagnose::report(endpoint, Verdict::NotListening)),
-            Err(e) => {
-                return Err(diagnose::report(
-                    endpoint,
-                    Verdict::CannotTell(OsMessage(&e).to_string()),
-                ));
-            }
-        }
+    for port in ports(&port)? {
+        let verdict = match is_listening(port) {
+            Ok(true) => continue,
+            Ok(false) => Verdict::NotListening,
+            Err(e) => cannot_tell(&e),
+        };
+        return Err(diagnose::report(port, verdict));
     }
     Ok(())
 }
@@ -202,23 +209,18 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
-    for endpoint in endpoints(&port)? {
-        let holders = match diagnose::holders(endpoint, ScanDepth::Complete) {
+    for port in ports(&port)? {
+        let holders = match who::holders(port.endpoint(), ScanDepth::Complete) {
             Ok(holders) => holders,
-            Err(e) => {
-                return Err(diagnose::report(
-                    endpoint,
-                    Verdict::CannotTell(OsMessage(&e).to_string()),
-                ));
-            }
+            Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };
-        // A reservation's own socket is nobody's server.
-        let served = holders
+        // A claim is no server.
+        let mut processes = holders
             .iter()
-            .filter(|holder| holders.lease_of(holder).is_none());
-        let mut processes = served.flat_map(|holder| &holder.processes);
-        if !processes.any(|process| descends(process.pid, pid)) {
-            return Err(diagnose::report(endpoint, Verdict::NotHeldBy(pid)));
+            .filter(|holder| holders.lease_of(holder).is_none())
+            .flat_map(|holder| &holder.processes);
+        if !processes.any(|process| is_descendant(process.pid, pid)) {
+            return Err(diagnose::report(port, Verdict::NotHeldBy(pid)));
         }
     }
     Ok(())
@@ -284,43 +286,80 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # }
 /// ```
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
-    let listeners = || {
-        let rows = sockets::all_listeners();
-        rows.map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(OsMessage(&e).to_string())))
-    };
-    let before: std::collections::HashSet<u64> = listeners()?.iter().map(|row| row.inode).collect();
+    let failed = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
+    let listeners = || sockets::all_listeners().map_err(failed);
+    let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
     let mut rows = listeners()?;
     rows.retain(|row| !before.contains(&row.inode));
-    let owned = sockets::owners(rows, ScanDepth::Complete)
-        .map_err(|e| Diagnosis::bare(None, Verdict::CannotTell(OsMessage(&e).to_string())))?;
+    let owned = sockets::owners(rows, ScanDepth::Complete).map_err(failed)?;
     let this = std::process::id();
-    let ours = owned
+    // A child that is about to call exec closes its copies.
+    let keeps = |process: &Process| !process.forked && is_descendant(process.pid, this);
+    let left: PortSet = owned
         .holders
-        .into_iter()
-        .filter(|holder| holder.state == State::Listen);
-    // A copy that is about to exec closes what it has of this process's.
-    let keeps = |process: &Process| !process.forked && descends(process.pid, this);
-    let ours = ours.filter(|holder| holder.processes.iter().any(keeps));
-    let ports: PortSet = ours.map(|holder| holder.local.port()).collect();
-    let mut left = ports
+        .iter()
+        .filter(|holder| holder.state == State::Listen)
+        .filter(|holder| holder.processes.iter().any(keeps))
+        .map(|holder| holder.local.port())
+        .collect();
+    let mut left = left
         .within(0..=u16::MAX)
-        .map(|port| diagnose::report(Endpoint::of(port, Protocol::Tcp), Verdict::Leaked));
+        .map(|number| diagnose::report(Port::new(number, Protocol::Tcp), Verdict::Leaked));
     match left.next() {
         None => Ok(value),
         Some(first) => Err(first.with_more(left.collect())),
     }
 }
 
-/// Whether `pid` is `ancestor` or descends from it.
-fn descends(pid: u32, ancestor: u32) -> bool {
-    std::iter::successors(Some(pid), |pid| sockets::parent(*pid))
-        .take(GENERATIONS)
-        .any(|pid| pid == ancestor)
+impl Reservation {
+    /// Ends the reservation in any case, and reports whether its server was left running.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let error = p.release().unwrap_err();
+    /// assert_eq!(error.kind(), portlease::ErrorKind::InUse);
+    /// // port 41023/tcp was left listening: my-test (pid 4100) listens on 127.0.0.1:41023
+    /// println!("{error}");
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names the
+    /// server, if something still listens on the port; [`Io`](crate::ErrorKind::Io) if the sockets
+    /// could not be read. On a system without a socket table it reports nothing.
+    pub fn release(self) -> Result<()> {
+        let asker = Asker::of(&&self);
+        let mut budget = RetryBudget::new();
+        for port in self.ports() {
+            loop {
+                let left = match sockets::listening(port.number, port.protocol) {
+                    Ok(rows) => rows,
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => break,
+                    Err(e) => return Err(Error::system("look at", Some(port), e)),
+                };
+                if left.is_empty() {
+                    break;
+                }
+                // A listener closed a moment ago can live on in a forked child.
+                if !budget.pause(|| residual::owner_of_sockets(left)) {
+                    return Err(diagnose::report_to(asker, port, Verdict::Leaked).into());
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
-fn endpoints(port: &impl ToEndpoint) -> Result<Vec<Endpoint>, Diagnosis> {
-    Endpoint::checked_of(port).map_err(|error| Diagnosis::invalid(error.to_string()))
+fn ports(operand: &impl ToEndpoint) -> Result<Vec<Port>, Diagnosis> {
+    ports_of(operand).map_err(|error| Diagnosis::invalid(error.to_string()))
+}
+
+fn cannot_tell(cause: &io::Error) -> Verdict {
+    Verdict::CannotTell(OsMessage(cause).to_string())
 }
 
 #[track_caller]

@@ -157,10 +157,13 @@ mod lease;
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
 mod model;
+mod os_error;
 mod ownership;
 mod ports;
+mod printable;
 mod reservation;
 mod reserve;
+mod residual;
 mod retry;
 mod sockets;
 #[cfg(all(doc, not(doctest)))]
@@ -175,13 +178,19 @@ pub use check::{
     assert_ports_free, check_no_leaked_listeners, check_port_free, check_port_held_by,
     check_port_listening, check_ports_free, is_port_free,
 };
-pub use inspect::diagnose::{diagnose, who_holds};
+pub use inspect::diagnose::diagnose;
 pub use inspect::probe::{Reachability, probe};
+pub use inspect::who::who_holds;
 pub use model::diagnosis::Diagnosis;
-pub use model::endpoint::{Endpoint, Protocol, ToEndpoint};
+pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};
 pub use model::error::{Error, ErrorKind, Result};
-pub use model::holder::{Holder, Holders, Process, State};
-pub use model::record::Lease;
+pub use model::holder::Holder;
+pub use model::holders::Holders;
+pub use model::lease_info::Lease;
+pub use model::process::Process;
+pub use model::remedy::Remedy;
+pub use model::state::State;
+pub use model::to_endpoint::ToEndpoint;
 pub use reservation::{Guarantee, Reservation};
 pub use reserve::options::ReserveOptions;
 pub use reserve::{

@@ -1,55 +1,61 @@
-//! This process's own reservations: what a check of a bare number must not hold against its caller.
+//! Whose reservation it is: this process's own, or one that a check must hold against the caller.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
-use crate::model::endpoint::{Endpoint, Protocol};
+use crate::model::endpoint::Protocol;
+use crate::model::lease_info::{Beneficiary, Lease, Record};
+use crate::model::port::Port;
+use crate::model::to_endpoint::ToEndpoint;
+use crate::retry::GENERATIONS;
+use crate::sockets;
 
-/// A reservation's entry, taken out when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    key: (u16, Protocol),
-    own: ProcessReservation,
-}
+type Key = (u16, Protocol);
 
-// parking_lot's: a test that panics with a reservation in hand must not poison the table for the others.
-static TABLE: Lazy<Mutex<HashMap<(u16, Protocol), ProcessReservation>>> = Lazy::new(Mutex::default);
+// parking_lot's: a test that panics while it holds a reservation must not poison the table.
+static TABLE: Lazy<Mutex<HashMap<Key, ProcessReservation>>> = Lazy::new(Mutex::default);
 
 /// One of this process's reservations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessReservation {
     pub(crate) id: u64,
-    /// The inode of its claim's socket; 0 where there is none.
-    pub(crate) socket: u64,
+    /// The inode of its claim.
+    pub(crate) claim: Option<NonZeroU64>,
+}
+
+/// Removes a reservation from the process's table when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    key: Key,
+    reservation: ProcessReservation,
 }
 
 impl Guard {
-    pub(crate) fn new(endpoint: Endpoint, socket: u64) -> Guard {
+    pub(crate) fn new(port: Port, claim: Option<NonZeroU64>) -> Guard {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let key = (endpoint.port, endpoint.protocol.unwrap_or(Protocol::Tcp));
-        let own = ProcessReservation {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            socket,
-        };
-        TABLE.lock().insert(key, own);
-        Guard { key, own }
+        let key = (port.number, port.protocol);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let reservation = ProcessReservation { id, claim };
+        TABLE.lock().insert(key, reservation);
+        Guard { key, reservation }
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.own.id
+        self.reservation.id
     }
 
-    /// Makes it an entry of the reservation that the other one belongs to.
+    /// Makes it part of the reservation that the other guard belongs to.
     pub(crate) fn join(&mut self, other: &Guard) {
-        self.own.id = other.own.id;
-        TABLE.lock().insert(self.key, self.own);
+        self.reservation.id = other.reservation.id;
+        TABLE.lock().insert(self.key, self.reservation);
     }
 
-    pub(crate) fn socket(&self) -> u64 {
-        self.own.socket
+    pub(crate) fn claim(&self) -> Option<NonZeroU64> {
+        self.reservation.claim
     }
 }
 
@@ -58,14 +64,89 @@ impl Drop for Guard {
         let mut table = TABLE.lock();
         if table
             .get(&self.key)
-            .is_some_and(|own| own.id == self.own.id)
+            .is_some_and(|known| known.id == self.reservation.id)
         {
             table.remove(&self.key);
         }
     }
 }
 
-/// The reservation of this process that has the port.
-pub(crate) fn reservation_of(port: u16, protocol: Protocol) -> Option<ProcessReservation> {
-    TABLE.lock().get(&(port, protocol)).copied()
+/// Who asks about a port, and so which reservations are not held against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The process: its own reservations and those of its ancestors.
+    Process,
+    /// One reservation, by its id: that one alone.
+    Reservation(u64),
+    /// A new reservation: every other one is held against it.
+    NewReservation,
+}
+
+impl Asker {
+    pub(crate) fn of(operand: &impl ToEndpoint) -> Asker {
+        operand
+            .reservation()
+            .map_or(Asker::Process, Asker::Reservation)
+    }
+
+    /// The asker's reservation of the port; `None` if it has none.
+    pub(crate) fn owned(self, port: Port, lease: Option<&Lease>) -> Option<Owned> {
+        let own = TABLE.lock().get(&(port.number, port.protocol)).copied();
+        let owned = |claim| Some(Owned { claim });
+        match (self, own) {
+            (Asker::NewReservation, _) => None,
+            (Asker::Reservation(id), own) => own
+                .filter(|own| own.id == id)
+                .and_then(|own| owned(own.claim)),
+            (Asker::Process, Some(own)) => owned(own.claim),
+            (Asker::Process, None) => lease
+                .and_then(Lease::record)
+                .filter(|record| is_kept_for_this_process(record))
+                .and_then(|record| owned(record.socket)),
+        }
+    }
+
+    /// The inode of the asker's claim.
+    pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
+        self.owned(port, None)?.claim
+    }
+}
+
+/// The asker's own reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    /// The inode of its claim; `None` for a reservation without a claim.
+    pub(crate) claim: Option<NonZeroU64>,
+}
+
+/// Whether an ancestor reserved it, or another process on behalf of this one or of an ancestor.
+fn is_kept_for_this_process(record: &Record) -> bool {
+    let own = std::process::id();
+    let is_ours = |process: Beneficiary| {
+        process.pid == own && is_same_process(own, process.started)
+            || is_ancestor(process.pid, process.started)
+    };
+    is_ancestor(record.pid, record.started) || record.on_behalf_of.is_some_and(is_ours)
+}
+
+/// Whether the process that has this pid now started at that time. An unknown time matches.
+fn is_same_process(pid: u32, started: Option<NonZeroU64>) -> bool {
+    started.is_none() || sockets::started(pid) == started
+}
+
+fn is_ancestor(pid: u32, started: Option<NonZeroU64>) -> bool {
+    lineage(std::process::id())
+        .skip(1)
+        .any(|parent| parent == pid)
+        && is_same_process(pid, started)
+}
+
+/// Whether `pid` is `ancestor` or one of its descendants.
+pub(crate) fn is_descendant(pid: u32, ancestor: u32) -> bool {
+    lineage(pid).any(|pid| pid == ancestor)
+}
+
+/// The process, its parent, and so on.
+fn lineage(pid: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(pid), |pid| sockets::parent(*pid)).take(GENERATIONS)
 }

@@ -1,97 +1,328 @@
-//! Patience with a port that is refused although nobody has it.
+//! Every limit, retry and sleep of the library.
+//!
+//! One public call has one [`RetryBudget`]. Everything below the call that retries draws on it, so
+//! the limits are those of the whole call:
+//!
+//! | who still holds what was released | the call retries for | then |
+//! |---|---|---|
+//! | a process that is visible and has called exec | 0 | it reports the process |
+//! | no visible owner | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
+//! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
+//!
+//! The limits are wall-clock time from the first refusal. The last look at the sockets and the
+//! report come on top: an exact number that is refused returns within 150 ms, or within 2.5 s while
+//! a forked child has it (`tests/it/linux/retries.rs` measures both). Nothing renews a budget.
+//!
+//! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) has the caller's
+//! limit instead, and uses the pauses below between its polls.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Who still has what was let go, from the least reason for patience to the most.
+/// The owner of a socket, a lock or a name that was released a moment ago, as far as it matters for
+/// a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ResidualOwner {
-    /// Somebody whose it is.
-    Others,
-    /// Nobody at all, or nobody who is seen: within its exec a process shows no descriptors for a moment.
-    Nobody,
-    /// Children alone that have not exec'ed since they were forked.
-    Copies,
+    /// A process that will not release it by itself.
+    Process,
+    /// No visible process. During its exec a process shows no descriptors for a moment, and a probe
+    /// of another process occupies a number for microseconds.
+    Unknown,
+    /// Only children that have not called exec since they were forked.
+    ForkedChild,
 }
 
-/// A child forked at this moment shares whatever was just let go until it execs, and a look occupies a number for its
-/// microseconds: such a refusal passes by itself, mostly within a few milliseconds.
+/// How long a call retries while no owner is visible.
+const NO_OWNER_LIMIT: Duration = Duration::from_millis(100);
+
+/// How long a call retries while a forked child that has not called exec is the owner. A child that
+/// is older than this will not call exec, and counts as a process of its own.
+pub(crate) const FORKED_CHILD_LIMIT: Duration = Duration::from_secs(2);
+
+/// The first pause of a budget; each further one is twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// What is left of the time that one public call may spend on retries.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
-    deadline: Option<Instant>,
+    /// The first refusal.
+    started: Option<Instant>,
     pause: Duration,
-    pauses: u32,
-    /// For copies, and for nobody.
-    renewals: [u32; 2],
+    may_retry: bool,
 }
 
 impl RetryBudget {
-    const AT_MOST: Duration = Duration::from_millis(100);
-
-    /// On a machine so busy that a pause takes long, the child that is waited for does not run either.
-    const PAUSES_AT_LEAST: u32 = 50;
-
     pub(crate) fn new() -> Self {
         RetryBudget {
-            deadline: None,
-            pause: Duration::from_micros(20),
-            pauses: 0,
-            renewals: [0; 2],
+            started: None,
+            pause: FIRST_PAUSE,
+            may_retry: true,
         }
     }
 
-    /// Pauses; `false` once it has run out.
-    pub(crate) fn pause(&mut self) -> bool {
-        let deadline = *self
-            .deadline
-            .get_or_insert_with(|| Instant::now() + Self::AT_MOST);
-        self.pauses += 1;
-        if Instant::now() >= deadline && self.pauses > Self::PAUSES_AT_LEAST {
+    /// For a look that comes after the last try: it never retries.
+    pub(crate) fn none() -> Self {
+        RetryBudget {
+            may_retry: false,
+            ..RetryBudget::new()
+        }
+    }
+
+    /// Pauses, unless the owner is not worth waiting for or the time is up; `false` then.
+    pub(crate) fn pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> bool {
+        if !self.may_retry {
             return false;
         }
-        std::thread::sleep(self.pause);
-        self.pause = (self.pause * 2).min(Duration::from_millis(2));
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let limit = match owner() {
+            ResidualOwner::Process => return false,
+            ResidualOwner::Unknown => NO_OWNER_LIMIT,
+            ResidualOwner::ForkedChild => FORKED_CHILD_LIMIT,
+        };
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        // Two processes that refuse each other do not retry in step.
+        let jitter = self.pause * fastrand::u32(50..=100) / 100;
+        std::thread::sleep(jitter.min(left));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         true
     }
 
-    /// So many pauses, some milliseconds in all, before the one look that a preference is worth.
-    const PAUSES_BEFORE_A_LOOK: u32 = 8;
-
-    /// Pauses a few times, and then unless it is others'; never again once it has run out.
-    pub(crate) fn pause_unless_others(&mut self, left: impl FnOnce() -> ResidualOwner) -> bool {
-        (self.pauses != Self::PAUSES_BEFORE_A_LOOK || left() != ResidualOwner::Others)
-            && self.pause()
+    /// Whether retries without a visible owner have used up their time.
+    pub(crate) fn is_spent(&self) -> bool {
+        !self.may_retry
+            || self
+                .started
+                .is_some_and(|started| started.elapsed() >= NO_OWNER_LIMIT)
     }
 
-    /// How often it is renewed for a child that is seen not to have exec'ed yet, since on a starved machine that takes long;
-    /// and for nobody, since it may be within its exec at the look.
-    const RENEWALS_AT_MOST: [u32; 2] = [20, 3];
-
-    /// Pauses, and once it has run out again if there is reason to.
-    pub(crate) fn pause_while(&mut self, left: impl FnOnce() -> ResidualOwner) -> bool {
-        if self.pause() {
-            return true;
-        }
-        let reason = match left() {
-            ResidualOwner::Others => return false,
-            ResidualOwner::Copies => 0,
-            ResidualOwner::Nobody => 1,
-        };
-        if self.renewals[reason] == Self::RENEWALS_AT_MOST[reason] {
-            return false;
-        }
-        self.renewals[reason] += 1;
-        (self.deadline, self.pauses) = (None, 0);
-        self.pause()
-    }
-
-    /// Tries until it is not "address in use", or the patience has run out.
-    pub(crate) fn retry<T>(mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    /// Calls `bind` until it is not refused as "address in use", or the time is up.
+    pub(crate) fn retry<T>(&mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match bind() {
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse && self.pause() => {}
+                Err(e)
+                    if e.kind() == io::ErrorKind::AddrInUse
+                        && self.pause(|| ResidualOwner::Unknown) => {}
                 outcome => return outcome,
             }
         }
+    }
+}
+
+/// How hard to try for one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RetryLevel {
+    /// One bind.
+    Once,
+    /// One bind, and a look at the socket table if it is refused: a number that only old
+    /// connections occupy can be claimed.
+    WithTable,
+    /// As `WithTable`, with the call's retry budget.
+    WithBudget,
+}
+
+/// The limits of a queue for a busy number (`ReserveOptions::wait`).
+///
+/// The pause grows with the time waited, within these bounds: a released port is found soon, and a
+/// long wait costs little.
+const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+const QUEUE_PAUSE_SHARE: u32 = 8;
+
+/// After a slow try, which walks a range, the pause is this many times its duration, up to the
+/// second bound. The fastest try so far counts: the process may have been preempted in another.
+const QUEUE_PAUSE_PER_TRY: u32 = 20;
+const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
+
+/// One try in this many looks at the socket table, which costs as much as a hundred others.
+const QUEUE_TABLE_EVERY: u32 = 48;
+
+/// The pauses of a queue for a busy number.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    started: Instant,
+    at_most: Duration,
+    fastest: Option<Duration>,
+    tries: u32,
+}
+
+impl Queue {
+    pub(crate) fn new(at_most: Duration) -> Self {
+        Queue {
+            started: Instant::now(),
+            at_most,
+            fastest: None,
+            tries: 0,
+        }
+    }
+
+    /// Pauses after a try that took this long, and returns how hard the next one is to try; `None`
+    /// once the time is up.
+    pub(crate) fn pause(&mut self, level: RetryLevel, took: Duration) -> Option<RetryLevel> {
+        let waited = self.started.elapsed();
+        let left = self.at_most.saturating_sub(waited);
+        if left.is_zero() {
+            return None;
+        }
+        let mut pause = (waited / QUEUE_PAUSE_SHARE).clamp(QUEUE_PAUSE.0, QUEUE_PAUSE.1);
+        if level == RetryLevel::Once {
+            let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
+            if self.fastest.is_some() {
+                pause = pause.max((fastest * QUEUE_PAUSE_PER_TRY).min(QUEUE_PAUSE_AFTER_TRY));
+            }
+            self.fastest = Some(fastest);
+        }
+        // Processes of one queue do not poll in step.
+        std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
+        self.tries += 1;
+        Some(if self.tries.is_multiple_of(QUEUE_TABLE_EVERY) {
+            RetryLevel::WithTable
+        } else {
+            RetryLevel::Once
+        })
+    }
+}
+
+/// The pauses of a wait for a listener: short at first, for a server that is nearly up. One look at
+/// the listeners costs some ten microseconds.
+pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
+    Duration::from_micros(100),
+    Duration::from_micros(300),
+    Duration::from_millis(1),
+];
+
+/// The pause of a wait for a free port whose holder only a look at every socket shows. Such a look
+/// costs some hundred microseconds.
+pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long one connection is tried, on systems without a socket table.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
+
+/// The shortest limit that the standard library accepts for a connection.
+pub(crate) const SHORTEST_CONNECT: Duration = Duration::from_millis(1);
+
+/// Blocks the thread between two polls of a wait.
+pub(crate) fn block_for(pause: Duration) {
+    std::thread::sleep(pause);
+}
+
+/// How often a self-test is repeated whose answer is no. A stranger that scans numbers can disturb
+/// one test, hardly three.
+pub(crate) const SELF_TESTS: usize = 3;
+
+/// How many numbers a self-test tries if the ephemeral range is used up.
+pub(crate) const SELF_TEST_NUMBERS: usize = 64;
+
+/// How many numbers of the kernel's choice an automatic pick tries. Each rejected one stays claimed
+/// meanwhile, so that the kernel does not offer it again.
+pub(crate) const KERNEL_PICKS: usize = 32;
+
+/// How many numbers an automatic pick draws by itself: more fail only if almost nothing is free.
+pub(crate) const RANDOM_PICKS: usize = 1024;
+
+/// After this many refusals in a row the ephemeral range counts as nearly used up.
+pub(crate) const SCARCE_AFTER: u32 = 64;
+
+/// How long the result of one bind counts for the parity of the ephemeral range: at 1.5 ms for
+/// another bind, asking again costs little.
+pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
+
+/// A bind that takes longer walked a parity that is used up, or the machine is busy. It is about
+/// twenty times the duration of a bind on an idle machine.
+pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
+
+/// How many numbers without a claim one pick tries; some ten microseconds each.
+pub(crate) const NUMBERS_TRIED: usize = 4096;
+
+/// How many of them it looks up in the socket table; some hundred microseconds each.
+pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
+
+/// Up to this many refused numbers may all be residues of what was just released.
+pub(crate) const FEW_NUMBERS: usize = 64;
+
+/// How often a lock file that another process swept is opened again.
+pub(crate) const LOCK_REOPENS: usize = 16;
+
+/// How often a folder that another process swept is made again: each of the others can remove it
+/// once.
+#[cfg(unix)]
+pub(crate) const FOLDER_TRIES: usize = 64;
+
+/// How often a torn record is read again. It is whole a moment later.
+pub(crate) const RECORD_READS: usize = 3;
+
+/// How often a record is locked that another process asks about, which takes microseconds.
+#[cfg(unix)]
+pub(crate) const RECORD_LOCKS: usize = 100;
+#[cfg(unix)]
+pub(crate) const RECORD_LOCK_PAUSE: Duration = Duration::from_micros(50);
+
+/// How often a sweep of unused lock files follows a reservation, and its bounds.
+pub(crate) struct Sweep;
+
+impl Sweep {
+    /// One reservation in this many sweeps.
+    pub(crate) const ONE_IN: u32 = 64;
+    pub(crate) const FILES: usize = 64;
+    pub(crate) const FILES_LISTED: usize = 1024;
+    /// A file released a moment ago is kept: making it again costs more than the whole reservation.
+    pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
+}
+
+/// How often a table that changed while it was read is read again.
+#[cfg(target_os = "linux")]
+pub(crate) const TABLE_READS: u32 = 3;
+
+/// Linux answers at once. An imitation of it must not hang a test.
+#[cfg(target_os = "linux")]
+pub(crate) const TABLE_ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// The most generations of processes that are followed. A loop in `/proc` ends here.
+pub(crate) const GENERATIONS: usize = 64;
+
+/// Retries the opening of a file that another process deletes or scans (Windows).
+#[cfg(windows)]
+pub(crate) fn retry_open<T>(
+    mut open: impl FnMut() -> io::Result<T>,
+    is_passing: impl Fn(&io::Error) -> bool,
+) -> io::Result<T> {
+    const TRIES: usize = 50;
+    for _ in 1..TRIES {
+        match open() {
+            Err(e) if is_passing(&e) => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened,
+        }
+    }
+    open()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spent(owner: ResidualOwner) -> Duration {
+        let started = Instant::now();
+        let mut budget = RetryBudget::new();
+        while budget.pause(|| owner) {}
+        started.elapsed()
+    }
+
+    #[test]
+    fn a_budget_ends_at_its_limit_and_a_visible_process_ends_it_at_once() {
+        assert!(spent(ResidualOwner::Process) < NO_OWNER_LIMIT);
+        assert!(spent(ResidualOwner::Unknown) >= NO_OWNER_LIMIT);
+        assert!(spent(ResidualOwner::ForkedChild) >= FORKED_CHILD_LIMIT);
+    }
+
+    #[test]
+    fn one_budget_is_not_renewed() {
+        let mut budget = RetryBudget::new();
+        while budget.pause(|| ResidualOwner::Unknown) {}
+        assert!(budget.is_spent());
+        assert!(!budget.pause(|| ResidualOwner::Unknown));
+        assert!(budget.pause(|| ResidualOwner::ForkedChild), "its own limit");
+        assert!(!RetryBudget::none().pause(|| ResidualOwner::ForkedChild));
     }
 }

@@ -45,6 +45,7 @@
 //! otherwise. Times are those of the real clock, also while tokio's own is paused.
 
 use std::io;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use ::tokio::net::{TcpListener, UdpSocket};
@@ -52,12 +53,13 @@ use ::tokio::process::Child;
 use ::tokio::task::spawn_blocking;
 use ::tokio::time::sleep;
 
-use crate::inspect::availability::Asker;
-use crate::model::endpoint::{Endpoint, ToEndpoint};
 use crate::model::error::Result;
+use crate::model::port::Port;
+use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::sockets;
-use crate::wait::{End, Freeing, Listening, Poll, WaitError};
+use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 
 /// Waits until something listens on the port, as [`wait_until_listening`](crate::wait_until_listening) does, and leaves
 /// the thread to others meanwhile.
@@ -84,7 +86,7 @@ use crate::wait::{End, Freeing, Listening, Poll, WaitError};
 /// Where there is no socket table to look at (macOS, FreeBSD), each look is a connection that is tried, on a thread
 /// for blocking work.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(Endpoint::checked_of(&port)?, at_most, || Ok(None)).await
+    listening(ports_of(&port)?, at_most, || Ok(None)).await
 }
 
 /// Waits until the port is free, as [`wait_until_free`](crate::wait_until_free) does, and leaves the thread to others
@@ -111,10 +113,10 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 ///
 /// As [`wait_until_free`](crate::wait_until_free).
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Asker::of(&port), at_most);
+    let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
     loop {
         // A walk over every socket, and a bind.
-        let (step, kept) = apart(move || (wait.look(), wait)).await;
+        let (step, kept) = apart(move || (wait.poll(), wait)).await;
         wait = kept;
         match step {
             Poll::Met => return Ok(()),
@@ -153,8 +155,12 @@ pub async fn wait_for(
 ) -> Result<()> {
     // tokio forgets the number of a child that has been waited for.
     let pid = child.id();
-    listening(reservation.endpoints(), at_most, || {
-        Ok(child.try_wait()?.map(|status| (pid, status.to_string())))
+    listening(reservation.ports_on_addr(), at_most, || {
+        let exit = |status: ExitStatus| ExitInfo {
+            pid,
+            how: status.to_string(),
+        };
+        Ok(child.try_wait()?.map(exit))
     })
     .await
 }
@@ -221,19 +227,19 @@ impl Reservation {
 }
 
 async fn listening(
-    endpoints: Vec<Endpoint>,
+    ports: Vec<Port>,
     at_most: Duration,
-    mut ended: impl FnMut() -> io::Result<Option<End>>,
+    mut ended: impl FnMut() -> io::Result<Option<ExitInfo>>,
 ) -> Result<()> {
-    let mut wait = Listening::new(endpoints, at_most);
+    let mut wait = Listening::new(ports, at_most);
     loop {
         // By the table a look takes about as long as waking another thread for it does, and goes on where the threads
         // for blocking work are all taken, by the server maybe.
         let step = if sockets::IS_QUICK {
-            wait.look(&mut ended)
+            wait.poll(&mut ended)
         } else {
             let end = ended();
-            let (step, kept) = apart(move || (wait.look(|| end), wait)).await;
+            let (step, kept) = apart(move || (wait.poll(|| end), wait)).await;
             wait = kept;
             step
         };

@@ -2,17 +2,20 @@
 //! the thread; the looks they are made of serve whoever pauses in another way.
 
 use std::io;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crate::inspect::availability::{Asker, QuickStatus, glance, is_free, matches_addr};
-use crate::inspect::diagnose;
-use crate::inspect::probe::{self, Reachability};
-use crate::model::diagnosis::Verdict;
-use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint};
+use crate::inspect::availability::{QuickStatus, look, quick_status};
+use crate::inspect::listening::is_listening;
+use crate::inspect::{diagnose, who};
+use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::{Error, Result};
-use crate::model::holder::Holders;
+use crate::model::holders::Holders;
+use crate::model::port::Port;
+use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::ownership::Asker;
 use crate::reservation::Reservation;
+use crate::retry::{FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
 use crate::sockets;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP socket that is
@@ -41,7 +44,7 @@ use crate::sockets;
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(Endpoint::checked_of(&port)?, at_most, || Ok(None))
+    listening(ports_of(&port)?, at_most, || Ok(None))
 }
 
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): a server is gone, and no
@@ -66,8 +69,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that says who has it;
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
 pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(Endpoint::checked_of(&port)?, Asker::of(&port), at_most);
-    blocking(|| wait.look())
+    let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
+    block_on(|| wait.poll())
 }
 
 impl Reservation {
@@ -85,7 +88,7 @@ impl Reservation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
-        listening(self.endpoints(), at_most, || Ok(None))
+        listening(self.ports_on_addr(), at_most, || Ok(None))
     }
 
     /// Waits until the server on it is gone, on every address.
@@ -120,10 +123,12 @@ impl Reservation {
     /// ```
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let pid = child.id();
-        listening(self.endpoints(), at_most, || {
-            Ok(child
-                .try_wait()?
-                .map(|status| (Some(pid), status.to_string())))
+        listening(self.ports_on_addr(), at_most, || {
+            let exit = |status: ExitStatus| ExitInfo {
+                pid: Some(pid),
+                how: status.to_string(),
+            };
+            Ok(child.try_wait()?.map(exit))
         })
     }
 
@@ -143,9 +148,13 @@ impl Reservation {
     /// ```
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
         let born = sockets::started(pid);
-        listening(self.endpoints(), at_most, || {
+        listening(self.ports_on_addr(), at_most, || {
             let lives = sockets::is_running(pid)? && sockets::started(pid) == born;
-            Ok((!lives).then(|| (Some(pid), "gone".to_owned())))
+            let exit = || ExitInfo {
+                pid: Some(pid),
+                how: "gone".to_owned(),
+            };
+            Ok((!lives).then(exit))
         })
     }
 
@@ -161,33 +170,11 @@ impl Reservation {
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn holders(&self) -> Result<Holders> {
-        diagnose::who_holds(self)
-    }
-
-    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        let at = |protocol: &Protocol| Endpoint {
-            ip: Some(self.addr().ip()),
-            ..Endpoint::of(self.port(), *protocol)
-        };
-        self.protocols().iter().map(at).collect()
+        who::who_holds(self)
     }
 }
 
-/// The first pauses are short, for a server that is nearly there; a look at the listeners costs some ten
-/// microseconds.
-const PAUSES: [Duration; 3] = [
-    Duration::from_micros(100),
-    Duration::from_micros(300),
-    Duration::from_millis(1),
-];
-
-/// A look at every socket costs some hundred microseconds.
-const LONG_PAUSE: Duration = Duration::from_millis(20);
-
-/// How long one connection is tried, where there is no table to look at.
-const CONNECT: Duration = Duration::from_millis(100);
-
-/// What a look tells whoever waits. How to pause is theirs: by the thread, or by a runtime's timer.
+/// The outcome of one poll. The caller pauses: by the thread, or by a runtime's timer.
 #[derive(Debug)]
 pub(crate) enum Poll {
     Met,
@@ -195,43 +182,45 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait is over without its end. The report of it looks at every process, so it is asked for apart.
+/// Why a wait ended without its condition. Its report reads every process, so making it is a step of
+/// its own.
 #[derive(Debug)]
 pub(crate) enum WaitError {
-    TimedOut(Duration, Endpoint, Verdict),
-    EndedFirst(End, Endpoint),
-    CannotTell(Endpoint, Verdict),
-    CannotLook(Endpoint, io::Error),
+    TimedOut(Duration, Port, Verdict),
+    EndedFirst(ExitInfo, Port),
+    CannotTell(Port, Verdict),
+    System(Port, io::Error),
 }
 
-/// How a process has ended, and its number where that is still known.
-pub(crate) type End = (Option<u32>, String);
+/// How a process ended, and its pid if it is still known.
+#[derive(Clone, Debug)]
+pub(crate) struct ExitInfo {
+    pub(crate) pid: Option<u32>,
+    pub(crate) how: String,
+}
 
 impl WaitError {
-    /// `blocked`: the thread did nothing else meanwhile, which may be why.
+    /// `blocked`: the wait blocked its thread, which may be the reason.
     pub(crate) fn into_error(self, blocked: bool) -> Error {
-        let report = diagnose::report;
         match self {
-            WaitError::TimedOut(waited, endpoint, verdict) if blocked => {
-                Error::timed_out(waited, report(endpoint, verdict).after_a_wait())
+            WaitError::TimedOut(waited, port, verdict) => {
+                let report = diagnose::report(port, verdict);
+                let report = if blocked {
+                    report.after_a_wait()
+                } else {
+                    report
+                };
+                Error::timed_out(waited, report)
             }
-            WaitError::TimedOut(waited, endpoint, verdict) => {
-                Error::timed_out(waited, report(endpoint, verdict))
+            WaitError::EndedFirst(ExitInfo { pid, how }, port) => {
+                Error::ended_first(pid, &how, diagnose::report(port, Verdict::NotListening))
             }
-            WaitError::EndedFirst((pid, how), endpoint) => {
-                Error::ended_first(pid, &how, report(endpoint, Verdict::NotListening))
-            }
-            WaitError::CannotTell(endpoint, verdict) => {
-                Error::cannot_tell(report(endpoint, verdict))
-            }
-            WaitError::CannotLook(endpoint, cause) => {
-                Error::system("wait for", Some(endpoint), cause)
-            }
+            WaitError::CannotTell(port, verdict) => diagnose::report(port, verdict).into(),
+            WaitError::System(port, cause) => Error::system("wait for", Some(port), cause),
         }
     }
 }
 
-/// How much longer, of a time that is not over yet.
 #[derive(Debug)]
 struct Deadline {
     started: Instant,
@@ -246,140 +235,134 @@ impl Deadline {
         }
     }
 
+    /// The time left; `None` once it is over.
     fn left(&self) -> Option<Duration> {
-        self.at_most
-            .checked_sub(self.started.elapsed())
-            .filter(|left| !left.is_zero())
+        let left = self.at_most.checked_sub(self.started.elapsed());
+        left.filter(|left| !left.is_zero())
     }
 }
 
-/// A wait until something listens, on each endpoint in turn.
+/// A wait until something listens, on each port in turn.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    endpoints: std::vec::IntoIter<Endpoint>,
-    term: Deadline,
+    ports: std::vec::IntoIter<Port>,
+    deadline: Deadline,
     pauses: std::array::IntoIter<Duration, 3>,
 }
 
 impl Listening {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, at_most: Duration) -> Self {
+    pub(crate) fn new(ports: Vec<Port>, at_most: Duration) -> Self {
         Listening {
-            endpoints: endpoints.into_iter(),
-            term: Deadline::new(at_most),
-            pauses: PAUSES.into_iter(),
+            ports: ports.into_iter(),
+            deadline: Deadline::new(at_most),
+            pauses: LISTENING_PAUSES.into_iter(),
         }
     }
 
-    /// `ended` is asked first: what listened before it ended is still seen, or is gone.
-    pub(crate) fn look(&mut self, ended: impl FnOnce() -> io::Result<Option<End>>) -> Poll {
-        let Some(&first) = self.endpoints.as_slice().first() else {
+    /// `ended` is asked first: a listener of a process that ended afterwards still shows, or is
+    /// gone.
+    pub(crate) fn poll(&mut self, ended: impl FnOnce() -> io::Result<Option<ExitInfo>>) -> Poll {
+        let Some(&first) = self.ports.as_slice().first() else {
             return Poll::Met;
         };
         let end = match ended() {
             Ok(end) => end,
-            Err(e) => return Poll::Failed(WaitError::CannotLook(first, e)),
+            Err(e) => return Poll::Failed(WaitError::System(first, e)),
         };
-        while let Some(&endpoint) = self.endpoints.as_slice().first() {
-            match is_listening(endpoint) {
-                Ok(true) => self.endpoints.next(),
-                Ok(false) => return self.not_yet(endpoint, end),
-                Err(e) => return Poll::Failed(WaitError::CannotLook(endpoint, e)),
+        while let Some(&port) = self.ports.as_slice().first() {
+            match is_listening(port) {
+                Ok(true) => self.ports.next(),
+                Ok(false) => return self.not_yet(port, end),
+                Err(e) => return Poll::Failed(WaitError::System(port, e)),
             };
         }
         Poll::Met
     }
 
-    fn not_yet(&mut self, endpoint: Endpoint, end: Option<End>) -> Poll {
+    fn not_yet(&mut self, port: Port, end: Option<ExitInfo>) -> Poll {
         if let Some(end) = end {
-            return Poll::Failed(WaitError::EndedFirst(end, endpoint));
+            return Poll::Failed(WaitError::EndedFirst(end, port));
         }
-        match self.term.left() {
-            Some(left) => Poll::Pause(self.pauses.next().unwrap_or(PAUSES[2]).min(left)),
+        match self.deadline.left() {
+            Some(left) => {
+                let [.., longest] = LISTENING_PAUSES;
+                Poll::Pause(self.pauses.next().unwrap_or(longest).min(left))
+            }
             None => Poll::Failed(WaitError::TimedOut(
-                self.term.at_most,
-                endpoint,
+                self.deadline.at_most,
+                port,
                 Verdict::NotListening,
             )),
         }
     }
 }
 
-/// A wait until each endpoint in turn is free.
+/// A wait until each port in turn is free.
 #[derive(Debug)]
 pub(crate) struct Freeing {
-    endpoints: std::vec::IntoIter<Endpoint>,
+    ports: std::vec::IntoIter<Port>,
     asker: Asker,
-    term: Deadline,
+    deadline: Deadline,
 }
 
 impl Freeing {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, asker: Asker, at_most: Duration) -> Self {
+    pub(crate) fn new(ports: Vec<Port>, asker: Asker, at_most: Duration) -> Self {
         Freeing {
-            endpoints: endpoints.into_iter(),
+            ports: ports.into_iter(),
             asker,
-            term: Deadline::new(at_most),
+            deadline: Deadline::new(at_most),
         }
     }
 
-    pub(crate) fn look(&mut self) -> Poll {
-        while let Some(&endpoint) = self.endpoints.as_slice().first() {
-            match self.look_at(endpoint) {
-                Poll::Met => self.endpoints.next(),
-                step => return step,
+    pub(crate) fn poll(&mut self) -> Poll {
+        while let Some(&port) = self.ports.as_slice().first() {
+            match self.poll_port(port) {
+                Poll::Met => self.ports.next(),
+                poll => return poll,
             };
         }
         Poll::Met
     }
 
-    fn look_at(&self, endpoint: Endpoint) -> Poll {
-        let pause = match glance(endpoint, self.asker) {
-            Ok(QuickStatus::Busy) => PAUSES[2],
-            Ok(QuickStatus::LeaseLock) => LONG_PAUSE,
-            Ok(QuickStatus::MaybeFree) => match is_free(endpoint, self.asker) {
+    fn poll_port(&self, port: Port) -> Poll {
+        let [.., longest] = LISTENING_PAUSES;
+        let look = || look(port, self.asker, &mut RetryBudget::new()).verdict;
+        let pause = match quick_status(port, self.asker) {
+            Ok(QuickStatus::Busy) => longest,
+            Ok(QuickStatus::BusyExpensive) => FREE_PAUSE,
+            Ok(QuickStatus::MaybeFree) => match look() {
                 Verdict::Free => return Poll::Met,
-                Verdict::InUse(_) => LONG_PAUSE,
-                verdict => return Poll::Failed(WaitError::CannotTell(endpoint, verdict)),
+                Verdict::InUse(_) => FREE_PAUSE,
+                verdict => return Poll::Failed(WaitError::CannotTell(port, verdict)),
             },
-            Err(e) => return Poll::Failed(WaitError::CannotLook(endpoint, e)),
+            Err(e) => return Poll::Failed(WaitError::System(port, e)),
         };
-        if let Some(left) = self.term.left() {
+        if let Some(left) = self.deadline.left() {
             return Poll::Pause(pause.min(left));
         }
-        match is_free(endpoint, self.asker) {
+        match look() {
             Verdict::Free => Poll::Met,
-            verdict => Poll::Failed(WaitError::TimedOut(self.term.at_most, endpoint, verdict)),
+            verdict => Poll::Failed(WaitError::TimedOut(self.deadline.at_most, port, verdict)),
         }
     }
 }
 
-/// Looks again and again, and leaves the thread to nobody in between.
-fn blocking(mut look: impl FnMut() -> Poll) -> Result<()> {
+/// Polls until the wait ends, and blocks the thread in between.
+fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     loop {
-        match look() {
+        match poll() {
             Poll::Met => return Ok(()),
-            Poll::Pause(pause) => std::thread::sleep(pause),
-            Poll::Failed(vain) => return Err(vain.into_error(true)),
+            Poll::Pause(pause) => block_for(pause),
+            Poll::Failed(error) => return Err(error.into_error(true)),
         }
     }
 }
 
 fn listening(
-    endpoints: Vec<Endpoint>,
+    ports: Vec<Port>,
     at_most: Duration,
-    mut ended: impl FnMut() -> io::Result<Option<End>>,
+    mut ended: impl FnMut() -> io::Result<Option<ExitInfo>>,
 ) -> Result<()> {
-    let mut wait = Listening::new(endpoints, at_most);
-    blocking(|| wait.look(&mut ended))
-}
-
-/// By the table, or by a connection where there is none.
-pub(crate) fn is_listening(endpoint: Endpoint) -> io::Result<bool> {
-    let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
-    match sockets::listening(endpoint.port, protocol) {
-        Ok(rows) => Ok(rows.iter().any(|row| matches_addr(row, endpoint.ip))),
-        Err(e) if e.kind() == io::ErrorKind::Unsupported && protocol == Protocol::Tcp => {
-            Ok(probe::connect(endpoint, CONNECT) == Reachability::Accepts)
-        }
-        Err(e) => Err(e),
-    }
+    let mut wait = Listening::new(ports, at_most);
+    block_on(|| wait.poll(&mut ended))
 }

@@ -1,156 +1,101 @@
-//! A TCP port of the ephemeral range: the claim first, since the kernel chooses, then the lease.
+//! Any number: the preferred ones, then any allowed one.
 
-use std::io;
-use std::sync::Arc;
-use std::time::Instant;
+use super::{AttemptError, Effort, Request, exact, kernel_choice};
+use crate::model::attempt_stats::AttemptStats;
+use crate::model::endpoint::Protocol;
+use crate::ports::{self, EphemeralRange};
+use crate::reservation::Reservation;
+use crate::retry::{NUMBERS_LOOKED_UP, NUMBERS_TRIED, RetryLevel};
 
-use parking_lot::RwLock;
-
-use super::{ANY, AttemptError, Request, complete, count, fatal, lease_for, refused};
-use crate::claim::Claim;
-use crate::model::endpoint::{Endpoint, Protocol};
-use crate::model::error::AttemptStats;
-use crate::ports::{EphemeralRange, ParityExhaustion};
-use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
-
-/// How many draws of the kernel's own are worth while: each one that does not do stays claimed meanwhile, so that
-/// the kernel does not offer it again.
-const KERNEL_DRAWS: usize = 32;
-
-/// More draws than this fail only where next to nothing is free.
-const OWN_DRAWS: usize = 1024;
-
-/// After so many misses in a row the range is nearly used up.
-const MISSES: u32 = 64;
-
-pub(super) fn pick(
+pub(super) fn reserve(
     request: &Request,
-    stats: &mut AttemptStats,
-) -> Result<Option<Reservation>, AttemptError> {
-    stats.ephemeral = true;
-    let parity = ParityExhaustion::of_this_process();
-    let mut kept = Vec::new();
-    let mut adopt =
-        |claim: Claim, stats: &mut AttemptStats| -> Result<Option<Reservation>, AttemptError> {
-            if request.exclude.contains(claim.port()) {
-                stats.excluded += 1;
-                kept.push(claim);
-                return Ok(None);
-            }
-            match adopt(request, claim)? {
-                Ok(reservation) => Ok(Some(reservation)),
-                Err((claim, error)) => {
-                    kept.push(claim);
-                    count(error, stats)?;
-                    Ok(None)
-                }
-            }
+    effort: &mut Effort<'_>,
+) -> Result<Reservation, AttemptError> {
+    let mut stats = AttemptStats::default();
+    for port in request.prefer.iter().copied() {
+        // One budget for all: many preferred numbers do not add up.
+        let level = if effort.budget.is_spent() {
+            RetryLevel::Once
+        } else {
+            RetryLevel::WithBudget
         };
-    for _ in 0..KERNEL_DRAWS {
-        if parity.is_on() {
-            break;
-        }
-        let before = Instant::now();
-        match Claim::any() {
-            Ok(claim) => {
-                parity.note(
-                    &range_with(claim.port()).range(),
-                    claim.port(),
-                    before.elapsed(),
-                );
-                if let Some(reservation) = adopt(claim, stats)? {
-                    return Ok(Some(reservation));
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => parity.note_exhausted(),
-            Err(e) => return Err(fatal("bind", ANY, e)),
+        match exact::reserve(request, port, &mut effort.at_most(level)) {
+            Ok(reservation) => return Ok(reservation),
+            Err(error) => error.count(&mut stats)?,
         }
     }
-    let pool = range();
-    let mut numbers = pool
-        .draws()
-        .filter(|port| !request.exclude.contains(*port))
-        .take(OWN_DRAWS);
-    let mut misses = 0;
-    while let Some(port) = numbers.next() {
-        let claim = match Claim::exact(port) {
-            Ok(claim) => claim,
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                misses += 1;
-                stats.in_use += 1;
-                continue;
-            }
-            Err(e) => return Err(refused("bind", Endpoint::of(port, Protocol::Tcp), e)),
-        };
-        let scarce = misses >= MISSES || pool.range().len() <= MISSES as usize;
-        if scarce && !leaves_spare(&mut numbers, pool.spare(), stats) {
-            stats.spared = true;
-            return Ok(None);
+    let kernel_chooses = request.allowed.is_none()
+        && request.protocols == [Protocol::Tcp]
+        && request.claims(Protocol::Tcp)?;
+    if kernel_chooses {
+        if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
+            return Ok(reservation);
         }
-        if let Some(reservation) = adopt(claim, stats)? {
-            return Ok(Some(reservation));
+    } else {
+        let mut once = effort.at_most(RetryLevel::Once);
+        if let Some(reservation) = first_of(request, numbers(request), &mut once, &mut stats)? {
+            return Ok(reservation);
+        }
+    }
+    // A number that only TIME_WAIT occupies is better than none, unless the last free numbers were
+    // left on purpose.
+    if effort.level > RetryLevel::Once && !stats.spared {
+        let numbers = numbers(request).take(NUMBERS_LOOKED_UP);
+        let mut with_table = effort.at_most(RetryLevel::WithTable);
+        let mut again = AttemptStats::default();
+        if let Some(reservation) = first_of(request, numbers, &mut with_table, &mut again)? {
+            return Ok(reservation);
+        }
+    }
+    Err(AttemptError::NoneFree(stats))
+}
+
+/// The numbers an automatic pick tries without a preference, in order.
+pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
+    let numbers: Box<dyn Iterator<Item = u16>> = match &request.allowed {
+        Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
+        None => {
+            let range = EphemeralRange::cached();
+            // The kernel's own numbers last: only a claim keeps those.
+            let others = range.non_ephemeral().take(NUMBERS_TRIED);
+            Box::new(others.chain(range.draws().take(NUMBERS_TRIED)))
+        }
+    };
+    numbers.filter(|port| !request.exclude.contains(*port) && !request.leaves_to_service(*port))
+}
+
+/// The numbers of a request for this range and without these numbers.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn numbers_of(
+    allowed: Option<std::ops::RangeInclusive<u16>>,
+    exclude: crate::model::port_set::PortSet,
+) -> impl Iterator<Item = u16> {
+    let request = Request {
+        protocols: &[Protocol::Udp],
+        reuse_addr: true,
+        port: None,
+        allowed,
+        prefer: Vec::new(),
+        exclude,
+        wait: std::time::Duration::ZERO,
+        label: None,
+        on_behalf_of: None,
+        at: std::panic::Location::caller(),
+    };
+    numbers(&request).collect::<Vec<_>>().into_iter()
+}
+
+fn first_of(
+    request: &Request,
+    numbers: impl Iterator<Item = u16>,
+    effort: &mut Effort<'_>,
+    stats: &mut AttemptStats,
+) -> Result<Option<Reservation>, AttemptError> {
+    for port in numbers {
+        match exact::reserve(request, port, effort) {
+            Ok(reservation) => return Ok(Some(reservation)),
+            Err(error) => error.count(stats)?,
         }
     }
     Ok(None)
-}
-
-/// Whether so many more numbers can be claimed: with none left, no connection can be made either.
-fn leaves_spare(
-    numbers: &mut impl Iterator<Item = u16>,
-    spare: usize,
-    stats: &mut AttemptStats,
-) -> bool {
-    let mut free = Vec::with_capacity(spare);
-    while free.len() < spare {
-        match numbers.next().map(Claim::exact) {
-            Some(Ok(claim)) => free.push(claim),
-            Some(Err(_)) => stats.in_use += 1,
-            None => return false,
-        }
-    }
-    true
-}
-
-/// A lease for a number that is claimed already. A number that cannot be leased comes back, still claimed.
-fn adopt(
-    request: &Request,
-    claim: Claim,
-) -> Result<Result<Reservation, (Claim, AttemptError)>, AttemptError> {
-    let endpoint = Endpoint::of(claim.port(), Protocol::Tcp);
-    match lease_for(endpoint, true) {
-        Ok(lease) => {
-            let part =
-                ProtocolReservation::new(endpoint, Some(claim), None, lease, Guarantee::Kernel);
-            Ok(Ok(complete(request, vec![part])))
-        }
-        Err(error @ (AttemptError::Leased(_) | AttemptError::Planted(..))) => {
-            Ok(Err((claim, error)))
-        }
-        Err(fatal) => Err(fatal),
-    }
-}
-
-static EPHEMERAL: RwLock<Option<Arc<EphemeralRange>>> = RwLock::new(None);
-
-/// As the kernel reported it when this process first asked.
-pub(super) fn range() -> Arc<EphemeralRange> {
-    if let Some(known) = EPHEMERAL.read().as_ref() {
-        return known.clone();
-    }
-    EPHEMERAL
-        .write()
-        .insert(Arc::new(EphemeralRange::read()))
-        .clone()
-}
-
-/// The same, read again if the kernel chose a number that it does not hold.
-fn range_with(port: u16) -> Arc<EphemeralRange> {
-    let known = range();
-    if known.range().contains(&port) {
-        return known;
-    }
-    EPHEMERAL
-        .write()
-        .insert(Arc::new(EphemeralRange::read()))
-        .clone()
 }

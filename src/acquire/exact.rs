@@ -1,214 +1,191 @@
-//! An explicit number: the lease first, so that whoever is refused learns by whom, then what keeps the port.
+//! An exact number: the lease first, so that a refused caller learns by whom, then the claim.
 
 use std::io;
 
-use super::{AttemptError, Request, RetryLevel, automatic, complete, fatal, lease_for, refused};
+use super::{AttemptError, Effort, Request, complete, lease_for};
 use crate::claim::{BindMode, Claim, ExclusiveName, try_bind};
-use crate::inspect::diagnose;
-use crate::model::endpoint::{Endpoint, Protocol};
-use crate::model::holder::{Incompleteness, State};
+use crate::model::endpoint::Protocol;
+use crate::model::incompleteness::Incompleteness;
+use crate::model::port::Port;
+use crate::model::state::State;
+use crate::ports::EphemeralRange;
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
-use crate::retry::RetryBudget;
-use crate::sockets;
+use crate::residual;
+use crate::retry::{ResidualOwner, RetryLevel};
+use crate::sockets::{self, Row};
 
-pub(super) fn exact(
+pub(super) fn reserve(
     request: &Request,
-    port: u16,
-    level: RetryLevel,
+    number: u16,
+    effort: &mut Effort<'_>,
 ) -> Result<Reservation, AttemptError> {
-    let parts = request
-        .protocols
-        .iter()
-        .map(|protocol| part(request, Endpoint::of(port, *protocol), level));
-    Ok(complete(request, parts.collect::<Result<_, _>>()?))
+    let mut parts = Vec::with_capacity(request.protocols.len());
+    for protocol in request.protocols {
+        parts.push(part(request, Port::new(number, *protocol), effort)?);
+    }
+    Ok(complete(request, parts))
 }
 
 fn part(
     request: &Request,
-    endpoint: Endpoint,
-    level: RetryLevel,
+    port: Port,
+    effort: &mut Effort<'_>,
 ) -> Result<ProtocolReservation, AttemptError> {
-    let Endpoint { port, .. } = endpoint;
-    let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
-    let claims = request.claims(protocol)?;
-    let lease = lease_for(endpoint, claims)?;
-    let non_ephemeral = automatic::range().is_non_ephemeral(port);
-    // Where numbers are kept without a claim, containers that do not share the lock folder meet by name.
+    let claims = request.claims(port.protocol)?;
+    let lease = lease_for(port, claims, effort)?;
+    let non_ephemeral = EphemeralRange::cached().is_non_ephemeral(port.number);
+    // Numbers outside the ephemeral range may be kept without a claim: there, containers that do
+    // not share the lock folder exclude each other by name.
     let mut name = if claims && !non_ephemeral {
         None
     } else {
-        exclusive_name(endpoint, level)?
+        exclusive_name(port, effort)?
     };
     let (claim, guarantee) = if claims {
-        let (claim, guarantee) = claim_exactly(endpoint, level, lease.is_some(), &mut name)?;
+        let (claim, guarantee) = claim(port, effort, lease.is_some(), &mut name)?;
         (Some(claim), guarantee)
     } else {
-        probe(endpoint, level)?;
-        (
-            None,
-            if non_ephemeral {
-                Guarantee::Cooperative
-            } else {
-                Guarantee::BestEffort
-            },
-        )
+        probe(port, effort)?;
+        let guarantee = if non_ephemeral {
+            Guarantee::Cooperative
+        } else {
+            Guarantee::BestEffort
+        };
+        (None, guarantee)
     };
     Ok(ProtocolReservation::new(
-        endpoint, claim, name, lease, guarantee,
+        port, claim, name, lease, guarantee,
     ))
 }
 
-/// `None` on systems that have no such names.
+/// `None` on systems without such names.
 fn exclusive_name(
-    endpoint: Endpoint,
-    level: RetryLevel,
+    port: Port,
+    effort: &mut Effort<'_>,
 ) -> Result<Option<ExclusiveName>, AttemptError> {
-    let mut budget = RetryBudget::new();
     loop {
-        match ExclusiveName::take(endpoint.protocol.unwrap_or(Protocol::Tcp), endpoint.port) {
+        match ExclusiveName::take(port.protocol, port.number) {
             Ok(name) => return Ok(Some(name)),
             Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-            Err(e) => return Err(fatal("name", endpoint, e)),
+            Err(e) => return Err(AttemptError::system("name", port, e)),
         }
-        // Another container's, or one just let go that a child forked at this moment still has.
-        if !level.persists(&mut budget, || diagnose::left(endpoint)) {
-            return Err(AttemptError::Leased(endpoint));
+        if !effort.retries() || !effort.budget.pause(|| residual::owner_of_name(port)) {
+            return Err(AttemptError::Named(port));
         }
     }
 }
 
-/// Proves that nobody has the port at the moment. A plain server cannot bind over TIME_WAIT, so that counts.
-fn probe(endpoint: Endpoint, level: RetryLevel) -> Result<(), AttemptError> {
-    let mut budget = RetryBudget::new();
+/// Proves that no socket has the port now. A plain server cannot bind over TIME_WAIT, so that
+/// refuses it too.
+fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     loop {
-        match try_bind(
-            endpoint.protocol.unwrap_or(Protocol::Tcp),
-            None,
-            endpoint.port,
-            BindMode::Plain,
-        ) {
+        match try_bind(port, BindMode::Plain, effort.budget) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-            Err(e) => return Err(refused("bind", endpoint, e)),
+            Err(e) => return Err(AttemptError::bind(port, e)),
         }
-        if level < RetryLevel::Prefer {
-            return Err(AttemptError::Occupied(endpoint));
-        }
-        let passes = match occupant(endpoint) {
-            Occupant::Passing => true,
-            Occupant::Server => diagnose::is_left_to_children(endpoint),
-            Occupant::TimeWait { .. } => false,
-        };
-        if !passes || !level.persists(&mut budget, || diagnose::sockets_left(endpoint)) {
-            return Err(AttemptError::Occupied(endpoint));
+        if !effort.retries() || !pause_for(Occupant::of(port), effort) {
+            return Err(AttemptError::Occupied(port));
         }
     }
 }
 
-fn claim_exactly(
-    endpoint: Endpoint,
-    level: RetryLevel,
+fn claim(
+    port: Port,
+    effort: &mut Effort<'_>,
     leased: bool,
     name: &mut Option<ExclusiveName>,
 ) -> Result<(Claim, Guarantee), AttemptError> {
-    let mut budget = RetryBudget::new();
     loop {
-        match Claim::exact(endpoint.port) {
+        match Claim::exact(port.number) {
             Ok(claim) => return Ok((claim, Guarantee::Kernel)),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-            Err(e) => return Err(refused("bind", endpoint, e)),
+            Err(e) => return Err(AttemptError::bind(port, e)),
         }
-        if level == RetryLevel::QuickStatus {
-            return Err(AttemptError::Occupied(endpoint));
+        if effort.level == RetryLevel::Once {
+            return Err(AttemptError::Occupied(port));
         }
-        match occupant(endpoint) {
-            Occupant::TimeWait { sees_claims } if sees_claims || leased => {
-                let claim = claim_over_time_wait(endpoint, level, name)?;
-                // A claim that cannot be seen, another container's, would not have stopped this bind.
-                return Ok((
-                    claim,
-                    if sees_claims {
-                        Guarantee::Kernel
-                    } else {
-                        Guarantee::Cooperative
-                    },
-                ));
-            }
-            Occupant::TimeWait { .. } => return Err(AttemptError::Occupied(endpoint)),
-            Occupant::Server
-                if level >= RetryLevel::Prefer && diagnose::is_left_to_children(endpoint) => {}
-            Occupant::Server => return Err(AttemptError::Occupied(endpoint)),
-            Occupant::Passing => {}
+        let occupant = Occupant::of(port);
+        if let Occupant::TimeWait { sees_claims } = occupant
+            && (sees_claims || leased)
+        {
+            let claim = claim_over_time_wait(port, effort, name)?;
+            // A claim that the table does not show, another container's, would not have refused
+            // this bind.
+            let guarantee = if sees_claims {
+                Guarantee::Kernel
+            } else {
+                Guarantee::Cooperative
+            };
+            return Ok((claim, guarantee));
         }
-        // Nobody: it was let go since the bind.
-        if !level.persists(&mut budget, || diagnose::sockets_left(endpoint)) {
-            return Err(AttemptError::Occupied(endpoint));
+        if !effort.retries() || !pause_for(occupant, effort) {
+            return Err(AttemptError::Occupied(port));
         }
     }
 }
 
-/// The bind over TIME_WAIT proves nothing by itself; the name does, and the table, before and after it.
+/// The bind over TIME_WAIT proves nothing by itself. The name does, with the table before and after
+/// the bind.
 fn claim_over_time_wait(
-    endpoint: Endpoint,
-    level: RetryLevel,
+    port: Port,
+    effort: &mut Effort<'_>,
     name: &mut Option<ExclusiveName>,
 ) -> Result<Claim, AttemptError> {
     if name.is_none() {
-        *name = exclusive_name(endpoint, level)?;
+        *name = exclusive_name(port, effort)?;
     }
-    let name = name.as_ref().ok_or(AttemptError::Occupied(endpoint))?;
+    let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
     let claim =
-        Claim::over_time_wait(endpoint.port, name).map_err(|e| refused("bind", endpoint, e))?;
+        Claim::over_time_wait(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
     let own = claim
         .identity()
-        .map_err(|e| fatal("inspect the claim of", endpoint, e))?;
-    let sockets = sockets::sockets(endpoint.port, endpoint.protocol)
-        .map_err(|e| fatal("look at", endpoint, e))?;
-    let alone = sockets
-        .rows
-        .iter()
-        .all(|row| row.state == State::TimeWait || row.inode == own.inode);
-    if alone {
+        .map_err(|e| AttemptError::system("inspect the claim of", port, e))?;
+    let table = sockets::sockets(port.number, Some(port.protocol))
+        .map_err(|e| AttemptError::system("read the sockets of", port, e))?;
+    let is_alone = |row: &Row| row.state == State::TimeWait || row.inode == own.inode;
+    if table.rows.iter().all(is_alone) {
         Ok(claim)
     } else {
-        Err(AttemptError::Occupied(endpoint))
+        Err(AttemptError::Occupied(port))
     }
 }
 
-/// What keeps a number from being claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What refuses a claim of a number.
+#[derive(Clone, Debug)]
 enum Occupant {
-    /// A listener or a connection.
-    Server,
-    /// Nothing but connections that have ended; and whether a claim would have been seen beside them.
+    /// Sockets other than TIME_WAIT; none if they were closed since the bind.
+    Sockets(Vec<Row>),
+    /// Only connections that have ended; and whether the table would show a claim beside them.
     TimeWait { sees_claims: bool },
-    /// Nothing that is seen, or a socket bound and not listening: another's look, or a claim that a child forked at
-    /// this moment still has.
-    Passing,
+    /// The table cannot be read.
+    Unreadable,
 }
 
-fn occupant(endpoint: Endpoint) -> Occupant {
-    let Ok(sockets) = sockets::sockets(endpoint.port, endpoint.protocol) else {
-        return Occupant::Passing;
-    };
-    let count =
-        |states: fn(State) -> bool| sockets.rows.iter().filter(|row| states(row.state)).count();
-    // A bound TCP socket serves nobody; a bound UDP socket is a server.
-    let tcp = endpoint.protocol == Some(Protocol::Tcp);
-    let passing = if tcp {
-        count(|state| state == State::Bound)
-    } else {
-        0
-    };
-    let ended = count(|state| state == State::TimeWait);
-    if passing + ended < sockets.rows.len() {
-        Occupant::Server
-    } else if ended > 0 && passing == 0 {
-        Occupant::TimeWait {
-            sees_claims: !sockets.unseen.contains(&Incompleteness::Bound),
+impl Occupant {
+    fn of(port: Port) -> Occupant {
+        let Ok(table) = sockets::sockets(port.number, Some(port.protocol)) else {
+            return Occupant::Unreadable;
+        };
+        let (ended, others): (Vec<Row>, Vec<Row>) = table
+            .rows
+            .into_iter()
+            .partition(|row| row.state == State::TimeWait);
+        if others.is_empty() && !ended.is_empty() && port.protocol == Protocol::Tcp {
+            Occupant::TimeWait {
+                sees_claims: !table.unseen.contains(&Incompleteness::Bound),
+            }
+        } else {
+            Occupant::Sockets(others)
         }
-    } else {
-        Occupant::Passing
     }
+}
+
+fn pause_for(occupant: Occupant, effort: &mut Effort<'_>) -> bool {
+    effort.budget.pause(|| match occupant {
+        Occupant::Sockets(rows) => residual::owner_of_sockets(rows),
+        Occupant::TimeWait { .. } => ResidualOwner::Process,
+        Occupant::Unreadable => ResidualOwner::Unknown,
+    })
 }

@@ -1,29 +1,35 @@
-//! Looks of which no copy is left: a child that is forked during one shares its socket, and so has the number bound,
-//! until its exec.
+//! Probes that leave no copy behind: a child that is forked during a probe shares its socket, and so
+//! occupies the number, until it calls exec.
 
 use std::io;
 
-/// Makes, binds and closes a socket in `look`, and waits until no child has a copy of it. `AddrInUse` if one keeps it.
+use crate::retry::RetryBudget;
+
+/// Runs `probe`, which makes, binds and closes a socket, and returns when no forked child has a copy
+/// of it. `AddrInUse` if a child keeps one for longer than the budget allows.
 ///
-/// The witness is a pipe that is there for longer than the socket: whoever shares the socket shares its writing end.
+/// A pipe that exists for longer than the socket shows it: a child that shares the socket shares the
+/// pipe's writing end.
 #[cfg(all(unix, not(target_vendor = "apple")))]
-pub(super) fn wait_for_forked_copies(look: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn wait_for_forked_copies(
+    probe: impl FnOnce() -> io::Result<()>,
+    budget: &mut RetryBudget,
+) -> io::Result<()> {
     use std::io::Read as _;
 
-    use crate::retry::{ResidualOwner, RetryBudget};
+    use crate::retry::ResidualOwner;
 
     let (mut reader, writer) = io::pipe()?;
-    look()?;
+    probe()?;
     drop(writer);
     rustix::io::ioctl_fionbio(&reader, true)?;
-    let mut budget = RetryBudget::new();
     loop {
         match reader.read(&mut [0]) {
-            // Nobody has the writing end.
+            // No process has the writing end.
             Ok(_) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                if !budget.pause_while(|| ResidualOwner::Copies) {
+                if !budget.pause(|| ResidualOwner::ForkedChild) {
                     return Err(io::ErrorKind::AddrInUse.into());
                 }
             }
@@ -32,9 +38,12 @@ pub(super) fn wait_for_forked_copies(look: impl FnOnce() -> io::Result<()>) -> i
     }
 }
 
-/// Windows has no forked children. macOS has no pipe2(2): a pipe is inheritable for a moment there, and a child that took
-/// it along would be waited for in vain.
+/// Windows has no forked children. macOS has no pipe2(2): a pipe is inheritable for a moment there,
+/// and a child that inherited it would never release it.
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
-pub(super) fn wait_for_forked_copies(look: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    look()
+pub(super) fn wait_for_forked_copies(
+    probe: impl FnOnce() -> io::Result<()>,
+    _budget: &mut RetryBudget,
+) -> io::Result<()> {
+    probe()
 }

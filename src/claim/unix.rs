@@ -1,28 +1,29 @@
-//! How sockets are bound on Unix: a plain bind excludes by itself, and a server sets SO_REUSEADDR.
+//! How sockets are bound on Unix: a plain bind is exclusive, and a server sets SO_REUSEADDR.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroU64;
 
 use socket2::Socket;
 
 use super::{BindMode, Identity};
 
-/// The manners that differ here.
+/// The modes that differ on Unix.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// A socket for both families is refused by a server of either.
-pub(super) const ASKS_FOR_EACH_FAMILY: bool = false;
+/// A server of either family refuses a socket for both.
+pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
     let about = rustix::fs::fstat(socket)?;
-    // Linux makes a socket its maker's, as it makes a file; of other systems it was not measured.
+    // On Linux a socket belongs to the user that made it. Other systems were not measured.
     let user = if cfg!(target_os = "linux") {
         Some(about.st_uid)
     } else {
         None
     };
     Ok(Identity {
-        inode: about.st_ino,
+        inode: NonZeroU64::new(about.st_ino),
         user,
     })
 }
@@ -32,8 +33,7 @@ pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
-/// A plain bind excludes by itself.
-pub(super) fn behave(socket: &Socket, mode: BindMode) -> io::Result<()> {
+pub(super) fn set_mode(socket: &Socket, mode: BindMode) -> io::Result<()> {
     if mode == BindMode::Server {
         socket.set_reuse_address(true)
     } else {

@@ -1,4 +1,4 @@
-//! How sockets are bound on Windows: with exclusive use, always.
+//! How sockets are bound on Windows: always with exclusive use.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -7,29 +7,29 @@ use socket2::{Domain, Socket, Type};
 
 use super::{BindMode, Identity, ffi};
 
-/// The system's custom is exclusive use: there is no other manner.
+/// Servers of Windows use exclusive use: there is no other mode.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// Whether a socket for both families is refused by a server of IPv4 alone is said nowhere.
-pub(super) const ASKS_FOR_EACH_FAMILY: bool = true;
+/// No document says whether a server of IPv4 alone refuses a socket for both families.
+pub(super) const PROBES_EACH_FAMILY: bool = true;
 
-/// Sockets have neither.
+/// Sockets of Windows have no inode and no user.
 pub(super) fn identity(_socket: &Socket) -> io::Result<Identity> {
     Ok(Identity::default())
 }
 
-/// SO_REUSEADDR after an exclusive bind is refused, and what it would allow is theft.
+/// Windows refuses SO_REUSEADDR after an exclusive bind, and it would let others steal the port.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
 /// Without exclusive use, a bind on the wildcard succeeds beside a server on one address.
-pub(super) fn behave(socket: &Socket, _manner: BindMode) -> io::Result<()> {
+pub(super) fn set_mode(socket: &Socket, _manner: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
 
-/// A number that is held with exclusive use, or lies in an excluded range, is refused as "access denied": no
-/// number takes a privilege here.
+/// Windows refuses a number that is held with exclusive use, or that lies in an excluded range, as
+/// "access denied". No number requires a privilege there.
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;
@@ -41,9 +41,9 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// With exclusive use, so that nobody takes the connections by SO_REUSEADDR.
+/// With exclusive use, so that no other process can steal its connections by SO_REUSEADDR.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    /// The standard library's.
+    /// The backlog of the standard library.
     const BACKLOG: i32 = 128;
     let socket = bound(addr, Type::STREAM)?;
     socket.listen(BACKLOG)?;

@@ -1,6 +1,7 @@
 //! The promises, asked of random bytes, of captured answers that are cut and changed, and of what a kernel could say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use proptest::strategy::Union;
 use proptest::test_runner::Config;
 
 use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
-use crate::model::record::Beneficiary;
+use crate::model::lease_info::Beneficiary;
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
 /// Nothing is written into the source tree: what fails is printed, as small as it gets.
@@ -121,9 +122,13 @@ proptest! {
         texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 4),
     ) {
         let (pid, started, socket, secs, beneficiary) = numbers;
+        let (started, socket) = (NonZeroU64::new(started), NonZeroU64::new(socket));
         let [program, test, at, label] = [0, 1, 2, 3].map(|n| texts[n].clone());
         let since = std::time::Duration::new(secs.into(), pid % 1_000_000_000);
-        let on_behalf_of = beneficiary.map(|(pid, started)| Beneficiary { pid, started });
+        let on_behalf_of = beneficiary.map(|(pid, started)| Beneficiary {
+            pid,
+            started: NonZeroU64::new(started),
+        });
         let record = Record { pid, started, program, test, at, label, since, socket, on_behalf_of };
         let bytes = record.encode();
         super::record(&bytes);
@@ -179,7 +184,7 @@ proptest! {
         let peer = row.remote.map(|remote| (remote.ip(), remote.port()));
         let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
         prop_assert_eq!(peer, has_peer.then(|| (remote.ip(), remote.port())));
-        prop_assert_eq!((row.inode, row.uid), (inode.into(), (inode != 0).then_some(uid)));
+        prop_assert_eq!((row.inode, row.uid), (NonZeroU64::new(inode.into()), (inode != 0).then_some(uid)));
         prop_assert_eq!(row.dual_stack, v6 && only == Some(false));
     }
 
@@ -243,7 +248,7 @@ proptest! {
         prop_assert_eq!(rows[0].local, local);
         let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
         prop_assert_eq!(rows[0].remote, has_peer.then_some(remote));
-        prop_assert_eq!((rows[0].inode, rows[0].uid), (inode, (inode != 0).then_some(uid)));
+        prop_assert_eq!((rows[0].inode, rows[0].uid), (NonZeroU64::new(inode), (inode != 0).then_some(uid)));
         prop_assert_eq!(rows[0].dual_stack, v6 && local.ip().is_unspecified());
     }
 
@@ -295,7 +300,7 @@ proptest! {
         let cmdline = [arguments.join(&0), vec![0]].concat();
         let read: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
         // A program that erased its arguments leaves what one empty one would.
-        let erased = arguments == [Vec::new()];
+        let erased = arguments == [Vec::<u8>::new()];
         prop_assert_eq!(read, if erased { Vec::new() } else { arguments });
     }
 
@@ -364,16 +369,16 @@ proptest! {
 fn a_record() -> Record {
     Record {
         pid: 4100,
-        started: 123_456,
+        started: NonZeroU64::new(123_456),
         program: "/target/debug/deps/restart-0123".to_owned(),
         test: "restart::keeps \\its\nport".to_owned(),
         at: "tests/restart.rs:17".to_owned(),
         label: "redis primary".to_owned(),
         since: std::time::Duration::new(1_769_860_800, 5),
-        socket: 77,
+        socket: NonZeroU64::new(77),
         on_behalf_of: Some(Beneficiary {
             pid: 4000,
-            started: 9,
+            started: NonZeroU64::new(9),
         }),
     }
 }
@@ -387,7 +392,7 @@ fn a_row_that_breaks_its_promise_is_noticed() {
         remote: None,
         state: State::Listen,
         uid: Some(0),
-        inode: 0,
+        inode: None,
         dual_stack: false,
         client: false,
     };

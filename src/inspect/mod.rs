@@ -2,4 +2,7 @@
 
 pub(crate) mod availability;
 pub(crate) mod diagnose;
+pub(crate) mod listening;
+mod port_context;
 pub(crate) mod probe;
+pub(crate) mod who;

@@ -1,10 +1,13 @@
-//! [`probe`]: what a client would meet, found out by being one.
+//! [`probe`]: what a client would meet, found by one connection.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint};
+use crate::model::endpoint::Protocol;
+use crate::model::port::Port;
+use crate::model::to_endpoint::ToEndpoint;
+use crate::retry::SHORTEST_CONNECT;
 
 /// What a client meets at an address.
 ///
@@ -24,16 +27,17 @@ pub enum Reachability {
     Accepts,
     /// It was refused at once: nothing listens there (nmap: closed).
     Refuses,
-    /// Nothing came back in time: a firewall, a full accept queue (nmap: filtered).
+    /// No answer before the limit: a firewall, a full accept queue (nmap: filtered).
     NoAnswer,
     /// It could not be tried.
     Failed(io::ErrorKind),
 }
 
-/// What a client would meet: tries **one TCP connection**, which a server that listens will see, and closes it.
+/// What a client would meet: tries **one TCP connection**, which a listening server sees, and closes
+/// it.
 ///
-/// For addresses of this machine; without one, `127.0.0.1`. It tells what the socket table does not: whether packets
-/// get through.
+/// For addresses of this machine; without one, `127.0.0.1`. It shows what the socket table does not:
+/// whether packets get through. `at_most` is the limit for the connection.
 ///
 /// ```
 /// use portlease::{Reachability, probe, reserve_port};
@@ -51,17 +55,17 @@ pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
     let Ok(endpoint) = addr.to_endpoint() else {
         return Reachability::Failed(io::ErrorKind::InvalidInput);
     };
-    if endpoint.or_tcp().protocol != Some(Protocol::Tcp) {
+    let port = Port::of(endpoint);
+    if port.protocol != Protocol::Tcp {
         return Reachability::Failed(io::ErrorKind::Unsupported);
     }
-    connect(endpoint, at_most)
+    connect(port, at_most)
 }
 
-pub(crate) fn connect(endpoint: Endpoint, at_most: Duration) -> Reachability {
-    let ip = endpoint.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    // The standard library refuses a time-out of nothing.
-    let at_most = at_most.max(Duration::from_millis(1));
-    match TcpStream::connect_timeout(&SocketAddr::new(ip, endpoint.port), at_most) {
+pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
+    let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let at_most = at_most.max(SHORTEST_CONNECT);
+    match TcpStream::connect_timeout(&SocketAddr::new(ip, port.number), at_most) {
         Ok(_) => Reachability::Accepts,
         Err(e) => match e.kind() {
             io::ErrorKind::ConnectionRefused => Reachability::Refuses,

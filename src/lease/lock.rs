@@ -1,4 +1,4 @@
-//! One lock file: taken, held with its record, looked at, swept.
+//! One lock file: locked, kept with its record, peeked at, swept.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -8,91 +8,89 @@ use std::time::Duration;
 
 use super::folder::{Access, LockFolder, system};
 use crate::model::endpoint::Protocol;
-use crate::model::record::Record;
+use crate::model::lease_info::Record;
+use crate::model::port::Port;
+use crate::os_error::is_out_of_descriptors;
+use crate::retry::{LOCK_REOPENS, RECORD_READS};
 
 /// The file name of a port's lock.
-pub(super) fn name(protocol: Protocol, port: u16) -> String {
-    format!("{port}.{protocol}")
+pub(super) fn name(port: Port) -> String {
+    format!("{}.{}", port.number, port.protocol)
 }
 
-pub(super) fn parse_name(name: &str) -> Option<(Protocol, u16)> {
-    let (port, protocol) = name.split_once('.')?;
+pub(super) fn parse_name(name: &str) -> Option<Port> {
+    let (number, protocol) = name.split_once('.')?;
     let protocol = Protocol::ALL.into_iter().find(|p| p.as_str() == protocol)?;
-    port.parse()
-        .ok()
-        .filter(|port| *port > 0)
-        .map(|port| (protocol, port))
+    let number = number.parse().ok().filter(|number| *number > 0)?;
+    Some(Port::new(number, protocol))
 }
 
-/// What came of one attempt to lock.
+/// The outcome of one attempt to lock.
 #[derive(Debug)]
 pub(super) enum Attempt {
-    LeaseLock(LeaseLock),
+    Locked(LeaseLock),
     Taken,
-    /// Only somebody who looks has it: gone in a moment.
-    Looked,
+    /// Only a process that peeks has it, which takes microseconds.
+    BeingPeeked,
     Planted(PathBuf, io::Error),
-    /// The folder was deleted under us.
+    /// Another process deleted the folder.
     FolderGone,
     Failed(io::Error),
 }
 
-/// A locked file, and where its record stands.
+/// A locked file, and the place of its record.
 #[derive(Debug)]
 pub(crate) struct LeaseLock {
     file: File,
     owner: u32,
-    /// The record, where one is written: in the lock file if that is this user's own and can be read while it is
-    /// locked, else beside it.
+    /// `None` until a record is written.
     record: Option<RecordLocation>,
-    lock_folder: Arc<LockFolder>,
+    folder: Arc<LockFolder>,
     name: String,
-    /// A forked child has this value too, and must leave the lock alone.
+    /// A forked child has a copy of this value, and must not unlock.
     pid: u32,
 }
 
 #[derive(Debug)]
 enum RecordLocation {
+    /// In the lock file: it belongs to this user, and can be read while it is locked.
     Within,
+    /// In a file of its own beside the lock file.
     Beside(File),
 }
 
-/// How often a file that is swept under our hands is opened anew.
-const REOPENED_AT_MOST: usize = 16;
-
-pub(super) fn attempt(lock_folder: &Arc<LockFolder>, protocol: Protocol, port: u16) -> Attempt {
-    let name = name(protocol, port);
-    for _ in 0..REOPENED_AT_MOST {
-        let (file, owner) = match open(lock_folder, &name) {
+pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
+    let name = name(port);
+    for _ in 0..LOCK_REOPENS {
+        let (file, owner) = match open(folder, &name) {
             Ok(Some(opened)) => opened,
-            Ok(None) => match lock_folder.folder().open_file(&name, Access::New) {
+            Ok(None) => match folder.folder().open_file(&name, Access::New) {
                 Ok(opened) => opened,
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Attempt::FolderGone,
                 Err(e) => return Attempt::Failed(e),
             },
-            Err(e) if crate::model::error::is_out_of_descriptors(&e) => return Attempt::Failed(e),
-            Err(e) => return Attempt::Planted(lock_folder.path().join(name), e),
+            Err(e) if is_out_of_descriptors(&e) => return Attempt::Failed(e),
+            Err(e) => return Attempt::Planted(folder.path().join(name), e),
         };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::Error(e)) => return Attempt::Failed(e),
             Err(TryLockError::WouldBlock) => {
-                return match file.try_lock_shared() {
-                    Ok(()) => Attempt::Looked,
-                    Err(TryLockError::WouldBlock) => Attempt::Taken,
-                    Err(TryLockError::Error(e)) => Attempt::Failed(e),
+                return match is_shared(&file) {
+                    Ok(true) => Attempt::BeingPeeked,
+                    Ok(false) => Attempt::Taken,
+                    Err(e) => Attempt::Failed(e),
                 };
             }
         }
         match system::is_linked(&file) {
             Ok(true) => {
-                let lock_folder = lock_folder.clone();
-                return Attempt::LeaseLock(LeaseLock {
+                return Attempt::Locked(LeaseLock {
                     file,
                     owner,
                     record: None,
-                    lock_folder,
+                    folder: folder.clone(),
                     name,
                     pid: std::process::id(),
                 });
@@ -102,15 +100,30 @@ pub(super) fn attempt(lock_folder: &Arc<LockFolder>, protocol: Protocol, port: u
             Err(e) => return Attempt::Failed(e),
         }
     }
-    Attempt::Looked
+    Attempt::BeingPeeked
 }
 
-/// The file as it is, writable if it is ours to write. `None` is no such file.
-fn open(lock_folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
-    let opened = match lock_folder.folder().open_file(name, Access::Write) {
-        // Another user's: a lock needs no more than to read it.
+/// Whether no process has the file locked exclusively.
+///
+/// A shared lock asks it, and no reservation mistakes that for a lease. The lock ends by an unlock:
+/// a child that is forked meanwhile has the file open too, and would keep the lock past the close.
+fn is_shared(file: &File) -> io::Result<bool> {
+    match file.try_lock_shared() {
+        Ok(()) => {
+            file.unlock()?;
+            Ok(true)
+        }
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// The file as it is, writable if this user may write it. `None` if there is no such file.
+fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
+    let opened = match folder.folder().open_file(name, Access::Write) {
+        // Another user's: reading is enough for a lock.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            lock_folder.folder().open_file(name, Access::Read)
+            folder.folder().open_file(name, Access::Read)
         }
         opened => opened,
     };
@@ -127,7 +140,8 @@ impl LeaseLock {
         self.record.is_some()
     }
 
-    /// Writes the record, whole and in place, as this user, where it is known who this process is.
+    /// Writes the record, whole and in place. `user` is this process's user for the file system, if
+    /// the caller knows it.
     pub(crate) fn publish(&mut self, record: &Record, user: Option<u32>) -> io::Result<()> {
         let bytes = record.encode();
         let user = user.map_or_else(system::user, Ok)?;
@@ -136,16 +150,16 @@ impl LeaseLock {
             self.record = Some(RecordLocation::Within);
             return Ok(());
         }
-        let folder = self.lock_folder.make_records(user)?;
-        for _ in 0..REOPENED_AT_MOST {
+        let folder = self.folder.make_records(user)?;
+        for _ in 0..LOCK_REOPENS {
             let (file, _) = match folder.open_file(&self.name, Access::Write) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     folder.open_file(&self.name, Access::New)?
                 }
                 opened => opened?,
             };
-            system::hold_record(&file)?;
-            // Else swept between the open and the lock.
+            system::lock_record(&file)?;
+            // Otherwise it was swept between the open and the lock.
             if system::is_linked(&file)? {
                 system::write(&file, &bytes)?;
                 self.record = Some(RecordLocation::Beside(file));
@@ -161,8 +175,8 @@ impl Drop for LeaseLock {
         if std::process::id() != self.pid {
             return;
         }
-        // Neither failure loses anything: the record is a note, and closing the file unlocks it too, unless a child
-        // forked at this moment has it, and then as soon as that child execs.
+        // Neither failure loses anything. The record is a note. Closing the file unlocks it too,
+        // except while a forked child has it open, and then at that child's exec.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -177,56 +191,49 @@ impl Drop for LeaseLock {
     }
 }
 
+/// What a peek at a lock file found.
 #[derive(Debug)]
-pub(super) enum Look {
+pub(super) enum Peek {
     Live(Option<Record>),
     Free,
 }
 
-/// By a shared lock, which no reservation mistakes for a lease.
-pub(super) fn look(lock_folder: &LockFolder, protocol: Protocol, port: u16) -> io::Result<Look> {
-    let name = name(protocol, port);
-    let (file, _) = match lock_folder.folder().open_file(&name, Access::Read) {
+pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
+    let name = name(port);
+    let (file, _) = match folder.folder().open_file(&name, Access::Read) {
         Ok(opened) => opened,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Free),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Free),
         Err(e) => return Err(e),
     };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(Look::Free),
-        Err(TryLockError::WouldBlock) => Ok(Look::Live(read_record(lock_folder, &name, &file))),
-        Err(TryLockError::Error(e)) => Err(e),
+    if is_shared(&file)? {
+        Ok(Peek::Free)
+    } else {
+        Ok(Peek::Live(read_record(folder, &name, &file)))
     }
 }
 
-/// The record of the lock's present holder: one beside the lock file that a live process keeps, else the lock file's
-/// own. Which of them is the latest, clocks cannot tell: they step.
-fn read_record(lock_folder: &LockFolder, name: &str, lock: &File) -> Option<Record> {
-    // Records are notes: one that cannot be read is one that is not there.
-    let beside = lock_folder
-        .record_users()
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|user| {
-            let (file, owner) = lock_folder
-                .records(user)
-                .ok()??
-                .open_file(name, Access::Read)
-                .ok()?;
-            if owner == user && system::is_held_record(&file) {
-                decode(&file)
-            } else {
-                None
-            }
-        });
-    // More than one only where somebody keeps another's file locked.
+/// The record of the lock's present holder: one beside the lock file that a live process keeps, else
+/// the lock file's own. Clocks cannot say which is the latest: they step.
+fn read_record(folder: &LockFolder, name: &str, lock: &File) -> Option<Record> {
+    // Records are notes: one that cannot be read counts as missing.
+    let users = folder.record_users().unwrap_or_default();
+    let beside = users.into_iter().filter_map(|user| {
+        let records = folder.records(user).ok()??;
+        let (file, owner) = records.open_file(name, Access::Read).ok()?;
+        if owner == user && system::is_locked_record(&file) {
+            decode(&file)
+        } else {
+            None
+        }
+    });
+    // More than one only if another process keeps a stale record locked.
     beside
         .max_by_key(|record| record.since)
         .or_else(|| decode(lock))
 }
 
 fn decode(file: &File) -> Option<Record> {
-    // A record that is being written is whole a moment later.
-    for _ in 0..3 {
+    for _ in 0..RECORD_READS {
         let mut bytes = [0; Record::SIZE];
         let read = system::read(file, &mut bytes).ok()?;
         let record = Record::decode(&bytes[..read]);
@@ -238,19 +245,19 @@ fn decode(file: &File) -> Option<Record> {
     None
 }
 
-/// Removes the file if no live process has it locked, if it has not been used for so long, and if it is this user's.
+/// Removes the file if no live process has it locked, it was not used for this long, and it belongs
+/// to this user.
 pub(super) fn sweep(
-    lock_folder: &LockFolder,
-    protocol: Protocol,
-    port: u16,
+    folder: &LockFolder,
+    port: Port,
     unused_for: Duration,
     user: u32,
 ) -> io::Result<()> {
-    let name = name(protocol, port);
-    let Ok((file, owner)) = lock_folder.folder().open_file(&name, Access::Read) else {
+    let name = name(port);
+    let Ok((file, owner)) = folder.folder().open_file(&name, Access::Read) else {
         return Ok(());
     };
-    // What another user left, that user's processes sweep: the folder is sticky.
+    // The folder is sticky: another user's processes sweep that user's files.
     if owner != user && user != 0 {
         return Ok(());
     }
@@ -258,16 +265,16 @@ pub(super) fn sweep(
     if idle < unused_for || file.try_lock_shared().is_err() {
         return Ok(());
     }
-    if let Some(records) = lock_folder.records(user)? {
+    if let Some(records) = folder.records(user)? {
         records.remove_file(&name)?;
     }
-    lock_folder.folder().remove_unused(&name, file)
+    folder.folder().remove_unused(&name, file)
 }
 
-/// Removes those of this user's records that no live process keeps: their lock files are another user's, who sweeps
-/// them without.
-pub(super) fn sweep_records(lock_folder: &LockFolder, user: u32) -> io::Result<()> {
-    let Some(records) = lock_folder.records(user)? else {
+/// Removes this user's records that no live process keeps. Their lock files are another user's, whose
+/// sweep does not remove the records.
+pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
+    let Some(records) = folder.records(user)? else {
         return Ok(());
     };
     let to_name = |name: &str| parse_name(name).map(|_| name.to_owned());
@@ -275,8 +282,8 @@ pub(super) fn sweep_records(lock_folder: &LockFolder, user: u32) -> io::Result<(
         let Ok((file, _)) = records.open_file(&name, Access::Read) else {
             continue;
         };
-        if !system::is_held_record(&file) {
-            // Looked at by a shared lock, which it keeps until the name is gone.
+        if !system::is_locked_record(&file) {
+            // The shared lock of the question stays until the name is gone.
             records.remove_unused(&name, file)?;
         }
     }

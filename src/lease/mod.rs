@@ -1,31 +1,35 @@
-//! Leases: one locked file per protocol and port keeps a number from every cooperating process.
+//! Leases: one locked file per protocol and port excludes every cooperating process from a number.
 
 mod folder;
 mod lock;
+mod record;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use folder::LockFolder;
 pub(crate) use folder::system::user;
 pub(crate) use lock::LeaseLock;
-use lock::{Attempt, Look};
+use lock::{Attempt, Peek};
 
 use crate::model::endpoint::Protocol;
-use crate::model::record::Lease;
+use crate::model::lease_info::Lease;
+use crate::model::port::Port;
+use crate::os_error::is_out_of_descriptors;
+use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 
-/// Why a lease was not to be had.
+/// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A live process has it: [`peek`] tells which.
+    /// A live process has it: [`peek`] returns which.
     Taken,
-    /// What lies where this one lock file belongs is not to be used: another user's link, fifo, folder, or a file
-    /// that may not be read.
+    /// What lies in the place of this one lock file is unusable: another user's link, fifo or
+    /// folder, or a file that may not be read.
     Planted { path: PathBuf, cause: io::Error },
-    /// No lease at all can be had in this folder: read-only, full, without locks, or not a folder.
+    /// This folder can hold no lease: it is read-only, full, without locks, or no folder.
     Unusable(Unusable),
-    /// The process is out of descriptors.
+    /// The process is out of file descriptors.
     OutOfDescriptors(io::Error),
 }
 
@@ -34,136 +38,115 @@ pub(crate) enum Refusal {
 pub(crate) struct Unusable {
     pub(crate) path: PathBuf,
     pub(crate) cause: io::Error,
-    /// `PORTLEASE_DIR` does not say a folder at all: an error whatever else could be done.
+    /// `PORTLEASE_DIR` names no folder: an error even where a claim alone would do.
     pub(crate) misconfigured: bool,
 }
 
-/// How long somebody who merely looks (a shared lock) is waited for.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Locks the file of this port. Never waits for another reservation.
-pub(crate) fn acquire(protocol: Protocol, port: u16) -> Result<LeaseLock, Refusal> {
-    let mut deadline = None;
-    let mut renewed = false;
-    loop {
-        let lock_folder = LockFolder::get().map_err(unusable)?;
-        match lock::attempt(&lock_folder, protocol, port) {
-            Attempt::LeaseLock(held) => {
-                sweep_now_and_then(&lock_folder);
-                return Ok(held);
-            }
-            Attempt::Taken => return Err(Refusal::Taken),
-            Attempt::Looked => {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-                if Instant::now() >= deadline {
-                    return Err(Refusal::Taken);
-                }
-                // Two that look at each other must not go on in step.
-                std::thread::sleep(Duration::from_micros(fastrand::u64(10..100)));
-            }
-            Attempt::Planted(path, cause) => return Err(Refusal::Planted { path, cause }),
-            Attempt::FolderGone if !renewed => {
-                renewed = true;
-                LockFolder::forget(&lock_folder);
-            }
-            Attempt::FolderGone => {
-                let path = lock_folder.path().to_owned();
-                let cause = io::ErrorKind::NotFound.into();
-                return Err(Refusal::Unusable(Unusable {
-                    path,
-                    cause,
-                    misconfigured: false,
-                }));
-            }
-            Attempt::Failed(cause) if crate::model::error::is_out_of_descriptors(&cause) => {
-                return Err(Refusal::OutOfDescriptors(cause));
-            }
-            Attempt::Failed(cause) => {
-                let path = lock_folder.path().to_owned();
-                return Err(Refusal::Unusable(Unusable {
-                    path,
-                    cause,
-                    misconfigured: false,
-                }));
-            }
+impl Unusable {
+    fn new(path: PathBuf, cause: io::Error) -> Self {
+        Unusable {
+            path,
+            cause,
+            misconfigured: false,
         }
     }
 }
 
-/// Once in so many leases, by chance, sweeps some files that no live process has locked and that have not been used for
-/// a while: many processes take a lease or two and end. A file just let go is kept: making it anew costs more than all else.
-fn sweep_now_and_then(lock_folder: &LockFolder) {
-    const ONCE_IN: u32 = 64;
-    const AT_MOST: usize = 64;
-    const LISTED_AT_MOST: usize = 1024;
-    const UNUSED_FOR: Duration = Duration::from_secs(60);
-    if fastrand::u32(..ONCE_IN) != 0 {
+/// Locks the file of this port. It retries only while another process looks at the file, and never
+/// waits for another reservation.
+pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock, Refusal> {
+    let mut renewed = false;
+    loop {
+        let folder = LockFolder::get().map_err(refusal)?;
+        let failed = |cause| refusal(Unusable::new(folder.path().to_owned(), cause));
+        match lock::attempt(&folder, port) {
+            Attempt::Locked(lock) => {
+                sweep_sometimes(&folder);
+                return Ok(lock);
+            }
+            Attempt::Taken => return Err(Refusal::Taken),
+            Attempt::BeingPeeked => {
+                if !budget.pause(|| ResidualOwner::Unknown) {
+                    return Err(Refusal::Taken);
+                }
+            }
+            Attempt::Planted(path, cause) => return Err(Refusal::Planted { path, cause }),
+            Attempt::FolderGone if !renewed => {
+                renewed = true;
+                LockFolder::forget(&folder);
+            }
+            Attempt::FolderGone => return Err(failed(io::ErrorKind::NotFound.into())),
+            Attempt::Failed(cause) => return Err(failed(cause)),
+        }
+    }
+}
+
+fn refusal(unusable: Unusable) -> Refusal {
+    if is_out_of_descriptors(&unusable.cause) {
+        Refusal::OutOfDescriptors(unusable.cause)
+    } else {
+        Refusal::Unusable(unusable)
+    }
+}
+
+/// Sweeps some lock files that no live process has locked and that were not used for a while: many
+/// processes take one or two leases and end.
+fn sweep_sometimes(folder: &LockFolder) {
+    if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
     }
-    // Sweeping is a courtesy: a folder that cannot be listed now will be by somebody else.
-    let files = lock_folder
-        .entries(LISTED_AT_MOST, lock::parse_name)
-        .unwrap_or_default();
-    // Not always the same ones: they may be another user's, and stay.
+    // Sweeping is a courtesy: if the folder cannot be listed, another process sweeps it.
+    let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
+    let files = listed.unwrap_or_default();
+    // From a random place on: the first ones may be another user's, and stay.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let Ok(user) = user() else { return };
-    for (protocol, port) in first.iter().chain(last).take(AT_MOST) {
-        if lock::sweep(lock_folder, *protocol, *port, UNUSED_FOR, user).is_err() {
+    for port in first.iter().chain(last).take(Sweep::FILES) {
+        if lock::sweep(folder, *port, Sweep::UNUSED_FOR, user).is_err() {
             return;
         }
     }
 }
 
-fn unusable(unusable: Unusable) -> Refusal {
-    match crate::model::error::is_out_of_descriptors(&unusable.cause) {
-        true => Refusal::OutOfDescriptors(unusable.cause),
-        false => Refusal::Unusable(unusable),
-    }
-}
-
-/// The live lease on this port, if there is one. Looking creates nothing, and makes no reservation fail.
-pub(crate) fn peek(protocol: Protocol, port: u16) -> Result<Option<Lease>, Unusable> {
-    let Some(lock_folder) = LockFolder::existing()? else {
+/// The live lease on this port, if there is one. It creates nothing, and makes no reservation fail.
+pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
+    let Some(folder) = LockFolder::existing()? else {
         return Ok(None);
     };
-    match lock::look(&lock_folder, protocol, port) {
-        Ok(Look::Live(record)) => Ok(Some(Lease::new(protocol, port, record))),
-        Ok(Look::Free) => Ok(None),
-        Err(cause) => Err(Unusable {
-            path: lock_folder.path().join(lock::name(protocol, port)),
-            cause,
-            misconfigured: false,
-        }),
+    match lock::peek(&folder, port) {
+        Ok(Peek::Live(record)) => Ok(Some(Lease::new(port.protocol, port.number, record))),
+        Ok(Peek::Free) => Ok(None),
+        Err(cause) => Err(Unusable::new(folder.path().join(lock::name(port)), cause)),
     }
 }
 
-/// Every live lease of this scope, by port. The files of dead ones are swept on the way.
+/// Every live lease of this scope, by port. Sweeps the files of dead ones.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
-    let Some(lock_folder) = LockFolder::existing()? else {
+    let Some(folder) = LockFolder::existing()? else {
         return Ok(Vec::new());
     };
-    let fail = |cause| Unusable {
-        path: lock_folder.path().to_owned(),
-        cause,
-        misconfigured: false,
-    };
+    let fail = |cause| Unusable::new(folder.path().to_owned(), cause);
     let user = user().map_err(fail)?;
     let mut leases = Vec::new();
-    for (protocol, port) in lock_folder
-        .entries(usize::MAX, lock::parse_name)
-        .map_err(fail)?
-    {
-        match lock::look(&lock_folder, protocol, port) {
-            Ok(Look::Live(record)) => leases.push(Lease::new(protocol, port, record)),
-            Ok(Look::Free) => {
-                lock::sweep(&lock_folder, protocol, port, Duration::ZERO, user).map_err(fail)?
+    for port in folder.entries(usize::MAX, lock::parse_name).map_err(fail)? {
+        match lock::peek(&folder, port) {
+            Ok(Peek::Live(record)) => {
+                leases.push(Lease::new(port.protocol, port.number, record));
             }
-            // Planted by another user: nobody's lease.
+            Ok(Peek::Free) => lock::sweep(&folder, port, Duration::ZERO, user).map_err(fail)?,
+            // Planted by another user: no lease.
             Err(_) => {}
         }
     }
-    // Without them nothing is amiss, and whoever looks next tries again.
-    let _swept = lock::sweep_records(&lock_folder, user);
+    // A failure loses nothing: the next call sweeps them.
+    let _swept = lock::sweep_records(&folder, user);
     leases.sort_unstable_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
+}
+
+/// The leases of these protocols on one number.
+pub(crate) fn of_number(number: u16, protocols: &[Protocol]) -> Vec<Lease> {
+    // A folder that cannot be read shows no lease; nothing is decided by it.
+    let lease = |protocol: &Protocol| peek(Port::new(number, *protocol)).ok().flatten();
+    protocols.iter().filter_map(lease).collect()
 }

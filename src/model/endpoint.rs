@@ -1,19 +1,17 @@
-//! What names a port: [`Endpoint`], its text form, and [`ToEndpoint`].
+//! [`Endpoint`] and [`Protocol`]: the names of a port, and their text form.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::model::error::{Error, Result};
-
-/// A transport protocol. A port number means a different port in each.
+/// A transport protocol. One number is a different port in each.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
 ///
 /// let endpoint: Endpoint = "53/udp".parse()?;
 /// assert_eq!(endpoint.protocol, Some(Protocol::Udp));
-/// # Ok::<(), portlease::Error>(())
+/// # Ok::<(), portlease::ParseEndpointError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -22,15 +20,15 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// UDP-Lite (RFC 3828), protocol 136: diagnosed, never reserved.
+    /// UDP-Lite (RFC 3828), protocol 136. It is diagnosed and never reserved.
     UdpLite,
 }
 
 impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
-    /// The one that was asked for, or all.
-    pub(crate) fn asked(one: &Option<Protocol>) -> &[Protocol] {
+    /// The requested protocol, or all of them.
+    pub(crate) fn requested(one: &Option<Protocol>) -> &[Protocol] {
         if one.is_some() {
             one.as_slice()
         } else {
@@ -58,11 +56,11 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A port, with the address and the protocol where they were said.
+/// A port number, with an address and a protocol where the caller names them.
 ///
-/// Its text forms are `60315`, `:60315`, `60315/udp`, `127.0.0.1:60315` and `[::1]:60315/tcp`. No address means
-/// every address of this machine; no protocol means TCP, except for [`who_holds`](crate::who_holds), which then
-/// answers about all of them.
+/// The text forms are `60315`, `:60315`, `60315/udp`, `127.0.0.1:60315` and `[::1]:60315/tcp`.
+/// Without an address it means every address of this machine. Without a protocol it means TCP,
+/// except for [`who_holds`](crate::who_holds), which then answers for all protocols.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
@@ -71,16 +69,16 @@ impl fmt::Display for Protocol {
 /// assert_eq!(dns.port, 5353);
 /// assert_eq!(dns.protocol, Some(Protocol::Udp));
 /// assert_eq!(dns.to_string(), "127.0.0.1:5353/udp");
-/// # Ok::<(), portlease::Error>(())
+/// # Ok::<(), portlease::ParseEndpointError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// The port number. 0 names no port: whatever takes an endpoint answers it with
+    /// The port number. 0 names no port: every call that takes an endpoint rejects it with
     /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort).
     pub port: u16,
     /// The local address; `None` is every address of this machine.
     pub ip: Option<IpAddr>,
-    /// The protocol; `None` is left to the call.
+    /// The protocol; with `None` the called function decides.
     pub protocol: Option<Protocol>,
 }
 
@@ -97,11 +95,50 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl FromStr for Endpoint {
-    type Err = Error;
+/// The error of parsing an [`Endpoint`]: the text names no port.
+///
+/// ```
+/// let error = "70000".parse::<portlease::Endpoint>().unwrap_err();
+/// assert!(error.to_string().starts_with("\"70000\" does not name a port"));
+/// // It converts to the crate's error, so `?` works.
+/// assert_eq!(portlease::Error::from(error).kind(), portlease::ErrorKind::InvalidPort);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseEndpointError(BadText);
 
-    fn from_str(text: &str) -> Result<Self> {
-        let invalid = || Error::invalid_endpoint(text);
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum BadText {
+    NoPort(String),
+    PortZero,
+}
+
+impl ParseEndpointError {
+    pub(crate) const PORT_ZERO: ParseEndpointError = ParseEndpointError(BadText::PortZero);
+}
+
+impl fmt::Display for ParseEndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            BadText::NoPort(text) => write!(
+                f,
+                "{text:?} does not name a port: expected a number from 1 to 65535, as in 60315, \
+                 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp"
+            ),
+            BadText::PortZero => f.write_str(
+                "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to \
+                 65535",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ParseEndpointError {}
+
+impl FromStr for Endpoint {
+    type Err = ParseEndpointError;
+
+    fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
+        let invalid = || ParseEndpointError(BadText::NoPort(text.to_owned()));
         let (address, protocol) = match text.rsplit_once('/') {
             Some((address, name)) => {
                 let known = Protocol::ALL
@@ -116,7 +153,7 @@ impl FromStr for Endpoint {
             Some((ip, port)) => (Some(parse_ip(ip).ok_or_else(invalid)?), port),
             None => (None, address),
         };
-        // u16's own parser would take "+80".
+        // u16's own parser accepts "+80".
         if !port.bytes().all(|b| b.is_ascii_digit()) {
             return Err(invalid());
         }
@@ -134,126 +171,18 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 impl Endpoint {
-    fn checked(self) -> Result<Self> {
+    pub(crate) fn checked(self) -> Result<Self, ParseEndpointError> {
         if self.port == 0 {
-            Err(Error::port_zero())
+            Err(ParseEndpointError::PORT_ZERO)
         } else {
             Ok(self)
         }
     }
-
-    /// The endpoints a check is about: for a reservation of two protocols, one for each.
-    pub(crate) fn checked_of(port: &impl ToEndpoint) -> Result<Vec<Endpoint>> {
-        let endpoint = port.to_endpoint()?;
-        Ok(match (endpoint.protocol, port.reservation()) {
-            (None, Some(_)) => [Protocol::Tcp, Protocol::Udp]
-                .map(|protocol| Endpoint {
-                    protocol: Some(protocol),
-                    ..endpoint
-                })
-                .into(),
-            _ => vec![endpoint.or_tcp()],
-        })
-    }
-
-    /// This endpoint with the protocol said: TCP where it was not.
-    pub(crate) fn or_tcp(self) -> Self {
-        Endpoint {
-            protocol: self.protocol.or(Some(Protocol::Tcp)),
-            ..self
-        }
-    }
-
-    pub(crate) fn of(port: u16, protocol: Protocol) -> Self {
-        Endpoint {
-            port,
-            ip: None,
-            protocol: Some(protocol),
-        }
-    }
-}
-
-pub(crate) mod sealed {
-    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
-    /// Says which reservation the operand is, where it is one: that one alone is then the caller's own.
-    pub trait Sealed {
-        #[doc(hidden)]
-        fn reservation(&self) -> Option<u64> {
-            None
-        }
-    }
-}
-
-/// Whatever names a port: a `u16`, text such as `"60315/udp"`, a [`SocketAddr`], an `(ip, port)` pair, an
-/// [`Endpoint`], or a `&Reservation`.
-///
-/// The trait is sealed. `u16` is the only integer, so that a literal is a port number and 70000 does not compile;
-/// a [`Reservation`](crate::Reservation) is taken by reference alone, so that an assertion cannot end it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` does not name a port",
-    note = "pass a `u16`, `\"60315/udp\"`, a `SocketAddr`, `(ip, port)`, an `Endpoint` or a `&Reservation`"
-)]
-///
-/// ```
-/// let p = portlease::reserve_udp_port();
-/// // A bare number is a TCP port; a reservation, by reference, is what it reserved.
-/// for free in [portlease::is_port_free(60315_u16), portlease::is_port_free("127.0.0.1:60315"), portlease::is_port_free(&p)] {
-///     println!("{free}");
-/// }
-/// ```
-pub trait ToEndpoint: sealed::Sealed {
-    /// The endpoint this names.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort) for port 0 and for text that names none.
-    fn to_endpoint(&self) -> Result<Endpoint>;
-}
-
-macro_rules! names_a_port {
-    ($($type:ty: $value:ident => $endpoint:expr;)*) => {$(
-        impl sealed::Sealed for $type {}
-        impl ToEndpoint for $type {
-            fn to_endpoint(&self) -> Result<Endpoint> {
-                let $value = self;
-                $endpoint
-            }
-        }
-        impl sealed::Sealed for &$type {}
-        impl ToEndpoint for &$type {
-            fn to_endpoint(&self) -> Result<Endpoint> {
-                (**self).to_endpoint()
-            }
-        }
-    )*};
-}
-
-fn at(ip: IpAddr, port: u16) -> Result<Endpoint> {
-    Endpoint {
-        port,
-        ip: Some(ip),
-        protocol: None,
-    }
-    .checked()
-}
-
-names_a_port! {
-    u16: port => Endpoint { port: *port, ip: None, protocol: None }.checked();
-    str: text => text.parse();
-    String: text => text.parse();
-    Endpoint: endpoint => endpoint.checked();
-    SocketAddr: addr => at(addr.ip(), addr.port());
-    SocketAddrV4: addr => at(IpAddr::V4(*addr.ip()), addr.port());
-    SocketAddrV6: addr => at(IpAddr::V6(*addr.ip()), addr.port());
-    (IpAddr, u16): pair => at(pair.0, pair.1);
-    (Ipv4Addr, u16): pair => at(IpAddr::V4(pair.0), pair.1);
-    (Ipv6Addr, u16): pair => at(IpAddr::V6(pair.0), pair.1);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::error::ErrorKind;
 
     #[test]
     fn every_text_form_is_read_and_written_back() {
@@ -294,7 +223,6 @@ mod tests {
             "80-90",
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidPort, "{text:?}");
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
     }
@@ -302,18 +230,7 @@ mod tests {
     #[test]
     fn port_0_is_an_error_that_says_so() {
         let zero = "0".parse::<Endpoint>().unwrap_err();
-        assert_eq!(zero.kind(), ErrorKind::InvalidPort);
+        assert_eq!(zero, ParseEndpointError::PORT_ZERO);
         assert!(zero.to_string().contains("port 0"), "{zero}");
-        assert!(0u16.to_endpoint().is_err());
-        assert!((Ipv4Addr::LOCALHOST, 0).to_endpoint().is_err());
-        assert!(
-            Endpoint {
-                port: 0,
-                ip: None,
-                protocol: None
-            }
-            .to_endpoint()
-            .is_err()
-        );
     }
 }

@@ -1,8 +1,19 @@
 //! The public words: types, parsing and `Display`. No I/O.
 
+pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;
 pub(crate) mod endpoint;
 pub(crate) mod error;
+mod error_text;
 pub(crate) mod holder;
+mod holder_report;
+pub(crate) mod holders;
+pub(crate) mod incompleteness;
+pub(crate) mod lease_info;
+pub(crate) mod port;
 pub(crate) mod port_set;
-pub(crate) mod record;
+pub(crate) mod process;
+pub(crate) mod remedy;
+pub(crate) mod state;
+mod text;
+pub(crate) mod to_endpoint;

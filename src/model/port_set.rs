@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// A bit for each number, up to the highest that is in.
-#[derive(Clone, Default)]
+/// A bit for each number, up to the highest member.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PortSet(Vec<u64>);
 
 impl PortSet {
@@ -21,11 +21,25 @@ impl PortSet {
         self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
-    /// Those of a range that are in, in ascending order.
+    /// The members within a range, in ascending order.
     pub(crate) fn within(&self, range: RangeInclusive<u16>) -> impl Iterator<Item = u16> {
         range
             .take_while(|port| place(*port).0 < self.0.len())
             .filter(|port| self.contains(*port))
+    }
+
+    /// The members within a range, as ranges in ascending order.
+    pub(crate) fn ranges_within(&self, range: RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
+        let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+        for port in self.within(range) {
+            match ranges.last_mut() {
+                Some(last) if last.end().checked_add(1) == Some(port) => {
+                    *last = *last.start()..=port;
+                }
+                _ => ranges.push(port..=port),
+            }
+        }
+        ranges
     }
 }
 

@@ -1,10 +1,14 @@
 //! What macOS and the BSDs assign by themselves: sysctl(8).
 
+use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 
 use once_cell::sync::OnceCell;
 
-use super::{DYNAMIC_FROM, EphemeralRange, Ports, Protocol, RangeInclusive, parse_pair};
+use super::settings::parse_pair;
+use super::{DYNAMIC_FROM, EphemeralRange};
+use crate::model::endpoint::Protocol;
+use crate::model::port_set::PortSet;
 
 /// macOS' own is IANA's. FreeBSD's begins earlier.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
@@ -18,18 +22,15 @@ pub(super) fn ephemeral() -> EphemeralRange {
     let range = RANGE
         .get_or_init(|| reported().unwrap_or(DEFAULT_RANGE))
         .clone();
-    EphemeralRange {
-        range,
-        reserved: Ports::default(),
-    }
+    EphemeralRange::new(range, PortSet::default())
 }
 
-/// The first number that takes no privilege.
+/// The first number that requires no privilege.
 pub(crate) fn unprivileged_from() -> u16 {
     1024
 }
 
-/// No number is kept from everybody.
+/// No number is excluded from use.
 pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }

@@ -2,13 +2,17 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::windows::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use once_cell::sync::OnceCell;
 
-use super::{DYNAMIC_FROM, EphemeralRange, Ports, Protocol, RangeInclusive, parse_start_and_count};
+use super::settings::{parse_start_and_count, parse_table};
+use super::{DYNAMIC_FROM, EphemeralRange};
+use crate::model::endpoint::Protocol;
+use crate::model::port_set::PortSet;
 
 /// Windows' own is IANA's.
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
@@ -18,25 +22,22 @@ pub(super) fn ephemeral() -> EphemeralRange {
     let range = RANGE
         .get_or_init(|| reported().unwrap_or(DEFAULT_RANGE))
         .clone();
-    EphemeralRange {
-        range,
-        reserved: Ports::default(),
-    }
+    EphemeralRange::new(range, PortSet::default())
 }
 
-/// The first number that takes no privilege.
+/// The first number that requires no privilege.
 pub(crate) fn unprivileged_from() -> u16 {
     1
 }
 
 /// Whether the number is kept from everybody, as the system reported it when this process first asked.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
-    static EXCLUDED: [OnceCell<Ports>; 2] = [OnceCell::new(), OnceCell::new()];
+    static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
     let (kept, name) = match protocol {
         Protocol::Tcp => (&EXCLUDED[0], "tcp"),
         Protocol::Udp | Protocol::UdpLite => (&EXCLUDED[1], "udp"),
     };
-    let ask = || Ports::parse_table(&answer(show("excludedportrange", name)).unwrap_or_default());
+    let ask = || parse_table(&answer(show("excludedportrange", name)).unwrap_or_default());
     kept.get_or_init(ask).contains(port)
 }
 

@@ -1,22 +1,21 @@
-//! [`Reservation`]: a port that stays free for whoever holds this value.
-
-pub(crate) mod pass_fd;
+//! [`Reservation`]: a port that stays free for the owner of this value.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 
-use crate::claim::{self, Claim, ExclusiveName, Identity};
-use crate::inspect::availability::Asker;
-use crate::inspect::diagnose;
+use crate::claim;
 use crate::lease::LeaseLock;
-use crate::model::diagnosis::Verdict;
-use crate::model::endpoint::{Endpoint, Protocol, ToEndpoint, sealed};
+use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
-use crate::model::record::Record;
-use crate::ownership::Guard;
+use crate::model::port::Port;
+use crate::model::to_endpoint::{ToEndpoint, sealed};
 use crate::retry::RetryBudget;
-use crate::sockets;
+
+mod part;
+mod pass_fd;
+
+pub(crate) use part::ProtocolReservation;
 
 /// Who keeps the promise that a reserved port stays free.
 ///
@@ -59,68 +58,31 @@ pub struct Reservation {
     label: Option<String>,
 }
 
-/// What keeps one protocol's port.
-#[derive(Debug)]
-pub(crate) struct ProtocolReservation {
-    endpoint: Endpoint,
-    guarantee: Guarantee,
-    /// Who this process is to the file system, where the claim says so.
-    user: Option<u32>,
-    // In drop order. The entry first: the number may be reserved again by another thread as soon as the rest is
-    // gone. The lease last: whoever gets it must find the port free.
-    entry: Guard,
-    claim: Option<Claim>,
-    _name: Option<ExclusiveName>,
-    lease: Option<LeaseLock>,
-}
-
-impl ProtocolReservation {
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        claim: Option<Claim>,
-        name: Option<ExclusiveName>,
-        lease: Option<LeaseLock>,
-        guarantee: Guarantee,
-    ) -> Self {
-        // Without its inode a claim is still one; the report then shows it as any bound socket.
-        let Identity { inode, user } = claim
-            .as_ref()
-            .and_then(|claim| claim.identity().ok())
-            .unwrap_or_default();
-        ProtocolReservation {
-            endpoint,
-            guarantee,
-            user,
-            entry: Guard::new(endpoint, inode),
-            claim,
-            _name: name,
-            lease,
-        }
-    }
-
-    pub(crate) fn socket(&self) -> u64 {
-        self.entry.socket()
-    }
-
-    /// The record is a note for people: without space for it the lease holds all the same, and whoever looks is told
-    /// that there is none.
-    pub(crate) fn publish(&mut self, record: &Record) {
-        if let Some(lease) = &mut self.lease {
-            let _noted = lease.publish(record, self.user);
-        }
-    }
-
-    fn protocol(&self) -> Protocol {
-        self.endpoint.protocol.unwrap_or(Protocol::Tcp)
-    }
-}
-
 impl Reservation {
     pub(crate) fn new(mut parts: Vec<ProtocolReservation>, label: Option<String>) -> Self {
         if let [first, second] = parts.as_mut_slice() {
-            second.entry.join(&first.entry);
+            second.guard.join(&first.guard);
         }
         Reservation { parts, label }
+    }
+
+    /// Its ports, without an address.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = Port> {
+        self.parts.iter().map(|part| part.port)
+    }
+
+    /// How errors name it. A pair of protocols is named by its number alone.
+    fn operand(&self) -> String {
+        match self.parts.as_slice() {
+            [part] => part.port.to_string(),
+            _ => self.port().to_string(),
+        }
+    }
+
+    /// Its ports, on [`addr`](Reservation::addr).
+    pub(crate) fn ports_on_addr(&self) -> Vec<Port> {
+        let ip = Some(self.addr().ip());
+        self.ports().map(|port| Port { ip, ..port }).collect()
     }
 
     /// The number.
@@ -131,7 +93,7 @@ impl Reservation {
     /// assert_eq!(argument, format!("--port={p}"));
     /// ```
     pub fn port(&self) -> u16 {
-        self.parts[0].endpoint.port
+        self.parts[0].port.number
     }
 
     /// `127.0.0.1` and the number.
@@ -166,7 +128,7 @@ impl Reservation {
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn protocols(&self) -> &[Protocol] {
-        match (self.parts.len(), self.parts[0].protocol()) {
+        match (self.parts.len(), self.parts[0].port.protocol) {
             (1, Protocol::Tcp) => &[Protocol::Tcp],
             (1, _) => &[Protocol::Udp],
             _ => &[Protocol::Tcp, Protocol::Udp],
@@ -218,7 +180,7 @@ impl Reservation {
     fn requires(&self, protocol: Protocol) -> io::Result<()> {
         match self.protocols().contains(&protocol) {
             true => Ok(()),
-            false => Err(Error::not_reserved_for(self.parts[0].endpoint, protocol).into()),
+            false => Err(Error::not_reserved_for(self.parts[0].port, protocol).into()),
         }
     }
 
@@ -257,46 +219,6 @@ impl Reservation {
         self.requires(Protocol::Tcp)?;
         let addr = self.addr_on(ip);
         RetryBudget::new().retry(|| claim::listen(addr))
-    }
-
-    /// Ends the reservation, either way, and tells whether its server was left running.
-    ///
-    /// ```
-    /// let p = portlease::reserve_port();
-    /// let server = p.listen()?;
-    /// let error = p.release().unwrap_err();
-    /// assert_eq!(error.kind(), portlease::ErrorKind::InUse);
-    /// println!("{error}"); // port 41023/tcp was left listening: my-test (pid 4100) listens on 127.0.0.1:41023
-    /// # drop(server);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names it, if something
-    /// still listens on the port; [`Io`](crate::ErrorKind::Io) if the system did not let it look. On a system whose
-    /// socket table cannot be read, nothing is told.
-    pub fn release(self) -> Result<()> {
-        for part in &self.parts {
-            let mut looked = Ok(());
-            let left =
-                diagnose::patiently(|| match sockets::listening(self.port(), part.protocol()) {
-                    Ok(rows) if rows.is_empty() => Ok(()),
-                    Ok(_) => Err(diagnose::report_to(
-                        Asker::This(part.entry.id()),
-                        part.endpoint,
-                        Verdict::Leaked,
-                    )),
-                    Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-                    Err(e) => {
-                        looked = Err(Error::system("look at", Some(part.endpoint), e));
-                        Ok(())
-                    }
-                });
-            looked?;
-            left.map_err(Error::left_listening)?;
-        }
-        Ok(())
     }
 
     /// Keeps the port until this process exits, and returns the number: what `reserve_port().port()` was meant to do.
@@ -357,7 +279,7 @@ impl ToSocketAddrs for Reservation {
 
 impl sealed::Sealed for &Reservation {
     fn reservation(&self) -> Option<u64> {
-        Some(self.parts[0].entry.id())
+        Some(self.parts[0].guard.id())
     }
 }
 
@@ -365,10 +287,10 @@ impl sealed::Sealed for &Reservation {
 impl ToEndpoint for &Reservation {
     fn to_endpoint(&self) -> Result<Endpoint> {
         Ok(match self.parts.as_slice() {
-            [part] => part.endpoint,
+            [part] => part.port.endpoint(),
             parts => Endpoint {
                 protocol: None,
-                ..parts[0].endpoint
+                ..parts[0].port.endpoint()
             },
         })
     }

@@ -91,7 +91,7 @@ mod system {
     use parking_lot::Mutex;
     use rustix::io::{FdFlags, dup2, fcntl_dupfd_cloexec, fcntl_setfd};
 
-    use crate::model::endpoint::{Protocol, ToEndpoint};
+    use crate::model::endpoint::Protocol;
     use crate::model::error::{Error, Result};
     use crate::reservation::Reservation;
 
@@ -143,7 +143,7 @@ mod system {
             .args(own);
         carry_over(command, &mut made);
         if !carries_all(command) {
-            return Err(Error::cannot_pass(reservation.to_endpoint()?));
+            return Err(Error::cannot_pass(&reservation.operand()));
         }
         let mut table = PASSED.lock();
         table.retain(|(_, passed)| passed.strong_count() > 0);
@@ -176,7 +176,7 @@ mod system {
     }
 
     fn failed(reservation: &Reservation, cause: io::Error) -> Error {
-        Error::system("pass", reservation.to_endpoint().ok(), cause)
+        Error::of_system("pass", &reservation.operand(), cause)
     }
 
     /// Names are separated by colons, and are written into the script.
@@ -263,7 +263,6 @@ mod system {
     use std::io;
     use std::process::Command;
 
-    use crate::model::endpoint::ToEndpoint;
     use crate::model::error::{Error, Result};
     use crate::reservation::Reservation;
 
@@ -283,9 +282,9 @@ mod system {
     }
 
     fn unsupported(reservation: &Reservation) -> Result<()> {
-        Err(Error::system(
+        Err(Error::of_system(
             "pass",
-            reservation.to_endpoint().ok(),
+            &reservation.operand(),
             io::ErrorKind::Unsupported.into(),
         ))
     }

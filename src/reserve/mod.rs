@@ -1,10 +1,11 @@
 //! The functions most tests need: [`reserve_port`] and its kin.
 
+mod explain;
 pub(crate) mod options;
 
 use crate::lease;
-use crate::model::error::{Error, Result};
-use crate::model::record::Lease;
+use crate::model::error::Result;
+use crate::model::lease_info::Lease;
 use crate::reservation::Reservation;
 use options::ReserveOptions;
 
@@ -136,5 +137,5 @@ fn or_panic<T>(result: Result<T>) -> T {
 ///
 /// [`Lease`](crate::ErrorKind::Lease) where the lock folder cannot be read.
 pub fn reservations() -> Result<Vec<Lease>> {
-    lease::live().map_err(|folder| Error::lock_folder(&folder.path, folder.cause))
+    lease::live().map_err(explain::lock_folder)
 }

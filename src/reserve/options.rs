@@ -3,8 +3,9 @@
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::time::Duration;
 
+use super::explain::explain;
 use crate::acquire::{self, Request};
-use crate::model::endpoint::Protocol;
+use crate::model::endpoint::{ParseEndpointError, Protocol};
 use crate::model::error::{Error, Result};
 use crate::model::port_set::PortSet;
 use crate::reservation::Reservation;
@@ -238,7 +239,7 @@ impl ReserveOptions {
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let request = self.validate(1)?;
-        acquire::reserve(&request)
+        acquire::reserve(&request).map_err(|refused| explain(&request, refused))
     }
 
     /// Reserves `n` ports with distinct numbers: all of them or none.
@@ -261,7 +262,7 @@ impl ReserveOptions {
             return Err(Error::many_of_one_number(port, n));
         }
         let request = self.validate(n)?;
-        acquire::reserve_many(&request, n)
+        acquire::reserve_many(&request, n).map_err(|refused| explain(&request, refused))
     }
 
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none.
@@ -284,14 +285,14 @@ impl ReserveOptions {
             return Ok(Vec::new());
         }
         let request = self.validate(n)?;
-        acquire::reserve_block(&request, n)
+        acquire::reserve_block(&request, n).map_err(|refused| explain(&request, refused))
     }
 
     #[track_caller]
     fn validate(self, n: usize) -> Result<Request> {
         let at = std::panic::Location::caller();
         if self.port == Some(0) || self.prefer.contains(&0) {
-            return Err(Error::port_zero());
+            return Err(ParseEndpointError::PORT_ZERO.into());
         }
         let range = self
             .range
@@ -366,7 +367,7 @@ impl Default for ReserveOptions {
 
 fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
     let low = match low {
-        Bound::Included(0) => return Err(Error::port_zero()),
+        Bound::Included(0) => return Err(ParseEndpointError::PORT_ZERO.into()),
         Bound::Included(low) => Some(low),
         Bound::Excluded(low) => low.checked_add(1),
         Bound::Unbounded => Some(1),

@@ -3,8 +3,9 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroU64;
 
-use super::{Row, ScanDepth, ScanResult, Table};
+use super::{Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
 
 fn unsupported<T>() -> io::Result<T> {
@@ -23,13 +24,13 @@ pub(super) fn listening(_port: u16, _protocol: Protocol) -> io::Result<Vec<Row>>
 }
 
 pub(super) fn processes(
-    _wanted: &[(u64, Option<u32>)],
+    _wanted: &[(Inode, Option<u32>)],
     _sight: ScanDepth,
 ) -> io::Result<ScanResult> {
     unsupported()
 }
 
-pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
@@ -37,7 +38,7 @@ pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
 
-pub(super) fn started(_pid: u32) -> Option<u64> {
+pub(super) fn started(_pid: u32) -> Option<NonZeroU64> {
     None
 }
 
@@ -49,7 +50,7 @@ pub(super) fn is_running(_pid: u32) -> io::Result<bool> {
     unsupported()
 }
 
-pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
+pub(super) fn command_line(_pid: u32, _ticks: Option<NonZeroU64>) -> io::Result<Vec<OsString>> {
     unsupported()
 }
 
@@ -65,11 +66,11 @@ mod tests {
                 .map(drop)
                 .unwrap_err()
                 .kind(),
-            processes(&[(1, None)], ScanDepth::Complete)
+            processes(&[(Inode::MIN, None)], ScanDepth::Complete)
                 .map(drop)
                 .unwrap_err()
                 .kind(),
-            command_line(1, 0).map(drop).unwrap_err().kind(),
+            command_line(1, None).map(drop).unwrap_err().kind(),
             is_running(1).unwrap_err().kind(),
         ];
         assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);

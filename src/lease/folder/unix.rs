@@ -5,7 +5,6 @@ use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -16,6 +15,7 @@ use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::Access;
+use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 
 /// Not TMPDIR: it differs between processes that must meet.
 pub(super) fn default_root() -> PathBuf {
@@ -84,9 +84,7 @@ impl Folder {
 
     /// The same, made if need be: aside, and moved into place, so that nobody meets it before it has its mode.
     pub(super) fn make_within(&self, name: &str, mode: Mode) -> io::Result<Folder> {
-        // Each of the others sweeps once, and so can take the folder of this one away once.
-        const TRIES: usize = 64;
-        for tried in 0..TRIES {
+        for tried in 0..FOLDER_TRIES {
             match self.open_within(name) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 opened => return opened,
@@ -251,19 +249,18 @@ pub(crate) fn records_within(owner: u32, user: u32) -> bool {
 
 /// Keeps a record that stands beside its lock file, so that it is told from what a killed process left: the kernel
 /// lets go of it with this process.
-pub(crate) fn hold_record(file: &File) -> io::Result<()> {
-    const TRIES: usize = 100;
-    for _ in 1..TRIES {
+pub(crate) fn lock_record(file: &File) -> io::Result<()> {
+    for _ in 1..RECORD_LOCKS {
         match file.try_lock() {
-            // Somebody looks whether it is kept.
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
+            // Another process asks whether it is locked.
+            Err(TryLockError::WouldBlock) => block_for(RECORD_LOCK_PAUSE),
             locked => return Ok(locked?),
         }
     }
     Ok(file.try_lock()?)
 }
 
-pub(crate) fn is_held_record(file: &File) -> bool {
+pub(crate) fn is_locked_record(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 

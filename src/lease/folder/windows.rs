@@ -7,9 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::Access;
+use crate::retry::retry_open;
 
 /// The user's own: every process of one user agrees on it, those of two users do not meet.
 pub(super) fn default_root() -> PathBuf {
@@ -86,7 +86,11 @@ impl Folder {
         options
             .share_mode(FILE_SHARE_READ | FILE_SHARE_WRITE)
             .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
-        let file = patiently(&path, || options.open(&path))?;
+        let file = retry_open(
+            || options.open(&path),
+            // A folder in the place of the file is denied too, and stays.
+            |e| is_passing(e) && !path.is_dir(),
+        )?;
         if !file.metadata()?.file_type().is_file() {
             return Err(io::Error::other("not a regular file"));
         }
@@ -132,20 +136,6 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-fn patiently(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
-    const TRIES: usize = 50;
-    for _ in 1..TRIES {
-        match open() {
-            // A folder in the file's place is denied too, and stays.
-            Err(e) if is_passing(&e) && !path.is_dir() => {
-                std::thread::sleep(Duration::from_millis(1))
-            }
-            opened => return opened,
-        }
-    }
-    open()
-}
-
 /// One and the same, since users have folders of their own.
 const USER: u32 = 0;
 
@@ -165,11 +155,11 @@ pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
 }
 
 /// Nobody could read it while it is locked, and there is no other user's to take it for.
-pub(crate) fn hold_record(_file: &File) -> io::Result<()> {
+pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn is_held_record(_file: &File) -> bool {
+pub(crate) fn is_locked_record(_file: &File) -> bool {
     true
 }
 

@@ -6,13 +6,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU64;
 
 use super::super::Row;
 use crate::model::endpoint::Protocol;
-use crate::model::holder::State;
+use crate::model::state::State;
 
 /// Stands for a process that is not told. No process has this number: they are multiples of four.
-const NOT_TOLD: u32 = u32::MAX;
+const UNKNOWN_PID: u32 = u32::MAX;
 
 /// The rows of one table; what is cut off is left out.
 pub(crate) fn rows(table: &[u8], protocol: Protocol, v6: bool) -> Vec<Row> {
@@ -104,9 +105,9 @@ fn row(
     pid: u32,
 ) -> Row {
     let inode = match pid {
-        // The kernel's own, in which nobody has a part.
-        0 if state == State::TimeWait => 0,
-        0 => key(NOT_TOLD, protocol, local, remote),
+        // The kernel's own: no process owns it.
+        0 if state == State::TimeWait => None,
+        0 => key(UNKNOWN_PID, protocol, local, remote),
         pid => key(pid, protocol, local, remote),
     };
     Row {
@@ -122,17 +123,23 @@ fn row(
     }
 }
 
-/// Sockets have no number here. One is made of the process, which [`process_of`] finds in it, and the addresses.
-fn key(pid: u32, protocol: Protocol, local: SocketAddr, remote: Option<SocketAddr>) -> u64 {
+/// Windows does not number its sockets. The number is made of the process, which [`process_of`]
+/// finds in it, and of the addresses.
+fn key(
+    pid: u32,
+    protocol: Protocol,
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+) -> Option<NonZeroU64> {
     let mut hasher = DefaultHasher::new();
     (protocol, local, remote).hash(&mut hasher);
-    (u64::from(pid) << 32) | (hasher.finish() & u64::from(u32::MAX))
+    NonZeroU64::new((u64::from(pid) << 32) | (hasher.finish() & u64::from(u32::MAX)))
 }
 
-/// The process that a row's number names; `None` where the table did not tell it.
-pub(crate) fn process_of(inode: u64) -> Option<u32> {
-    let pid = (inode >> 32) as u32;
-    (pid != 0 && pid != NOT_TOLD).then_some(pid)
+/// The process that a row's number names; `None` if the table did not show it.
+pub(crate) fn process_of(inode: NonZeroU64) -> Option<u32> {
+    let pid = (inode.get() >> 32) as u32;
+    (pid != 0 && pid != UNKNOWN_PID).then_some(pid)
 }
 
 /// What is left of a row.
@@ -205,7 +212,7 @@ mod tests {
                 "{} {}{remote} by {:?}",
                 row.state.name(),
                 row.local,
-                process_of(row.inode)
+                row.inode.and_then(process_of)
             )
         };
         rows.iter().map(tell).collect()
@@ -270,8 +277,8 @@ mod tests {
             "unknown_99 0.0.0.0:7 by None",
         ];
         assert_eq!(told(&rows4), expected);
-        assert_eq!(rows4[2].inode, 0, "nobody's");
-        assert_ne!(rows4[3].inode, 0, "somebody's who is not told");
+        assert_eq!(rows4[2].inode, None, "no process owns it");
+        assert_ne!(rows4[3].inode, None, "of an unknown process");
         assert_ne!(
             rows4[0].inode, rows4[1].inode,
             "two sockets of one process are two"

@@ -4,11 +4,12 @@
 //! In the machine's order, which is little-endian on every Mac; addresses and ports are in that of the network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::Row;
 use crate::model::endpoint::Protocol;
-use crate::model::holder::State;
+use crate::model::state::State;
 
 pub(crate) const DESCRIPTOR_SIZE: usize = 8;
 pub(crate) const SOCKET_SIZE: usize = 792;
@@ -68,7 +69,9 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
         remote,
         state,
         uid: None,
-        inode: u64::from_le_bytes(info.get(IDENTITY..IDENTITY + 8)?.try_into().ok()?),
+        inode: NonZeroU64::new(u64::from_le_bytes(
+            info.get(IDENTITY..IDENTITY + 8)?.try_into().ok()?,
+        )),
         dual_stack: v6 && local.ip().is_unspecified() && versions & OF_IPV4 != 0,
         client: false,
     };
@@ -239,7 +242,10 @@ mod tests {
         let mut both = laid_out(2, 6, 30, 3, (80, 0), 1);
         both[312..328].fill(0);
         let row = socket(&both).unwrap();
-        assert_eq!((row.dual_stack, row.inode), (true, 0x1122_3344_5566_7788));
+        assert_eq!(
+            (row.dual_stack, row.inode),
+            (true, NonZeroU64::new(0x1122_3344_5566_7788))
+        );
         both[288] = 2;
         assert!(!socket(&both).unwrap().dual_stack);
     }

@@ -1,14 +1,16 @@
-//! Bytes and texts of the systems, decoded. No I/O.
+//! Decodes the bytes and texts in which systems report sockets and processes. No I/O.
 
 #[cfg(any(windows, test, fuzzing))]
 pub(crate) mod iphlpapi;
 #[cfg(any(target_os = "macos", test, fuzzing))]
 pub(crate) mod libproc;
 #[cfg(any(target_os = "linux", test, fuzzing))]
+mod linux_state;
+#[cfg(any(target_os = "linux", test, fuzzing))]
 pub(crate) mod procfs;
 #[cfg(any(target_os = "linux", test, fuzzing))]
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "there for its tests alone")
+    allow(dead_code, reason = "its tests run everywhere")
 )]
 pub(crate) mod sock_diag;

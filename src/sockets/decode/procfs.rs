@@ -1,6 +1,7 @@
 //! The texts of `/proc`, decoded (`proc(5)`). No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::super::Row;
@@ -25,13 +26,13 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
     let remote = address(words.next()?, order)?;
     let state = u8::from_str_radix(words.next()?, 16).ok()?;
     let uid = words.nth(3)?.parse().ok()?;
-    let inode = words.nth(1)?.parse().ok()?;
+    let inode = NonZeroU64::new(words.nth(1)?.parse().ok()?);
     Some(Row {
         protocol,
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
-        state: super::super::state(protocol, state),
-        uid: Some(uid).filter(|_| inode != 0),
+        state: super::linux_state::state(protocol, state),
+        uid: Some(uid).filter(|_| inode.is_some()),
         inode,
         // Not told here; it is the default of Linux, and the answer that overlooks nothing.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
@@ -72,7 +73,7 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
 }
 
 /// The inode in a line of `/proc/net/unix`, if it is of the abstract socket of this name.
-pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<u64> {
+pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
     let (socket, path) = line.split_once(" @")?;
     if path != name {
         None
@@ -157,13 +158,13 @@ pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
 }
 
 /// The inode in `socket:[123]`, as a descriptor's link reads.
-pub(crate) fn socket_inode(link: &[u8]) -> Option<u64> {
+pub(crate) fn socket_inode(link: &[u8]) -> Option<NonZeroU64> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Every `socket:[123]` among the files that an io_uring's `fdinfo` lists.
-pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = u64> + '_ {
+pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = NonZeroU64> + '_ {
     fdinfo
         .split(u8::is_ascii_whitespace)
         .filter_map(socket_inode)
@@ -206,7 +207,7 @@ pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::holder::State;
+    use crate::model::state::State;
 
     // Captured from Linux 6.18, x86-64, the same sockets as in the tests of `message`.
     const TCP: &str = "\
@@ -256,11 +257,11 @@ pub(crate) mod tests {
         assert_eq!(v4[0].remote, Some("127.0.0.1:33955".parse().unwrap()));
         assert_eq!(
             (v4[0].state, v4[0].uid, v4[0].inode),
-            (State::Established, Some(0), 2005233)
+            (State::Established, Some(0), NonZeroU64::new(2_005_233))
         );
         assert_eq!(
             (v4[1].state, v4[1].uid, v4[1].inode),
-            (State::FinWait2, None, 0)
+            (State::FinWait2, None, None)
         );
 
         let v6 = rows(TCP6, Protocol::Tcp, 33955);
@@ -290,7 +291,10 @@ pub(crate) mod tests {
         let line = "0: 7F000001:84A3 00000000:0000 0A 0:0 00:0 0 1000 0 77 1";
         let row: Vec<Row> = sockets(line, Order::Big, Protocol::Tcp, 0).collect();
         assert_eq!(row[0].local, "127.0.0.1:33955".parse().unwrap());
-        assert_eq!((row[0].uid, row[0].inode), (Some(1000), 77));
+        assert_eq!(
+            (row[0].uid, row[0].inode),
+            (Some(1000), NonZeroU64::new(77))
+        );
     }
 
     #[test]
@@ -345,7 +349,10 @@ pub(crate) mod tests {
     fn a_line_of_the_unix_sockets_names_an_abstract_one() {
         let line =
             "0000000000000000: 00000002 00000000 00000000 0002 01 41234 @portlease/udp/60315";
-        assert_eq!(abstract_socket(line, "portlease/udp/60315"), Some(41234));
+        assert_eq!(
+            abstract_socket(line, "portlease/udp/60315"),
+            NonZeroU64::new(41234)
+        );
         assert_eq!(abstract_socket(line, "portlease/udp/6031"), None);
         assert_eq!(
             abstract_socket(&line.replace(" @", " /"), "portlease/udp/60315"),
@@ -390,7 +397,10 @@ pub(crate) mod tests {
 
     #[test]
     fn links_rings_and_queued_descriptors_are_read() {
-        assert_eq!(socket_inode(b"socket:[2005233]"), Some(2_005_233));
+        assert_eq!(
+            socket_inode(b"socket:[2005233]"),
+            NonZeroU64::new(2_005_233)
+        );
         for link in [
             &b"socket:[]"[..],
             b"socket:[12",
@@ -403,7 +413,8 @@ pub(crate) mod tests {
         }
         let ring =
             b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n";
-        assert_eq!(ring_inodes(ring).collect::<Vec<_>>(), [77, 78]);
+        let inodes: Vec<u64> = ring_inodes(ring).map(NonZeroU64::get).collect();
+        assert_eq!(inodes, [77, 78]);
         assert_eq!(in_flight(b"pos:\t0\nscm_fds: 3\n"), 3);
         assert_eq!(in_flight(b"pos:\t0\nscm_fds: 0\n"), 0);
         assert_eq!(in_flight(b"pos:\t0\n"), 0);

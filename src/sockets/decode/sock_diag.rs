@@ -5,6 +5,7 @@
 //! machine's order is a value here, so that captured bytes decode alike everywhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU64;
 
 use super::super::Row;
 use crate::model::endpoint::Protocol;
@@ -201,7 +202,7 @@ fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
     let answer: &[u8; ANSWER] = payload.first_chunk()?;
     let [family, state, ..] = *answer;
-    let inode = u64::from(order.u32(at(answer, 68)?));
+    let inode = NonZeroU64::new(order.u32(at(answer, 68)?).into());
     let interface = order.u32(at(answer, 40)?);
     let local = address(
         family,
@@ -219,9 +220,9 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         protocol,
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
-        state: super::super::state(protocol, state),
+        state: super::linux_state::state(protocol, state),
         // A socket that nobody has is nobody's, whatever the field says: mostly 0, which is root.
-        uid: if inode == 0 {
+        uid: if inode.is_none() {
             None
         } else {
             Some(order.u32(at(answer, 64)?))
@@ -267,7 +268,7 @@ fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::holder::State;
+    use crate::model::state::State;
 
     // Captured from Linux 6.18, x86-64, in a network namespace of its own; 33955 was asked for.
     const PORT: u16 = 33955;
@@ -437,7 +438,7 @@ pub(crate) mod tests {
                 told("[::1]:33955", "[::1]:34352", State::FinWait1, None, false),
             ]
         );
-        assert_eq!(rows[0].inode, 0x1e98ef);
+        assert_eq!(rows[0].inode, NonZeroU64::new(0x1e98ef));
 
         let (rows, _) = decode(&bytes(UDP4), Protocol::Udp);
         assert_eq!(

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::decode::sock_diag;
 use super::{Row, Table};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::Incompleteness;
+use crate::model::incompleteness::Incompleteness;
 
 mod netlink;
 mod proc_net;
@@ -35,8 +35,8 @@ fn gather(
 ) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
-    let asked = Protocol::asked(&protocol);
-    for &protocol in asked {
+    let requested = Protocol::requested(&protocol);
+    for &protocol in requested {
         if let Err(error) = read(&mut diag, protocol, port, &mut table) {
             if out_of_descriptors(&error) {
                 return Err(error);
@@ -49,9 +49,9 @@ fn gather(
     let mut known = HashSet::new();
     table
         .rows
-        .retain(|row| row.inode == 0 || known.insert(row.inode));
+        .retain(|row| row.inode.is_none_or(|inode| known.insert(inode)));
     match failed {
-        Some(error) if table.unseen.len() >= asked.len() && table.rows.is_empty() => Err(error),
+        Some(error) if table.unseen.len() >= requested.len() && table.rows.is_empty() => Err(error),
         _ => Ok(table),
     }
 }

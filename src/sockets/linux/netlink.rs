@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
@@ -12,7 +11,8 @@ use socket2::{Domain, Socket, Type};
 use super::super::Row;
 use super::super::decode::sock_diag::{self, Family, Order, Progress};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::State;
+use crate::model::state::State;
+use crate::retry::{TABLE_ANSWER_LIMIT, TABLE_READS};
 
 /// A netlink socket with the buffer for its answers.
 pub(super) struct Diag {
@@ -35,7 +35,6 @@ const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
 /// The kernel answers in datagrams that are smaller than this: the head of its own buffer is within it.
 const BUFFER: usize = 32 * 1024;
-const ATTEMPTS: u32 = 3;
 
 impl Diag {
     pub(super) fn open() -> io::Result<Self> {
@@ -88,7 +87,7 @@ impl Diag {
     ) -> io::Result<bool> {
         let start = rows.len();
         let mut steady = true;
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..TABLE_READS {
             if attempt > 0 {
                 // What is left of the attempt before must not be read as part of this one.
                 rows.truncate(start);
@@ -158,8 +157,7 @@ enum Walked {
 
 fn connect() -> io::Result<Socket> {
     let socket = Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(SOCK_DIAG.into()))?;
-    // Linux answers at once; what only imitates it must not hang a test.
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.set_read_timeout(Some(TABLE_ANSWER_LIMIT))?;
     Ok(socket)
 }
 

@@ -4,11 +4,11 @@
 use std::fs;
 use std::io;
 
-use super::super::Row;
 use super::super::decode::procfs;
 use super::super::decode::sock_diag::Order;
+use super::super::{Inode, Row};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::State;
+use crate::model::state::State;
 
 /// `/proc/net` is the network of the process's first thread, which need not be the caller's.
 const FOLDERS: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
@@ -51,7 +51,7 @@ pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> i
 }
 
 /// The inode of the abstract Unix socket of this name.
-pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<u64>> {
+pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<Inode>> {
     let text = read("unix")?;
     Ok(String::from_utf8_lossy(&text)
         .lines()

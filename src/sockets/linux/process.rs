@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 
 use super::super::decode::procfs;
 use super::scan::open;
-use crate::model::holder::Process;
+use crate::model::process::Process;
 
 /// Turns ticks since boot into a time of day.
 #[derive(Clone, Copy)]
@@ -66,7 +67,7 @@ impl Clock {
             uid,
             user: None,
             started: self.boot.and_then(|boot| boot.checked_add(age)),
-            ticks: stat.started,
+            ticks: NonZeroU64::new(stat.started),
             forked,
         }))
     }
@@ -91,8 +92,8 @@ fn stat(pid: u32) -> Option<procfs::Stat> {
     procfs::stat(&read(folder.as_fd(), "stat").ok()?)
 }
 
-pub(in super::super) fn started(pid: u32) -> Option<u64> {
-    stat(pid).map(|stat| stat.started)
+pub(in super::super) fn started(pid: u32) -> Option<NonZeroU64> {
+    NonZeroU64::new(stat(pid)?.started)
 }
 
 pub(in super::super) fn parent(pid: u32) -> Option<u32> {
@@ -118,7 +119,10 @@ pub(in super::super) fn users() -> Vec<(u32, String)> {
         .unwrap_or_default()
 }
 
-pub(in super::super) fn command_line(pid: u32, ticks: u64) -> io::Result<Vec<OsString>> {
+pub(in super::super) fn command_line(
+    pid: u32,
+    ticks: Option<NonZeroU64>,
+) -> io::Result<Vec<OsString>> {
     let gone = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
     // The folder stays that of one process, whoever has the number later.
     let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
@@ -129,7 +133,7 @@ pub(in super::super) fn command_line(pid: u32, ticks: u64) -> io::Result<Vec<OsS
         .ok()
         .and_then(|text| procfs::stat(&text))
         .ok_or_else(gone)?;
-    if stat.started != ticks {
+    if NonZeroU64::new(stat.started) != ticks {
         return Err(gone());
     }
     let bytes = read(folder.as_fd(), "cmdline")?;

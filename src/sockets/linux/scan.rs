@@ -16,9 +16,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::super::decode::procfs;
-use super::super::{ScanDepth, ScanResult};
+use super::super::{Inode, ScanDepth, ScanResult};
 use super::process::Clock;
-use crate::model::holder::{Incompleteness, Process};
+use crate::model::incompleteness::Incompleteness;
+use crate::model::process::Process;
 
 /// A second thread pays above this many processes (measured; below 200 it costs).
 const CROWD: usize = 300;
@@ -27,7 +28,7 @@ const THREADS_MAX: usize = 4;
 const BATCH: usize = 16;
 
 pub(in super::super) fn processes(
-    wanted: &[(u64, Option<u32>)],
+    wanted: &[(Inode, Option<u32>)],
     depth: ScanDepth,
 ) -> io::Result<ScanResult> {
     let proc = match open(CWD, "/proc") {
@@ -40,7 +41,7 @@ pub(in super::super) fn processes(
             });
         }
     };
-    let inodes: HashSet<u64> = wanted.iter().map(|(inode, _)| *inode).collect();
+    let inodes: HashSet<Inode> = wanted.iter().map(|(inode, _)| *inode).collect();
     let scan = Scan {
         proc: proc.as_fd(),
         missing: Mutex::new(inodes.clone()),
@@ -87,9 +88,9 @@ pub(in super::super) fn processes(
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
     /// The sockets' inodes.
-    wanted: HashSet<u64>,
+    wanted: HashSet<Inode>,
     /// Those without a process so far.
-    missing: Mutex<HashSet<u64>>,
+    missing: Mutex<HashSet<Inode>>,
     enough: AtomicBool,
     depth: ScanDepth,
     clock: Clock,
@@ -98,7 +99,7 @@ struct Scan<'a> {
 /// What one thread came across.
 #[derive(Default)]
 struct Seen {
-    found: Vec<(Process, Vec<u64>)>,
+    found: Vec<(Process, Vec<Inode>)>,
     /// Processes of which some descriptors could not be looked at.
     unreadable: usize,
     /// Processes that show no descriptor. If that is because their first thread has ended before the others, those
@@ -263,7 +264,7 @@ impl Scan<'_> {
     ) -> io::Result<bool> {
         let mut buffer = std::mem::take(&mut seen.buffer);
         buffer.reserve(16 * 1024);
-        let mut links: Vec<(u64, CString)> = Vec::new();
+        let mut links: Vec<(Inode, CString)> = Vec::new();
         let mut any = false;
         let mut outcome = Ok(());
         let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
@@ -325,7 +326,7 @@ impl Scan<'_> {
         Ok(any)
     }
 
-    fn hit(&self, process: Process, inodes: Vec<u64>, seen: &mut Seen) {
+    fn hit(&self, process: Process, inodes: Vec<Inode>, seen: &mut Seen) {
         if inodes.is_empty() {
             return;
         }
@@ -399,7 +400,7 @@ impl Scan<'_> {
                 return not_there(Errno::from_io_error(&error).unwrap_or(Errno::IO), seen);
             }
         };
-        let inodes: Vec<u64> = procfs::ring_inodes(&text)
+        let inodes: Vec<Inode> = procfs::ring_inodes(&text)
             .filter(|inode| self.wanted.contains(inode))
             .collect();
         if !inodes.is_empty()

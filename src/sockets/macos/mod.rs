@@ -4,13 +4,16 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::decode::libproc;
-use super::{Row, ScanDepth, ScanResult, Table};
+use super::{Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::{Incompleteness, Process, State};
+use crate::model::incompleteness::Incompleteness;
+use crate::model::process::Process;
+use crate::model::state::State;
 
 mod ffi;
 
@@ -45,16 +48,19 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-pub(super) fn processes(wanted: &[(u64, Option<u32>)], depth: ScanDepth) -> io::Result<ScanResult> {
-    let wanted: HashSet<u64> = wanted.iter().map(|(inode, _)| *inode).collect();
+pub(super) fn processes(
+    wanted: &[(Inode, Option<u32>)],
+    depth: ScanDepth,
+) -> io::Result<ScanResult> {
+    let wanted: HashSet<Inode> = wanted.iter().map(|(inode, _)| *inode).collect();
     let mut missing = wanted.clone();
-    let mut owned: Vec<(u32, Vec<u64>)> = Vec::new();
+    let mut owned: Vec<(u32, Vec<Inode>)> = Vec::new();
     let closed = walk(|pid, row| {
-        if wanted.contains(&row.inode) {
-            missing.remove(&row.inode);
+        if let Some(inode) = row.inode.filter(|inode| wanted.contains(inode)) {
+            missing.remove(&inode);
             match owned.last_mut() {
-                Some((last, inodes)) if *last == pid => inodes.push(row.inode),
-                _ => owned.push((pid, vec![row.inode])),
+                Some((last, inodes)) if *last == pid => inodes.push(inode),
+                _ => owned.push((pid, vec![inode])),
             }
         }
         depth == ScanDepth::Complete || !missing.is_empty()
@@ -121,12 +127,12 @@ fn describe(pid: u32) -> Option<Process> {
             .map(|path| PathBuf::from(OsString::from_vec(path))),
         uid: Some(info.uid),
         user: None,
-        ticks: info.started,
+        ticks: NonZeroU64::new(info.started),
         forked: info.forked,
     })
 }
 
-pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
@@ -135,8 +141,8 @@ pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
 
-pub(super) fn started(pid: u32) -> Option<u64> {
-    info(pid).map(|info| info.started)
+pub(super) fn started(pid: u32) -> Option<NonZeroU64> {
+    NonZeroU64::new(info(pid)?.started)
 }
 
 pub(super) fn parent(pid: u32) -> Option<u32> {
@@ -153,7 +159,7 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     }
 }
 
-pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
+pub(super) fn command_line(_pid: u32, _ticks: Option<NonZeroU64>) -> io::Result<Vec<OsString>> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         "the command line of another process cannot be read here",

@@ -10,6 +10,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::model::endpoint::Protocol::{Tcp, Udp};
+use crate::model::holder::Holder;
+use crate::model::incompleteness::Incompleteness;
 
 mod hidden;
 mod processes;

@@ -39,7 +39,7 @@ fn every_process_that_shares_a_socket_is_told() {
     assert_eq!(worker.command_line().unwrap(), ["sleep", "600"]);
     assert_eq!(
         (parent(worker.pid), started(worker.pid)),
-        (Some(me()), Some(worker.ticks))
+        (Some(me()), worker.ticks)
     );
 
     let first = owners(sockets(port, Some(Tcp)).unwrap().rows, ScanDepth::FirstHit).unwrap();
@@ -94,7 +94,7 @@ fn the_report_names_this_process_and_a_child_that_shares() {
         &[&format!("listen 127.0.0.1:P by {:?}", [me(), child.0.id()])],
     );
     let (rows, unseen) = ask(port, Tcp);
-    let holders = crate::model::holder::Holders::new(port, Some(Tcp), rows, Vec::new(), unseen);
+    let holders = crate::model::holders::Holders::new(port, Some(Tcp), rows, Vec::new(), unseen);
     let name = std::fs::read_to_string("/proc/self/comm").unwrap();
     let report = holders.to_string();
     let first = format!(
@@ -113,7 +113,7 @@ fn the_report_names_this_process_and_a_child_that_shares() {
 fn a_recycled_number_is_not_taken_for_the_process() {
     let (_listener, port) = listener(V4);
     let mut process = ask(port, Tcp).0[0].processes[0].clone();
-    process.ticks += 1;
+    process.ticks = process.ticks.and_then(|ticks| ticks.checked_add(1));
     let error = process.command_line().unwrap_err();
     assert!(
         error.to_string().contains("the process has ended"),

@@ -25,7 +25,7 @@ fn listeners_are_told_on_each_kind_of_address() {
         let (_v6, port) = listener(V6);
         expect(port, Tcp, &["listen [::1]:P by me"]);
         assert_eq!(listening(port, Tcp).unwrap().len(), 1);
-        assert_eq!(glance(port, Tcp).unwrap().rows.len(), 1);
+        assert_eq!(listening_or_all(port, Tcp).unwrap().rows.len(), 1);
         assert!(
             all_listeners()
                 .unwrap()
@@ -239,7 +239,7 @@ fn nothing_is_searched(port: u16) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let table = sockets(port, Some(Tcp)).unwrap();
-        if table.rows.iter().all(|row| row.inode == 0) {
+        if table.rows.iter().all(|row| row.inode.is_none()) {
             return assert_eq!(search(table).1, [], "nothing was to be searched");
         }
         assert!(Instant::now() < deadline, "port {port}: {:#?}", table.rows);
@@ -363,7 +363,7 @@ fn the_fall_back_tells_the_same_of_what_it_sees() {
         (Tcp, client.local_addr().unwrap().port()),
     ] {
         let mut told = linux::fall_back(port, Some(protocol)).unwrap();
-        label_clients(&mut told.rows);
+        row::label_clients(&mut told.rows);
         let mut asked = sockets(port, Some(protocol)).unwrap();
         asked.rows.sort_by_key(|row| row.inode);
         told.rows.sort_by_key(|row| row.inode);

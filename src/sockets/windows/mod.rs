@@ -4,21 +4,24 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::windows::io::OwnedHandle;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::decode::iphlpapi;
-use super::{Row, ScanDepth, ScanResult, Table};
+use super::{Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::{Incompleteness, Process, State};
+use crate::model::incompleteness::Incompleteness;
+use crate::model::process::Process;
+use crate::model::state::State;
 
 mod ffi;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = Table::default();
     let mut failed = None;
-    for &protocol in Protocol::asked(&protocol) {
+    for &protocol in Protocol::requested(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
             // A TCP socket that neither listens nor connects has no row.
             Ok(()) if protocol == Protocol::Tcp => table.unseen.push(Incompleteness::Bound),
@@ -58,10 +61,10 @@ fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> 
 
 /// The table itself tells the processes: what is looked for is what they are.
 pub(super) fn processes(
-    wanted: &[(u64, Option<u32>)],
+    wanted: &[(Inode, Option<u32>)],
     _sight: ScanDepth,
 ) -> io::Result<ScanResult> {
-    let mut sockets: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    let mut sockets: BTreeMap<u32, Vec<Inode>> = BTreeMap::new();
     for (inode, _) in wanted {
         if let Some(pid) = iphlpapi::process_of(*inode) {
             sockets.entry(pid).or_default().push(*inode);
@@ -95,7 +98,7 @@ fn describe(listed: &ffi::Listed) -> Process {
         uid: None,
         user: None,
         started: time_of(ticks),
-        ticks,
+        ticks: NonZeroU64::new(ticks),
         forked: false,
     }
 }
@@ -111,7 +114,7 @@ fn time_of(ticks: u64) -> Option<SystemTime> {
     ))
 }
 
-pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<u64>> {
+pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
@@ -119,8 +122,8 @@ pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
 
-pub(super) fn started(pid: u32) -> Option<u64> {
-    ffi::created(&ffi::open(pid).ok()?).ok()
+pub(super) fn started(pid: u32) -> Option<NonZeroU64> {
+    NonZeroU64::new(ffi::created(&ffi::open(pid).ok()?).ok()?)
 }
 
 /// The system keeps the number of a parent that has ended, and gives it to another process.
@@ -150,7 +153,7 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     }
 }
 
-pub(super) fn command_line(_pid: u32, _ticks: u64) -> io::Result<Vec<OsString>> {
+pub(super) fn command_line(_pid: u32, _ticks: Option<NonZeroU64>) -> io::Result<Vec<OsString>> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         "the command line of another process cannot be read here",

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::{Holder, Holders, Process, State};
+use super::holder::Holder;
+use super::holders::Holders;
+use super::process::Process;
+use super::state::State;
+use super::text::{AgeText, connections};
 use crate::model::endpoint::{Endpoint, Protocol};
-use crate::model::record::printable;
+use crate::printable::printable;
 
 /// Processes named one by one; the rest is counted.
 const NAMED: usize = 4;
@@ -136,18 +140,9 @@ impl Holders {
     }
 }
 
-/// `1 connection`, `12 connections`.
-pub(crate) fn connections(count: usize) -> String {
-    if count == 1 {
-        "1 connection".to_owned()
-    } else {
-        format!("{count} connections")
-    }
-}
-
 impl Holder {
     /// The order of a report, which is also the order of importance.
-    pub(super) fn rank(&self) -> impl Ord + use<> {
+    pub(crate) fn rank(&self) -> impl Ord + use<> {
         let state = match self.state {
             State::Listen => 0,
             State::Bound => 1,
@@ -330,27 +325,19 @@ impl Process {
             .started
             .and_then(|started| now.duration_since(started).ok())
         {
-            text += &format!(", started {} before", age_text(age));
+            text += &format!(", started {} ago", AgeText(age));
         }
         text
     }
 }
 
-/// In the unit that tells most, rounded down.
-fn age_text(age: Duration) -> String {
-    match age.as_secs() {
-        s @ 0..60 => format!("{s} s"),
-        s @ 60..7_200 => format!("{} min", s / 60),
-        s @ 7_200..172_800 => format!("{} h", s / 3_600),
-        s => format!("{} days", s / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Incompleteness;
     use super::*;
-    use crate::model::record::{Lease, Record};
+    use crate::model::incompleteness::Incompleteness;
+    use crate::model::lease_info::{Lease, Record};
+    use std::num::NonZeroU64;
+    use std::time::Duration;
     use std::time::UNIX_EPOCH;
 
     const NOW: Duration = Duration::from_secs(1_769_860_800);
@@ -364,7 +351,7 @@ mod tests {
             uid: Some(1000),
             user: Some("ci".to_owned()),
             started: Some(UNIX_EPOCH + NOW - Duration::from_secs(200)),
-            ticks: u64::from(pid),
+            ticks: NonZeroU64::new(pid.into()),
             forked: false,
         }
     }
@@ -416,7 +403,7 @@ mod tests {
             pid: 4100,
             test: "restart::keeps_its_port".to_owned(),
             at: "tests/restart.rs:17".to_owned(),
-            socket,
+            socket: NonZeroU64::new(socket),
             ..Record::default()
         };
         Lease::new(Protocol::Tcp, 60315, Some(record))
@@ -439,7 +426,7 @@ mod tests {
             report(rows, vec![lease(5)], vec![Incompleteness::Processes]),
             "\
 redis-server (pid 4242) listens on 127.0.0.1:60315
-  listening    127.0.0.1:60315    redis-server, pid 4242, user ci, started 3 min before
+  listening    127.0.0.1:60315    redis-server, pid 4242, user ci, started 3 min ago
   connected    127.0.0.1:60315 <- 127.0.0.1:51544    redis-server, pid 4242 (and 2 more)
   TIME_WAIT    12 connections, no process; they end within 60 s
   reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100"
@@ -470,7 +457,7 @@ redis-server (pid 4242) listens on 127.0.0.1:60315
             report(vec![closing, curl], vec![], vec![]),
             "\
 outgoing connection of curl (pid 7) to 127.0.0.1:81
-  outgoing     127.0.0.1:60315 -> 127.0.0.1:81 (CLOSE_WAIT)    curl, pid 7, user ci, started 3 min before
+  outgoing     127.0.0.1:60315 -> 127.0.0.1:81 (CLOSE_WAIT)    curl, pid 7, user ci, started 3 min ago
   outgoing     127.0.0.1:60315 -> 127.0.0.1:80    curl, pid 7"
         );
     }
@@ -514,7 +501,7 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100
             report(vec![claim], vec![], vec![]),
             "\
 restart (pid 4100) has it bound on [::]:60315, without listening
-  bound        [::]:60315    restart, pid 4100, user ci, started 3 min before"
+  bound        [::]:60315    restart, pid 4100, user ci, started 3 min ago"
         );
     }
 
@@ -526,7 +513,7 @@ restart (pid 4100) has it bound on [::]:60315, without listening
             vec![],
             vec![],
         );
-        assert!(shared.ends_with("nginx, pid 10, user ci, started 3 min before; shared with nginx (pid 11), nginx (pid 12), nginx (pid 13), nginx (pid 14) and 2 other processes"), "{shared}");
+        assert!(shared.ends_with("nginx, pid 10, user ci, started 3 min ago; shared with nginx (pid 11), nginx (pid 12), nginx (pid 13), nginx (pid 14) and 2 other processes"), "{shared}");
 
         let udp = Holder {
             protocol: Protocol::Udp,
@@ -581,20 +568,5 @@ restart (pid 4100) has it bound on [::]:60315, without listening
             text.contains("127.0.0.1:60315 <- 127.0.0.1:9 ") && !text.contains("ffff"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn ages_are_in_the_unit_that_tells_most() {
-        for (seconds, text) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (7199, "119 min"),
-            (7200, "2 h"),
-            (172_799, "47 h"),
-            (172_800, "2 days"),
-        ] {
-            assert_eq!(age_text(Duration::from_secs(seconds)), text);
-        }
     }
 }

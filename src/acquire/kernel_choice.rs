@@ -1,0 +1,146 @@
+//! A TCP port of the ephemeral range: the claim first, since the kernel chooses, then the lease.
+
+use std::io;
+use std::time::Instant;
+
+use super::{AttemptError, Effort, Request, complete, lease_for};
+use crate::claim::Claim;
+use crate::model::attempt_stats::AttemptStats;
+use crate::model::endpoint::Protocol;
+use crate::model::port::Port;
+use crate::ports::{EphemeralRange, ParityExhaustion};
+use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
+use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER};
+
+/// `None` if no number could be reserved, or if the last free ones are left for connections.
+pub(super) fn reserve(
+    request: &Request,
+    stats: &mut AttemptStats,
+    effort: &mut Effort<'_>,
+) -> Result<Option<Reservation>, AttemptError> {
+    stats.ephemeral = true;
+    let mut pick = Pick {
+        request,
+        effort,
+        rejected: Vec::new(),
+    };
+    if let Some(reservation) = pick.by_the_kernel(stats)? {
+        return Ok(Some(reservation));
+    }
+    pick.at_random(stats)
+}
+
+struct Pick<'a, 'b> {
+    request: &'a Request,
+    effort: &'a mut Effort<'b>,
+    /// Claims of numbers that will not do. They are kept, so that the kernel does not offer them
+    /// again.
+    rejected: Vec<Claim>,
+}
+
+impl Pick<'_, '_> {
+    fn by_the_kernel(
+        &mut self,
+        stats: &mut AttemptStats,
+    ) -> Result<Option<Reservation>, AttemptError> {
+        let parity = ParityExhaustion::of_this_process();
+        for _ in 0..KERNEL_PICKS {
+            if parity.is_exhausted() {
+                break;
+            }
+            let before = Instant::now();
+            match Claim::any() {
+                Ok(claim) => {
+                    let range = EphemeralRange::cached_with(claim.port()).range();
+                    parity.note(&range, claim.port(), before.elapsed());
+                    if let Some(reservation) = self.adopt(claim, stats)? {
+                        return Ok(Some(reservation));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => parity.note_exhausted(),
+                Err(cause) => {
+                    return Err(AttemptError::System {
+                        act: "bind",
+                        port: None,
+                        cause,
+                    });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn at_random(&mut self, stats: &mut AttemptStats) -> Result<Option<Reservation>, AttemptError> {
+        let range = EphemeralRange::cached();
+        let exclude = &self.request.exclude;
+        let mut numbers = range
+            .draws()
+            .filter(|port| !exclude.contains(*port))
+            .take(RANDOM_PICKS);
+        let mut refusals = 0;
+        while let Some(number) = numbers.next() {
+            let claim = match Claim::exact(number) {
+                Ok(claim) => claim,
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                    refusals += 1;
+                    stats.in_use += 1;
+                    continue;
+                }
+                Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
+            };
+            let is_small = range.range().len() <= SCARCE_AFTER as usize;
+            let is_scarce = refusals >= SCARCE_AFTER || is_small;
+            if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats) {
+                stats.spared = true;
+                return Ok(None);
+            }
+            if let Some(reservation) = self.adopt(claim, stats)? {
+                return Ok(Some(reservation));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The reservation of a claimed number; `None` if the number will not do.
+    fn adopt(
+        &mut self,
+        claim: Claim,
+        stats: &mut AttemptStats,
+    ) -> Result<Option<Reservation>, AttemptError> {
+        if self.request.exclude.contains(claim.port()) {
+            stats.excluded += 1;
+            self.rejected.push(claim);
+            return Ok(None);
+        }
+        let port = Port::new(claim.port(), Protocol::Tcp);
+        match lease_for(port, true, self.effort) {
+            Ok(lease) => {
+                let guarantee = Guarantee::Kernel;
+                let part = ProtocolReservation::new(port, Some(claim), None, lease, guarantee);
+                Ok(Some(complete(self.request, vec![part])))
+            }
+            Err(error) => {
+                error.count(stats)?;
+                self.rejected.push(claim);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether this many more numbers can be claimed: with none left, no connection can be made either.
+fn leaves_spare(
+    numbers: &mut impl Iterator<Item = u16>,
+    spare: usize,
+    stats: &mut AttemptStats,
+) -> bool {
+    let mut free = Vec::with_capacity(spare);
+    while free.len() < spare {
+        match numbers.next().map(Claim::exact) {
+            Some(Ok(claim)) => free.push(claim),
+            Some(Err(_)) => stats.in_use += 1,
+            None => return false,
+        }
+    }
+    true
+}

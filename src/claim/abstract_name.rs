@@ -1,0 +1,76 @@
+//! An abstract Unix socket name (unix(7)) for each reservation that the kernel alone does not keep.
+//! Like the port, it belongs to a network namespace. It has no file, and ends with the process.
+
+pub(crate) use system::ExclusiveName;
+
+use crate::model::endpoint::Protocol;
+
+impl ExclusiveName {
+    /// The name without the byte that makes it abstract.
+    pub(crate) fn text(protocol: Protocol, port: u16) -> String {
+        format!("portlease/{protocol}/{port}")
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::io;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    use once_cell::sync::OnceCell;
+
+    use crate::model::endpoint::Protocol;
+
+    #[derive(Debug)]
+    pub(crate) struct ExclusiveName {
+        _bound: UnixDatagram,
+    }
+
+    impl ExclusiveName {
+        /// Fails with `AddrInUse` while another socket of this network namespace has the name, and
+        /// with `Unsupported` on systems without such names.
+        pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
+            Ok(ExclusiveName {
+                _bound: UnixDatagram::bind_addr(&address(protocol, port)?)?,
+            })
+        }
+
+        /// Whether a socket of this network namespace has the name. The question takes nothing: it
+        /// connects, and sends nothing.
+        pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
+            // Making and closing a socket takes longer than the rest of a free check.
+            static ASKER: OnceCell<UnixDatagram> = OnceCell::new();
+            let asker = ASKER.get_or_try_init(UnixDatagram::unbound)?;
+            match asker.connect_addr(&address(protocol, port)?) {
+                Ok(()) => Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+                Err(e) => Err(e),
+            }
+        }
+    }
+
+    fn address(protocol: Protocol, port: u16) -> io::Result<SocketAddr> {
+        SocketAddr::from_abstract_name(ExclusiveName::text(protocol, port))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::io;
+
+    use crate::model::endpoint::Protocol;
+
+    #[derive(Debug)]
+    pub(crate) enum ExclusiveName {}
+
+    impl ExclusiveName {
+        pub(crate) fn take(_protocol: Protocol, _port: u16) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(crate) fn is_taken(_protocol: Protocol, _port: u16) -> io::Result<bool> {
+            Ok(false)
+        }
+    }
+}

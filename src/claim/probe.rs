@@ -1,0 +1,60 @@
+//! Probes: binds that are undone at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use socket2::Type;
+
+use super::{fork_guard, system, unbound, wildcard};
+use crate::model::endpoint::Protocol;
+use crate::model::port::Port;
+use crate::retry::RetryBudget;
+
+/// The bind mode of a probe. It decides which servers a forked child's copy of the probe's socket
+/// can refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BindMode {
+    /// Without the reuse options. The probe ends only when no forked child has a copy of its
+    /// socket: any server could bind next.
+    Plain,
+    /// Without the reuse options, which are set after the bind: a copy then does not refuse a
+    /// server of the usual kind.
+    Exclusive,
+    /// As a server of the usual kind binds.
+    Server,
+}
+
+/// Binds the port and closes the socket at once.
+pub(crate) fn try_bind(port: Port, mode: BindMode, budget: &mut RetryBudget) -> io::Result<()> {
+    let ip = match port.ip {
+        Some(ip) => ip,
+        None => {
+            let every = wildcard(port.number)?.ip();
+            if every.is_ipv6() && system::PROBES_EACH_FAMILY {
+                probe(port, Ipv4Addr::UNSPECIFIED.into(), mode, budget)?;
+            }
+            every
+        }
+    };
+    probe(port, ip, mode, budget)
+}
+
+fn probe(port: Port, ip: IpAddr, mode: BindMode, budget: &mut RetryBudget) -> io::Result<()> {
+    let (kind, mode) = match port.protocol {
+        Protocol::Tcp => (Type::STREAM, mode),
+        // Two UDP servers share a number only on purpose.
+        Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
+    };
+    let bound = || {
+        let socket = unbound(kind, ip)?;
+        system::set_mode(&socket, mode)?;
+        system::bind(&socket, SocketAddr::new(ip, port.number))?;
+        Ok(socket)
+    };
+    match mode {
+        BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
+        // The option belongs to the socket, so every copy has it.
+        BindMode::Exclusive => system::share(&bound()?),
+        BindMode::Server => bound().map(drop),
+    }
+}

@@ -1,0 +1,58 @@
+//! [`PortContext`]: the reservation of a port, as it matters to a caller that asks about it.
+
+use std::io;
+use std::num::NonZeroU64;
+
+use crate::claim::ExclusiveName;
+use crate::lease;
+use crate::model::diagnosis::verdict::Cause;
+use crate::model::lease_info::Lease;
+use crate::model::port::Port;
+use crate::os_error::is_out_of_descriptors;
+use crate::ownership::{Asker, Owned};
+use crate::sockets::Row;
+
+pub(super) struct PortContext {
+    pub(super) port: Port,
+    lease: Option<Lease>,
+    /// The asker's own reservation; `None` if it has none.
+    pub(super) own: Option<Owned>,
+}
+
+impl PortContext {
+    pub(super) fn read(port: Port, asker: Asker) -> io::Result<PortContext> {
+        let lease = match lease::peek(port) {
+            Ok(lease) => lease,
+            Err(unusable) if is_out_of_descriptors(&unusable.cause) => return Err(unusable.cause),
+            // A folder that cannot be read refuses no bind; the bind answers the rest.
+            Err(_) => None,
+        };
+        let own = asker.owned(port, lease.as_ref());
+        Ok(PortContext { port, lease, own })
+    }
+
+    /// Another reservation that blocks this port.
+    pub(super) fn conflict(&self) -> Option<Cause> {
+        match (&self.own, &self.lease) {
+            (Some(_), _) => None,
+            (None, Some(_)) => Some(Cause::Reserved),
+            (None, None) => is_named(self.port).then_some(Cause::Named),
+        }
+    }
+
+    /// Whether the socket is a claim of the asker or of the lease.
+    pub(super) fn is_claim(&self, row: &Row) -> bool {
+        let own = self.own.and_then(|own| own.claim);
+        let recorded = self.lease.as_ref().and_then(Lease::record);
+        let recorded = recorded.and_then(|record| record.socket);
+        let is = |claim: Option<NonZeroU64>| claim.is_some() && claim == row.inode;
+        is(own) || is(recorded)
+    }
+}
+
+/// Whether a reservation has the port's abstract name. Without a lease here, it is one of another
+/// lock folder.
+pub(super) fn is_named(port: Port) -> bool {
+    // If the question fails, the bind answers.
+    ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
+}

@@ -1,0 +1,94 @@
+//! [`who_holds`]: every socket on a port with its processes, and the reservations.
+
+use std::io;
+
+use super::port_context::is_named;
+use crate::lease;
+use crate::model::endpoint::{Endpoint, Protocol};
+use crate::model::error::{Error, Result};
+use crate::model::holders::Holders;
+use crate::model::incompleteness::Incompleteness;
+use crate::model::port::Port;
+use crate::model::to_endpoint::ToEndpoint;
+use crate::sockets::{self, ScanDepth, Table};
+
+/// Everything on a port: each socket of each protocol in each state, with its processes, and the
+/// reservations.
+///
+/// It answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer, and shows more: bound
+/// sockets that do not listen, TIME_WAIT, and other users' sockets (without their processes, unless
+/// it runs as root). It makes no connection. "Nobody" and "could not read" are different answers:
+/// see [`Holders::is_complete`].
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// let listener = holders.iter().next().unwrap();
+/// assert_eq!(listener.local, p.addr());
+/// assert_eq!(listener.processes[0].pid, std::process::id());
+/// println!("{holders}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// As a program, `examples/who_holds.rs`:
+///
+/// ```text
+#[doc = include_str!("../../examples/who_holds.rs")]
+/// ```
+///
+/// # Errors
+///
+/// [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port,
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
+/// [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
+///
+/// # Platform-specific behavior
+///
+/// On Linux the sockets come from sock_diag(7), else from `/proc/net`, which does not show TCP
+/// sockets that are bound without listening. The processes come from `/proc/PID/fd` (proc(5)).
+///
+/// On macOS they come from `libproc`, process by process. Sockets of processes that may not be
+/// inspected, and sockets without a process, do not show, so an answer about TCP is never
+/// [complete](Holders::is_complete). Compiled, never run.
+///
+/// On Windows they come from `GetExtendedTcpTable` and `GetExtendedUdpTable`. These name one process
+/// for each socket. They do not show TCP sockets that neither listen nor connect, nor the peers of
+/// UDP sockets, so an answer about TCP is never [complete](Holders::is_complete). The name of a
+/// process is always known; its program and start are known if the process may be opened. Users are
+/// not reported.
+#[doc(alias = "lsof")]
+#[doc(alias = "fuser")]
+#[doc(alias = "netstat")]
+#[doc(alias = "ss")]
+pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
+    let endpoint = port.to_endpoint()?;
+    holders(endpoint, ScanDepth::Complete)
+        .map_err(|cause| Error::of_system("look at", &endpoint.to_string(), cause))
+}
+
+/// Every socket that matters to the endpoint, and the leases on it.
+pub(crate) fn holders(endpoint: Endpoint, depth: ScanDepth) -> io::Result<Holders> {
+    let Table {
+        mut rows,
+        mut unseen,
+    } = sockets::sockets(endpoint.port, endpoint.protocol)?;
+    rows.retain(|row| row.matches_addr(endpoint.ip));
+    let owned = sockets::owners(rows, depth)?;
+    unseen.extend(owned.unseen);
+    let protocols = Protocol::requested(&endpoint.protocol);
+    let leases = lease::of_number(endpoint.port, protocols);
+    for &protocol in protocols {
+        let has_lease = leases.iter().any(|lease| lease.protocol() == protocol);
+        if !has_lease && is_named(Port::new(endpoint.port, protocol)) {
+            unseen.push(Incompleteness::Lease(protocol));
+        }
+    }
+    Ok(Holders::new(
+        endpoint.port,
+        endpoint.protocol,
+        owned.holders,
+        leases,
+        unseen,
+    ))
+}

@@ -1,0 +1,251 @@
+//! The text form of a record in a lock file.
+
+use std::fmt::{self, Write as _};
+use std::num::{NonZeroU64, ParseIntError};
+use std::str::FromStr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::model::lease_info::{Beneficiary, Record};
+
+impl FromStr for Beneficiary {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pid, started) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(Beneficiary {
+            pid: pid.parse()?,
+            started: NonZeroU64::new(started.parse()?),
+        })
+    }
+}
+
+/// The first line's start. A record of another version is not read.
+const HEADER: &str = "portlease 1 ";
+
+impl Record {
+    /// Every record has this size, so that one write in place replaces the one before it whole.
+    pub(crate) const SIZE: usize = 1024;
+
+    /// What a released record starts with.
+    pub(crate) const ENDED: &[u8] = b"-";
+
+    pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
+        let stamp = format!("{}.{:09}", self.since.as_secs(), self.since.subsec_nanos());
+        let mut text = String::with_capacity(Self::SIZE);
+        let fields: [(&str, &dyn fmt::Display); 8] = [
+            ("pid", &self.pid),
+            ("started", &number(self.started)),
+            ("socket", &number(self.socket)),
+            ("test", &Line(&self.test)),
+            ("at", &Line(&self.at)),
+            ("label", &Line(&self.label)),
+            ("program", &Line(&self.program)),
+            ("end", &stamp),
+        ];
+        let _infallible = writeln!(text, "{HEADER}{stamp}");
+        if let Some(Beneficiary { pid, started }) = self.on_behalf_of {
+            let _infallible = writeln!(text, "for {pid} {}", number(started));
+        }
+        for (name, value) in fields {
+            let _infallible = writeln!(text, "{name} {value}");
+        }
+        let mut bytes = [b'\n'; Self::SIZE];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        bytes
+    }
+
+    /// `None` for whatever is not a whole record of this version: empty, torn, ended, newer, or not one at all.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Record> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (stamp, mut rest) = text.strip_prefix(HEADER)?.split_once('\n')?;
+        let (secs, nanos) = stamp.split_once('.')?;
+        let mut record = Record {
+            since: Duration::new(
+                secs.parse().ok()?,
+                nanos.parse().ok().filter(|n| *n < 1_000_000_000)?,
+            ),
+            ..Record::default()
+        };
+        loop {
+            let (line, after) = rest.split_once('\n')?;
+            let (name, value) = line.split_once(' ')?;
+            match name {
+                "pid" => record.pid = value.parse().ok()?,
+                "started" => record.started = NonZeroU64::new(value.parse().ok()?),
+                "socket" => record.socket = NonZeroU64::new(value.parse().ok()?),
+                "for" => record.on_behalf_of = Some(value.parse().ok()?),
+                "test" => record.test = unescape(value),
+                "at" => record.at = unescape(value),
+                "label" => record.label = unescape(value),
+                "program" => record.program = unescape(value),
+                // A record torn between two writers has the one's head and the other's end.
+                "end" => {
+                    return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
+                        .then_some(record);
+                }
+                // A later release may say more.
+                _ => {}
+            }
+            rest = after;
+        }
+    }
+}
+
+/// A record writes 0 for "none".
+fn number(number: Option<NonZeroU64>) -> u64 {
+    number.map_or(0, NonZeroU64::get)
+}
+
+/// One line of bounded length: backslashes and line ends escaped, the middle left out of what is too long.
+struct Line<'a>(&'a str);
+
+/// Four such values and the numbers fit [`Record::SIZE`].
+const LINE_MAX: usize = 200;
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() <= LINE_MAX && !self.0.contains(['\\', '\n']) {
+            return f.write_str(self.0);
+        }
+        let escaped = self.0.replace('\\', "\\\\").replace('\n', "\\n");
+        if escaped.len() <= LINE_MAX {
+            return f.write_str(&escaped);
+        }
+        let boundary = |at: &usize| escaped.is_char_boundary(*at);
+        let head = (0..=LINE_MAX / 4).rev().find(boundary).unwrap_or(0);
+        let kept = LINE_MAX - LINE_MAX / 4 - '…'.len_utf8();
+        let tail = (escaped.len() - kept..=escaped.len())
+            .find(boundary)
+            .unwrap_or(escaped.len());
+        write!(f, "{}…{}", &escaped[..head], &escaped[tail..])
+    }
+}
+
+fn unescape(line: &str) -> String {
+    if !line.contains('\\') {
+        return line.to_owned();
+    }
+    let mut out = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (c, c == '\\') {
+            (_, true) => match chars.next() {
+                Some('n') => out.push('\n'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            (c, false) => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::endpoint::Protocol;
+    use crate::model::lease_info::Lease;
+
+    fn record() -> Record {
+        Record {
+            pid: 4100,
+            started: NonZeroU64::new(123_456),
+            program: "/target/debug/deps/restart-0123".to_owned(),
+            test: "restart::keeps \\its\nport".to_owned(),
+            at: "tests/restart.rs:17".to_owned(),
+            label: "redis primary".to_owned(),
+            since: Duration::new(1_769_860_800, 5),
+            socket: NonZeroU64::new(77),
+            on_behalf_of: Some(Beneficiary {
+                pid: 4000,
+                started: NonZeroU64::new(9),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        assert_eq!(Record::decode(&record().encode()), Some(record()));
+        assert_eq!(
+            Record::decode(&Record::default().encode()),
+            Some(Record::default())
+        );
+    }
+
+    #[test]
+    fn the_longest_record_fits_and_is_cut_between_characters() {
+        let long = "é\n\\".repeat(400);
+        let most = Record {
+            pid: u32::MAX,
+            started: NonZeroU64::new(u64::MAX),
+            program: long.clone(),
+            test: long.clone(),
+            at: long.clone(),
+            label: long,
+            since: Duration::new(u64::MAX / 4, 999_999_999),
+            socket: NonZeroU64::new(u64::MAX),
+            on_behalf_of: Some(Beneficiary {
+                pid: u32::MAX,
+                started: NonZeroU64::new(u64::MAX),
+            }),
+        };
+        let bytes = most.encode();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert!(text.contains("\nend "), "{text}");
+    }
+
+    #[test]
+    fn every_truncation_and_every_mixture_of_two_records_is_no_record() {
+        let (old, new) = (
+            record().encode(),
+            Record {
+                since: Duration::new(9, 0),
+                pid: 1,
+                ..record()
+            }
+            .encode(),
+        );
+        let end = old.iter().rposition(|b| *b != b'\n').unwrap();
+        for cut in 0..=end {
+            assert_eq!(Record::decode(&old[..cut]), None, "cut at {cut}");
+        }
+        for cut in HEADER.len() + 12..end {
+            let mixed = [&new[..cut], &old[cut..]].concat();
+            assert!(
+                Record::decode(&mixed).is_none_or(|r| Some(r) == Record::decode(&new)),
+                "mixed at {cut}: {}",
+                String::from_utf8_lossy(&mixed)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_record_of_this_version_is_none() {
+        for bytes in [
+            &b""[..],
+            b"\n\n\n",
+            b"portlease",
+            b"portlease 2 1.0\npid 3\nend 1.0\n",
+            b"\xff\xfe",
+            b"-ortlease 1 1.0\nend 1.0\n",
+        ] {
+            assert_eq!(Record::decode(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_record_may_say_more() {
+        let text = b"portlease 1 1.0\npid 3\nmood fine\nend 1.0\n";
+        assert_eq!(Record::decode(text).unwrap().pid, 3);
+    }
+
+    #[test]
+    fn names_are_escaped_where_they_are_printed() {
+        let forged = Record {
+            test: "a\u{1b}[31m\nhelp: x".to_owned(),
+            ..record()
+        };
+        let text = Lease::new(Protocol::Tcp, 1, Some(forged)).to_string();
+        assert!(!text.contains(['\n', '\u{1b}']), "{text}");
+    }
+}

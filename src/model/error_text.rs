@@ -1,0 +1,230 @@
+//! The text of every error: one constructor for each way to fail.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::attempt_stats::AttemptStats;
+use super::diagnosis::Diagnosis;
+use super::endpoint::Protocol;
+use super::error::{Error, ErrorKind};
+use super::port::Port;
+use super::text::{DurationText, RangeText};
+use crate::os_error::{OsMessage, is_out_of_descriptors};
+
+/// The request contradicts itself.
+impl Error {
+    pub(crate) fn empty_range(low: Option<u16>, high: Option<u16>) -> Self {
+        let end = |end: Option<u16>| end.map_or("?".to_owned(), |n| n.to_string());
+        let message = format!(
+            "range {}-{} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH",
+            end(low),
+            end(high)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn range_all_excluded(range: &RangeInclusive<u16>) -> Self {
+        let message = format!("range {} contains only excluded ports", RangeText(range));
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn range_outside_firewall(
+        range: &RangeInclusive<u16>,
+        firewall: &RangeInclusive<u16>,
+    ) -> Self {
+        let message = format!(
+            "range {} has no port within PORTLEASE_RANGE, {}",
+            RangeText(range),
+            RangeText(firewall)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn bad_range_variable(text: &str) -> Self {
+        let message = format!(
+            "PORTLEASE_RANGE is {text:?}: expected LOW-HIGH with 1 <= LOW <= HIGH <= 65535, as in \
+             20000-20999"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn exact_port_ruled_out(port: u16) -> Self {
+        let message = format!("port {port} was requested, but `range` or `exclude` rules it out");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn many_of_one_number(port: u16, n: usize) -> Self {
+        let message = format!(
+            "port {port} cannot be reserved {n} times: request a block, or do not request an \
+             exact port"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn block_cannot_fit(n: usize, range: &RangeInclusive<u16>) -> Self {
+        let message = format!(
+            "{n} ports cannot fit in {}: too few are allowed",
+            RangeText(range)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn not_reserved_for(port: Port, protocol: Protocol) -> Self {
+        let message = format!("port {port} is not reserved for {protocol}");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+}
+
+/// The port, or every allowed port, is taken.
+impl Error {
+    pub(crate) fn cannot_reserve(
+        port: Port,
+        waited: Option<Duration>,
+        diagnosis: Diagnosis,
+    ) -> Self {
+        let message = format!(
+            "cannot reserve {port}{}: address already in use: {}",
+            within(waited),
+            diagnosis.cause()
+        );
+        match waited {
+            Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.after_a_wait()),
+            None => Self::diagnosed(ErrorKind::InUse, message, diagnosis),
+        }
+    }
+
+    pub(crate) fn no_free_port(
+        range: Option<&RangeInclusive<u16>>,
+        waited: Option<Duration>,
+        stats: &AttemptStats,
+    ) -> Self {
+        let what = match stats.block {
+            Some(n) => format!("{n} consecutive ports"),
+            None => "a port".to_owned(),
+        };
+        let place = match range {
+            Some(range) => format!(" from {}", RangeText(range)),
+            None if stats.ephemeral => " from the ephemeral range".to_owned(),
+            None => String::new(),
+        };
+        let kind = match waited {
+            Some(_) => ErrorKind::TimedOut,
+            None => ErrorKind::NoFreePort,
+        };
+        let after = within(waited);
+        Self::new(
+            kind,
+            format!("cannot reserve {what}{place}{after}: {stats}"),
+        )
+    }
+}
+
+fn within(waited: Option<Duration>) -> String {
+    waited.map_or(String::new(), |time| {
+        format!(" within {}", DurationText(time))
+    })
+}
+
+/// A wait ended without its condition.
+impl Error {
+    pub(crate) fn timed_out(waited: Duration, diagnosis: Diagnosis) -> Self {
+        let message = format!(
+            "timed out after {}: {}",
+            DurationText(waited),
+            diagnosis.headline()
+        );
+        Self::diagnosed(ErrorKind::TimedOut, message, diagnosis)
+    }
+
+    pub(crate) fn ended_first(pid: Option<u32>, how: &str, diagnosis: Diagnosis) -> Self {
+        let process = pid.map_or("the process".to_owned(), |pid| format!("process {pid}"));
+        let message = format!("{process} ended ({how}) first: {}", diagnosis.headline());
+        Self::diagnosed(ErrorKind::Io, message, diagnosis)
+    }
+}
+
+/// The operating system refused.
+impl Error {
+    pub(crate) fn privileged(port: Port, cause: io::Error) -> Self {
+        let message = format!(
+            "cannot reserve {port}: {}: binding a port below net.ipv4.ip_unprivileged_port_start \
+             (1024 by default) requires root or CAP_NET_BIND_SERVICE",
+            OsMessage(&cause)
+        );
+        Self::caused(ErrorKind::PermissionDenied, message, cause)
+    }
+
+    pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {
+        let message = format!(
+            "cannot lock {}: {}: this is not a lock file that can be shared",
+            path.display(),
+            OsMessage(&cause)
+        );
+        Self::caused(ErrorKind::Lease, message, cause)
+    }
+
+    pub(crate) fn lock_folder(path: &Path, cause: io::Error) -> Self {
+        let cause_text = match cause.kind() {
+            io::ErrorKind::InvalidInput => "expected an absolute path in PORTLEASE_DIR".to_owned(),
+            _ => format!(
+                "{}: set PORTLEASE_DIR to a writable folder",
+                OsMessage(&cause)
+            ),
+        };
+        let message = format!(
+            "cannot use the lock folder {:?}: {cause_text}",
+            path.display().to_string()
+        );
+        Self::caused(ErrorKind::Lease, message, cause)
+    }
+
+    /// `act` is a verb. Without a port the operand is "a port".
+    pub(crate) fn system(act: &str, port: Option<Port>, cause: io::Error) -> Self {
+        let operand = port.map_or("a port".to_owned(), |port| port.to_string());
+        Self::of_system(act, &operand, cause)
+    }
+
+    pub(crate) fn of_system(act: &str, operand: &str, cause: io::Error) -> Self {
+        let kind = match cause.kind() {
+            io::ErrorKind::AddrInUse => ErrorKind::InUse,
+            io::ErrorKind::AddrNotAvailable => ErrorKind::AddressNotAvailable,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            _ => ErrorKind::Io,
+        };
+        let advice = match kind {
+            _ if is_out_of_descriptors(&cause) => {
+                ": this process is at its limit of file descriptors (ulimit -n); each reservation \
+                 takes two"
+            }
+            ErrorKind::AddressNotAvailable => ": this machine does not have the address",
+            _ => "",
+        };
+        let message = format!("cannot {act} {operand}: {}{advice}", OsMessage(&cause));
+        Self::caused(kind, message, cause)
+    }
+
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix passes sockets"))]
+    pub(crate) fn cannot_pass(operand: &str) -> Self {
+        let message = format!(
+            "cannot pass {operand}: the command has settings that cannot be carried over (standard \
+             streams, user, process group or env_clear): pass first, then set them"
+        );
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    pub(crate) fn command_line(pid: u32, cause: io::Error) -> Self {
+        let kind = match cause.kind() {
+            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Io,
+        };
+        let message = format!(
+            "cannot read the command line of pid {pid}: {}",
+            OsMessage(&cause)
+        );
+        Self::caused(kind, message, cause)
+    }
+}

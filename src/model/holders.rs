@@ -1,0 +1,196 @@
+//! [`Holders`]: every socket on a port, and its reservations.
+
+use std::num::NonZeroU64;
+use std::slice;
+use std::vec;
+
+use super::endpoint::Protocol;
+use super::holder::Holder;
+use super::incompleteness::Incompleteness;
+use super::lease_info::Lease;
+use super::state::State;
+
+/// Everything on one port: what [`who_holds`](crate::who_holds) answers.
+///
+/// Iterate for the sockets. `Display` is the report for people.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// for holder in &holders {
+///     println!("{:?} {}", holder.state, holder.local);
+/// }
+/// println!("{holders}"); // the same as a report for people
+/// # drop(server);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Holders {
+    pub(super) port: u16,
+    pub(super) protocol: Option<Protocol>,
+    rows: Vec<Holder>,
+    pub(super) leases: Vec<Lease>,
+    pub(super) unseen: Vec<Incompleteness>,
+}
+
+impl Holders {
+    /// Puts the sockets in the order of the report: listeners, bound ones, connections, TIME_WAIT.
+    pub(crate) fn new(
+        port: u16,
+        protocol: Option<Protocol>,
+        mut rows: Vec<Holder>,
+        leases: Vec<Lease>,
+        reasons: Vec<Incompleteness>,
+    ) -> Self {
+        rows.sort_by_cached_key(Holder::rank);
+        let mut unseen = Vec::new();
+        for reason in reasons {
+            // Each once, in the order of the report.
+            if let Err(at) = unseen.binary_search(&reason) {
+                unseen.insert(at, reason);
+            }
+        }
+        Holders {
+            port,
+            protocol,
+            rows,
+            leases,
+            unseen,
+        }
+    }
+
+    /// The port that was asked about.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.port(), p.port());
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The sockets: listeners first, then bound ones, connections, TIME_WAIT.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert!(holders.iter().any(|holder| holder.state == portlease::State::Listen));
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn iter(&self) -> slice::Iter<'_, Holder> {
+        self.rows.iter()
+    }
+
+    /// How many sockets there are.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.len(), holders.iter().count());
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing was found: no socket and no reservation. It means that nobody holds the port only if
+    /// [`is_complete`](Holders::is_complete).
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert!(!holders.is_empty());
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.leases.is_empty()
+    }
+
+    /// Whether everything could be seen. `false` where a socket's process is hidden, where processes that could
+    /// share a socket may not be looked into, or where a part of the socket table could not be read. The report says
+    /// which.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// if holders.is_empty() && !holders.is_complete() {
+    ///     println!("nothing found, but not everything could be seen");
+    /// }
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_complete(&self) -> bool {
+        self.unseen.is_empty() && self.rows.iter().all(|holder| !holder.hidden)
+    }
+
+    /// The reservations of this port, of this process and others.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.leases()[0].pid(), Some(std::process::id()));
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
+    /// The reservation whose own socket this is.
+    pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
+        let inode = NonZeroU64::new(holder.inode);
+        let is_claim = |lease: &&Lease| {
+            let record = lease.record();
+            inode.is_some() && record.is_some_and(|record| record.socket == inode)
+        };
+        self.leases
+            .iter()
+            .filter(|_| holder.state == State::Bound)
+            .find(is_claim)
+    }
+}
+
+impl IntoIterator for Holders {
+    type Item = Holder;
+    type IntoIter = vec::IntoIter<Holder>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.rows.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Holders {
+    type Item = &'a Holder;
+    type IntoIter = slice::Iter<'a, Holder>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

@@ -1,0 +1,243 @@
+//! [`Lease`]: what a lock file says about the reservation behind it, and its text form.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::endpoint::Protocol;
+use crate::printable::printable;
+
+/// A live reservation on this machine, of this process or another, as its lock file tells.
+///
+/// A lease is live because the kernel says that its file is locked, never because of what is written in it. The
+/// record is a note for people: it can be missing (no space to write it, or a newer release of this crate wrote
+/// it), and then all but the port and the protocol is `None`. Command lines and environments are never recorded:
+/// they carry secrets.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// for lease in portlease::reservations()? {
+///     println!("{lease}"); // 41023/tcp is reserved by test …
+/// }
+/// # drop(p);
+/// # Ok::<(), portlease::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    protocol: Protocol,
+    port: u16,
+    record: Option<Record>,
+}
+
+impl Lease {
+    pub(crate) fn new(protocol: Protocol, port: u16, record: Option<Record>) -> Self {
+        Lease {
+            protocol,
+            port,
+            record,
+        }
+    }
+
+    /// The reserved number.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.port(), p.port());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The protocol it is reserved for.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.protocol(), portlease::Protocol::Tcp);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The process that reserved it, as that process saw its own id: in another container's PID namespace the
+    /// number means nothing here.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.pid(), Some(std::process::id()));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn pid(&self) -> Option<u32> {
+        self.record.as_ref().map(|r| r.pid)
+    }
+
+    /// The process that it is held for, where that is another one:
+    /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of).
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.on_behalf_of(), None); // its own
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn on_behalf_of(&self) -> Option<u32> {
+        self.record
+            .as_ref()
+            .and_then(|r| r.on_behalf_of)
+            .map(|process| process.pid)
+    }
+
+    /// The path of that process's program.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert!(lease.program().is_some());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn program(&self) -> Option<&str> {
+        self.text(|r| &r.program)
+    }
+
+    /// The test that reserved it: the name of its thread, or what `cargo nextest` calls it.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// println!("{:?}", lease.test()); // the thread, which libtest names after the test
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn test(&self) -> Option<&str> {
+        self.text(|r| &r.test)
+    }
+
+    /// The source line of the reserving call, as `tests/restart.rs:17`.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// println!("{:?}", lease.at()); // tests/restart.rs:17
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn at(&self) -> Option<&str> {
+        self.text(|r| &r.at)
+    }
+
+    /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.label(), Some("docs"));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn label(&self) -> Option<&str> {
+        self.text(|r| &r.label)
+    }
+
+    /// When it was reserved, by the clock of the reserving process.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert!(lease.since().is_some());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn since(&self) -> Option<SystemTime> {
+        self.record.as_ref().map(|r| UNIX_EPOCH + r.since)
+    }
+
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    fn text(&self, field: impl Fn(&Record) -> &String) -> Option<&str> {
+        self.record
+            .as_ref()
+            .map(|r| field(r).as_str())
+            .filter(|text| !text.is_empty())
+    }
+}
+
+/// `60315/tcp is reserved by test restarts (tests/restart.rs:17), pid 4100`.
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{} is reserved {}",
+            self.port,
+            self.protocol,
+            self.by()
+        )
+    }
+}
+
+impl Lease {
+    /// `by test restarts (tests/restart.rs:17), pid 4100`: the part of a sentence that names the reserver.
+    pub(crate) fn by(&self) -> String {
+        let Some(record) = &self.record else {
+            return "by a process that left no record".to_owned();
+        };
+        let mut text = match (self.test(), self.program()) {
+            (Some(test), _) => format!("by test {}", printable(test)),
+            (None, Some(program)) => {
+                format!(
+                    "by {}",
+                    printable(program.rsplit('/').next().unwrap_or(program))
+                )
+            }
+            (None, None) => "by a process".to_owned(),
+        };
+        // Writing to a String does not fail.
+        if let Some(at) = self.at() {
+            text += &format!(" ({})", printable(at));
+        }
+        text += &format!(", pid {}", record.pid);
+        if let Some(process) = record.on_behalf_of {
+            text += &format!(" for pid {}", process.pid);
+        }
+        if let Some(label) = self.label() {
+            text += &format!(", labelled \"{}\"", printable(label));
+        }
+        text
+    }
+}
+
+/// The content of a lock file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) pid: u32,
+    /// The start of the process in the system's own unit. It distinguishes the process from a
+    /// later one with the same pid. `None` if it was unknown.
+    pub(crate) started: Option<NonZeroU64>,
+    pub(crate) program: String,
+    pub(crate) test: String,
+    pub(crate) at: String,
+    pub(crate) label: String,
+    /// Since the Unix epoch.
+    pub(crate) since: Duration,
+    /// The inode of the claim's socket; `None` without a claim.
+    pub(crate) socket: Option<NonZeroU64>,
+    /// The process that it is held for, if that is another one.
+    pub(crate) on_behalf_of: Option<Beneficiary>,
+}
+
+/// A process, distinguished from a later one with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beneficiary {
+    pub(crate) pid: u32,
+    pub(crate) started: Option<NonZeroU64>,
+}

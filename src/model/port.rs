@@ -1,0 +1,48 @@
+//! [`Port`]: one port of one protocol, as every room below the public calls names it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::endpoint::{Endpoint, Protocol};
+
+/// A number of one protocol, on one address or on every address of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) ip: Option<IpAddr>,
+}
+
+impl Port {
+    /// The number on every address.
+    pub(crate) fn new(number: u16, protocol: Protocol) -> Port {
+        Port {
+            number,
+            protocol,
+            ip: None,
+        }
+    }
+
+    /// The endpoint's port. Without a protocol it is TCP.
+    pub(crate) fn of(endpoint: Endpoint) -> Port {
+        Port {
+            number: endpoint.port,
+            protocol: endpoint.protocol.unwrap_or(Protocol::Tcp),
+            ip: endpoint.ip,
+        }
+    }
+
+    pub(crate) fn endpoint(self) -> Endpoint {
+        Endpoint {
+            port: self.number,
+            ip: self.ip,
+            protocol: Some(self.protocol),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.endpoint().fmt(f)
+    }
+}

@@ -1,0 +1,87 @@
+//! [`State`]: what a socket is doing.
+
+use std::fmt;
+
+/// What a socket is doing.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let holders = portlease::who_holds(&p)?;
+/// let listener = holders.iter().find(|holder| holder.state == portlease::State::Listen).unwrap();
+/// println!("{:?}", listener.state);
+/// # drop(server);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// A TCP socket that takes connections.
+    Listen,
+    /// Has the port and nothing more: a TCP socket that neither listens nor connects, a UDP socket without a peer.
+    Bound,
+    /// A UDP socket with a peer.
+    Connected,
+    /// A TCP connection.
+    Established,
+    /// A TCP connection asked for and not answered.
+    SynSent,
+    /// A TCP connection about to come in.
+    SynRecv,
+    /// Closed on this side; the peer has not confirmed it.
+    FinWait1,
+    /// Closed on this side and confirmed; the peer has not closed its own.
+    FinWait2,
+    /// Closed by the peer, not on this side.
+    CloseWait,
+    /// Closed on both sides at once.
+    Closing,
+    /// Closed by the peer, then on this side; not yet confirmed.
+    LastAck,
+    /// Closed, and kept by the kernel for late packets: 60 s on Linux. No process has it.
+    TimeWait,
+    /// A state that this release does not know, by the kernel's number.
+    Unknown(u8),
+}
+
+impl State {
+    /// The name in lower case, as in the command's JSON: `listen`, `close_wait`, `unknown_17`.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// let listener = holders.iter().find(|h| h.state == portlease::State::Listen).unwrap();
+    /// assert_eq!(listener.state.name(), "listen");
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn name(self) -> String {
+        self.to_string()
+    }
+}
+
+/// The same text as [`State::name`].
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Listen => "listen",
+            State::Bound => "bound",
+            State::Connected => "connected",
+            State::Established => "established",
+            State::SynSent => "syn_sent",
+            State::SynRecv => "syn_recv",
+            State::FinWait1 => "fin_wait1",
+            State::FinWait2 => "fin_wait2",
+            State::CloseWait => "close_wait",
+            State::Closing => "closing",
+            State::LastAck => "last_ack",
+            State::TimeWait => "time_wait",
+            State::Unknown(number) => return write!(f, "unknown_{number}"),
+        })
+    }
+}

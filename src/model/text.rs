@@ -1,0 +1,91 @@
+//! How numbers read in messages.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// `20000-20999`.
+pub(crate) struct RangeText<'a>(pub(crate) &'a RangeInclusive<u16>);
+
+impl fmt::Display for RangeText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}
+
+/// `30 ms`, `2.5 s`, `90 s`.
+pub(crate) struct DurationText(pub(crate) Duration);
+
+impl fmt::Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        match self.0.as_millis() {
+            0 => write!(f, "{} us", self.0.as_micros()),
+            millis @ 1..1000 => write!(f, "{millis} ms"),
+            // Without the zeros that a fixed number of decimals would print.
+            _ => write!(f, "{} s", (seconds * 10.0).round() / 10.0),
+        }
+    }
+}
+
+/// `41 s`, `3 min`, `2 h`, `5 days`: rounded down, in the largest unit that still distinguishes
+/// ages.
+pub(crate) struct AgeText(pub(crate) Duration);
+
+impl fmt::Display for AgeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            s @ 0..60 => write!(f, "{s} s"),
+            s @ 60..7_200 => write!(f, "{} min", s / 60),
+            s @ 7_200..172_800 => write!(f, "{} h", s / 3_600),
+            s => write!(f, "{} days", s / 86_400),
+        }
+    }
+}
+
+/// `1 connection`, `12 connections`.
+pub(crate) fn connections(count: usize) -> String {
+    if count == 1 {
+        "1 connection".to_owned()
+    } else {
+        format!("{count} connections")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_printed_in_their_own_unit() {
+        for (micros, text) in [
+            (0, "0 us"),
+            (999, "999 us"),
+            (30_000, "30 ms"),
+            (999_999, "999 ms"),
+            (1_000_000, "1 s"),
+            (2_500_000, "2.5 s"),
+            (90_000_000, "90 s"),
+        ] {
+            assert_eq!(
+                DurationText(Duration::from_micros(micros)).to_string(),
+                text
+            );
+        }
+    }
+
+    #[test]
+    fn ages_are_printed_in_the_largest_unit_that_distinguishes_them() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (7199, "119 min"),
+            (7200, "2 h"),
+            (172_799, "47 h"),
+            (172_800, "2 days"),
+        ] {
+            assert_eq!(AgeText(Duration::from_secs(seconds)).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! [`ToEndpoint`]: the values that can name a port in a call.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use super::endpoint::{Endpoint, ParseEndpointError, Protocol};
+use super::error::Result;
+use super::port::Port;
+
+pub(crate) mod sealed {
+    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
+    /// Says which reservation the operand is, if it is one: only that one counts as the caller's.
+    pub trait Sealed {
+        #[doc(hidden)]
+        fn reservation(&self) -> Option<u64> {
+            None
+        }
+    }
+}
+
+/// A value that names a port: a `u16`, text such as `"60315/udp"`, a [`SocketAddr`], an
+/// `(ip, port)` pair, an [`Endpoint`], or a `&Reservation`.
+///
+/// The trait is sealed. `u16` is the only integer, so that a literal is a port number and 70000
+/// does not compile. A [`Reservation`](crate::Reservation) is accepted by reference only, so that
+/// an assertion cannot end it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name a port",
+    note = "pass a `u16`, `\"60315/udp\"`, a `SocketAddr`, `(ip, port)`, an `Endpoint` or a `&Reservation`"
+)]
+///
+/// ```
+/// let p = portlease::reserve_udp_port();
+/// // A bare number is a TCP port. A reservation, by reference, is what it reserved.
+/// for free in [
+///     portlease::is_port_free(60315_u16),
+///     portlease::is_port_free("127.0.0.1:60315"),
+///     portlease::is_port_free(&p),
+/// ] {
+///     println!("{free}");
+/// }
+/// ```
+pub trait ToEndpoint: sealed::Sealed {
+    /// The endpoint this names.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort) for port 0 and for text that
+    /// names no port.
+    fn to_endpoint(&self) -> Result<Endpoint>;
+}
+
+/// The ports a check is about. A reservation of two protocols has one for each.
+pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
+    let endpoint = operand.to_endpoint()?;
+    Ok(match (endpoint.protocol, operand.reservation()) {
+        (None, Some(_)) => [Protocol::Tcp, Protocol::Udp]
+            .map(|protocol| Port {
+                protocol,
+                ..Port::of(endpoint)
+            })
+            .into(),
+        _ => vec![Port::of(endpoint)],
+    })
+}
+
+macro_rules! names_a_port {
+    ($($type:ty: $value:ident => $endpoint:expr;)*) => {$(
+        impl sealed::Sealed for $type {}
+        impl ToEndpoint for $type {
+            fn to_endpoint(&self) -> Result<Endpoint> {
+                let $value = self;
+                Ok($endpoint?)
+            }
+        }
+        impl sealed::Sealed for &$type {}
+        impl ToEndpoint for &$type {
+            fn to_endpoint(&self) -> Result<Endpoint> {
+                (**self).to_endpoint()
+            }
+        }
+    )*};
+}
+
+fn at(ip: Option<IpAddr>, port: u16) -> Result<Endpoint, ParseEndpointError> {
+    Endpoint {
+        port,
+        ip,
+        protocol: None,
+    }
+    .checked()
+}
+
+names_a_port! {
+    u16: port => at(None, *port);
+    str: text => text.parse::<Endpoint>();
+    String: text => text.parse::<Endpoint>();
+    Endpoint: endpoint => endpoint.checked();
+    SocketAddr: addr => at(Some(addr.ip()), addr.port());
+    SocketAddrV4: addr => at(Some(IpAddr::V4(*addr.ip())), addr.port());
+    SocketAddrV6: addr => at(Some(IpAddr::V6(*addr.ip())), addr.port());
+    (IpAddr, u16): pair => at(Some(pair.0), pair.1);
+    (Ipv4Addr, u16): pair => at(Some(IpAddr::V4(pair.0)), pair.1);
+    (Ipv6Addr, u16): pair => at(Some(IpAddr::V6(pair.0)), pair.1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::error::ErrorKind;
+
+    #[test]
+    fn an_operand_that_names_no_port_is_an_invalid_port() {
+        let zero = [
+            0u16.to_endpoint(),
+            (Ipv4Addr::LOCALHOST, 0).to_endpoint(),
+            SocketAddr::from(([127, 0, 0, 1], 0)).to_endpoint(),
+            Endpoint {
+                port: 0,
+                ip: None,
+                protocol: None,
+            }
+            .to_endpoint(),
+            "0".to_endpoint(),
+            "x".to_endpoint(),
+        ];
+        for outcome in zero {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidPort);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! [`EphemeralRange`]: the numbers that the kernel assigns by itself.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::port_order::{PortOrder, StridedRange, shuffled};
+use super::{DYNAMIC_FROM, system};
+use crate::model::port_set::PortSet;
+
+/// The first registered port (RFC 6335, section 6).
+const REGISTERED_FROM: u16 = 1024;
+
+/// The numbers that the kernel assigns by itself, in this process's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EphemeralRange {
+    range: RangeInclusive<u16>,
+    /// Numbers of the range that the administrator withheld.
+    reserved: PortSet,
+}
+
+static CACHED: RwLock<Option<Arc<EphemeralRange>>> = RwLock::new(None);
+
+impl EphemeralRange {
+    pub(super) fn new(range: RangeInclusive<u16>, reserved: PortSet) -> EphemeralRange {
+        EphemeralRange { range, reserved }
+    }
+
+    /// As the kernel reports it now; where asking takes a program, as it did when this process first
+    /// asked.
+    pub(crate) fn read() -> EphemeralRange {
+        system::ephemeral()
+    }
+
+    /// As the kernel reported it when this process first asked.
+    pub(crate) fn cached() -> Arc<EphemeralRange> {
+        if let Some(known) = CACHED.read().as_ref() {
+            return known.clone();
+        }
+        CACHED.write().insert(Arc::new(Self::read())).clone()
+    }
+
+    /// As [`cached`](Self::cached), read again if it does not contain a number that the kernel
+    /// chose.
+    pub(crate) fn cached_with(port: u16) -> Arc<EphemeralRange> {
+        let known = Self::cached();
+        if known.range.contains(&port) {
+            return known;
+        }
+        CACHED.write().insert(Arc::new(Self::read())).clone()
+    }
+
+    /// The range that a kernel with these settings reports.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn reported(range: RangeInclusive<u16>, reserved: &str) -> EphemeralRange {
+        let reserved = super::settings::parse_list(reserved).unwrap_or_default();
+        EphemeralRange { range, reserved }
+    }
+
+    pub(crate) fn range(&self) -> RangeInclusive<u16> {
+        self.range.clone()
+    }
+
+    /// Whether the kernel never assigns the number by itself.
+    pub(crate) fn is_non_ephemeral(&self, port: u16) -> bool {
+        !self.range.contains(&port) || self.reserved.contains(port)
+    }
+
+    /// The non-ephemeral ports in the order of preference, each once: those of IANA's dynamic range
+    /// (RFC 6335), then registered ones, then those that the administrator withheld from the kernel,
+    /// perhaps for a service.
+    pub(crate) fn non_ephemeral(&self) -> PortOrder {
+        let registered = system::unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
+        let withheld = self.reserved.ranges_within(self.range.clone());
+        shuffled(
+            [
+                self.outside(DYNAMIC_FROM..=u16::MAX),
+                self.outside(registered),
+                withheld,
+            ]
+            .concat(),
+        )
+    }
+
+    /// The parts of a range that are not the kernel's, the higher part first.
+    fn outside(&self, range: RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
+        let above = self.range.end().checked_add(1);
+        let above = above.map(|next| overlap(&(next..=u16::MAX), &range));
+        let below = self.range.start().checked_sub(1);
+        let below = below.map(|last| overlap(&(0..=last), &range));
+        let parts = above.into_iter().chain(below);
+        parts.filter(|range| !range.is_empty()).collect()
+    }
+
+    /// The ranges in which to look for consecutive numbers, in the order of preference.
+    pub(crate) fn block_ranges(&self) -> Vec<RangeInclusive<u16>> {
+        let lowest = system::unprivileged_from().max(REGISTERED_FROM);
+        let mut ranges = self.outside(lowest..=u16::MAX);
+        ranges.push(self.range.clone());
+        ranges
+    }
+
+    /// Whether the administrator withheld the number from the kernel.
+    pub(crate) fn is_reserved(&self, port: u16) -> bool {
+        self.reserved.contains(port)
+    }
+
+    /// Every number of the range but the reserved ones, once, in random order: those of the low
+    /// end's parity first. `bind(…, 0)` searches the other parity first, so these are free when that
+    /// one is used up.
+    pub(crate) fn draws(&self) -> PortOrder {
+        let low = *self.range.start();
+        let count = u32::from(*self.range.end() - low) + 1;
+        let first = StridedRange::new(low, 2, count.div_ceil(2));
+        let second = StridedRange::new(low.saturating_add(1), 2, count / 2);
+        PortOrder::new(vec![first, second], self.reserved.clone())
+    }
+
+    /// How many numbers an automatic pick leaves for outgoing connections.
+    pub(crate) fn spare(&self) -> usize {
+        (self.range.len() / 256).clamp(2, 16)
+    }
+}
+
+fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> RangeInclusive<u16> {
+    *one.start().max(other.start())..=*one.end().min(other.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn draws_begin_with_the_low_ends_parity_and_omit_reserved_numbers() {
+        for range in [32768..=60999, 40000..=40015, 40001..=40015, 5..=5] {
+            let reported = EphemeralRange::reported(range.clone(), "40004-40005");
+            let drawn: Vec<u16> = reported.draws().collect();
+            let expected: BTreeSet<u16> = range
+                .clone()
+                .filter(|n| !(40004..=40005).contains(n))
+                .collect();
+            assert_eq!(drawn.iter().copied().collect::<BTreeSet<_>>(), expected);
+            assert_eq!(drawn.len(), expected.len());
+            let parities: Vec<u16> = drawn.iter().map(|n| (n - range.start()) % 2).collect();
+            assert!(parities.is_sorted(), "{range:?}: {parities:?}");
+        }
+    }
+
+    #[test]
+    fn non_ephemeral_ports_come_dynamic_first_and_are_never_assigned_by_the_kernel() {
+        let reported = EphemeralRange::reported(32768..=60999, "40004-40005");
+        let numbers: Vec<u16> = reported.non_ephemeral().collect();
+        assert!(numbers.iter().all(|port| reported.is_non_ephemeral(*port)));
+        assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len());
+        assert!(numbers[..65535 - 60999].iter().all(|port| *port > 60999));
+        let last = &numbers[numbers.len() - 2..];
+        assert!(last.iter().all(|port| (40004..=40005).contains(port)));
+        let ranges = [61000..=65535, 1024..=32767, 32768..=60999];
+        assert_eq!(reported.block_ranges(), ranges);
+        let whole = EphemeralRange::reported(1024..=65535, "");
+        assert_eq!(whole.non_ephemeral().count(), 0);
+        assert_eq!(whole.block_ranges(), [1024..=65535]);
+    }
+}

@@ -1,0 +1,75 @@
+//! [`ParityExhaustion`]: whether the half of the ephemeral range that `bind(…, 0)` searches first is
+//! used up.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
+
+/// From there on each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
+/// every other process: for a while, draw numbers of the other parity instead. The result of one
+/// bind counts for the whole process.
+#[derive(Debug, Default)]
+pub(crate) struct ParityExhaustion(Mutex<Signs>);
+
+#[derive(Debug, Default)]
+struct Signs {
+    exhausted_until: Option<Instant>,
+    /// The last bind was slow. One slow bind on a busy machine proves nothing.
+    slow: bool,
+}
+
+impl ParityExhaustion {
+    pub(crate) fn of_this_process() -> &'static ParityExhaustion {
+        static OF_THIS_PROCESS: ParityExhaustion =
+            ParityExhaustion(parking_lot::const_mutex(Signs {
+                exhausted_until: None,
+                slow: false,
+            }));
+        &OF_THIS_PROCESS
+    }
+
+    pub(crate) fn is_exhausted(&self) -> bool {
+        let until = self.0.lock().exhausted_until;
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Notes the number that the kernel chose, and the duration of the bind.
+    pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
+        let mut signs = self.0.lock();
+        let second_choice = range.contains(&port) && (port - range.start()).is_multiple_of(2);
+        let slow = took > SLOW_BIND;
+        if second_choice || slow && signs.slow {
+            signs.exhausted_until = Some(Instant::now() + PARITY_VALID_FOR);
+        }
+        signs.slow = slow;
+    }
+
+    pub(crate) fn note_exhausted(&self) {
+        self.0.lock().exhausted_until = Some(Instant::now() + PARITY_VALID_FOR);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_parity_or_two_slow_binds_in_a_row_mean_exhaustion() {
+        let (quick, slow) = (Duration::from_micros(3), Duration::from_millis(2));
+        let after = |binds: &[(u16, Duration)]| {
+            let parity = ParityExhaustion::default();
+            for (port, took) in binds {
+                parity.note(&(32768..=60999), *port, *took);
+            }
+            parity.is_exhausted()
+        };
+        assert!(!after(&[(40001, quick), (40003, quick)]));
+        assert!(after(&[(40000, quick)]));
+        let one_slow = [(40001, slow), (40003, quick), (40005, slow)];
+        assert!(!after(&one_slow), "a busy machine");
+        assert!(after(&[(40001, slow), (40003, slow)]));
+    }
+}

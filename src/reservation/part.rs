@@ -1,0 +1,58 @@
+//! [`ProtocolReservation`]: the claim, name and lease that keep one protocol's port.
+
+use super::Guarantee;
+use crate::claim::{Claim, ExclusiveName, Identity};
+use crate::lease::LeaseLock;
+use crate::model::lease_info::Record;
+use crate::model::port::Port;
+use crate::ownership::Guard;
+
+/// Keeps one port of one protocol.
+#[derive(Debug)]
+pub(crate) struct ProtocolReservation {
+    pub(super) port: Port,
+    pub(super) guarantee: Guarantee,
+    /// This process's user for the file system, if the claim shows it.
+    user: Option<u32>,
+    // In drop order. The guard first: another thread may reserve the number as soon as the rest is
+    // gone. The lease last: its next holder must find the port free.
+    pub(super) guard: Guard,
+    pub(super) claim: Option<Claim>,
+    _name: Option<ExclusiveName>,
+    pub(super) lease: Option<LeaseLock>,
+}
+
+impl ProtocolReservation {
+    pub(crate) fn new(
+        port: Port,
+        claim: Option<Claim>,
+        name: Option<ExclusiveName>,
+        lease: Option<LeaseLock>,
+        guarantee: Guarantee,
+    ) -> Self {
+        // Without its inode a claim works as well. Reports then show it like any bound socket.
+        let identity = claim.as_ref().and_then(|claim| claim.identity().ok());
+        let Identity { inode, user } = identity.unwrap_or_default();
+        ProtocolReservation {
+            port,
+            guarantee,
+            user,
+            guard: Guard::new(port, inode),
+            claim,
+            _name: name,
+            lease,
+        }
+    }
+
+    /// Writes the record. It is a note for people: if there is no space for it the lease holds all
+    /// the same, and reports say that there is no record.
+    pub(crate) fn publish(&mut self, record: &Record) {
+        if let Some(lease) = &mut self.lease {
+            let record = Record {
+                socket: self.guard.claim(),
+                ..record.clone()
+            };
+            let _noted = lease.publish(&record, self.user);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Turns the reason of a refused reservation into an error with a diagnosis.
+
+use crate::acquire::{AttemptError, Refused, Request};
+use crate::inspect::diagnose;
+use crate::lease::Unusable;
+use crate::model::error::Error;
+
+pub(super) fn explain(request: &Request, refused: Refused) -> Error {
+    let Refused { error, waited } = refused;
+    match error {
+        AttemptError::Leased(port) | AttemptError::Named(port) | AttemptError::Occupied(port) => {
+            Error::cannot_reserve(port, waited, diagnose::in_use(port))
+        }
+        AttemptError::Privileged(port, cause) => Error::privileged(port, cause),
+        AttemptError::Planted(path, cause) => Error::planted(&path, cause),
+        AttemptError::NoneFree(stats) => {
+            Error::no_free_port(request.allowed.as_ref(), waited, &stats)
+        }
+        AttemptError::LockFolder(folder) => lock_folder(folder),
+        AttemptError::System { act, port, cause } => Error::system(act, port, cause),
+    }
+}
+
+pub(super) fn lock_folder(folder: Unusable) -> Error {
+    Error::lock_folder(&folder.path, folder.cause)
+}

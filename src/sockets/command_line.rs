@@ -1,0 +1,39 @@
+//! The command line of a process.
+
+use std::ffi::OsString;
+
+use super::system;
+use crate::model::error::{Error, Result};
+use crate::model::process::Process;
+
+impl Process {
+    /// The command line, read now. No report contains it unless it is requested: command lines
+    /// carry secrets.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// let process = &holders.iter().next().unwrap().processes[0];
+    /// println!("{:?}", process.command_line()?);
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the process has ended, even if another one has its pid by now, or may not be read.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Linux reads `/proc/PID/cmdline`. Other systems return
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    pub fn command_line(&self) -> Result<Vec<OsString>> {
+        match system::command_line(self.pid, self.ticks) {
+            Ok(arguments) => Ok(arguments),
+            Err(cause) => Err(Error::command_line(self.pid, cause)),
+        }
+    }
+}
