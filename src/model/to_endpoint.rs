@@ -106,7 +106,7 @@ names_a_port! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::error::ErrorKind;
+    use crate::model::error_kind::ErrorKind;
 
     #[test]
     fn an_operand_that_names_no_port_is_an_invalid_port() {

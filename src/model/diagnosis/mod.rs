@@ -6,7 +6,7 @@ use std::slice;
 use std::time::SystemTime;
 
 use super::endpoint::Endpoint;
-use super::error::ErrorKind;
+use super::error_kind::ErrorKind;
 use super::holder::Holder;
 use super::holder_report::line;
 use super::holders::Holders;

@@ -11,6 +11,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 
 mod netlink;
+mod proc_folder;
 mod proc_net;
 mod process;
 mod scan;

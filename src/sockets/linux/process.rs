@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::super::decode::procfs;
-use super::scan::open;
+use super::proc_folder::open;
 use crate::model::process::Process;
 
 /// Turns ticks since boot into a time of day.

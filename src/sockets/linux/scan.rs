@@ -4,19 +4,17 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat_raw, seek, statat,
-};
+use rustix::fs::{AtFlags, CWD, RawDir, SeekFrom, readlinkat_raw, seek, statat};
 use rustix::io::Errno;
 
 use super::super::decode::procfs;
 use super::super::{Inode, ScanDepth, ScanResult};
+use super::proc_folder::{numbers, open};
 use super::process::Clock;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
@@ -423,15 +421,6 @@ impl Scan<'_> {
     }
 }
 
-pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
-    openat(
-        at,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-}
-
 /// What has ended has nothing to show; what may not be looked into is remembered; a lack of descriptors fails.
 fn not_there(error: Errno, seen: &mut Seen) -> io::Result<()> {
     match error {
@@ -465,24 +454,6 @@ fn newest(proc: &OwnedFd) -> Vec<u32> {
             .filter(|pids| pids.iter().all(|pid| *pid >= from))
     };
     latest().and_then(look).unwrap_or_default()
-}
-
-/// The entries of a folder of `/proc` that are numbers, the highest first: they are listed in ascending order.
-fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
-    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-    let mut entries = RawDir::new(folder, &mut buffer);
-    let mut numbers = Vec::new();
-    while let Some(entry) = entries.next() {
-        numbers.extend(
-            entry?
-                .file_name()
-                .to_str()
-                .ok()
-                .and_then(|name| name.parse::<u32>().ok()),
-        );
-    }
-    numbers.reverse();
-    Ok(numbers)
 }
 
 #[cfg(test)]
