@@ -13,6 +13,7 @@ mod numbers;
 mod options;
 mod outsider;
 mod reservation;
+mod rooms;
 mod tidy;
 mod waiting;
 mod waits;
