@@ -13,6 +13,7 @@ use crate::model::error::{Error, Result};
 use crate::model::port::Port;
 use crate::model::port_set::PortSet;
 use crate::model::process::Process;
+use crate::model::server_kind::ServerKind;
 use crate::model::state::State;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::os_error::OsMessage;
@@ -56,7 +57,9 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
         Ok(ports) => {
             let mut budget = RetryBudget::new();
             let asker = Asker::of(&port);
-            let mut is_free = |port| availability(port, asker, &mut budget) == Verdict::Free;
+            let mut is_free = |port| {
+                availability(port, ServerKind::ReuseAddr, asker, &mut budget) == Verdict::Free
+            };
             ports.into_iter().all(&mut is_free)
         }
         Err(error) => panic!("{error}"),
@@ -78,12 +81,38 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
-    check_each_free(&port, &mut RetryBudget::new())
+    check_port_free_for(port, ServerKind::ReuseAddr)
 }
 
-fn check_each_free(operand: &impl ToEndpoint, budget: &mut RetryBudget) -> Result<(), Diagnosis> {
+/// [`check_port_free`] for a server of this kind: a port can be free for one kind and taken for
+/// another.
+///
+/// # Errors
+///
+/// As [`check_port_free`].
+///
+/// ```
+/// use portlease::{ServerKind, check_port_free_for};
+///
+/// let p = portlease::reserve_port();
+/// check_port_free_for(&p, ServerKind::ReuseAddr)?;
+/// # if cfg!(target_os = "linux") {
+/// // The claim refuses a server that sets neither option.
+/// assert!(check_port_free_for(&p, ServerKind::Plain).is_err());
+/// # }
+/// # Ok::<(), portlease::Diagnosis>(())
+/// ```
+pub fn check_port_free_for(port: impl ToEndpoint, kind: ServerKind) -> Result<(), Diagnosis> {
+    check_each_free(&port, kind, &mut RetryBudget::new())
+}
+
+fn check_each_free(
+    operand: &impl ToEndpoint,
+    kind: ServerKind,
+    budget: &mut RetryBudget,
+) -> Result<(), Diagnosis> {
     for port in ports(operand)? {
-        diagnose::check_free(port, Asker::of(operand), budget)?;
+        diagnose::check_free(port, kind, Asker::of(operand), budget)?;
     }
     Ok(())
 }
@@ -106,6 +135,24 @@ pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
 }
 
+/// Asserts that a port is free for a server of this kind.
+///
+/// # Panics
+///
+/// If it is not, with the holder's name, pid, state and what to do.
+///
+/// ```
+/// use portlease::{ReserveOptions, ServerKind};
+///
+/// let p = ReserveOptions::new().server(ServerKind::Plain).reserve()?;
+/// portlease::assert_port_free_for(&p, ServerKind::Plain);
+/// # Ok::<(), portlease::Error>(())
+/// ```
+#[track_caller]
+pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
+    or_panic(check_port_free_for(port, kind));
+}
+
 /// [`check_port_free`] for each of several ports: the first that is not free, and the others after it.
 ///
 /// # Errors
@@ -122,7 +169,7 @@ pub fn check_ports_free<P: ToEndpoint>(
     let mut budget = RetryBudget::new();
     let mut failed = ports
         .into_iter()
-        .filter_map(|port| check_each_free(&port, &mut budget).err());
+        .filter_map(|port| check_each_free(&port, ServerKind::ReuseAddr, &mut budget).err());
     match failed.next() {
         None => Ok(()),
         Some(first) => Err(first.with_more(failed.collect())),

@@ -152,11 +152,14 @@ mod claim;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod inspect;
+#[cfg(unix)]
+mod kept_fd;
 mod lease;
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
 mod model;
+mod namespace;
 mod os_error;
 mod ownership;
 mod ports;
@@ -174,9 +177,9 @@ pub mod tokio;
 mod wait;
 
 pub use check::{
-    assert_no_leaked_listeners, assert_port_free, assert_port_held_by, assert_port_listening,
-    assert_ports_free, check_no_leaked_listeners, check_port_free, check_port_held_by,
-    check_port_listening, check_ports_free, is_port_free,
+    assert_no_leaked_listeners, assert_port_free, assert_port_free_for, assert_port_held_by,
+    assert_port_listening, assert_ports_free, check_no_leaked_listeners, check_port_free,
+    check_port_free_for, check_port_held_by, check_port_listening, check_ports_free, is_port_free,
 };
 pub use inspect::diagnose::diagnose;
 pub use inspect::probe::{Reachability, probe};
@@ -190,6 +193,7 @@ pub use model::holders::Holders;
 pub use model::lease_info::Lease;
 pub use model::process::Process;
 pub use model::remedy::Remedy;
+pub use model::server_kind::ServerKind;
 pub use model::state::State;
 pub use model::to_endpoint::ToEndpoint;
 pub use reservation::{Guarantee, Reservation};

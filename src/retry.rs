@@ -233,7 +233,7 @@ pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 /// twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many numbers without a claim one pick tries; some ten microseconds each.
+/// How many ephemeral numbers without a claim one pick tries; some ten microseconds each.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many of them it looks up in the socket table; some hundred microseconds each.

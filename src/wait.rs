@@ -12,6 +12,7 @@ use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::{Error, Result};
 use crate::model::holders::Holders;
 use crate::model::port::Port;
+use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
@@ -326,7 +327,15 @@ impl Freeing {
 
     fn poll_port(&self, port: Port) -> Poll {
         let [.., longest] = LISTENING_PAUSES;
-        let look = || look(port, self.asker, &mut RetryBudget::new()).verdict;
+        let look = || {
+            look(
+                port,
+                ServerKind::ReuseAddr,
+                self.asker,
+                &mut RetryBudget::new(),
+            )
+            .verdict
+        };
         let pause = match quick_status(port, self.asker) {
             Ok(QuickStatus::Busy) => longest,
             Ok(QuickStatus::BusyExpensive) => FREE_PAUSE,

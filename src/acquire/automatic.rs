@@ -31,7 +31,17 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
+        // The ephemeral range is used up, or its last numbers are left for connections. A claim
+        // keeps every other number as well.
+        let others = EphemeralRange::refreshed().non_ephemeral();
+        let others = others.filter(|port| request.admits(*port));
+        let mut once = effort.at_most(RetryLevel::Once);
+        if let Some(reservation) = first_of(request, others, &mut once, &mut stats)? {
+            return Ok(reservation);
+        }
     } else {
+        // Which numbers need no claim is decided by the range as it is now.
+        EphemeralRange::refreshed();
         let mut once = effort.at_most(RetryLevel::Once);
         if let Some(reservation) = first_of(request, numbers(request), &mut once, &mut stats)? {
             return Ok(reservation);
@@ -53,15 +63,24 @@ pub(super) fn reserve(
 /// The numbers an automatic pick tries without a preference, in order.
 pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
     let numbers: Box<dyn Iterator<Item = u16>> = match &request.allowed {
-        Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
+        Some(range) => {
+            // Numbers that clients refuse are better than none.
+            let all = || ports::shuffled(vec![range.clone()]);
+            let blocked = all().filter(|port| ports::is_blocked(*port));
+            let others = all().filter(|port| !ports::is_blocked(*port));
+            Box::new(others.chain(blocked))
+        }
         None => {
             let range = EphemeralRange::cached();
             // The kernel's own numbers last: only a claim keeps those.
-            let others = range.non_ephemeral().take(NUMBERS_TRIED);
-            Box::new(others.chain(range.draws().take(NUMBERS_TRIED)))
+            Box::new(
+                range
+                    .non_ephemeral()
+                    .chain(range.draws().take(NUMBERS_TRIED)),
+            )
         }
     };
-    numbers.filter(|port| !request.exclude.contains(*port) && !request.leaves_to_service(*port))
+    numbers.filter(|port| request.admits(*port))
 }
 
 /// The numbers of a request for this range and without these numbers.
@@ -72,7 +91,7 @@ pub(crate) fn numbers_of(
 ) -> impl Iterator<Item = u16> {
     let request = Request {
         protocols: &[Protocol::Udp],
-        reuse_addr: true,
+        server: crate::model::server_kind::ServerKind::ReuseAddr,
         port: None,
         allowed,
         prefer: Vec::new(),

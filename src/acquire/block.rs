@@ -13,7 +13,7 @@ pub(super) fn reserve(
 ) -> Result<Vec<Reservation>, AttemptError> {
     let ranges = match &request.allowed {
         Some(range) => vec![range.clone()],
-        None => EphemeralRange::cached().block_ranges(),
+        None => EphemeralRange::refreshed().block_ranges(),
     };
     let block = |first: u16| Some(first..=first.checked_add(u16::try_from(n - 1).ok()?)?);
     let firsts = ranges
@@ -22,18 +22,14 @@ pub(super) fn reserve(
         .map(|range| *range.start()..=range.end() - (n - 1) as u16)
         .collect();
     let firsts = ports::shuffled(firsts).filter(|first| {
-        block(*first).is_some_and(|mut block| !block.any(|port| request.leaves_to_service(port)))
+        block(*first).is_some_and(|mut block| block.all(|port| request.admits(port)))
     });
     let mut stats = AttemptStats::of_block(n);
     // A refused number rules out every block that contains it.
     let mut refused = request.exclude.clone();
-    for block in request
-        .prefer
-        .iter()
-        .copied()
-        .chain(firsts)
-        .filter_map(block)
-    {
+    let preferred = request.prefer.iter().copied().filter_map(block);
+    let preferred = preferred.filter(|block| request.allows(block.clone()));
+    for block in preferred.chain(firsts.filter_map(block)) {
         if refused.within(block.clone()).next().is_some() {
             continue;
         }

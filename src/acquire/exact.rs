@@ -7,7 +7,7 @@ use crate::claim::{BindMode, Claim, ExclusiveName, try_bind};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
-use crate::model::state::State;
+use crate::model::server_kind::ServerKind;
 use crate::ports::EphemeralRange;
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::residual;
@@ -33,25 +33,20 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_for(port, claims, effort)?;
-    let non_ephemeral = EphemeralRange::cached().is_non_ephemeral(port.number);
     // Numbers outside the ephemeral range may be kept without a claim: there, containers that do
     // not share the lock folder exclude each other by name.
-    let mut name = if claims && !non_ephemeral {
-        None
-    } else {
+    let is_named = !claims || EphemeralRange::cached().is_non_ephemeral(port.number);
+    let mut name = if is_named {
         exclusive_name(port, effort)?
+    } else {
+        None
     };
     let (claim, guarantee) = if claims {
-        let (claim, guarantee) = claim(port, effort, lease.is_some(), &mut name)?;
+        let (claim, guarantee) = claim(request, port, effort, lease.is_some(), &mut name)?;
         (Some(claim), guarantee)
     } else {
         probe(port, effort)?;
-        let guarantee = if non_ephemeral {
-            Guarantee::Cooperative
-        } else {
-            Guarantee::BestEffort
-        };
-        (None, guarantee)
+        (None, Guarantee::without_claim(port.number))
     };
     Ok(ProtocolReservation::new(
         port, claim, name, lease, guarantee,
@@ -76,8 +71,8 @@ fn exclusive_name(
     }
 }
 
-/// Proves that no socket has the port now. A plain server cannot bind over TIME_WAIT, so that
-/// refuses it too.
+/// Proves that no socket has the port now. The connections of an earlier server refuse a plain
+/// server, so they refuse this too.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     loop {
         match try_bind(port, BindMode::Plain, effort.budget) {
@@ -92,6 +87,7 @@ fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
 }
 
 fn claim(
+    request: &Request,
     port: Port,
     effort: &mut Effort<'_>,
     leased: bool,
@@ -107,10 +103,10 @@ fn claim(
             return Err(AttemptError::Occupied(port));
         }
         let occupant = Occupant::of(port);
-        if let Occupant::TimeWait { sees_claims } = occupant
+        if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            let claim = claim_over_time_wait(port, effort, name)?;
+            let claim = claim_over_leftovers(request, port, effort, name)?;
             // A claim that the table does not show, another container's, would not have refused
             // this bind.
             let guarantee = if sees_claims {
@@ -126,9 +122,11 @@ fn claim(
     }
 }
 
-/// The bind over TIME_WAIT proves nothing by itself. The name does, with the table before and after
-/// the bind.
-fn claim_over_time_wait(
+/// The bind over the connections of an earlier server proves nothing by itself: it succeeds beside
+/// another such bind. The name excludes that, and the table before and after the bind shows every
+/// other socket.
+fn claim_over_leftovers(
+    request: &Request,
     port: Port,
     effort: &mut Effort<'_>,
     name: &mut Option<ExclusiveName>,
@@ -138,27 +136,34 @@ fn claim_over_time_wait(
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
     let claim =
-        Claim::over_time_wait(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
+        Claim::over_leftovers(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
     let own = claim
         .identity()
         .map_err(|e| AttemptError::system("inspect the claim of", port, e))?;
     let table = sockets::sockets(port.number, Some(port.protocol))
         .map_err(|e| AttemptError::system("read the sockets of", port, e))?;
-    let is_alone = |row: &Row| row.state == State::TimeWait || row.inode == own.inode;
-    if table.rows.iter().all(is_alone) {
-        Ok(claim)
-    } else {
-        Err(AttemptError::Occupied(port))
+    let is_expected = |row: &Row| row.is_leftover() || row.inode == own.inode;
+    if !table.rows.iter().all(is_expected) {
+        return Err(AttemptError::Occupied(port));
     }
+    // The connections keep the options of their server. They may admit the claim, which sets both,
+    // and refuse a server that sets only one.
+    let mode = match request.server {
+        ServerKind::ReusePort => BindMode::ReusePort,
+        _ => BindMode::Server,
+    };
+    try_bind(port, mode, effort.budget).map_err(|e| AttemptError::bind(port, e))?;
+    Ok(claim)
 }
 
 /// What refuses a claim of a number.
 #[derive(Clone, Debug)]
 enum Occupant {
-    /// Sockets other than TIME_WAIT; none if they were closed since the bind.
+    /// Sockets that refuse a server; none if they were closed since the bind.
     Sockets(Vec<Row>),
-    /// Only connections that have ended; and whether the table would show a claim beside them.
-    TimeWait { sees_claims: bool },
+    /// Only connections that an earlier server left; and whether the table would show a claim beside
+    /// them.
+    Leftovers { sees_claims: bool },
     /// The table cannot be read.
     Unreadable,
 }
@@ -168,12 +173,10 @@ impl Occupant {
         let Ok(table) = sockets::sockets(port.number, Some(port.protocol)) else {
             return Occupant::Unreadable;
         };
-        let (ended, others): (Vec<Row>, Vec<Row>) = table
-            .rows
-            .into_iter()
-            .partition(|row| row.state == State::TimeWait);
-        if others.is_empty() && !ended.is_empty() && port.protocol == Protocol::Tcp {
-            Occupant::TimeWait {
+        let (leftovers, others): (Vec<Row>, Vec<Row>) =
+            table.rows.into_iter().partition(Row::is_leftover);
+        if others.is_empty() && !leftovers.is_empty() && port.protocol == Protocol::Tcp {
+            Occupant::Leftovers {
                 sees_claims: !table.unseen.contains(&Incompleteness::Bound),
             }
         } else {
@@ -185,7 +188,7 @@ impl Occupant {
 fn pause_for(occupant: Occupant, effort: &mut Effort<'_>) -> bool {
     effort.budget.pause(|| match occupant {
         Occupant::Sockets(rows) => residual::owner_of_sockets(rows),
-        Occupant::TimeWait { .. } => ResidualOwner::Process,
+        Occupant::Leftovers { .. } => ResidualOwner::Process,
         Occupant::Unreadable => ResidualOwner::Unknown,
     })
 }

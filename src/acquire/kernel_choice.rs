@@ -43,7 +43,7 @@ impl Pick<'_, '_> {
         &mut self,
         stats: &mut AttemptStats,
     ) -> Result<Option<Reservation>, AttemptError> {
-        let parity = ParityExhaustion::of_this_process();
+        let parity = ParityExhaustion::of_this_namespace();
         for _ in 0..KERNEL_PICKS {
             if parity.is_exhausted() {
                 break;
@@ -51,8 +51,12 @@ impl Pick<'_, '_> {
             let before = Instant::now();
             match Claim::any() {
                 Ok(claim) => {
-                    let range = EphemeralRange::cached_with(claim.port()).range();
-                    parity.note(&range, claim.port(), before.elapsed());
+                    let range = EphemeralRange::cached_with(claim.port());
+                    parity.note(&range.range(), claim.port(), before.elapsed());
+                    // Of a range that is half used up, the random picks leave the last numbers.
+                    if parity.is_exhausted() || is_small(&range) {
+                        break;
+                    }
                     if let Some(reservation) = self.adopt(claim, stats)? {
                         return Ok(Some(reservation));
                     }
@@ -72,10 +76,10 @@ impl Pick<'_, '_> {
 
     fn at_random(&mut self, stats: &mut AttemptStats) -> Result<Option<Reservation>, AttemptError> {
         let range = EphemeralRange::cached();
-        let exclude = &self.request.exclude;
+        let request = self.request;
         let mut numbers = range
             .draws()
-            .filter(|port| !exclude.contains(*port))
+            .filter(|port| request.admits(*port))
             .take(RANDOM_PICKS);
         let mut refusals = 0;
         while let Some(number) = numbers.next() {
@@ -88,8 +92,7 @@ impl Pick<'_, '_> {
                 }
                 Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
             };
-            let is_small = range.range().len() <= SCARCE_AFTER as usize;
-            let is_scarce = refusals >= SCARCE_AFTER || is_small;
+            let is_scarce = refusals >= SCARCE_AFTER || is_small(&range);
             if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats) {
                 stats.spared = true;
                 return Ok(None);
@@ -107,7 +110,7 @@ impl Pick<'_, '_> {
         claim: Claim,
         stats: &mut AttemptStats,
     ) -> Result<Option<Reservation>, AttemptError> {
-        if self.request.exclude.contains(claim.port()) {
+        if !self.request.admits(claim.port()) {
             stats.excluded += 1;
             self.rejected.push(claim);
             return Ok(None);
@@ -126,6 +129,11 @@ impl Pick<'_, '_> {
             }
         }
     }
+}
+
+/// Whether each number of the range counts.
+fn is_small(range: &EphemeralRange) -> bool {
+    range.range().len() <= SCARCE_AFTER as usize
 }
 
 /// Whether this many more numbers can be claimed: with none left, no connection can be made either.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::lease::{self, LeaseLock, Refusal};
 use crate::model::attempt_stats::AttemptStats;
 use crate::model::port::Port;
+use crate::namespace::Memo;
 use crate::reservation::{ProtocolReservation, Reservation};
 use crate::residual;
 use crate::retry::{FEW_NUMBERS, Queue, ResidualOwner, RetryBudget, RetryLevel};
@@ -66,6 +67,7 @@ fn retry_until_deadline<T>(
     request: &Request,
     attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
 ) -> Result<T, Refused> {
+    let _memo = Memo::new();
     let mut budget = RetryBudget::new();
     if request.wait.is_zero() {
         let mut level = RetryLevel::WithBudget;

@@ -7,14 +7,14 @@ use super::AttemptError;
 use crate::claim;
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
-use crate::ports::{EphemeralRange, services};
+use crate::model::server_kind::ServerKind;
+use crate::ports::{self, EphemeralRange, services};
 
 /// Options that do not contradict each other.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
-    /// The server sets SO_REUSEADDR, and so can bind over a claim.
-    pub(crate) reuse_addr: bool,
+    pub(crate) server: ServerKind,
     pub(crate) port: Option<u16>,
     /// `None` is the kernel's choice.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
@@ -29,16 +29,24 @@ pub(crate) struct Request {
 impl Request {
     /// Whether a claim keeps the port: its server can bind over one, and the kernel keeps claims.
     pub(super) fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
-        Ok(protocol == Protocol::Tcp && self.reuse_addr && keeps_claims()?)
+        Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
-    /// Whether an automatic pick leaves the number to the common service that uses it. It does not
-    /// if the caller named a range, or if the administrator withheld the number from the kernel,
-    /// perhaps for these tests.
-    pub(super) fn leaves_to_service(&self, port: u16) -> bool {
-        self.allowed.is_none()
-            && services::numbers().contains(port)
-            && !EphemeralRange::cached().is_reserved(port)
+    /// Whether an automatic pick may yield the number. Without a range it leaves numbers to the
+    /// common service that uses them, unless the administrator withheld them from the kernel, perhaps
+    /// for these tests.
+    pub(super) fn admits(&self, port: u16) -> bool {
+        let is_avoided = || {
+            ports::is_blocked(port)
+                || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port)
+        };
+        !self.exclude.contains(port) && (self.allowed.is_some() || !is_avoided())
+    }
+
+    /// Whether every number of a block is one that was allowed.
+    pub(super) fn allows(&self, mut block: RangeInclusive<u16>) -> bool {
+        let allowed = self.allowed.as_ref();
+        block.all(|port| allowed.is_none_or(|allowed| allowed.contains(&port)))
     }
 }
 

@@ -18,9 +18,9 @@ mod system {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-    use once_cell::sync::OnceCell;
-
+    use crate::kept_fd::KeptFd;
     use crate::model::endpoint::Protocol;
+    use crate::namespace::PerNamespace;
 
     #[derive(Debug)]
     pub(crate) struct ExclusiveName {
@@ -40,8 +40,13 @@ mod system {
         /// connects, and sends nothing.
         pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
             // Making and closing a socket takes longer than the rest of a free check.
-            static ASKER: OnceCell<UnixDatagram> = OnceCell::new();
-            let asker = ASKER.get_or_try_init(UnixDatagram::unbound)?;
+            static ASKER: PerNamespace<KeptFd<UnixDatagram>> = PerNamespace::new();
+            let make = || KeptFd::new(UnixDatagram::unbound()?);
+            let mut kept = ASKER.get_or_try_init(make)?;
+            if kept.intact().is_none() {
+                kept = ASKER.set(make()?);
+            }
+            let asker = kept.intact().ok_or(io::ErrorKind::Interrupted)?;
             match asker.connect_addr(&address(protocol, port)?) {
                 Ok(()) => Ok(true),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),

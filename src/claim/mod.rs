@@ -8,8 +8,6 @@ use std::num::NonZeroU64;
 use once_cell::sync::OnceCell;
 use socket2::{Domain, Socket, Type};
 
-use crate::os_error::is_out_of_descriptors;
-
 mod abstract_name;
 #[cfg(windows)]
 mod ffi;
@@ -52,12 +50,11 @@ impl Claim {
         Self::test_and_set(port)
     }
 
-    /// This number, over connections in TIME_WAIT that a server with SO_REUSEADDR left.
+    /// This number, over the connections that an earlier server with SO_REUSEADDR left.
     ///
-    /// The options are set before the bind, so it succeeds over more than TIME_WAIT and beside
-    /// another such bind. The caller looks at the socket table before and after; its name excludes
-    /// a second caller.
-    pub(crate) fn over_time_wait(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
+    /// The options are set before the bind, so it succeeds beside another such bind. The caller
+    /// looks at the socket table before and after; its name excludes a second caller.
+    pub(crate) fn over_leftovers(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         system::share(&socket)?;
         socket.bind(&wildcard(port)?.into())?;
@@ -92,28 +89,27 @@ pub(crate) struct Identity {
     pub(crate) user: Option<u32>,
 }
 
-/// `[::]` for both families, or `0.0.0.0` on a machine without IPv6. Found once per process.
+/// `[::]` for both families, or `0.0.0.0` on a machine without IPv6.
 fn wildcard(port: u16) -> io::Result<SocketAddr> {
-    static HAS_IPV6: OnceCell<bool> = OnceCell::new();
-    let has_ipv6 = HAS_IPV6.get_or_try_init(|| {
-        let dual = || {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-            socket.set_only_v6(false)?;
-            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())
-        };
-        match dual() {
-            Ok(()) => Ok(true),
-            // Any other failure would be the same the next time.
-            Err(e) if is_exhaustion(&e) => Err(e),
-            Err(_) => Ok(false),
-        }
-    })?;
-    let ip = if *has_ipv6 {
+    let ip = if has_ipv6()? {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED)
     } else {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     };
     Ok(SocketAddr::new(ip, port))
+}
+
+/// Whether the kernel has IPv6, by making a socket. Only an answer is kept, once per process: a
+/// failure for another reason (a lack of descriptors, a sandbox) says nothing about IPv6.
+fn has_ipv6() -> io::Result<bool> {
+    static ANSWER: OnceCell<bool> = OnceCell::new();
+    let ask = || match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        // OpenBSD has no sockets for both families.
+        Ok(socket) => Ok(socket.set_only_v6(false).is_ok()),
+        Err(e) if system::is_missing_family(&e) => Ok(false),
+        Err(e) => Err(e),
+    };
+    ANSWER.get_or_try_init(ask).copied()
 }
 
 fn wildcard_socket() -> io::Result<Socket> {
@@ -132,10 +128,6 @@ fn unbound(kind: Type, ip: IpAddr) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     Ok(socket)
-}
-
-fn is_exhaustion(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
 #[cfg(test)]

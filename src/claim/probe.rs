@@ -20,8 +20,10 @@ pub(crate) enum BindMode {
     /// Without the reuse options, which are set after the bind: a copy then does not refuse a
     /// server of the usual kind.
     Exclusive,
-    /// As a server of the usual kind binds.
+    /// As a server with SO_REUSEADDR binds.
     Server,
+    /// As a server with SO_REUSEPORT alone binds.
+    ReusePort,
 }
 
 /// Binds the port and closes the socket at once.
@@ -55,6 +57,6 @@ fn probe(port: Port, ip: IpAddr, mode: BindMode, budget: &mut RetryBudget) -> io
         BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
         // The option belongs to the socket, so every copy has it.
         BindMode::Exclusive => system::share(&bound()?),
-        BindMode::Server => bound().map(drop),
+        BindMode::Server | BindMode::ReusePort => bound().map(drop),
     }
 }

@@ -3,15 +3,18 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use once_cell::sync::OnceCell;
-use socket2::Type;
+use socket2::{Domain, Socket, Type};
 
-use super::{Claim, is_exhaustion, unbound};
+use super::{Claim, system, unbound};
+use crate::namespace::PerNamespace;
 use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
-/// Whether this kernel keeps a claim, and why not. Tested once per process.
+/// Whether this kernel keeps a claim, and why not. Tested once per process and network namespace.
+///
+/// Only an answer is kept. A test that fails for another reason (a sandbox, a lack of descriptors) is
+/// repeated by the next call.
 pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
-    static ANSWER: OnceCell<Result<(), &'static str>> = OnceCell::new();
+    static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     let test = || {
         for _ in 1..SELF_TESTS {
             let answer = self_test()?;
@@ -21,10 +24,34 @@ pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
         }
         self_test()
     };
-    ANSWER.get_or_try_init(test).copied()
+    match ANSWER.get_or_try_init(test) {
+        Ok(answer) => Ok(*answer),
+        Err(Untested::Forbidden) => Ok(Err("a sandbox forbids the test")),
+        Err(Untested::Failed(cause)) => Err(cause),
+    }
 }
 
-fn self_test() -> io::Result<Result<(), &'static str>> {
+type Answer = Result<(), &'static str>;
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Untested {
+    /// A sandbox forbids this process to bind a number that the test needs: EACCES on a number that
+    /// needs no privilege.
+    Forbidden,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Untested {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Untested::Forbidden,
+            _ => Untested::Failed(error),
+        }
+    }
+}
+
+fn self_test() -> Result<Answer, Untested> {
     if !cfg!(target_os = "linux") {
         return Ok(Err("claims have not been measured on this system"));
     }
@@ -32,10 +59,26 @@ fn self_test() -> io::Result<Result<(), &'static str>> {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => outside_ephemeral_range(e)?,
         other => other?,
     };
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let wildcards = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
     match Claim::exact(claim.port) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
         Ok(_) => return Ok(Err("the kernel admits a second claim of a port")),
+    }
+    // A stranger of one family alone is refused too.
+    for ip in loopback.into_iter().chain(wildcards) {
+        match bind_one_family(ip, claim.port) {
+            Ok(()) => return Ok(Err("the kernel admits a plain bind over a claim")),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse || is_missing_address(&e) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
     match assigns_shared_ports() {
         Some(false) => {}
@@ -46,14 +89,6 @@ fn self_test() -> io::Result<Result<(), &'static str>> {
         }
         None => return Ok(Err("net.ipv4.ip_autobind_reuse cannot be read")),
     }
-    let loopback = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
-    let wildcards = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
     for ip in loopback.into_iter().chain(wildcards) {
         match serve_over(ip, claim.port) {
             Ok(()) => {}
@@ -62,12 +97,25 @@ fn self_test() -> io::Result<Result<(), &'static str>> {
                     "the kernel refuses a server with SO_REUSEADDR over a claim",
                 ));
             }
-            Err(e) if is_exhaustion(&e) => return Err(e),
-            // This machine does not have the address family or the loopback address.
-            Err(_) => {}
+            Err(e) if is_missing_address(&e) => {}
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(Ok(()))
+}
+
+/// Whether this machine lacks the address or its family.
+fn is_missing_address(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || system::is_missing_family(error)
+}
+
+fn bind_one_family(ip: IpAddr, port: u16) -> io::Result<()> {
+    let family = Domain::for_address(SocketAddr::new(ip, port));
+    let socket = Socket::new(family, Type::STREAM, None)?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SocketAddr::new(ip, port).into())
 }
 
 /// A claim of any number, for a kernel whose ephemeral range is used up: it treats all numbers

@@ -28,16 +28,21 @@ pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
     })
 }
 
+/// Whether the kernel lacks the address family of a socket: EAFNOSUPPORT, socket(2).
+pub(super) fn is_missing_family(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
+}
+
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)
 }
 
 pub(super) fn set_mode(socket: &Socket, mode: BindMode) -> io::Result<()> {
-    if mode == BindMode::Server {
-        socket.set_reuse_address(true)
-    } else {
-        Ok(())
+    match mode {
+        BindMode::Plain | BindMode::Exclusive => Ok(()),
+        BindMode::Server => socket.set_reuse_address(true),
+        BindMode::ReusePort => socket.set_reuse_port(true),
     }
 }
 

@@ -18,6 +18,11 @@ pub(super) fn identity(_socket: &Socket) -> io::Result<Identity> {
     Ok(Identity::default())
 }
 
+pub(super) fn is_missing_family(error: &io::Error) -> bool {
+    const WSAEAFNOSUPPORT: i32 = 10047;
+    error.raw_os_error() == Some(WSAEAFNOSUPPORT)
+}
+
 /// Windows refuses SO_REUSEADDR after an exclusive bind, and it would let others steal the port.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())

@@ -8,7 +8,9 @@ use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
+use crate::model::server_kind::ServerKind;
 use crate::model::state::State;
+use crate::namespace::Memo;
 use crate::os_error::{OsMessage, is_out_of_descriptors};
 use crate::ownership::{Asker, Owned};
 use crate::ports;
@@ -40,13 +42,19 @@ impl Availability {
     }
 }
 
-/// Whether a server of the usual kind could bind the port now, and no other process reserved it.
+/// Whether a server of this kind could bind the port now, and no other process reserved it.
 ///
 /// If the port is busy but nothing visible explains it, or only a forked child that has not called
 /// exec holds it, it is asked again within the budget.
-pub(crate) fn availability(port: Port, asker: Asker, budget: &mut RetryBudget) -> Verdict {
+pub(crate) fn availability(
+    port: Port,
+    kind: ServerKind,
+    asker: Asker,
+    budget: &mut RetryBudget,
+) -> Verdict {
+    let _memo = Memo::new();
     loop {
-        let Availability { verdict, blocking } = look(port, asker, budget);
+        let Availability { verdict, blocking } = look(port, kind, asker, budget);
         let owner = || match verdict {
             Verdict::InUse(Cause::Holder) => residual::owner_of_sockets(blocking),
             Verdict::InUse(Cause::Named) => residual::owner_of_name(port),
@@ -61,7 +69,12 @@ pub(crate) fn availability(port: Port, asker: Asker, budget: &mut RetryBudget) -
 
 /// One look. A bind is the question; if it is refused, the socket table explains it. It reads no
 /// process.
-pub(crate) fn look(port: Port, asker: Asker, budget: &mut RetryBudget) -> Availability {
+pub(crate) fn look(
+    port: Port,
+    kind: ServerKind,
+    asker: Asker,
+    budget: &mut RetryBudget,
+) -> Availability {
     if port.protocol == Protocol::UdpLite {
         let text = "UDP-Lite ports are never bound here, only looked up";
         return Availability::of(Verdict::CannotTell(text.to_owned()));
@@ -70,7 +83,7 @@ pub(crate) fn look(port: Port, asker: Asker, budget: &mut RetryBudget) -> Availa
         Ok(context) => context,
         Err(cause) => return Availability::of(cannot_tell(&cause)),
     };
-    let found = probe_bind(&context, budget);
+    let found = probe_bind(&context, kind, budget);
     match &found.verdict {
         Verdict::Free | Verdict::InUse(Cause::TimeWait | Cause::Excluded | Cause::Unexplained) => {
             match context.conflict() {
@@ -87,11 +100,11 @@ fn cannot_tell(cause: &io::Error) -> Verdict {
 }
 
 /// Whether the kernel admits a server, regardless of reservations.
-fn probe_bind(context: &PortContext, budget: &mut RetryBudget) -> Availability {
+fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget) -> Availability {
     let port = context.port;
     // A reservation without a claim may be for a plain server.
-    let mode = match context.own {
-        Some(Owned { claim: None }) => BindMode::Plain,
+    let mode = match (kind, context.own) {
+        (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
     };
     match try_bind(port, mode, budget) {
@@ -102,7 +115,11 @@ fn probe_bind(context: &PortContext, budget: &mut RetryBudget) -> Availability {
             }
         }
     }
-    let mut admits_server = || try_bind(port, BindMode::Server, budget).is_ok();
+    let mut admits_server = || match kind {
+        ServerKind::ReuseAddr => try_bind(port, BindMode::Server, budget).is_ok(),
+        ServerKind::ReusePort => try_bind(port, BindMode::ReusePort, budget).is_ok(),
+        ServerKind::Plain => false,
+    };
     let admitted = admits_server();
     // The listeners alone are a hundred times as cheap to read, and usually enough.
     if !admitted {
@@ -121,8 +138,10 @@ fn probe_bind(context: &PortContext, budget: &mut RetryBudget) -> Availability {
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
+    // A claim refuses a plain server, whoever owns it.
+    let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let mut others = table.rows;
-    others.retain(|row| row.matches_addr(port.ip) && !context.is_claim(row));
+    others.retain(|row| row.matches_addr(port.ip) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
     // A server can bind over the connections of an earlier one, not over a bound socket.

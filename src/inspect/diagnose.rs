@@ -16,6 +16,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
+use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::ownership::Asker;
 use crate::ports::{self, EphemeralRange, services};
@@ -40,7 +41,7 @@ pub fn diagnose(port: impl ToEndpoint) -> Diagnosis {
         Err(error) => return Diagnosis::invalid(error.to_string()),
     };
     let mut budget = RetryBudget::new();
-    let verdict = look(port, asker, &mut budget).verdict;
+    let verdict = look(port, ServerKind::ReuseAddr, asker, &mut budget).verdict;
     let mut facts = facts(port, verdict, ScanDepth::Complete);
     facts.trials = trials(port, &mut budget);
     Diagnosis::new(facts)
@@ -49,19 +50,20 @@ pub fn diagnose(port: impl ToEndpoint) -> Diagnosis {
 /// Checks that the port is available, or reports why not.
 pub(crate) fn check_free(
     port: Port,
+    kind: ServerKind,
     asker: Asker,
     budget: &mut RetryBudget,
 ) -> Result<(), Diagnosis> {
-    match availability(port, asker, budget) {
+    match availability(port, kind, asker, budget) {
         Verdict::Free => Ok(()),
         verdict => Err(report_to(asker, port, verdict)),
     }
 }
 
-/// What refused a reservation of this port.
-pub(crate) fn in_use(port: Port) -> Diagnosis {
+/// What refused a reservation of this port for a server of this kind.
+pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
     // The reservation has spent the call's budget.
-    let found = look(port, Asker::NewReservation, &mut RetryBudget::none());
+    let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
         // Released since.
         Verdict::Free => Verdict::InUse(Cause::Unexplained),

@@ -15,6 +15,7 @@ pub(crate) mod port;
 pub(crate) mod port_set;
 pub(crate) mod process;
 pub(crate) mod remedy;
+pub(crate) mod server_kind;
 pub(crate) mod state;
 mod text;
 pub(crate) mod to_endpoint;

@@ -3,11 +3,10 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::port_order::{PortOrder, StridedRange, shuffled};
 use super::{DYNAMIC_FROM, system};
 use crate::model::port_set::PortSet;
+use crate::namespace::PerNamespace;
 
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
@@ -18,13 +17,24 @@ pub(crate) struct EphemeralRange {
     range: RangeInclusive<u16>,
     /// Numbers of the range that the administrator withheld.
     reserved: PortSet,
+    /// Whether the system reported it; otherwise it is the system's default.
+    reported: bool,
 }
 
-static CACHED: RwLock<Option<Arc<EphemeralRange>>> = RwLock::new(None);
+static CACHED: PerNamespace<EphemeralRange> = PerNamespace::new();
 
 impl EphemeralRange {
-    pub(super) fn new(range: RangeInclusive<u16>, reserved: PortSet) -> EphemeralRange {
-        EphemeralRange { range, reserved }
+    /// What the system reported, or its default.
+    pub(super) fn new(
+        reported: Option<RangeInclusive<u16>>,
+        default: RangeInclusive<u16>,
+        reserved: PortSet,
+    ) -> EphemeralRange {
+        EphemeralRange {
+            reported: reported.is_some(),
+            range: reported.unwrap_or(default),
+            reserved,
+        }
     }
 
     /// As the kernel reports it now; where asking takes a program, as it did when this process first
@@ -35,10 +45,12 @@ impl EphemeralRange {
 
     /// As the kernel reported it when this process first asked.
     pub(crate) fn cached() -> Arc<EphemeralRange> {
-        if let Some(known) = CACHED.read().as_ref() {
-            return known.clone();
-        }
-        CACHED.write().insert(Arc::new(Self::read())).clone()
+        CACHED.get_or_init(Self::read)
+    }
+
+    /// As the kernel reports it now; kept for [`cached`](Self::cached).
+    pub(crate) fn refreshed() -> Arc<EphemeralRange> {
+        CACHED.set(Self::read())
     }
 
     /// As [`cached`](Self::cached), read again if it does not contain a number that the kernel
@@ -48,21 +60,26 @@ impl EphemeralRange {
         if known.range.contains(&port) {
             return known;
         }
-        CACHED.write().insert(Arc::new(Self::read())).clone()
+        Self::refreshed()
     }
 
     /// The range that a kernel with these settings reports.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn reported(range: RangeInclusive<u16>, reserved: &str) -> EphemeralRange {
         let reserved = super::settings::parse_list(reserved).unwrap_or_default();
-        EphemeralRange { range, reserved }
+        EphemeralRange::new(Some(range.clone()), range, reserved)
     }
 
     pub(crate) fn range(&self) -> RangeInclusive<u16> {
         self.range.clone()
     }
 
-    /// Whether the kernel never assigns the number by itself.
+    /// Whether the kernel is known never to assign the number by itself.
+    pub(crate) fn surely_excludes(&self, port: u16) -> bool {
+        self.reported && self.is_non_ephemeral(port)
+    }
+
+    /// Whether the kernel never assigns the number by itself, if this is its range.
     pub(crate) fn is_non_ephemeral(&self, port: u16) -> bool {
         !self.range.contains(&port) || self.reserved.contains(port)
     }

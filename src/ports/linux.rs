@@ -12,7 +12,7 @@ const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 pub(super) fn ephemeral() -> EphemeralRange {
     let range = setting("ip_local_port_range").and_then(|text| parse_pair(&text));
     let reserved = setting("ip_local_reserved_ports").and_then(|text| parse_list(&text));
-    EphemeralRange::new(range.unwrap_or(DEFAULT_RANGE), reserved.unwrap_or_default())
+    EphemeralRange::new(range, DEFAULT_RANGE, reserved.unwrap_or_default())
 }
 
 /// The first number that requires no privilege.

@@ -1,5 +1,6 @@
 //! Which numbers an automatic pick tries, and in which order.
 
+mod blocked;
 mod ephemeral_range;
 mod parity;
 mod port_order;
@@ -20,6 +21,7 @@ use sysctl as system;
 #[cfg(windows)]
 use windows as system;
 
+pub(crate) use blocked::is_blocked;
 pub(crate) use ephemeral_range::EphemeralRange;
 pub(crate) use parity::ParityExhaustion;
 pub(crate) use port_order::shuffled;

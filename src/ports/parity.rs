@@ -2,10 +2,12 @@
 //! used up.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::namespace::PerNamespace;
 use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
 /// From there on each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
@@ -22,13 +24,9 @@ struct Signs {
 }
 
 impl ParityExhaustion {
-    pub(crate) fn of_this_process() -> &'static ParityExhaustion {
-        static OF_THIS_PROCESS: ParityExhaustion =
-            ParityExhaustion(parking_lot::const_mutex(Signs {
-                exhausted_until: None,
-                slow: false,
-            }));
-        &OF_THIS_PROCESS
+    pub(crate) fn of_this_namespace() -> Arc<ParityExhaustion> {
+        static OF_NAMESPACE: PerNamespace<ParityExhaustion> = PerNamespace::new();
+        OF_NAMESPACE.get_or_init(ParityExhaustion::default)
     }
 
     pub(crate) fn is_exhausted(&self) -> bool {

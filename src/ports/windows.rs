@@ -18,11 +18,9 @@ use crate::model::port_set::PortSet;
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> EphemeralRange {
-    static RANGE: OnceCell<RangeInclusive<u16>> = OnceCell::new();
-    let range = RANGE
-        .get_or_init(|| reported().unwrap_or(DEFAULT_RANGE))
-        .clone();
-    EphemeralRange::new(range, PortSet::default())
+    static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
+    let range = RANGE.get_or_init(reported).clone();
+    EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
 }
 
 /// The first number that requires no privilege.

@@ -144,7 +144,7 @@ impl Reservation {
     pub fn guarantee(&self) -> Guarantee {
         self.parts
             .iter()
-            .map(|part| part.guarantee)
+            .map(ProtocolReservation::guarantee)
             .min()
             .unwrap_or(Guarantee::BestEffort)
     }

@@ -6,12 +6,13 @@ use crate::lease::LeaseLock;
 use crate::model::lease_info::Record;
 use crate::model::port::Port;
 use crate::ownership::Guard;
+use crate::ports::EphemeralRange;
 
 /// Keeps one port of one protocol.
 #[derive(Debug)]
 pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
-    pub(super) guarantee: Guarantee,
+    guarantee: Guarantee,
     /// This process's user for the file system, if the claim shows it.
     user: Option<u32>,
     // In drop order. The guard first: another thread may reserve the number as soon as the rest is
@@ -44,6 +45,17 @@ impl ProtocolReservation {
         }
     }
 
+    /// The guarantee as it is now: it is weaker than it was if the ephemeral range was changed so that
+    /// the kernel may assign the number.
+    pub(super) fn guarantee(&self) -> Guarantee {
+        match self.guarantee {
+            Guarantee::Cooperative if self.claim.is_none() => {
+                Guarantee::without_claim(self.port.number)
+            }
+            guarantee => guarantee,
+        }
+    }
+
     /// Writes the record. It is a note for people: if there is no space for it the lease holds all
     /// the same, and reports say that there is no record.
     pub(crate) fn publish(&mut self, record: &Record) {
@@ -53,6 +65,17 @@ impl ProtocolReservation {
                 ..record.clone()
             };
             let _noted = lease.publish(&record, self.user);
+        }
+    }
+}
+
+impl Guarantee {
+    /// What holds for a number that a lease and a name keep, by the ephemeral range as it is now.
+    pub(crate) fn without_claim(number: u16) -> Guarantee {
+        if EphemeralRange::read().surely_excludes(number) {
+            Guarantee::Cooperative
+        } else {
+            Guarantee::BestEffort
         }
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     let Refused { error, waited } = refused;
     match error {
         AttemptError::Leased(port) | AttemptError::Named(port) | AttemptError::Occupied(port) => {
-            Error::cannot_reserve(port, waited, diagnose::in_use(port))
+            Error::cannot_reserve(port, waited, diagnose::in_use(port, request.server))
         }
         AttemptError::Privileged(port, cause) => Error::privileged(port, cause),
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),

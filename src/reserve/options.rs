@@ -8,6 +8,7 @@ use crate::acquire::{self, Request};
 use crate::model::endpoint::{ParseEndpointError, Protocol};
 use crate::model::error::{Error, Result};
 use crate::model::port_set::PortSet;
+use crate::model::server_kind::ServerKind;
 use crate::reservation::Reservation;
 
 /// Says which port to reserve, and how.
@@ -26,7 +27,7 @@ use crate::reservation::Reservation;
 #[must_use = "options reserve nothing until `reserve` is called"]
 pub struct ReserveOptions {
     protocols: &'static [Protocol],
-    reuse_addr: bool,
+    server: ServerKind,
     port: Option<u16>,
     range: Option<(Bound<u16>, Bound<u16>)>,
     prefer: Vec<u16>,
@@ -47,7 +48,7 @@ impl ReserveOptions {
     pub fn new() -> Self {
         ReserveOptions {
             protocols: &[Protocol::Tcp],
-            reuse_addr: true,
+            server: ServerKind::ReuseAddr,
             port: None,
             range: None,
             prefer: Vec::new(),
@@ -99,8 +100,29 @@ impl ReserveOptions {
     /// assert!(p.guarantee() <= portlease::Guarantee::Cooperative);
     /// # Ok::<(), portlease::Error>(())
     /// ```
-    pub fn reuse_addr(mut self, sets_it: bool) -> Self {
-        self.reuse_addr = sets_it;
+    pub fn reuse_addr(self, sets_it: bool) -> Self {
+        self.server(if sets_it {
+            ServerKind::ReuseAddr
+        } else {
+            ServerKind::Plain
+        })
+    }
+
+    /// Which reuse options the TCP server sets before it binds;
+    /// [`ReuseAddr`](ServerKind::ReuseAddr) by default.
+    ///
+    /// A claim refuses a [`Plain`](ServerKind::Plain) server, so the port of one is kept like a UDP
+    /// port: by a lease, on a number that the kernel never assigns by itself.
+    ///
+    /// ```
+    /// use portlease::{Guarantee, ReserveOptions, ServerKind};
+    ///
+    /// let p = ReserveOptions::new().server(ServerKind::Plain).reserve()?;
+    /// assert!(p.guarantee() <= Guarantee::Cooperative);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn server(mut self, kind: ServerKind) -> Self {
+        self.server = kind;
         self
     }
 
@@ -267,7 +289,8 @@ impl ReserveOptions {
 
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none.
     ///
-    /// The preferred numbers are tried as first ones.
+    /// Every number of the block obeys the range and the exclusions. The preferred numbers are tried
+    /// as first ones.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -313,29 +336,33 @@ impl ReserveOptions {
             (Some(one), None) | (None, Some(one)) => Some(one.clone()),
             (None, None) => None,
         };
+        let allowed_count = |range: &RangeInclusive<u16>| {
+            // No further than it takes: ranges are long.
+            let admitted = range.clone().filter(|port| !self.exclude.contains(*port));
+            admitted.take(n).count()
+        };
         if let Some(port) = self.port {
-            let outside = allowed.as_ref().is_some_and(|range| !range.contains(&port));
-            if outside || self.exclude.contains(port) {
-                return Err(Error::exact_port_ruled_out(port));
-            }
             if n > usize::from(u16::MAX - port) + 1 {
                 return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
             }
-        } else if let Some(range) = &allowed {
-            // No further than it takes: ranges are long.
-            let admitted = range
-                .clone()
-                .filter(|port| !self.exclude.contains(*port))
-                .take(n)
-                .count();
-            if admitted == 0 {
-                return Err(Error::range_all_excluded(range));
+            // Of a block, every number.
+            let mut numbers = port..=port + (n - 1) as u16;
+            let is_ruled_out = |number: &u16| {
+                let outside = allowed
+                    .as_ref()
+                    .is_some_and(|range| !range.contains(number));
+                outside || self.exclude.contains(*number)
+            };
+            if let Some(number) = numbers.find(is_ruled_out) {
+                return Err(Error::exact_port_ruled_out(number));
             }
-            if admitted < n {
-                return Err(Error::block_cannot_fit(n, range));
+        } else {
+            let range = allowed.clone().unwrap_or(1..=u16::MAX);
+            match allowed_count(&range) {
+                0 => return Err(Error::range_all_excluded(&range)),
+                count if count < n => return Err(Error::block_cannot_fit(n, &range)),
+                _ => {}
             }
-        } else if n > usize::from(u16::MAX) {
-            return Err(Error::block_cannot_fit(n, &(1..=u16::MAX)));
         }
         let prefer = self.prefer.into_iter().filter(|port| {
             !self.exclude.contains(*port)
@@ -345,7 +372,7 @@ impl ReserveOptions {
         });
         Ok(Request {
             protocols: self.protocols,
-            reuse_addr: self.reuse_addr,
+            server: self.server,
             prefer: prefer.collect(),
             port: self.port,
             allowed,

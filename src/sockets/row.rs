@@ -69,6 +69,26 @@ impl Row {
             || asked.is_unspecified() && (asked.is_ipv6() || local.is_ipv4())
     }
 
+    /// Whether it is a connection that a server left, or accepted and has not closed. Another server
+    /// can bind beside it if both set SO_REUSEADDR.
+    pub(crate) fn is_leftover(&self) -> bool {
+        match self.state {
+            State::TimeWait => true,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => self.protocol == Protocol::Tcp,
+            State::Listen
+            | State::Bound
+            | State::Connected
+            | State::SynSent
+            | State::SynRecv
+            | State::Unknown(_) => false,
+        }
+    }
+
     /// Whether this socket could have accepted the connection that `row` shows.
     pub(super) fn accepts(&self, row: &Row) -> bool {
         let answers = match self.protocol {

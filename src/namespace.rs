@@ -1,0 +1,146 @@
+//! [`Namespace`]: the network namespace of the calling thread, by which everything is cached that
+//! was asked of the kernel.
+//!
+//! Ports belong to a network namespace, and two threads of one process can be in different ones
+//! (setns(2), unshare(2)). An answer of one namespace must not serve the other.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+/// A network namespace, by the inode of its file below `/proc`. It is 0 where namespaces cannot be
+/// distinguished: on systems other than Linux, and without `/proc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Namespace(u64);
+
+thread_local! {
+    static MEMO: Cell<Option<Namespace>> = const { Cell::new(None) };
+}
+
+impl Namespace {
+    /// That of the calling thread, as the call began if a [`Memo`] exists.
+    pub(crate) fn current() -> Namespace {
+        MEMO.get().unwrap_or_else(read)
+    }
+
+    /// `None` if it cannot be distinguished from others.
+    pub(crate) fn inode(self) -> Option<u64> {
+        Some(self.0).filter(|inode| *inode != 0)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn read() -> Namespace {
+    // Of the thread, not of the process: it is the thread that binds.
+    let about = rustix::fs::stat("/proc/thread-self/ns/net");
+    Namespace(about.map_or(0, |about| about.st_ino))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read() -> Namespace {
+    Namespace(0)
+}
+
+/// Reads the namespace once for all questions of one call: a read costs some microseconds. A thread
+/// cannot change its namespace in the middle of a call of this crate.
+#[derive(Debug)]
+pub(crate) struct Memo {
+    outer: Option<Namespace>,
+    /// The memo belongs to its thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Memo {
+    pub(crate) fn new() -> Memo {
+        let outer = MEMO.replace(Some(Namespace::current()));
+        Memo {
+            outer,
+            _not_send: PhantomData,
+        }
+    }
+}
+
+impl Drop for Memo {
+    fn drop(&mut self) {
+        MEMO.set(self.outer);
+    }
+}
+
+/// A value for each namespace that this process has been in.
+#[derive(Debug)]
+pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
+
+impl<T> PerNamespace<T> {
+    pub(crate) const fn new() -> Self {
+        PerNamespace(RwLock::new(Vec::new()))
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<T>> {
+        let current = Namespace::current();
+        let known = self.0.read();
+        let found = known.iter().find(|(namespace, _)| *namespace == current);
+        found.map(|(_, value)| value.clone())
+    }
+
+    /// The value, made if there is none. A failure is not kept.
+    pub(crate) fn get_or_try_init<E>(
+        &self,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        match self.get() {
+            Some(value) => Ok(value),
+            None => Ok(self.set(make()?)),
+        }
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.get().unwrap_or_else(|| self.set(make()))
+    }
+
+    /// Replaces the value of the current namespace.
+    pub(crate) fn set(&self, value: T) -> Arc<T> {
+        let (current, value) = (Namespace::current(), Arc::new(value));
+        let mut known = self.0.write();
+        known.retain(|(namespace, _)| *namespace != current);
+        known.push((current, value.clone()));
+        value
+    }
+
+    /// Removes this very value.
+    pub(crate) fn forget(&self, value: &Arc<T>) {
+        self.0
+            .write()
+            .retain(|(_, known)| !Arc::ptr_eq(known, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_kept_until_it_is_replaced_or_forgotten() {
+        let kept = PerNamespace::new();
+        assert!(kept.get().is_none());
+        assert!(kept.get_or_try_init(|| Err::<u8, _>("failed")).is_err());
+        let one = kept.get_or_init(|| 1);
+        assert_eq!(*kept.get_or_init(|| 2), 1);
+        kept.forget(&Arc::new(1));
+        assert!(kept.get().is_some_and(|kept| Arc::ptr_eq(&kept, &one)));
+        let two = kept.set(2);
+        assert_eq!(kept.get().as_deref(), Some(&2));
+        kept.forget(&two);
+        assert!(kept.get().is_none());
+    }
+
+    #[test]
+    fn a_memo_ends_with_its_call() {
+        let outer = Memo::new();
+        drop(Memo::new());
+        assert!(MEMO.get().is_some());
+        drop(outer);
+        assert!(MEMO.get().is_none());
+    }
+}
