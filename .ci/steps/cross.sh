@@ -1,0 +1,63 @@
+# Other systems: their programs run under wine or qemu, or are only checked. PLATFORMS.md says what
+# that shows.
+# shellcheck shell=bash
+
+# All steps together are to take 20 minutes. A target that would go beyond is skipped.
+readonly CROSS_WITHIN=${PORTLEASE_CI_CROSS_WITHIN:-1140}
+
+declare -A TARGET_SECONDS=() TARGET_COMMAND=()
+
+# target NAME SECONDS ABOUT COMMAND...: a step that runs cargo COMMAND for the target.
+#
+# SECONDS is what it takes on two processors once it is prepared; preparing can take another minute.
+target() {
+    step "$1" "$3" prepare_target step_target
+    TARGET_SECONDS[$1]=$2
+    TARGET_COMMAND[$1]="${*:4}"
+}
+
+target x86_64-pc-windows-gnu 130 "the library's tests under wine" test --lib --test it
+target x86_64-unknown-linux-musl 150 "the library's tests with musl" test --lib --test it
+# An emulated processor is slow: PLATFORMS.md names the tests that are run by hand instead.
+target aarch64-unknown-linux-gnu 300 "the library's tests under qemu" \
+    test --features tokio --lib --test it --test tokio -- \
+    --test-threads=6 --skip linux::spawning --skip linux::users
+target aarch64-apple-darwin 20 "clippy for macOS" clippy --lib --test it
+target x86_64-unknown-freebsd 20 "clippy for FreeBSD" clippy --lib --test it
+target x86_64-pc-windows-msvc 20 "clippy for Windows, Microsoft's linker" clippy --lib
+target x86_64-apple-darwin 20 "clippy for macOS on Intel" clippy --lib
+target x86_64-unknown-netbsd 20 "clippy for NetBSD" clippy --lib
+
+prepare_target() {
+    local name=$1
+    if [[ ! -e /etc/debian_version ]] || ((EUID != 0)); then
+        skip "$name" "needs root on Debian"
+        return 1
+    elif ! target_fits "$name"; then
+        skip "$name" "no time left"
+        return 1
+    # In the foreground, as in install_packages.
+    elif ! timeout --kill-after=10 300 .ci/cross prepare "$name" >"$scratch/cross" 2>&1; then
+        tail -n 5 "$scratch/cross" >&2
+        skip "$name" "could not be prepared"
+        return 1
+    elif ! target_fits "$name"; then
+        skip "$name" "no time left after it was prepared"
+        return 1
+    fi
+}
+
+target_fits() {
+    ((SECONDS + TARGET_SECONDS[$1] <= CROSS_WITHIN))
+}
+
+step_target() {
+    local name=$1 command
+    read -ra command <<<"${TARGET_COMMAND[$name]}"
+    if [[ ${command[0]} == clippy ]]; then
+        run .ci/cross cargo "$name" clippy --quiet "${command[@]:1}" -- -D warnings
+    else
+        # Such a machine lacks programs that the tests use.
+        PORTLEASE_NO_SKIP=0 run .ci/cross cargo "$name" "${command[@]}"
+    fi
+}
