@@ -3,7 +3,7 @@
 
 step fuzz "each fuzz target, for ${PORTLEASE_FUZZ_SECONDS:-5} s"
 step_fuzz() {
-    local target bad=()
+    local target failed=()
     cargo +nightly fuzz --version >/dev/null 2>&1 ||
         skip_step "a nightly toolchain or cargo-fuzz is not installed"
     run cargo +nightly fuzz build --fuzz-dir fuzz --sanitizer none
@@ -12,10 +12,10 @@ step_fuzz() {
         mkdir -p "$scratch/corpus/$target"
         run cargo +nightly fuzz run --fuzz-dir fuzz --sanitizer none "$target" \
             "$scratch/corpus/$target" "fuzz/seeds/$target" -- \
-            -max_total_time="${PORTLEASE_FUZZ_SECONDS:-5}" -verbosity=0 || bad+=("$target")
+            -max_total_time="${PORTLEASE_FUZZ_SECONDS:-5}" -verbosity=0 || failed+=("$target")
     done
-    ((${#bad[@]} == 0)) || {
-        echo "failed fuzz targets: ${bad[*]}" >&2
+    ((${#failed[@]} == 0)) || {
+        echo "failed fuzz targets: ${failed[*]}" >&2
         return 1
     }
 }
