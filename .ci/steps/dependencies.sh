@@ -40,4 +40,5 @@ step_lowest_rust() {
     rustup run "$lowest" cargo --version >/dev/null 2>&1 ||
         skip_step "Rust $lowest is not installed"
     run cargo "+$lowest" check --quiet --lib --all-features
+    run cargo "+$lowest" check --quiet --package portlease-cli
 }
