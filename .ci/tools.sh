@@ -37,7 +37,7 @@ forbid_services() {
 
 allow_services() {
     [[ -z $policy ]] || rm -f "$policy"
-    policy='' install_error=''
+    policy=''
 }
 
 # install_packages PACKAGE...: fails with the reason in install_error.

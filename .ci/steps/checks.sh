@@ -12,7 +12,7 @@ step_fmt() {
     run cargo fmt --all --check
 }
 
-step clippy "clippy has no warning, in any package, target or feature"
+step clippy "clippy has no warning in the workspace, with all targets and features"
 step_clippy() {
     cargo clippy --version >/dev/null 2>&1 || skip_step "clippy is not installed"
     run cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
@@ -26,7 +26,7 @@ step_doc() {
 step shellcheck "shellcheck has no finding in the shell scripts" prepare_shellcheck
 prepare_shellcheck() {
     has shellcheck || install_packages shellcheck || {
-        skip shellcheck "$install_error"
+        skip shellcheck "not installed: $install_error"
         return 1
     }
 }
@@ -52,13 +52,13 @@ step_package() {
         return 1
     fi
 
-    echo "crates that the library builds on Linux, <: in the list of this step, >: found"
+    echo "crates that the library builds on Linux (< listed in this step, > found):"
     crates=$(cargo tree --locked --package portlease --edges normal --prefix none \
-        --target x86_64-unknown-linux-gnu --format '{p}' | cut -d ' ' -f 1 | sort -u)
+        --target x86_64-unknown-linux-gnu --format '{p}' | cut -d ' ' -f 1 | LC_ALL=C sort -u)
     diff <(printf '%s\n' "${LIBRARY_CRATES[@]}") - <<<"$crates"
 
     echo "packages that a plain cargo build builds:"
-    # The first of the two shows that the second would list a further package.
+    # The control: this command lists packages of the workspace other than the library.
     cargo tree --locked --workspace --depth 0 --prefix none | grep '^portlease-cli '
     diff <(echo portlease) <(cargo tree --locked --depth 0 --prefix none | cut -d ' ' -f 1)
 
