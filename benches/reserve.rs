@@ -1,14 +1,14 @@
-//! What a reservation costs, beside what else a test could do, measured side by side in one run.
+//! What a reservation costs, beside the alternatives of a test, measured side by side in one run.
 //!
 //! ```text
 //! cargo bench --bench reserve
 //! ```
 //!
-//! A ratio is worth something only if both sides were measured at the same time and in the same surroundings, so
-//! the rivals take turns, a few operations each, and no framework is used. As root on Linux everything runs in a
-//! network namespace of its own, without which the ephemeral range cannot be filled.
+//! A ratio is valid only if both sides were measured at the same time and under the same load. So the
+//! rivals take turns, a few operations each, which no framework supports. As root on Linux everything
+//! runs in a network namespace of its own: only there can the bench fill the ephemeral range.
 //!
-//! `first use`: the lock folder is empty, so each number's lock file has to be made. `warm`: it was there.
+//! `first use`: the lock folder is empty, so each lock file has to be created. `warm`: all exist.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -25,9 +25,8 @@ mod crowd;
 #[path = "support/helper.rs"]
 mod helper;
 
-use helper::{Helper, Outcome, say_ready_and_wait};
+use helper::{Helper, Outcome, print_ready_and_wait};
 
-/// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rival {
     BindAndDrop,
@@ -81,7 +80,7 @@ impl Rival {
     }
 }
 
-/// Beside the lock folder, on the same file system.
+/// A sibling of the lock folder, so that both are on the same file system.
 fn scratch() -> PathBuf {
     PathBuf::from(std::env::var_os("PORTLEASE_DIR").unwrap_or_default()).with_extension("by-hand")
 }
@@ -130,10 +129,10 @@ struct Summary {
     mean: f64,
 }
 
-/// Few enough that all rivals see the same weather.
+/// Few enough that all rivals are measured under the same load.
 const TURNS: usize = 20;
 
-/// Takes turns; prints a line for each rival.
+/// Lets the rivals take turns, and prints a line for each.
 fn side_by_side(rounds: usize) -> Outcome<()> {
     let mut samples = RIVALS.map(|_| Samples::default());
     for round in 0..rounds {
@@ -155,10 +154,10 @@ fn print_line(name: &str, summary: Summary, note: &str) {
     );
 }
 
-/// One of many at once: waits for the word, works for a while, prints all it measured.
+/// One of several parallel processes. It prints every sample in nanoseconds.
 fn worker(rival: Rival, time: Duration) -> Outcome<()> {
     rival.once()?;
-    say_ready_and_wait()?;
+    print_ready_and_wait()?;
     let (started, mut samples) = (Instant::now(), Samples::default());
     while started.elapsed() < time {
         samples.time(|| rival.once())?;
@@ -168,8 +167,8 @@ fn worker(rival: Rival, time: Duration) -> Outcome<()> {
     Ok(())
 }
 
-/// Rivals take turns here too, in slices of some tenths of a second.
-fn at_once(processes: usize) -> Outcome<()> {
+/// The rivals take turns here too, in slices of 200 ms.
+fn in_parallel(processes: usize) -> Outcome<()> {
     const SLICES: usize = 3;
     const SLICE: Duration = Duration::from_millis(200);
     let mut samples = RIVALS.map(|_| Samples::default());
@@ -181,7 +180,7 @@ fn at_once(processes: usize) -> Outcome<()> {
             };
             let mut workers = (0..processes).map(worker).collect::<Outcome<Vec<_>>>()?;
             for worker in &mut workers {
-                worker.tell("go")?;
+                worker.send("go")?;
             }
             for worker in &mut workers {
                 let nanos = worker.line()?;
@@ -199,14 +198,14 @@ fn at_once(processes: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// As many live reservations as the descriptor limit admits, in this process.
-fn many_live(wanted: usize) -> Outcome<Vec<Reservation>> {
+/// Reserves up to `wanted` ports in this process, as many as the descriptor limit allows.
+fn reserve_many(wanted: usize) -> Outcome<Vec<Reservation>> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
         let needed = 2 * wanted as u64 + 100;
-        // Refused, the limit stays as it is, and the bench reserves as many as it admits.
+        // If this is refused, the bench reserves as many as the old limit allows.
         let _refused = setrlimit(
             Resource::Nofile,
             Rlimit {
@@ -221,7 +220,7 @@ fn many_live(wanted: usize) -> Outcome<Vec<Reservation>> {
     while live.len() < wanted {
         match portlease::try_reserve_port() {
             Ok(reservation) => live.push(reservation),
-            // Some descriptors are left for the rivals.
+            // The rivals need some descriptors.
             Err(_) => {
                 live.truncate(live.len().saturating_sub(20));
                 break;
@@ -231,7 +230,7 @@ fn many_live(wanted: usize) -> Outcome<Vec<Reservation>> {
     Ok(live)
 }
 
-/// Reads the record of each port that it is told, and says whether there was one.
+/// Reads port numbers from stdin and prints, for each, whether its record is complete.
 fn reader() -> Outcome<()> {
     println!("ready");
     let root = PathBuf::from(std::env::var_os("PORTLEASE_DIR").ok_or("no PORTLEASE_DIR")?);
@@ -248,9 +247,9 @@ fn reader() -> Outcome<()> {
     Ok(())
 }
 
-/// Reserving and letting go are timed, the reading between them is not. As many are read at once as a rival has
-/// turns: waking up costs as much as any of them.
-fn while_read(rounds: usize) -> Outcome<()> {
+/// Times reserving and releasing, not the reading between them. The reader gets a batch of `TURNS`
+/// ports, because waking it costs as much as any rival.
+fn with_reader(rounds: usize) -> Outcome<()> {
     let mut reader = Helper::start(&["reader"])?.when_ready()?;
     let (mut ours, mut theirs, mut read) = (Samples::default(), Samples::default(), 0);
     for _ in 0..rounds {
@@ -264,7 +263,7 @@ fn while_read(rounds: usize) -> Outcome<()> {
             live.push((before.elapsed(), reservation));
         }
         for (_, reservation) in &live {
-            reader.tell(reservation)?;
+            reader.send(reservation)?;
         }
         for _ in 0..TURNS {
             read += usize::from(reader.line()? == "true");
@@ -284,33 +283,33 @@ fn while_read(rounds: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Makes every lock file that an automatic pick may need.
+/// Creates every lock file that an automatic pick may need.
 fn warm_up() -> Outcome<()> {
-    let numbers = crowd::in_filling_order()?;
+    let numbers = crowd::ports_in_fill_order()?;
     for port in numbers {
-        // Somebody's port: its lock file will not be needed.
-        let _theirs = ReserveOptions::new().port(port).reserve();
+        // A port that is in use is never picked, so it needs no lock file.
+        let _maybe_in_use = ReserveOptions::new().port(port).reserve();
         std::fs::write(scratch().join(port.to_string()), "")?;
     }
     Ok(())
 }
 
-/// One table's part, in a process of its own: a process has one lock folder.
+/// One table. Each runs in a process of its own, because a process has one lock folder.
 fn part(what: &str, rounds: usize) -> Outcome<()> {
     std::fs::create_dir_all(scratch())?;
     match what.split_once(' ').unwrap_or((what, "")) {
         ("alone", _) => side_by_side(rounds),
-        ("processes", n) => at_once(n.parse()?),
+        ("processes", n) => in_parallel(n.parse()?),
         ("crowd", percent) => {
-            let _crowd = crowd::of(percent.parse()?)?;
+            let _crowd = crowd::claim_percent(percent.parse()?)?;
             side_by_side(rounds)
         }
         ("live", n) => {
-            let live = many_live(n.parse()?)?;
+            let live = reserve_many(n.parse()?)?;
             eprintln!("({} live reservations)", live.len());
             side_by_side(rounds)
         }
-        ("read", _) => while_read(rounds),
+        ("read", _) => with_reader(rounds),
         _ => Err(format!("no part {what}").into()),
     }
 }
@@ -384,30 +383,32 @@ fn tables(only: Option<&str>) -> Outcome<()> {
     Ok(())
 }
 
-/// In a network namespace of its own, where there can be one.
-fn start() -> Outcome<()> {
+/// Prints the tables from a new network namespace, if the system allows one.
+fn isolate_and_run() -> Outcome<()> {
     let exe = std::env::current_exe()?;
     let only: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with("--"))
         .collect();
-    let own = [
+    let unshare_args = [
         "--net",
         "sh",
         "-c",
         "ip link set lo up 2>/dev/null; exec \"$0\" \"$@\"",
     ];
     let isolated = Command::new("unshare")
-        .args(own)
+        .args(unshare_args)
         .arg("true")
         .status()
         .is_ok_and(|status| status.success());
     if !isolated {
-        println!("(not root on Linux: on the machine's own ports, beside whatever else uses them)");
+        println!(
+            "(not root on Linux: this uses the machine's own ports, which other programs use too)"
+        );
         return tables(only.first().map(String::as_str));
     }
     let status = Command::new("unshare")
-        .args(own)
+        .args(unshare_args)
         .arg(exe)
         .arg("tables")
         .args(only)
@@ -434,10 +435,10 @@ fn main() -> Outcome<()> {
             RIVALS[rival.parse::<usize>()?],
             Duration::from_millis(millis.parse()?),
         ),
-        ["hold", from, to] => crowd::hold(from.parse()?, to.parse()?),
+        ["hold", from, to] => crowd::claim_and_hold(from.parse()?, to.parse()?),
         ["reader"] => reader(),
-        // Only `cargo bench` says so: `cargo test --benches` has nothing to measure.
-        ref args if args.contains(&"--bench") => start(),
+        // Only `cargo bench` passes this; `cargo test --benches` has nothing to measure.
+        ref args if args.contains(&"--bench") => isolate_and_run(),
         _ => Ok(()),
     }
 }

@@ -1,10 +1,10 @@
-//! Others who have claimed some of the ephemeral range.
+//! Other processes that claim part of the ephemeral range.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::helper::{Helper, Outcome, say_ready_and_wait};
+use crate::helper::{Helper, Outcome, print_ready_and_wait};
 
 pub(crate) fn claim(port: u16) -> Outcome<(Socket, u16)> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
@@ -30,8 +30,8 @@ fn ephemeral_range() -> Outcome<(u16, u16)> {
     Ok((low.parse()?, high.parse()?))
 }
 
-/// The numbers in the order in which they go when everybody reserves: first the parity that `bind(…, 0)` prefers.
-pub(crate) fn in_filling_order() -> Outcome<Vec<u16>> {
+/// The order in which reservations use up the range: first the parity that `bind(…, 0)` prefers.
+pub(crate) fn ports_in_fill_order() -> Outcome<Vec<u16>> {
     let (low, high) = ephemeral_range()?;
     let mut rng = fastrand::Rng::with_seed(1);
     let mut preferred: Vec<u16> = (low + 1..=high).step_by(2).collect();
@@ -42,26 +42,25 @@ pub(crate) fn in_filling_order() -> Outcome<Vec<u16>> {
     Ok(preferred)
 }
 
-/// Claims some of the numbers and keeps them.
-pub(crate) fn hold(from: usize, to: usize) -> Outcome<()> {
-    let ports = in_filling_order()?;
+pub(crate) fn claim_and_hold(from: usize, to: usize) -> Outcome<()> {
+    let ports = ports_in_fill_order()?;
     let _claims = ports[from..to]
         .iter()
         .map(|port| claim(*port))
         .collect::<Outcome<Vec<_>>>()?;
-    say_ready_and_wait()
+    print_ready_and_wait()
 }
 
-/// Each process has a limit on its descriptors.
-const HELD_BY_ONE: usize = 800;
+/// Below the limit on descriptors of a process.
+const CLAIMS_PER_PROCESS: usize = 800;
 
-/// So many percent of it, until the value ends.
-pub(crate) fn of(percent: usize) -> Outcome<Vec<Helper>> {
-    let count = in_filling_order()?.len() * percent / 100;
+/// Claims `percent` of the range until the helpers are dropped.
+pub(crate) fn claim_percent(percent: usize) -> Outcome<Vec<Helper>> {
+    let count = ports_in_fill_order()?.len() * percent / 100;
     (0..count)
-        .step_by(HELD_BY_ONE)
+        .step_by(CLAIMS_PER_PROCESS)
         .map(|from| {
-            let to = (from + HELD_BY_ONE).min(count);
+            let to = (from + CLAIMS_PER_PROCESS).min(count);
             Helper::start(&["hold", &from.to_string(), &to.to_string()])?.when_ready()
         })
         .collect()

@@ -1,4 +1,4 @@
-//! A bench, started again for a part of the measurement.
+//! Helper processes: the bench program, started again for a part of the measurement.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// One that says "ready", and goes on at a word. Ends with the value.
+/// A child that prints "ready" and continues after one line of input. Dropping it kills the child.
 pub(crate) struct Helper {
     child: Child,
     stdin: ChildStdin,
@@ -16,10 +16,10 @@ pub(crate) struct Helper {
 
 impl Helper {
     pub(crate) fn start(args: &[&str]) -> Outcome<Helper> {
-        Helper::of(Command::new(std::env::current_exe()?).args(args))
+        Helper::spawn(Command::new(std::env::current_exe()?).args(args))
     }
 
-    pub(crate) fn of(command: &mut Command) -> Outcome<Helper> {
+    pub(crate) fn spawn(command: &mut Command) -> Outcome<Helper> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -36,11 +36,11 @@ impl Helper {
     pub(crate) fn when_ready(mut self) -> Outcome<Helper> {
         match self.line()?.as_str() {
             "ready" => Ok(self),
-            line => Err(format!("a helper said {line:?}").into()),
+            line => Err(format!("a helper printed {line:?} instead of \"ready\"").into()),
         }
     }
 
-    pub(crate) fn tell(&mut self, line: impl Display) -> Outcome<()> {
+    pub(crate) fn send(&mut self, line: impl Display) -> Outcome<()> {
         Ok(writeln!(self.stdin, "{line}")?)
     }
 
@@ -53,14 +53,14 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.child.kill();
-        let _ended = self.child.wait();
+        // The child may have exited already.
+        let _exited = self.child.kill();
+        let _exited = self.child.wait();
     }
 }
 
-/// A helper's side.
-pub(crate) fn say_ready_and_wait() -> Outcome<()> {
+/// The child's side of [`Helper::when_ready`].
+pub(crate) fn print_ready_and_wait() -> Outcome<()> {
     println!("ready");
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())

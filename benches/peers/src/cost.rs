@@ -1,24 +1,23 @@
-//! What one port costs: picked, or reserved, and let go.
+//! What one port costs: picked or reserved, then released.
 
 use std::time::{Duration, Instant};
 
 use crate::crowd;
-use crate::helper::{Helper, Outcome, say_ready_and_wait};
-use crate::namespace::alone;
+use crate::helper::{Helper, Outcome, print_ready_and_wait};
+use crate::namespace::run_in_namespace;
 use crate::peer::{ALL, Owner, Peer};
-use crate::rounds::{portserver, serve_ports};
+use crate::rounds::{portserver_path, start_portserver};
 
-/// Of the ephemeral range, how much others have claimed.
+/// Percentages of the ephemeral range that other processes claim.
 pub(crate) const FILLS: [usize; 5] = [0, 25, 50, 75, 90];
 pub(crate) const PROCESSES: [usize; 3] = [1, 2, 16];
 
 const RANGE: (u16, u16) = (32768, 60999);
 
-/// Rivals take turns, in slices.
+/// The peers take turns, in slices.
 const SLICES: usize = 3;
 const SLICE: Duration = Duration::from_millis(150);
 
-/// The median cost under one circumstance.
 #[derive(Clone, Debug)]
 pub(crate) struct Cost {
     pub(crate) fill: usize,
@@ -40,14 +39,14 @@ pub(crate) fn measure() -> Outcome<Vec<Cost>> {
             "echo {} {} > /proc/sys/net/ipv4/ip_local_port_range",
             RANGE.0, RANGE.1
         );
-        for line in alone(
+        for line in run_in_namespace(
             &setup,
             &["costs", &fill.to_string()],
             &[("PORTLEASE_DIR", locks)],
         )? {
             let words: Vec<&str> = line.split('\t').collect();
             let [processes, peer, median] = words[..] else {
-                return Err(format!("it said {line:?}").into());
+                return Err(format!("unexpected line {line:?}").into());
             };
             let peer = Peer::of(peer).ok_or("no such peer")?;
             all.push(Cost {
@@ -61,21 +60,21 @@ pub(crate) fn measure() -> Outcome<Vec<Cost>> {
     Ok(all)
 }
 
-/// Within the namespace.
+/// Runs inside the namespace.
 pub(crate) fn run(fill: usize) -> Outcome<()> {
     let mut peers: Vec<Peer> = ALL
         .into_iter()
-        .filter(|peer| peer.can_be_repeated())
+        .filter(|peer| peer.has_reusable_ports())
         .collect();
-    let _portserver = match portserver() {
-        Some(_) => Some(serve_ports()?),
+    let _portserver = match portserver_path() {
+        Some(_) => Some(start_portserver()?),
         None => {
             peers.retain(|peer| *peer != Peer::Portserver);
             None
         }
     };
     warm_up()?;
-    let _crowd = crowd::of(fill)?;
+    let _crowd = crowd::claim_percent(fill)?;
     for processes in PROCESSES {
         let mut samples = vec![Vec::new(); peers.len()];
         for _ in 0..SLICES {
@@ -84,7 +83,7 @@ pub(crate) fn run(fill: usize) -> Outcome<()> {
                 let start = |_| Helper::start(&["picker", peer.name(), &millis])?.when_ready();
                 let mut workers = (0..processes).map(start).collect::<Outcome<Vec<_>>>()?;
                 for worker in &mut workers {
-                    worker.tell("go")?;
+                    worker.send("go")?;
                 }
                 for worker in &mut workers {
                     let line = worker.line()?;
@@ -104,26 +103,27 @@ pub(crate) fn run(fill: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// A process that picks until the time is over, and says what each took.
+/// Picks until `time` has passed, and prints every sample in nanoseconds.
 pub(crate) fn work(peer: Peer, time: Duration) -> Outcome<()> {
-    // What is done once per process is not the cost of one.
-    drop(peer.pick(Owner::This)?);
-    say_ready_and_wait()?;
+    // The first pick includes work that is done once per process.
+    drop(peer.pick(Owner::ThisProcess)?);
+    print_ready_and_wait()?;
     let (started, mut nanos) = (Instant::now(), Vec::new());
     while started.elapsed() < time {
         let before = Instant::now();
-        drop(peer.pick(Owner::This)?);
+        drop(peer.pick(Owner::ThisProcess)?);
         nanos.push(before.elapsed().as_nanos().to_string());
     }
     println!("{}", nanos.join(" "));
     Ok(())
 }
 
-/// Makes the lock files, as they are on a machine whose suite ran before.
+/// Creates the lock files, as on a machine where the suite ran before.
 fn warm_up() -> Outcome<()> {
-    for port in crowd::in_filling_order()? {
-        // Somebody's port: its lock file will not be needed. Before others claim: a refusal takes long to explain.
-        let _theirs = portlease::ReserveOptions::new().port(port).reserve();
+    for port in crowd::ports_in_fill_order()? {
+        // A port that is in use is never picked, so it needs no lock file. This runs before others
+        // claim ports, because the diagnosis of each refusal takes long.
+        let _maybe_in_use = portlease::ReserveOptions::new().port(port).reserve();
     }
     Ok(())
 }

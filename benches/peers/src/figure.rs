@@ -1,4 +1,4 @@
-//! The figures, for pages that are light and for dark ones: no background, and colours that show on both.
+//! The figures. They have no background, and colours that work on light and on dark pages.
 
 use std::path::{Path, PathBuf};
 
@@ -9,24 +9,23 @@ use crate::cost::{Cost, FILLS};
 use crate::helper::Outcome;
 use crate::peer::Peer;
 use crate::report::{count, duration};
-use crate::rounds::{Fared, LOADS};
-use crate::who::{BACKGROUNDS, Took};
+use crate::rounds::{LOADS, Losses};
+use crate::who::{BACKGROUNDS, Timing};
 
 const TEXT: RGBColor = RGBColor(118, 131, 144);
 const OURS: RGBColor = RGBColor(47, 129, 247);
 const THEIRS: RGBColor = RGBColor(139, 148, 158);
 
 const WIDTH: u32 = 760;
-/// Where bars begin and end.
-const LEFT: i32 = 220;
-const RIGHT: i32 = 600;
+const BAR_LEFT: i32 = 220;
+const BAR_RIGHT: i32 = 600;
 const ROW: i32 = 19;
 
-pub(crate) fn draw(fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outcome<()> {
+pub(crate) fn draw(losses: &[Losses], costs: &[Cost], timings: &[Timing]) -> Outcome<()> {
     std::fs::create_dir_all(folder())?;
-    draw_rounds(fared)?;
+    draw_rounds(losses)?;
     draw_costs(costs)?;
-    draw_who(took)
+    draw_who(timings)
 }
 
 fn folder() -> PathBuf {
@@ -37,25 +36,25 @@ struct Bar {
     name: String,
     /// 0 to 1.
     length: f64,
-    says: String,
+    label: String,
     ours: bool,
 }
 
-fn draw_rounds(fared: &[Fared]) -> Outcome<()> {
-    let most = fared
+fn draw_rounds(losses: &[Losses]) -> Outcome<()> {
+    let most = losses
         .iter()
-        .map(Fared::percent)
+        .map(Losses::percent)
         .fold(f64::MIN_POSITIVE, f64::max);
-    let bar = |one: &Fared| Bar {
+    let bar = |one: &Losses| Bar {
         name: one.peer.name().to_owned(),
         length: one.percent() / most,
-        says: format!("{} of {}", count(one.lost), count(one.rounds)),
+        label: format!("{} of {}", count(one.lost), count(one.rounds)),
         ours: one.peer == Peer::Portlease,
     };
     let group = |(i, load): (usize, &crate::rounds::Load)| {
         (
             load.title.to_owned(),
-            fared.iter().filter(|one| one.load == i).map(bar).collect(),
+            losses.iter().filter(|one| one.load == i).map(bar).collect(),
         )
     };
     let groups: Vec<(String, Vec<Bar>)> = LOADS.iter().enumerate().map(group).collect();
@@ -66,8 +65,8 @@ fn draw_rounds(fared: &[Fared]) -> Outcome<()> {
     )
 }
 
-/// Ways to learn who holds a port, on a scale of powers of ten.
-fn draw_who(took: &[Took]) -> Outcome<()> {
+/// On a logarithmic scale.
+fn draw_who(timings: &[Timing]) -> Outcome<()> {
     const SHOWN: [&str; 7] = [
         "who_holds, whole process",
         "ss -tulpn",
@@ -77,16 +76,20 @@ fn draw_who(took: &[Took]) -> Outcome<()> {
         "listeners, in process",
         "netstat2, in process",
     ];
-    let shown = || took.iter().filter(|one| SHOWN.contains(&one.way.as_str()));
+    let shown = || {
+        timings
+            .iter()
+            .filter(|one| SHOWN.contains(&one.method.as_str()))
+    };
     let least = shown().map(|one| one.median_us).fold(f64::MAX, f64::min) / 2.0;
     let most = shown()
         .map(|one| one.median_us)
         .fold(f64::MIN_POSITIVE, f64::max);
-    let bar = |one: &Took| Bar {
-        name: one.way.clone(),
+    let bar = |one: &Timing| Bar {
+        name: one.method.clone(),
         length: (one.median_us / least).ln() / (most / least).ln(),
-        says: duration(one.median_us),
-        ours: one.way == SHOWN[0],
+        label: duration(one.median_us),
+        ours: one.method == SHOWN[0],
     };
     let group = |(i, background): (usize, &crate::who::Background)| {
         (
@@ -114,16 +117,20 @@ fn bars(file: &str, title: &str, groups: &[(String, Vec<Bar>)]) -> Outcome<()> {
         y += ROW;
         area.draw_text(name, &text(15, HPos::Left), (8, y - ROW / 2))?;
         for bar in bars {
-            let end = LEFT + (f64::from(RIGHT - LEFT) * bar.length).round() as i32;
+            let end = BAR_LEFT + (f64::from(BAR_RIGHT - BAR_LEFT) * bar.length).round() as i32;
             let colour = if bar.ours { OURS } else { THEIRS };
-            area.draw_text(&bar.name, &text(13, HPos::Right), (LEFT - 8, y + ROW / 2))?;
-            // One that is of no length is shown all the same.
-            let end = end.max(LEFT + 2);
+            area.draw_text(
+                &bar.name,
+                &text(13, HPos::Right),
+                (BAR_LEFT - 8, y + ROW / 2),
+            )?;
+            // A bar of length 0 stays visible.
+            let end = end.max(BAR_LEFT + 2);
             area.draw(&Rectangle::new(
-                [(LEFT, y + 3), (end, y + ROW - 3)],
+                [(BAR_LEFT, y + 3), (end, y + ROW - 3)],
                 colour.filled(),
             ))?;
-            area.draw_text(&bar.says, &text(13, HPos::Left), (end + 8, y + ROW / 2))?;
+            area.draw_text(&bar.label, &text(13, HPos::Left), (end + 8, y + ROW / 2))?;
             y += ROW;
         }
         y += ROW;
@@ -131,7 +138,7 @@ fn bars(file: &str, title: &str, groups: &[(String, Vec<Bar>)]) -> Outcome<()> {
     Ok(area.present()?)
 }
 
-/// One process, on a scale of powers of ten, by how much of the range is claimed.
+/// The costs of one process, on a logarithmic scale.
 fn draw_costs(costs: &[Cost]) -> Outcome<()> {
     let path = folder().join("cost.svg");
     let area = SVGBackend::new(&path, (WIDTH, 380)).into_drawing_area();
@@ -157,7 +164,7 @@ fn draw_costs(costs: &[Cost]) -> Outcome<()> {
     let last = FILLS[FILLS.len() - 1] as f64;
     let mut chart = ChartBuilder::on(&area)
         .caption(
-            "One port, picked or reserved, and let go (median of one process)",
+            "One port, picked or reserved, then released (median of one process)",
             text(17),
         )
         .margin(8)
@@ -179,7 +186,7 @@ fn draw_costs(costs: &[Cost]) -> Outcome<()> {
         .filter_map(|peer| of(peer).last().map(|(_, cost)| (peer, *cost)))
         .collect();
     peers.sort_by(|a, b| b.1.total_cmp(&a.1));
-    // Names whose lines end close to each other are pushed apart.
+    // Labels of lines that end close to each other must not overlap.
     let mut lowest = i32::MIN;
     for (peer, end) in peers {
         let (colour, width) = if peer == Peer::Portlease {

@@ -1,12 +1,13 @@
-//! portlease beside what else there is, measured side by side on this machine (Linux, as root or where users may make
-//! namespaces):
+//! Compares portlease with its alternatives, side by side on this machine (Linux, as root or where users
+//! may create namespaces):
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml [-- SECONDS]
 //! ```
 //!
-//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how long each peer
-//! does rounds under each load, 5 unless told. Python's port server takes part if `portserver.py` is on the PATH.
+//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how long
+//! each peer does rounds under each load, 5 by default. Python's port server takes part if
+//! `portserver.py` is on the PATH.
 
 mod cost;
 #[path = "../../support/crowd.rs"]
@@ -16,7 +17,7 @@ mod figure;
 mod helper;
 #[allow(
     dead_code,
-    reason = "the tests' servers, of which UDP ones are not compared"
+    reason = "the tests' servers; the UDP ones are not compared"
 )]
 #[path = "../../../tests/support/load.rs"]
 mod load;
@@ -37,15 +38,15 @@ fn main() -> Outcome<()> {
     let millis = |text: &str| text.parse().map(Duration::from_millis);
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => everything(5.0),
-        // The parts, within their namespaces, and their helpers.
+        // This program starts itself with these arguments, inside a namespace.
         ["rounds", nth, name, time] => rounds::run(nth.parse()?, peer(name)?, time),
         ["rounder", name, threads, time] => {
             rounds::work(peer(name)?, threads.parse()?, millis(time)?)
         }
-        ["neighbour"] => rounds::be_neighbour(),
+        ["neighbour"] => rounds::run_neighbour(),
         ["costs", fill] => cost::run(fill.parse()?),
         ["picker", name, time] => cost::work(peer(name)?, millis(time)?),
-        ["hold", from, to] => crowd::hold(from.parse()?, to.parse()?),
+        ["hold", from, to] => crowd::claim_and_hold(from.parse()?, to.parse()?),
         ["who-holds", nth] => who::compare(
             who::BACKGROUNDS
                 .get(nth.parse::<usize>()?)
@@ -58,7 +59,7 @@ fn main() -> Outcome<()> {
         ["floor", port] => who::floor(port.parse()?),
         ["serve"] => who::serve(),
         [what @ ("connections" | "listeners"), count, nth] => {
-            who::hold(what, count.parse()?, nth.parse()?)
+            who::hold_sockets(what, count.parse()?, nth.parse()?)
         }
         [seconds] => match seconds.parse() {
             Ok(seconds) if (0.1..=60.0).contains(&seconds) => everything(seconds),
@@ -66,14 +67,14 @@ fn main() -> Outcome<()> {
                 format!("{seconds:?}: expected seconds for each peer and load, 0.1 to 60").into(),
             ),
         },
-        _ => Err("expected at most one argument: seconds for each peer and load".into()),
+        _ => Err("expected at most one argument: SECONDS for each peer and load".into()),
     }
 }
 
 fn everything(seconds: f64) -> Outcome<()> {
-    let fared = rounds::measure(seconds)?;
+    let losses = rounds::measure(seconds)?;
     let costs = cost::measure()?;
-    let took = who::measure()?;
-    figure::draw(&fared, &costs, &took)?;
-    report::write(seconds, &fared, &costs, &took)
+    let timings = who::measure()?;
+    figure::draw(&losses, &costs, &timings)?;
+    report::write(seconds, &losses, &costs, &timings)
 }

@@ -1,12 +1,16 @@
-//! Network namespaces, one for each part of the measurement.
+//! Network namespaces: each part of the measurement has its own.
 
 use std::process::{Command, Stdio};
 
 use crate::helper::Outcome;
 
-/// Runs a part in a network namespace of its own, after these commands of the shell, and returns the lines that it
-/// printed. Without root the namespace takes a user namespace as well, which some systems forbid.
-pub(crate) fn alone(setup: &str, args: &[&str], envs: &[(&str, &str)]) -> Outcome<Vec<String>> {
+/// Runs this program in a new network namespace, after the shell commands `setup`, and returns the lines
+/// it printed. Without root this also needs a user namespace, which some systems forbid.
+pub(crate) fn run_in_namespace(
+    setup: &str,
+    args: &[&str],
+    envs: &[(&str, &str)],
+) -> Outcome<Vec<String>> {
     let works = |args: &[&str]| {
         Command::new("unshare")
             .args(args)

@@ -1,4 +1,4 @@
-//! The ways to come by a port that are compared.
+//! The compared ways to pick a port.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -37,11 +37,11 @@ pub(crate) const ALL: [Peer; 9] = [
     Peer::Portserver,
 ];
 
-/// The abstract address of the port server, in a network namespace of its own like all the rest.
+/// The abstract address of the port server. Each network namespace has its own.
 pub(crate) const PORTSERVER: &str = "portlease-peers";
 
-/// A port, and what keeps it for whoever asked, if anything does.
-pub(crate) struct Held {
+/// A port and, if the peer has one, the value that keeps it.
+pub(crate) struct PickedPort {
     pub(crate) port: u16,
     _keeper: Keeper,
 }
@@ -63,8 +63,8 @@ impl Drop for Keeper {
         match self {
             Keeper::Openport(port) => OPENPORT.release_port(*port),
             Keeper::Process(child) => {
-                // It may be gone already.
-                let _gone = child.kill();
+                // The child may have exited already.
+                let _exited = child.kill();
                 let _reaped = child.wait();
             }
             Keeper::None | Keeper::Portlease { .. } | Keeper::ReservePort { .. } => {}
@@ -72,16 +72,16 @@ impl Drop for Keeper {
     }
 }
 
-/// The whole process has one, as its documentation shows.
+/// One for the whole process, as openport's documentation shows.
 static OPENPORT: LazyLock<PortReservation> = LazyLock::new(PortReservation::default);
 
-/// Whose the port is to the port server, which knows processes alone.
+/// The process that owns the port. Only the port server needs it: it identifies owners by pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// A process of its own, as a test has that ends and lets go so.
-    Fresh,
-    /// This one, which keeps all that it asks for until it ends.
-    This,
+    /// A new process, as for a test process that releases its port by exiting.
+    NewProcess,
+    /// This process, which keeps all its ports until it exits.
+    ThisProcess,
 }
 
 impl Peer {
@@ -103,14 +103,14 @@ impl Peer {
         }
     }
 
-    /// Whether it has numbers left for the next part of a run: those of the trick are used up for a minute.
-    pub(crate) fn can_be_repeated(self) -> bool {
+    /// False for the TIME_WAIT trick: each of its ports is used up for a minute.
+    pub(crate) fn has_reusable_ports(self) -> bool {
         self != Peer::TimeWait
     }
 
-    pub(crate) fn pick(self, owner: Owner) -> Result<Held, String> {
+    pub(crate) fn pick(self, owner: Owner) -> Result<PickedPort, String> {
         let any = (Ipv4Addr::LOCALHOST, 0);
-        let none = || "it found none".to_owned();
+        let none = || "no port found".to_owned();
         let (port, keeper) = match self {
             Peer::Portlease => {
                 let reservation = portlease::try_reserve_port().map_err(|e| e.to_string())?;
@@ -151,13 +151,13 @@ impl Peer {
                 )
             }
             Peer::TimeWait => (
-                left_in_time_wait().map_err(|e| e.to_string())?,
+                pick_by_time_wait().map_err(|e| e.to_string())?,
                 Keeper::None,
             ),
             Peer::Portserver => {
                 let keeper = match owner {
-                    Owner::This => Keeper::None,
-                    Owner::Fresh => {
+                    Owner::ThisProcess => Keeper::None,
+                    Owner::NewProcess => {
                         let _forking = load::SERVING.write().map_err(|e| e.to_string())?;
                         let mut sleeper = Command::new("sleep");
                         sleeper
@@ -171,10 +171,10 @@ impl Peer {
                     Keeper::Process(child) => child.id(),
                     _ => std::process::id(),
                 };
-                (asked_of_portserver(pid).map_err(|e| e.to_string())?, keeper)
+                (ask_portserver(pid).map_err(|e| e.to_string())?, keeper)
             }
         };
-        Ok(Held {
+        Ok(PickedPort {
             port,
             _keeper: keeper,
         })
@@ -188,9 +188,10 @@ fn port_of(listener: &TcpListener) -> Result<u16, String> {
         .map_err(|e| e.to_string())
 }
 
-/// What ephemeral-port-reserve does: a connection to itself, whose server's end closes first and stays behind for a
-/// minute. A server with SO_REUSEADDR can bind over it, and nobody is given the number.
-fn left_in_time_wait() -> std::io::Result<u16> {
+/// Picks as ephemeral-port-reserve does: it connects to its own listener and closes the server's end first.
+/// That end stays in TIME_WAIT for a minute. A server with SO_REUSEADDR can bind over it, and the kernel
+/// assigns the number to no process.
+fn pick_by_time_wait() -> std::io::Result<u16> {
     let listener = load::bound(0, true)?;
     listener.listen(1)?;
     let listener = TcpListener::from(listener);
@@ -202,7 +203,7 @@ fn left_in_time_wait() -> std::io::Result<u16> {
     Ok(addr.port())
 }
 
-fn asked_of_portserver(pid: u32) -> std::io::Result<u16> {
+fn ask_portserver(pid: u32) -> std::io::Result<u16> {
     let mut stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(PORTSERVER)?)?;
     stream.write_all(format!("{pid}\n").as_bytes())?;
     let mut answer = String::new();
@@ -210,5 +211,5 @@ fn asked_of_portserver(pid: u32) -> std::io::Result<u16> {
     answer
         .trim()
         .parse()
-        .map_err(|_| std::io::Error::other(format!("the port server said {answer:?}")))
+        .map_err(|_| std::io::Error::other(format!("the port server answered {answer:?}")))
 }

@@ -1,4 +1,4 @@
-//! The tables, put into `benches/RESULTS.md` between two marks; what else stands there stays.
+//! Writes the tables into `benches/RESULTS.md`, between two marks. The rest of the file stays.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,13 +7,18 @@ use std::process::Command;
 use crate::cost::{Cost, FILLS, PROCESSES};
 use crate::helper::Outcome;
 use crate::peer::{ALL, Peer};
-use crate::rounds::{Fared, LOADS};
-use crate::who::{BACKGROUNDS, Took};
+use crate::rounds::{LOADS, Losses};
+use crate::who::{BACKGROUNDS, Timing};
 
 const BEGIN: &str = "<!-- peers: begin -->\n";
 const END: &str = "<!-- peers: end -->\n";
 
-pub(crate) fn write(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outcome<()> {
+pub(crate) fn write(
+    seconds: f64,
+    losses: &[Losses],
+    costs: &[Cost],
+    timings: &[Timing],
+) -> Outcome<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("RESULTS.md");
     let old = std::fs::read_to_string(&path)?;
     let (before, rest) = old
@@ -22,8 +27,8 @@ pub(crate) fn write(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]
     let (_, after) = rest
         .split_once(END)
         .ok_or("RESULTS.md has no end of the place for the tables")?;
-    let text = tables(seconds, fared, costs, took)?;
-    // Whole or not at all.
+    let text = tables(seconds, losses, costs, timings)?;
+    // A crash must not leave half a file.
     let mut file = tempfile::NamedTempFile::new_in(path.parent().ok_or("no folder")?)?;
     std::io::Write::write_all(
         &mut file,
@@ -34,34 +39,34 @@ pub(crate) fn write(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]
     Ok(())
 }
 
-fn tables(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outcome<String> {
+fn tables(seconds: f64, losses: &[Losses], costs: &[Cost], timings: &[Timing]) -> Outcome<String> {
     let mut text = format!("{}\n", machine());
     writeln!(
         text,
-        "### Rounds lost\n\n{seconds} s for each; lost of rounds.\n"
+        "### Rounds lost\n\n{seconds} s for each peer and load. Cells: rounds lost of all rounds.\n"
     )?;
     let titles: Vec<&str> = LOADS.iter().map(|load| load.title).collect();
     head(&mut text, "", &titles)?;
     for peer in ALL {
         let cell = |i: usize| {
-            fared
+            losses
                 .iter()
                 .find(|one| one.load == i && one.peer == peer)
                 .map(lost)
         };
         row(&mut text, peer.name(), (0..LOADS.len()).map(cell))?;
     }
-    let losses: Vec<&Fared> = fared
+    let losses: Vec<&Losses> = losses
         .iter()
         .filter(|one| one.load == 0 && one.lost > 0)
         .collect();
     writeln!(text, "\nThe first loss of each, {}:\n", LOADS[0].title)?;
     for one in losses {
-        writeln!(text, "- {}: {}", one.peer.name(), one.why)?;
+        writeln!(text, "- {}: {}", one.peer.name(), one.first_loss)?;
     }
     writeln!(
         text,
-        "\n### What one port costs\n\nPicked or reserved, and let go; medians."
+        "\n### What one port costs\n\nPicked or reserved, then released; medians."
     )?;
     for processes in PROCESSES {
         let plural = if processes == 1 {
@@ -79,14 +84,14 @@ fn tables(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outco
             "",
             &titles.iter().map(String::as_str).collect::<Vec<_>>(),
         )?;
-        for peer in ALL.into_iter().filter(|peer| peer.can_be_repeated()) {
+        for peer in ALL.into_iter().filter(|peer| peer.has_reusable_ports()) {
             let cell = |fill: usize| {
-                let is_it = |cost: &&Cost| {
+                let matches = |cost: &&Cost| {
                     cost.peer == peer && cost.fill == fill && cost.processes == processes
                 };
                 costs
                     .iter()
-                    .find(is_it)
+                    .find(matches)
                     .map(|cost| duration(cost.median_us))
             };
             row(&mut text, peer.name(), FILLS.into_iter().map(cell))?;
@@ -94,7 +99,7 @@ fn tables(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outco
     }
     writeln!(
         text,
-        "\nThe TIME_WAIT trick is not in these: its numbers stay used up for a minute."
+        "\nThe TIME_WAIT trick is not in these tables: each of its numbers stays used up for a minute."
     )?;
     writeln!(text, "\n### Who holds a port\n\nMedians.\n")?;
     let titles: Vec<&str> = BACKGROUNDS
@@ -102,24 +107,26 @@ fn tables(seconds: f64, fared: &[Fared], costs: &[Cost], took: &[Took]) -> Outco
         .map(|background| background.name)
         .collect();
     head(&mut text, "", &titles)?;
-    let mut ways: Vec<&str> = Vec::new();
-    for one in took {
-        if !ways.contains(&one.way.as_str()) {
-            ways.push(&one.way);
+    let mut methods: Vec<&str> = Vec::new();
+    for one in timings {
+        if !methods.contains(&one.method.as_str()) {
+            methods.push(&one.method);
         }
     }
-    for way in ways {
+    for method in methods {
         let cell = |i: usize| {
-            took.iter()
-                .find(|one| one.background == i && one.way == way)
+            timings
+                .iter()
+                .find(|one| one.background == i && one.method == method)
                 .map(|one| duration(one.median_us))
         };
-        row(&mut text, way, (0..BACKGROUNDS.len()).map(cell))?;
+        row(&mut text, method, (0..BACKGROUNDS.len()).map(cell))?;
     }
     let ratio = |ours: &str, theirs: &str, i: usize| -> Option<String> {
-        let of = |way: &str| {
-            took.iter()
-                .find(|one| one.background == i && one.way == way)
+        let of = |method: &str| {
+            timings
+                .iter()
+                .find(|one| one.background == i && one.method == method)
         };
         Some(format!(
             "{:.2}",
@@ -154,7 +161,7 @@ fn row(
     writeln!(text, "| {name} | {} |", cells.join(" | "))
 }
 
-fn lost(one: &Fared) -> String {
+fn lost(one: &Losses) -> String {
     let share = match one.lost {
         0 if one.peer == Peer::Portlease => "**0**".to_owned(),
         0 => "0".to_owned(),
@@ -163,7 +170,7 @@ fn lost(one: &Fared) -> String {
     format!("{share} of {}", count(one.rounds))
 }
 
-/// `1,234,567`.
+/// Formats as `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
@@ -175,7 +182,7 @@ pub(crate) fn count(number: u64) -> String {
     groups.join(",")
 }
 
-/// Three digits and a unit.
+/// Formats with up to three digits and a unit.
 pub(crate) fn duration(us: f64) -> String {
     match us {
         ..10.0 => format!("{us:.1} µs"),
@@ -186,15 +193,15 @@ pub(crate) fn duration(us: f64) -> String {
 }
 
 fn machine() -> String {
-    let said = |program: &str, args: &[&str]| {
+    let output_of = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok()?;
         String::from_utf8(output.stdout)
             .ok()
             .map(|text| text.trim().to_owned())
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = said("uname", &["-srm"]).unwrap_or_else(|| "an unknown kernel".to_owned());
-    let rust = said("rustc", &["--version"]).unwrap_or_else(|| "an unknown Rust".to_owned());
-    let day = said("date", &["-u", "+%F"]).unwrap_or_default();
-    format!("{kernel}, {cores} processors, {rust}; {day}.\n")
+    let kernel = output_of("uname", &["-srm"]).unwrap_or_else(|| "an unknown kernel".to_owned());
+    let rust = output_of("rustc", &["--version"]).unwrap_or_else(|| "an unknown Rust".to_owned());
+    let date = output_of("date", &["-u", "+%F"]).unwrap_or_default();
+    format!("{kernel}, {cores} processors, {rust}; {date}.\n")
 }

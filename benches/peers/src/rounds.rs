@@ -1,4 +1,5 @@
-//! Rounds lost under load: pick a port, boot, bind by number, check who answers, stop, start again, let go.
+//! Rounds lost under load. A round: pick a port, boot, bind by number, check which server answers, stop,
+//! start again, release.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -6,12 +7,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::helper::{Helper, Outcome, say_ready_and_wait};
+use crate::helper::{Helper, Outcome, print_ready_and_wait};
 use crate::load;
-use crate::namespace::alone;
-use crate::peer::{ALL, Held, Owner, PORTSERVER, Peer};
+use crate::namespace::run_in_namespace;
+use crate::peer::{ALL, Owner, PORTSERVER, Peer, PickedPort};
 
-/// What is done at once, and how many ephemeral ports there are.
+/// How many workers run in parallel, and with which ephemeral range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) title: &'static str,
@@ -41,30 +42,29 @@ pub(crate) const LOADS: [Load; 3] = [
     },
 ];
 
-/// How one peer fared under one load.
+/// The losses of one peer under one load.
 #[derive(Clone, Debug)]
-pub(crate) struct Fared {
+pub(crate) struct Losses {
     pub(crate) load: usize,
     pub(crate) peer: Peer,
     pub(crate) rounds: u64,
     pub(crate) lost: u64,
-    /// The first loss.
-    pub(crate) why: String,
+    pub(crate) first_loss: String,
 }
 
-impl Fared {
+impl Losses {
     pub(crate) fn percent(&self) -> f64 {
         self.lost as f64 * 100.0 / self.rounds as f64
     }
 }
 
-/// Each peer has a namespace of its own, so that what one leaves behind is not in the next one's way. One that is not
-/// installed is left out, by name.
-pub(crate) fn measure(seconds: f64) -> Outcome<Vec<Fared>> {
+/// Runs each peer in a namespace of its own, so that sockets of one peer do not affect the next. A peer
+/// that is not installed is left out, with a message.
+pub(crate) fn measure(seconds: f64) -> Outcome<Vec<Losses>> {
     let mut all = Vec::new();
     for (i, load) in LOADS.iter().enumerate() {
         for peer in ALL {
-            if peer == Peer::Portserver && portserver().is_none() {
+            if peer == Peer::Portserver && portserver_path().is_none() {
                 eprintln!(
                     "left out: {}: portserver.py is not on the PATH",
                     peer.name()
@@ -82,33 +82,33 @@ pub(crate) fn measure(seconds: f64) -> Outcome<Vec<Fared>> {
                 load.range
             );
             let (nth, millis) = (i.to_string(), (seconds * 1000.0).to_string());
-            let lines = alone(
+            let lines = run_in_namespace(
                 &setup,
                 &["rounds", &nth, peer.name(), &millis],
                 &[("PORTLEASE_DIR", locks)],
             )?;
             let line = lines.first().ok_or("no line")?;
             let words: Vec<&str> = line.splitn(3, '\t').collect();
-            let [rounds, lost, why] = words[..] else {
-                return Err(format!("it said {line:?}").into());
+            let [rounds, lost, first_loss] = words[..] else {
+                return Err(format!("unexpected line {line:?}").into());
             };
-            all.push(Fared {
+            all.push(Losses {
                 load: i,
                 peer,
                 rounds: rounds.parse()?,
                 lost: lost.parse()?,
-                why: why.to_owned(),
+                first_loss: first_loss.to_owned(),
             });
         }
     }
     Ok(all)
 }
 
-/// Within the namespace.
+/// Runs inside the namespace.
 pub(crate) fn run(nth: usize, peer: Peer, millis: &str) -> Outcome<()> {
     let load = LOADS.get(nth).ok_or("no such load")?;
     let _portserver = if peer == Peer::Portserver {
-        Some(serve_ports()?)
+        Some(start_portserver()?)
     } else {
         None
     };
@@ -119,7 +119,7 @@ pub(crate) fn run(nth: usize, peer: Peer, millis: &str) -> Outcome<()> {
         .map(start)
         .collect::<Outcome<Vec<_>>>()?;
     for worker in &mut workers {
-        worker.tell("go")?;
+        worker.send("go")?;
     }
     let (mut rounds, mut lost, mut why) = (0u64, 0u64, String::new());
     for worker in &mut workers {
@@ -135,9 +135,9 @@ pub(crate) fn run(nth: usize, peer: Peer, millis: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// A process of the load: threads that do rounds until the time is over.
+/// One process of the load. Its threads do rounds until `time` has passed.
 pub(crate) fn work(peer: Peer, threads: usize, time: Duration) -> Outcome<()> {
-    say_ready_and_wait()?;
+    print_ready_and_wait()?;
     let end = Instant::now() + time;
     let (rounds, lost) = (AtomicU64::new(0), AtomicU64::new(0));
     let first = Mutex::new(String::new());
@@ -164,47 +164,47 @@ pub(crate) fn work(peer: Peer, threads: usize, time: Duration) -> Outcome<()> {
     Ok(())
 }
 
-/// "No port" is lost too.
+/// A round without a port counts as lost.
 fn round(peer: Peer) -> Result<(), String> {
-    let held: Held = peer
-        .pick(Owner::Fresh)
+    let picked: PickedPort = peer
+        .pick(Owner::NewProcess)
         .map_err(|why| format!("no port: {why}"))?;
-    load::boot_twice(held.port, |port| load::serve_tcp_once(port, true))
+    load::boot_twice(picked.port, |port| load::serve_tcp_once(port, true))
 }
 
-pub(crate) fn be_neighbour() -> Outcome<()> {
+pub(crate) fn run_neighbour() -> Outcome<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("ready");
-    let gone = AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Until the parent is gone.
-            let _end = std::io::stdin().read_line(&mut String::new());
-            gone.store(true, Ordering::Relaxed);
+            // Blocks until the parent exits.
+            let _end_of_input = std::io::stdin().read_line(&mut String::new());
+            stop.store(true, Ordering::Relaxed);
         });
-        load::disturb(&listener, &gone);
+        load::disturb(&listener, &stop);
     });
     Ok(())
 }
 
-/// `portserver.py`, as Python's portpicker brings it.
-pub(crate) fn portserver() -> Option<std::path::PathBuf> {
+/// `portserver.py` is part of Python's portpicker.
+pub(crate) fn portserver_path() -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|folder| folder.join("portserver.py"))
         .find(|file| file.is_file())
 }
 
-/// A port server that is up, with the numbers that it has by default, none of them ephemeral.
-pub(crate) fn serve_ports() -> Outcome<Helper> {
-    let program = portserver().ok_or("portserver.py is not on the PATH")?;
+/// Starts a port server with its default numbers, none of them ephemeral, and waits until it answers.
+pub(crate) fn start_portserver() -> Outcome<Helper> {
+    let program = portserver_path().ok_or("portserver.py is not on the PATH")?;
     let mut command = Command::new(program);
     command.arg(format!("--portserver_address=@{PORTSERVER}"));
-    // It keeps a line for each allocation.
+    // It logs a line for each allocation.
     command.stderr(std::process::Stdio::null());
-    let helper = Helper::of(&mut command)?;
+    let helper = Helper::spawn(&mut command)?;
     let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(why) = Peer::Portserver.pick(Owner::This) {
+    while let Err(why) = Peer::Portserver.pick(Owner::ThisProcess) {
         if Instant::now() > deadline {
             return Err(format!("the port server did not answer within 20 s: {why}").into());
         }

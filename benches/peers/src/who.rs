@@ -1,20 +1,20 @@
-//! What it costs to learn who holds a port, beside the tools people use, measured side by side in one run.
+//! What it costs to find the holder of a port, beside the common tools, measured side by side in one run.
 //!
-//! The rivals take turns before four backgrounds: a quiet machine; 2,000 processes of 20 descriptors; 20,000
-//! connections; all of that and 10,000 listeners. Everything
-//! runs in a network namespace of its own. `whole process` starts this program anew, as `ss` and `lsof` are started. The floor is the system calls that no way
-//! of finding out can do without, by one thread, with nothing made of their answers.
+//! The rivals take turns under four backgrounds: a quiet machine; 2,000 processes of 20 descriptors;
+//! 20,000 connections; all of that and 10,000 listeners. Everything runs in a network namespace of its
+//! own. `whole process` starts this program again, as `ss` and `lsof` are started. The floor is the
+//! system calls that every method needs, by one thread that ignores their results.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::helper::{Helper, Outcome, say_ready_and_wait};
-use crate::namespace::alone;
+use crate::helper::{Helper, Outcome, print_ready_and_wait};
+use crate::namespace::run_in_namespace;
 
-/// So many sockets fit one process at usual limits.
-const PER_PROCESS: usize = 4_000;
+/// Fits the usual descriptor limit of a process.
+const SOCKETS_PER_PROCESS: usize = 4_000;
 
 pub(crate) struct Background {
     pub(crate) name: &'static str,
@@ -50,23 +50,23 @@ pub(crate) const BACKGROUNDS: [Background; 4] = [
     },
 ];
 
-/// How long one way took before one background.
+/// The median time of one method under one background.
 #[derive(Clone, Debug)]
-pub(crate) struct Took {
+pub(crate) struct Timing {
     pub(crate) background: usize,
-    pub(crate) way: String,
+    pub(crate) method: String,
     pub(crate) median_us: f64,
 }
 
-pub(crate) fn measure() -> Outcome<Vec<Took>> {
+pub(crate) fn measure() -> Outcome<Vec<Timing>> {
     let mut all = Vec::new();
     for (nth, background) in BACKGROUNDS.iter().enumerate() {
         eprintln!("who: {}", background.name);
-        for line in alone("true", &["who-holds", &nth.to_string()], &[])? {
-            let (way, median) = line.split_once('\t').ok_or("a line without a figure")?;
-            all.push(Took {
+        for line in run_in_namespace("true", &["who-holds", &nth.to_string()], &[])? {
+            let (method, median) = line.split_once('\t').ok_or("a line without a figure")?;
+            all.push(Timing {
                 background: nth,
-                way: way.to_owned(),
+                method: method.to_owned(),
                 median_us: median.parse()?,
             });
         }
@@ -81,8 +81,8 @@ impl Background {
             ("connections", self.connections),
             ("listeners", self.listeners),
         ] {
-            for nth in 0..total.div_ceil(PER_PROCESS / 2) {
-                let count = (PER_PROCESS / 2).min(total - nth * (PER_PROCESS / 2));
+            for nth in 0..total.div_ceil(SOCKETS_PER_PROCESS / 2) {
+                let count = (SOCKETS_PER_PROCESS / 2).min(total - nth * (SOCKETS_PER_PROCESS / 2));
                 sockets.push(Helper::start(&[
                     what,
                     &count.to_string(),
@@ -98,13 +98,13 @@ impl Background {
             .map(|_| Sleeper::start())
             .collect::<Outcome<Vec<_>>>()?;
         for sleeper in &sleepers {
-            settled(sleeper.0.id())?;
+            wait_for_exec(sleeper.0.id())?;
         }
         Ok((sockets, sleepers))
     }
 }
 
-/// A process with 20 descriptors. Ends with the value.
+/// A process with 20 descriptors. Dropping the value kills it.
 struct Sleeper(std::process::Child);
 
 impl Sleeper {
@@ -126,26 +126,26 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // It may be gone already.
-        let _gone = self.0.kill();
+        // The child may have exited already.
+        let _exited = self.0.kill();
         let _reaped = self.0.wait();
     }
 }
 
-/// Until it is `sleep`, with all its descriptors.
-fn settled(pid: u32) -> Outcome<()> {
+/// Waits for the exec of `sleep`: before it the process has not opened all its descriptors.
+fn wait_for_exec(pid: u32) -> Outcome<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while std::fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end() != "sleep" {
         if Instant::now() > deadline {
-            return Err("a neighbour did not settle".into());
+            return Err("a neighbour did not exec sleep within 60 s".into());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
 
-/// The role of a neighbour with many sockets, on a loopback address of its own.
-pub(crate) fn hold(what: &str, count: usize, nth: u8) -> Outcome<()> {
+/// Opens `count` sockets on a loopback address of their own, and holds them until its input ends.
+pub(crate) fn hold_sockets(what: &str, count: usize, nth: u8) -> Outcome<()> {
     let any = SocketAddr::from((Ipv4Addr::new(127, 77, nth, 1), 0));
     let mut held: Vec<Box<dyn Send>> = Vec::new();
     let listener = TcpListener::bind(any)?;
@@ -160,14 +160,13 @@ pub(crate) fn hold(what: &str, count: usize, nth: u8) -> Outcome<()> {
             held.push(Box::new((client, listener.accept()?)));
         }
     }
-    say_ready_and_wait()
+    print_ready_and_wait()
 }
 
-/// A neighbour that listens.
 pub(crate) fn serve() -> Outcome<()> {
     let server = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", server.local_addr()?.port());
-    done(std::io::stdin().read_line(&mut String::new()))
+    discard(std::io::stdin().read_line(&mut String::new()))
 }
 
 fn run(program: &str, args: &[&str]) -> Outcome<()> {
@@ -184,16 +183,16 @@ fn median(samples: &mut [Duration]) -> f64 {
     samples[samples.len() / 2].as_secs_f64() * 1e6
 }
 
-type Act<'a> = &'a dyn Fn() -> Outcome<()>;
+type Action<'a> = &'a dyn Fn() -> Outcome<()>;
 
-fn done<T, E: Error + 'static>(result: Result<T, E>) -> Outcome<()> {
+fn discard<T, E: Error + 'static>(result: Result<T, E>) -> Outcome<()> {
     result.map(drop).map_err(Into::into)
 }
 
-/// The report of an assertion that fails.
-fn fails(port: u16) -> Outcome<()> {
+/// Formats the report too, as a failed assertion does.
+fn failed_check(port: u16) -> Outcome<()> {
     match portlease::check_port_free(port) {
-        Ok(()) => Err("it is free".into()),
+        Ok(()) => Err("the port is free".into()),
         Err(diagnosis) => {
             std::hint::black_box(diagnosis.to_string());
             Ok(())
@@ -201,7 +200,7 @@ fn fails(port: u16) -> Outcome<()> {
     }
 }
 
-/// One walk of the kernel over its TCP and its UDP sockets, and a look at every descriptor of every process.
+/// One scan of the kernel's TCP and UDP sockets, and one readlink of every descriptor of every process.
 pub(crate) fn floor(port: u16) -> Outcome<()> {
     use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
     use rustix::net::{
@@ -275,34 +274,34 @@ pub(crate) fn floor(port: u16) -> Outcome<()> {
         };
         let mut descriptors = RawDir::new(&folder, inner.spare_capacity_mut());
         while let Some(Ok(descriptor)) = descriptors.next() {
-            // One that was closed meanwhile tells nothing.
-            let _seen = readlinkat_raw(&folder, descriptor.file_name(), &mut link);
+            // The descriptor may have been closed meanwhile.
+            let _target = readlinkat_raw(&folder, descriptor.file_name(), &mut link);
         }
     }
     std::hint::black_box((answers, link));
     Ok(())
 }
 
-/// Within the namespace.
+/// Runs inside the namespace.
 pub(crate) fn compare(background: &Background) -> Outcome<()> {
     let _neighbours = background.start()?;
     let server = TcpListener::bind("127.0.0.1:0")?;
     let held = server.local_addr()?.port();
-    let free = portlease::reserve_port();
+    let reserved = portlease::reserve_port();
     let mut child = Helper::start(&["serve"])?;
     let newest = child.line()?.parse()?;
     let exe = std::env::current_exe()?.to_string_lossy().into_owned();
     let text = held.to_string();
     let selection = format!(":{held}");
     let tcp = format!("{held}/tcp");
-    // No connection dials out from it.
-    let nobodys = portlease::ReserveOptions::new()
+    // Outside the ephemeral range, so that no outgoing connection uses it.
+    let free = portlease::ReserveOptions::new()
         .range(20000..=29999)
         .reserve()?
         .port();
-    let rivals: [(&str, usize, Act<'_>); 15] = [
+    let rivals: [(&str, usize, Action<'_>); 15] = [
         ("who_holds, in process", 1, &|| {
-            done(portlease::who_holds(held))
+            discard(portlease::who_holds(held))
         }),
         ("the floor, in process", 1, &|| floor(held)),
         ("listeners, in process", 1, &|| {
@@ -310,7 +309,7 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
                 .map(drop)
                 .map_err(|e| e.to_string().into())
         }),
-        ("netstat2, in process", 1, &|| done(sockets_with_pids())),
+        ("netstat2, in process", 1, &|| discard(sockets_with_pids())),
         ("who_holds, whole process", 1, &|| {
             run(&exe, &["who", &text])
         }),
@@ -324,26 +323,27 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
         ("netstat -tulpn", 1, &|| run("netstat", &["-tulpn"])),
         ("fuser PORT/tcp", 1, &|| run("fuser", &[&tcp])),
         ("a process that does nothing", 1, &|| run("true", &[])),
-        ("failed assert_port_free, own server", 1, &|| fails(held)),
+        ("failed assert_port_free, own server", 1, &|| {
+            failed_check(held)
+        }),
         ("failed assert_port_free, newest process", 1, &|| {
-            fails(newest)
+            failed_check(newest)
         }),
         ("assert_port_free of a free port", 20, &|| {
-            done(portlease::check_port_free(nobodys))
+            discard(portlease::check_port_free(free))
         }),
         ("assert_port_free of a reserved port", 1, &|| {
-            done(portlease::check_port_free(&free))
+            discard(portlease::check_port_free(&reserved))
         }),
     ];
-    // What is not installed is left out, by name.
-    let is_here = |(way, _, act): &(&str, usize, Act<'_>)| match act() {
+    let is_installed = |(method, _, action): &(&str, usize, Action<'_>)| match action() {
         Ok(()) => true,
-        Err(why) => {
-            eprintln!("left out: {way}: {why}");
+        Err(error) => {
+            eprintln!("left out: {method}: {error}");
             false
         }
     };
-    let rivals: Vec<(&str, usize, Act<'_>)> = rivals.into_iter().filter(is_here).collect();
+    let rivals: Vec<(&str, usize, Action<'_>)> = rivals.into_iter().filter(is_installed).collect();
     let mut samples = vec![Vec::new(); rivals.len()];
     let rounds = if background.processes + background.connections > 0 {
         11
@@ -351,16 +351,16 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
         41
     };
     for _ in 0..rounds {
-        for ((_, turns, act), samples) in rivals.iter().zip(&mut samples) {
+        for ((_, turns, action), samples) in rivals.iter().zip(&mut samples) {
             for _ in 0..*turns {
                 let before = Instant::now();
-                act()?;
+                action()?;
                 samples.push(before.elapsed());
             }
         }
     }
-    for ((way, ..), samples) in rivals.iter().zip(&mut samples) {
-        println!("{way}\t{}", median(samples));
+    for ((method, ..), samples) in rivals.iter().zip(&mut samples) {
+        println!("{method}\t{}", median(samples));
     }
     Ok(())
 }
