@@ -4,9 +4,10 @@
 //! cargo bench --bench reserve
 //! ```
 //!
-//! A ratio is valid only if both sides were measured at the same time and under the same load. So the
-//! rivals take turns, a few operations each, which no framework supports. As root on Linux everything
-//! runs in a network namespace of its own: only there can the bench fill the ephemeral range.
+//! A ratio is valid only if both sides were measured at the same time and under the same load. So
+//! the rivals take turns, a few operations each, which no framework supports. As root on Linux
+//! everything runs in a network namespace of its own: only there can the bench fill the ephemeral
+//! range.
 //!
 //! `first use`: the lock folder is empty, so each lock file has to be created. `warm`: all exist.
 

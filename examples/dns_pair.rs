@@ -1,4 +1,4 @@
-//! One number for TCP and UDP, as a DNS server needs it: `cargo run --example dns_pair`.
+//! Reserves one number for TCP and UDP, as a DNS server needs it: `cargo run --example dns_pair`.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -9,9 +9,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .tcp_and_udp()
         .label("dns")
         .reserve()?;
-    println!("{p} for {:?}, kept: {:?}", p.protocols(), p.guarantee());
+    println!(
+        "{p} for {:?}, guarantee: {:?}",
+        p.protocols(),
+        p.guarantee()
+    );
 
-    // The server under test takes the number, as dnsmasq --port would; p.listen() and p.udp_socket() do the same.
+    // The server under test binds by number, as dnsmasq --port does. p.listen() and p.udp_socket()
+    // do the same.
     let (tcp, udp) = (TcpListener::bind(&p)?, UdpSocket::bind(&p)?);
     let server = std::thread::spawn(move || -> std::io::Result<()> {
         let mut query = [0; 512];

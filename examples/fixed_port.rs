@@ -1,7 +1,7 @@
-//! Tests that all need one fixed number, here 60315, run one after another, in any number of processes:
+//! Runs tests that all need port 60315 one after another, in any number of processes:
 //! `cargo run --example fixed_port`.
 //!
-//! The program plays the test suite and starts itself four times as a test.
+//! The program starts itself four times, each time as one test.
 
 use std::error::Error;
 use std::process::Command;
@@ -30,15 +30,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn test(name: &str) -> Result<(), Box<dyn Error>> {
-    let asked = Instant::now();
+    let started = Instant::now();
     let p = ReserveOptions::new()
         .port(PORT)
         .label(name)
         .wait(Duration::from_secs(60))
         .reserve()?;
-    println!("{name} has {p} after {:?}", asked.elapsed());
+    println!("{name} got {p} after {:?}", started.elapsed());
     let server = p.listen()?;
-    std::thread::sleep(Duration::from_millis(20)); // the test's own work
+    std::thread::sleep(Duration::from_millis(20)); // the work of the test
     drop(server);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Hands a listening socket to a child process, systemd style: `cargo run --example hand_to_child`.
 //!
-//! The child is this program again; with `LISTEN_FDS` in its environment it serves what it inherits. There is no
-//! moment at which nobody has the port, and a client may connect before the child is up.
+//! The child is this program again. With `LISTEN_FDS` in its environment it serves on the inherited
+//! socket. The port is held at all times, and a client can connect before the child is ready.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -15,13 +15,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let p = portlease::ReserveOptions::new().label("web").reserve()?;
     let mut command = Command::new(std::env::current_exe()?);
     p.pass_to(&mut command)?;
-    let mut client = TcpStream::connect(&p)?; // nobody accepts yet; the backlog does
+    let mut client = TcpStream::connect(&p)?; // the backlog holds it until the child accepts
     let mut child = command.spawn()?;
-    drop(command); // it has the socket too
+    drop(command); // the command holds the socket too
 
     let mut answer = String::new();
     client.read_to_string(&mut answer)?;
-    println!("the client was told: {answer}");
+    println!("the client received: {answer}");
     if child.wait()?.success() {
         Ok(p.release()?)
     } else {

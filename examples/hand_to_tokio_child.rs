@@ -1,6 +1,8 @@
-//! Hands a listening socket to a child of tokio's: `cargo run --example hand_to_tokio_child`.
+//! Hands a listening socket to a child that tokio starts:
+//! `cargo run --example hand_to_tokio_child`.
 //!
-//! `tokio::process::Command` gives its inner command by `as_std_mut`. The child is this program again.
+//! `tokio::process::Command::as_std_mut` returns the inner command. The child is this program
+//! again.
 
 use std::error::Error;
 use std::io::Write;
@@ -28,15 +30,15 @@ async fn parent() -> Result<(), Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
     p.pass_to(command.as_std_mut())?;
     let mut child = command.spawn()?;
-    drop(command); // it has the socket too
+    drop(command); // the command holds the socket too
 
-    // The port listens already: nothing to wait for, and nothing that blocks this thread.
+    // The port listens already, so no wait is needed.
     let mut answer = String::new();
     TcpStream::connect(p.addr())
         .await?
         .read_to_string(&mut answer)
         .await?;
-    println!("the client was told: {answer}");
+    println!("the client received: {answer}");
     if child.wait().await?.success() {
         Ok(p.release()?)
     } else {

@@ -1,4 +1,5 @@
-//! Checks before a suite starts that its ports are free: `cargo run --example preflight -- 5432 6379 60315/udp`.
+//! Checks, before a suite starts, that its ports are free:
+//! `cargo run --example preflight -- 5432 6379 60315/udp`.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,11 @@
-//! Says who holds a port: `cargo run --example who_holds -- 60315`.
+//! Prints who holds a port: `cargo run --example who_holds -- 60315`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Some(port) = std::env::args().nth(1) else {
         eprintln!(
-            "usage: who_holds PORT    as in 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp"
+            "usage: who_holds PORT    (60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp)"
         );
         return ExitCode::from(2);
     };

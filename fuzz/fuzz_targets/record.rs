@@ -1,4 +1,4 @@
-//! What it asks is said in `src/fuzzing.rs`.
+//! `src/fuzzing.rs` states the property that this target checks.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portlease::fuzzing::record(bytes));

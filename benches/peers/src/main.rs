@@ -1,12 +1,12 @@
-//! Compares portlease with its alternatives, side by side on this machine (Linux, as root or where users
-//! may create namespaces):
+//! Compares portlease with its alternatives, side by side on this machine (Linux, as root or where
+//! users may create namespaces):
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml [-- SECONDS]
 //! ```
 //!
-//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how long
-//! each peer does rounds under each load, 5 by default. Python's port server takes part if
+//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how
+//! long each peer does rounds under each load, 5 by default. Python's port server takes part if
 //! `portserver.py` is on the PATH.
 
 mod cost;

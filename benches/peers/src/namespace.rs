@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::helper::Outcome;
 
-/// Runs this program in a new network namespace, after the shell commands `setup`, and returns the lines
-/// it printed. Without root this also needs a user namespace, which some systems forbid.
+/// Runs this program in a new network namespace, after the shell commands `setup`, and returns the
+/// lines it printed. Without root this also needs a user namespace, which some systems forbid.
 pub(crate) fn run_in_namespace(
     setup: &str,
     args: &[&str],

@@ -188,9 +188,9 @@ fn port_of(listener: &TcpListener) -> Result<u16, String> {
         .map_err(|e| e.to_string())
 }
 
-/// Picks as ephemeral-port-reserve does: it connects to its own listener and closes the server's end first.
-/// That end stays in TIME_WAIT for a minute. A server with SO_REUSEADDR can bind over it, and the kernel
-/// assigns the number to no process.
+/// Picks as ephemeral-port-reserve does: it connects to its own listener and closes the server's
+/// end first. That end stays in TIME_WAIT for a minute. A server with SO_REUSEADDR can bind over
+/// it, and the kernel assigns the number to no process.
 fn pick_by_time_wait() -> std::io::Result<u16> {
     let listener = load::bound(0, true)?;
     listener.listen(1)?;

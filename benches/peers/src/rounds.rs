@@ -1,5 +1,5 @@
-//! Rounds lost under load. A round: pick a port, boot, bind by number, check which server answers, stop,
-//! start again, release.
+//! Rounds lost under load. A round: pick a port, boot, bind by number, check which server answers,
+//! stop, start again, release.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -58,8 +58,8 @@ impl Losses {
     }
 }
 
-/// Runs each peer in a namespace of its own, so that sockets of one peer do not affect the next. A peer
-/// that is not installed is left out, with a message.
+/// Runs each peer in a namespace of its own, so that sockets of one peer do not affect the next. A
+/// peer that is not installed is left out, with a message.
 pub(crate) fn measure(seconds: f64) -> Outcome<Vec<Losses>> {
     let mut all = Vec::new();
     for (i, load) in LOADS.iter().enumerate() {
@@ -195,7 +195,8 @@ pub(crate) fn portserver_path() -> Option<std::path::PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Starts a port server with its default numbers, none of them ephemeral, and waits until it answers.
+/// Starts a port server with its default numbers, none of them ephemeral, and waits until it
+/// answers.
 pub(crate) fn start_portserver() -> Outcome<Helper> {
     let program = portserver_path().ok_or("portserver.py is not on the PATH")?;
     let mut command = Command::new(program);

@@ -1,9 +1,10 @@
-//! What it costs to find the holder of a port, beside the common tools, measured side by side in one run.
+//! What it costs to find the holder of a port, beside the common tools, measured side by side in
+//! one run.
 //!
-//! The rivals take turns under four backgrounds: a quiet machine; 2,000 processes of 20 descriptors;
-//! 20,000 connections; all of that and 10,000 listeners. Everything runs in a network namespace of its
-//! own. `whole process` starts this program again, as `ss` and `lsof` are started. The floor is the
-//! system calls that every method needs, by one thread that ignores their results.
+//! The rivals take turns under four backgrounds: a quiet machine; 2,000 processes of 20
+//! descriptors; 20,000 connections; all of that and 10,000 listeners. Everything runs in a network
+//! namespace of its own. `whole process` starts this program again, as `ss` and `lsof` are started.
+//! The floor is the system calls that every method needs, by one thread that ignores their results.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -200,7 +201,8 @@ fn failed_check(port: u16) -> Outcome<()> {
     }
 }
 
-/// One scan of the kernel's TCP and UDP sockets, and one readlink of every descriptor of every process.
+/// One scan of the kernel's TCP and UDP sockets, and one readlink of every descriptor of every
+/// process.
 pub(crate) fn floor(port: u16) -> Outcome<()> {
     use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
     use rustix::net::{

@@ -1,4 +1,4 @@
-"""pytest under the command: portlease run --port APP_PORT --port DOWN_PORT -- pytest"""
+"""Run it with: portlease run --port APP_PORT --port DOWN_PORT -- pytest"""
 
 import os
 import socket
@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-# The numbers are reserved as long as the command runs, and the servers may come and go.
+# The ports stay reserved while `portlease run` runs, so servers can stop and start again.
 APP_PORT = int(os.environ["APP_PORT"])
 DOWN_PORT = int(os.environ["DOWN_PORT"])
 
@@ -16,8 +16,9 @@ DOWN_PORT = int(os.environ["DOWN_PORT"])
 @pytest.fixture
 def app(tmp_path):
     (tmp_path / "index.html").write_text("hello")
-    server = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
-    with subprocess.Popen([*server, str(APP_PORT)], stderr=subprocess.DEVNULL) as process:
+    server = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]
+    server += ["--directory", str(tmp_path), str(APP_PORT)]
+    with subprocess.Popen(server, stderr=subprocess.DEVNULL) as process:
         wait = ["wait", "--listening", "--pid", str(process.pid), str(APP_PORT)]
         subprocess.run(["portlease", *wait], check=True)
         yield f"http://127.0.0.1:{APP_PORT}/"
@@ -35,13 +36,15 @@ def test_a_reserved_number_refuses_while_nothing_listens():
         socket.create_connection(("127.0.0.1", DOWN_PORT), timeout=30)
 
 
-def test_a_number_in_the_middle_of_a_program_is_kept_until_it_ends():
+def test_a_port_reserved_in_mid_program_is_held_until_the_program_ends():
     reserve = """if True:
         import os, subprocess
-        print(int(subprocess.check_output(["portlease", "reserve", "--pid", str(os.getpid())])), flush=True)
+        reserve = ["portlease", "reserve", "--pid", str(os.getpid())]
+        print(int(subprocess.check_output(reserve)), flush=True)
         input()
     """
-    with subprocess.Popen([sys.executable, "-c", reserve], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+    command = [sys.executable, "-c", reserve]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         port = int(program.stdout.readline())
         assert str(port) in subprocess.check_output(["portlease", "list"], text=True)
         program.communicate(b"\n")

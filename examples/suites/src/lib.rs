@@ -1,4 +1,5 @@
-//! Nothing to use: the suites are in `tests`, and here the code on two pages of the documentation is compiled and run.
+//! No public items. The suites are in `tests`. This file compiles and runs the code of two
+//! documentation pages.
 
 #[doc = include_str!("../../../docs/migration.md")]
 pub mod migration {}

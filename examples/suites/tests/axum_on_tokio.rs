@@ -1,4 +1,4 @@
-//! axum under `#[tokio::test]`: the server runs on the test's own thread, so that nothing may block it.
+//! axum under `#[tokio::test]`: the server runs on the test's own thread, so no call may block it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use portlease::tokio::{wait_until_free, wait_until_listening};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn app() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
@@ -21,7 +21,7 @@ async fn ask(addr: std::net::SocketAddr) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The first choice: the server is given its listener, which clients can connect to at once.
+/// The preferred way: the server gets its listener, so clients can connect at once.
 #[tokio::test]
 async fn a_server_that_is_given_its_listener() {
     let p = portlease::reserve_port();
@@ -30,7 +30,7 @@ async fn a_server_that_is_given_its_listener() {
     server.abort();
 }
 
-/// A server that binds by itself, by an address it was configured with: it is waited for, and again after a restart.
+/// A server that binds to its configured address. The test waits for it, also after each restart.
 #[tokio::test]
 async fn a_server_that_binds_by_number_and_is_started_again() {
     async fn main(addr: String) -> std::io::Result<()> {
@@ -40,15 +40,16 @@ async fn a_server_that_binds_by_number_and_is_started_again() {
     let p = portlease::reserve_port();
     for _ in 0..3 {
         let server = tokio::spawn(main(p.addr().to_string()));
-        wait_until_listening(&p, SOON).await.unwrap();
+        wait_until_listening(&p, TIMEOUT).await.unwrap();
         assert!(ask(p.addr()).await.unwrap().ends_with("hello"));
-        // An aborted task has its listener until the runtime comes round to it.
+        // An aborted task keeps its listener until the runtime drops the task.
         server.abort();
-        wait_until_free(&p, SOON).await.unwrap();
+        wait_until_free(&p, TIMEOUT).await.unwrap();
     }
 }
 
-/// What the application says of a service that is down: on a reserved port every connection is refused, at once.
+/// Tests an application against a service that is down: a reserved port refuses every connection at
+/// once.
 #[tokio::test]
 async fn a_service_that_is_down() {
     let down = portlease::reserve_port();

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use portlease::Reservation;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Plays the server program, which a real suite has as `env!("CARGO_BIN_EXE_…")`.
+/// Stands in for the server program, which a real suite has as `env!("CARGO_BIN_EXE_…")`.
 #[test]
 #[ignore = "the server of the other tests"]
 fn server() {
@@ -29,8 +29,8 @@ impl Server {
             .args(["--ignored", "--exact", "server"])
             .env("SERVE", p.addr().to_string());
         let mut server = Server(command.stdout(Stdio::null()).spawn().unwrap());
-        // Fails at once, with its exit status, where the server does not come up.
-        p.wait_for(&mut server.0, SOON).unwrap();
+        // If the server exits instead of listening, this fails at once with the exit status.
+        p.wait_for(&mut server.0, TIMEOUT).unwrap();
         server
     }
 }
@@ -56,11 +56,11 @@ fn a_server_keeps_its_number_when_it_is_killed() {
     let p = portlease::reserve_port();
     for _ in 0..3 {
         let server = Server::start(&p);
-        // It is this server that answers, and no other test's.
+        // This server answers, and no other test's.
         portlease::assert_port_held_by(&p, server.0.id());
         assert_eq!(ask(&p), format!("pid {}", server.0.id()));
         drop(server);
-        // Between two servers nobody gets in, and a client is refused.
+        // Between two servers no other process gets the port, and a client is refused.
         assert!(TcpStream::connect(&p).is_err());
         portlease::assert_port_free(&p);
     }

@@ -1,15 +1,16 @@
-//! nextest: a number that several test processes share, from the set-up script `nextest/ports`.
+//! nextest: several test processes share a port that the set-up script `nextest/ports` reserves.
 //!
-//! Most tests want a port of their own, and reserve it. A set-up script is for what is decided once for the run: the
-//! port of a service that it starts, or a number in a file that it writes.
+//! Most tests reserve a port of their own. Use a set-up script for a port that is chosen once per
+//! run: the port of a service that the script starts, or a number in a file that it writes.
 //!
-//! `NEXTEST_TEST_GLOBAL_SLOT` is no way to a number: it tells the tests of one run apart that run at the same moment.
-//! Another run (another checkout, an editor's, another job on the machine) counts from 0 too, and nobody else knows of
-//! it: a number made of it is taken by whoever the kernel gives it.
+//! Do not compute a port from `NEXTEST_TEST_GLOBAL_SLOT`. It differs only among the tests of one
+//! run that run at the same time. Another run (another checkout, an editor's, another job on the
+//! machine) counts from 0 too. The kernel does not know of the number either, and can assign it to
+//! any process.
 
 use std::net::{TcpListener, TcpStream};
 
-/// Without nextest there is one process, which can as well decide by itself.
+/// Without nextest all tests are in one process, so each test reserves its own port.
 fn exported(name: &str) -> u16 {
     match std::env::var(name) {
         Ok(port) => port.parse().unwrap(),
@@ -20,7 +21,7 @@ fn exported(name: &str) -> u16 {
 #[test]
 fn a_server_on_an_exported_port() {
     let port = exported("SUITE_API_PORT");
-    // Reserved, and our own: for this process, or for one that it descends from.
+    // Passes because the port is our own: it is reserved for this process or an ancestor.
     portlease::assert_port_free(port);
     let server = TcpListener::bind(("127.0.0.1", port)).unwrap();
     TcpStream::connect(server.local_addr().unwrap()).unwrap();
@@ -32,7 +33,7 @@ fn an_exported_port_that_refuses() {
     assert!(TcpStream::connect(("127.0.0.1", exported("SUITE_DOWN_PORT"))).is_err());
 }
 
-/// The keeper of the numbers ends with the runner, and not with the script or with one of the tests.
+/// The keeper of the ports ends with the runner, not with the script or a test.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_exported_port_is_kept_for_the_runner() {
@@ -47,7 +48,7 @@ fn an_exported_port_is_kept_for_the_runner() {
         .expect("it is reserved");
     let runner = lease
         .on_behalf_of()
-        .expect("it is kept for another process");
+        .expect("it is held for another process");
     let name = std::fs::read_to_string(format!("/proc/{runner}/comm")).unwrap();
     assert_eq!(name.trim(), "cargo-nextest");
     assert_eq!(runner, std::os::unix::process::parent_id());

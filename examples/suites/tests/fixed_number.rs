@@ -1,8 +1,8 @@
-//! Tests that all need one fixed number, which `serial_test` kept apart before.
+//! Tests that all need one fixed port, and used `serial_test` before.
 //!
-//! `#[serial]` is a lock of one process, and under nextest each test is a process of its own; nor does it know of
-//! another checkout's suite. A reservation that is waited for keeps everybody apart who asks for the number, and the
-//! rest of each test runs beside the others.
+//! `#[serial]` locks within one process. Under nextest each test is a process, and another
+//! checkout's suite is one too. `ReserveOptions::wait` queues all processes that request the port.
+//! The rest of each test runs in parallel with the others.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -23,11 +23,11 @@ fn the_port() -> Reservation {
 
 fn a_test() {
     let p = the_port();
-    // Refused if any other of these tests were here.
+    // Would fail if another of these tests held the port now.
     let server = TcpListener::bind(&p).unwrap();
     TcpStream::connect(("127.0.0.1", PORT)).unwrap();
     server.accept().unwrap();
-    // Stopped and started again within the test.
+    // The test can stop its server and start it again.
     drop(server);
     drop(TcpListener::bind(&p).unwrap());
 }

@@ -1,4 +1,4 @@
-//! rstest: a fixture owns its reservation, beside the server that runs on it.
+//! rstest: a fixture owns the reservation and the server that runs on it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use portlease::{Reservation, ReserveOptions};
 use rstest::{fixture, rstest};
 
-/// A server that says back what it is told. Both end with the test, the server first.
+/// An echo server and its port. Field order: the server ends before the reservation.
 struct Echo {
     server: Option<JoinHandle<()>>,
     port: Reservation,
@@ -33,7 +33,7 @@ impl Echo {
         }
     }
 
-    fn say(&self, text: &str) -> String {
+    fn send(&self, text: &str) -> String {
         let mut stream = TcpStream::connect(&self.port).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -45,16 +45,17 @@ impl Echo {
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        self.say("stop");
+        self.send("stop");
         self.server.take().map(JoinHandle::join);
-        // A test that has failed already says what it has to say.
+        // A second panic would abort and hide the test's own failure.
         if !std::thread::panicking() {
             portlease::assert_port_free(&self.port);
         }
     }
 }
 
-/// The line that a record tells is this one, whichever test asked: the label says more.
+/// The record has the source line of this fixture, whichever test uses it. The label identifies the
+/// test.
 #[fixture]
 fn echo(#[default("echo")] label: &str) -> Echo {
     Echo::start(ReserveOptions::new().label(label).reserve().unwrap())
@@ -65,7 +66,7 @@ fn echo(#[default("echo")] label: &str) -> Echo {
 #[case("again")]
 #[case("")]
 fn a_server_for_each_case(echo: Echo, #[case] text: &str) {
-    assert_eq!(echo.say(text), text);
+    assert_eq!(echo.send(text), text);
 }
 
 #[rstest]
@@ -73,13 +74,13 @@ fn two_servers_in_one_test(#[with("primary")] echo: Echo, #[from(echo)] second: 
     assert_ne!(echo.port.port(), second.port.port());
     assert_eq!(echo.port.label(), Some("primary"));
     assert_eq!(
-        (echo.say("1"), second.say("2")),
+        (echo.send("1"), second.send("2")),
         ("1".to_owned(), "2".to_owned())
     );
 }
 
-/// A fixture that is made once is never dropped, and so keeps its port to the end of the process. Under nextest each
-/// test is a process, and has one of its own.
+/// A `#[once]` fixture is never dropped, so it keeps its port until the process ends. Under nextest
+/// each test is a process, and has a port of its own.
 #[fixture]
 #[once]
 fn down() -> Reservation {
