@@ -45,7 +45,7 @@ pub fn endpoint(bytes: &[u8]) {
 }
 
 /// A record that was read is told on one line, and read back as it was written. What decides that a lease is live is
-/// the lock, so no bytes can: `tests/it/linux/identity.rs` shows it.
+/// the lock, so no bytes can: `tests/it/lock_folder/record.rs` shows it.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {

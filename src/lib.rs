@@ -45,7 +45,7 @@
 //!
 //! The numbers of the second grade lie outside the ephemeral range (`ip_local_port_range`), in IANA's dynamic range
 //! (RFC 6335) first, then among the registered ones that no common service uses. On a machine whose ephemeral range is
-//! 1024–65535 there are none: there, under the load of `tests/torture`, 14 of 28,787 rounds with UDP servers were lost,
+//! 1024–65535 there are none: there, under the load of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost,
 //! 17 of 37,464 with servers without SO_REUSEADDR, 6 of 8,551 with pairs, and 0 of 33,957 with TCP servers, which the
 //! kernel keeps.
 //!

@@ -1,4 +1,4 @@
-//! By value, an assertion would end the reservation that it is about.
+//! An assertion that took a reservation by value would end it.
 
 fn main() {
     let reservation = portlease::reserve_port();

@@ -1,4 +1,4 @@
-//! A variable that became an `i32` is not a port number.
+//! A variable that is inferred as `i32` is not a port number.
 
 fn main() {
     let port = 60315;

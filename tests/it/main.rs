@@ -1,46 +1,44 @@
-//! The crate seen from outside, one module per subject.
-#![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
+//! The crate as its users see it, one module per subject. CONTRIBUTING.md has a table of them.
+#![allow(clippy::unwrap_used, reason = "a failing test names the line")]
 
-// On every system; what one of these tests cannot show on one, it says there.
-mod agent;
-mod checks;
-mod diagnosis;
+mod environment;
 mod exclusion;
-mod fixed;
-mod folder;
-mod kinds;
-mod numbers;
+mod fixed_port;
+mod invalid_options;
+mod lock_folder;
 mod options;
-mod outsider;
+mod report;
 mod reservation;
 mod rooms;
+mod server_kinds;
 mod tidy;
 mod waiting;
-mod waits;
-mod who;
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "part of it is for the tests of Linux")
+    allow(dead_code, reason = "some of it is for the tests of Linux")
 )]
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Where this binary plays another process; of itself it tests nothing.
+/// Runs a helper process of the tests, if this process is one. It tests nothing.
 #[test]
-fn role() {
-    let Some((role, words)) = support::part() else {
+fn helper_process() {
+    let Some((name, args)) = support::helper::requested() else {
         return;
     };
-    match role.as_str() {
-        "agent" => agent::play(),
-        "contender" => exclusion::contend(&words),
-        "server" => outsider::serve(&words),
+    match name.as_str() {
+        "reserver" => support::reserver::run(),
+        "server" => support::server::run(&args),
+        "contender" => exclusion::contend(&args),
+        "racer" => exclusion::race(&args),
+        "leaks" => report::leak::leak_listeners(),
+        "panics" => report::panic::panic_in_each_call(),
         #[cfg(target_os = "linux")]
-        other => linux::play(other, &words),
+        other => linux::run_helper(other, &args),
         #[cfg(not(target_os = "linux"))]
-        other => panic!("no such role: {other}"),
+        other => panic!("no such helper: {other}"),
     }
 }

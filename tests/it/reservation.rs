@@ -1,4 +1,5 @@
-//! A reservation's life: dropped, leaked, listened on, restarted over; with its process, its thread, its children.
+//! The life of a reservation: released, leaked, listened on; with its process, threads and
+//! children.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -6,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use portlease::{ErrorKind, Protocol, Reachability, Reservation, ReserveOptions};
 
-use crate::agent::{Agent, own_locks};
-use crate::numbers::{self, quiet_number};
-use crate::outsider::{self, Reuse, V4};
-use crate::support::{DEADLINE, Folder, eventually};
+use crate::support::ports::{self, non_ephemeral_port};
+use crate::support::reserver::Reserver;
+use crate::support::socket::{self, Reuse, V4};
+use crate::support::{DEADLINE, Folder, eventually, server};
 
 #[test]
 fn a_reservation_can_cross_threads() {
@@ -19,7 +20,7 @@ fn a_reservation_can_cross_threads() {
 }
 
 #[test]
-fn a_reservation_tells_what_it_is() {
+fn a_reservation_describes_itself() {
     let reservation = portlease::reserve_port();
     let port = reservation.port();
     assert_eq!(reservation.to_string(), port.to_string());
@@ -31,7 +32,7 @@ fn a_reservation_tells_what_it_is() {
         format!("[::1]:{port}")
     );
     assert_eq!(reservation.protocols(), [Protocol::Tcp]);
-    assert_eq!(reservation.guarantee(), numbers::OF_TCP);
+    assert_eq!(reservation.guarantee(), ports::TCP_GUARANTEE);
     assert!(format!("{reservation:?}").contains(&port.to_string()));
     let server = TcpListener::bind(&reservation).unwrap();
     assert_eq!(server.local_addr().unwrap(), reservation.addr());
@@ -40,17 +41,17 @@ fn a_reservation_tells_what_it_is() {
 #[test]
 #[cfg_attr(
     not(target_os = "linux"),
-    ignore = "a number without a claim can be bound by anybody"
+    ignore = "any process can bind a port without a claim"
 )]
 fn a_released_port_can_be_bound_at_once() {
-    let number = quiet_number();
+    let number = non_ephemeral_port();
     for _ in 0..50 {
         let reservation = ReserveOptions::new().port(number).reserve().unwrap();
-        outsider::bind(V4, number, Reuse::Neither).unwrap_err();
+        socket::bind(V4, number, Reuse::Neither).unwrap_err();
         drop(reservation);
-        // A child that another thread forked at this moment shares the claim until it execs.
+        // A child that another thread has just forked shares the claim until it calls exec.
         eventually("a plain bind", DEADLINE, || {
-            outsider::bind(V4, number, Reuse::Neither).map_err(|e| e.to_string())
+            socket::bind(V4, number, Reuse::Neither).map_err(|e| e.to_string())
         });
     }
 }
@@ -58,21 +59,27 @@ fn a_released_port_can_be_bound_at_once() {
 #[test]
 fn a_released_port_can_be_reserved_at_once_by_another_process() {
     let folder = Folder::new();
-    let (mut one, mut two) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
-    let number = quiet_number();
+    let (mut one, mut two) = (
+        Reserver::new(&folder.locks()),
+        Reserver::new(&folder.locks()),
+    );
+    let number = non_ephemeral_port();
     for _ in 0..100 {
         one.reserve(&format!("port={number}")).held();
         two.reserve(&format!("port={number}")).refused("InUse");
-        one.drop(number);
+        one.release(number);
         two.reserve(&format!("port={number}")).held();
-        two.drop(number);
+        two.release(number);
     }
 }
 
 #[test]
 fn a_leaked_port_stays_reserved_until_its_process_ends() {
     let folder = Folder::new();
-    let (mut leaker, mut other) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
+    let (mut leaker, mut other) = (
+        Reserver::new(&folder.locks()),
+        Reserver::new(&folder.locks()),
+    );
     let port = leaker.reserve("").held().port();
     assert_eq!(
         leaker.command(&format!("leak={port}")),
@@ -84,7 +91,7 @@ fn a_leaked_port_stays_reserved_until_its_process_ends() {
 }
 
 #[test]
-fn a_listener_of_the_reservations_can_be_closed_and_made_again() {
+fn a_listener_from_a_reservation_can_be_closed_and_created_again() {
     let reservation = portlease::reserve_port();
     for _ in 0..20 {
         let server = reservation.listen().unwrap();
@@ -107,7 +114,7 @@ fn a_listener_of_the_reservations_can_be_closed_and_made_again() {
 fn a_server_is_restarted_on_its_number_over_its_time_wait() {
     // The side that closes first keeps the connection in TIME_WAIT, with the options of its socket.
     let restart = |number, reuse| -> std::io::Result<()> {
-        let server = outsider::bind(V4, number, reuse)?;
+        let server = socket::bind(V4, number, reuse)?;
         server.listen(8)?;
         let mut client = TcpStream::connect((V4, number))?;
         drop(server.accept()?);
@@ -116,13 +123,13 @@ fn a_server_is_restarted_on_its_number_over_its_time_wait() {
     };
     let reservation = portlease::reserve_port();
     for round in 0..100 {
-        // A child that another test forked at this moment has the listener too, until it execs.
+        // A child that another test has just forked shares the listener until it calls exec.
         reservation.wait_until_free(DEADLINE).unwrap();
         restart(reservation.port(), Reuse::Address)
             .unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
-    // The control: TIME_WAIT is there, and keeps out who does not set the option.
-    let number = quiet_number();
+    // The control: TIME_WAIT is there, and refuses a server that does not set the option.
+    let number = non_ephemeral_port();
     restart(number, Reuse::Neither).unwrap();
     let refused = restart(number, Reuse::Neither).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
@@ -133,8 +140,8 @@ fn a_killed_server_is_restarted_on_its_number_at_once() {
     let folder = Folder::new();
     let reservation = portlease::reserve_port();
     for _ in 0..10 {
-        let mut server = outsider::server(&folder.locks(), reservation.port());
-        let (_connection, greeter) = outsider::greeted(reservation.addr());
+        let mut server = server::start(&folder.locks(), reservation.port());
+        let (_connection, greeter) = server::connect(reservation.addr());
         assert_eq!(greeter, server.pid());
         server.kill();
     }
@@ -143,45 +150,25 @@ fn a_killed_server_is_restarted_on_its_number_at_once() {
 #[test]
 fn a_killed_holders_port_can_be_reserved_at_once() {
     let folder = Folder::new();
-    let mut other = Agent::new(&folder.locks());
+    let mut other = Reserver::new(&folder.locks());
     for _ in 0..10 {
-        let mut holder = Agent::new(&folder.locks());
+        let mut holder = Reserver::new(&folder.locks());
         let held = holder.reserve("many=3").held();
         holder.process().kill();
         for port in held.ports {
             other.reserve(&format!("port={port}")).held();
-            other.drop(port);
+            other.release(port);
         }
     }
 }
 
 #[test]
-fn ports_reserved_by_many_threads_are_distinct_while_they_are_held() {
-    let held: Vec<Reservation> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..16)
-            .map(|_| {
-                scope.spawn(|| {
-                    (0..50)
-                        .map(|_| portlease::reserve_port())
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    let mut ports: Vec<u16> = held.iter().map(Reservation::port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    assert_eq!(ports.len(), 16 * 50);
-}
-
-#[test]
-fn a_test_that_panics_lets_its_port_go_and_harms_no_other() {
+fn a_test_that_panics_releases_its_port_and_affects_no_other() {
     let folder = Folder::new();
-    let (mut one, mut two) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
+    let (mut one, mut two) = (
+        Reserver::new(&folder.locks()),
+        Reserver::new(&folder.locks()),
+    );
     let answer = one.command("panic");
     let port = answer.strip_prefix("panicked ").unwrap();
     two.reserve(&format!("port={port}")).held();
@@ -190,12 +177,15 @@ fn a_test_that_panics_lets_its_port_go_and_harms_no_other() {
 }
 
 #[test]
-fn a_process_that_panics_with_reservations_ends_them() {
+fn a_process_that_panics_releases_its_reservations() {
     let folder = Folder::new();
-    let (mut one, mut two) = (Agent::new(&folder.locks()), Agent::new(&folder.locks()));
+    let (mut one, mut two) = (
+        Reserver::new(&folder.locks()),
+        Reserver::new(&folder.locks()),
+    );
     let port = one.reserve("").held().port();
-    one.process().tell("die");
-    assert_eq!(one.process().hear_or_end(), None);
+    one.process().send("die");
+    assert_eq!(one.process().receive_or_end(), None);
     let begun = Instant::now();
     two.reserve(&format!("port={port} wait=20000")).held();
     assert!(
@@ -208,10 +198,10 @@ fn a_process_that_panics_with_reservations_ends_them() {
 #[test]
 fn a_child_process_does_not_keep_its_parents_port() {
     let folder = Folder::new();
-    let mut other = Agent::new(&folder.locks());
+    let mut other = Reserver::new(&folder.locks());
     let reservation = portlease::reserve_port();
     let port = reservation.port();
-    let child = Agent::new(&folder.locks());
+    let child = Reserver::new(&folder.locks());
     drop(reservation);
     other.reserve(&format!("port={port}")).held();
     drop(child);
@@ -221,20 +211,20 @@ fn a_child_process_does_not_keep_its_parents_port() {
 #[cfg_attr(not(target_os = "linux"), ignore = "descriptors are counted in /proc")]
 fn a_reservation_takes_two_descriptors_and_gives_them_back() {
     let folder = Folder::new();
-    let mut agent = Agent::new(&folder.locks());
-    let count = |agent: &Agent| {
-        std::fs::read_dir(format!("/proc/{}/fd", agent.pid()))
+    let mut reserver = Reserver::new(&folder.locks());
+    let count = |reserver: &Reserver| {
+        std::fs::read_dir(format!("/proc/{}/fd", reserver.pid()))
             .unwrap()
             .count()
     };
-    agent.reserve("").held();
-    agent.drop("all");
-    let before = count(&agent);
-    agent.reserve("many=10").held();
-    // Beside another user's lock file the record is one more; here all are this user's.
-    assert_eq!(count(&agent), before + 20);
-    agent.drop("all");
-    eventually("they are closed", DEADLINE, || match count(&agent) {
+    reserver.reserve("").held();
+    reserver.release("all");
+    let before = count(&reserver);
+    reserver.reserve("many=10").held();
+    // The claim and the lock file. A record beside another user's lock file would be a third.
+    assert_eq!(count(&reserver), before + 20);
+    reserver.release("all");
+    eventually("they are closed", DEADLINE, || match count(&reserver) {
         n if n == before => Ok(()),
         n => Err(format!("{n} descriptors, {before} before")),
     });
@@ -249,7 +239,7 @@ fn a_server_starts_by_number_answers_stops_and_starts_again() {
         portlease::wait_until_listening(&p, DEADLINE).unwrap();
         let mut client = TcpStream::connect(p.addr()).unwrap();
         let answered = std::thread::spawn(move || {
-            // On some systems the look connects too.
+            // On some systems the wait connects too.
             for stream in server.incoming() {
                 if stream.unwrap().write_all(b"hello").is_ok() {
                     break;
@@ -260,30 +250,9 @@ fn a_server_starts_by_number_answers_stops_and_starts_again() {
         let _read = client.read_to_string(&mut text);
         drop(client);
         answered.join().unwrap();
-        // A child that another test forked at this moment has the listener too, until it execs.
+        // A child that another test has just forked shares the listener until it calls exec.
         portlease::wait_until_free(&p, DEADLINE).unwrap();
-    }
-}
-
-#[test]
-fn a_killed_holder_keeps_nobody_out() {
-    for how in ["tcp", "udp", "pair"] {
-        let mut victim = Agent::new(&own_locks());
-        let port = victim.reserve(how).held().port();
-        let again = || {
-            let options = match how {
-                "udp" => ReserveOptions::new().udp(),
-                "pair" => ReserveOptions::new().tcp_and_udp(),
-                _ => ReserveOptions::new(),
-            };
-            options.port(port).reserve()
-        };
-        assert_eq!(
-            again().unwrap_err().kind(),
-            ErrorKind::InUse,
-            "{how}: the control"
-        );
-        victim.process().kill();
-        assert_eq!(again().unwrap().port(), port, "{how}");
+        let taken = ReserveOptions::new().port(p.port()).reserve().unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::InUse, "{taken}");
     }
 }

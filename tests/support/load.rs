@@ -1,5 +1,5 @@
-//! What a machine does while its tests run: servers that are started by number, and neighbours that know nothing of
-//! anybody's reservations.
+//! The load of a machine that runs tests: servers that are started by port number, and neighbours
+//! that do not know of any reservation.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -10,24 +10,25 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-/// A round: boot, serve, stop, and the same again on the number.
+/// A round: start a server, serve one client, stop; and the same again on the same port.
 pub(crate) fn boot_twice(
     port: u16,
     serve_once: impl Fn(u16) -> Result<(), String>,
 ) -> Result<(), String> {
-    // What a server does before it binds, here and when it is started again.
+    // Stands for what a server does before it binds.
     std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
     serve_once(port).map_err(|e| format!("{port}, first start: {e}"))?;
     std::thread::sleep(Duration::from_micros(fastrand::u64(0..300)));
     serve_once(port).map_err(|e| format!("{port}, second start: {e}"))
 }
 
-/// Held for writing while a child is forked that has not exec'ed yet, since it shares the sockets of this process: a
-/// listener that was closed meanwhile would still be there, and refuse the second start, whoever picked the number.
-/// What the crate holds is not protected: reserving and letting go run beside the forks.
+/// Locked for writing while a forked child has not called exec yet. The child shares the sockets of
+/// this process: a listener that is closed meanwhile would still exist, and refuse the second start
+/// however the port was picked. Reserving and releasing do not take this lock, so they run beside
+/// the forks.
 pub(crate) static SERVING: RwLock<()> = RwLock::new(());
 
-/// A server that is started by number, reached by a client, and stopped.
+/// Starts a server by port number, lets a client reach it, and stops it.
 pub(crate) fn serve_tcp_once(port: u16, reuse_address: bool) -> Result<(), String> {
     let _no_fork = SERVING.read().unwrap();
     let at = |step: &'static str| move |e: io::Error| format!("{step}: {e}");
@@ -50,8 +51,8 @@ pub(crate) fn serve_tcp_once(port: u16, reuse_address: bool) -> Result<(), Strin
     let mut stream = loop {
         match server.accept() {
             Ok((stream, peer)) if peer == ours => break stream,
-            // Somebody else's client, which takes us for its server.
-            Ok(_) => return Err("accept: a stranger connected".to_owned()),
+            // The client of another server, which this one has displaced.
+            Ok(_) => return Err("accept: another client connected".to_owned()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::yield_now();
             }
@@ -95,14 +96,14 @@ pub(crate) fn serve_udp_once(port: u16) -> Result<(), String> {
 
 pub(crate) fn bound(port: u16, reuse_address: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // On Windows the option takes the port from whoever has it.
+    // On Windows the option takes the port from the process that has it.
     socket.set_reuse_address(reuse_address && cfg!(unix))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
     Ok(socket)
 }
 
-/// A neighbour that knows nothing of the crate. It binds port 0 in several ways and connects to the listener, its own,
-/// and keeps each for a while.
+/// A neighbour that does not use the crate. It binds port 0 in several ways and connects to its own
+/// `listener`, and keeps each socket for a while.
 pub(crate) fn disturb(listener: &TcpListener, gone: &AtomicBool) {
     const KEPT: usize = 48;
     let mut sockets = VecDeque::new();
@@ -111,7 +112,7 @@ pub(crate) fn disturb(listener: &TcpListener, gone: &AtomicBool) {
     let mut turn = 0u32;
     while !gone.load(Ordering::Relaxed) {
         turn = turn.wrapping_add(1);
-        // A full range refuses both; then there are older ones to let go.
+        // Both fail while the range is full; closing older sockets below makes room.
         if let Ok(socket) = bound(0, turn.is_multiple_of(2)) {
             if turn.is_multiple_of(4) {
                 let _listens = socket.listen(1);

@@ -1,13 +1,13 @@
-//! Programs that are not this project's: found, started, and stopped as a person would.
+//! Programs of other projects: found, started, and stopped as a person would.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{DEADLINE, Folder, eventually};
 
-/// Where a program is, also where daemons and Debian's PostgreSQL are kept.
+/// The path of a program. Also searches the folders of daemons and of Debian's PostgreSQL.
 pub(crate) fn path_of(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
@@ -34,7 +34,7 @@ pub(crate) fn command(program: &str, args: &[&str]) -> Command {
     command
 }
 
-/// The Python that has the packages which the tests need.
+/// The Python interpreter with the packages that the tests need.
 pub(crate) fn python() -> String {
     std::env::var("PORTLEASE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
@@ -49,41 +49,56 @@ pub(crate) fn python_has(module: &str) -> Result<(), String> {
     }
 }
 
-/// A program that runs, with a folder of its own. Stopped when the value is dropped.
+/// A program that runs. Dropping it stops it.
 pub(crate) struct Program {
     pub(crate) process: Child,
-    folder: Folder,
+    log: PathBuf,
+    _folder: Option<Folder>,
 }
 
 impl Program {
-    /// The command goes with this function: it has the sockets too that it passes.
-    pub(crate) fn start(mut command: Command, folder: Folder) -> Program {
-        let log = File::create(folder.path().join("log")).unwrap();
+    /// Starts a program that logs into `folder`, and keeps the folder until it is dropped.
+    ///
+    /// Takes the command by value, because it has the sockets open that it passes.
+    pub(crate) fn start(command: Command, folder: Folder) -> Program {
+        let log = folder.path().join("log");
+        Program::spawn(command, log, Some(folder))
+    }
+
+    /// Starts a program that runs and logs in `folder`.
+    pub(crate) fn start_in(mut command: Command, folder: &Path) -> Program {
+        command.current_dir(folder);
+        Program::spawn(command, folder.join("log"), None)
+    }
+
+    fn spawn(mut command: Command, log: PathBuf, folder: Option<Folder>) -> Program {
+        let output = File::create(&log).unwrap();
         command
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
         Program {
             process: command.spawn().unwrap(),
-            folder,
+            log,
+            _folder: folder,
         }
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Tries until it answers; fails at once when it has ended.
-    pub(crate) fn answers<T>(&mut self, mut ask: impl FnMut() -> std::io::Result<T>) -> T {
+    /// Calls `request` until it succeeds. Panics when the program ends first.
+    pub(crate) fn answers<T>(&mut self, mut request: impl FnMut() -> std::io::Result<T>) -> T {
         eventually("an answer", DEADLINE, || {
             if let Some(status) = self.process.try_wait().unwrap() {
                 panic!("it ended ({status}):\n{}", self.log());
             }
-            ask().map_err(|e| format!("{e}\n{}", self.log()))
+            request().map_err(|e| format!("{e}\n{}", self.log()))
         })
     }
 
-    /// Its exit status and its log, of one that ends by itself.
+    /// Waits until it ends by itself. Returns its exit status and its log.
     pub(crate) fn ends(mut self) -> (ExitStatus, String) {
         let status = eventually("the program ends", DEADLINE, || {
             match self.process.try_wait() {
@@ -94,17 +109,18 @@ impl Program {
         (status, self.log())
     }
 
-    /// A signal, and the time it takes: killed at once, a server with workers leaves them behind. Whether it ended.
+    /// Sends SIGTERM, waits, and returns whether it ended. SIGKILL would leave the workers of a
+    /// server running.
     pub(crate) fn stop(&mut self) -> bool {
         const GRACE: Duration = Duration::from_secs(10);
         if self.process.try_wait().is_ok_and(|status| status.is_some()) {
             return true;
         }
-        let told = Command::new("kill")
+        let sent = Command::new("kill")
             .args(["-TERM", &self.process.id().to_string()])
             .status();
         let until = Instant::now() + GRACE;
-        while told.as_ref().is_ok_and(ExitStatus::success) && Instant::now() < until {
+        while sent.as_ref().is_ok_and(ExitStatus::success) && Instant::now() < until {
             if self.process.try_wait().is_ok_and(|status| status.is_some()) {
                 return true;
             }

@@ -1,4 +1,4 @@
-//! What the tests need of a Unix.
+//! What the tests need of a Unix system.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,14 +14,14 @@ pub(crate) fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)
 }
 
-/// The table tells it anyway.
+/// Nothing to do: the socket table shows the owner.
 pub(crate) fn show_owner<T>(_socket: &T) {}
 
-pub(super) fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Whether any user can get to this path, and read and execute what is there.
+/// Whether every user can reach this path, and read and execute what is there.
 pub(super) fn others_reach(path: &Path) -> bool {
     path.ancestors()
         .filter(|step| !step.as_os_str().is_empty())
@@ -31,7 +31,7 @@ pub(super) fn others_reach(path: &Path) -> bool {
         })
 }
 
-/// The name of the folder of this network namespace's locks.
+/// The name of the lock folder of this network namespace.
 pub(super) fn scope() -> String {
     match std::fs::metadata("/proc/self/ns/net") {
         Ok(namespace) => format!("net-{}", namespace.ino()),

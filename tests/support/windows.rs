@@ -9,12 +9,13 @@ pub(crate) fn is_root() -> bool {
     false
 }
 
-/// What the standard library ends a process with.
+/// 1 is the exit code that `Child::kill` gives a process.
 pub(crate) fn was_killed(status: ExitStatus) -> bool {
     status.code() == Some(1)
 }
 
-/// Wine tells the process of a socket only when it has been read from once; nothing is there to be read.
+/// Makes wine report the owner of `socket`, which it does only after a first read. There is nothing
+/// to read.
 pub(crate) fn show_owner(socket: &impl AsSocket) {
     let socket = socket2::SockRef::from(socket);
     socket.set_nonblocking(true).unwrap();
@@ -22,8 +23,8 @@ pub(crate) fn show_owner(socket: &impl AsSocket) {
     socket.set_nonblocking(false).unwrap();
 }
 
-/// Folders of the user's own have no other users.
-pub(super) fn set_mode(_path: &Path, _mode: u32) {}
+/// Nothing to do: no other user reaches a user's temporary folder.
+pub(crate) fn set_mode(_path: &Path, _mode: u32) {}
 
 pub(super) fn others_reach(_path: &Path) -> bool {
     true

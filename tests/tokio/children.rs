@@ -1,4 +1,4 @@
-//! A child of tokio's that serves, or ends first.
+//! A child of tokio that listens, or ends first.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
@@ -8,23 +8,25 @@ use portlease::tokio::{wait_for, wait_until_free};
 use portlease::{ErrorKind, reserve_port};
 use tokio::process::{Child, Command};
 
-use crate::support::{self, ARGS, DEADLINE, ROLE, Words, eventually};
+use crate::support::args::Args;
+use crate::support::helper::{self, ARGS, LIBTEST_ARGS, NAME};
+use crate::support::{DEADLINE, eventually, show_owner};
 
-/// The role: a server that runs until its input is closed, or that does not begin.
-pub(crate) fn serve(words: &Words) {
-    if let Some(code) = words.number("exit") {
+/// The helper process: a server that runs until its input is closed, or exits at once.
+pub(crate) fn serve(args: &Args) {
+    if let Some(code) = args.number("exit") {
         std::process::exit(code);
     }
-    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, words.number("port").unwrap())).unwrap();
-    support::show_owner(&server);
-    while support::listen().is_some() {}
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, args.number("port").unwrap())).unwrap();
+    show_owner(&server);
+    while helper::next_line().is_some() {}
 }
 
 fn start(args: String) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "role", "--nocapture"])
-        .env(ROLE, "server")
+        .args(LIBTEST_ARGS)
+        .env(NAME, "server")
         .env(ARGS, args);
     command
         .stdin(Stdio::piped())
@@ -39,12 +41,12 @@ async fn a_child_that_serves_is_waited_for_and_keeps_its_input() {
     for _ in 0..2 {
         let mut child = start(format!("port={p}"));
         wait_for(&p, &mut child, DEADLINE).await.unwrap();
-        // What listens may not have shown its process yet, under wine.
+        // Wine may not show the process of a listener yet.
         let pid = child.id().unwrap();
         eventually("the child holds its port", DEADLINE, || {
             portlease::check_port_held_by(&p, pid).map_err(|e| e.to_string())
         });
-        // It ends when its input is closed, and not before.
+        // It ends only when its input is closed.
         assert!(child.try_wait().unwrap().is_none());
         drop(child.stdin.take().unwrap());
         assert!(child.wait().await.unwrap().success());
@@ -66,7 +68,7 @@ async fn a_child_that_ends_first_ends_the_wait_at_once() {
         text.starts_with(&start) && text.contains("3) first: port"),
         "{text}"
     );
-    // It was waited for by now, and its number is forgotten.
+    // tokio has reaped it, and forgets its pid.
     let again = wait_for(&p, &mut child, DEADLINE).await.unwrap_err();
     assert!(
         again.to_string().starts_with("the process ended ("),

@@ -1,5 +1,6 @@
-//! The feature `tokio`, on runtimes of one thread: whatever blocks that thread blocks the server under test too.
-#![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
+//! The feature `tokio`, on runtimes of one thread: a call that blocks the thread blocks the server
+//! under test too.
+#![allow(clippy::unwrap_used, reason = "a failing test names the line")]
 
 mod children;
 mod sockets;
@@ -13,14 +14,14 @@ mod sockets;
 mod support;
 mod waits;
 
-/// Where this binary plays another process; of itself it tests nothing.
+/// Runs a helper process of the tests, if this process is one. It tests nothing.
 #[test]
-fn role() {
-    let Some((role, words)) = support::part() else {
+fn helper_process() {
+    let Some((name, args)) = support::helper::requested() else {
         return;
     };
-    match role.as_str() {
-        "server" => children::serve(&words),
-        other => panic!("no such role: {other}"),
+    match name.as_str() {
+        "server" => children::serve(&args),
+        other => panic!("no such helper: {other}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets of tokio's, on a port that stays reserved.
+//! Sockets of tokio, on a port that stays reserved.
 
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
@@ -35,14 +35,14 @@ async fn a_listener_leaves_the_thread_to_its_clients_again_and_again() {
     for _ in 0..3 {
         let listener = p.listen_tokio().unwrap();
         talk(&listener, &p).await;
-        // Nobody else comes, and the thread does not stand still over it.
+        // No other client connects, and accepting does not block the thread.
         assert!(
             timeout(Duration::from_millis(5), listener.accept())
                 .await
                 .is_err()
         );
     }
-    // A server that binds by itself, by number.
+    // A server that binds by port number itself.
     talk(&TcpListener::bind(p.addr()).await.unwrap(), &p).await;
     portlease::assert_port_free(&p);
 }

@@ -1,4 +1,4 @@
-//! Waits that leave the runtime's thread to the server that is waited for.
+//! Waits that do not block the runtime's thread, on which the server runs.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use portlease::{ErrorKind, reserve_port};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{self, DEADLINE};
+use crate::support::{DEADLINE, print_line, test_name};
 
-/// The other tasks' share of the thread while something is waited for: the longest time that they did not run, in
-/// steps of a millisecond.
-async fn longest_standstill<T>(wait: impl Future<Output = T>) -> (T, Duration) {
+/// The longest time that other tasks could not run during `wait`, measured in steps of a
+/// millisecond.
+async fn longest_block<T>(wait: impl Future<Output = T>) -> (T, Duration) {
     let longest = std::rc::Rc::new(std::cell::Cell::new(Duration::ZERO));
     let seen = longest.clone();
     let other = async move {
@@ -24,11 +24,11 @@ async fn longest_standstill<T>(wait: impl Future<Output = T>) -> (T, Duration) {
     };
     let value = tokio::select! {
         biased;
-        // Polled first, so that it sees a wait which never gives the thread away.
+        // Polled first, so that it notices a wait that never yields.
         () = other => unreachable!("it has no end"),
         value = wait => value,
     };
-    // The last one was not over when the wait was.
+    // The last step ended with the wait.
     (value, longest.get())
 }
 
@@ -40,7 +40,7 @@ async fn a_server_on_the_same_thread_is_waited_for() {
         sleep(Duration::from_millis(5)).await;
         TcpListener::bind(addr).await.unwrap()
     });
-    // The control: a wait that keeps the thread is in vain, and says what may be the cause.
+    // The control: a wait that blocks the thread times out, and reports the likely cause.
     let error = p
         .wait_until_listening(Duration::from_millis(50))
         .unwrap_err();
@@ -68,13 +68,13 @@ async fn a_listener_is_noticed_within_milliseconds() {
         let noticed = Instant::now();
         let (listener, listens) = server.await.unwrap();
         took.push(noticed.saturating_duration_since(listens));
-        // A look is no connection.
+        // The wait did not connect.
         assert!(timeout(Duration::ZERO, listener.accept()).await.is_err());
     }
     took.sort();
-    support::tell(&format!(
+    print_line(&format!(
         "{}: median {:?}, slowest {:?}",
-        support::test_name!(),
+        test_name!(),
         took[25],
         took[49]
     ));
@@ -82,38 +82,38 @@ async fn a_listener_is_noticed_within_milliseconds() {
 }
 
 #[tokio::test]
-async fn other_tasks_go_on_while_waits_are_in_vain() {
+async fn other_tasks_run_while_a_wait_times_out() {
     const AT_MOST: Duration = Duration::from_millis(500);
     let p = reserve_port();
-    let (error, standstill) = longest_standstill(wait_until_listening(&p, AT_MOST)).await;
+    let (error, block) = longest_block(wait_until_listening(&p, AT_MOST)).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
-    assert!(standstill < AT_MOST / 2, "{standstill:?}");
+    assert!(block < AT_MOST / 2, "{block:?}");
 
     let server = p.listen_tokio().unwrap();
-    let (error, held) = longest_standstill(wait_until_free(&p, AT_MOST)).await;
+    let (error, held) = longest_block(wait_until_free(&p, AT_MOST)).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
     assert!(held < AT_MOST / 2, "{held:?}");
 
-    // The control: beside a wait that keeps the thread they stand still for as long as it lasts.
+    // The control: a wait that blocks the thread stops the other tasks until it ends.
     let blocking = async {
         sleep(Duration::from_millis(5)).await;
         let error = p.wait_until_free(AT_MOST);
-        // Once more round, so that the others notice.
+        // Yields once more, so that the other task measures it.
         sleep(Duration::from_millis(5)).await;
         error
     };
-    let (error, blocked) = longest_standstill(blocking).await;
+    let (error, blocked) = longest_block(blocking).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
     assert!(blocked >= AT_MOST, "{blocked:?}");
-    support::tell(&format!(
-        "{}: the longest standstill {standstill:?}, {held:?}; of the control {blocked:?}",
-        support::test_name!()
+    print_line(&format!(
+        "{}: blocked for {block:?}, {held:?}; the control for {blocked:?}",
+        test_name!()
     ));
     drop(server);
 }
 
 #[tokio::test]
-async fn a_wait_in_vain_ends_in_time_and_does_not_blame_the_runtime() {
+async fn a_wait_that_times_out_does_not_blame_the_runtime() {
     let p = reserve_port();
     let begun = Instant::now();
     let error = wait_until_listening(&p, Duration::from_millis(30))
@@ -151,7 +151,7 @@ async fn the_listener_of_an_aborted_task_is_waited_for() {
         std::future::pending::<()>().await;
     });
     server.abort();
-    // The control: the runtime has not come round to it yet.
+    // The control: the runtime has not dropped the task yet.
     assert!(!portlease::is_port_free(&p));
     wait_until_free(&p, DEADLINE).await.unwrap();
     portlease::assert_port_free(&p);
@@ -172,7 +172,7 @@ async fn a_wait_ends_when_it_is_dropped() {
             .is_err()
     );
     assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
-    // And the port can be used as before.
+    // The port can be used as before.
     drop(p.listen_tokio().unwrap());
 }
 
@@ -206,7 +206,7 @@ async fn a_wait_can_be_a_task_of_its_own() {
     free.await.unwrap().unwrap();
 }
 
-/// On systems whose table is read, and so without another thread.
+/// On systems where the wait reads the socket table, and needs no other thread.
 #[cfg(any(target_os = "linux", windows))]
 #[test]
 fn a_server_that_takes_the_only_thread_for_blocking_work_is_waited_for() {

@@ -1,17 +1,18 @@
-//! Steps of the machine's clock, under libfaketime: it is read again for each look at the time of day, and the
-//! monotonic clock stays as it is.
+//! Steps of the wall clock, simulated by libfaketime. It reads its setting at each reading of the
+//! wall clock, and does not change the monotonic clock.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::agent::Agent;
-use crate::numbers::quiet_number;
-use crate::support::{Folder, Launch, capability, need};
+use crate::support::helper::Launch;
+use crate::support::ports::non_ephemeral_port;
+use crate::support::reserver::Reserver;
+use crate::support::{Folder, capability, need};
 
 const DAY: &str = "86400";
 
-/// Where Debian has the library.
+/// The path of the library in Debian.
 fn library() -> Result<PathBuf, String> {
     if cfg!(target_env = "musl") {
         return Err("a program that is linked statically loads no library".to_owned());
@@ -26,10 +27,10 @@ fn library() -> Result<PathBuf, String> {
     found.ok_or_else(|| "libfaketime is not installed".to_owned())
 }
 
-/// A clock that a test sets, in seconds from the machine's.
+/// A wall clock that a test sets, by its offset from the machine's in seconds.
 struct Clock {
     file: PathBuf,
-    /// The processes that go by it.
+    /// The pids of the processes that read it.
     users: RefCell<Vec<u32>>,
 }
 
@@ -44,14 +45,14 @@ impl Clock {
     }
 
     fn step(&self, seconds: &str) {
-        // Whole at once: it is read meanwhile.
+        // Renamed into place, because a process may read it meanwhile.
         let aside = self.file.with_extension("aside");
         std::fs::write(&aside, format!("{seconds}\n")).unwrap();
         std::fs::rename(&aside, &self.file).unwrap();
     }
 
-    fn agent(&self, launch: Launch) -> Agent {
-        let mut agent = Agent::of(launch.innermost([
+    fn reserver(&self, launch: Launch) -> Reserver {
+        let mut reserver = Reserver::start(launch.innermost([
             format!("LD_PRELOAD={}", library().unwrap().display()),
             format!("FAKETIME_TIMESTAMP_FILE={}", self.file.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
@@ -59,15 +60,16 @@ impl Clock {
             "DONT_FAKE_MONOTONIC=1".to_owned(),
             "NO_FAKE_STAT=1".to_owned(),
         ]));
-        // It answers: its library has made what it needs.
-        agent.command("free=1");
-        self.users.borrow_mut().push(agent.pid());
-        agent
+        // Once it replies, its library has created its files.
+        reserver.command("free=1");
+        self.users.borrow_mut().push(reserver.pid());
+        reserver
     }
 }
 
 impl Drop for Clock {
-    /// The library leaves these behind in a process that is killed, and another user could not start with the number.
+    /// Deletes the files that the library leaves behind when its process is killed. Otherwise
+    /// another user's process with the same pid could not start.
     fn drop(&mut self) {
         for pid in self.users.take() {
             for name in [
@@ -81,38 +83,38 @@ impl Drop for Clock {
 }
 
 #[test]
-fn a_wait_lasts_as_long_as_it_says_wherever_the_clock_steps() {
+fn a_wait_lasts_its_full_time_though_the_clock_steps() {
     need!(library());
     const WAIT: Duration = Duration::from_millis(1500);
     for step in [format!("+{DAY}"), format!("-{DAY}")] {
         let folder = Folder::new();
         let clock = Clock::new(&folder);
         let (mut holder, mut waiter) = (
-            Agent::new(&folder.locks()),
-            clock.agent(Agent::launch(&folder.locks())),
+            Reserver::new(&folder.locks()),
+            clock.reserver(Reserver::launch(&folder.locks())),
         );
         let port = holder.reserve("").held().port();
         let begun = Instant::now();
-        let asked = waiter.ask(&format!("port={port} wait={}", WAIT.as_millis()));
+        let begun_at = waiter.begin_reserve(&format!("port={port} wait={}", WAIT.as_millis()));
         clock.step(&step);
-        waiter.answer().refused("TimedOut");
+        waiter.end_reserve().refused("TimedOut");
         let waited = begun.elapsed();
         assert!(waited >= WAIT && waited < WAIT * 20, "{step}: {waited:?}");
 
-        // The control: to the waiter the clock did step.
-        let since = waiter.ask("") as i128 - asked as i128;
-        waiter.answer().held();
+        // The control: the waiter did see the clock step.
+        let since = waiter.begin_reserve("") as i128 - begun_at as i128;
+        waiter.end_reserve().held();
         assert!(
             since.unsigned_abs() > 80_000 * 1_000_000_000,
             "{step}: {since} ns"
         );
 
-        // And the queue moves on: the port is had as soon as it is let go.
-        waiter.ask(&format!("port={port} wait=60000"));
+        // Waiting still works: it ends as soon as the port is released.
+        waiter.begin_reserve(&format!("port={port} wait=60000"));
         clock.step("+0");
-        holder.drop(port);
+        holder.release(port);
         let begun = Instant::now();
-        waiter.answer().held();
+        waiter.end_reserve().held();
         assert!(
             begun.elapsed() < Duration::from_secs(10),
             "{step}: {:?}",
@@ -128,15 +130,15 @@ fn a_clock_that_steps_ends_no_reservation_and_sweeps_no_lock() {
         let folder = Folder::new();
         let clock = Clock::new(&folder);
         let (mut holder, mut other) = (
-            Agent::new(&folder.locks()),
-            clock.agent(Agent::launch(&folder.locks())),
+            Reserver::new(&folder.locks()),
+            clock.reserver(Reserver::launch(&folder.locks())),
         );
         let port = holder.reserve("label=kept").held().port();
         clock.step(&step);
-        // Each of these may sweep.
+        // Each of these may sweep the lock folder.
         for _ in 0..300 {
             other.reserve("").held();
-            other.drop("all");
+            other.release("all");
         }
         assert!(folder.lock_file(port).exists(), "{step}");
         let lease = other.command(&format!("lease={port}"));
@@ -150,9 +152,9 @@ fn a_clock_that_steps_ends_no_reservation_and_sweeps_no_lock() {
     }
 }
 
-/// A record that a killed process left says that it is younger than the present one's.
+/// The record of a killed process has a later time than that of the live holder.
 #[test]
-fn whose_lease_it_is_does_not_depend_on_the_clock() {
+fn the_holder_of_a_lease_does_not_depend_on_the_clock() {
     need!(library(), capability::nobody());
     for nobody_first in [true, false] {
         for created_by_nobody in [true, false] {
@@ -161,30 +163,28 @@ fn whose_lease_it_is_does_not_depend_on_the_clock() {
             clock.step(&format!("+{DAY}"));
             let as_user = |nobody: bool, launch: Launch| {
                 if nobody {
-                    launch.run_by_nobody()
+                    launch.run_as_nobody()
                 } else {
                     launch
                 }
             };
-            let agent = |nobody| Agent::of(as_user(nobody, Agent::launch(&folder.locks())));
-            let port = quiet_number();
-            // Whose lock file it is decides where the records stand.
-            let mut creator = agent(created_by_nobody);
+            let reserver =
+                |nobody| Reserver::start(as_user(nobody, Reserver::launch(&folder.locks())));
+            let port = non_ephemeral_port();
+            // The owner of the lock file decides where the records are.
+            let mut creator = reserver(created_by_nobody);
             creator.reserve(&format!("port={port}")).held();
-            creator.drop("all");
+            creator.release("all");
 
-            let mut early = clock.agent(as_user(nobody_first, Agent::launch(&folder.locks())));
-            early
-                .reserve(&format!("port={port} label=of-the-dead"))
-                .held();
+            let mut early =
+                clock.reserver(as_user(nobody_first, Reserver::launch(&folder.locks())));
+            early.reserve(&format!("port={port} label=dead")).held();
             early.process().kill();
-            let mut holder = agent(!nobody_first);
-            holder
-                .reserve(&format!("port={port} label=of-the-living"))
-                .held();
+            let mut holder = reserver(!nobody_first);
+            holder.reserve(&format!("port={port} label=live")).held();
             let lease = creator.command(&format!("lease={port}"));
-            let at = format!("nobody first: {nobody_first}, nobody's file: {created_by_nobody}");
-            assert!(lease.contains("of-the-living"), "{at}: {lease}");
+            let at = format!("nobody first: {nobody_first}, file of nobody: {created_by_nobody}");
+            assert!(lease.contains("live"), "{at}: {lease}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What must not compile.
+//! Code that must not compile.
 
 use crate::support::{capability, need, skip, test_name};
 
 #[test]
 fn a_signed_number_and_a_reservation_by_value_name_no_port() {
     need!(capability::native());
-    // The cases are built beside this binary.
+    // trybuild builds the cases beside this binary.
     let binary = std::env::current_exe().unwrap();
     if let Err(e) = tempfile::tempfile_in(binary.parent().unwrap()) {
         return skip(

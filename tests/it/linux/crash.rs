@@ -1,4 +1,4 @@
-//! `kill -9` at every system call of reserving and of letting go.
+//! `kill -9` at every system call of reserving and of releasing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,46 +7,48 @@ use std::time::{Duration, Instant};
 
 use portlease::ReserveOptions;
 
-use crate::agent::Agent;
-use crate::numbers::quiet_number;
-use crate::support::{self, Folder, Launch, Words, capability, need, was_killed};
+use crate::support::args::Args;
+use crate::support::helper::{self, Launch};
+use crate::support::ports::non_ephemeral_port;
+use crate::support::reserver::Reserver;
+use crate::support::{Folder, capability, need, print_line, test_name, was_killed};
 
-/// The role: reserves and lets go, between two lines that the trace shows too.
-pub(crate) fn play(words: &Words) {
+/// The helper process: reserves and releases a port between two replies, which the trace shows too.
+pub(crate) fn reserve_and_release(args: &Args) {
     let options = ReserveOptions::new()
-        .port(words.number("port").unwrap())
+        .port(args.number("port").unwrap())
         .label("crash");
-    // strace counts each call of each thread. With these, no count that occurs between the two lines is reached by
-    // libtest's own thread before.
+    // strace counts each call of each thread. These calls raise the counts of this thread, so that
+    // libtest's own thread reaches none of those between the two replies first.
     for _ in 0..100 {
         let _comm = std::fs::read("/proc/self/comm").unwrap();
         let _about = std::fs::metadata("/proc/self/comm").unwrap();
     }
-    support::say("begin");
+    helper::reply("begin");
     let reserved = options.reserve();
     drop(reserved.unwrap());
-    support::say("end");
+    helper::reply("end");
 }
 
 #[test]
 fn a_port_can_be_reserved_at_once_wherever_its_holder_was_killed_in_a_fresh_folder() {
     need!(capability::strace());
-    kill_everywhere(support::test_name!(), |_, _| {});
+    kill_everywhere(test_name!(), |_, _| {});
 }
 
 #[test]
 fn a_port_can_be_reserved_at_once_wherever_its_holder_was_killed_in_a_used_folder() {
     need!(capability::strace());
-    kill_everywhere(support::test_name!(), |folder, port| {
-        let mut before = Agent::new(&folder.locks());
+    kill_everywhere(test_name!(), |folder, port| {
+        let mut before = Reserver::new(&folder.locks());
         before.reserve(&format!("port={port}")).held();
-        before.drop("all");
+        before.release("all");
     });
 }
 
 fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
     let begun = Instant::now();
-    let port = quiet_number();
+    let port = non_ephemeral_port();
     let calls = traced_calls(port, &prepare);
     let (mut killed, mut slowest) = (0usize, Duration::ZERO);
     for (name, nth) in &calls {
@@ -67,30 +69,31 @@ fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
             .args(format!("port={port}"))
             .traced(trace)
             .start();
-        let (status, said) = crashed.end();
-        // The allocator does not always make the same calls: not every kill meets its call.
-        killed += usize::from(was_killed(status) && said == ["begin"]);
+        let (status, replies) = crashed.finish();
+        // The allocator does not always make the same calls, so not every kill happens.
+        killed += usize::from(was_killed(status) && replies == ["begin"]);
 
         let at = format!("killed at {name} number {nth}");
-        let mut next = Agent::new(&folder.locks());
-        let asked = Instant::now();
+        let mut next = Reserver::new(&folder.locks());
+        let begun = Instant::now();
         let held = next.reserve(&format!("port={port}")).held();
-        slowest = slowest.max(asked.elapsed());
+        slowest = slowest.max(begun.elapsed());
         assert_eq!(
             (held.guarantee.as_str(), held.leased),
             ("Kernel", true),
             "{at}"
         );
-        next.drop("all");
+        next.release("all");
         drop(next);
-        nothing_but_free_locks(&folder, &at);
+        assert_only_unlocked_files_are_left(&folder, &at);
     }
-    support::tell(&format!(
-        "{test}: {} system calls, {killed} kills between them, then reserved within {slowest:?}, in all {:?}",
+    print_line(&format!(
+        "{test}: {} system calls, {killed} kills between them, then reserved within \
+         {slowest:?}, in all {:?}",
         calls.len(),
         begun.elapsed()
     ));
-    // On a busy machine more of them are made or left out than on a quiet one.
+    // The number of calls varies more on a busy machine than on an idle one.
     assert!(
         killed * 4 >= calls.len() * 3,
         "{killed} kills only, of {} calls",
@@ -102,7 +105,8 @@ fn kill_everywhere(test: &str, prepare: impl Fn(&Folder, u16)) {
     );
 }
 
-/// The calls between `begin` and `end`: their names, and which of its name each is in its thread.
+/// The calls between `begin` and `end`: the name of each, and its count among the calls of that
+/// name in its thread.
 fn traced_calls(port: u16, prepare: &impl Fn(&Folder, u16)) -> Vec<(String, usize)> {
     let folder = Folder::new();
     prepare(&folder, port);
@@ -141,8 +145,8 @@ fn traced_calls(port: u16, prepare: &impl Fn(&Folder, u16)) -> Vec<(String, usiz
     calls
 }
 
-/// Lock files that nobody has locked are all that may be left, in folders of ours.
-fn nothing_but_free_locks(folder: &Folder, at: &str) {
+/// Nothing may be left but lock files that no process has locked, in the crate's folders.
+fn assert_only_unlocked_files_are_left(folder: &Folder, at: &str) {
     let list = |path: &Path| -> Vec<_> {
         std::fs::read_dir(path)
             .into_iter()

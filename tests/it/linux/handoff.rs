@@ -1,4 +1,4 @@
-//! Sockets that children inherit, and those that they do not.
+//! The sockets that a child inherits, and those that it does not.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use portlease::{ErrorKind, Reservation, ReserveOptions};
 
-use crate::support::{DEADLINE, ROLE, capability, eventually, need};
+use crate::support::helper::{self, LIBTEST_ARGS, MARK, NAME};
+use crate::support::{DEADLINE, capability, eventually, need};
 
-/// The role: a server that takes what `listenfd` finds, says its names and addresses, and serves until its input ends.
+/// The helper process: a server that takes the sockets which `listenfd` finds. It replies with
+/// their names and addresses, and serves one client on each.
 pub(crate) fn serve_inherited() {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let variable = std::env::var("PORTLEASE_TEST_VARIABLE").unwrap_or_default();
@@ -29,7 +31,7 @@ pub(crate) fn serve_inherited() {
         .iter()
         .map(|u| u.local_addr().unwrap().to_string())
         .collect();
-    crate::support::say(&format!(
+    helper::reply(&format!(
         "{names}|{}|{}|{variable}",
         addrs.join(","),
         udp_addrs.join(",")
@@ -47,24 +49,24 @@ pub(crate) fn serve_inherited() {
 
 fn server() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "role", "--nocapture", "--test-threads=1"]);
+    command.args(LIBTEST_ARGS);
     command
 }
 
-/// What the server says, and the server: killed when the test is over.
+/// A child that runs. Dropping it kills it.
 struct Running(Child);
 
 impl Running {
     fn start(mut command: Command) -> Running {
         command
-            .env(ROLE, "inherited")
+            .env(NAME, "inherits")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        // The command keeps the sockets: it goes with this function.
+        // `command` has the sockets open too, until this function returns.
         Running(command.spawn().unwrap())
     }
 
-    fn said(&mut self) -> String {
+    fn reply(&mut self) -> String {
         let mut text = String::new();
         self.0
             .stdout
@@ -74,7 +76,7 @@ impl Running {
             .unwrap();
         let line = text
             .lines()
-            .find_map(|line| line.split_once("@@ "))
+            .find_map(|line| line.split_once(MARK))
             .unwrap_or_else(|| panic!("{text}"));
         line.1.to_owned()
     }
@@ -105,16 +107,16 @@ fn answer_of(reservation: &Reservation) -> String {
 }
 
 #[test]
-fn a_child_takes_its_listener_systemd_style_and_is_reached_before_it_is_up() {
+fn a_child_takes_its_listener_systemd_style_and_accepts_clients_from_before_its_start() {
     let p = ReserveOptions::new().label("web: one").reserve().unwrap();
     let mut command = server();
     p.pass_to(&mut command).unwrap();
-    // Served by the backlog, with no child there yet.
+    // The backlog accepts it, before the child is started.
     let early = TcpStream::connect(&p).unwrap();
     drop(early);
     let mut child = Running::start(command);
-    let said = child.said();
-    assert_eq!(said, format!("web__one|{}||", p.addr()));
+    let reply = child.reply();
+    assert_eq!(reply, format!("web__one|{}||", p.addr()));
     child.succeeds();
     p.release().unwrap();
 }
@@ -139,7 +141,7 @@ fn several_reservations_go_to_one_child_in_order_with_their_names() {
     let mut bytes = [0; 16];
     assert_eq!(client.recv(&mut bytes).unwrap(), 4);
     assert_eq!(
-        child.said(),
+        child.reply(),
         format!(
             "first:pair:pair|{},{}|{}|",
             first.addr(),
@@ -151,7 +153,7 @@ fn several_reservations_go_to_one_child_in_order_with_their_names() {
 }
 
 #[test]
-fn listen_pid_is_the_childs_own_whatever_is_done_to_its_variables() {
+fn listen_pid_is_the_childs_own_though_its_variables_are_changed() {
     need!(capability::native());
     for clear in [false, true] {
         let p = portlease::reserve_port();
@@ -168,7 +170,7 @@ fn listen_pid_is_the_childs_own_whatever_is_done_to_its_variables() {
         let mut child = Running::start(command);
         assert_eq!(answer_of(&p), "inherited");
         assert_eq!(
-            child.said(),
+            child.reply(),
             format!("{}|{}||after", p.port(), p.addr()),
             "cleared: {clear}"
         );
@@ -177,7 +179,7 @@ fn listen_pid_is_the_childs_own_whatever_is_done_to_its_variables() {
 }
 
 #[test]
-fn nothing_that_cannot_be_carried_over_is_lost_in_silence() {
+fn a_setting_that_cannot_be_carried_over_is_an_error() {
     let p = portlease::reserve_port();
     for set in [
         (|c| c.stdout(Stdio::null())) as fn(&mut Command) -> &mut Command,
@@ -190,10 +192,10 @@ fn nothing_that_cannot_be_carried_over_is_lost_in_silence() {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(
             command.status().unwrap().success(),
-            "the command is as it was"
+            "the command is unchanged"
         );
     }
-    // What can be, is.
+    // What can be carried over, is.
     let mut command = Command::new("sh");
     command.args(["-c", "test $PWD = / && test $A = b && test -z $HOME"]);
     command.current_dir("/").env("A", "b").env_remove("HOME");
@@ -228,7 +230,7 @@ fn an_ordinary_child_inherits_neither_the_claim_nor_the_lock() {
     let lock = format!("{}.tcp", p.port());
     let links = |folder: &str| -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
-        // What was closed since it was listed is not there.
+        // A descriptor that was closed since it was listed is skipped.
         entries
             .filter_map(|e| {
                 Some(

@@ -1,37 +1,35 @@
-//! What is made of Linux: each module names that in its first line, or here.
+//! Subjects that only Linux has. The comment names what each needs of it.
 
-use crate::support::Words;
+use crate::support::args::Args;
 
 mod clock; // libfaketime
-mod compile_fail; // trybuild: a dependency of Unix alone
+mod compile_fail; // trybuild, which is a dependency on Unix alone
 mod crash; // strace
-mod faults; // mounts, limits of descriptors, modes of files
-pub(crate) mod guarantee; // the claim
+mod faults; // mount namespaces, limits of descriptors
+mod guarantee; // the claim
 mod handoff; // inherited descriptors
-mod identity; // names and descriptors of processes, by /proc
 mod namespaces; // network namespaces
-mod programs; // servers of Debian's packages, stopped by signals
-mod reports; // the numbers that this system assigns, from /proc
-mod servers; // as `programs`
+mod servers; // servers from Debian packages, stopped by signals
 mod spawning; // fork
-mod time_wait; // SO_REUSEADDR, as the kernel's table has it
-mod users; // setpriv, links, fifos
+mod time_wait; // SO_REUSEADDR, as the kernel's table shows it
 
-/// The parts of these.
-pub(crate) fn play(role: &str, words: &Words) {
-    match role {
-        "binds-beside-spawning-threads" => spawning::bind_beside_spawning_threads(),
-        "checker" => spawning::checks_beside_spawning_threads(),
-        "checker-over-time-wait" => spawning::checks_over_time_wait_beside_spawning_threads(),
-        "inherited" => handoff::serve_inherited(),
-        "racer" => guarantee::race(words),
-        "crash" => crash::play(words),
-        "spawner" => spawning::re_reserve_beside_spawning_threads(words),
-        "reserves-beside-stuck-child" => spawning::reserve_beside_stuck_child(),
-        "closes-beside-stuck-child" => spawning::close_beside_stuck_child(),
-        "draws" => guarantee::draws_in_namespace(),
+/// The helper processes of these modules.
+pub(crate) fn run_helper(name: &str, args: &Args) {
+    match name {
+        "binds-beside-spawning-threads" => spawning::bind::bind_beside_spawning_threads(),
+        "checks-beside-spawning-threads" => spawning::bind::check_beside_spawning_threads(),
+        "checks-over-time-wait" => spawning::bind::check_over_time_wait_beside_spawning_threads(),
+        "reserves-beside-spawning-threads" => {
+            spawning::release::reserve_beside_spawning_threads(args);
+        }
+        "reserves-beside-slow-child" => spawning::slow_exec::reserve_beside_slow_child(),
+        "closes-beside-slow-child" => spawning::slow_exec::close_beside_slow_child(),
+        "inherits" => handoff::serve_inherited(),
+        "crash" => crash::reserve_and_release(args),
+        "assigned-ports" => guarantee::report_assigned_ports(args),
+        "assignments" => guarantee::assignments_in_namespace(),
         "self-connections" => guarantee::self_connections_in_namespace(),
-        "used-up" => faults::used_up_range_in_namespace(),
-        other => panic!("no such role: {other}"),
+        "used-up-range" => faults::used_up_range_in_namespace(),
+        other => panic!("no such helper: {other}"),
     }
 }

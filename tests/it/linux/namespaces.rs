@@ -1,9 +1,11 @@
-//! Network namespaces: numbers of their own, on one file system; and what a namespace may lack.
+//! Network namespaces: each has its own ports, also on one file system; and what a namespace may
+//! lack.
 
 use std::time::{Duration, Instant};
 
-use crate::agent::Agent;
-use crate::support::{EPHEMERAL_LOW, Folder, capability, need};
+use crate::support::helper::EPHEMERAL_LOW;
+use crate::support::reserver::Reserver;
+use crate::support::{Folder, capability, need};
 
 const UP: &str = "ip link set lo up";
 
@@ -11,9 +13,9 @@ const UP: &str = "ip link set lo up";
 fn two_network_namespaces_do_not_block_each_others_numbers() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    let of_its_own = || Agent::of(Agent::launch(&folder.locks()).in_network(UP));
-    let (mut here, mut there) = (Agent::new(&folder.locks()), of_its_own());
-    let mut elsewhere = of_its_own();
+    let in_new_namespace = || Reserver::start(Reserver::launch(&folder.locks()).in_network(UP));
+    let (mut here, mut there) = (Reserver::new(&folder.locks()), in_new_namespace());
+    let mut elsewhere = in_new_namespace();
     let held = here.reserve("").held();
     let exactly = format!("port={}", held.port());
     for other in [&mut there, &mut elsewhere] {
@@ -26,8 +28,8 @@ fn two_network_namespaces_do_not_block_each_others_numbers() {
         "one folder per namespace"
     );
 
-    // The control: in one namespace they do.
-    Agent::new(&folder.locks())
+    // The control: in one namespace they block each other.
+    Reserver::new(&folder.locks())
         .reserve(&exactly)
         .refused("InUse");
 }
@@ -36,14 +38,16 @@ fn two_network_namespaces_do_not_block_each_others_numbers() {
 fn a_kernel_that_shares_ports_when_it_assigns_them_is_not_called_a_guarantee() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    let launch = Agent::launch(&folder.locks()).in_network(UP);
-    let mut sharing = Agent::of(launch.setup("echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse"));
-    // On a number that this kernel assigns to nobody.
+    let launch = Reserver::launch(&folder.locks()).in_network(UP);
+    let mut sharing =
+        Reserver::start(launch.setup("echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse"));
+    // On a port outside the ephemeral range.
     assert_eq!(sharing.reserve("").held().guarantee, "Cooperative");
     let ephemeral = format!("range={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + 1000);
     assert_eq!(sharing.reserve(&ephemeral).held().guarantee, "BestEffort");
-    let launch = Agent::launch(&folder.locks()).in_network(UP);
-    let mut keeping = Agent::of(launch.setup("echo 0 > /proc/sys/net/ipv4/ip_autobind_reuse"));
+    let launch = Reserver::launch(&folder.locks()).in_network(UP);
+    let mut keeping =
+        Reserver::start(launch.setup("echo 0 > /proc/sys/net/ipv4/ip_autobind_reuse"));
     assert_eq!(keeping.reserve("").held().guarantee, "Kernel");
 }
 
@@ -51,9 +55,9 @@ fn a_kernel_that_shares_ports_when_it_assigns_them_is_not_called_a_guarantee() {
 fn a_port_is_reserved_at_once_where_the_loopback_interface_is_down() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network("true"));
+    let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network("true"));
     let begun = Instant::now();
-    let held = agent.reserve("").held();
+    let held = reserver.reserve("").held();
     assert_eq!(held.guarantee, "Kernel");
     assert!(
         begun.elapsed() < Duration::from_secs(10),
@@ -67,10 +71,13 @@ fn a_port_is_reserved_where_ipv6_is_switched_off() {
     need!(capability::network_namespace());
     let folder = Folder::new();
     let off = "! test -e /proc/sys/net/ipv6 || echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
-    let mut agent = Agent::of(Agent::launch(&folder.locks()).in_network(UP).setup(off));
-    let held = agent.reserve("").held();
+    let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network(UP).setup(off));
+    let held = reserver.reserve("").held();
     assert_eq!(held.guarantee, "Kernel");
-    assert_eq!(agent.command(&format!("serve={}", held.port())), "serves");
-    let mut other = Agent::of(Agent::launch(&folder.locks()).in_network(UP).setup(off));
+    assert_eq!(
+        reserver.command(&format!("serve={}", held.port())),
+        "serves"
+    );
+    let mut other = Reserver::start(Reserver::launch(&folder.locks()).in_network(UP).setup(off));
     other.reserve(&format!("port={}", held.port())).held();
 }

@@ -1,21 +1,12 @@
-//! What a connection leaves behind, and whom it stops.
+//! TIME_WAIT: what a closed connection leaves behind, and which servers it refuses.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
 use portlease::{ErrorKind, ReserveOptions};
 
-use crate::outsider::{self, Reuse, V4, port_of};
+use crate::support::socket::{self, Reuse, V4, leave_time_wait, port_of};
 use crate::support::{DEADLINE, capability, eventually, need};
-
-/// A connection that `server` accepted, closed by the server's side first: what is left is in TIME_WAIT there.
-pub(crate) fn leave_time_wait(server: &TcpListener) {
-    let mut client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-    drop(server.accept().unwrap());
-    // Its end has come: the server's side has closed.
-    assert_eq!(client.read(&mut [0]).unwrap(), 0);
-    drop(client);
-}
 
 fn only_time_wait_is_left(port: u16) {
     eventually("TIME_WAIT", DEADLINE, || {
@@ -31,14 +22,14 @@ fn only_time_wait_is_left(port: u16) {
 }
 
 fn listener(reuse: Reuse) -> (TcpListener, u16) {
-    let socket = outsider::bind(V4, 0, reuse).unwrap();
+    let socket = socket::bind(V4, 0, reuse).unwrap();
     socket.listen(8).unwrap();
     let port = port_of(&socket);
     (TcpListener::from(socket), port)
 }
 
 #[test]
-fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
+fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_reported() {
     need!(capability::sock_diag());
     let (server, port) = listener(Reuse::Address);
     leave_time_wait(&server);
@@ -54,7 +45,7 @@ fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
         text.contains("with SO_REUSEADDR could bind everywhere; without it ::1"),
         "{text}"
     );
-    // A number that is asked for outright can be had, by the kernel's guarantee.
+    // An exact port in TIME_WAIT can be reserved, with the kernel's guarantee.
     let p = ReserveOptions::new().port(port).reserve().unwrap();
     assert_eq!(p.guarantee(), portlease::Guarantee::Kernel);
     portlease::assert_port_free(&p);
@@ -62,25 +53,25 @@ fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_said() {
     assert_eq!(
         again.kind(),
         ErrorKind::InUse,
-        "one of two such claims only"
+        "a second such claim is refused"
     );
     drop(p.listen().unwrap());
 }
 
 #[test]
-fn time_wait_of_a_plain_server_and_of_a_client_keeps_everybody_out() {
+fn time_wait_of_a_plain_server_and_of_a_client_refuses_every_server() {
     let (server, plain) = listener(Reuse::Neither);
     leave_time_wait(&server);
     drop(server);
-    // A client that closes first keeps its own number.
+    // A client that closes first keeps its source port in TIME_WAIT.
     let (server, _) = listener(Reuse::Address);
     let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-    let dialled = client.local_addr().unwrap().port();
+    let source = client.local_addr().unwrap().port();
     let (mut accepted, _) = server.accept().unwrap();
     drop(client);
     assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
     drop((accepted, server));
-    for port in [plain, dialled] {
+    for port in [plain, source] {
         only_time_wait_is_left(port);
         assert!(!portlease::is_port_free(port));
         let text = portlease::check_port_free(port).unwrap_err().to_string();
@@ -100,7 +91,7 @@ fn time_wait_of_a_plain_server_and_of_a_client_keeps_everybody_out() {
 }
 
 #[test]
-fn what_no_process_has_is_not_said_to_be_hidden_nor_judged_where_it_was_not_asked() {
+fn time_wait_is_not_reported_as_hidden_and_its_effect_only_where_requested() {
     let (server, port) = listener(Reuse::Address);
     leave_time_wait(&server);
     drop(server);
@@ -127,13 +118,14 @@ fn what_no_process_has_is_not_said_to_be_hidden_nor_judged_where_it_was_not_aske
 }
 
 #[test]
-fn a_connection_that_a_server_left_open_is_said_beside_free() {
+fn a_connection_that_a_server_left_open_is_reported_beside_free() {
     let (server, port) = listener(Reuse::Address);
     let _client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
     let _accepted = server.accept().unwrap();
     drop(server);
     portlease::assert_port_free(port);
     let text = portlease::diagnose(port).to_string();
-    let expected = "is free: 1 connection of a server that has stopped listening, in the way of no server that";
+    let expected = "is free: 1 connection of a server that has stopped listening, in the way of \
+                    no server that";
     assert!(text.lines().next().unwrap().contains(expected), "{text}");
 }

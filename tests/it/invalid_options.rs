@@ -1,0 +1,145 @@
+//! Options that cannot be met, each with its error message.
+
+use std::ops::Bound;
+
+use portlease::{Error, ErrorKind, ReserveOptions};
+
+use crate::support::reserver::Reserver;
+use crate::support::{Folder, capability, is_root, need, skip, test_name};
+
+#[track_caller]
+fn assert_error(error: Error, kind: ErrorKind, message: &str) {
+    assert_eq!(error.to_string(), message);
+    assert_eq!(error.kind(), kind, "{message}");
+}
+
+#[track_caller]
+fn invalid<T: std::fmt::Debug>(result: portlease::Result<T>, message: &str) {
+    assert_error(result.unwrap_err(), ErrorKind::InvalidPort, message);
+}
+
+#[test]
+fn port_0_is_an_error_that_says_so() {
+    let message =
+        "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to 65535";
+    let options = ReserveOptions::new;
+    invalid(options().port(0).reserve(), message);
+    invalid(options().prefer([20000, 0]).reserve(), message);
+    invalid(options().range(0..=9).reserve(), message);
+    invalid(options().port(0).reserve_block(2), message);
+    invalid(options().port(0).reserve_many(1), message);
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "they are what is tested")]
+fn an_empty_range_is_an_error_that_says_so() {
+    let say =
+        |ends: &str| format!("range {ends} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH");
+    let options = ReserveOptions::new;
+    invalid(
+        options().range(20009..=20000).reserve(),
+        &say("20009-20000"),
+    );
+    invalid(options().range(20000..20000).reserve(), &say("20000-19999"));
+    invalid(options().range(..0).reserve(), &say("1-?"));
+    let beyond = (Bound::Excluded(u16::MAX), Bound::Unbounded);
+    invalid(options().range(beyond).reserve(), &say("?-65535"));
+    invalid(
+        options().range(20009..=20000).reserve_many(2),
+        &say("20009-20000"),
+    );
+    invalid(
+        options().range(20009..=20000).reserve_block(2),
+        &say("20009-20000"),
+    );
+}
+
+#[test]
+fn a_range_of_excluded_ports_alone_is_an_error_that_says_so() {
+    let options = ReserveOptions::new()
+        .range(20000..=20003)
+        .exclude(20000..=20003);
+    invalid(
+        options.reserve(),
+        "range 20000-20003 holds only excluded ports",
+    );
+}
+
+#[test]
+fn an_exact_port_that_is_ruled_out_is_an_error_that_says_so() {
+    let message = "port 20000 is asked for and ruled out, by the range or by an exclusion";
+    invalid(
+        ReserveOptions::new()
+            .port(20000)
+            .range(20001..=20009)
+            .reserve(),
+        message,
+    );
+    invalid(
+        ReserveOptions::new().port(20000).exclude([20000]).reserve(),
+        message,
+    );
+}
+
+#[test]
+fn many_that_cannot_fit_are_an_error_that_says_so() {
+    let options = ReserveOptions::new;
+    let ten = || options().range(20000..=20009);
+    let message = "port 20000 cannot be reserved 2 times: ask for a block, or for no exact port";
+    invalid(options().port(20000).reserve_many(2), message);
+    let message = "11 ports cannot fit in 20000-20009: too few are allowed";
+    invalid(ten().reserve_many(11), message);
+    invalid(ten().reserve_block(11), message);
+    let message = "10 ports cannot fit in 20000-20009: too few are allowed";
+    invalid(ten().exclude([20005]).reserve_many(10), message);
+    let message = "7 ports cannot fit in 65530-65535: too few are allowed";
+    invalid(options().port(65530).reserve_block(7), message);
+    let message = "65536 ports cannot fit in 1-65535: too few are allowed";
+    invalid(options().reserve_many(65536), message);
+    invalid(options().reserve_block(65536), message);
+}
+
+#[test]
+fn an_address_that_the_machine_does_not_have_is_an_error_that_says_so() {
+    let reservation = portlease::reserve_port();
+    // Reserved for documentation, RFC 5737.
+    let elsewhere = std::net::Ipv4Addr::new(192, 0, 2, 1);
+    let error = reservation.listen_on(elsewhere).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+}
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "which ports are privileged is read from /proc"
+)]
+fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
+    if is_root() {
+        need!(capability::nobody());
+    }
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let Some(Ok(first @ 2..)) = first.ok().map(|text| text.trim().parse::<u16>()) else {
+        return skip(test_name!(), "no port is privileged here");
+    };
+    let folder = Folder::new();
+    let launch = Reserver::launch(&folder.locks());
+    let mut reserver = Reserver::start(if is_root() {
+        launch.run_as_nobody()
+    } else {
+        launch
+    });
+    let port = first - 1;
+    let message = reserver
+        .reserve(&format!("port={port}"))
+        .refused("PermissionDenied");
+    let expected = format!(
+        "cannot reserve {port}/tcp: permission denied: ports below \
+         net.ipv4.ip_unprivileged_port_start, 1024 unless it was changed, take root or \
+         CAP_NET_BIND_SERVICE"
+    );
+    assert_eq!(message, expected);
+    let message = reserver
+        .reserve(&format!("range={port}-{port}"))
+        .refused("NoFreePort");
+    assert!(message.contains("1 privileged"), "{message}");
+}

@@ -1,0 +1,124 @@
+//! Children that are slow to call exec.
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use portlease::{ErrorKind, Protocol, ReserveOptions};
+
+use crate::support::helper::Launch;
+use crate::support::ports::non_ephemeral_port;
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
+
+/// How long a child takes to call exec, as on an overloaded machine.
+const EXEC_DELAY: Duration = Duration::from_millis(1500);
+
+/// Forks a child that shares the sockets of this process until it calls exec, and then exits.
+/// Returns once a second process is seen to share the socket of `endpoint`.
+#[expect(
+    unsafe_code,
+    reason = "only pre_exec delays a child before it calls exec"
+)]
+fn slow_child(endpoint: &str) -> std::thread::JoinHandle<()> {
+    use std::os::unix::process::CommandExt;
+    let mut child = Command::new("true");
+    // SAFETY: nanosleep(2) is a system call that takes no lock and allocates nothing.
+    unsafe {
+        child.pre_exec(|| {
+            std::thread::sleep(EXEC_DELAY);
+            Ok(())
+        })
+    };
+    let starter = std::thread::spawn(move || assert!(child.status().unwrap().success()));
+    eventually("a child shares the socket", DEADLINE, || {
+        let holders = portlease::who_holds(endpoint).unwrap();
+        let shared = holders.iter().any(|holder| holder.processes.len() > 1);
+        if shared {
+            Ok(())
+        } else {
+            Err(holders.to_string())
+        }
+    });
+    starter
+}
+
+/// In a helper process, because such a child shares every descriptor of its parent.
+#[test]
+fn reserving_waits_for_a_child_that_is_slow_to_exec() {
+    let folder = Folder::new();
+    Launch::new("reserves-beside-slow-child", &folder.locks())
+        .start()
+        .succeed();
+}
+
+pub(crate) fn reserve_beside_slow_child() {
+    // A claim with its listener, and a port that only its lease and abstract name keep.
+    for options in [ReserveOptions::new(), ReserveOptions::new().udp()] {
+        let options = options.port(non_ephemeral_port());
+        let p = options.clone().reserve().unwrap();
+        let port = p.port();
+        let server: OwnedFd = match p.protocols()[0] {
+            Protocol::Tcp => p.listen().unwrap().into(),
+            _ => p.udp_socket().unwrap().into(),
+        };
+        let starter = slow_child(&format!("{p}/{}", p.protocols()[0]));
+        let begun = Instant::now();
+        drop(server);
+        if p.protocols()[0] == Protocol::Tcp {
+            portlease::assert_port_free(&p);
+        }
+        drop(p);
+        assert_eq!(options.reserve().unwrap().port(), port);
+        assert!(
+            begun.elapsed() > EXEC_DELAY / 2,
+            "control: the child had called exec already"
+        );
+        starter.join().unwrap();
+    }
+}
+
+/// There was no reservation, so the child shares the socket alone.
+#[test]
+fn reserving_waits_for_a_slow_child_that_shares_a_closed_server() {
+    // Under an emulator a refusal, which reads every process, takes longer than the child's delay.
+    need!(capability::native());
+    let folder = Folder::new();
+    Launch::new("closes-beside-slow-child", &folder.locks())
+        .start()
+        .succeed();
+}
+
+pub(crate) fn close_beside_slow_child() {
+    let all = ReserveOptions::new;
+    for (options, protocol) in [
+        (all(), Protocol::Tcp),
+        (all().reuse_addr(false), Protocol::Tcp),
+        (all().udp(), Protocol::Udp),
+    ] {
+        let port = non_ephemeral_port();
+        let server: OwnedFd = match protocol {
+            Protocol::Tcp => eventually("a plain bind", DEADLINE, || {
+                // Another test may bind the port for a moment.
+                TcpListener::bind(("127.0.0.1", port)).map_err(|e| e.to_string())
+            })
+            .into(),
+            _ => UdpSocket::bind(("127.0.0.1", port)).unwrap().into(),
+        };
+        let starter = slow_child(&format!("{port}/{protocol}"));
+        let refused = options.clone().port(port).reserve().unwrap_err();
+        assert_eq!(
+            refused.kind(),
+            ErrorKind::InUse,
+            "control: this process has it too"
+        );
+        let begun = Instant::now();
+        drop(server);
+        assert_eq!(options.port(port).reserve().unwrap().port(), port);
+        assert!(
+            begun.elapsed() > EXEC_DELAY / 2,
+            "control: the child had called exec already"
+        );
+        starter.join().unwrap();
+    }
+}

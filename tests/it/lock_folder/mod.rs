@@ -1,0 +1,12 @@
+//! The lock folder: what is in it, and what happens when it is deleted, unusable or hostile.
+
+mod deleted;
+mod list;
+mod unusable;
+
+#[cfg(target_os = "linux")]
+mod planted; // setpriv, links, fifos
+#[cfg(target_os = "linux")]
+mod record; // start times from /proc; a lock that lets others write the file
+#[cfg(target_os = "linux")]
+mod users; // setpriv

@@ -1,0 +1,249 @@
+//! Files, links and folders that another user plants in the lock folder.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::users::{NOBODY, User, record_path};
+use crate::support::ports::non_ephemeral_port;
+use crate::support::{Folder, capability, need};
+
+/// What a user can plant at a path that the crate uses.
+const SHAPES: [&str; 7] = [
+    "link",
+    "dangling link",
+    "fifo",
+    "folder",
+    "file",
+    "unreadable file",
+    "closed folder",
+];
+
+/// Plants it. Returns the folder that a link leads to.
+fn plant(shape: &str, path: &Path, whose: User, folder: &Folder) -> PathBuf {
+    let victim = folder.path().join("victim");
+    std::fs::create_dir_all(&victim).unwrap();
+    std::fs::set_permissions(&victim, Permissions::from_mode(0o777)).unwrap();
+    std::fs::write(victim.join("letter"), "dear\n").unwrap();
+    std::fs::set_permissions(victim.join("letter"), Permissions::from_mode(0o666)).unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mode = |mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    match shape {
+        // A link to a file where the crate expects a file, else to a folder.
+        "link" if path.extension().is_some() => symlink(victim.join("letter"), path).unwrap(),
+        "link" => symlink(&victim, path).unwrap(),
+        "dangling link" => symlink(victim.join("new"), path).unwrap(),
+        "fifo" => {
+            assert!(
+                Command::new("mkfifo")
+                    .args(["-m", "666"])
+                    .arg(path)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        "folder" => {
+            std::fs::create_dir(path).unwrap();
+            mode(0o755);
+        }
+        "closed folder" => {
+            std::fs::create_dir(path).unwrap();
+            mode(0o700);
+        }
+        "file" => {
+            File::create(path).unwrap();
+            mode(0o644);
+        }
+        "unreadable file" => {
+            File::create(path).unwrap();
+            mode(0);
+        }
+        other => panic!("{other}"),
+    }
+    whose.own(path);
+    victim
+}
+
+fn untouched(victim: &Path, at: &str) {
+    let names: Vec<_> = std::fs::read_dir(victim)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["letter"], "{at}: followed");
+    assert_eq!(
+        std::fs::read_to_string(victim.join("letter")).unwrap(),
+        "dear\n",
+        "{at}: written through"
+    );
+    let mode = std::fs::metadata(victim).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode, 0o777, "{at}: its mode was changed");
+    let mode = std::fs::metadata(victim.join("letter"))
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o7777;
+    assert_eq!(mode, 0o666, "{at}: the mode of its file was changed");
+}
+
+/// Longer than a reservation takes beside any planted file: opening a fifo must not block it.
+const BOUND: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
+    need!(capability::nobody());
+    for whose in [User::Nobody, User::Root] {
+        for shape in SHAPES {
+            for place in ["root", "scope"] {
+                let at = format!("{shape} of {whose:?} as {place}");
+                let folder = Folder::new();
+                let path = if place == "root" {
+                    folder.locks()
+                } else {
+                    folder.scope()
+                };
+                let victim = plant(shape, &path, whose, &folder);
+                if place == "scope" {
+                    std::fs::set_permissions(folder.locks(), Permissions::from_mode(0o1777))
+                        .unwrap();
+                }
+                let mut reserver = whose.other().reserver(&folder.locks());
+                let begun = Instant::now();
+                let held = reserver.reserve("").held();
+                assert_eq!(held.guarantee, "Kernel", "{at}");
+                let exact = reserver
+                    .reserve(&format!("port={}", non_ephemeral_port()))
+                    .held();
+                assert_eq!(exact.guarantee, "Kernel", "{at}");
+                reserver.release("all");
+                assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
+                // Root can use another user's folder; nobody cannot create a file in it.
+                let usable = shape.ends_with("folder") && whose == User::Nobody;
+                assert_eq!(held.leased, usable, "{at}");
+                untouched(&victim, &at);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_planted_lock_file_is_skipped_and_an_exact_port_names_it() {
+    need!(capability::nobody());
+    for whose in [User::Nobody, User::Root] {
+        for shape in SHAPES {
+            let at = format!("{shape} of {whose:?}");
+            let folder = Folder::new();
+            let mut reserver = whose.other().reserver(&folder.locks());
+            // Makes the crate create its folders.
+            reserver.reserve("").held();
+            let port = non_ephemeral_port();
+            let path = folder.lock_file(port);
+            let victim = plant(shape, &path, whose, &folder);
+            let begun = Instant::now();
+            let answer = reserver.reserve(&format!("port={port}"));
+            // A file that the process can read serves as its lock file, and root reads every file.
+            let usable = shape == "file" || shape == "unreadable file" && whose == User::Nobody;
+            if usable {
+                assert!(answer.held().leased, "{at}");
+                reserver.release(port);
+            } else {
+                let message = answer.refused("Lease");
+                assert!(message.contains(path.to_str().unwrap()), "{at}: {message}");
+                // Waiting does not help, and is not tried; any other port can be reserved.
+                reserver
+                    .reserve(&format!("port={port} wait=60000"))
+                    .refused("Lease");
+                let held = reserver.reserve(&format!("prefer={port}")).held();
+                assert!(held.leased && held.port() != port, "{at}: {held:?}");
+                let message = reserver
+                    .reserve(&format!("range={port}-{port}"))
+                    .refused("NoFreePort");
+                assert!(message.contains(path.to_str().unwrap()), "{at}: {message}");
+            }
+            assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
+            untouched(&victim, &at);
+        }
+    }
+}
+
+#[test]
+fn a_record_planted_by_another_user_is_not_read_as_the_holders() {
+    need!(capability::nobody());
+    let folder = Folder::new();
+    let (mut root, mut nobody) = (
+        User::Root.reserver(&folder.locks()),
+        User::Nobody.reserver(&folder.locks()),
+    );
+    root.reserve("").held();
+    let port = non_ephemeral_port();
+    let path = folder.lock_file(port);
+    File::create(&path).unwrap();
+    chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    let held = root.reserve(&format!("port={port} label=true-one")).held();
+    assert!(held.leased);
+    let message = nobody.reserve(&format!("port={port}")).refused("InUse");
+    assert!(message.contains("true-one"), "{message}");
+    let lease = nobody.command(&format!("lease={port}"));
+    assert!(lease.contains("true-one"), "{lease}");
+    // The owner of the lock file cannot change the record, which belongs to root.
+    let record = record_path(&folder, port, "true-one");
+    let about = std::fs::metadata(&record).unwrap();
+    assert_eq!(about.uid(), 0, "{record:?}");
+}
+
+#[test]
+fn a_planted_record_folder_is_not_followed_and_only_the_record_is_lost() {
+    need!(capability::nobody());
+    for whose in [User::Nobody, User::Root] {
+        for shape in SHAPES {
+            for place in ["of all", "of its own"] {
+                let at = format!("{shape} of {whose:?} as the folder of records {place}");
+                let folder = Folder::new();
+                let mut reserver = whose.other().reserver(&folder.locks());
+                reserver.reserve("").held();
+                // The record goes beside a lock file that belongs to another user.
+                let port = non_ephemeral_port();
+                let lock = folder.lock_file(port);
+                File::create(&lock).unwrap();
+                std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
+                whose.own(&lock);
+                let records = folder.scope().with_extension("records");
+                let user = if whose == User::Root { NOBODY } else { 0 };
+                let path = if place == "of all" {
+                    records.clone()
+                } else {
+                    records.join(user.to_string())
+                };
+                // `plant` takes a path with an extension for a file's, and this one is a folder's.
+                let aside = folder.path().join("planted");
+                let victim = plant(shape, &aside, whose, &folder);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                if place == "of its own" {
+                    std::fs::set_permissions(&records, Permissions::from_mode(0o1777)).unwrap();
+                }
+                std::fs::rename(&aside, &path).unwrap();
+
+                let begun = Instant::now();
+                let held = reserver.reserve(&format!("port={port}")).held();
+                assert_eq!(
+                    (held.guarantee.as_str(), held.leased),
+                    ("Kernel", true),
+                    "{at}"
+                );
+                let mut other = whose.reserver(&folder.locks());
+                other.reserve(&format!("port={port}")).refused("InUse");
+                assert!(
+                    other
+                        .command(&format!("lease={port}"))
+                        .contains("is reserved by"),
+                    "{at}"
+                );
+                reserver.release("all");
+                assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
+                untouched(&victim, &at);
+            }
+        }
+    }
+}

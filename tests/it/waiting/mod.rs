@@ -1,0 +1,4 @@
+//! Waiting: to reserve a port, until a server listens, until a port is free.
+
+mod listen;
+mod reserve;

@@ -1,0 +1,465 @@
+//! The main job under load. Each round reserves a port, starts a server on it by number, checks
+//! which server answers, stops it, starts it again, and releases the port. Meanwhile a neighbour
+//! connects out and binds port 0 without a pause. On Linux all of it runs in a namespace with 512
+//! ephemeral ports.
+//!
+//! `PORTLEASE_STRESS_SECONDS` is how long each variant runs. A round that is lost for any reason
+//! fails the variant. The control does the same in the same place, with ports picked by `bind(0)`
+//! and dropped.
+#![allow(clippy::unwrap_used, reason = "a failing test names the line")]
+
+#[path = "../support/load.rs"]
+mod load;
+mod overlap;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its part of what they share"
+)]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portlease::{Reservation, ReserveOptions};
+use support::args::Args;
+use support::helper::{self, EPHEMERAL_LOW, Helper, Launch};
+use support::{Folder, capability, need};
+
+const EPHEMERAL_PORTS: u16 = 512;
+
+/// The port that the neighbour connects to, outside the ephemeral range of the namespace.
+const NEIGHBOUR: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
+
+/// The exact ports that processes wait for: one outside the ephemeral range, one inside.
+const EXACT: [u16; 2] = [NEIGHBOUR + 1, EPHEMERAL_LOW + 101];
+
+/// Fewer rounds show nothing. They are completed even after the time is over.
+const MIN_ROUNDS: usize = 400;
+
+/// Runs a helper process of the tests, if this process is one. It tests nothing.
+#[test]
+fn helper_process() {
+    let Some((name, args)) = helper::requested() else {
+        return;
+    };
+    match name.as_str() {
+        "namespace" => run_variant(&args),
+        "worker" => work(&args),
+        "neighbour" => disturb(),
+        "overlap" => overlap::overlap_in_namespace(&args),
+        "contender" => overlap::contend(&args),
+        other => panic!("no such helper: {other}"),
+    }
+}
+
+#[test]
+fn four_processes_of_eight_threads_lose_no_round() {
+    under_load(support::test_name!(), "processes=4 threads=8");
+}
+
+#[test]
+fn sixty_processes_of_one_thread_lose_no_round() {
+    under_load(support::test_name!(), "processes=60 threads=1");
+}
+
+#[test]
+#[cfg_attr(not(unix), ignore = "without fork a child shares nothing")]
+fn no_round_is_lost_beside_spawning_threads_checkers_and_waiters() {
+    under_load(
+        support::test_name!(),
+        "processes=4 threads=6 spawners=1 checkers=1 waiters=2",
+    );
+}
+
+#[test]
+fn udp_servers_by_number_lose_no_round() {
+    under_load(support::test_name!(), "processes=4 threads=8 kind=udp");
+}
+
+#[test]
+fn servers_without_so_reuseaddr_lose_no_round() {
+    under_load(support::test_name!(), "processes=4 threads=8 kind=plain");
+}
+
+#[test]
+fn servers_of_both_protocols_on_one_number_lose_no_round() {
+    under_load(support::test_name!(), "processes=4 threads=8 kind=pair");
+}
+
+/// Where every port is ephemeral, only a claim keeps one; the other reservations are best effort,
+/// and say so. The rounds that they lose are measured, and do not fail the test.
+#[test]
+fn where_every_port_is_ephemeral_best_effort_rounds_can_be_lost() {
+    need!(capability::network_namespace());
+    let all_ephemeral = |launch: Launch| {
+        launch
+            .in_network("ip link set lo up")
+            .setup("echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range")
+    };
+    for kind in ["tcp", "udp", "plain", "pair"] {
+        let args = format!("processes=4 threads=8 kind={kind} all-ephemeral=1");
+        run_in(
+            &format!("{} {kind}", support::test_name!()),
+            &args,
+            all_ephemeral,
+        );
+    }
+}
+
+/// Runs a variant in a namespace with few ports. A system without namespaces runs it among all
+/// ports of the machine, where the control loses fewer rounds, or none in a short time.
+fn under_load(test: &str, args: &str) {
+    if !cfg!(target_os = "linux") {
+        return run_in(test, &format!("{args} many=1"), |launch| launch);
+    }
+    if let Err(reason) = capability::network_namespace() {
+        return support::skip(test, &reason);
+    }
+    run_in(test, args, |launch| {
+        launch.with_ephemeral_ports(EPHEMERAL_PORTS)
+    });
+}
+
+/// How long a variant runs.
+fn seconds() -> f64 {
+    std::env::var("PORTLEASE_STRESS_SECONDS").map_or(0.2, |text| text.parse().unwrap())
+}
+
+fn run_in(test: &str, args: &str, network: impl FnOnce(Launch) -> Launch) {
+    let seconds = seconds();
+    let folder = Folder::new();
+    // One variant at a time: they would compete for the processors.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let launch = Launch::new("namespace", &folder.locks())
+        .args(format!("{args} millis={}", (seconds * 1000.0) as u64));
+    let mut child = network(launch).start();
+    // It reports nothing else until it is done.
+    let mut report = Vec::new();
+    let end = Instant::now() + Duration::from_secs_f64(seconds * 2.0) + support::DEADLINE;
+    while Instant::now() < end {
+        match child.receive_or_end() {
+            Some(line) if line == "working" => {}
+            Some(line) => report.push(line),
+            None => break,
+        }
+    }
+    for line in &report {
+        support::print_line(&format!("stress: {test}: {line}"));
+    }
+    child.succeed();
+}
+
+/// The rounds of some processes.
+#[derive(Debug, Default)]
+struct RoundCounts {
+    rounds: u64,
+    lost: u64,
+    /// Those with an exact port, which were waited for.
+    exact: u64,
+    /// Why the first ones were lost.
+    reasons: Vec<String>,
+}
+
+/// The helper process inside the namespace, which starts all others.
+fn run_variant(args: &Args) {
+    let millis: u64 = args.number("millis").unwrap();
+    let begun = Instant::now();
+    let ours = run(args, "reserve", millis);
+    helper::reply(&format!(
+        "{} rounds, {} lost, {} of them with an exact port, {:.0} rounds/s",
+        ours.rounds,
+        ours.lost,
+        ours.exact,
+        ours.rounds as f64 / begun.elapsed().as_secs_f64(),
+    ));
+    for reason in &ours.reasons {
+        helper::reply(&format!("lost: {reason}"));
+    }
+    let begun = Instant::now();
+    let control = run(args, "pick", millis);
+    helper::reply(&format!(
+        "control: {} rounds, {} lost, {:.0} rounds/s",
+        control.rounds,
+        control.lost,
+        control.rounds as f64 / begun.elapsed().as_secs_f64(),
+    ));
+    assert!(ours.rounds >= MIN_ROUNDS as u64, "{ours:?}");
+    if args.get("all-ephemeral").is_some() {
+        let claimed = Kind::of(args.get("kind").unwrap_or("tcp")) == Kind::Tcp;
+        assert!(ours.lost == 0 || !claimed, "{:#?}", ours.reasons);
+        return;
+    }
+    assert_eq!(ours.lost, 0, "{:#?}", ours.reasons);
+    let many = args.get("many").is_some();
+    assert!(
+        many || control.lost > 0,
+        "control: none of {} rounds was lost, which proves nothing",
+        control.rounds
+    );
+}
+
+fn run(args: &Args, how: &str, millis: u64) -> RoundCounts {
+    let folder = Folder::new();
+    let mut neighbour = Launch::new("neighbour", &folder.locks()).start();
+    assert_eq!(neighbour.receive(), "up");
+    let count = |name: &str| args.number::<usize>(name).unwrap_or(0);
+    // Waiters reserve, so the control has none: it is about the threads that pick.
+    let waiters = if how == "reserve" {
+        count("waiters")
+    } else {
+        0
+    };
+    let args = format!(
+        "how={how} kind={} millis={millis} min-rounds={} threads={} \
+         spawners={} checkers={} waiters={waiters}",
+        args.get("kind").unwrap_or("tcp"),
+        MIN_ROUNDS.div_ceil(count("processes")),
+        count("threads"),
+        count("spawners"),
+        count("checkers"),
+    );
+    let workers: Vec<Helper> = (0..count("processes"))
+        .map(|_| {
+            Launch::new("worker", &folder.locks())
+                .args(args.clone())
+                .start()
+        })
+        .collect();
+    let mut counts = RoundCounts::default();
+    for mut worker in workers {
+        loop {
+            let line = worker.receive();
+            if line == "working" {
+                helper::reply(&line);
+                continue;
+            }
+            if let Some(reason) = line.strip_prefix("lost: ") {
+                counts.reasons.push(reason.to_owned());
+                continue;
+            }
+            let reply = Args::parse(&line);
+            counts.rounds += reply.number::<u64>("rounds").unwrap();
+            counts.lost += reply.number::<u64>("lost").unwrap();
+            counts.exact += reply.number::<u64>("exact").unwrap();
+            break;
+        }
+        worker.succeed();
+    }
+    counts.reasons.truncate(10);
+    counts
+}
+
+/// The helper process: threads that do rounds until the time is over.
+fn work(args: &Args) {
+    let count = |name: &str| args.number::<usize>(name).unwrap();
+    let reserve = args.get("how") == Some("reserve");
+    let kind = Kind::of(args.get("kind").unwrap_or("tcp"));
+    let end = Instant::now() + Duration::from_millis(args.number("millis").unwrap());
+    let done = AtomicBool::new(false);
+    let (rounds, lost, exact) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let min_rounds: u64 = args.number("min-rounds").unwrap();
+    // On a busy machine few rounds are done in time.
+    let over = || {
+        let late = Instant::now().saturating_duration_since(end);
+        !late.is_zero()
+            && (rounds.load(Ordering::Relaxed) >= min_rounds || late > support::DEADLINE / 3)
+    };
+    let reasons = Mutex::new(Vec::new());
+    let note = |result: Result<(), String>| {
+        rounds.fetch_add(1, Ordering::Relaxed);
+        if let Err(reason) = result {
+            lost.fetch_add(1, Ordering::Relaxed);
+            let mut reasons = reasons.lock().unwrap();
+            if reasons.len() < 3 {
+                reasons.push(reason);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..count("spawners") {
+            scope.spawn(|| {
+                while !over() {
+                    let forking = load::SERVING.write().unwrap();
+                    // When spawn returns, the child has called exec.
+                    let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+                    drop(forking);
+                    assert!(child.wait().unwrap().success());
+                }
+            });
+        }
+        for _ in 0..count("checkers") {
+            scope.spawn(|| {
+                while !over() {
+                    check();
+                }
+            });
+        }
+        for i in 0..count("waiters") {
+            let (note, exact) = (&note, &exact);
+            scope.spawn(move || {
+                while !over() {
+                    note(exact_round(EXACT[i % EXACT.len()]));
+                    exact.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let rounders: Vec<_> = (0..count("threads"))
+            .map(|_| {
+                scope.spawn(|| {
+                    while !over() {
+                        note(if reserve {
+                            reserved_round(kind)
+                        } else {
+                            picked_round(kind)
+                        });
+                    }
+                })
+            })
+            .collect();
+        // Keeps the parent from timing out.
+        scope.spawn(|| {
+            let mut sent = Instant::now();
+            while !done.load(Ordering::Relaxed) && !over() {
+                std::thread::park_timeout(Duration::from_millis(100));
+                if sent.elapsed() > Duration::from_secs(5) {
+                    helper::reply("working");
+                    sent = Instant::now();
+                }
+            }
+        });
+        for rounder in rounders {
+            rounder.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    for reason in reasons.lock().unwrap().iter() {
+        helper::reply(&format!("lost: {reason}"));
+    }
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    helper::reply(&format!(
+        "rounds={} lost={} exact={}",
+        of(&rounds),
+        of(&lost),
+        of(&exact)
+    ));
+}
+
+/// The servers of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// TCP with SO_REUSEADDR.
+    Tcp,
+    /// TCP without SO_REUSEADDR.
+    Plain,
+    Udp,
+    /// TCP with SO_REUSEADDR, and UDP on the same port.
+    Pair,
+}
+
+impl Kind {
+    fn of(name: &str) -> Kind {
+        match name {
+            "tcp" => Kind::Tcp,
+            "plain" => Kind::Plain,
+            "udp" => Kind::Udp,
+            "pair" => Kind::Pair,
+            other => panic!("no such kind: {other}"),
+        }
+    }
+
+    fn options(self) -> ReserveOptions {
+        match self {
+            Kind::Tcp => ReserveOptions::new(),
+            Kind::Plain => ReserveOptions::new().reuse_addr(false),
+            Kind::Udp => ReserveOptions::new().udp(),
+            Kind::Pair => ReserveOptions::new().tcp_and_udp(),
+        }
+    }
+
+    fn serve_once(self, port: u16) -> Result<(), String> {
+        if self != Kind::Udp {
+            load::serve_tcp_once(port, self != Kind::Plain)?;
+        }
+        if matches!(self, Kind::Udp | Kind::Pair) {
+            load::serve_udp_once(port)?;
+        }
+        Ok(())
+    }
+}
+
+/// A round that gets no port is lost too.
+fn reserved_round(kind: Kind) -> Result<(), String> {
+    let reservation = kind
+        .options()
+        .reserve()
+        .map_err(|e| format!("no port: {e}"))?;
+    boot_twice(kind, reservation.port())?;
+    drop(reservation);
+    Ok(())
+}
+
+fn picked_round(kind: Kind) -> Result<(), String> {
+    let no_port = |e: io::Error| format!("no port: {e}");
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let addr = match kind {
+        Kind::Udp => UdpSocket::bind(any).and_then(|socket| socket.local_addr()),
+        _ => TcpListener::bind(any).and_then(|socket| socket.local_addr()),
+    };
+    boot_twice(kind, addr.map_err(no_port)?.port())
+}
+
+fn exact_round(port: u16) -> Result<(), String> {
+    let reserved = ReserveOptions::new()
+        .port(port)
+        .wait(Duration::from_secs(20))
+        .reserve();
+    let reservation: Reservation = reserved.map_err(|e| format!("no exact port: {e}"))?;
+    load::serve_tcp_once(reservation.port(), true)
+}
+
+/// Checks a port of the range in one of every way there is. None may make a reservation or a server
+/// fail.
+fn check() {
+    let port = EPHEMERAL_LOW + fastrand::u16(0..EPHEMERAL_PORTS);
+    // The results do not matter here.
+    match fastrand::u8(0..6) {
+        0 => drop(ReserveOptions::new().port(port).reserve()),
+        1 => drop(load::bound(port, false)),
+        2 => drop(load::bound(port, true)),
+        3 => drop(portlease::is_port_free(port)),
+        4 => drop(portlease::reservations()),
+        _ => drop(portlease::who_holds(port)),
+    }
+}
+
+/// The helper process: a neighbour, until its parent is gone.
+fn disturb() {
+    let number = if cfg!(target_os = "linux") {
+        NEIGHBOUR
+    } else {
+        0
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
+    helper::reply("up");
+    let gone = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while helper::next_line().is_some() {}
+            gone.store(true, Ordering::Relaxed);
+        });
+        load::disturb(&listener, &gone);
+    });
+}
+
+fn boot_twice(kind: Kind, port: u16) -> Result<(), String> {
+    load::boot_twice(port, |port| kind.serve_once(port))
+}

@@ -1,0 +1,58 @@
+//! Folders: one for each test, with the lock folder in it, and the one that this process uses.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::system;
+
+/// A folder that every user can reach and create files in, like `/tmp`. Dropping it deletes it.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        let usual = std::env::temp_dir();
+        let parent = if system::others_reach(&usual) {
+            usual
+        } else {
+            PathBuf::from("/tmp")
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("portlease-test-")
+            .tempdir_in(parent)
+            .unwrap();
+        system::set_mode(folder.path(), 0o1777);
+        Folder(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// For `PORTLEASE_DIR`. It does not exist yet, like `/tmp/portlease` on a fresh machine.
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.path().join("portlease")
+    }
+
+    /// The lock folder of this network namespace.
+    pub(crate) fn scope(&self) -> PathBuf {
+        self.locks().join(system::scope())
+    }
+
+    pub(crate) fn lock_file(&self, port: u16) -> PathBuf {
+        self.scope().join(format!("{port}.tcp"))
+    }
+}
+
+/// The lock folder of this process, which it shares with every process that has the same
+/// environment.
+pub(crate) fn own_locks() -> PathBuf {
+    let default = || {
+        if cfg!(unix) {
+            "/tmp/portlease".into()
+        } else {
+            std::env::temp_dir().join("portlease")
+        }
+    };
+    std::env::var_os("PORTLEASE_DIR").map_or_else(default, PathBuf::from)
+}

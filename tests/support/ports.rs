@@ -1,0 +1,34 @@
+//! Free ports, and the guarantee that a test expects of a reservation.
+
+use portlease::{Guarantee, ReserveOptions};
+
+use super::DEADLINE;
+
+/// The guarantee of a TCP reservation. On Linux a claim keeps the port; elsewhere it is a
+/// non-ephemeral one.
+pub(crate) const TCP_GUARANTEE: Guarantee = if cfg!(target_os = "linux") {
+    Guarantee::Kernel
+} else {
+    Guarantee::Cooperative
+};
+
+/// A free port that stays free for a while: on most machines it is outside the ephemeral range, so
+/// that the kernel assigns it to no process.
+pub(crate) fn non_ephemeral_port() -> u16 {
+    non_ephemeral_ports(1)[0]
+}
+
+/// This number of consecutive free ports.
+pub(crate) fn non_ephemeral_ports(count: usize) -> Vec<u16> {
+    let block = ReserveOptions::new()
+        .range(20000..=29999)
+        .reserve_block(count)
+        .unwrap();
+    let ports: Vec<u16> = block.iter().map(|r| r.port()).collect();
+    drop(block);
+    // A child that another test has just forked shares the claims until it calls exec.
+    for port in &ports {
+        portlease::wait_until_free(*port, DEADLINE).unwrap();
+    }
+    ports
+}

@@ -1,0 +1,352 @@
+//! Judges what the processes reported and what the checker saw.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::clock::SECOND;
+
+/// The crate's `Guarantee`, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    BestEffort,
+    Cooperative,
+    Kernel,
+}
+
+impl Level {
+    fn parse(text: &str) -> Level {
+        match text {
+            "kernel" => Level::Kernel,
+            "cooperative" => Level::Cooperative,
+            _ => Level::BestEffort,
+        }
+    }
+}
+
+/// A port that a process held, until just before it released the port or was killed.
+#[derive(Clone, Debug)]
+struct Hold {
+    from: u64,
+    until: u64,
+    process: usize,
+    pid: u32,
+    level: Level,
+    leased: bool,
+}
+
+const OPEN: u64 = u64::MAX;
+
+/// A time in which the lock folder was deleted or unwritable.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    from: u64,
+    until: u64,
+}
+
+/// What the checker saw of a port, or that the hostile user could bind it.
+struct Observation {
+    from: u64,
+    until: u64,
+    port: u16,
+    bindable: bool,
+    /// The pids of the claims and of the leases; `None` from the hostile user.
+    pids: Option<(Vec<String>, Vec<String>)>,
+}
+
+#[derive(Default)]
+pub(crate) struct Ledger {
+    holds: HashMap<(String, u16), Vec<Hold>>,
+    open: HashMap<usize, Vec<(String, u16)>>,
+    troubles: Vec<Trouble>,
+    pub(crate) hostile_from: Option<u64>,
+    observations: Vec<Observation>,
+    refusals: Vec<(u64, u64, String)>,
+    /// What the long-lived processes used: time, descriptors, KiB.
+    usage: HashMap<usize, Vec<(u64, usize, u64)>>,
+    /// Rounds by kind: before the second user started, and since.
+    pub(crate) rounds: BTreeMap<String, [u64; 2]>,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+    pub(crate) findings: Vec<String>,
+}
+
+impl Ledger {
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn find(&mut self, what: String) {
+        self.findings.push(what);
+    }
+
+    /// Notes that the lock folder was deleted or unwritable during this time.
+    pub(crate) fn trouble(&mut self, from: u64, until: u64) {
+        self.troubles.push(Trouble { from, until });
+    }
+
+    /// Takes one line that a process printed.
+    pub(crate) fn take(&mut self, process: usize, pid: u32, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| {
+            words
+                .get(at)
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        match words[..] {
+            ["held", _, protocol, port, level, leased] => {
+                let key = (protocol.to_owned(), port.parse().unwrap_or(0));
+                let (level, leased) = (Level::parse(level), leased == "true");
+                let hold = Hold {
+                    from: number(1),
+                    until: OPEN,
+                    process,
+                    pid,
+                    level,
+                    leased,
+                };
+                self.holds.entry(key.clone()).or_default().push(hold);
+                self.open.entry(process).or_default().push(key);
+                self.count("reservations");
+                if !leased {
+                    self.count("of them without a lease");
+                }
+            }
+            ["ended", _, protocol, port] => {
+                let key = (protocol.to_owned(), port.parse().unwrap_or(0));
+                self.close(process, &key, number(1));
+                self.open
+                    .entry(process)
+                    .or_default()
+                    .retain(|open| *open != key);
+            }
+            ["round", kind] => {
+                let phase = usize::from(self.hostile_from.is_some());
+                self.rounds.entry(kind.to_owned()).or_default()[phase] += 1;
+            }
+            ["refused", _, _, _, _, ..] => {
+                self.refusals
+                    .push((number(1), number(2), words[3..].join(" ")));
+            }
+            ["lost", _, _, kind, port, level, ..] => {
+                let hostile = self.hostile_from.is_some_and(|from| number(2) >= from);
+                // The second user can bind an exact port that the kernel does not keep.
+                if hostile && Level::parse(level) < Level::Kernel {
+                    self.count("rounds lost to the second user, of what the kernel does not keep");
+                } else {
+                    self.find(format!(
+                        "lost: {kind} {port} ({level}), process {pid}: {}",
+                        words[6..].join(" ")
+                    ));
+                }
+            }
+            ["idle", ..] => {
+                let used = (number(1), number(2) as usize, number(3));
+                self.usage.entry(process).or_default().push(used);
+            }
+            ["seen", _, _, port, bindable, claims, leases] => {
+                let list = |text: &str| {
+                    let text = text.trim_matches(['[', ']']);
+                    text.split(',')
+                        .filter(|word| !word.is_empty())
+                        .map(str::to_owned)
+                        .collect()
+                };
+                self.count("checks from outside");
+                self.observations.push(Observation {
+                    from: number(1),
+                    until: number(2),
+                    port: port.parse().unwrap_or(0),
+                    bindable: bindable == "true",
+                    pids: Some((list(claims), list(leases))),
+                });
+            }
+            ["bound", _, _, port] => {
+                let (from, until, port) = (number(1), number(2), port.parse().unwrap_or(0));
+                self.observations.push(Observation {
+                    from,
+                    until,
+                    port,
+                    bindable: true,
+                    pids: None,
+                });
+            }
+            _ => self.find(format!("process {pid} printed {line:?}")),
+        }
+    }
+
+    fn close(&mut self, process: usize, key: &(String, u16), at: u64) {
+        let holds = self.holds.get_mut(key).into_iter().flatten();
+        for hold in holds
+            .rev()
+            .filter(|hold| hold.process == process && hold.until == OPEN)
+            .take(1)
+        {
+            hold.until = at;
+        }
+    }
+
+    /// Ends what the process still holds, because it was killed or has exited.
+    pub(crate) fn end(&mut self, process: usize, at: u64) {
+        for key in self.open.remove(&process).unwrap_or_default() {
+            self.close(process, &key, at);
+        }
+    }
+
+    /// A TCP port that the kernel keeps now, picked at random.
+    pub(crate) fn any_kept(&self) -> Option<u16> {
+        let mut kept: Vec<u16> = Vec::new();
+        for (protocol, port) in self.open.values().flatten() {
+            let is_kept = |hold: &Hold| hold.until == OPEN && hold.level == Level::Kernel;
+            if protocol == "tcp"
+                && self.holds[&(protocol.clone(), *port)]
+                    .iter()
+                    .rev()
+                    .take(8)
+                    .any(is_kept)
+            {
+                kept.push(*port);
+            }
+        }
+        if kept.is_empty() {
+            None
+        } else {
+            Some(kept[fastrand::usize(..kept.len())])
+        }
+    }
+
+    /// Whether the lock folder was deleted, unwritable or attacked during this time or just before.
+    fn troubled(&self, from: u64, until: u64) -> bool {
+        let hostile = self.hostile_from.is_some_and(|since| until >= since);
+        hostile
+            || self
+                .troubles
+                .iter()
+                .any(|t| t.from <= until && t.until.saturating_add(SECOND) >= from)
+    }
+
+    /// Judges, once every process has ended.
+    pub(crate) fn judge(&mut self) {
+        let mut found = self.shared_ports();
+        found.extend(
+            self.observations
+                .iter()
+                .filter_map(|seen| self.contradiction(seen)),
+        );
+        for (from, until, what) in &self.refusals {
+            // Refused with reason: only the lock folder keeps such a port, or another user planted
+            // the lock file.
+            let is_folder = what.split(' ').nth(1) == Some("Lease") && !what.starts_with("tcp ");
+            if !(is_folder && self.troubled(*from, *until)) {
+                found.push(format!(
+                    "refused after {} ms: {what}",
+                    (until - from) / 1_000_000
+                ));
+            }
+        }
+        let refused = self.refusals.len() as u64;
+        self.counts
+            .insert("refusals without a usable lock folder", refused);
+        for (process, usage) in &self.usage {
+            found.extend(growth(*process, usage));
+        }
+        self.findings.extend(found);
+    }
+
+    fn shared_ports(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for ((protocol, port), holds) in &self.holds {
+            let mut holds: Vec<&Hold> = holds.iter().collect();
+            holds.sort_by_key(|hold| hold.from);
+            for (at, one) in holds.iter().enumerate() {
+                for other in holds[at + 1..]
+                    .iter()
+                    .take_while(|other| other.from < one.until)
+                {
+                    // Only the lock folder keeps a best-effort port, and it may have been replaced.
+                    let weak = one.level.min(other.level) == Level::BestEffort;
+                    if !(weak && self.troubled(one.from, other.from)) {
+                        found.push(format!(
+                            "two had {port}/{protocol} at once: {one:?} and {other:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// What the checker saw and must not see, of a port that one process held all the time.
+    fn contradiction(&self, seen: &Observation) -> Option<String> {
+        let holds = self.holds.get(&("tcp".to_owned(), seen.port))?;
+        let during =
+            |hold: &&Hold| hold.from < seen.from && hold.until > seen.until && hold.until != OPEN;
+        let hold = holds
+            .iter()
+            .filter(|hold| hold.level == Level::Kernel)
+            .find(during)?;
+        let port = seen.port;
+        if seen.bindable {
+            return Some(format!("a plain bind of {port} succeeded while {hold:?}"));
+        }
+        let (claims, leases) = seen.pids.as_ref()?;
+        let is_holders = |claim: &String| claim.split('+').any(|pid| pid == hold.pid.to_string());
+        if claims.len() != 1 || !claims.iter().all(is_holders) {
+            return Some(format!(
+                "the claims of {port} were {claims:?} while {hold:?}"
+            ));
+        }
+        let listed = leases.len() == 1 && leases[0] == hold.pid.to_string();
+        (hold.leased && !listed && !self.troubled(hold.from, seen.until))
+            .then(|| format!("the leases of {port} were {leases:?} while {hold:?}"))
+    }
+
+    /// What the long-lived processes used, early and last, for the summary.
+    pub(crate) fn usage(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for usage in self.usage.values() {
+            if let (Some(first), Some(last)) = (usage.get(usage.len() / 4), usage.last()) {
+                lines.push(format!(
+                    "{} then {} descriptors, {} then {} KiB",
+                    first.1, last.1, first.2, last.2
+                ));
+            }
+        }
+        lines
+    }
+}
+
+/// A finding if the process used more in its last quarter than in its second: it leaks.
+fn growth(process: usize, usage: &[(u64, usize, u64)]) -> Vec<String> {
+    const SLACK_KIB: u64 = 1024;
+    const ENOUGH: usize = 12;
+    let quarter = usage.len() / 4;
+    if usage.len() < ENOUGH {
+        return vec![format!(
+            "process {process} was idle only {} times",
+            usage.len()
+        )];
+    }
+    let (second, last) = (&usage[quarter..2 * quarter], &usage[3 * quarter..]);
+    let descriptors =
+        |part: &[(u64, usize, u64)]| part.iter().map(|used| used.1).max().unwrap_or(0);
+    let resident = |part: &[(u64, usize, u64)]| {
+        let mut all: Vec<u64> = part.iter().map(|used| used.2).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    let mut found = Vec::new();
+    if descriptors(last) > descriptors(second) {
+        found.push(format!(
+            "process {process}: {} descriptors, then {}",
+            descriptors(second),
+            descriptors(last)
+        ));
+    }
+    if resident(last) > resident(second) + SLACK_KIB {
+        found.push(format!(
+            "process {process}: {} KiB, then {}",
+            resident(second),
+            resident(last)
+        ));
+    }
+    found
+}

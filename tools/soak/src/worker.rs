@@ -1,0 +1,253 @@
+//! A worker process: reserves, serves, starts children, releases, and prints a line for each.
+
+use std::io::{self, Write};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use portlease::{Guarantee, Reservation, ReserveOptions};
+
+use crate::clock::{MILLISECOND, now};
+use crate::server::{self, Retry};
+
+/// The kinds of reservations, with their names in the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tcp,
+    Udp,
+    Pair,
+    Block,
+    Exact,
+    Plain,
+}
+
+const KINDS: [(Kind, &str); 6] = [
+    (Kind::Tcp, "tcp"),
+    (Kind::Udp, "udp"),
+    (Kind::Pair, "pair"),
+    (Kind::Block, "block"),
+    (Kind::Exact, "exact"),
+    (Kind::Plain, "plain"),
+];
+
+/// Exact ports that all workers wait for: one in the ephemeral range, and two outside.
+const EXACT: [u16; 3] = [40_123, 61_234, 20_345];
+
+/// How long a worker waits for an exact port. Its holders may be suspended or starved, but release
+/// it within a second.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// The first workers are never killed, and print what they use.
+pub(crate) const LONG_LIVED: usize = 2;
+
+struct Held {
+    kind: &'static str,
+    reservations: Vec<Reservation>,
+    until: u64,
+}
+
+fn print(line: &str) {
+    // One write, which a pipe takes whole. If it fails, the supervisor is gone, and stdin is
+    // closed.
+    let _printed = io::stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+pub(crate) fn work(number: usize) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The supervisor closes it, or has exited.
+            let _line = io::stdin().read_line(&mut String::new());
+            done.store(true, Ordering::Relaxed);
+        });
+        let spawns = number >= LONG_LIVED && number % 2 == 1;
+        let retry = if spawns {
+            Retry::WhileInUse
+        } else {
+            Retry::Never
+        };
+        if spawns {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _spawned = Command::new("true").status();
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+        }
+        let mut held: Vec<Held> = Vec::new();
+        for round in 0u64.. {
+            if done.load(Ordering::Relaxed) {
+                break;
+            }
+            if held.len() < 5 && fastrand::bool() {
+                held.extend(reserve(held.iter().all(|held| held.kind != "exact")));
+            }
+            if number >= LONG_LIVED && fastrand::u8(..) < 2 {
+                reserve_by_command();
+            }
+            if !held.is_empty() {
+                serve(&held[fastrand::usize(..held.len())], retry);
+            }
+            let time = now();
+            while let Some(at) = held.iter().position(|held| held.until < time) {
+                release(held.swap_remove(at));
+            }
+            if round.is_multiple_of(16) {
+                held.drain(..).for_each(release);
+                if number < LONG_LIVED {
+                    print(&format!("idle {} {} {}", now(), descriptors(), resident()));
+                }
+            }
+        }
+        held.drain(..).for_each(release);
+    });
+}
+
+/// A worker that holds an exact port must not wait for another: two such workers would deadlock.
+fn reserve(may_wait: bool) -> Option<Held> {
+    let (kind, name) = KINDS[fastrand::usize(..KINDS.len())];
+    if kind == Kind::Exact && !may_wait {
+        return None;
+    }
+    // A worker that got an exact port by chance would wait for itself.
+    let any = ReserveOptions::new().label(name).exclude(EXACT);
+    let begun = now();
+    let outcome = match kind {
+        Kind::Tcp => any.reserve().map(|one| vec![one]),
+        Kind::Udp => any.udp().reserve().map(|one| vec![one]),
+        Kind::Pair => any.tcp_and_udp().reserve().map(|one| vec![one]),
+        Kind::Block => any.reserve_block(3),
+        Kind::Exact => {
+            let one = ReserveOptions::new()
+                .label(name)
+                .port(EXACT[fastrand::usize(..EXACT.len())]);
+            one.wait(WAIT).reserve().map(|one| vec![one])
+        }
+        Kind::Plain => any.reuse_addr(false).reserve().map(|one| vec![one]),
+    };
+    let at = now();
+    match outcome {
+        Ok(reservations) => {
+            for reservation in &reservations {
+                let leased = format!("{reservation:?}").contains("leased: true");
+                let level = level(reservation);
+                for protocol in reservation.protocols() {
+                    print(&format!(
+                        "held {at} {protocol} {reservation} {level} {leased}"
+                    ));
+                }
+            }
+            // A port that others wait for is released soon.
+            let longest = if kind == Kind::Exact { 20 } else { 150 };
+            Some(Held {
+                kind: name,
+                reservations,
+                until: at + fastrand::u64(0..longest) * MILLISECOND,
+            })
+        }
+        Err(e) => {
+            print(&format!(
+                "refused {begun} {at} {name} {:?} {}",
+                e.kind(),
+                e.to_string().replace('\n', "; ")
+            ));
+            None
+        }
+    }
+}
+
+fn level(reservation: &Reservation) -> &'static str {
+    match reservation.guarantee() {
+        Guarantee::Kernel => "kernel",
+        Guarantee::Cooperative => "cooperative",
+        _ => "best_effort",
+    }
+}
+
+fn serve(held: &Held, retry: Retry) {
+    let reservation = &held.reservations[fastrand::usize(..held.reservations.len())];
+    let port = reservation.port();
+    let began = now();
+    let outcome = match held.kind {
+        "udp" => server::udp(port, retry),
+        "pair" => {
+            server::udp(port, retry).and_then(|()| server::by_number(port, true, false, retry))
+        }
+        "plain" => server::by_number(port, false, false, retry),
+        _ if fastrand::u8(..) < 24 => server::by_child(reservation),
+        _ => server::by_number(port, true, fastrand::u8(..) < 24, retry),
+    };
+    let outcome = outcome.map_err(|e| e.to_string()).and_then(|()| {
+        let checks = fastrand::u8(..) < 12;
+        let check = || {
+            portlease::check_port_free(reservation)
+                .map_err(|e| format!("not free for its holder: {e}"))
+        };
+        if checks { check() } else { Ok(()) }
+    });
+    match outcome {
+        Ok(()) => print(&format!("round {}", held.kind)),
+        Err(why) => {
+            let seen = portlease::who_holds(port)
+                .map_or_else(|e| e.to_string(), |holders| holders.to_string());
+            let why = format!("{why}; then {seen}").replace('\n', "; ");
+            print(&format!(
+                "lost {began} {} {} {port} {} {why}",
+                now(),
+                held.kind,
+                level(reservation)
+            ));
+        }
+    }
+}
+
+/// Reserves by the command, if it is built. Its keeper holds the port until this process ends, or
+/// until `portlease release`.
+fn reserve_by_command() {
+    let command = || {
+        let program = std::env::current_exe().ok()?.with_file_name("portlease");
+        program.is_file().then(|| Command::new(program))
+    };
+    let Some(mut reserve) = command() else { return };
+    let own = std::process::id().to_string();
+    let began = now();
+    let outcome = reserve.args(["reserve", "--pid", &own]).output();
+    let port = match outcome {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        other => {
+            return print(
+                &format!("lost {began} {} keeper 0 kernel {other:?}", now()).replace('\n', "; "),
+            );
+        }
+    };
+    print("round keeper");
+    // The other half end with this process. Without its record, `release` does not find the keeper.
+    if fastrand::bool()
+        && let Some(mut release) = command()
+    {
+        let _released = release.args(["release", &port]).output();
+    }
+}
+
+fn release(held: Held) {
+    for reservation in held.reservations {
+        // Printed first: as soon as it is released, another process may have it.
+        for protocol in reservation.protocols() {
+            print(&format!("ended {} {protocol} {reservation}", now()));
+        }
+    }
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// In KiB.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
