@@ -36,12 +36,12 @@ pub(crate) fn assignments_in_namespace() {
     let folder = Folder::new();
     let mut reservers: Vec<Reserver> = (0..5).map(|_| Reserver::new(&folder.locks())).collect();
     let mut ours = BTreeSet::new();
-    let mut whose = Vec::new();
+    let mut ports_of_each = Vec::new();
     for reserver in &mut reservers {
         let held = reserver.reserve("many=2").held();
         assert_eq!(held.guarantee, "Kernel");
         ours.extend(held.ports.iter().copied());
-        whose.push(held.ports);
+        ports_of_each.push(held.ports);
     }
     assert_eq!(ours.len(), 10, "{ours:?}");
 
@@ -58,14 +58,14 @@ pub(crate) fn assignments_in_namespace() {
         }
     };
     none_of_ours("reserved");
-    for (reserver, ports) in reservers.iter_mut().zip(&whose) {
+    for (reserver, ports) in reservers.iter_mut().zip(&ports_of_each) {
         for port in ports {
             assert_eq!(reserver.command(&format!("serve={port}")), "serves");
         }
     }
     none_of_ours("reserved, with a server on each");
 
-    // The control: the same numbers, picked and dropped.
+    // The control: the same ports, picked and dropped.
     drop(reservers);
     for (how, assigned) in assigned_ports(&folder) {
         assert!(

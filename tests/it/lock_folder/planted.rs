@@ -22,7 +22,7 @@ const SHAPES: [&str; 7] = [
 ];
 
 /// Plants it. Returns the folder that a link leads to.
-fn plant(shape: &str, path: &Path, whose: User, folder: &Folder) -> PathBuf {
+fn plant(shape: &str, path: &Path, planter: User, folder: &Folder) -> PathBuf {
     let victim = folder.path().join("victim");
     std::fs::create_dir_all(&victim).unwrap();
     std::fs::set_permissions(&victim, Permissions::from_mode(0o777)).unwrap();
@@ -63,7 +63,7 @@ fn plant(shape: &str, path: &Path, whose: User, folder: &Folder) -> PathBuf {
         }
         other => panic!("{other}"),
     }
-    whose.own(path);
+    planter.own(path);
     victim
 }
 
@@ -94,22 +94,22 @@ const BOUND: Duration = Duration::from_secs(20);
 #[test]
 fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
     need!(capability::nobody());
-    for whose in [User::Nobody, User::Root] {
+    for planter in [User::Nobody, User::Root] {
         for shape in SHAPES {
             for place in ["root", "scope"] {
-                let at = format!("{shape} of {whose:?} as {place}");
+                let at = format!("{shape} of {planter:?} as {place}");
                 let folder = Folder::new();
                 let path = if place == "root" {
                     folder.locks()
                 } else {
                     folder.scope()
                 };
-                let victim = plant(shape, &path, whose, &folder);
+                let victim = plant(shape, &path, planter, &folder);
                 if place == "scope" {
                     std::fs::set_permissions(folder.locks(), Permissions::from_mode(0o1777))
                         .unwrap();
                 }
-                let mut reserver = whose.other().reserver(&folder.locks());
+                let mut reserver = planter.other().reserver(&folder.locks());
                 let begun = Instant::now();
                 let held = reserver.reserve("").held();
                 assert_eq!(held.guarantee, "Kernel", "{at}");
@@ -120,7 +120,7 @@ fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
                 reserver.release("all");
                 assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
                 // Root can use another user's folder; nobody cannot create a file in it.
-                let usable = shape.ends_with("folder") && whose == User::Nobody;
+                let usable = shape.ends_with("folder") && planter == User::Nobody;
                 assert_eq!(held.leased, usable, "{at}");
                 untouched(&victim, &at);
             }
@@ -131,20 +131,20 @@ fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
 #[test]
 fn a_planted_lock_file_is_skipped_and_an_exact_port_names_it() {
     need!(capability::nobody());
-    for whose in [User::Nobody, User::Root] {
+    for planter in [User::Nobody, User::Root] {
         for shape in SHAPES {
-            let at = format!("{shape} of {whose:?}");
+            let at = format!("{shape} of {planter:?}");
             let folder = Folder::new();
-            let mut reserver = whose.other().reserver(&folder.locks());
+            let mut reserver = planter.other().reserver(&folder.locks());
             // Makes the crate create its folders.
             reserver.reserve("").held();
             let port = non_ephemeral_port();
             let path = folder.lock_file(port);
-            let victim = plant(shape, &path, whose, &folder);
+            let victim = plant(shape, &path, planter, &folder);
             let begun = Instant::now();
             let answer = reserver.reserve(&format!("port={port}"));
             // A file that the process can read serves as its lock file, and root reads every file.
-            let usable = shape == "file" || shape == "unreadable file" && whose == User::Nobody;
+            let usable = shape == "file" || shape == "unreadable file" && planter == User::Nobody;
             if usable {
                 assert!(answer.held().leased, "{at}");
                 reserver.release(port);
@@ -196,21 +196,21 @@ fn a_record_planted_by_another_user_is_not_read_as_the_holders() {
 #[test]
 fn a_planted_record_folder_is_not_followed_and_only_the_record_is_lost() {
     need!(capability::nobody());
-    for whose in [User::Nobody, User::Root] {
+    for planter in [User::Nobody, User::Root] {
         for shape in SHAPES {
             for place in ["of all", "of its own"] {
-                let at = format!("{shape} of {whose:?} as the folder of records {place}");
+                let at = format!("{shape} of {planter:?} as the folder of records {place}");
                 let folder = Folder::new();
-                let mut reserver = whose.other().reserver(&folder.locks());
+                let mut reserver = planter.other().reserver(&folder.locks());
                 reserver.reserve("").held();
                 // The record goes beside a lock file that belongs to another user.
                 let port = non_ephemeral_port();
                 let lock = folder.lock_file(port);
                 File::create(&lock).unwrap();
                 std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
-                whose.own(&lock);
+                planter.own(&lock);
                 let records = folder.scope().with_extension("records");
-                let user = if whose == User::Root { NOBODY } else { 0 };
+                let user = if planter == User::Root { NOBODY } else { 0 };
                 let path = if place == "of all" {
                     records.clone()
                 } else {
@@ -218,7 +218,7 @@ fn a_planted_record_folder_is_not_followed_and_only_the_record_is_lost() {
                 };
                 // `plant` takes a path with an extension for a file's, and this one is a folder's.
                 let aside = folder.path().join("planted");
-                let victim = plant(shape, &aside, whose, &folder);
+                let victim = plant(shape, &aside, planter, &folder);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 if place == "of its own" {
                     std::fs::set_permissions(&records, Permissions::from_mode(0o1777)).unwrap();
@@ -232,7 +232,7 @@ fn a_planted_record_folder_is_not_followed_and_only_the_record_is_lost() {
                     ("Kernel", true),
                     "{at}"
                 );
-                let mut other = whose.reserver(&folder.locks());
+                let mut other = planter.reserver(&folder.locks());
                 other.reserve(&format!("port={port}")).refused("InUse");
                 assert!(
                     other
