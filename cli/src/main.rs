@@ -2,57 +2,37 @@
 //!
 //! A thin reader of the crate's public API. Answers go to stdout, everything else to stderr.
 
-mod advice;
-mod annotation;
 mod args;
 mod caller;
-mod check;
-mod console;
+mod commands;
+mod condition;
+mod exit;
 mod failure;
-mod json;
-mod junit;
+mod finding;
 mod keeper;
-mod list;
-mod manual;
-mod options;
+mod output;
+mod port_server;
 mod ports;
-mod portserver;
 mod process;
-mod release;
-mod reserve;
-mod run;
-mod serve;
+mod reserve_options;
 mod signals;
-mod table;
-mod vigil;
-mod wait;
-mod who;
+mod text;
+mod wait_loop;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
-use console::Console;
+use commands::{check, completions, list, man, release, reserve, run, serve, wait, who};
 use failure::Failure;
-
-/// What an exit code says, where a command has no codes of its own.
-mod exit {
-    pub(crate) const YES: u8 = 0;
-    pub(crate) const NO: u8 = 1;
-    /// Bad usage, or a failure: never "no".
-    pub(crate) const FAILED: u8 = 2;
-    /// Nothing was found, and something could not be read.
-    pub(crate) const UNTOLD: u8 = 3;
-    /// `run` failed before its command started.
-    pub(crate) const RUN_FAILED: u8 = 125;
-}
+use output::console::Console;
 
 fn main() -> ExitCode {
     // Not in the definition, whose every word is completed and described for people.
-    if std::env::args_os().skip(1).eq([keeper::WORD]) {
+    if std::env::args_os().skip(1).eq([keeper::messages::WORD]) {
         // Its stderr is nobody's: what fails before it has answered, it answers.
-        return ExitCode::from(keeper::keep().unwrap_or_else(|failure| failure.code()));
+        return ExitCode::from(keeper::hold::keep().unwrap_or_else(|failure| failure.code()));
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -84,8 +64,8 @@ fn obey(console: &Console, command: &Command) -> Result<u8, Failure> {
         Command::Reserve(args) => reserve::reserve(console, args),
         Command::Release(args) => release::release(console, args),
         Command::Serve(args) => serve::serve(console, args),
-        Command::Completions(args) => manual::completions(console, args),
-        Command::Man(args) => manual::man(console, args),
+        Command::Completions(args) => completions::completions(console, args),
+        Command::Man(args) => man::man(console, args),
         Command::Wait(args) => wait::wait(console, args),
         Command::List => list::list(console),
     }

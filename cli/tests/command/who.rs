@@ -66,11 +66,10 @@ fn a_listener_is_told_with_its_process_in_this_shape() {
 
 #[test]
 fn a_lease_alone_is_somebody_and_has_this_shape() {
-    let p = portlease::ReserveOptions::new()
+    let options = portlease::ReserveOptions::new()
         .reuse_addr(false)
-        .label("primary")
-        .reserve()
-        .unwrap();
+        .label("primary");
+    let p = options.reserve().unwrap();
     let at = format!("{}:{}", file!(), line!() - 1);
     let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
     let since = said["leases"][0]["since"].as_str().unwrap();

@@ -7,9 +7,11 @@ use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
 use serde::Serialize;
 
-use crate::advice::for_shells;
 use crate::args::Voice;
+use crate::condition::Aim;
 use crate::failure::Failure;
+use crate::finding::Finding;
+use crate::output::report;
 
 const BOLD: Style = Style::new().bold();
 const HELP: Style = AnsiColor::Green.on_default();
@@ -42,10 +44,6 @@ impl Console {
         self.json
     }
 
-    pub(crate) fn is_verbose(&self) -> bool {
-        self.verbose
-    }
-
     /// Says the answer. With `-q` the exit code says it alone.
     pub(crate) fn answer(&self, text: impl fmt::Display) -> Result<(), Failure> {
         if self.quiet {
@@ -57,7 +55,24 @@ impl Console {
 
     /// A report of the library: a headline, facts, help.
     pub(crate) fn report(&self, report: impl fmt::Display) -> Result<(), Failure> {
-        self.answer(painted(&for_shells(&report.to_string())))
+        self.answer(painted(&report.to_string()))
+    }
+
+    pub(crate) fn finding(&self, finding: &Finding, aim: Aim) -> Result<(), Failure> {
+        let Some(problem) = &finding.problem else {
+            let is = if aim == Aim::Free {
+                "is free"
+            } else {
+                "is listening"
+            };
+            self.detail(format_args!("port {} {is}", finding.endpoint));
+            return Ok(());
+        };
+        self.report(if self.verbose {
+            report::full(problem)
+        } else {
+            report::headline_and_help(problem)
+        })
     }
 
     /// Says the answer as one object on a line, with `-q` too: whoever asks for it reads it.
@@ -68,6 +83,12 @@ impl Console {
     /// The answer of a command that was called for nothing else: with `-q` too. Tells whether anybody reads it.
     pub(crate) fn deliver(&self, text: impl fmt::Display) -> Result<bool, Failure> {
         write_whole(anstream::stdout(), text)
+    }
+
+    /// Files, rather than answers: nothing is taken out of them or added.
+    pub(crate) fn document(&self, text: &[u8]) -> Result<(), Failure> {
+        self.deliver(String::from_utf8_lossy(text).trim_end())
+            .map(drop)
     }
 
     pub(crate) fn deliver_object(&self, object: &impl Serialize) -> Result<bool, Failure> {
@@ -99,7 +120,7 @@ impl Console {
     }
 
     pub(crate) fn complain(&self, failure: &Failure) {
-        let text = format!("{ERROR}portlease:{ERROR:#} {failure}");
+        let text = format!("{ERROR}portlease:{ERROR:#} {}", report::failure(failure));
         let _told = write_line(anstream::stderr(), text);
     }
 
@@ -151,18 +172,4 @@ fn painted(report: &str) -> String {
         }
     }
     text
-}
-
-/// Control characters escaped: a name from another process must not move the cursor or forge a line.
-pub(crate) fn shown(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || turns(c) {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-    }
-    out
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use portlease::{ErrorKind, Reservation, ReserveOptions};
 
-use crate::failure::{Failure, lower};
+use crate::failure::Failure;
+use crate::text::lower;
 
 /// `@name`, in the abstract namespace, or the path of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

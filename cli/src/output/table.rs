@@ -4,7 +4,7 @@ use std::fmt;
 
 use terminal_size::{Width, terminal_size_of};
 
-use crate::console::shown;
+use crate::text::shown;
 
 /// Rows of as many cells as there are heads.
 #[derive(Debug)]

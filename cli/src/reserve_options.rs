@@ -4,7 +4,7 @@ use portlease::{Protocol, Reservation, ReserveOptions};
 
 use crate::args::Manner;
 use crate::failure::Failure;
-use crate::portserver::PortServer;
+use crate::port_server::PortServer;
 
 pub(crate) fn options(manner: &Manner, protocol: Protocol, label: Option<&str>) -> ReserveOptions {
     let mut options = ReserveOptions::new()

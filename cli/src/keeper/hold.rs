@@ -1,112 +1,21 @@
-//! The keeper: a small process that holds reservations after `portlease reserve` has gone.
-//!
-//! It reserves by itself, for neither a claim nor a lock can be handed to another process. Its stdin is the pidfd of
-//! the process that it holds for, its stdout a socket to `reserve`: a request comes in, the numbers go out, and once
-//! they have been printed, word of that comes in. Without that word nobody knows the numbers, and the keeper ends.
+//! The keeper itself.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use portlease::{Endpoint, Protocol, Reservation};
 use rustix::event::{PollFd, PollFlags, poll};
-use serde::{Deserialize, Serialize};
 
-use crate::args::Wanted;
 use crate::exit;
 use crate::failure::Failure;
-use crate::json::ReservedRow;
-use crate::options::options;
-use crate::portserver::PortServer;
-use crate::process::Watched;
-
-/// The argument that makes a keeper of this program.
-pub(crate) const WORD: &str = "keeper";
-
-/// What `reserve` asks for.
-#[derive(Debug, Serialize, Deserialize)]
-struct Request {
-    wanted: Wanted,
-    pid: u32,
-}
-
-/// What the keeper answers.
-#[derive(Debug, Serialize, Deserialize)]
-enum Answer {
-    Holds(Vec<ReservedRow>),
-    Failed(String),
-}
-
-/// Says that the numbers have been printed.
-const PRINTED: &str = "printed\n";
-
-/// A keeper as `reserve` sees it. Dropped before [`confirm`](Started::confirm), it ends.
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) pid: u32,
-    pub(crate) rows: Vec<ReservedRow>,
-    socket: UnixStream,
-}
-
-/// Starts one, and returns once it holds what is wanted.
-pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
-    let cannot = |e: io::Error| Failure::system("start a keeper", &e);
-    let process = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))?;
-    let process = process
-        .ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
-    let (mut socket, its) = UnixStream::pair().map_err(cannot)?;
-    let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-    command.arg(WORD);
-    command
-        .stdin(OwnedFd::from(process))
-        .stdout(OwnedFd::from(its))
-        .stderr(Stdio::null());
-    // Whatever the caller has open, a lock say, must not stay open in a process that it knows nothing of.
-    close_fds::set_fds_cloexec(3, &[]);
-    let keeper = command.spawn().map_err(cannot)?;
-    // Its end of the socket must be its alone, so that its end is seen.
-    drop(command);
-    let request = Request {
-        wanted: wanted.clone(),
-        pid,
-    };
-    send(&mut socket, &request).map_err(cannot)?;
-    let mut line = String::new();
-    BufReader::new(&socket)
-        .read_line(&mut line)
-        .map_err(cannot)?;
-    match serde_json::from_str(&line) {
-        Ok(Answer::Holds(rows)) => Ok(Started {
-            pid: keeper.id(),
-            rows,
-            socket,
-        }),
-        Ok(Answer::Failed(text)) => Err(Failure::new(text)),
-        Err(_) => Err(Failure::new(
-            "cannot start a keeper: it ended without an answer",
-        )),
-    }
-}
-
-impl Started {
-    /// From now on it holds them by itself.
-    pub(crate) fn confirm(mut self) -> Result<(), Failure> {
-        let told = self.socket.write_all(PRINTED.as_bytes());
-        told.map_err(|e| {
-            Failure::system(format_args!("leave the ports to keeper {}", self.pid), &e)
-        })
-    }
-}
-
-fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    socket.write_all(&line)
-}
+use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, address, send};
+use crate::output::json::ReservedRow;
+use crate::output::report;
+use crate::port_server::PortServer;
+use crate::reserve_options::options;
 
 /// The keeper's own course.
 pub(crate) fn keep() -> Result<u8, Failure> {
@@ -128,7 +37,7 @@ pub(crate) fn keep() -> Result<u8, Failure> {
     let (listener, mut held) = match hold(&request) {
         Ok(holding) => holding,
         Err(failure) => {
-            send(&mut answers, &Answer::Failed(failure.to_string())).map_err(cannot)?;
+            send(&mut answers, &Answer::Failed(report::failure(&failure))).map_err(cannot)?;
             return Ok(failure.code());
         }
     };
@@ -224,8 +133,6 @@ fn attend(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()
 /// Enough for a request of one line on this machine. A keeper waits for nobody longer.
 const REQUEST: Duration = Duration::from_secs(2);
 
-const RELEASED: &str = "released";
-
 fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
     stream.set_read_timeout(Some(REQUEST))?;
     stream.set_write_timeout(Some(REQUEST))?;
@@ -252,33 +159,4 @@ fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
 fn is_meant(endpoint: Endpoint, reservation: &Reservation) -> bool {
     let of_protocol = |protocol| reservation.protocols().contains(&protocol);
     endpoint.port == reservation.port() && endpoint.protocol.is_none_or(of_protocol)
-}
-
-/// Where a keeper hears of releases: a name that dies with it, and that its network namespace alone sees, as the port.
-fn address(keeper: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("portlease/keeper/{keeper}"))
-}
-
-/// Asks a process to let the port go; `false` if it does not, or is no keeper.
-pub(crate) fn release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let stream = match address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
-        Ok(stream) => stream,
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
-            return Ok(false);
-        }
-        Err(e) => return Err(e),
-    };
-    (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
-    let mut word = String::new();
-    match BufReader::new(&stream).read_line(&mut word) {
-        Ok(_) => Ok(word.trim_end() == RELEASED),
-        // It ended at this moment, for another reason.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(false),
-        Err(e) => Err(e),
-    }
 }

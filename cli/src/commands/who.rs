@@ -6,10 +6,11 @@ use portlease::{Holders, Process, Reachability, probe, who_holds};
 use serde::Serialize;
 
 use crate::args::Who;
-use crate::console::{Console, shown};
 use crate::exit;
 use crate::failure::Failure;
-use crate::json::{HolderRow, LeaseRow, VERSION};
+use crate::output::console::Console;
+use crate::output::json::{HolderRow, LeaseRow, VERSION};
+use crate::text::shown;
 
 /// Enough for an answer of this machine; a firewall gives none.
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(2);

@@ -4,11 +4,11 @@ use portlease::{Endpoint, Lease, reservations};
 use serde::Serialize;
 
 use crate::args::Release;
-use crate::console::Console;
 use crate::exit;
 use crate::failure::Failure;
-use crate::json::VERSION;
-use crate::keeper;
+use crate::keeper::release::release as ask_keeper;
+use crate::output::console::Console;
+use crate::output::json::VERSION;
 use crate::ports::Ports;
 
 #[derive(Debug, Serialize)]
@@ -66,7 +66,7 @@ fn let_go(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     keepers.sort_unstable();
     keepers.dedup();
     for keeper in keepers {
-        let asked = keeper::release(keeper, endpoint);
+        let asked = ask_keeper(keeper, endpoint);
         released |= asked
             .map_err(|e| Failure::system(format_args!("ask keeper {keeper} to let go"), &e))?;
     }

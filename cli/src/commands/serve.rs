@@ -12,10 +12,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::Serve;
-use crate::console::Console;
 use crate::failure::Failure;
-use crate::json::VERSION;
-use crate::portserver::{Address, read_number};
+use crate::output::console::Console;
+use crate::output::json::VERSION;
+use crate::port_server::{Address, read_number};
 use crate::process::Watched;
 use crate::signals::is_ignored;
 

@@ -1,17 +1,11 @@
-//! `portlease completions` and `portlease man`: both from the definition itself.
+//! `portlease man`: from the definition itself.
 
 use clap::CommandFactory;
 
-use crate::args::{Args, Completions, Man};
-use crate::console::Console;
+use crate::args::{Args, Man};
 use crate::exit;
 use crate::failure::Failure;
-
-pub(crate) fn completions(console: &Console, args: &Completions) -> Result<u8, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Args::command(), "portlease", &mut script);
-    deliver(console, &script)
-}
+use crate::output::console::Console;
 
 pub(crate) fn man(console: &Console, args: &Man) -> Result<u8, Failure> {
     let mut all = Args::command();
@@ -32,11 +26,6 @@ pub(crate) fn man(console: &Console, args: &Man) -> Result<u8, Failure> {
     let mut text = Vec::new();
     let rendered = clap_mangen::Man::new(page).render(&mut text);
     rendered.map_err(|e| Failure::system("write the man page", &e))?;
-    deliver(console, &text)
-}
-
-/// Files, rather than answers: nothing is taken out of them or added.
-fn deliver(console: &Console, text: &[u8]) -> Result<u8, Failure> {
-    console.deliver(String::from_utf8_lossy(text).trim_end())?;
+    console.document(&text)?;
     Ok(exit::YES)
 }

@@ -1,6 +1,7 @@
 //! GitHub Actions' annotations: lines of a step's output that it shows beside the run.
 
-use crate::check::Finding;
+use crate::finding::Finding;
+use crate::output::report;
 
 /// Whether a job of GitHub Actions runs us.
 pub(crate) fn are_wanted() -> bool {
@@ -11,7 +12,7 @@ pub(crate) fn annotation(finding: &Finding) -> Option<String> {
     finding
         .problem
         .as_ref()
-        .map(|_| format!("::error::{}", escaped(&finding.brief())))
+        .map(|problem| format!("::error::{}", escaped(&report::headline_and_help(problem))))
 }
 
 /// As the runner reads it back.

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use crate::args::Reserve;
 use crate::caller::caller;
-use crate::console::Console;
 use crate::exit;
 use crate::failure::Failure;
-use crate::json::{ReservedRow, VERSION};
-use crate::keeper;
+use crate::keeper::start::start;
+use crate::output::console::Console;
+use crate::output::json::{ReservedRow, VERSION};
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -23,7 +23,7 @@ pub(crate) fn reserve(console: &Console, args: &Reserve) -> Result<u8, Failure> 
         Some(pid) => pid,
         None => caller()?,
     };
-    let keeper = keeper::start(&args.wanted, pid)?;
+    let keeper = start(&args.wanted, pid)?;
     let delivered = if console.is_json() {
         let answer = Answer {
             version: VERSION,

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use portlease::{Lease, reservations};
 use serde::Serialize;
 
-use crate::console::Console;
 use crate::exit;
 use crate::failure::Failure;
-use crate::json::{LeaseRow, VERSION};
-use crate::table::Table;
+use crate::output::console::Console;
+use crate::output::json::{LeaseRow, VERSION};
+use crate::output::table::Table;
 
 #[derive(Debug, Serialize)]
 struct Answer {

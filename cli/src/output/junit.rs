@@ -6,8 +6,9 @@ use std::path::Path;
 use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
-use crate::check::Finding;
 use crate::failure::Failure;
+use crate::finding::Finding;
+use crate::output::report;
 
 const SUITE: &str = "portlease check";
 
@@ -60,20 +61,20 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
     let case = writer
         .create_element("testcase")
         .with_attributes([("classname", SUITE), ("name", &name)]);
-    if finding.problem.is_none() {
+    let Some(problem) = &finding.problem else {
         case.write_empty()?;
         return Ok(());
-    }
+    };
     let kind = if finding.holds().is_some() {
         "failure"
     } else {
         "error"
     };
     case.write_inner_content(|writer| {
-        let problem = writer
+        let element = writer
             .create_element(kind)
-            .with_attribute(("message", finding.headline().as_str()));
-        problem.write_text_content(BytesText::new(&finding.report()))?;
+            .with_attribute(("message", report::headline(problem).as_str()));
+        element.write_text_content(BytesText::new(&report::full(problem)))?;
         Ok(())
     })?;
     Ok(())

@@ -18,14 +18,15 @@ use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
 use crate::args::{Manner, Run};
-use crate::console::Console;
 use crate::exit;
-use crate::failure::{Failure, lower};
-use crate::json::{ReservedRow, VERSION};
-use crate::options::{self, options};
+use crate::failure::Failure;
+use crate::output::console::Console;
+use crate::output::json::{ReservedRow, VERSION};
 use crate::ports::Named;
+use crate::reserve_options::{options, reserve as reserve_one};
 use crate::signals::is_ignored;
-use crate::vigil::left;
+use crate::text::lower;
+use crate::wait_loop::left;
 
 /// What is passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
@@ -120,7 +121,7 @@ fn reserve(ports: &[Named], manner: &Manner, program: &OsStr) -> Result<Vec<Lent
         let options = options(manner, port.protocol, Some(&label));
         Ok(Lent {
             name: port.name.clone(),
-            reservation: options::reserve(&options, port.port)?,
+            reservation: reserve_one(&options, port.port)?,
         })
     };
     ports.iter().map(lend).collect()

@@ -3,13 +3,14 @@
 use serde::Serialize;
 
 use crate::args::Wait;
-use crate::check::{self, Finding};
-use crate::console::Console;
+use crate::condition::Aim;
 use crate::exit;
 use crate::failure::Failure;
-use crate::json::VERSION;
+use crate::finding::Finding;
+use crate::output::console::Console;
+use crate::output::json::VERSION;
 use crate::ports::Ports;
-use crate::vigil::{self, Aim, Outcome};
+use crate::wait_loop::{self, Outcome};
 
 /// The process ended first: neither what was waited for, nor its time run out.
 const ENDED: u8 = 2;
@@ -28,7 +29,7 @@ pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
     } else {
         Aim::Free
     };
-    let outcome = vigil::keep(console, &endpoints, aim, args.timeout, args.pid)?;
+    let outcome = wait_loop::keep(console, &endpoints, aim, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
         Outcome::TimedOut => ("timed_out", exit::NO),
@@ -45,7 +46,7 @@ pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
         for endpoint in endpoints {
             let finding = Finding::new(endpoint, aim);
             if finding.problem.is_some() {
-                check::tell(console, &finding, aim)?;
+                console.finding(&finding, aim)?;
             }
         }
     }

@@ -5,35 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, ErrorKind, wait_until_free, wait_until_listening};
+use portlease::{Endpoint, ErrorKind};
 
-use crate::console::Console;
+use crate::condition::Aim;
 use crate::failure::Failure;
+use crate::output::console::Console;
 use crate::process::{Watched, cannot_watch};
-
-/// What the ports are to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aim {
-    Free,
-    Listening,
-}
-
-impl Aim {
-    /// `ports … to be free`, `… are free`.
-    fn word(self) -> &'static str {
-        match self {
-            Aim::Free => "free",
-            Aim::Listening => "listening",
-        }
-    }
-
-    pub(crate) fn wait(self, endpoint: Endpoint, at_most: Duration) -> portlease::Result<()> {
-        match self {
-            Aim::Free => wait_until_free(endpoint, at_most),
-            Aim::Listening => wait_until_listening(endpoint, at_most),
-        }
-    }
-}
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

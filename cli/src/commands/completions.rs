@@ -1,0 +1,15 @@
+//! `portlease completions`: from the definition itself.
+
+use clap::CommandFactory;
+
+use crate::args::{Args, Completions};
+use crate::exit;
+use crate::failure::Failure;
+use crate::output::console::Console;
+
+pub(crate) fn completions(console: &Console, args: &Completions) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Args::command(), "portlease", &mut script);
+    console.document(&script)?;
+    Ok(exit::YES)
+}

@@ -1,0 +1,12 @@
+//! One file for each command.
+
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod list;
+pub(crate) mod man;
+pub(crate) mod release;
+pub(crate) mod reserve;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod wait;
+pub(crate) mod who;

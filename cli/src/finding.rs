@@ -1,0 +1,34 @@
+//! [`Finding`]: what was found out about one port.
+
+use portlease::{Diagnosis, Endpoint, check_port_free, check_port_listening};
+
+use crate::condition::Aim;
+
+/// What was found out about one port.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) endpoint: Endpoint,
+    /// Why it is not as it should be.
+    pub(crate) problem: Option<Diagnosis>,
+}
+
+impl Finding {
+    pub(crate) fn new(endpoint: Endpoint, aim: Aim) -> Self {
+        let checked = match aim {
+            Aim::Free => check_port_free(endpoint),
+            Aim::Listening => check_port_listening(endpoint),
+        };
+        Finding {
+            endpoint,
+            problem: checked.err(),
+        }
+    }
+
+    /// `None` is "could not tell".
+    pub(crate) fn holds(&self) -> Option<bool> {
+        match &self.problem {
+            None => Some(true),
+            Some(diagnosis) => diagnosis.could_tell().then_some(false),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What people and machines read.
+
+pub(crate) mod advice;
+pub(crate) mod annotations;
+pub(crate) mod console;
+pub(crate) mod json;
+pub(crate) mod junit;
+pub(crate) mod report;
+pub(crate) mod table;
