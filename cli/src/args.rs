@@ -10,7 +10,8 @@ use clap_complete::Shell;
 use portlease::Endpoint;
 use serde::{Deserialize, Serialize};
 
-use crate::ports::{Named, Ports, number};
+use crate::limits::DEFAULT_WAIT;
+use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 yes, 1 no, 2 bad usage or failure, 3 nothing found but something could not be read; 130 after Ctrl-C. \
@@ -27,7 +28,7 @@ const PORTS: &str =
 #[command(name = "portlease", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) voice: Voice,
+    pub(crate) output: OutputArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -37,7 +38,7 @@ const OUTPUT: &str = "Output";
 
 /// How much is said, and in which form.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Voice {
+pub(crate) struct OutputArgs {
     /// Answer with one JSON object
     #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) json: bool,
@@ -58,12 +59,12 @@ pub(crate) enum Command {
     #[command(
         after_help = "Exit codes: 0 all free, 1 some not, 3 could not tell, 2 bad usage or failure"
     )]
-    Check(Check),
+    Check(CheckArgs),
     /// Who holds a port: every socket on it, in every state, with its processes, and the reservations
     #[command(
         after_help = "Exit codes: 0 somebody holds it, 1 nobody, 3 nothing found and something could not be read"
     )]
-    Who(Who),
+    Who(WhoArgs),
     /// Run a command with reserved ports
     ///
     /// Each number is in the environment under its NAME, and replaces {NAME} in the command's arguments. The
@@ -72,39 +73,39 @@ pub(crate) enum Command {
         after_help = "Exit codes: the command's, 128+N if signal N ended it; 125 if portlease failed, \
                             126 if the command cannot be executed, 127 if it does not exist"
     )]
-    Run(Run),
+    Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// As in PORT=$(portlease reserve). A small keeper process holds them until the shell ends, or until portlease
     /// release. In a pipe or a list the caller is a subshell; then the keeper goes by the shell around it. --pid $$ says
     /// it outright.
-    Reserve(Reserve),
+    Reserve(ReserveArgs),
     /// End a keeper's hold of ports
     #[command(
         after_help = "Exit codes: 0 released, 1 some were not held by a keeper of yours, 2 failure"
     )]
-    Release(Release),
+    Release(ReleaseArgs),
     /// Serve portpicker's clients, in Python and C++: a port server with real claims behind its numbers
     ///
     /// Name its address to them by PORTSERVER_ADDRESS. A number goes back when the process that asked for it has ended.
-    Serve(Serve),
+    Serve(ServeArgs),
     /// Print completions for a shell
-    Completions(Completions),
+    Completions(CompletionsArgs),
     /// Print the man page, of portlease or of one of its commands
-    Man(Man),
+    Man(ManArgs),
     /// Wait until servers listen on ports, or let go of them
     #[command(
         after_help = "Exit codes: 0 as wished, 1 not in time, 2 the process ended first, bad usage or failure"
     )]
-    Wait(Wait),
+    Wait(WaitArgs),
     /// The live reservations on this machine
     List,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Check {
+pub(crate) struct CheckArgs {
     #[arg(required = true, value_name = "PORT", help = format!("Ports: {PORTS}"))]
-    pub(crate) ports: Vec<Ports>,
+    pub(crate) ports: Vec<PortList>,
     /// Wait up to so long for it to be true
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
@@ -117,7 +118,7 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Who {
+pub(crate) struct WhoArgs {
     /// A port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315; every protocol unless said
     pub(crate) port: Endpoint,
     /// Show the full command line of each process. It may hold secrets
@@ -129,16 +130,16 @@ pub(crate) struct Who {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     /// Reserve a port, any or number N, and name its variable; PORT unless said. May be repeated
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
-    pub(crate) ports: Vec<Named>,
+    pub(crate) ports: Vec<NamedPort>,
     #[command(flatten)]
-    pub(crate) manner: Manner,
+    pub(crate) shared: SharedReserveArgs,
     /// The command must listen on all of them within so long (30s unless said), or it is ended and that is an error
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,
-        num_args = 0..=1, require_equals = true, default_missing_value = "30s"
+        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
     )]
     pub(crate) wait_listening: Option<Duration>,
     /// What to run
@@ -147,9 +148,9 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Reserve {
+pub(crate) struct ReserveArgs {
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) selection: PortSelection,
     /// Hold them until this process ends, instead of the shell that called
     #[arg(long, value_name = "PID", value_parser = pid())]
     pub(crate) pid: Option<u32>,
@@ -157,7 +158,7 @@ pub(crate) struct Reserve {
 
 /// Which numbers a keeper is to hold.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
-pub(crate) struct Wanted {
+pub(crate) struct PortSelection {
     /// So many ports, a number on each line
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) count: u16,
@@ -168,24 +169,24 @@ pub(crate) struct Wanted {
     #[arg(long)]
     pub(crate) block: bool,
     /// Exactly this number, or the first of the block
-    #[arg(long, value_name = "N", value_parser = number)]
+    #[arg(long, value_name = "N", value_parser = parse_port)]
     pub(crate) port: Option<u16>,
     #[command(flatten)]
-    pub(crate) manner: Manner,
+    pub(crate) shared: SharedReserveArgs,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Release {
+pub(crate) struct ReleaseArgs {
     #[arg(
         required = true,
         value_name = "PORT",
         help = "Ports: 60315, 60315/udp, 5432,6379 or 8000-8010; of either protocol unless said"
     )]
-    pub(crate) ports: Vec<Ports>,
+    pub(crate) ports: Vec<PortList>,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Serve {
+pub(crate) struct ServeArgs {
     /// Where to listen: @NAME in the abstract namespace, or a path
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: String,
@@ -195,20 +196,20 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Completions {
+pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: Shell,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Man {
+pub(crate) struct ManArgs {
     /// The command, as in run
     pub(crate) command: Option<String>,
 }
 
 /// How a reservation is made, whatever its number.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
-pub(crate) struct Manner {
+pub(crate) struct SharedReserveArgs {
     /// The server sets neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
@@ -221,10 +222,10 @@ pub(crate) struct Manner {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("aim").required(true).args(["listening", "free"]))]
-pub(crate) struct Wait {
+#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free"]))]
+pub(crate) struct WaitArgs {
     #[arg(required = true, value_name = "PORT", help = format!("Ports: {PORTS}"))]
-    pub(crate) ports: Vec<Ports>,
+    pub(crate) ports: Vec<PortList>,
     /// Until a server listens on each of them
     #[arg(long)]
     pub(crate) listening: bool,
@@ -232,7 +233,7 @@ pub(crate) struct Wait {
     #[arg(long)]
     pub(crate) free: bool,
     /// Give up after so long
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = DEFAULT_WAIT)]
     pub(crate) timeout: Duration,
     /// Give up when this process ends
     #[arg(long, value_name = "PID", value_parser = pid())]

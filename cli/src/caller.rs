@@ -3,25 +3,23 @@
 use std::path::PathBuf;
 
 use crate::failure::Failure;
+use crate::limits::NESTED_SHELLS;
 
 /// What forks itself for a pipe, a list or `$(…)`.
 const SHELLS: [&str; 10] = [
     "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
 
-/// No pipe is nested deeper; a loop in what /proc tells would end here.
-const NESTED: usize = 64;
-
 /// The first ancestor that is not a fork of the same shell: a subshell ends with its part of the line.
-pub(crate) fn caller() -> Result<u32, Failure> {
+pub(crate) fn calling_process() -> Result<u32, Failure> {
     let mut pid = std::os::unix::process::parent_id();
     if pid == 0 {
         return Err(Failure::new(
             "cannot tell who called: the caller is in another PID namespace: name it by --pid",
         ));
     }
-    for _ in 0..NESTED {
-        match Image::of(pid).and_then(|image| image.forked_from()) {
+    for _ in 0..NESTED_SHELLS {
+        match ProcessImage::of(pid).and_then(|image| image.forked_from()) {
             Some(parent) => pid = parent,
             None => break,
         }
@@ -31,7 +29,7 @@ pub(crate) fn caller() -> Result<u32, Failure> {
 
 /// What a fork has in common with its parent, and no program that was started anew.
 #[derive(Debug, PartialEq, Eq)]
-struct Image {
+struct ProcessImage {
     program: PathBuf,
     command_line: Vec<u8>,
     /// Where the arguments lie in memory, which is drawn by lot at each exec; 0 where it is not told.
@@ -39,11 +37,12 @@ struct Image {
     parent: u32,
 }
 
-impl Image {
-    fn of(pid: u32) -> Option<Image> {
+impl ProcessImage {
+    fn of(pid: u32) -> Option<ProcessImage> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
-        let (parent, arguments_at) = stat(&std::fs::read_to_string(folder.join("stat")).ok()?)?;
-        Some(Image {
+        let (parent, arguments_at) =
+            parse_stat(&std::fs::read_to_string(folder.join("stat")).ok()?)?;
+        Some(ProcessImage {
             program: std::fs::read_link(folder.join("exe")).ok()?,
             command_line: std::fs::read(folder.join("cmdline")).ok()?,
             arguments_at,
@@ -54,7 +53,7 @@ impl Image {
     /// Its parent, if it is a shell that is the same one.
     fn forked_from(&self) -> Option<u32> {
         let name = self.program.file_name()?.to_str()?;
-        let parent = Image::of(self.parent)?;
+        let parent = ProcessImage::of(self.parent)?;
         let same = SHELLS.contains(&name.trim_end_matches(" (deleted)"))
             && self.program == parent.program
             && self.command_line == parent.command_line
@@ -64,7 +63,7 @@ impl Image {
 }
 
 /// Parent and address of the arguments: fields 4 and 48 of proc_pid_stat(5). The name before them can hold anything.
-fn stat(text: &str) -> Option<(u32, u64)> {
+fn parse_stat(text: &str) -> Option<(u32, u64)> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
     let arguments_at = fields.nth(43)?.parse().ok()?;
@@ -79,15 +78,15 @@ mod tests {
     fn the_fields_are_counted_from_the_end_of_the_name() {
         let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
         assert_eq!(
-            stat(&format!("77 (a) b (c) {}", fields.join(" "))),
+            parse_stat(&format!("77 (a) b (c) {}", fields.join(" "))),
             Some((4, 48))
         );
-        assert_eq!(stat("77 (a) S 1"), None);
+        assert_eq!(parse_stat("77 (a) S 1"), None);
     }
 
     #[test]
     fn a_process_is_seen_with_its_parent() {
-        let own = Image::of(std::process::id()).unwrap();
+        let own = ProcessImage::of(std::process::id()).unwrap();
         assert_eq!(own.parent, std::os::unix::process::parent_id());
         assert!(own.arguments_at > 0);
         assert_eq!(own.forked_from(), None);

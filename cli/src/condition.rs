@@ -1,4 +1,4 @@
-//! [`Aim`]: what ports are to be.
+//! [`Condition`]: what ports are to be.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use portlease::{Endpoint, wait_until_free, wait_until_listening};
 
 /// What the ports are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aim {
+pub(crate) enum Condition {
     Free,
     Listening,
 }
 
-impl Aim {
+impl Condition {
     /// `ports … to be free`, `… are free`.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Aim::Free => "free",
-            Aim::Listening => "listening",
+            Condition::Free => "free",
+            Condition::Listening => "listening",
         }
     }
 
-    pub(crate) fn wait(self, endpoint: Endpoint, at_most: Duration) -> portlease::Result<()> {
+    pub(crate) fn wait(self, endpoint: Endpoint, limit: Duration) -> portlease::Result<()> {
         match self {
-            Aim::Free => wait_until_free(endpoint, at_most),
-            Aim::Listening => wait_until_listening(endpoint, at_most),
+            Condition::Free => wait_until_free(endpoint, limit),
+            Condition::Listening => wait_until_listening(endpoint, limit),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::exit;
-use crate::text::lower;
+use crate::text::os_message;
 
 /// An error line for stderr, and the exit code that goes with it.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Failure {
 
     /// `act` comes with its operand.
     pub(crate) fn system(act: impl fmt::Display, cause: &io::Error) -> Self {
-        Failure::new(format!("cannot {act}: {}", lower(cause)))
+        Failure::new(format!("cannot {act}: {}", os_message(cause)))
     }
 
     pub(crate) fn with_code(self, code: u8) -> Self {

@@ -2,7 +2,7 @@
 
 use portlease::{Diagnosis, Endpoint, check_port_free, check_port_listening};
 
-use crate::condition::Aim;
+use crate::condition::Condition;
 
 /// What was found out about one port.
 #[derive(Debug)]
@@ -13,10 +13,10 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn new(endpoint: Endpoint, aim: Aim) -> Self {
-        let checked = match aim {
-            Aim::Free => check_port_free(endpoint),
-            Aim::Listening => check_port_listening(endpoint),
+    pub(crate) fn new(endpoint: Endpoint, condition: Condition) -> Self {
+        let checked = match condition {
+            Condition::Free => check_port_free(endpoint),
+            Condition::Listening => check_port_listening(endpoint),
         };
         Finding {
             endpoint,
@@ -25,7 +25,7 @@ impl Finding {
     }
 
     /// `None` is "could not tell".
-    pub(crate) fn holds(&self) -> Option<bool> {
+    pub(crate) fn answer(&self) -> Option<bool> {
         match &self.problem {
             None => Some(true),
             Some(diagnosis) => diagnosis.could_tell().then_some(false),

@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod finding;
 mod keeper;
+mod limits;
 mod output;
 mod port_server;
 mod ports;
@@ -30,9 +31,12 @@ use output::console::Console;
 
 fn main() -> ExitCode {
     // Not in the definition, whose every word is completed and described for people.
-    if std::env::args_os().skip(1).eq([keeper::messages::WORD]) {
+    if std::env::args_os()
+        .skip(1)
+        .eq([keeper::messages::KEEPER_ARG])
+    {
         // Its stderr is nobody's: what fails before it has answered, it answers.
-        return ExitCode::from(keeper::hold::keep().unwrap_or_else(|failure| failure.code()));
+        return ExitCode::from(keeper::hold::run_keeper().unwrap_or_else(|failure| failure.code()));
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -40,21 +44,21 @@ fn main() -> ExitCode {
             // Nobody is left to be told.
             let _told = error.print();
             return ExitCode::from(match error.use_stderr() {
-                true if asks_to_run() => exit::RUN_FAILED,
+                true if is_run_command() => exit::RUN_FAILED,
                 true => exit::FAILED,
                 false => exit::YES,
             });
         }
     };
-    let console = Console::new(&args.voice);
-    let outcome = heed_interrupts(&args.command).and_then(|()| obey(&console, &args.command));
+    let console = Console::new(&args.output);
+    let outcome = install_sigint(&args.command).and_then(|()| dispatch(&console, &args.command));
     ExitCode::from(outcome.unwrap_or_else(|failure| {
-        console.complain(&failure);
+        console.error(&failure);
         failure.code()
     }))
 }
 
-fn obey(console: &Console, command: &Command) -> Result<u8, Failure> {
+fn dispatch(console: &Console, command: &Command) -> Result<u8, Failure> {
     match command {
         Command::Check(args) => check::check(console, args),
         Command::Who(args) => who::who(console, args),
@@ -71,7 +75,7 @@ fn obey(console: &Console, command: &Command) -> Result<u8, Failure> {
     }
 }
 
-fn heed_interrupts(command: &Command) -> Result<(), Failure> {
+fn install_sigint(command: &Command) -> Result<(), Failure> {
     match command {
         // It passes them on.
         Command::Run(_) => Ok(()),
@@ -82,7 +86,7 @@ fn heed_interrupts(command: &Command) -> Result<(), Failure> {
 }
 
 /// Whether the arguments that could not be read were those of `run`, whose 2 is its command's.
-fn asks_to_run() -> bool {
+fn is_run_command() -> bool {
     let lenient = Args::command().ignore_errors(true).try_get_matches();
     lenient.is_ok_and(|matches| matches.subcommand_name() == Some("run"))
 }

@@ -6,43 +6,43 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use portlease::{ErrorKind, Reservation, ReserveOptions};
 
 use crate::failure::Failure;
-use crate::text::lower;
+use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
+use crate::text::os_message;
 
 /// `@name`, in the abstract namespace, or the path of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
+pub(crate) enum ServerAddress {
     Abstract(String),
     Path(PathBuf),
 }
 
-impl From<&str> for Address {
+impl From<&str> for ServerAddress {
     fn from(text: &str) -> Self {
         match text.strip_prefix('@') {
-            Some(name) => Address::Abstract(name.to_owned()),
-            None => Address::Path(text.into()),
+            Some(name) => ServerAddress::Abstract(name.to_owned()),
+            None => ServerAddress::Path(text.into()),
         }
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Abstract(name) => write!(f, "@{name}"),
-            Address::Path(path) => write!(f, "{}", path.display()),
+            ServerAddress::Abstract(name) => write!(f, "@{name}"),
+            ServerAddress::Path(path) => write!(f, "{}", path.display()),
         }
     }
 }
 
-impl Address {
+impl ServerAddress {
     fn resolve(&self) -> io::Result<SocketAddr> {
         match self {
-            Address::Abstract(name) => SocketAddr::from_abstract_name(name),
-            Address::Path(path) => SocketAddr::from_pathname(path),
+            ServerAddress::Abstract(name) => SocketAddr::from_abstract_name(name),
+            ServerAddress::Path(path) => SocketAddr::from_pathname(path),
         }
     }
 
@@ -55,29 +55,20 @@ impl Address {
     }
 }
 
-/// More than that is no number. What is left unread would be a reset to the other side, instead of silence.
-const LONGEST: u64 = 100;
-
 /// The one number on a line that the other side says.
 pub(crate) fn read_number(stream: &UnixStream) -> io::Result<Option<u32>> {
     let mut line = String::new();
-    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    BufReader::new(stream.take(PORT_SERVER_LINE_BYTES)).read_line(&mut line)?;
     Ok(line.trim().parse().ok())
 }
 
 /// A port server that gives numbers to this process.
 #[derive(Debug)]
-pub(crate) struct PortServer(Address);
-
-/// A server that has been asked for so long is not there.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// So many numbers of the server may be somebody's.
-const ATTEMPTS: usize = 16;
+pub(crate) struct PortServer(ServerAddress);
 
 impl PortServer {
     /// What `PORTSERVER_ADDRESS` names.
-    pub(crate) fn of_environment() -> Option<PortServer> {
+    pub(crate) fn from_env() -> Option<PortServer> {
         let address = std::env::var("PORTSERVER_ADDRESS")
             .ok()
             .filter(|address| !address.is_empty())?;
@@ -89,14 +80,15 @@ impl PortServer {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match options.clone().port(self.number()?).reserve() {
-                Err(error) if error.kind() == ErrorKind::InUse && attempts < ATTEMPTS => {}
+            match options.clone().port(self.request_port()?).reserve() {
+                Err(error)
+                    if error.kind() == ErrorKind::InUse && attempts < PORT_SERVER_ATTEMPTS => {}
                 outcome => return outcome.map_err(Failure::from),
             }
         }
     }
 
-    fn number(&self) -> Result<u16, Failure> {
+    fn request_port(&self) -> Result<u16, Failure> {
         let cannot = |cause: &str| {
             Failure::new(format!(
                 "cannot get a port from PORTSERVER_ADDRESS, {}: {cause}",
@@ -105,12 +97,12 @@ impl PortServer {
         };
         let ask = || -> io::Result<Option<u32>> {
             let stream = self.0.connect()?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(PORT_SERVER_TIMEOUT))?;
+            stream.set_write_timeout(Some(PORT_SERVER_TIMEOUT))?;
             (&stream).write_all(format!("{}\n", std::process::id()).as_bytes())?;
             read_number(&stream)
         };
-        let answer = ask().map_err(|e| cannot(&lower(&e)))?;
+        let answer = ask().map_err(|e| cannot(&os_message(&e)))?;
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);
@@ -124,9 +116,15 @@ mod tests {
 
     #[test]
     fn addresses_are_told_apart_by_their_first_letter() {
-        assert_eq!(Address::from("@a"), Address::Abstract("a".to_owned()));
-        assert_eq!(Address::from("/run/a@b"), Address::Path("/run/a@b".into()));
-        assert_eq!(Address::from("@a").to_string(), "@a");
+        assert_eq!(
+            ServerAddress::from("@a"),
+            ServerAddress::Abstract("a".to_owned())
+        );
+        assert_eq!(
+            ServerAddress::from("/run/a@b"),
+            ServerAddress::Path("/run/a@b".into())
+        );
+        assert_eq!(ServerAddress::from("@a").to_string(), "@a");
     }
 
     #[test]

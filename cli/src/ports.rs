@@ -7,30 +7,30 @@ use portlease::{Endpoint, Error, Protocol};
 
 /// Why an argument names no port: the sentence that the parser shows.
 #[derive(Debug)]
-pub(crate) struct BadPort(String);
+pub(crate) struct InvalidPort(String);
 
-impl fmt::Display for BadPort {
+impl fmt::Display for InvalidPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for BadPort {}
+impl std::error::Error for InvalidPort {}
 
-impl From<Error> for BadPort {
+impl From<Error> for InvalidPort {
     fn from(error: Error) -> Self {
-        BadPort(error.to_string())
+        InvalidPort(error.to_string())
     }
 }
 
 /// `5432,6379`, `8000-8010`, `53/udp`, `[::1]:8080`: one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ports(Vec<Endpoint>);
+pub(crate) struct PortList(Vec<Endpoint>);
 
-impl FromStr for Ports {
-    type Err = BadPort;
+impl FromStr for PortList {
+    type Err = InvalidPort;
 
-    fn from_str(text: &str) -> Result<Self, BadPort> {
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let mut endpoints = Vec::new();
         // By blanks as well: "$PORTS" is what `reserve -n 2` printed, and zsh does not split it.
         let items = text
@@ -40,18 +40,18 @@ impl FromStr for Ports {
                 None => vec![part],
             });
         for item in items {
-            match range(item)? {
+            match parse_range(item)? {
                 Some(range) => endpoints.extend(range),
                 None => endpoints.push(item.parse()?),
             }
         }
-        Ok(Ports(endpoints))
+        Ok(PortList(endpoints))
     }
 }
 
-impl Ports {
+impl PortList {
     /// Those of several arguments, each once.
-    pub(crate) fn as_written(arguments: &[Ports]) -> Vec<Endpoint> {
+    pub(crate) fn endpoints(arguments: &[PortList]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
         for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
             if !all.contains(endpoint) {
@@ -62,7 +62,7 @@ impl Ports {
     }
 
     /// Those of several arguments, each once, with the protocol said.
-    pub(crate) fn all(arguments: &[Ports]) -> Vec<Endpoint> {
+    pub(crate) fn tcp_by_default(arguments: &[PortList]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
         for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
             let endpoint = Endpoint {
@@ -78,15 +78,15 @@ impl Ports {
 }
 
 /// `8000-8010`, with the address and the protocol around it; `None` for what is no range.
-fn range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, BadPort> {
+fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
     let (head, protocol) = item.split_at(item.rfind('/').unwrap_or(item.len()));
     let (address, numbers) = head.split_at(head.rfind(':').map_or(0, |colon| colon + 1));
     let Some((low, high)) = numbers.split_once('-') else {
         return Ok(None);
     };
-    let end = |number: &str| -> Result<Endpoint, BadPort> {
+    let end = |number: &str| -> Result<Endpoint, InvalidPort> {
         if number.is_empty() {
-            return Err(BadPort(format!(
+            return Err(InvalidPort(format!(
                 "range {item:?} lacks an end: expected LOW-HIGH, as in 8000-8010"
             )));
         }
@@ -94,7 +94,7 @@ fn range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, B
     };
     let (low, high) = (end(low)?, end(high)?.port);
     if low.port > high {
-        return Err(BadPort(format!(
+        return Err(InvalidPort(format!(
             "range {item:?} is empty: expected LOW-HIGH with LOW <= HIGH"
         )));
     }
@@ -105,37 +105,37 @@ fn range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, B
 
 /// `REDIS`, `REDIS=6379`, `DNS/udp`: a port to reserve, and the variable that tells its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct NamedPort {
     pub(crate) name: String,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Protocol,
 }
 
-impl FromStr for Named {
-    type Err = BadPort;
+impl FromStr for NamedPort {
+    type Err = InvalidPort;
 
-    fn from_str(text: &str) -> Result<Self, BadPort> {
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let (head, protocol) = match text.rsplit_once('/') {
             Some((head, "tcp")) => (head, Protocol::Tcp),
             Some((head, "udp")) => (head, Protocol::Udp),
             Some((_, other)) => {
-                return Err(BadPort(format!(
+                return Err(InvalidPort(format!(
                     "{other:?} cannot be reserved: expected tcp or udp"
                 )));
             }
             None => (text, Protocol::Tcp),
         };
         let (name, port) = match head.split_once('=') {
-            Some((name, port)) => (name, Some(number(port)?)),
+            Some((name, port)) => (name, Some(parse_port(port)?)),
             None => (head, None),
         };
         let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
         if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
-            return Err(BadPort(format!(
+            return Err(InvalidPort(format!(
                 "{name:?} is no name of a variable: expected NAME, NAME=N or NAME/udp, as in REDIS=6379"
             )));
         }
-        Ok(Named {
+        Ok(NamedPort {
             name: name.to_owned(),
             port,
             protocol,
@@ -144,7 +144,7 @@ impl FromStr for Named {
 }
 
 /// A bare number.
-pub(crate) fn number(text: &str) -> Result<u16, BadPort> {
+pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
     let endpoint: Endpoint = text.parse()?;
     match endpoint {
         Endpoint {
@@ -152,7 +152,7 @@ pub(crate) fn number(text: &str) -> Result<u16, BadPort> {
             ip: None,
             protocol: None,
         } if !text.starts_with(':') => Ok(port),
-        _ => Err(BadPort(format!(
+        _ => Err(InvalidPort(format!(
             "{text:?} is no number: a port is reserved on every address"
         ))),
     }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<String>, String> {
-        let ports: Ports = text.parse().map_err(|e: BadPort| e.to_string())?;
+        let ports: PortList = text.parse().map_err(|e: InvalidPort| e.to_string())?;
         Ok(ports.0.iter().map(ToString::to_string).collect())
     }
 
@@ -200,11 +200,11 @@ mod tests {
 
     #[test]
     fn each_port_is_asked_about_once() {
-        let arguments: Vec<Ports> = ["80-81,80", "80/tcp", "80/udp"]
+        let arguments: Vec<PortList> = ["80-81,80", "80/tcp", "80/udp"]
             .iter()
             .map(|text| text.parse().unwrap())
             .collect();
-        let all: Vec<String> = Ports::all(&arguments)
+        let all: Vec<String> = PortList::tcp_by_default(&arguments)
             .iter()
             .map(ToString::to_string)
             .collect();
@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn named_ports_are_read() {
-        let named = |text: &str| text.parse::<Named>().map_err(|e| e.to_string());
-        let dns = Named {
+        let named = |text: &str| text.parse::<NamedPort>().map_err(|e| e.to_string());
+        let dns = NamedPort {
             name: "DNS".to_owned(),
             port: Some(53),
             protocol: Protocol::Udp,

@@ -1,4 +1,4 @@
-//! [`Watched`]: a process whose end matters, by its pidfd, so that no later process is taken for it.
+//! [`ProcessHandle`]: a process whose end matters, by its pidfd, so that no later process is taken for it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,23 +9,23 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// A process that was there when it was looked for.
 #[derive(Debug)]
-pub(crate) struct Watched(OwnedFd);
+pub(crate) struct ProcessHandle(OwnedFd);
 
-impl Watched {
+impl ProcessHandle {
     /// `None` if there is no such process.
-    pub(crate) fn open(pid: u32) -> io::Result<Option<Watched>> {
+    pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
         };
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(handle) => Ok(Some(Watched(handle))),
+            Ok(handle) => Ok(Some(ProcessHandle(handle))),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
     /// Waits so long at most. A process that ended and was not waited for has ended.
-    pub(crate) fn has_ended(&self, within: Duration) -> io::Result<bool> {
+    pub(crate) fn ended_within(&self, within: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let within = Timespec {
             tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
@@ -40,13 +40,13 @@ impl Watched {
 }
 
 /// For somebody else to watch it.
-impl From<Watched> for OwnedFd {
-    fn from(watched: Watched) -> OwnedFd {
+impl From<ProcessHandle> for OwnedFd {
+    fn from(watched: ProcessHandle) -> OwnedFd {
         watched.0
     }
 }
 
 /// How errors call a process.
-pub(crate) fn cannot_watch(pid: u32, cause: &io::Error) -> crate::failure::Failure {
+pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> crate::failure::Failure {
     crate::failure::Failure::system(format_args!("watch pid {pid}"), cause)
 }

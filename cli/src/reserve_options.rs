@@ -2,29 +2,33 @@
 
 use portlease::{Protocol, Reservation, ReserveOptions};
 
-use crate::args::Manner;
+use crate::args::SharedReserveArgs;
 use crate::failure::Failure;
 use crate::port_server::PortServer;
 
-pub(crate) fn options(manner: &Manner, protocol: Protocol, label: Option<&str>) -> ReserveOptions {
+pub(crate) fn reserve_options(
+    shared: &SharedReserveArgs,
+    protocol: Protocol,
+    label: Option<&str>,
+) -> ReserveOptions {
     let mut options = ReserveOptions::new()
-        .reuse_addr(!manner.no_reuse_addr)
-        .wait(manner.wait.unwrap_or_default());
+        .reuse_addr(!shared.no_reuse_addr)
+        .wait(shared.wait.unwrap_or_default());
     if protocol == Protocol::Udp {
         options = options.udp();
     }
-    match manner.label.as_deref().or(label) {
+    match shared.label.as_deref().or(label) {
         Some(label) => options.label(label),
         None => options,
     }
 }
 
 /// This number; else any, which is the port server's choice where there is one.
-pub(crate) fn reserve(
+pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,
 ) -> Result<Reservation, Failure> {
-    match (number, PortServer::of_environment()) {
+    match (number, PortServer::from_env()) {
         (Some(number), _) => Ok(options.clone().port(number).reserve()?),
         (None, Some(server)) => server.reserve(options),
         (None, None) => Ok(options.clone().reserve()?),

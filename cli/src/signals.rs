@@ -5,21 +5,19 @@ use std::io;
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
+use crate::exit;
 use crate::failure::Failure;
-
-/// 128 and the number of SIGINT, as shells tell it.
-const INTERRUPTED: i32 = 128 + SIGINT;
 
 /// From now on Ctrl-C ends this process with 130. All that it has the kernel takes back.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("handle signals", &e);
-    if is_ignored(SIGINT) {
+    if starts_ignored(SIGINT) {
         return Ok(());
     }
     let mut signals = Signals::new([SIGINT]).map_err(cannot)?;
     let wait = move || {
         if signals.forever().next().is_some() {
-            std::process::exit(INTERRUPTED);
+            std::process::exit(exit::INTERRUPTED);
         }
     };
     std::thread::Builder::new()
@@ -31,7 +29,7 @@ pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
 
 /// Whether whoever started this process had the signal ignored, as nohup does, and a shell for what it starts in the
 /// background: then it stays so, also for the children. Where it cannot be read, it was not.
-pub(crate) fn is_ignored(signal: i32) -> bool {
+pub(crate) fn starts_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask

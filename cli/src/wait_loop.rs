@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use portlease::{Endpoint, ErrorKind};
 
-use crate::condition::Aim;
+use crate::condition::Condition;
 use crate::failure::Failure;
+use crate::limits::{PROGRESS_INTERVAL, remaining};
 use crate::output::console::Console;
-use crate::process::{Watched, cannot_watch};
+use crate::process::{ProcessHandle, watch_failure};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,50 +19,50 @@ pub(crate) enum Outcome {
     Met,
     TimedOut,
     /// The process ended first.
-    Ended,
+    ProcessEnded,
 }
 
-/// How often the process is looked at and the line renewed.
-const TICK: Duration = Duration::from_millis(50);
-
 /// Waits until all of the ports are so at one time, at most so long, and no longer than a process lives.
-pub(crate) fn keep(
+pub(crate) fn wait_for(
     console: &Console,
     endpoints: &[Endpoint],
-    aim: Aim,
-    at_most: Duration,
+    condition: Condition,
+    limit: Duration,
     pid: Option<u32>,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let process = match pid {
-        Some(pid) => Some((pid, Watched::open(pid).map_err(|e| cannot_watch(pid, &e))?)),
+        Some(pid) => Some((
+            pid,
+            ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?,
+        )),
         None => None,
     };
     // What is so already is not worth a word.
-    if met(endpoints, aim)? {
+    if holds_now(endpoints, condition)? {
         return Ok(Outcome::Met);
     }
-    let limit = humantime::format_duration(at_most);
-    let list = listed(endpoints);
+    let limit_text = humantime::format_duration(limit);
+    let list = port_summary(endpoints);
     if !console.shows_progress() {
         console.note(format_args!(
-            "waiting up to {limit} for {list} to be {}",
-            aim.word()
+            "waiting up to {limit_text} for {list} to be {}",
+            condition.word()
         ));
     }
     let current = Arc::new(AtomicUsize::new(0));
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     let (ports, at) = (endpoints.to_vec(), current.clone());
     let wait = move || {
         // Nobody listens any more once the process has ended first.
-        let _gone = tell.send(all(&ports, aim, started, at_most, &at));
+        let _gone = sender.send(wait_for_all(&ports, condition, started, limit, &at));
     };
     let thread = std::thread::Builder::new()
         .name("vigil".to_owned())
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     let outcome = loop {
-        match told.recv_timeout(TICK) {
+        match receiver.recv_timeout(PROGRESS_INTERVAL) {
             Ok(Ok(())) => break Outcome::Met,
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut,
             Ok(Err(error)) => return Err(error.into()),
@@ -73,22 +74,22 @@ pub(crate) fn keep(
         if let Some((pid, process)) = &process {
             let ended = process
                 .as_ref()
-                .map_or(Ok(true), |process| process.has_ended(Duration::ZERO));
-            if ended.map_err(|e| cannot_watch(*pid, &e))? {
+                .map_or(Ok(true), |process| process.ended_within(Duration::ZERO));
+            if ended.map_err(|e| watch_failure(*pid, &e))? {
                 // Its end may be what was waited for.
-                break if met(endpoints, aim)? {
+                break if holds_now(endpoints, condition)? {
                     Outcome::Met
                 } else {
-                    Outcome::Ended
+                    Outcome::ProcessEnded
                 };
             }
         }
         let waits_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
-        let (for_secs, of) = (started.elapsed().as_secs(), at_most.as_secs());
+        let (for_secs, of) = (started.elapsed().as_secs(), limit.as_secs());
         let now = waits_for.map_or(list.clone(), |endpoint| endpoint.to_string());
         let line = format!(
             "waiting for {now} to be {}: {for_secs} s of {of} s",
-            aim.word()
+            condition.word()
         );
         console.progress(Some(&line));
     };
@@ -96,47 +97,41 @@ pub(crate) fn keep(
     if !console.shows_progress() {
         let after = format!("after {:.1} s", started.elapsed().as_secs_f64());
         console.note(match (&outcome, pid) {
-            (Outcome::Met, _) => format!("{list} {} {after}", aim.word()),
-            (Outcome::Ended, Some(pid)) => format!("pid {pid} ended first, {after}"),
+            (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
+            (Outcome::ProcessEnded, Some(pid)) => format!("pid {pid} ended first, {after}"),
             _ => format!("gave up {after}"),
         });
     }
     Ok(outcome)
 }
 
-fn all(
+fn wait_for_all(
     endpoints: &[Endpoint],
-    aim: Aim,
+    condition: Condition,
     started: Instant,
-    at_most: Duration,
+    limit: Duration,
     current: &AtomicUsize,
 ) -> portlease::Result<()> {
     loop {
         for (n, endpoint) in endpoints.iter().enumerate() {
             current.store(n, Ordering::Relaxed);
-            aim.wait(*endpoint, left(at_most, started))?;
+            condition.wait(*endpoint, remaining(limit, started))?;
         }
         // One of them may have changed since: they are to be so all at once.
         match endpoints
             .iter()
-            .try_for_each(|endpoint| aim.wait(*endpoint, Duration::ZERO))
+            .try_for_each(|endpoint| condition.wait(*endpoint, Duration::ZERO))
         {
-            Err(error) if error.kind() == ErrorKind::TimedOut && started.elapsed() < at_most => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut && started.elapsed() < limit => {}
             outcome => return outcome,
         }
     }
 }
 
-/// In whole milliseconds, as the report says it.
-pub(crate) fn left(at_most: Duration, started: Instant) -> Duration {
-    let micros = at_most.saturating_sub(started.elapsed()).as_micros();
-    Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))
-}
-
-fn met(endpoints: &[Endpoint], aim: Aim) -> Result<bool, Failure> {
+fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failure> {
     match endpoints
         .iter()
-        .try_for_each(|endpoint| aim.wait(*endpoint, Duration::ZERO))
+        .try_for_each(|endpoint| condition.wait(*endpoint, Duration::ZERO))
     {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
@@ -145,7 +140,7 @@ fn met(endpoints: &[Endpoint], aim: Aim) -> Result<bool, Failure> {
 }
 
 /// The first few by name.
-fn listed(endpoints: &[Endpoint]) -> String {
+fn port_summary(endpoints: &[Endpoint]) -> String {
     const NAMED: usize = 4;
     let named: Vec<String> = endpoints
         .iter()

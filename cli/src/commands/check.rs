@@ -3,17 +3,17 @@
 use portlease::Diagnosis;
 use serde::Serialize;
 
-use crate::args::Check;
-use crate::condition::Aim;
+use crate::args::CheckArgs;
+use crate::condition::Condition;
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::output::annotations;
 use crate::output::console::Console;
-use crate::output::json::{HolderRow, VERSION};
+use crate::output::json::{HolderRow, JSON_VERSION};
 use crate::output::junit;
 use crate::output::report;
-use crate::ports::Ports;
+use crate::ports::PortList;
 use crate::wait_loop;
 
 /// One port in the JSON answer.
@@ -35,60 +35,63 @@ struct Answer {
     ports: Vec<PortRow>,
 }
 
-pub(crate) fn check(console: &Console, args: &Check) -> Result<u8, Failure> {
-    let endpoints = Ports::all(&args.ports);
-    let aim = if args.listening {
-        Aim::Listening
+pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> {
+    let endpoints = PortList::tcp_by_default(&args.ports);
+    let condition = if args.listening {
+        Condition::Listening
     } else {
-        Aim::Free
+        Condition::Free
     };
-    if let Some(at_most) = args.wait {
+    if let Some(limit) = args.wait {
         // Whatever came of it, the check says which port is not as it should be, and why.
-        wait_loop::keep(console, &endpoints, aim, at_most, None)?;
+        wait_loop::wait_for(console, &endpoints, condition, limit, None)?;
     }
     let findings: Vec<Finding> = endpoints
         .into_iter()
-        .map(|endpoint| Finding::new(endpoint, aim))
+        .map(|endpoint| Finding::new(endpoint, condition))
         .collect();
     if let Some(file) = &args.junit {
-        junit::write(file, &findings)?;
+        junit::write_report(file, &findings)?;
     }
-    if annotations::are_wanted() {
+    if annotations::in_github_actions() {
         // The runner reads stderr too, and stdout is for the answer alone.
         findings
             .iter()
-            .filter_map(annotations::annotation)
-            .for_each(|line| console.aside(line));
+            .filter_map(annotations::error_line)
+            .for_each(|line| console.machine_line(line));
     }
     if console.is_json() {
-        let ports = findings.iter().map(|finding| row(finding, aim)).collect();
-        console.object(&Answer {
-            version: VERSION,
+        let ports = findings
+            .iter()
+            .map(|finding| row(finding, condition))
+            .collect();
+        console.print_json(&Answer {
+            version: JSON_VERSION,
             ports,
         })?;
     } else {
         for finding in &findings {
-            console.finding(finding, aim)?;
+            console.finding(finding, condition)?;
         }
     }
     Ok(verdict(&findings))
 }
 
 fn verdict(findings: &[Finding]) -> u8 {
-    let any = |answer| findings.iter().any(|finding| finding.holds() == answer);
+    let any = |answer| findings.iter().any(|finding| finding.answer() == answer);
     match (any(Some(false)), any(None)) {
         (true, _) => exit::NO,
-        (false, true) => exit::UNTOLD,
+        (false, true) => exit::INCOMPLETE,
         (false, false) => exit::YES,
     }
 }
 
-fn row(finding: &Finding, aim: Aim) -> PortRow {
+fn row(finding: &Finding, condition: Condition) -> PortRow {
     let holders = finding.problem.as_ref().and_then(Diagnosis::holders);
     PortRow {
         endpoint: finding.endpoint.to_string(),
-        free: (aim == Aim::Free).then(|| finding.holds()),
-        listening: (aim == Aim::Listening).then(|| finding.holds()),
+        free: (condition == Condition::Free).then(|| finding.answer()),
+        listening: (condition == Condition::Listening).then(|| finding.answer()),
         holders: holders
             .into_iter()
             .flatten()

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::exit;
 use crate::failure::Failure;
 use crate::output::console::Console;
-use crate::output::json::{LeaseRow, VERSION};
+use crate::output::json::{JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 
 #[derive(Debug, Serialize)]
@@ -20,8 +20,8 @@ struct Answer {
 pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     let leases = reservations()?;
     if console.is_json() {
-        console.object(&Answer {
-            version: VERSION,
+        console.print_json(&Answer {
+            version: JSON_VERSION,
             leases: leases.iter().map(LeaseRow::from).collect(),
         })?;
     } else if leases.is_empty() {

@@ -2,12 +2,12 @@
 
 use clap::CommandFactory;
 
-use crate::args::{Args, Man};
+use crate::args::{Args, ManArgs};
 use crate::exit;
 use crate::failure::Failure;
 use crate::output::console::Console;
 
-pub(crate) fn man(console: &Console, args: &Man) -> Result<u8, Failure> {
+pub(crate) fn man(console: &Console, args: &ManArgs) -> Result<u8, Failure> {
     let mut all = Args::command();
     all.build();
     let page = match &args.command {

@@ -3,13 +3,13 @@
 use portlease::{Endpoint, Lease, reservations};
 use serde::Serialize;
 
-use crate::args::Release;
+use crate::args::ReleaseArgs;
 use crate::exit;
 use crate::failure::Failure;
-use crate::keeper::release::release as ask_keeper;
+use crate::keeper::release::request_release;
 use crate::output::console::Console;
-use crate::output::json::VERSION;
-use crate::ports::Ports;
+use crate::output::json::JSON_VERSION;
+use crate::ports::PortList;
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -18,14 +18,14 @@ struct Answer {
     not_held: Vec<String>,
 }
 
-pub(crate) fn release(console: &Console, args: &Release) -> Result<u8, Failure> {
+pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failure> {
     let leases = reservations()?;
     let mut answer = Answer {
-        version: VERSION,
+        version: JSON_VERSION,
         released: Vec::new(),
         not_held: Vec::new(),
     };
-    for endpoint in Ports::as_written(&args.ports) {
+    for endpoint in PortList::endpoints(&args.ports) {
         let meant = |lease: &&Lease| {
             lease.port() == endpoint.port
                 && endpoint
@@ -33,7 +33,7 @@ pub(crate) fn release(console: &Console, args: &Release) -> Result<u8, Failure> 
                     .is_none_or(|protocol| protocol == lease.protocol())
         };
         let leases: Vec<&Lease> = leases.iter().filter(meant).collect();
-        if let_go(endpoint, &leases)? {
+        if release_port(endpoint, &leases)? {
             console.detail(format_args!("port {endpoint} is released"));
             answer.released.push(endpoint.to_string());
             continue;
@@ -54,19 +54,19 @@ pub(crate) fn release(console: &Console, args: &Release) -> Result<u8, Failure> 
         exit::NO
     };
     if console.is_json() {
-        console.object(&answer)?;
+        console.print_json(&answer)?;
     }
     Ok(code)
 }
 
 /// Whether any of these was a keeper's that heard us. One port may be two keepers', one for each protocol.
-fn let_go(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
+fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     let mut released = false;
     let mut keepers: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
     keepers.sort_unstable();
     keepers.dedup();
     for keeper in keepers {
-        let asked = ask_keeper(keeper, endpoint);
+        let asked = request_release(keeper, endpoint);
         released |= asked
             .map_err(|e| Failure::system(format_args!("ask keeper {keeper} to let go"), &e))?;
     }

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use crate::args::Reserve;
-use crate::caller::caller;
+use crate::args::ReserveArgs;
+use crate::caller::calling_process;
 use crate::exit;
 use crate::failure::Failure;
-use crate::keeper::start::start;
+use crate::keeper::start::start_keeper;
 use crate::output::console::Console;
-use crate::output::json::{ReservedRow, VERSION};
+use crate::output::json::{JSON_VERSION, ReservedRow};
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -18,23 +18,23 @@ struct Answer<'a> {
     ports: &'a [ReservedRow],
 }
 
-pub(crate) fn reserve(console: &Console, args: &Reserve) -> Result<u8, Failure> {
+pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failure> {
     let pid = match args.pid {
         Some(pid) => pid,
-        None => caller()?,
+        None => calling_process()?,
     };
-    let keeper = start(&args.wanted, pid)?;
+    let keeper = start_keeper(&args.selection, pid)?;
     let delivered = if console.is_json() {
         let answer = Answer {
-            version: VERSION,
+            version: JSON_VERSION,
             keeper: keeper.pid,
             pid,
             ports: &keeper.rows,
         };
-        console.deliver_object(&answer)?
+        console.print_json(&answer)?
     } else {
         let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
-        console.deliver(numbers.join("\n"))?
+        console.print_always(numbers.join("\n"))?
     };
     if !delivered {
         return Err(Failure::new("cannot hand over the number: nobody reads it"));

@@ -17,22 +17,19 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::args::{Manner, Run};
+use crate::args::{RunArgs, SharedReserveArgs};
 use crate::exit;
 use crate::failure::Failure;
+use crate::limits::{TERMINATE_GRACE, TERMINATE_POLL, remaining};
 use crate::output::console::Console;
-use crate::output::json::{ReservedRow, VERSION};
-use crate::ports::Named;
-use crate::reserve_options::{options, reserve as reserve_one};
-use crate::signals::is_ignored;
-use crate::text::lower;
-use crate::wait_loop::left;
+use crate::output::json::{JSON_VERSION, ReservedRow};
+use crate::ports::NamedPort;
+use crate::reserve_options::{reserve_options, reserve_port};
+use crate::signals::starts_ignored;
+use crate::text::os_message;
 
 /// What is passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
-
-/// A command that was asked to end, because it does not listen, is killed after that.
-const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -49,56 +46,65 @@ struct NamedRow<'a> {
 
 /// A reservation under the name of its variable.
 #[derive(Debug)]
-struct Lent {
+struct NamedReservation {
     name: String,
     reservation: Reservation,
 }
 
-impl<'a> From<&'a Lent> for NamedRow<'a> {
-    fn from(lent: &'a Lent) -> Self {
+impl<'a> From<&'a NamedReservation> for NamedRow<'a> {
+    fn from(reservations: &'a NamedReservation) -> Self {
         NamedRow {
-            name: &lent.name,
-            reserved: (&lent.reservation).into(),
+            name: &reservations.name,
+            reserved: (&reservations.reservation).into(),
         }
     }
 }
 
-pub(crate) fn run(console: &Console, args: &Run) -> Result<u8, Failure> {
+pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Failure::new("cannot run: no command after --"));
     };
-    let lent = reserve(&args.ports, &args.manner, program)?;
-    for Lent { name, reservation } in &lent {
+    let reservations = reserve(&args.ports, &args.shared, program)?;
+    for NamedReservation { name, reservation } in &reservations {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
     }
     if console.is_json() {
         // stdout is the command's.
-        console.object_aside(&Answer {
-            version: VERSION,
-            ports: lent.iter().map(NamedRow::from).collect(),
+        console.json_on_stderr(&Answer {
+            version: JSON_VERSION,
+            ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
     // Before the command starts, so that no signal falls between.
-    let mut signals = signals().map_err(|e| Failure::system("handle signals", &e))?;
-    let mut command = Command::new(filled_in(program, &lent));
-    command.args(arguments.iter().map(|argument| filled_in(argument, &lent)));
+    let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
+    let mut command = Command::new(substitute_ports(program, &reservations));
+    command.args(
+        arguments
+            .iter()
+            .map(|argument| substitute_ports(argument, &reservations)),
+    );
     command.envs(
-        lent.iter()
-            .map(|lent| (&lent.name, lent.reservation.to_string())),
+        reservations
+            .iter()
+            .map(|reservations| (&reservations.name, reservations.reservation.to_string())),
     );
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(cause) => return Ok(not_started(console, program, &cause)),
+        Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
-    let vigil = match args.wait_listening {
-        Some(at_most) => Some(watch(&lent, at_most)?),
+    let listening = match args.wait_listening {
+        Some(limit) => Some(spawn_listen_wait(&reservations, limit)?),
         None => None,
     };
-    attend(console, &mut child, &mut signals, vigil)
+    supervise(console, &mut child, &mut signals, listening)
 }
 
-fn reserve(ports: &[Named], manner: &Manner, program: &OsStr) -> Result<Vec<Lent>, Failure> {
-    let default = [Named {
+fn reserve(
+    ports: &[NamedPort],
+    shared: &SharedReserveArgs,
+    program: &OsStr,
+) -> Result<Vec<NamedReservation>, Failure> {
+    let default = [NamedPort {
         name: "PORT".to_owned(),
         port: None,
         protocol: Protocol::Tcp,
@@ -116,31 +122,31 @@ fn reserve(ports: &[Named], manner: &Manner, program: &OsStr) -> Result<Vec<Lent
         .file_name()
         .unwrap_or(program)
         .to_string_lossy();
-    let lend = |port: &Named| -> Result<Lent, Failure> {
+    let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
         let label = format!("{} of {server}", port.name);
-        let options = options(manner, port.protocol, Some(&label));
-        Ok(Lent {
+        let options = reserve_options(shared, port.protocol, Some(&label));
+        Ok(NamedReservation {
             name: port.name.clone(),
-            reservation: reserve_one(&options, port.port)?,
+            reservation: reserve_port(&options, port.port)?,
         })
     };
-    ports.iter().map(lend).collect()
+    ports.iter().map(reserve_named).collect()
 }
 
 /// `{NAME}` becomes the number, wherever it stands; other braces stay.
-fn filled_in(argument: &OsStr, lent: &[Lent]) -> OsString {
+fn substitute_ports(argument: &OsStr, reservations: &[NamedReservation]) -> OsString {
     let mut rest = argument.as_bytes();
     let mut out = Vec::with_capacity(rest.len());
     while let Some((first, after)) = rest.split_first() {
-        let named = |lent: &&Lent| {
+        let named = |reservations: &&NamedReservation| {
             after
-                .strip_prefix(lent.name.as_bytes())
+                .strip_prefix(reservations.name.as_bytes())
                 .is_some_and(|after| after.starts_with(b"}"))
         };
-        match lent.iter().find(named).filter(|_| *first == b'{') {
-            Some(lent) => {
-                out.extend(lent.reservation.to_string().into_bytes());
-                rest = &after[lent.name.len() + 1..];
+        match reservations.iter().find(named).filter(|_| *first == b'{') {
+            Some(reservations) => {
+                out.extend(reservations.reservation.to_string().into_bytes());
+                rest = &after[reservations.name.len() + 1..];
             }
             None => {
                 out.push(*first);
@@ -152,26 +158,26 @@ fn filled_in(argument: &OsStr, lent: &[Lent]) -> OsString {
 }
 
 /// As a shell tells it.
-fn not_started(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
+fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
     let code = match cause.kind() {
         io::ErrorKind::NotFound => 127,
         // What exec(3) says of a folder in PATH that may not be searched, and no shell does.
-        io::ErrorKind::PermissionDenied if !exists(program) => 127,
+        io::ErrorKind::PermissionDenied if !may_exist(program) => 127,
         // The process could not be made; of the command that says nothing.
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
         _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
         _ => 126,
     };
-    console.complain(&Failure::new(format!(
+    console.error(&Failure::new(format!(
         "cannot run {}: {}",
         program.to_string_lossy(),
-        lower(cause)
+        os_message(cause)
     )));
     code
 }
 
 /// Whether there is a file that was meant, as far as may be seen.
-fn exists(program: &OsStr) -> bool {
+fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;
     }
@@ -179,46 +185,48 @@ fn exists(program: &OsStr) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-fn signals() -> io::Result<SignalsInfo<WithOrigin>> {
-    let heeded = FORWARDED.into_iter().filter(|signal| !is_ignored(*signal));
+fn install_signals() -> io::Result<SignalsInfo<WithOrigin>> {
+    let heeded = FORWARDED
+        .into_iter()
+        .filter(|signal| !starts_ignored(*signal));
     SignalsInfo::new(heeded.chain([SIGCHLD]))
 }
 
 /// Passes signals on until the command has ended.
-fn attend(
+fn supervise(
     console: &Console,
     child: &mut Child,
     signals: &mut SignalsInfo<WithOrigin>,
-    mut vigil: Option<Receiver<portlease::Result<Duration>>>,
+    mut listening: Option<Receiver<portlease::Result<Duration>>>,
 ) -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("wait for the command", &e);
     loop {
         for origin in signals.wait() {
             // What the terminal sends goes to the command too, which is of the same group: once is enough.
             if origin.signal != SIGCHLD && !matches!(origin.cause, Cause::Kernel) {
-                send(child, origin.signal);
+                send_signal(child, origin.signal);
             }
         }
         if let Some(status) = child.try_wait().map_err(cannot)? {
-            return Ok(code_of(status));
+            return Ok(exit_code(status));
         }
-        match vigil.as_ref().map(Receiver::try_recv) {
+        match listening.as_ref().map(Receiver::try_recv) {
             Some(Ok(Ok(after))) => {
                 console.note(format_args!("listening after {:.1} s", after.as_secs_f64()));
-                vigil = None;
+                listening = None;
             }
             Some(Ok(Err(error))) => {
-                end(child).map_err(cannot)?;
+                terminate(child).map_err(cannot)?;
                 return Err(Failure::new(format!("the command was ended: {error}")));
             }
-            Some(Err(TryRecvError::Disconnected)) => vigil = None,
+            Some(Err(TryRecvError::Disconnected)) => listening = None,
             Some(Err(TryRecvError::Empty)) | None => {}
         }
     }
 }
 
 /// It has not been waited for, so the number is still its own.
-fn send(child: &Child, signal: i32) {
+fn send_signal(child: &Child, signal: i32) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
         // Gone by itself, or under another user by now, whom this one may not signal.
@@ -226,21 +234,21 @@ fn send(child: &Child, signal: i32) {
     }
 }
 
-fn end(child: &mut Child) -> io::Result<()> {
-    send(child, SIGTERM);
+fn terminate(child: &mut Child) -> io::Result<()> {
+    send_signal(child, SIGTERM);
     let asked = Instant::now();
     while child.try_wait()?.is_none() {
-        if asked.elapsed() >= GRACE {
+        if asked.elapsed() >= TERMINATE_GRACE {
             child.kill()?;
             child.wait()?;
             break;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(TERMINATE_POLL);
     }
     Ok(())
 }
 
-fn code_of(status: ExitStatus) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal));
@@ -249,22 +257,22 @@ fn code_of(status: ExitStatus) -> u8 {
 }
 
 /// Tells when the command listens on all of them, or that it does not; and wakes the loop, which waits for signals.
-fn watch(
-    lent: &[Lent],
-    at_most: Duration,
+fn spawn_listen_wait(
+    reservations: &[NamedReservation],
+    limit: Duration,
 ) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
-    let endpoints: Vec<Endpoint> = lent
+    let endpoints: Vec<Endpoint> = reservations
         .iter()
-        .map(|lent| endpoint(&lent.reservation))
+        .map(|reservations| endpoint(&reservations.reservation))
         .collect();
     let (tell, told) = channel();
     let wait = move || {
         let started = Instant::now();
         // The first has all of the time, whenever this thread has come to run: the report says how much.
-        let mut remaining = at_most;
+        let mut left = limit;
         let listen = endpoints.into_iter().try_for_each(|endpoint| {
-            wait_until_listening(endpoint, remaining)?;
-            remaining = left(at_most, started);
+            wait_until_listening(endpoint, left)?;
+            left = remaining(limit, started);
             Ok(())
         });
         // The command has ended first, and all of this with it.

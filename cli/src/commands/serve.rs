@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
 
 use portlease::{Reservation, ReserveOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,22 +10,16 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::args::Serve;
+use crate::args::ServeArgs;
 use crate::failure::Failure;
+use crate::limits::{
+    PROCESS_END_POLL, SERVE_REQUEST_TIMEOUT, SERVE_RETRY_DELAY, SERVE_STACK_BYTES,
+};
 use crate::output::console::Console;
-use crate::output::json::VERSION;
-use crate::port_server::{Address, read_number};
-use crate::process::Watched;
-use crate::signals::is_ignored;
-
-/// Enough for a line on this machine: a client that says nothing is not waited for.
-const REQUEST: Duration = Duration::from_secs(10);
-
-/// Out of descriptors or threads, for whose end nothing tells.
-const BREATH: Duration = Duration::from_millis(50);
-
-/// A grant is a thread that sleeps until its process ends.
-const STACK: usize = 256 * 1024;
+use crate::output::json::JSON_VERSION;
+use crate::port_server::{ServerAddress, read_number};
+use crate::process::ProcessHandle;
+use crate::signals::starts_ignored;
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -34,22 +27,22 @@ struct Answer {
     address: String,
 }
 
-pub(crate) fn serve(console: &Console, args: &Serve) -> Result<u8, Failure> {
-    let address = Address::from(args.address.as_str());
+pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> {
+    let address = ServerAddress::from(args.address.as_str());
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
     // Before the socket is there, so that none stays behind.
     let signals = Signals::new(
         [SIGINT, SIGTERM]
             .into_iter()
-            .filter(|signal| !is_ignored(*signal)),
+            .filter(|signal| !starts_ignored(*signal)),
     )
     .map_err(cannot)?;
     let listener = bind(&address).map_err(cannot)?;
-    end_on_signals(signals, address.clone()).map_err(cannot)?;
+    exit_on_signal(signals, address.clone()).map_err(cannot)?;
     raise_descriptor_limit();
     if console.is_json() {
-        console.object(&Answer {
-            version: VERSION,
+        console.print_json(&Answer {
+            version: JSON_VERSION,
             address: address.to_string(),
         })?;
     }
@@ -62,22 +55,24 @@ pub(crate) fn serve(console: &Console, args: &Serve) -> Result<u8, Failure> {
             let (console, options) = (console.clone(), options.clone());
             let grant = move || {
                 if let Err(failure) = grant(&console, stream, options) {
-                    console.complain(&failure);
+                    console.error(&failure);
                 }
             };
-            std::thread::Builder::new().stack_size(STACK).spawn(grant)
+            std::thread::Builder::new()
+                .stack_size(SERVE_STACK_BYTES)
+                .spawn(grant)
         });
         if let Err(e) = accepted {
-            console.complain(&cannot(e));
-            std::thread::sleep(BREATH);
+            console.error(&cannot(e));
+            std::thread::sleep(SERVE_RETRY_DELAY);
         }
     }
 }
 
 /// A socket that a killed server left is nobody's.
-fn bind(address: &Address) -> io::Result<UnixListener> {
+fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
-        (Err(e), Address::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
+        (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
             let refused = address
                 .connect()
@@ -92,10 +87,10 @@ fn bind(address: &Address) -> io::Result<UnixListener> {
     }
 }
 
-fn end_on_signals(mut signals: Signals, address: Address) -> io::Result<()> {
+fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()> {
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
-            if let Address::Path(path) = address {
+            if let ServerAddress::Path(path) = address {
                 // Somebody was faster.
                 let _removed = std::fs::remove_file(path);
             }
@@ -123,15 +118,20 @@ fn raise_descriptor_limit() {
 /// One request, and the reservation behind its answer until the process has ended.
 fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
-    stream.set_read_timeout(Some(REQUEST)).map_err(cannot)?;
-    stream.set_write_timeout(Some(REQUEST)).map_err(cannot)?;
+    stream
+        .set_read_timeout(Some(SERVE_REQUEST_TIMEOUT))
+        .map_err(cannot)?;
+    stream
+        .set_write_timeout(Some(SERVE_REQUEST_TIMEOUT))
+        .map_err(cannot)?;
     let asked = read_number(&stream).map_err(cannot)?;
     // Whoever names 1 meant its parent, which has ended.
     let Some(pid) = asked.filter(|pid| *pid > 1) else {
         console.note("refused: the request names no process");
         return Ok(());
     };
-    let Some(process) = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))?
+    let Some(process) =
+        ProcessHandle::open(pid).map_err(|e| crate::process::watch_failure(pid, &e))?
     else {
         console.note(format_args!("refused: there is no pid {pid}"));
         return Ok(());
@@ -142,11 +142,11 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         .map_err(cannot)?;
     drop(stream);
     console.detail(format_args!("{reservation} is pid {pid}'s"));
-    keep(&process, reservation).map_err(|e| crate::process::cannot_watch(pid, &e))
+    hold_until_end(&process, reservation).map_err(|e| crate::process::watch_failure(pid, &e))
 }
 
-fn keep(process: &Watched, reservation: Reservation) -> io::Result<()> {
-    while !process.has_ended(Duration::from_secs(3600))? {}
+fn hold_until_end(process: &ProcessHandle, reservation: Reservation) -> io::Result<()> {
+    while !process.ended_within(PROCESS_END_POLL)? {}
     drop(reservation);
     Ok(())
 }

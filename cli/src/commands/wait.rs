@@ -2,18 +2,15 @@
 
 use serde::Serialize;
 
-use crate::args::Wait;
-use crate::condition::Aim;
+use crate::args::WaitArgs;
+use crate::condition::Condition;
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::output::console::Console;
-use crate::output::json::VERSION;
-use crate::ports::Ports;
+use crate::output::json::JSON_VERSION;
+use crate::ports::PortList;
 use crate::wait_loop::{self, Outcome};
-
-/// The process ended first: neither what was waited for, nor its time run out.
-const ENDED: u8 = 2;
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -22,31 +19,31 @@ struct Answer {
     outcome: &'static str,
 }
 
-pub(crate) fn wait(console: &Console, args: &Wait) -> Result<u8, Failure> {
-    let endpoints = Ports::all(&args.ports);
-    let aim = if args.listening {
-        Aim::Listening
+pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
+    let endpoints = PortList::tcp_by_default(&args.ports);
+    let condition = if args.listening {
+        Condition::Listening
     } else {
-        Aim::Free
+        Condition::Free
     };
-    let outcome = wait_loop::keep(console, &endpoints, aim, args.timeout, args.pid)?;
+    let outcome = wait_loop::wait_for(console, &endpoints, condition, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
         Outcome::TimedOut => ("timed_out", exit::NO),
-        Outcome::Ended => ("ended", ENDED),
+        Outcome::ProcessEnded => ("ended", exit::PROCESS_ENDED),
     };
     if console.is_json() {
         let ports = endpoints.iter().map(ToString::to_string).collect();
-        console.object(&Answer {
-            version: VERSION,
+        console.print_json(&Answer {
+            version: JSON_VERSION,
             ports,
             outcome: word,
         })?;
     } else if outcome == Outcome::TimedOut {
         for endpoint in endpoints {
-            let finding = Finding::new(endpoint, aim);
+            let finding = Finding::new(endpoint, condition);
             if finding.problem.is_some() {
-                console.finding(&finding, aim)?;
+                console.finding(&finding, condition)?;
             }
         }
     }

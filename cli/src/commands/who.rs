@@ -1,19 +1,15 @@
 //! `portlease who`: everything on one port.
 
-use std::time::Duration;
-
 use portlease::{Holders, Process, Reachability, probe, who_holds};
 use serde::Serialize;
 
-use crate::args::Who;
+use crate::args::WhoArgs;
 use crate::exit;
 use crate::failure::Failure;
+use crate::limits::PROBE_TIMEOUT;
 use crate::output::console::Console;
-use crate::output::json::{HolderRow, LeaseRow, VERSION};
-use crate::text::shown;
-
-/// Enough for an answer of this machine; a firewall gives none.
-const CLIENTS_PATIENCE: Duration = Duration::from_secs(2);
+use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
+use crate::text::escape;
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -26,12 +22,12 @@ struct Answer {
     probe: Option<&'static str>,
 }
 
-pub(crate) fn who(console: &Console, args: &Who) -> Result<u8, Failure> {
+pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     let holders = who_holds(args.port)?;
-    let met = args.probe.then(|| probe(args.port, CLIENTS_PATIENCE));
+    let reachability = args.probe.then(|| probe(args.port, PROBE_TIMEOUT));
     if console.is_json() {
-        console.object(&Answer {
-            version: VERSION,
+        console.print_json(&Answer {
+            version: JSON_VERSION,
             port: holders.port(),
             complete: holders.is_complete(),
             holders: holders
@@ -39,22 +35,22 @@ pub(crate) fn who(console: &Console, args: &Who) -> Result<u8, Failure> {
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
             leases: holders.leases().iter().map(LeaseRow::from).collect(),
-            probe: met.map(word),
+            probe: reachability.map(word),
         })?;
     } else {
         let mut text = holders.to_string();
         if args.command_line {
             text.extend(processes(&holders).into_iter().map(command_line));
         }
-        if let Some(met) = met {
-            text += &format!("\n  {:<13}{}", "a client", sentence(met));
+        if let Some(reachability) = reachability {
+            text += &format!("\n  {:<13}{}", "a client", sentence(reachability));
         }
         console.report(text)?;
     }
     Ok(match (holders.is_empty(), holders.is_complete()) {
         (false, _) => exit::YES,
         (true, true) => exit::NO,
-        (true, false) => exit::UNTOLD,
+        (true, false) => exit::INCOMPLETE,
     })
 }
 
@@ -74,7 +70,7 @@ fn command_line(process: &Process) -> String {
         Ok(arguments) => {
             let quoted = arguments
                 .iter()
-                .map(|argument| quoted(&shown(&argument.to_string_lossy())));
+                .map(|argument| quoted(&escape(&argument.to_string_lossy())));
             quoted.collect::<Vec<_>>().join(" ")
         }
         Err(error) => error.to_string(),
@@ -94,8 +90,8 @@ fn quoted(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
-fn word(met: Reachability) -> &'static str {
-    match met {
+fn word(reachability: Reachability) -> &'static str {
+    match reachability {
         Reachability::Accepts => "accepts",
         Reachability::Refuses => "refuses",
         Reachability::NoAnswer => "no_answer",
@@ -103,8 +99,8 @@ fn word(met: Reachability) -> &'static str {
     }
 }
 
-fn sentence(met: Reachability) -> String {
-    match met {
+fn sentence(reachability: Reachability) -> String {
+    match reachability {
         Reachability::Accepts => "is accepted".to_owned(),
         Reachability::Refuses => "is refused".to_owned(),
         Reachability::NoAnswer => "gets no answer".to_owned(),

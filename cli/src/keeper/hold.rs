@@ -4,21 +4,21 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use portlease::{Endpoint, Protocol, Reservation};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::exit;
 use crate::failure::Failure;
-use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, address, send};
+use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, release_address, send};
+use crate::limits::RELEASE_TIMEOUT;
 use crate::output::json::ReservedRow;
 use crate::output::report;
 use crate::port_server::PortServer;
-use crate::reserve_options::options;
+use crate::reserve_options::reserve_options;
 
 /// The keeper's own course.
-pub(crate) fn keep() -> Result<u8, Failure> {
+pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("keep", &e);
     let socket = io::stdout()
         .as_fd()
@@ -32,9 +32,9 @@ pub(crate) fn keep() -> Result<u8, Failure> {
     let mut line = String::new();
     reader.read_line(&mut line).map_err(cannot)?;
     let request: Request = serde_json::from_str(&line)
-        .map_err(|e| Failure::new(format!("cannot read what is wanted: {e}")))?;
-    let printed = listen_for_word(reader).map_err(cannot)?;
-    let (listener, mut held) = match hold(&request) {
+        .map_err(|e| Failure::new(format!("cannot read the request: {e}")))?;
+    let printed = read_confirmation(reader).map_err(cannot)?;
+    let (listener, mut held) = match reserve(&request) {
         Ok(holding) => holding,
         Err(failure) => {
             send(&mut answers, &Answer::Failed(report::failure(&failure))).map_err(cannot)?;
@@ -53,12 +53,12 @@ pub(crate) fn keep() -> Result<u8, Failure> {
     std::env::set_current_dir("/").map_err(cannot)?;
     // Neither Ctrl-C nor the end of the terminal is meant for it.
     rustix::process::setsid().map_err(|e| cannot(e.into()))?;
-    attend(&listener, &mut held).map_err(cannot)?;
+    serve_releases(&listener, &mut held).map_err(cannot)?;
     Ok(exit::YES)
 }
 
 /// Ends the process when `reserve` has ended early: also in the middle of a long queue for a number.
-fn listen_for_word(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
+fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
     let (tell, told) = channel();
     let listen = move || {
         let mut word = String::new();
@@ -76,19 +76,19 @@ fn listen_for_word(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>
     Ok(told)
 }
 
-fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> {
-    let Request { wanted, pid } = request;
-    let listener =
-        address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
+fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> {
+    let Request { selection, pid } = request;
+    let listener = release_address(std::process::id())
+        .and_then(|release_address| UnixListener::bind_addr(&release_address));
     let listener = listener.map_err(|e| Failure::system("listen for releases", &e))?;
-    let protocol = if wanted.udp {
+    let protocol = if selection.udp {
         Protocol::Udp
     } else {
         Protocol::Tcp
     };
-    let options = options(&wanted.manner, protocol, None).on_behalf_of(*pid);
-    let count = usize::from(wanted.count);
-    let held = match (wanted.port, wanted.block, PortServer::of_environment()) {
+    let options = reserve_options(&selection.shared, protocol, None).on_behalf_of(*pid);
+    let count = usize::from(selection.count);
+    let held = match (selection.port, selection.block, PortServer::from_env()) {
         (None, true, Some(_)) => {
             return Err(Failure::new(
                 "cannot reserve a block: the server of PORTSERVER_ADDRESS gives single numbers",
@@ -106,7 +106,7 @@ fn hold(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> 
 }
 
 /// Until the process on stdin has ended, or everything is released.
-fn attend(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
+fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
     let process = io::stdin();
     while !held.is_empty() {
         let mut fds = [
@@ -124,18 +124,15 @@ fn attend(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()
         if asked {
             let (stream, _) = listener.accept()?;
             // Whoever asks and goes away hears nothing.
-            let _answered = answer(stream, held);
+            let _answered = answer_release(stream, held);
         }
     }
     Ok(())
 }
 
-/// Enough for a request of one line on this machine. A keeper waits for nobody longer.
-const REQUEST: Duration = Duration::from_secs(2);
-
-fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
-    stream.set_read_timeout(Some(REQUEST))?;
-    stream.set_write_timeout(Some(REQUEST))?;
+fn answer_release(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
+    stream.set_read_timeout(Some(RELEASE_TIMEOUT))?;
+    stream.set_write_timeout(Some(RELEASE_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
     let who = rustix::net::sockopt::socket_peercred(&stream)?.uid;
@@ -143,7 +140,7 @@ fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
     let word = match line.trim_end().parse::<Endpoint>() {
         Ok(endpoint) if allowed => {
             let before = held.len();
-            held.retain(|reservation| !is_meant(endpoint, reservation));
+            held.retain(|reservation| !matches(endpoint, reservation));
             if held.len() < before {
                 RELEASED
             } else {
@@ -156,7 +153,7 @@ fn answer(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
     (&stream).write_all(format!("{word}\n").as_bytes())
 }
 
-fn is_meant(endpoint: Endpoint, reservation: &Reservation) -> bool {
+fn matches(endpoint: Endpoint, reservation: &Reservation) -> bool {
     let of_protocol = |protocol| reservation.protocols().contains(&protocol);
     endpoint.port == reservation.port() && endpoint.protocol.is_none_or(of_protocol)
 }

@@ -6,16 +6,16 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::Wanted;
+use crate::args::PortSelection;
 use crate::output::json::ReservedRow;
 
 /// The argument that makes a keeper of this program.
-pub(crate) const WORD: &str = "keeper";
+pub(crate) const KEEPER_ARG: &str = "keeper";
 
 /// What `reserve` asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
-    pub(crate) wanted: Wanted,
+    pub(crate) selection: PortSelection,
     pub(crate) pid: u32,
 }
 
@@ -32,7 +32,7 @@ pub(crate) const PRINTED: &str = "printed\n";
 pub(crate) const RELEASED: &str = "released";
 
 /// Where a keeper hears of releases: a name that dies with it, and that its network namespace alone sees, as the port.
-pub(crate) fn address(keeper: u32) -> io::Result<SocketAddr> {
+pub(crate) fn release_address(keeper: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("portlease/keeper/{keeper}"))
 }
 

@@ -5,11 +5,13 @@ use std::os::unix::net::UnixStream;
 
 use portlease::Endpoint;
 
-use crate::keeper::messages::{RELEASED, address};
+use crate::keeper::messages::{RELEASED, release_address};
 
 /// Asks a process to let the port go; `false` if it does not, or is no keeper.
-pub(crate) fn release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let stream = match address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
+pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+    let stream = match release_address(keeper)
+        .and_then(|release_address| UnixStream::connect_addr(&release_address))
+    {
         Ok(stream) => stream,
         Err(e)
             if matches!(

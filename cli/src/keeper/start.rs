@@ -5,29 +5,29 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use crate::args::Wanted;
+use crate::args::PortSelection;
 use crate::failure::Failure;
-use crate::keeper::messages::{Answer, PRINTED, Request, WORD, send};
+use crate::keeper::messages::{Answer, KEEPER_ARG, PRINTED, Request, send};
 use crate::output::json::ReservedRow;
-use crate::process::Watched;
+use crate::process::ProcessHandle;
 
-/// A keeper as `reserve` sees it. Dropped before [`confirm`](Started::confirm), it ends.
+/// A keeper as `reserve` sees it. Dropped before [`confirm`](KeeperHandle::confirm), it ends.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct KeeperHandle {
     pub(crate) pid: u32,
     pub(crate) rows: Vec<ReservedRow>,
     socket: UnixStream,
 }
 
 /// Starts one, and returns once it holds what is wanted.
-pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
+pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<KeeperHandle, Failure> {
     let cannot = |e: io::Error| Failure::system("start a keeper", &e);
-    let process = Watched::open(pid).map_err(|e| crate::process::cannot_watch(pid, &e))?;
+    let process = ProcessHandle::open(pid).map_err(|e| crate::process::watch_failure(pid, &e))?;
     let process = process
         .ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
     let (mut socket, its) = UnixStream::pair().map_err(cannot)?;
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-    command.arg(WORD);
+    command.arg(KEEPER_ARG);
     command
         .stdin(OwnedFd::from(process))
         .stdout(OwnedFd::from(its))
@@ -38,7 +38,7 @@ pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
     // Its end of the socket must be its alone, so that its end is seen.
     drop(command);
     let request = Request {
-        wanted: wanted.clone(),
+        selection: selection.clone(),
         pid,
     };
     send(&mut socket, &request).map_err(cannot)?;
@@ -47,7 +47,7 @@ pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
         .read_line(&mut line)
         .map_err(cannot)?;
     match serde_json::from_str(&line) {
-        Ok(Answer::Holds(rows)) => Ok(Started {
+        Ok(Answer::Holds(rows)) => Ok(KeeperHandle {
             pid: keeper.id(),
             rows,
             socket,
@@ -59,7 +59,7 @@ pub(crate) fn start(wanted: &Wanted, pid: u32) -> Result<Started, Failure> {
     }
 }
 
-impl Started {
+impl KeeperHandle {
     /// From now on it holds them by itself.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
         let told = self.socket.write_all(PRINTED.as_bytes());

@@ -4,11 +4,11 @@ use crate::finding::Finding;
 use crate::output::report;
 
 /// Whether a job of GitHub Actions runs us.
-pub(crate) fn are_wanted() -> bool {
+pub(crate) fn in_github_actions() -> bool {
     std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true")
 }
 
-pub(crate) fn annotation(finding: &Finding) -> Option<String> {
+pub(crate) fn error_line(finding: &Finding) -> Option<String> {
     finding
         .problem
         .as_ref()

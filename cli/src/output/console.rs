@@ -7,8 +7,8 @@ use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
 use serde::Serialize;
 
-use crate::args::Voice;
-use crate::condition::Aim;
+use crate::args::OutputArgs;
+use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::output::report;
@@ -26,17 +26,17 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    pub(crate) fn new(voice: &Voice) -> Self {
-        let choice = match voice.color {
+    pub(crate) fn new(output: &OutputArgs) -> Self {
+        let choice = match output.color {
             ColorChoice::Auto => anstream::ColorChoice::Auto,
             ColorChoice::Always => anstream::ColorChoice::Always,
             ColorChoice::Never => anstream::ColorChoice::Never,
         };
         choice.write_global();
         Console {
-            json: voice.json,
-            quiet: voice.quiet,
-            verbose: voice.verbose,
+            json: output.json,
+            quiet: output.quiet,
+            verbose: output.verbose,
         }
     }
 
@@ -55,12 +55,12 @@ impl Console {
 
     /// A report of the library: a headline, facts, help.
     pub(crate) fn report(&self, report: impl fmt::Display) -> Result<(), Failure> {
-        self.answer(painted(&report.to_string()))
+        self.answer(colored(&report.to_string()))
     }
 
-    pub(crate) fn finding(&self, finding: &Finding, aim: Aim) -> Result<(), Failure> {
+    pub(crate) fn finding(&self, finding: &Finding, condition: Condition) -> Result<(), Failure> {
         let Some(problem) = &finding.problem else {
-            let is = if aim == Aim::Free {
+            let is = if condition == Condition::Free {
                 "is free"
             } else {
                 "is listening"
@@ -75,24 +75,19 @@ impl Console {
         })
     }
 
-    /// Says the answer as one object on a line, with `-q` too: whoever asks for it reads it.
-    pub(crate) fn object(&self, object: &impl Serialize) -> Result<(), Failure> {
-        write_line(anstream::stdout(), in_json(object)?)
-    }
-
     /// The answer of a command that was called for nothing else: with `-q` too. Tells whether anybody reads it.
-    pub(crate) fn deliver(&self, text: impl fmt::Display) -> Result<bool, Failure> {
+    pub(crate) fn print_always(&self, text: impl fmt::Display) -> Result<bool, Failure> {
         write_whole(anstream::stdout(), text)
     }
 
     /// Files, rather than answers: nothing is taken out of them or added.
     pub(crate) fn document(&self, text: &[u8]) -> Result<(), Failure> {
-        self.deliver(String::from_utf8_lossy(text).trim_end())
+        self.print_always(String::from_utf8_lossy(text).trim_end())
             .map(drop)
     }
 
-    pub(crate) fn deliver_object(&self, object: &impl Serialize) -> Result<bool, Failure> {
-        self.deliver(in_json(object)?)
+    pub(crate) fn print_json(&self, object: &impl Serialize) -> Result<bool, Failure> {
+        self.print_always(to_json(object)?)
     }
 
     /// What goes on meanwhile. That stderr cannot be written is no reason to stop.
@@ -110,16 +105,16 @@ impl Console {
     }
 
     /// A line on stderr for a machine.
-    pub(crate) fn aside(&self, line: impl fmt::Display) {
+    pub(crate) fn machine_line(&self, line: impl fmt::Display) {
         let _told = write_line(anstream::stderr(), line);
     }
 
     /// The object of a command whose stdout belongs to somebody else.
-    pub(crate) fn object_aside(&self, object: &impl Serialize) -> Result<(), Failure> {
-        write_line(anstream::stderr(), in_json(object)?)
+    pub(crate) fn json_on_stderr(&self, object: &impl Serialize) -> Result<(), Failure> {
+        write_line(anstream::stderr(), to_json(object)?)
     }
 
-    pub(crate) fn complain(&self, failure: &Failure) {
+    pub(crate) fn error(&self, failure: &Failure) {
         let text = format!("{ERROR}portlease:{ERROR:#} {}", report::failure(failure));
         let _told = write_line(anstream::stderr(), text);
     }
@@ -138,7 +133,7 @@ impl Console {
     }
 }
 
-fn in_json(object: &impl Serialize) -> Result<String, Failure> {
+fn to_json(object: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(object).map_err(|e| Failure::new(format!("cannot write JSON: {e}")))
 }
 
@@ -159,7 +154,7 @@ fn write_whole(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Fai
     }
 }
 
-fn painted(report: &str) -> String {
+fn colored(report: &str) -> String {
     let mut text = String::with_capacity(report.len() + 32);
     for (n, line) in report.lines().enumerate() {
         if n > 0 {

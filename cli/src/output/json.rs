@@ -7,7 +7,7 @@ use portlease::{Guarantee, Holder, Lease, Process, Reservation};
 use serde::{Deserialize, Serialize};
 
 /// What every object says first.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const JSON_VERSION: u8 = 1;
 
 /// A socket.
 #[derive(Debug, Serialize)]

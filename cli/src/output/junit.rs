@@ -12,7 +12,7 @@ use crate::output::report;
 
 const SUITE: &str = "portlease check";
 
-pub(crate) fn write(path: &Path, findings: &[Finding]) -> Result<(), Failure> {
+pub(crate) fn write_report(path: &Path, findings: &[Finding]) -> Result<(), Failure> {
     let written = document(findings).and_then(|text| std::fs::write(path, text));
     written.map_err(|e| Failure::system(format_args!("write {}", path.display()), &e))
 }
@@ -21,7 +21,7 @@ fn document(findings: &[Finding]) -> io::Result<Vec<u8>> {
     let count = |answer| {
         findings
             .iter()
-            .filter(|finding| finding.holds() == answer)
+            .filter(|finding| finding.answer() == answer)
             .count()
             .to_string()
     };
@@ -65,7 +65,7 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
         case.write_empty()?;
         return Ok(());
     };
-    let kind = if finding.holds().is_some() {
+    let kind = if finding.answer().is_some() {
         "failure"
     } else {
         "error"

@@ -4,7 +4,7 @@ use std::fmt;
 
 use terminal_size::{Width, terminal_size_of};
 
-use crate::text::shown;
+use crate::text::escape;
 
 /// Rows of as many cells as there are heads.
 #[derive(Debug)]
@@ -15,23 +15,23 @@ pub(crate) struct Table<const N: usize> {
 }
 
 /// Between two columns.
-const GAP: usize = 2;
+const COLUMN_GAP: usize = 2;
 
 /// A column is not cut below it.
-const LEAST: usize = 4;
+const MIN_COLUMN_WIDTH: usize = 4;
 
 impl<const N: usize> Table<N> {
-    pub(crate) fn new(heads: [&str; N]) -> Self {
+    pub(crate) fn new(headers: [&str; N]) -> Self {
         let width =
             terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
         Table {
-            rows: vec![heads.map(str::to_owned)],
+            rows: vec![headers.map(str::to_owned)],
             width,
         }
     }
 
     pub(crate) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| shown(&cell)));
+        self.rows.push(cells.map(|cell| escape(&cell)));
     }
 
     /// As wide as the cells need, then the widest cut until they fit.
@@ -45,8 +45,12 @@ impl<const N: usize> Table<N> {
         let Some(most) = self.width else {
             return widths;
         };
-        while widths.iter().sum::<usize>() + GAP * (N - 1) > most {
-            match widths.iter_mut().max().filter(|widest| **widest > LEAST) {
+        while widths.iter().sum::<usize>() + COLUMN_GAP * (N - 1) > most {
+            match widths
+                .iter_mut()
+                .max()
+                .filter(|widest| **widest > MIN_COLUMN_WIDTH)
+            {
                 Some(widest) => *widest -= 1,
                 None => break,
             }
@@ -61,7 +65,7 @@ impl<const N: usize> fmt::Display for Table<N> {
         for (n, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(widths) {
-                line += &format!("{:<width$}{:GAP$}", cut(cell, width), "");
+                line += &format!("{:<width$}{:COLUMN_GAP$}", truncate_start(cell, width), "");
             }
             write!(f, "{}{}", if n == 0 { "" } else { "\n" }, line.trim_end())?;
         }
@@ -70,7 +74,7 @@ impl<const N: usize> fmt::Display for Table<N> {
 }
 
 /// The end of a path or of a test's name says more than its start.
-fn cut(cell: &str, width: usize) -> String {
+fn truncate_start(cell: &str, width: usize) -> String {
     let length = cell.chars().count();
     if length <= width {
         return cell.to_owned();
