@@ -1,4 +1,4 @@
-//! What the command line may say: the definition behind the parser and the help.
+//! The command line: the definition behind the parser, the help, the completions and the man pages.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,16 +14,18 @@ use crate::limits::DEFAULT_WAIT;
 use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 yes, 1 no, 2 bad usage or failure, 3 nothing found but something could not be read; 130 after Ctrl-C. \
-`portlease run` returns its command's, or 125 if it failed itself, 126 and 127 as a shell does.
+Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something could not be \
+read; 130 after Ctrl-C. `portlease run` returns the exit code of its command, 125 if portlease \
+failed, and 126 or 127 as a shell does.
 
-Environment: PORTLEASE_DIR is the lock folder (/tmp/portlease), PORTLEASE_RANGE=LOW-HIGH the only numbers for \
-automatic picks. PORTSERVER_ADDRESS is a port server, as portpicker's, that they are taken from.";
+Environment: PORTLEASE_DIR is the lock folder, by default /tmp/portlease. PORTLEASE_RANGE=LOW-HIGH \
+limits automatic picks to these numbers. PORTSERVER_ADDRESS names a port server, as for \
+portpicker, that makes the automatic picks.";
 
 const PORTS: &str =
-    "60315, 5432,6379, 8000-8010, 53/udp, 127.0.0.1:8080 or [::1]:8080; TCP unless said";
+    "60315, 5432,6379, 8000-8010, 53/udp, 127.0.0.1:8080 or [::1]:8080; TCP by default";
 
-/// Checks ports, says who holds them, and reserves them for servers in any language.
+/// Check ports, show who holds them, and reserve them for servers in any language
 #[derive(Debug, Parser)]
 #[command(name = "portlease", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Args {
@@ -33,116 +35,126 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Where every command has them in its help: below its own.
+/// Heading that puts these options below each command's own.
 const OUTPUT: &str = "Output";
 
-/// How much is said, and in which form.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// Answer with one JSON object
+    /// Print the answer as one JSON object
     #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) json: bool,
-    /// Say nothing but errors: the exit code is the answer. `reserve` prints its numbers all the same
+    /// Print only errors; the exit code is the answer. `reserve` still prints its numbers
     #[arg(short, long, global = true, help_heading = OUTPUT, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Say more
+    /// Print full reports, and more notes on stderr
     #[arg(short, long, global = true, help_heading = OUTPUT)]
     pub(crate) verbose: bool,
-    /// Colour the output; by itself only on a terminal, and not under NO_COLOR
-    #[arg(long, global = true, help_heading = OUTPUT, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    /// When to colour the output; auto means on a terminal, unless NO_COLOR is set
+    #[arg(
+        long, global = true, help_heading = OUTPUT, value_name = "WHEN",
+        default_value_t = ColorChoice::Auto
+    )]
     pub(crate) color: ColorChoice,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Are all of these ports free? One report for each that is not
+    /// Check that all ports are free, and report each one that is not
     #[command(
-        after_help = "Exit codes: 0 all free, 1 some not, 3 could not tell, 2 bad usage or failure"
+        after_help = "Exit codes: 0 all pass, 1 some do not, 2 usage error or failure, \
+                      3 some could not be checked"
     )]
     Check(CheckArgs),
-    /// Who holds a port: every socket on it, in every state, with its processes, and the reservations
+    /// Show who holds a port: its sockets in every state, their processes, and reservations
     #[command(
-        after_help = "Exit codes: 0 somebody holds it, 1 nobody, 3 nothing found and something could not be read"
+        after_help = "Exit codes: 0 something holds it, 1 nothing does, 2 usage error or failure, \
+                      3 nothing found but something could not be read"
     )]
     Who(WhoArgs),
     /// Run a command with reserved ports
     ///
-    /// Each number is in the environment under its NAME, and replaces {NAME} in the command's arguments. The
-    /// reservation lasts as long as the command; signals are passed on to it.
+    /// Each number is in the environment as NAME, and replaces {NAME} in the command's arguments.
+    /// The ports stay reserved until the command ends. Signals are passed on to the command.
     #[command(
-        after_help = "Exit codes: the command's, 128+N if signal N ended it; 125 if portlease failed, \
-                            126 if the command cannot be executed, 127 if it does not exist"
+        after_help = "Exit codes: that of the command, or 128+N if signal N ended it; \
+                      125 if portlease failed, 126 if the command cannot be executed, \
+                      127 if it does not exist"
     )]
     Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers
     ///
-    /// As in PORT=$(portlease reserve). A small keeper process holds them until the shell ends, or until portlease
-    /// release. In a pipe or a list the caller is a subshell; then the keeper goes by the shell around it. --pid $$ says
-    /// it outright.
+    /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
+    /// shell ends or `portlease release` releases them. In a pipe or a list, a subshell makes the
+    /// call; the keeper then waits for the shell around it to end. To name the shell explicitly,
+    /// pass --pid $$.
+    #[command(after_help = "Exit codes: 0 reserved, 2 usage error or failure")]
     Reserve(ReserveArgs),
-    /// End a keeper's hold of ports
+    /// Release ports that a keeper holds
     #[command(
-        after_help = "Exit codes: 0 released, 1 some were not held by a keeper of yours, 2 failure"
+        after_help = "Exit codes: 0 released, 1 some are not held by a keeper of this user, \
+                      2 usage error or failure"
     )]
     Release(ReleaseArgs),
-    /// Serve portpicker's clients, in Python and C++: a port server with real claims behind its numbers
+    /// Serve portpicker's clients (Python, C++): a port server that reserves what it hands out
     ///
-    /// Name its address to them by PORTSERVER_ADDRESS. A number goes back when the process that asked for it has ended.
+    /// Clients find it by the environment variable PORTSERVER_ADDRESS. A reservation ends when the
+    /// process that requested it ends.
     Serve(ServeArgs),
-    /// Print completions for a shell
+    /// Print the completion script for a shell
     Completions(CompletionsArgs),
-    /// Print the man page, of portlease or of one of its commands
+    /// Print the man page of portlease or of one of its commands
     Man(ManArgs),
-    /// Wait until servers listen on ports, or let go of them
-    #[command(
-        after_help = "Exit codes: 0 as wished, 1 not in time, 2 the process ended first, bad usage or failure"
-    )]
+    /// Wait until servers listen on ports, or until ports are free
+    #[command(after_help = "Exit codes: 0 condition met, 1 timed out, \
+                      2 the process of --pid ended first, usage error or failure")]
     Wait(WaitArgs),
-    /// The live reservations on this machine
+    /// List the live reservations on this machine
     List,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    #[arg(required = true, value_name = "PORT", help = format!("Ports: {PORTS}"))]
+    #[arg(required = true, value_name = "PORT", help = format!("Ports to check: {PORTS}"))]
     pub(crate) ports: Vec<PortList>,
-    /// Wait up to so long for it to be true
+    /// Wait up to DURATION for the check to pass
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
-    /// Ask the opposite: does a server listen on each of them?
+    /// Check that a server listens on each port, instead of that the port is free
     #[arg(long)]
     pub(crate) listening: bool,
-    /// Write a JUnit report too, for CI servers
+    /// Also write a JUnit report to FILE, for CI servers
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct WhoArgs {
-    /// A port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315; every protocol unless said
+    /// Port to inspect: 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315; every protocol by default
     pub(crate) port: Endpoint,
-    /// Show the full command line of each process. It may hold secrets
+    /// Show the full command line of each process, which may contain secrets
     #[arg(long)]
     pub(crate) command_line: bool,
-    /// Connect once, and say what a client meets
+    /// Connect once, and report the result
     #[arg(long)]
     pub(crate) probe: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// Reserve a port, any or number N, and name its variable; PORT unless said. May be repeated
+    /// Reserve any port, or port N, and pass its number as NAME. Without --port, one port is
+    /// passed as PORT. May be repeated
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
-    /// The command must listen on all of them within so long (30s unless said), or it is ended and that is an error
+    /// Stop the command, and fail, if it does not listen on all ports within DURATION (30s if
+    /// omitted)
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
     )]
     pub(crate) wait_listening: Option<Duration>,
-    /// What to run
+    /// Command to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
@@ -151,24 +163,27 @@ pub(crate) struct RunArgs {
 pub(crate) struct ReserveArgs {
     #[command(flatten)]
     pub(crate) selection: PortSelection,
-    /// Hold them until this process ends, instead of the shell that called
-    #[arg(long, value_name = "PID", value_parser = pid())]
+    /// Hold the ports until the process PID ends, instead of the calling shell
+    #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
 }
 
-/// Which numbers a keeper is to hold.
+/// Which ports a keeper reserves. `reserve` sends it to the keeper.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct PortSelection {
-    /// So many ports, a number on each line
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Number of ports to reserve, printed one per line
+    #[arg(
+        short = 'n', long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(crate) count: u16,
-    /// UDP ports instead of TCP ports
+    /// Reserve UDP ports instead of TCP ports
     #[arg(long)]
     pub(crate) udp: bool,
-    /// With consecutive numbers
+    /// Reserve consecutive numbers
     #[arg(long)]
     pub(crate) block: bool,
-    /// Exactly this number, or the first of the block
+    /// Reserve exactly port N, or with --block the block that starts at N
     #[arg(long, value_name = "N", value_parser = parse_port)]
     pub(crate) port: Option<u16>,
     #[command(flatten)]
@@ -180,43 +195,44 @@ pub(crate) struct ReleaseArgs {
     #[arg(
         required = true,
         value_name = "PORT",
-        help = "Ports: 60315, 60315/udp, 5432,6379 or 8000-8010; of either protocol unless said"
+        help = "Ports to release: 60315, 60315/udp, 5432,6379 or 8000-8010; \
+                both protocols by default"
     )]
     pub(crate) ports: Vec<PortList>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Where to listen: @NAME in the abstract namespace, or a path
+    /// Listen on ADDRESS: @NAME in the abstract namespace, or the path of a socket
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: String,
-    /// The servers set neither SO_REUSEADDR nor SO_REUSEPORT
+    /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell that reads the script
     pub(crate) shell: Shell,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
-    /// The command, as in run
+    /// Command to describe, such as run
     pub(crate) command: Option<String>,
 }
 
-/// How a reservation is made, whatever its number.
+/// The options that `run` and `reserve` share.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct SharedReserveArgs {
-    /// The server sets neither SO_REUSEADDR nor SO_REUSEPORT
+    /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
-    /// Queue up to so long for a port that is busy
+    /// Wait up to DURATION for a busy port
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
-    /// A name for the reservation, shown to whoever finds the port taken
+    /// Label for the reservation, shown in reports about the port
     #[arg(long, value_name = "TEXT")]
     pub(crate) label: Option<String>,
 }
@@ -224,30 +240,33 @@ pub(crate) struct SharedReserveArgs {
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("condition").required(true).args(["listening", "free"]))]
 pub(crate) struct WaitArgs {
-    #[arg(required = true, value_name = "PORT", help = format!("Ports: {PORTS}"))]
+    #[arg(required = true, value_name = "PORT", help = format!("Ports to wait for: {PORTS}"))]
     pub(crate) ports: Vec<PortList>,
-    /// Until a server listens on each of them
+    /// Wait until a server listens on each port
     #[arg(long)]
     pub(crate) listening: bool,
-    /// Until all of them are free
+    /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
-    /// Give up after so long
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = DEFAULT_WAIT)]
+    /// Time out after DURATION
+    #[arg(
+        long, value_name = "DURATION", value_parser = humantime::parse_duration,
+        default_value = DEFAULT_WAIT
+    )]
     pub(crate) timeout: Duration,
-    /// Give up when this process ends
-    #[arg(long, value_name = "PID", value_parser = pid())]
+    /// Stop waiting when the process PID ends
+    #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
 }
 
-fn pid() -> RangedI64ValueParser<u32> {
+fn pid_parser() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(i32::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_definition_holds_together() {
+    fn the_definition_passes_claps_own_checks() {
         <super::Args as clap::CommandFactory>::command().debug_assert();
     }
 }

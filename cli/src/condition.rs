@@ -1,10 +1,9 @@
-//! [`Condition`]: what ports are to be.
+//! [`Condition`]: what a check asserts of a port, and what a wait waits for.
 
 use std::time::Duration;
 
 use portlease::{Endpoint, wait_until_free, wait_until_listening};
 
-/// What the ports are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Free,
@@ -12,7 +11,15 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
-    /// `ports … to be free`, `… are free`.
+    /// The condition that `--listening` selects.
+    pub(crate) fn from_flag(listening: bool) -> Self {
+        if listening {
+            Condition::Listening
+        } else {
+            Condition::Free
+        }
+    }
+
     pub(crate) fn word(self) -> &'static str {
         match self {
             Condition::Free => "free",

@@ -1,4 +1,4 @@
-//! [`Failure`]: why a command could not do its work.
+//! [`Failure`]: why a command failed.
 
 use std::fmt;
 use std::io;
@@ -6,13 +6,14 @@ use std::io;
 use crate::exit;
 use crate::text::os_message;
 
-/// An error line for stderr, and the exit code that goes with it.
+/// An error for stderr, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
     cause: Cause,
 }
 
+/// The library's error is kept as a value: only `output` turns it into text.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Text(String),
@@ -20,7 +21,7 @@ pub(crate) enum Cause {
 }
 
 impl Failure {
-    /// `cannot act operand: cause`.
+    /// `text` has the form `cannot ACT OPERAND: CAUSE`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Failure {
             code: exit::FAILED,
@@ -28,7 +29,7 @@ impl Failure {
         }
     }
 
-    /// `act` comes with its operand.
+    /// `act` includes its operand, as in `write report.xml`.
     pub(crate) fn system(act: impl fmt::Display, cause: &io::Error) -> Self {
         Failure::new(format!("cannot {act}: {}", os_message(cause)))
     }

@@ -48,6 +48,11 @@ pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 /// limit ends the search if the parents in /proc form a loop.
 pub(crate) const NESTED_SHELLS: usize = 64;
 
+/// The only sleep of the command.
+pub(crate) fn sleep(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// What is left of a limit, rounded up to whole milliseconds, as reports print it.
 pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();

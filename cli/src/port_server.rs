@@ -1,5 +1,5 @@
-//! The protocol of portpicker's port server: a process id and a line end go in, a number and a line end come out.
-//! Silence is a refusal.
+//! The protocol of portpicker's port server. A client sends a process id and a newline. The server
+//! answers with a port number and a newline, or closes the connection to refuse.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
 use crate::text::os_message;
 
-/// `@name`, in the abstract namespace, or the path of a socket.
+/// `@name` in the abstract namespace, or the path of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerAddress {
     Abstract(String),
@@ -55,19 +55,19 @@ impl ServerAddress {
     }
 }
 
-/// The one number on a line that the other side says.
+/// The number on the line that the other side sends; `None` if it sends anything else.
 pub(crate) fn read_number(stream: &UnixStream) -> io::Result<Option<u32>> {
     let mut line = String::new();
     BufReader::new(stream.take(PORT_SERVER_LINE_BYTES)).read_line(&mut line)?;
     Ok(line.trim().parse().ok())
 }
 
-/// A port server that gives numbers to this process.
+/// The port server from which this process requests numbers.
 #[derive(Debug)]
 pub(crate) struct PortServer(ServerAddress);
 
 impl PortServer {
-    /// What `PORTSERVER_ADDRESS` names.
+    /// The server that `PORTSERVER_ADDRESS` names.
     pub(crate) fn from_env() -> Option<PortServer> {
         let address = std::env::var("PORTSERVER_ADDRESS")
             .ok()
@@ -75,7 +75,8 @@ impl PortServer {
         Some(PortServer(address.as_str().into()))
     }
 
-    /// Reserves a number of the server's: it gives each to one process, and does not keep anybody else from it.
+    /// Reserves a number that the server grants. A grant alone does not stop other programs from
+    /// binding the port, so a number in use is skipped.
     pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Reservation, Failure> {
         let mut attempts = 0;
         loop {
@@ -106,7 +107,7 @@ impl PortServer {
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);
-        number.ok_or_else(|| cannot("the server has none for this process"))
+        number.ok_or_else(|| cannot("the server granted no port to this process"))
     }
 }
 
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_apart_by_their_first_letter() {
+    fn an_address_that_starts_with_at_is_abstract() {
         assert_eq!(
             ServerAddress::from("@a"),
             ServerAddress::Abstract("a".to_owned())
@@ -128,18 +129,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_a_refusal() {
-        for (said, number) in [
+    fn an_answer_without_a_number_is_a_refusal() {
+        for (answer, number) in [
             ("41023\n", Some(41023)),
             ("7", Some(7)),
             ("", None),
             ("x\n", None),
             ("1 2\n", None),
         ] {
-            let (ours, mut its) = UnixStream::pair().unwrap();
-            its.write_all(said.as_bytes()).unwrap();
-            drop(its);
-            assert_eq!(read_number(&ours).unwrap(), number, "{said:?}");
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(answer.as_bytes()).unwrap();
+            drop(theirs);
+            assert_eq!(read_number(&ours).unwrap(), number, "{answer:?}");
         }
     }
 }

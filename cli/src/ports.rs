@@ -1,11 +1,11 @@
-//! Ports as they are written on a command line: lists, ranges, and names for them.
+//! Ports as users type them: lists, ranges, and ports with the name of a variable.
 
 use std::fmt;
 use std::str::FromStr;
 
 use portlease::{Endpoint, Error, Protocol};
 
-/// Why an argument names no port: the sentence that the parser shows.
+/// Why an argument is not a port. clap prints the text.
 #[derive(Debug)]
 pub(crate) struct InvalidPort(String);
 
@@ -32,7 +32,7 @@ impl FromStr for PortList {
 
     fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let mut endpoints = Vec::new();
-        // By blanks as well: "$PORTS" is what `reserve -n 2` printed, and zsh does not split it.
+        // Split at blanks too: zsh passes "$PORTS", the output of `reserve -n 2`, as one argument.
         let items = text
             .split(',')
             .flat_map(|part| match part.split_whitespace().next() {
@@ -50,7 +50,7 @@ impl FromStr for PortList {
 }
 
 impl PortList {
-    /// Those of several arguments, each once.
+    /// The ports of several arguments, without duplicates.
     pub(crate) fn endpoints(arguments: &[PortList]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
         for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
@@ -61,7 +61,7 @@ impl PortList {
         all
     }
 
-    /// Those of several arguments, each once, with the protocol said.
+    /// The same, where a port without a protocol is a TCP port.
     pub(crate) fn tcp_by_default(arguments: &[PortList]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
         for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
@@ -77,7 +77,7 @@ impl PortList {
     }
 }
 
-/// `8000-8010`, with the address and the protocol around it; `None` for what is no range.
+/// A range such as `127.0.0.1:8000-8010/udp`; `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
     let (head, protocol) = item.split_at(item.rfind('/').unwrap_or(item.len()));
     let (address, numbers) = head.split_at(head.rfind(':').map_or(0, |colon| colon + 1));
@@ -103,7 +103,8 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
     ))
 }
 
-/// `REDIS`, `REDIS=6379`, `DNS/udp`: a port to reserve, and the variable that tells its number.
+/// `REDIS`, `REDIS=6379`, `DNS/udp`: a port to reserve, and the environment variable that gets its
+/// number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedPort {
     pub(crate) name: String,
@@ -129,10 +130,12 @@ impl FromStr for NamedPort {
             Some((name, port)) => (name, Some(parse_port(port)?)),
             None => (head, None),
         };
-        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-        if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
+        let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        if !name.starts_with(is_letter) || !name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
+        {
             return Err(InvalidPort(format!(
-                "{name:?} is no name of a variable: expected NAME, NAME=N or NAME/udp, as in REDIS=6379"
+                "{name:?} is not a variable name: expected NAME, NAME=N or NAME/udp, \
+                 as in REDIS=6379"
             )));
         }
         Ok(NamedPort {
@@ -143,7 +146,7 @@ impl FromStr for NamedPort {
     }
 }
 
-/// A bare number.
+/// A port number without address and protocol.
 pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
     let endpoint: Endpoint = text.parse()?;
     match endpoint {
@@ -153,7 +156,7 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
             protocol: None,
         } if !text.starts_with(':') => Ok(port),
         _ => Err(InvalidPort(format!(
-            "{text:?} is no number: a port is reserved on every address"
+            "{text:?} is not a bare number: a port is reserved on every address"
         ))),
     }
 }
@@ -180,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_port_is_told_why() {
-        for (text, told) in [
+    fn an_argument_that_is_no_port_is_refused_with_the_reason() {
+        for (text, reason) in [
             ("0", "port 0 names no port"),
             ("70000", "\"70000\" does not name a port"),
             ("80-70", "range \"80-70\" is empty"),
@@ -194,12 +197,12 @@ mod tests {
             ("80/sctp", "does not name a port"),
         ] {
             let error = read(text).unwrap_err();
-            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 
     #[test]
-    fn each_port_is_asked_about_once() {
+    fn duplicate_ports_are_removed() {
         let arguments: Vec<PortList> = ["80-81,80", "80/tcp", "80/udp"]
             .iter()
             .map(|text| text.parse().unwrap())

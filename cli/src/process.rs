@@ -1,4 +1,6 @@
-//! [`ProcessHandle`]: a process whose end matters, by its pidfd, so that no later process is taken for it.
+//! [`ProcessHandle`]: waits for a process to end.
+//!
+//! It holds a pidfd, so a later process with the same id is never mistaken for this one.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,12 +9,13 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// A process that was there when it was looked for.
+use crate::failure::Failure;
+
 #[derive(Debug)]
 pub(crate) struct ProcessHandle(OwnedFd);
 
 impl ProcessHandle {
-    /// `None` if there is no such process.
+    /// `None` if the process does not exist.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
@@ -24,14 +27,14 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits so long at most. A process that ended and was not waited for has ended.
-    pub(crate) fn ended_within(&self, within: Duration) -> io::Result<bool> {
+    /// Waits up to `timeout`. A zombie has ended.
+    pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        let within = Timespec {
-            tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: within.subsec_nanos().into(),
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
         };
-        match poll(&mut fds, Some(&within)) {
+        match poll(&mut fds, Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(e) => Err(e.into()),
@@ -39,14 +42,13 @@ impl ProcessHandle {
     }
 }
 
-/// For somebody else to watch it.
+/// For a child process to inherit.
 impl From<ProcessHandle> for OwnedFd {
-    fn from(watched: ProcessHandle) -> OwnedFd {
-        watched.0
+    fn from(process: ProcessHandle) -> OwnedFd {
+        process.0
     }
 }
 
-/// How errors call a process.
-pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> crate::failure::Failure {
-    crate::failure::Failure::system(format_args!("watch pid {pid}"), cause)
+pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> Failure {
+    Failure::system(format_args!("watch pid {pid}"), cause)
 }

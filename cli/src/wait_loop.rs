@@ -1,4 +1,4 @@
-//! The wait for ports, with word of it: a line that changes on a terminal, two lines in a log.
+//! Waits for ports, and reports progress: one changing line on a terminal, two lines in a log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +18,12 @@ use crate::process::{ProcessHandle, watch_failure};
 pub(crate) enum Outcome {
     Met,
     TimedOut,
-    /// The process ended first.
+    /// The process of `--pid` ended before the ports met the condition.
     ProcessEnded,
 }
 
-/// Waits until all of the ports are so at one time, at most so long, and no longer than a process lives.
+/// Waits until all ports meet the condition at the same time. The wait ends earlier when the time
+/// limit is reached or the process `pid` ends.
 pub(crate) fn wait_for(
     console: &Console,
     endpoints: &[Endpoint],
@@ -38,7 +39,7 @@ pub(crate) fn wait_for(
         )),
         None => None,
     };
-    // What is so already is not worth a word.
+    // A condition that is met already prints nothing.
     if holds_now(endpoints, condition)? {
         return Ok(Outcome::Met);
     }
@@ -52,13 +53,13 @@ pub(crate) fn wait_for(
     }
     let current = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (ports, at) = (endpoints.to_vec(), current.clone());
+    let (ports, index) = (endpoints.to_vec(), current.clone());
     let wait = move || {
-        // Nobody listens any more once the process has ended first.
-        let _gone = sender.send(wait_for_all(&ports, condition, started, limit, &at));
+        // The receiver is gone if the process ended first.
+        let _sent = sender.send(wait_for_all(&ports, condition, started, limit, &index));
     };
     let thread = std::thread::Builder::new()
-        .name("vigil".to_owned())
+        .name("wait".to_owned())
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     let outcome = loop {
@@ -67,7 +68,7 @@ pub(crate) fn wait_for(
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut,
             Ok(Err(error)) => return Err(error.into()),
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure::new("cannot wait: the waiting thread has died"));
+                return Err(Failure::new("cannot wait: the waiting thread panicked"));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -76,7 +77,7 @@ pub(crate) fn wait_for(
                 .as_ref()
                 .map_or(Ok(true), |process| process.ended_within(Duration::ZERO));
             if ended.map_err(|e| watch_failure(*pid, &e))? {
-                // Its end may be what was waited for.
+                // The end of the process may have freed the ports.
                 break if holds_now(endpoints, condition)? {
                     Outcome::Met
                 } else {
@@ -84,11 +85,11 @@ pub(crate) fn wait_for(
                 };
             }
         }
-        let waits_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
-        let (for_secs, of) = (started.elapsed().as_secs(), limit.as_secs());
-        let now = waits_for.map_or(list.clone(), |endpoint| endpoint.to_string());
+        let waiting_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
+        let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
+        let target = waiting_for.map_or(list.clone(), |endpoint| endpoint.to_string());
         let line = format!(
-            "waiting for {now} to be {}: {for_secs} s of {of} s",
+            "waiting for {target} to be {}: {elapsed} s of {total} s",
             condition.word()
         );
         console.progress(Some(&line));
@@ -99,7 +100,7 @@ pub(crate) fn wait_for(
         console.note(match (&outcome, pid) {
             (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
             (Outcome::ProcessEnded, Some(pid)) => format!("pid {pid} ended first, {after}"),
-            _ => format!("gave up {after}"),
+            _ => format!("timed out {after}"),
         });
     }
     Ok(outcome)
@@ -117,7 +118,7 @@ fn wait_for_all(
             current.store(n, Ordering::Relaxed);
             condition.wait(*endpoint, remaining(limit, started))?;
         }
-        // One of them may have changed since: they are to be so all at once.
+        // A port that was checked early may have changed since. All must pass in one round.
         match endpoints
             .iter()
             .try_for_each(|endpoint| condition.wait(*endpoint, Duration::ZERO))
@@ -139,16 +140,16 @@ fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failu
     }
 }
 
-/// The first few by name.
+/// `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
 fn port_summary(endpoints: &[Endpoint]) -> String {
-    const NAMED: usize = 4;
-    let named: Vec<String> = endpoints
+    const MAX_LISTED: usize = 4;
+    let listed: Vec<String> = endpoints
         .iter()
-        .take(NAMED)
+        .take(MAX_LISTED)
         .map(ToString::to_string)
         .collect();
-    match endpoints.len().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
+    match endpoints.len().saturating_sub(MAX_LISTED) {
+        0 => listed.join(", "),
+        more => format!("{} and {more} more", listed.join(", ")),
     }
 }

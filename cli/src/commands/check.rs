@@ -1,4 +1,4 @@
-//! `portlease check`: are all of these free, or listening?
+//! `portlease check`: whether all ports are free, or all have a listener.
 
 use portlease::Diagnosis;
 use serde::Serialize;
@@ -37,13 +37,9 @@ struct Answer {
 
 pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> {
     let endpoints = PortList::tcp_by_default(&args.ports);
-    let condition = if args.listening {
-        Condition::Listening
-    } else {
-        Condition::Free
-    };
+    let condition = Condition::from_flag(args.listening);
     if let Some(limit) = args.wait {
-        // Whatever came of it, the check says which port is not as it should be, and why.
+        // The check below reports which ports failed, so the outcome of the wait does not matter.
         wait_loop::wait_for(console, &endpoints, condition, limit, None)?;
     }
     let findings: Vec<Finding> = endpoints
@@ -54,7 +50,7 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
         junit::write_report(file, &findings)?;
     }
     if annotations::in_github_actions() {
-        // The runner reads stderr too, and stdout is for the answer alone.
+        // The runner reads stderr too, and stdout carries only the answer.
         findings
             .iter()
             .filter_map(annotations::error_line)

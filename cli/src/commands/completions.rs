@@ -1,4 +1,4 @@
-//! `portlease completions`: from the definition itself.
+//! `portlease completions`: the completion script of a shell, generated from the definition.
 
 use clap::CommandFactory;
 

@@ -42,7 +42,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
 fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    // A clock that was set back would make it reserved in the future.
+    // `None` if the clock was set back since: the reservation then lies in the future.
     let age = lease
         .since()
         .and_then(|since| now.duration_since(since).ok());

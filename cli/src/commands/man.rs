@@ -1,4 +1,4 @@
-//! `portlease man`: from the definition itself.
+//! `portlease man`: a man page, generated from the definition.
 
 use clap::CommandFactory;
 

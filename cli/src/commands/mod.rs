@@ -1,4 +1,4 @@
-//! One file for each command.
+//! One file for each command of the command line.
 
 pub(crate) mod check;
 pub(crate) mod completions;

@@ -1,4 +1,4 @@
-//! `portlease release`: ends a keeper's hold.
+//! `portlease release`: releases ports that a keeper holds.
 
 use portlease::{Endpoint, Lease, reservations};
 use serde::Serialize;
@@ -26,24 +26,24 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
         not_held: Vec::new(),
     };
     for endpoint in PortList::endpoints(&args.ports) {
-        let meant = |lease: &&Lease| {
+        let matches = |lease: &&Lease| {
             lease.port() == endpoint.port
                 && endpoint
                     .protocol
                     .is_none_or(|protocol| protocol == lease.protocol())
         };
-        let leases: Vec<&Lease> = leases.iter().filter(meant).collect();
+        let leases: Vec<&Lease> = leases.iter().filter(matches).collect();
         if release_port(endpoint, &leases)? {
-            console.detail(format_args!("port {endpoint} is released"));
+            console.detail(format_args!("released port {endpoint}"));
             answer.released.push(endpoint.to_string());
             continue;
         }
         if !console.is_json() {
-            let who = leases
+            let owner = leases
                 .first()
                 .map_or_else(|| "it is not reserved".to_owned(), ToString::to_string);
             console.report(format_args!(
-                "port {endpoint} is not held by a keeper of yours: {who}"
+                "port {endpoint} is not held by a keeper of yours: {owner}"
             ))?;
         }
         answer.not_held.push(endpoint.to_string());
@@ -59,16 +59,18 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
     Ok(code)
 }
 
-/// Whether any of these was a keeper's that heard us. One port may be two keepers', one for each protocol.
+/// Whether a keeper among the owners released the port. Two keepers may hold one number, one for
+/// each protocol.
 fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     let mut released = false;
     let mut keepers: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
     keepers.sort_unstable();
     keepers.dedup();
     for keeper in keepers {
-        let asked = request_release(keeper, endpoint);
-        released |= asked
-            .map_err(|e| Failure::system(format_args!("ask keeper {keeper} to let go"), &e))?;
+        let outcome = request_release(keeper, endpoint);
+        released |= outcome.map_err(|e| {
+            Failure::system(format_args!("request a release from keeper {keeper}"), &e)
+        })?;
     }
     Ok(released)
 }

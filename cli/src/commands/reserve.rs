@@ -1,4 +1,4 @@
-//! `portlease reserve`: numbers for a shell, held by a keeper.
+//! `portlease reserve`: reserves ports for a shell; a keeper holds them.
 
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         None => calling_process()?,
     };
     let keeper = start_keeper(&args.selection, pid)?;
-    let delivered = if console.is_json() {
+    let read = if console.is_json() {
         let answer = Answer {
             version: JSON_VERSION,
             keeper: keeper.pid,
@@ -36,11 +36,13 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
         console.print_always(numbers.join("\n"))?
     };
-    if !delivered {
-        return Err(Failure::new("cannot hand over the number: nobody reads it"));
+    if !read {
+        return Err(Failure::new(
+            "cannot print the number: the reader has closed stdout",
+        ));
     }
     console.detail(format_args!(
-        "pid {} holds it until pid {pid} ends",
+        "keeper {} holds the reservation until pid {pid} ends",
         keeper.pid
     ));
     keeper.confirm()?;

@@ -1,4 +1,4 @@
-//! `portlease run`: a command with reserved ports.
+//! `portlease run`: runs a command with reserved ports.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -20,7 +20,7 @@ use signal_hook::low_level::siginfo::Cause;
 use crate::args::{RunArgs, SharedReserveArgs};
 use crate::exit;
 use crate::failure::Failure;
-use crate::limits::{TERMINATE_GRACE, TERMINATE_POLL, remaining};
+use crate::limits::{TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::ports::NamedPort;
@@ -28,7 +28,7 @@ use crate::reserve_options::{reserve_options, reserve_port};
 use crate::signals::starts_ignored;
 use crate::text::os_message;
 
-/// What is passed on to the command.
+/// Signals that `run` passes on to its command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 #[derive(Debug, Serialize)]
@@ -44,7 +44,7 @@ struct NamedRow<'a> {
     reserved: ReservedRow,
 }
 
-/// A reservation under the name of its variable.
+/// A reservation, and the environment variable that has its number.
 #[derive(Debug)]
 struct NamedReservation {
     name: String,
@@ -69,13 +69,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
     }
     if console.is_json() {
-        // stdout is the command's.
+        // stdout belongs to the command.
         console.json_on_stderr(&Answer {
             version: JSON_VERSION,
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
-    // Before the command starts, so that no signal falls between.
+    // Before the command starts, so that no signal is lost.
     let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
     let mut command = Command::new(substitute_ports(program, &reservations));
     command.args(
@@ -113,7 +113,7 @@ fn reserve(
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: the name is given twice",
+                "cannot reserve {}: two ports have this name",
                 port.name
             )));
         }
@@ -133,20 +133,24 @@ fn reserve(
     ports.iter().map(reserve_named).collect()
 }
 
-/// `{NAME}` becomes the number, wherever it stands; other braces stay.
+/// Replaces each `{NAME}` by the number. Other braces stay.
 fn substitute_ports(argument: &OsStr, reservations: &[NamedReservation]) -> OsString {
     let mut rest = argument.as_bytes();
     let mut out = Vec::with_capacity(rest.len());
     while let Some((first, after)) = rest.split_first() {
-        let named = |reservations: &&NamedReservation| {
+        let is_named = |candidate: &&NamedReservation| {
             after
-                .strip_prefix(reservations.name.as_bytes())
+                .strip_prefix(candidate.name.as_bytes())
                 .is_some_and(|after| after.starts_with(b"}"))
         };
-        match reservations.iter().find(named).filter(|_| *first == b'{') {
-            Some(reservations) => {
-                out.extend(reservations.reservation.to_string().into_bytes());
-                rest = &after[reservations.name.len() + 1..];
+        match reservations
+            .iter()
+            .find(is_named)
+            .filter(|_| *first == b'{')
+        {
+            Some(found) => {
+                out.extend(found.reservation.to_string().into_bytes());
+                rest = &after[found.name.len() + 1..];
             }
             None => {
                 out.push(*first);
@@ -157,13 +161,14 @@ fn substitute_ports(argument: &OsStr, reservations: &[NamedReservation]) -> OsSt
     OsString::from_vec(out)
 }
 
-/// As a shell tells it.
+/// Reports why the command did not start, and returns the exit code that a shell would.
 fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
     let code = match cause.kind() {
         io::ErrorKind::NotFound => 127,
-        // What exec(3) says of a folder in PATH that may not be searched, and no shell does.
+        // exec(3) fails with EACCES if it may not search a folder in PATH. Shells report 127.
         io::ErrorKind::PermissionDenied if !may_exist(program) => 127,
-        // The process could not be made; of the command that says nothing.
+        // The system lacks memory, processes or descriptors (ENFILE, EMFILE). The command may be
+        // executable all the same.
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
         _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
         _ => 126,
@@ -176,7 +181,7 @@ fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> 
     code
 }
 
-/// Whether there is a file that was meant, as far as may be seen.
+/// Whether the program may exist: it has a path, or a folder in PATH visibly has the file.
 fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;
@@ -186,13 +191,13 @@ fn may_exist(program: &OsStr) -> bool {
 }
 
 fn install_signals() -> io::Result<SignalsInfo<WithOrigin>> {
-    let heeded = FORWARDED
+    let handled = FORWARDED
         .into_iter()
         .filter(|signal| !starts_ignored(*signal));
-    SignalsInfo::new(heeded.chain([SIGCHLD]))
+    SignalsInfo::new(handled.chain([SIGCHLD]))
 }
 
-/// Passes signals on until the command has ended.
+/// Passes signals on until the command ends.
 fn supervise(
     console: &Console,
     child: &mut Child,
@@ -202,7 +207,8 @@ fn supervise(
     let cannot = |e: io::Error| Failure::system("wait for the command", &e);
     loop {
         for origin in signals.wait() {
-            // What the terminal sends goes to the command too, which is of the same group: once is enough.
+            // The kernel sends a terminal's signals to the whole process group, so the command
+            // has them already.
             if origin.signal != SIGCHLD && !matches!(origin.cause, Cause::Kernel) {
                 send_signal(child, origin.signal);
             }
@@ -217,7 +223,7 @@ fn supervise(
             }
             Some(Ok(Err(error))) => {
                 terminate(child).map_err(cannot)?;
-                return Err(Failure::new(format!("the command was ended: {error}")));
+                return Err(Failure::new(format!("stopped the command: {error}")));
             }
             Some(Err(TryRecvError::Disconnected)) => listening = None,
             Some(Err(TryRecvError::Empty)) | None => {}
@@ -225,25 +231,25 @@ fn supervise(
     }
 }
 
-/// It has not been waited for, so the number is still its own.
+/// The child has not been reaped, so its pid still belongs to it.
 fn send_signal(child: &Child, signal: i32) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
-        // Gone by itself, or under another user by now, whom this one may not signal.
+        // The child may have ended, or changed to a user that this one may not signal.
         let _sent = kill_process(pid, signal);
     }
 }
 
 fn terminate(child: &mut Child) -> io::Result<()> {
     send_signal(child, SIGTERM);
-    let asked = Instant::now();
+    let requested = Instant::now();
     while child.try_wait()?.is_none() {
-        if asked.elapsed() >= TERMINATE_GRACE {
+        if requested.elapsed() >= TERMINATE_GRACE {
             child.kill()?;
             child.wait()?;
             break;
         }
-        std::thread::sleep(TERMINATE_POLL);
+        sleep(TERMINATE_POLL);
     }
     Ok(())
 }
@@ -256,7 +262,8 @@ fn exit_code(status: ExitStatus) -> u8 {
         .unwrap_or(exit::RUN_FAILED)
 }
 
-/// Tells when the command listens on all of them, or that it does not; and wakes the loop, which waits for signals.
+/// Waits in a thread until the command listens on all ports. The thread sends the time this took or
+/// the error, and raises SIGCHLD to wake `supervise`, which waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     limit: Duration,
@@ -265,25 +272,25 @@ fn spawn_listen_wait(
         .iter()
         .map(|reservations| endpoint(&reservations.reservation))
         .collect();
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     let wait = move || {
         let started = Instant::now();
-        // The first has all of the time, whenever this thread has come to run: the report says how much.
+        // The first wait gets the whole limit, so that a time-out reports it unshortened.
         let mut left = limit;
         let listen = endpoints.into_iter().try_for_each(|endpoint| {
             wait_until_listening(endpoint, left)?;
             left = remaining(limit, started);
             Ok(())
         });
-        // The command has ended first, and all of this with it.
-        let _gone = tell.send(listen.map(|()| started.elapsed()));
+        // The receiver is gone if the command ended first.
+        let _sent = sender.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);
     };
     let thread = std::thread::Builder::new()
-        .name("vigil".to_owned())
+        .name("wait".to_owned())
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
-    Ok(told)
+    Ok(receiver)
 }
 
 fn endpoint(reservation: &Reservation) -> Endpoint {

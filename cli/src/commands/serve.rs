@@ -1,4 +1,4 @@
-//! `portlease serve`: a port server for portpicker's clients, with reservations behind its numbers.
+//! `portlease serve`: a port server for portpicker's clients that reserves the numbers it grants.
 
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -13,12 +13,12 @@ use signal_hook::iterator::Signals;
 use crate::args::ServeArgs;
 use crate::failure::Failure;
 use crate::limits::{
-    PROCESS_END_POLL, SERVE_REQUEST_TIMEOUT, SERVE_RETRY_DELAY, SERVE_STACK_BYTES,
+    PROCESS_END_POLL, SERVE_REQUEST_TIMEOUT, SERVE_RETRY_DELAY, SERVE_STACK_BYTES, sleep,
 };
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::port_server::{ServerAddress, read_number};
-use crate::process::ProcessHandle;
+use crate::process::{ProcessHandle, watch_failure};
 use crate::signals::starts_ignored;
 
 #[derive(Debug, Serialize)]
@@ -30,7 +30,7 @@ struct Answer {
 pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> {
     let address = ServerAddress::from(args.address.as_str());
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
-    // Before the socket is there, so that none stays behind.
+    // Before the socket exists: a signal in between would leave it behind.
     let signals = Signals::new(
         [SIGINT, SIGTERM]
             .into_iter()
@@ -64,12 +64,12 @@ pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> 
         });
         if let Err(e) = accepted {
             console.error(&cannot(e));
-            std::thread::sleep(SERVE_RETRY_DELAY);
+            sleep(SERVE_RETRY_DELAY);
         }
     }
 }
 
-/// A socket that a killed server left is nobody's.
+/// Replaces a socket that refuses connections: a killed server left it.
 fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -91,7 +91,7 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
             if let ServerAddress::Path(path) = address {
-                // Somebody was faster.
+                // Another process may have removed it already.
                 let _removed = std::fs::remove_file(path);
             }
             std::process::exit(128 + signal);
@@ -103,7 +103,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// A reservation takes several descriptors. Where the limit may not be raised, the error of the reservation says so.
+/// A reservation needs several descriptors. If the limit cannot be raised, a reservation that runs
+/// into it reports that.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(
@@ -115,7 +116,7 @@ fn raise_descriptor_limit() {
     );
 }
 
-/// One request, and the reservation behind its answer until the process has ended.
+/// Answers one request, and holds the reservation until the process ends.
 fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
     stream
@@ -124,16 +125,14 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
     stream
         .set_write_timeout(Some(SERVE_REQUEST_TIMEOUT))
         .map_err(cannot)?;
-    let asked = read_number(&stream).map_err(cannot)?;
-    // Whoever names 1 meant its parent, which has ended.
-    let Some(pid) = asked.filter(|pid| *pid > 1) else {
-        console.note("refused: the request names no process");
+    let requested = read_number(&stream).map_err(cannot)?;
+    // A client that sends 1 has read the id of its parent, which has ended.
+    let Some(pid) = requested.filter(|pid| *pid > 1) else {
+        console.note("refused a request that names no process");
         return Ok(());
     };
-    let Some(process) =
-        ProcessHandle::open(pid).map_err(|e| crate::process::watch_failure(pid, &e))?
-    else {
-        console.note(format_args!("refused: there is no pid {pid}"));
+    let Some(process) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? else {
+        console.note(format_args!("refused pid {pid}: no such process"));
         return Ok(());
     };
     let reservation = options.on_behalf_of(pid).reserve()?;
@@ -141,8 +140,8 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         .write_all(format!("{reservation}\n").as_bytes())
         .map_err(cannot)?;
     drop(stream);
-    console.detail(format_args!("{reservation} is pid {pid}'s"));
-    hold_until_end(&process, reservation).map_err(|e| crate::process::watch_failure(pid, &e))
+    console.detail(format_args!("reserved {reservation} for pid {pid}"));
+    hold_until_end(&process, reservation).map_err(|e| watch_failure(pid, &e))
 }
 
 fn hold_until_end(process: &ProcessHandle, reservation: Reservation) -> io::Result<()> {

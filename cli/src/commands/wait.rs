@@ -1,4 +1,4 @@
-//! `portlease wait`: until servers listen, or let go.
+//! `portlease wait`: waits until servers listen on ports, or until ports are free.
 
 use serde::Serialize;
 
@@ -21,11 +21,7 @@ struct Answer {
 
 pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let endpoints = PortList::tcp_by_default(&args.ports);
-    let condition = if args.listening {
-        Condition::Listening
-    } else {
-        Condition::Free
-    };
+    let condition = Condition::from_flag(args.listening);
     let outcome = wait_loop::wait_for(console, &endpoints, condition, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),

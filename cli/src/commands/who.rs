@@ -1,4 +1,4 @@
-//! `portlease who`: everything on one port.
+//! `portlease who`: all sockets and reservations on one port.
 
 use portlease::{Holders, Process, Reachability, probe, who_holds};
 use serde::Serialize;
@@ -35,7 +35,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
             leases: holders.leases().iter().map(LeaseRow::from).collect(),
-            probe: reachability.map(word),
+            probe: reachability.map(reachability_name),
         })?;
     } else {
         let mut text = holders.to_string();
@@ -43,7 +43,11 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
             text.extend(processes(&holders).into_iter().map(command_line));
         }
         if let Some(reachability) = reachability {
-            text += &format!("\n  {:<13}{}", "a client", sentence(reachability));
+            text += &format!(
+                "\n  {:<13}{}",
+                "a client",
+                describe_reachability(reachability)
+            );
         }
         console.report(text)?;
     }
@@ -54,7 +58,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     })
 }
 
-/// Each once, in the order of the report.
+/// The processes without duplicates, in the order of the report.
 fn processes(holders: &Holders) -> Vec<&Process> {
     let mut all: Vec<&Process> = Vec::new();
     for process in holders.iter().flat_map(|holder| &holder.processes) {
@@ -81,16 +85,16 @@ fn command_line(process: &Process) -> String {
     )
 }
 
-/// As a shell would take it, where it needs that.
+/// Quotes an argument for a shell, if it needs quotes.
 fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
         return argument.to_owned();
     }
     format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
-fn word(reachability: Reachability) -> &'static str {
+fn reachability_name(reachability: Reachability) -> &'static str {
     match reachability {
         Reachability::Accepts => "accepts",
         Reachability::Refuses => "refuses",
@@ -99,12 +103,12 @@ fn word(reachability: Reachability) -> &'static str {
     }
 }
 
-fn sentence(reachability: Reachability) -> String {
+fn describe_reachability(reachability: Reachability) -> String {
     match reachability {
         Reachability::Accepts => "is accepted".to_owned(),
         Reachability::Refuses => "is refused".to_owned(),
         Reachability::NoAnswer => "gets no answer".to_owned(),
-        Reachability::Failed(kind) => format!("could not be tried: {kind}"),
-        _ => "meets something unknown".to_owned(),
+        Reachability::Failed(kind) => format!("could not connect: {kind}"),
+        _ => "gets an unknown result".to_owned(),
     }
 }

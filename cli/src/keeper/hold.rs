@@ -1,4 +1,4 @@
-//! The keeper itself.
+//! The keeper process.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -17,15 +17,14 @@ use crate::output::report;
 use crate::port_server::PortServer;
 use crate::reserve_options::reserve_options;
 
-/// The keeper's own course.
 pub(crate) fn run_keeper() -> Result<u8, Failure> {
-    let cannot = |e: io::Error| Failure::system("keep", &e);
+    let cannot = |e: io::Error| Failure::system("run as a keeper", &e);
     let socket = io::stdout()
         .as_fd()
         .try_clone_to_owned()
         .map(UnixStream::from)
         .map_err(cannot)?;
-    // Started by hand it has a terminal or a pipe there, and nothing to do.
+    // Fails if a user started `portlease keeper`: stdout is then a terminal or a pipe.
     socket.peer_addr().map_err(cannot)?;
     let mut answers = socket.try_clone().map_err(cannot)?;
     let mut reader = BufReader::new(socket);
@@ -49,37 +48,38 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }
-    // Nothing is to be in use that it does not use.
+    // A working directory would keep its file system from being unmounted.
     std::env::set_current_dir("/").map_err(cannot)?;
-    // Neither Ctrl-C nor the end of the terminal is meant for it.
+    // In a session of its own it gets neither Ctrl-C nor the hangup of the terminal.
     rustix::process::setsid().map_err(|e| cannot(e.into()))?;
     serve_releases(&listener, &mut held).map_err(cannot)?;
     Ok(exit::YES)
 }
 
-/// Ends the process when `reserve` has ended early: also in the middle of a long queue for a number.
+/// Reads the confirmation in a thread. If `reserve` exits without one, the thread ends this
+/// process, also while the main thread waits for a busy port.
 fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
-    let (tell, told) = channel();
-    let listen = move || {
-        let mut word = String::new();
-        match reader.read_line(&mut word) {
-            Ok(_) if word == PRINTED => {
-                // It is received, or the keeper has failed meanwhile.
-                let _received = tell.send(());
+    let (sender, receiver) = channel();
+    let read = move || {
+        let mut message = String::new();
+        match reader.read_line(&mut message) {
+            Ok(_) if message == PRINTED => {
+                // The receiver is gone if the reservation failed.
+                let _received = sender.send(());
             }
             _ => std::process::exit(i32::from(exit::FAILED)),
         }
     };
     std::thread::Builder::new()
-        .name("word".to_owned())
-        .spawn(listen)?;
-    Ok(told)
+        .name("confirmation".to_owned())
+        .spawn(read)?;
+    Ok(receiver)
 }
 
 fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> {
     let Request { selection, pid } = request;
-    let listener = release_address(std::process::id())
-        .and_then(|release_address| UnixListener::bind_addr(&release_address));
+    let listener =
+        release_address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
     let listener = listener.map_err(|e| Failure::system("listen for releases", &e))?;
     let protocol = if selection.udp {
         Protocol::Udp
@@ -91,7 +91,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     let held = match (selection.port, selection.block, PortServer::from_env()) {
         (None, true, Some(_)) => {
             return Err(Failure::new(
-                "cannot reserve a block: the server of PORTSERVER_ADDRESS gives single numbers",
+                "cannot reserve a block: the server of PORTSERVER_ADDRESS grants single ports only",
             ));
         }
         (None, false, Some(server)) => (0..count)
@@ -105,7 +105,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     Ok((listener, held))
 }
 
-/// Until the process on stdin has ended, or everything is released.
+/// Answers release requests until the process on stdin ends or all ports are released.
 fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
     let process = io::stdin();
     while !held.is_empty() {
@@ -117,13 +117,13 @@ fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::R
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let [ended, asked] = fds.map(|fd| !fd.revents().is_empty());
+        let [ended, requested] = fds.map(|fd| !fd.revents().is_empty());
         if ended {
             break;
         }
-        if asked {
+        if requested {
             let (stream, _) = listener.accept()?;
-            // Whoever asks and goes away hears nothing.
+            // The client may have closed the connection.
             let _answered = answer_release(stream, held);
         }
     }
@@ -135,9 +135,9 @@ fn answer_release(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result
     stream.set_write_timeout(Some(RELEASE_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
-    let who = rustix::net::sockopt::socket_peercred(&stream)?.uid;
-    let allowed = who == rustix::process::geteuid() || who.is_root();
-    let word = match line.trim_end().parse::<Endpoint>() {
+    let uid = rustix::net::sockopt::socket_peercred(&stream)?.uid;
+    let allowed = uid == rustix::process::geteuid() || uid.is_root();
+    let reply = match line.trim_end().parse::<Endpoint>() {
         Ok(endpoint) if allowed => {
             let before = held.len();
             held.retain(|reservation| !matches(endpoint, reservation));
@@ -150,10 +150,10 @@ fn answer_release(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result
         Ok(_) => "not yours",
         Err(_) => "not understood",
     };
-    (&stream).write_all(format!("{word}\n").as_bytes())
+    (&stream).write_all(format!("{reply}\n").as_bytes())
 }
 
 fn matches(endpoint: Endpoint, reservation: &Reservation) -> bool {
-    let of_protocol = |protocol| reservation.protocols().contains(&protocol);
-    endpoint.port == reservation.port() && endpoint.protocol.is_none_or(of_protocol)
+    let has_protocol = |protocol| reservation.protocols().contains(&protocol);
+    endpoint.port == reservation.port() && endpoint.protocol.is_none_or(has_protocol)
 }

@@ -1,4 +1,4 @@
-//! What `reserve`, `release` and the keeper say to each other.
+//! The messages between `reserve`, `release` and the keeper.
 
 use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -9,29 +9,31 @@ use serde::{Deserialize, Serialize};
 use crate::args::PortSelection;
 use crate::output::json::ReservedRow;
 
-/// The argument that makes a keeper of this program.
+/// The only argument of this program when it is to run as a keeper.
 pub(crate) const KEEPER_ARG: &str = "keeper";
 
-/// What `reserve` asks for.
+/// From `reserve` to the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) selection: PortSelection,
     pub(crate) pid: u32,
 }
 
-/// What the keeper answers.
+/// From the keeper to `reserve`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Holds(Vec<ReservedRow>),
     Failed(String),
 }
 
-/// Says that the numbers have been printed.
+/// From `reserve` to the keeper: the numbers are printed.
 pub(crate) const PRINTED: &str = "printed\n";
 
+/// From the keeper to `release`.
 pub(crate) const RELEASED: &str = "released";
 
-/// Where a keeper hears of releases: a name that dies with it, and that its network namespace alone sees, as the port.
+/// Where a keeper accepts release requests. An abstract name disappears with the process, and
+/// belongs to one network namespace, as the port does.
 pub(crate) fn release_address(keeper: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("portlease/keeper/{keeper}"))
 }

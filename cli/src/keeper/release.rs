@@ -1,4 +1,4 @@
-//! Asks a keeper for a release.
+//! Requests a release from a keeper, for `portlease release`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -7,27 +7,26 @@ use portlease::Endpoint;
 
 use crate::keeper::messages::{RELEASED, release_address};
 
-/// Asks a process to let the port go; `false` if it does not, or is no keeper.
+/// Requests the release of a port. `false` if the process refuses, or is not a keeper.
 pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let stream = match release_address(keeper)
-        .and_then(|release_address| UnixStream::connect_addr(&release_address))
-    {
-        Ok(stream) => stream,
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
-            return Ok(false);
-        }
-        Err(e) => return Err(e),
-    };
+    let stream =
+        match release_address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
+            Ok(stream) => stream,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                ) =>
+            {
+                return Ok(false);
+            }
+            Err(e) => return Err(e),
+        };
     (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
-    let mut word = String::new();
-    match BufReader::new(&stream).read_line(&mut word) {
-        Ok(_) => Ok(word.trim_end() == RELEASED),
-        // It ended at this moment, for another reason.
+    let mut reply = String::new();
+    match BufReader::new(&stream).read_line(&mut reply) {
+        Ok(_) => Ok(reply.trim_end() == RELEASED),
+        // The keeper exited before it answered, for another reason.
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(false),
         Err(e) => Err(e),
     }

@@ -1,4 +1,4 @@
-//! Starts a keeper.
+//! Starts a keeper, for `portlease reserve`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -9,9 +9,10 @@ use crate::args::PortSelection;
 use crate::failure::Failure;
 use crate::keeper::messages::{Answer, KEEPER_ARG, PRINTED, Request, send};
 use crate::output::json::ReservedRow;
-use crate::process::ProcessHandle;
+use crate::process::{ProcessHandle, watch_failure};
 
-/// A keeper as `reserve` sees it. Dropped before [`confirm`](KeeperHandle::confirm), it ends.
+/// A keeper that holds the ports. It exits if this value is dropped without
+/// [`confirm`](KeeperHandle::confirm).
 #[derive(Debug)]
 pub(crate) struct KeeperHandle {
     pub(crate) pid: u32,
@@ -19,23 +20,23 @@ pub(crate) struct KeeperHandle {
     socket: UnixStream,
 }
 
-/// Starts one, and returns once it holds what is wanted.
+/// Starts a keeper for the process `pid`, and returns when it holds the ports.
 pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<KeeperHandle, Failure> {
     let cannot = |e: io::Error| Failure::system("start a keeper", &e);
-    let process = ProcessHandle::open(pid).map_err(|e| crate::process::watch_failure(pid, &e))?;
+    let process = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?;
     let process = process
-        .ok_or_else(|| Failure::new(format!("cannot hold for pid {pid}: no such process")))?;
-    let (mut socket, its) = UnixStream::pair().map_err(cannot)?;
+        .ok_or_else(|| Failure::new(format!("cannot reserve for pid {pid}: no such process")))?;
+    let (mut socket, keeper_socket) = UnixStream::pair().map_err(cannot)?;
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg(KEEPER_ARG);
     command
         .stdin(OwnedFd::from(process))
-        .stdout(OwnedFd::from(its))
+        .stdout(OwnedFd::from(keeper_socket))
         .stderr(Stdio::null());
-    // Whatever the caller has open, a lock say, must not stay open in a process that it knows nothing of.
+    // The keeper outlives the caller, and must not keep its files open: one may be locked by flock.
     close_fds::set_fds_cloexec(3, &[]);
     let keeper = command.spawn().map_err(cannot)?;
-    // Its end of the socket must be its alone, so that its end is seen.
+    // Closes our copy of the keeper's socket: only then does a read fail when the keeper dies.
     drop(command);
     let request = Request {
         selection: selection.clone(),
@@ -60,11 +61,9 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
 }
 
 impl KeeperHandle {
-    /// From now on it holds them by itself.
+    /// Lets the keeper hold the ports on its own from now on.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
-        let told = self.socket.write_all(PRINTED.as_bytes());
-        told.map_err(|e| {
-            Failure::system(format_args!("leave the ports to keeper {}", self.pid), &e)
-        })
+        let sent = self.socket.write_all(PRINTED.as_bytes());
+        sent.map_err(|e| Failure::system(format_args!("confirm to keeper {}", self.pid), &e))
     }
 }

@@ -201,7 +201,7 @@ fn a_port_is_waited_for_and_told_of_if_in_vain() {
         "{said:#?}"
     );
     assert!(
-        said.err.contains("\nportlease: gave up after "),
+        said.err.contains("\nportlease: timed out after "),
         "{said:#?}"
     );
 

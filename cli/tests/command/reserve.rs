@@ -324,7 +324,7 @@ fn a_process_that_is_not_there_is_held_for_by_nobody() {
     .code(2);
     assert_eq!(
         said.err,
-        format!("portlease: cannot hold for pid {pid}: no such process\n")
+        format!("portlease: cannot reserve for pid {pid}: no such process\n")
     );
 }
 

@@ -250,11 +250,13 @@ fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
 #[test]
 fn the_command_must_listen_where_that_is_asked_for() {
     let said = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
+    // Between the two stands the library's own message with the time limit.
+    let (act, cause) = said.err.split_once(": port ").unwrap();
     assert!(
-        said.err
-            .starts_with("portlease: the command was ended: waited 100ms in vain: port "),
+        act.starts_with("portlease: stopped the command: ") && act.contains("100"),
         "{said:#?}"
     );
+    assert!(cause.contains("/tcp is not listening: "), "{said:#?}");
     // It ends first: its own status.
     finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
 

@@ -200,7 +200,7 @@ fn numbers_come_from_the_server_that_the_environment_names() {
     assert_eq!(
         granted
             .lines()
-            .filter(|line| line.contains(" is pid "))
+            .filter(|line| line.contains(" for pid "))
             .count(),
         16,
         "{granted}"
@@ -284,7 +284,8 @@ fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
     // More than it has: a refusal is an error, and not some other number.
     let said = finish(&mut command(&["reserve", "-n", "24", "--pid", &pid])).code(2);
     assert!(
-        said.err.contains("the server has none for this process"),
+        said.err
+            .contains("the server granted no port to this process"),
         "{said:#?}"
     );
     finish(&mut command(&["release", &said_list(&held)])).code(0);

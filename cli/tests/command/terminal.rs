@@ -103,7 +103,7 @@ fn a_check_that_waits_says_so_until_it_is_done() {
     );
     // The line is wiped before the answer, and the two lines of a log are not there.
     assert!(
-        said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("gave up"),
+        said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("timed out"),
         "{said:#?}"
     );
 }

@@ -69,7 +69,7 @@ fn what_run_cannot_do_is_125_whatever_its_command_would_have_said() {
         ),
         (
             &["run", "--port", "8080", "--", "true"],
-            "\"8080\" is no name of a variable",
+            "\"8080\" is not a variable name",
         ),
         (
             &["run", "--port", "A/sctp", "--", "true"],
@@ -77,7 +77,7 @@ fn what_run_cannot_do_is_125_whatever_its_command_would_have_said() {
         ),
         (
             &["run", "--port", "A", "--port", "A/udp", "--", "true"],
-            "given twice",
+            "two ports have this name",
         ),
     ] {
         let ran = ran(args).code(125);

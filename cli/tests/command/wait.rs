@@ -54,7 +54,7 @@ fn a_wait_in_vain_is_1_and_says_why() {
         "{said:#?}"
     );
     assert!(
-        said.err.lines().count() == 2 && said.err.contains("\nportlease: gave up after "),
+        said.err.lines().count() == 2 && said.err.contains("\nportlease: timed out after "),
         "{said:#?}"
     );
     let said = ran(&[
