@@ -1,6 +1,6 @@
-//! The crate's advice, for those who have a shell: it names functions, and each has a command that does the same.
+//! Replaces the library's functions in a help line by commands of the same effect.
 
-/// The report with the commands in place of the functions.
+/// The report, with commands instead of functions.
 pub(crate) fn for_shells(report: &str) -> String {
     let text = report
         .replace("reserve_port()", "`portlease reserve`")
@@ -11,7 +11,7 @@ pub(crate) fn for_shells(report: &str) -> String {
     let text = calls(&text, "wait_until_listening(", ", ..)", |port| {
         format!("`portlease wait --listening {port}`")
     });
-    // Of no concern to a process that does nothing else.
+    // The advice about async runtimes does not apply to a command.
     let lines = text.split('\n').map(|line| {
         line.split("; on a current-thread async runtime")
             .next()
@@ -20,7 +20,7 @@ pub(crate) fn for_shells(report: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Each call that has a number between these two.
+/// Replaces each call that has a port number between `before` and `after`.
 fn calls(text: &str, before: &str, after: &str, command: impl Fn(&str) -> String) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_become_commands_and_all_else_stays() {
+    fn functions_become_commands_and_other_text_stays() {
         for (written, read) in [
             (
                 "stop pid 7, or take any free port with reserve_port()",
@@ -56,7 +56,8 @@ mod tests {
                 "queue for it with `portlease reserve --port 80 --wait 60s`, or",
             ),
             (
-                "wait_until_listening(80, ..) waits; on a current-thread async runtime nothing\nmore",
+                "wait_until_listening(80, ..) waits; on a current-thread async runtime \
+                 nothing\nmore",
                 "`portlease wait --listening 80` waits\nmore",
             ),
             (
@@ -69,9 +70,9 @@ mod tests {
         }
     }
 
-    /// What the crate advises today, in every case that can be brought about here.
+    /// Covers every help line that a test can provoke.
     #[test]
-    fn no_advice_of_the_crate_names_a_function() {
+    fn no_help_line_names_a_function() {
         let p = portlease::reserve_port();
         let _server = p.listen().unwrap();
         let taken = portlease::ReserveOptions::new()

@@ -1,9 +1,9 @@
-//! GitHub Actions' annotations: lines of a step's output that it shows beside the run.
+//! Annotations of GitHub Actions: output lines that it shows on the page of the run.
 
 use crate::finding::Finding;
 use crate::output::report;
 
-/// Whether a job of GitHub Actions runs us.
+/// Whether this process runs in a job of GitHub Actions.
 pub(crate) fn in_github_actions() -> bool {
     std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true")
 }
@@ -15,7 +15,7 @@ pub(crate) fn error_line(finding: &Finding) -> Option<String> {
         .map(|problem| format!("::error::{}", escaped(&report::headline_and_help(problem))))
 }
 
-/// As the runner reads it back.
+/// Escapes what the runner unescapes.
 fn escaped(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")

@@ -1,4 +1,4 @@
-//! [`Console`]: the answer on stdout, everything else on stderr, as loud as was asked for.
+//! [`Console`]: prints answers on stdout and all else on stderr, as `OutputArgs` selects.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +17,7 @@ const BOLD: Style = Style::new().bold();
 const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// Where a command speaks. Colours are taken out on the way to anything but a terminal.
+/// Streams of a command. Colours are removed where the stream is not a terminal.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,
@@ -44,7 +44,7 @@ impl Console {
         self.json
     }
 
-    /// Says the answer. With `-q` the exit code says it alone.
+    /// Prints the answer, but not with `-q`: the exit code is the answer then.
     pub(crate) fn answer(&self, text: impl fmt::Display) -> Result<(), Failure> {
         if self.quiet {
             Ok(())
@@ -53,19 +53,20 @@ impl Console {
         }
     }
 
-    /// A report of the library: a headline, facts, help.
+    /// Prints the answer with the headline in bold and `help:` in green.
     pub(crate) fn report(&self, report: impl fmt::Display) -> Result<(), Failure> {
-        self.answer(colored(&report.to_string()))
+        self.answer(coloured(&report.to_string()))
     }
 
+    /// Prints the report on a port that fails its check. `-v` prints all facts, and also a note for
+    /// a port that passes.
     pub(crate) fn finding(&self, finding: &Finding, condition: Condition) -> Result<(), Failure> {
         let Some(problem) = &finding.problem else {
-            let is = if condition == Condition::Free {
-                "is free"
-            } else {
-                "is listening"
-            };
-            self.detail(format_args!("port {} {is}", finding.endpoint));
+            self.detail(format_args!(
+                "port {} is {}",
+                finding.endpoint,
+                condition.word()
+            ));
             return Ok(());
         };
         self.report(if self.verbose {
@@ -75,51 +76,52 @@ impl Console {
         })
     }
 
-    /// The answer of a command that was called for nothing else: with `-q` too. Tells whether anybody reads it.
+    /// Prints the answer with `-q` too. `false` if the reader has closed the stream.
     pub(crate) fn print_always(&self, text: impl fmt::Display) -> Result<bool, Failure> {
-        write_whole(anstream::stdout(), text)
+        try_write_line(anstream::stdout(), text)
     }
 
-    /// Files, rather than answers: nothing is taken out of them or added.
+    /// Prints a script or a man page, with `-q` too.
     pub(crate) fn document(&self, text: &[u8]) -> Result<(), Failure> {
         self.print_always(String::from_utf8_lossy(text).trim_end())
             .map(drop)
     }
 
+    /// Prints an object on one line, with `-q` too. `false` if the reader has closed the stream.
     pub(crate) fn print_json(&self, object: &impl Serialize) -> Result<bool, Failure> {
         self.print_always(to_json(object)?)
     }
 
-    /// What goes on meanwhile. That stderr cannot be written is no reason to stop.
+    /// Prints a note on stderr, but not with `-q`. A failure to write it is ignored.
     pub(crate) fn note(&self, text: impl fmt::Display) {
         if !self.quiet {
-            let _told = write_line(anstream::stderr(), format_args!("portlease: {text}"));
+            let _written = write_line(anstream::stderr(), format_args!("portlease: {text}"));
         }
     }
 
-    /// The same for those who want to know more.
+    /// A note that only `-v` prints.
     pub(crate) fn detail(&self, text: impl fmt::Display) {
         if self.verbose {
             self.note(text);
         }
     }
 
-    /// A line on stderr for a machine.
+    /// Prints a line on stderr for a machine, with `-q` too and without `portlease:`.
     pub(crate) fn machine_line(&self, line: impl fmt::Display) {
-        let _told = write_line(anstream::stderr(), line);
+        let _written = write_line(anstream::stderr(), line);
     }
 
-    /// The object of a command whose stdout belongs to somebody else.
+    /// Prints an object on stderr: the stdout of `run` belongs to its command.
     pub(crate) fn json_on_stderr(&self, object: &impl Serialize) -> Result<(), Failure> {
         write_line(anstream::stderr(), to_json(object)?)
     }
 
     pub(crate) fn error(&self, failure: &Failure) {
         let text = format!("{ERROR}portlease:{ERROR:#} {}", report::failure(failure));
-        let _told = write_line(anstream::stderr(), text);
+        let _written = write_line(anstream::stderr(), text);
     }
 
-    /// A line that the next one replaces, for a person at a terminal; `None` wipes it.
+    /// On a terminal, replaces the progress line. `None` clears it.
     pub(crate) fn progress(&self, line: Option<&str>) {
         if self.shows_progress() {
             let mut err = io::stderr().lock();
@@ -137,13 +139,13 @@ fn to_json(object: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(object).map_err(|e| Failure::new(format!("cannot write JSON: {e}")))
 }
 
-/// A reader that has gone has read enough: that is no failure.
+/// A reader may close the stream early, as `head` does. That is not a failure.
 fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
-    write_whole(out, text).map(drop)
+    try_write_line(out, text).map(drop)
 }
 
-/// A line, whole and at once; `false` if the reader has gone.
-fn write_whole(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
+/// Writes a line in one call. `false` if the reader has closed the stream.
+fn try_write_line(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
     match out
         .write_all(format!("{text}\n").as_bytes())
         .and_then(|()| out.flush())
@@ -154,7 +156,7 @@ fn write_whole(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Fai
     }
 }
 
-fn colored(report: &str) -> String {
+fn coloured(report: &str) -> String {
     let mut text = String::with_capacity(report.len() + 32);
     for (n, line) in report.lines().enumerate() {
         if n > 0 {

@@ -1,4 +1,4 @@
-//! The JSON shapes. Fields may be added within a version; none is renamed or taken away.
+//! The JSON shapes. Within a version, fields are only added, never renamed or removed.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use portlease::{Guarantee, Holder, Lease, Process, Reservation};
 use serde::{Deserialize, Serialize};
 
-/// What every object says first.
+/// The value of `version` in every object.
 pub(crate) const JSON_VERSION: u8 = 1;
 
 /// A socket.
@@ -48,7 +48,7 @@ struct ProcessRow {
     pid: u32,
     name: String,
     program: Option<String>,
-    /// Left out unless it was asked for; null where it cannot be read.
+    /// Absent without `--command-line`; null where it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     command_line: Option<Option<Vec<String>>>,
 }
@@ -74,7 +74,7 @@ impl ProcessRow {
     }
 }
 
-/// A reservation of whatever process.
+/// A reservation of any process.
 #[derive(Debug, Serialize)]
 pub(crate) struct LeaseRow {
     protocol: &'static str,
@@ -102,14 +102,14 @@ impl From<&Lease> for LeaseRow {
     }
 }
 
-/// RFC 3339; `None` for a time that has no such form, which a record written by anybody may hold.
+/// RFC 3339; `None` for a time outside its years, which a forged record can contain.
 fn utc(time: SystemTime) -> Option<String> {
     let mut text = String::new();
     write!(text, "{}", humantime::format_rfc3339_seconds(time)).ok()?;
     Some(text)
 }
 
-/// A reservation of our own.
+/// A reservation of this process or its keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
     pub(crate) port: u16,
@@ -142,7 +142,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
-    fn a_time_is_told_in_utc_and_an_impossible_one_is_not() {
+    fn a_time_is_printed_in_utc_and_one_outside_the_calendar_is_none() {
         let at = |secs| utc(UNIX_EPOCH + Duration::from_secs(secs));
         assert_eq!(at(1_769_860_800).as_deref(), Some("2026-01-31T12:00:00Z"));
         assert_eq!(at(u64::MAX / 4), None);

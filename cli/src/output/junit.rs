@@ -1,4 +1,4 @@
-//! The report of `check` in the form that CI servers read: one test case for each port.
+//! The JUnit report of `check`, for CI servers: one test case per port.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What people and machines read.
+//! The texts and formats that people and machines read.
 
 pub(crate) mod advice;
 pub(crate) mod annotations;

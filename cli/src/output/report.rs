@@ -1,7 +1,7 @@
-//! The text of a diagnosis or a failure, for people at a shell.
+//! The text of a diagnosis or a failure, for users of a shell.
 //!
-//! The library names its functions in help lines. Every such text passes through this file, where
-//! [`for_shells`] puts commands in their place.
+//! The library's help lines name functions. Every text with a help line passes through this file,
+//! which replaces the functions by commands.
 
 use portlease::Diagnosis;
 
@@ -37,7 +37,7 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// An error of the library is followed by what it found out about the port.
+/// The error, and for an error of the library what it found on the port.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),

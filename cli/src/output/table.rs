@@ -1,4 +1,4 @@
-//! [`Table`]: columns that fit the terminal.
+//! [`Table`]: columns that fit the width of the terminal.
 
 use std::fmt;
 
@@ -6,18 +6,17 @@ use terminal_size::{Width, terminal_size_of};
 
 use crate::text::escape;
 
-/// Rows of as many cells as there are heads.
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
-    /// Of the terminal; `None` where the lines may be of any length.
+    /// Width of the terminal; `None` if stdout is not a terminal.
     width: Option<usize>,
 }
 
-/// Between two columns.
+/// Blanks between two columns.
 const COLUMN_GAP: usize = 2;
 
-/// A column is not cut below it.
+/// Columns are not truncated below this width.
 const MIN_COLUMN_WIDTH: usize = 4;
 
 impl<const N: usize> Table<N> {
@@ -34,7 +33,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| escape(&cell)));
     }
 
-    /// As wide as the cells need, then the widest cut until they fit.
+    /// The width that the cells need, with the widest columns narrowed until the row fits.
     fn widths(&self) -> [usize; N] {
         let mut widths = [0; N];
         for row in &self.rows {
@@ -42,10 +41,10 @@ impl<const N: usize> Table<N> {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        let Some(most) = self.width else {
+        let Some(max) = self.width else {
             return widths;
         };
-        while widths.iter().sum::<usize>() + COLUMN_GAP * (N - 1) > most {
+        while widths.iter().sum::<usize>() + COLUMN_GAP * (N - 1) > max {
             match widths
                 .iter_mut()
                 .max()
@@ -73,7 +72,7 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// The end of a path or of a test's name says more than its start.
+/// Truncates from the start: the end of a path or a test name is the specific part.
 fn truncate_start(cell: &str, width: usize) -> String {
     let length = cell.chars().count();
     if length <= width {
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_widest_column_is_cut_until_the_lines_fit() {
+    fn the_widest_column_is_truncated_until_the_lines_fit() {
         let mut table = Table {
             rows: Vec::new(),
             width: Some(16),
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cell_holds_cannot_forge_a_line() {
+    fn the_text_of_a_cell_cannot_forge_a_line() {
         let mut table = Table {
             rows: Vec::new(),
             width: None,
