@@ -1,21 +1,22 @@
-//! Which process called: the one that a reservation is for, unless another is named.
+//! The process that called `reserve`: the keeper holds ports for it unless `--pid` names another.
 
 use std::path::PathBuf;
 
 use crate::failure::Failure;
 use crate::limits::NESTED_SHELLS;
 
-/// What forks itself for a pipe, a list or `$(…)`.
+/// Programs that fork without exec for a pipe, a list or `$(…)`.
 const SHELLS: [&str; 10] = [
     "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
 
-/// The first ancestor that is not a fork of the same shell: a subshell ends with its part of the line.
+/// The first ancestor that is not a subshell. A subshell ends long before its script does.
 pub(crate) fn calling_process() -> Result<u32, Failure> {
     let mut pid = std::os::unix::process::parent_id();
     if pid == 0 {
         return Err(Failure::new(
-            "cannot tell who called: the caller is in another PID namespace: name it by --pid",
+            "cannot determine the calling process: it is in another PID namespace; \
+             name one with --pid",
         ));
     }
     for _ in 0..NESTED_SHELLS {
@@ -27,12 +28,12 @@ pub(crate) fn calling_process() -> Result<u32, Failure> {
     Ok(pid)
 }
 
-/// What a fork has in common with its parent, and no program that was started anew.
+/// What a fork shares with its parent until one of them calls exec.
 #[derive(Debug, PartialEq, Eq)]
 struct ProcessImage {
     program: PathBuf,
     command_line: Vec<u8>,
-    /// Where the arguments lie in memory, which is drawn by lot at each exec; 0 where it is not told.
+    /// Address of the arguments. The kernel randomizes it at each exec; 0 where it hides it.
     arguments_at: u64,
     parent: u32,
 }
@@ -50,19 +51,20 @@ impl ProcessImage {
         })
     }
 
-    /// Its parent, if it is a shell that is the same one.
+    /// The parent, if this process is a shell and a fork of that parent.
     fn forked_from(&self) -> Option<u32> {
         let name = self.program.file_name()?.to_str()?;
         let parent = ProcessImage::of(self.parent)?;
-        let same = SHELLS.contains(&name.trim_end_matches(" (deleted)"))
+        let is_fork = SHELLS.contains(&name.trim_end_matches(" (deleted)"))
             && self.program == parent.program
             && self.command_line == parent.command_line
             && self.arguments_at == parent.arguments_at;
-        same.then_some(self.parent)
+        is_fork.then_some(self.parent)
     }
 }
 
-/// Parent and address of the arguments: fields 4 and 48 of proc_pid_stat(5). The name before them can hold anything.
+/// Parent and address of the arguments: fields 4 and 48 of proc_pid_stat(5). Field 2, the name, may
+/// contain blanks and parentheses, so fields count from its end.
 fn parse_stat(text: &str) -> Option<(u32, u64)> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_seen_with_its_parent() {
+    fn the_image_of_this_process_has_its_parent() {
         let own = ProcessImage::of(std::process::id()).unwrap();
         assert_eq!(own.parent, std::os::unix::process::parent_id());
         assert!(own.arguments_at > 0);

@@ -1,8 +1,8 @@
-//! What an exit code says, where a command has no codes of its own.
+//! Exit codes of every command that has none of its own.
 
 pub(crate) const YES: u8 = 0;
 pub(crate) const NO: u8 = 1;
-/// Bad usage, or a failure: never "no".
+/// A usage error or a failure. It never means "no".
 pub(crate) const FAILED: u8 = 2;
 /// Nothing was found, and something could not be read.
 pub(crate) const INCOMPLETE: u8 = 3;

@@ -1,14 +1,14 @@
-//! [`Finding`]: what was found out about one port.
+//! [`Finding`]: the result of checking one port.
 
 use portlease::{Diagnosis, Endpoint, check_port_free, check_port_listening};
 
 use crate::condition::Condition;
 
-/// What was found out about one port.
+/// Whether one port meets a condition.
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) endpoint: Endpoint,
-    /// Why it is not as it should be.
+    /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
 }
 
@@ -24,7 +24,7 @@ impl Finding {
         }
     }
 
-    /// `None` is "could not tell".
+    /// `None` if the port could not be checked.
     pub(crate) fn answer(&self) -> Option<bool> {
         match &self.problem {
             None => Some(true),

@@ -1,4 +1,4 @@
-//! The crate's options, from those of the command line.
+//! The library's options, from the command line's, and a reservation by them.
 
 use portlease::{Protocol, Reservation, ReserveOptions};
 
@@ -23,7 +23,7 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// This number; else any, which is the port server's choice where there is one.
+/// Reserves this number. Without one, a port server of the environment picks, or else the library.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,

@@ -1,4 +1,4 @@
-//! What happens on signals: 130 after Ctrl-C, and which of them were ignored when this process started.
+//! Exit code 130 after Ctrl-C, and the signals that this process ignores since its start.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use signal_hook::iterator::Signals;
 use crate::exit;
 use crate::failure::Failure;
 
-/// From now on Ctrl-C ends this process with 130. All that it has the kernel takes back.
+/// Makes Ctrl-C exit with 130. Nothing is cleaned up: the kernel releases claims and locks.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("handle signals", &e);
     if starts_ignored(SIGINT) {
@@ -27,8 +27,9 @@ pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether whoever started this process had the signal ignored, as nohup does, and a shell for what it starts in the
-/// background: then it stays so, also for the children. Where it cannot be read, it was not.
+/// Whether the parent started this process with the signal ignored: nohup does so, and shells do so
+/// for background jobs. Such a signal must stay ignored, here and in children. Without a readable
+/// /proc/self/status the answer is no.
 pub(crate) fn starts_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

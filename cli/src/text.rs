@@ -1,8 +1,8 @@
-//! Texts of others, made fit for ours.
+//! Text from the operating system and from other processes, made safe to print.
 
 use std::io;
 
-/// The system's sentence as a fragment of ours, without its number.
+/// The system's message, to stand after a colon: in lower case, without "(os error N)".
 pub(crate) fn os_message(cause: &io::Error) -> String {
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -12,12 +12,14 @@ pub(crate) fn os_message(cause: &io::Error) -> String {
     })
 }
 
-/// Control characters escaped: a name from another process must not move the cursor or forge a line.
+/// Escapes control characters and bidirectional overrides, with which the name of another process
+/// could move the cursor or forge a line.
 pub(crate) fn escape(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let overrides_direction =
+        |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || turns(c) {
+        if c.is_control() || overrides_direction(c) {
             out.extend(c.escape_default())
         } else {
             out.push(c)
