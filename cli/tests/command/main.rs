@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
 
 mod check;
+mod layout;
 mod list;
 mod manual;
 mod program;
