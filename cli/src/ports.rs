@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use portlease::{Endpoint, Error, Protocol};
+use portlease::{Endpoint, ParseEndpointError, Protocol};
 
 /// Why an argument is not a port. clap prints the text.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ impl fmt::Display for InvalidPort {
 
 impl std::error::Error for InvalidPort {}
 
-impl From<Error> for InvalidPort {
-    fn from(error: Error) -> Self {
+impl From<ParseEndpointError> for InvalidPort {
+    fn from(error: ParseEndpointError) -> Self {
         InvalidPort(error.to_string())
     }
 }

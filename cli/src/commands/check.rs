@@ -1,6 +1,6 @@
 //! `portlease check`: whether all ports are free, or all have a listener.
 
-use portlease::Diagnosis;
+use portlease::{Diagnosis};
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -93,7 +93,7 @@ fn row(finding: &Finding, condition: Condition) -> PortRow {
             .flatten()
             .map(|holder| HolderRow::new(holder, false))
             .collect(),
-        cause: finding.problem.as_ref().map(report::cause),
+        cause: finding.problem.as_ref().map(Diagnosis::cause),
         help: finding.problem.as_ref().and_then(report::help),
     }
 }

@@ -73,7 +73,7 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
     case.write_inner_content(|writer| {
         let element = writer
             .create_element(kind)
-            .with_attribute(("message", report::headline(problem).as_str()));
+            .with_attribute(("message", problem.headline().as_str()));
         element.write_text_content(BytesText::new(&report::full(problem)))?;
         Ok(())
     })?;

@@ -1,9 +1,9 @@
 //! The texts and formats that people and machines read.
 
-pub(crate) mod advice;
 pub(crate) mod annotations;
 pub(crate) mod console;
 pub(crate) mod json;
 pub(crate) mod junit;
+pub(crate) mod remedy;
 pub(crate) mod report;
 pub(crate) mod table;

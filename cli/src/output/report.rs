@@ -1,36 +1,30 @@
 //! The text of a diagnosis or a failure, for users of a shell.
-//!
-//! The library's help lines name functions. Every text with a help line passes through this file,
-//! which replaces the functions by commands.
 
 use portlease::Diagnosis;
 
 use crate::failure::{Cause, Failure};
-use crate::output::advice::for_shells;
+use crate::output::remedy;
 
-/// The headline, the facts and the help line.
+/// The headline, the facts and the help line, also of further ports that failed the same check.
 pub(crate) fn full(diagnosis: &Diagnosis) -> String {
-    for_shells(&diagnosis.to_string())
+    below(diagnosis.headline(), diagnosis)
 }
 
-pub(crate) fn headline(diagnosis: &Diagnosis) -> String {
-    full(diagnosis)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-pub(crate) fn cause(diagnosis: &Diagnosis) -> String {
-    for_shells(&diagnosis.cause())
+/// The facts, the help line and the further ports below a headline.
+fn below(headline: String, diagnosis: &Diagnosis) -> String {
+    let mut lines = vec![headline];
+    lines.extend(diagnosis.facts());
+    lines.extend(help(diagnosis).map(|help| format!("help: {help}")));
+    lines.extend(diagnosis.more().iter().map(full));
+    lines.join("\n")
 }
 
 pub(crate) fn help(diagnosis: &Diagnosis) -> Option<String> {
-    diagnosis.help().map(|help| for_shells(&help))
+    remedy::in_one_line(diagnosis.remedies())
 }
 
 pub(crate) fn headline_and_help(diagnosis: &Diagnosis) -> String {
-    let headline = headline(diagnosis);
+    let headline = diagnosis.headline();
     match help(diagnosis) {
         Some(help) => format!("{headline}\nhelp: {help}"),
         None => headline,
@@ -41,6 +35,9 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis) -> String {
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),
-        Cause::Library(error) => for_shells(&format!("{error:?}")),
+        Cause::Library(error) => match error.diagnosis() {
+            Some(diagnosis) => below(error.to_string(), diagnosis),
+            None => error.to_string(),
+        },
     }
 }

@@ -45,7 +45,7 @@ const FLOORS: [&[&str]; 8] = [
         "condition",
         "exit",
         "limits",
-        "output::advice",
+        "output::remedy",
         "output::json",
         "ports",
         "text",

@@ -1,0 +1,122 @@
+//! The library's remedies as commands.
+
+use portlease::{Endpoint, Protocol, Remedy};
+
+/// The remedies in one line; `None` if nothing needs help.
+pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
+    let mut text = String::new();
+    for remedy in remedies {
+        let Some(command) = command(remedy) else {
+            continue;
+        };
+        if !text.is_empty() {
+            // The second half of one remedy.
+            let is_continued = matches!(remedy, Remedy::WaitUntilListening { .. });
+            text += if is_continued { ", and " } else { ", or " };
+        }
+        text += &command;
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// `None` for a note that does not apply to a command.
+fn command(remedy: &Remedy) -> Option<String> {
+    let text = match remedy {
+        Remedy::ReserveAnotherPort { endpoint, .. } => {
+            let udp = udp(endpoint);
+            format!("reserve another port with `portlease reserve{udp}`")
+        }
+        Remedy::Queue { endpoint, .. } => {
+            let (port, udp) = (endpoint.port, udp(endpoint));
+            format!("queue for it with `portlease reserve --port {port}{udp} --wait 60s`")
+        }
+        Remedy::WaitUntilListening { endpoint, .. } => {
+            let operand = operand(endpoint);
+            format!("wait for it with `portlease wait --listening {operand}`")
+        }
+        Remedy::AskWhoHolds { endpoint, .. } => {
+            format!("look it up with `portlease who {endpoint}`")
+        }
+        Remedy::UnblockRuntime => return None,
+        // An action outside of this crate.
+        other => other.to_string(),
+    };
+    Some(text)
+}
+
+fn udp(endpoint: &Endpoint) -> &'static str {
+    match endpoint.protocol {
+        Some(Protocol::Udp) => " --udp",
+        _ => "",
+    }
+}
+
+/// The endpoint as a user writes it: TCP is the default.
+fn operand(endpoint: &Endpoint) -> Endpoint {
+    Endpoint {
+        protocol: endpoint
+            .protocol
+            .filter(|protocol| *protocol != Protocol::Tcp),
+        ..*endpoint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use portlease::{Diagnosis, ReserveOptions, check_port_free, check_port_listening};
+
+    use super::*;
+
+    fn help(diagnosis: &Diagnosis) -> String {
+        in_one_line(diagnosis.remedies()).unwrap()
+    }
+
+    #[test]
+    fn protocol_and_address_of_the_question_are_kept() {
+        let udp = portlease::reserve_udp_port();
+        let taken = ReserveOptions::new().udp().port(udp.port()).reserve();
+        let error = taken.unwrap_err();
+        let expected = format!(
+            "queue for it with `portlease reserve --port {udp} --udp --wait 60s`, or reserve \
+             another port with `portlease reserve --udp`"
+        );
+        assert_eq!(help(error.diagnosis().unwrap()), expected);
+
+        let p = portlease::reserve_port();
+        let waits = check_port_listening(format!("127.0.0.1:{p}").as_str()).unwrap_err();
+        let expected = format!(
+            "start the server first, and wait for it with `portlease wait --listening \
+             127.0.0.1:{p}`"
+        );
+        assert_eq!(help(&waits), expected);
+    }
+
+    /// Covers every help line that a test can provoke.
+    #[test]
+    fn no_help_line_names_a_function() {
+        let p = portlease::reserve_port();
+        let _server = p.listen().unwrap();
+        let again = || ReserveOptions::new().port(p.port());
+        let taken = again().reserve().unwrap_err();
+        let queued = again().wait(Duration::from_millis(1)).reserve();
+        let queued = queued.unwrap_err();
+        let plain = ReserveOptions::new().reuse_addr(false).reserve().unwrap();
+        let reserved = ReserveOptions::new().port(plain.port()).reserve();
+        let reserved = reserved.unwrap_err();
+        let helps = [
+            help(taken.diagnosis().unwrap()),
+            help(queued.diagnosis().unwrap()),
+            help(&check_port_free(p.port()).unwrap_err()),
+            help(&check_port_listening(plain.port()).unwrap_err()),
+            help(&check_port_free("9/udplite").unwrap_err()),
+            help(reserved.diagnosis().unwrap()),
+        ];
+        for help in helps {
+            let functions = ["()", "(..)", "::new", "..)", "who_holds", "async"];
+            let names_one = functions.iter().any(|function| help.contains(function));
+            assert!(!names_one, "{help}");
+        }
+    }
+}
