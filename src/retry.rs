@@ -9,8 +9,9 @@
 //! | no visible owner | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
 //!
-//! The limits are wall-clock time from the first refusal. The last look at the sockets and the
-//! report come on top: an exact number that is refused returns within 150 ms, or within 2.5 s while
+//! The limits are wall-clock time: that of a forked child from the first refusal, that of no visible
+//! owner from the moment at which none is visible. The last look at the sockets and the report come
+//! on top: an exact number that is refused returns within 150 ms, or within 2.5 s while
 //! a forked child has it (`tests/it/linux/retries.rs` measures both). Nothing renews a budget.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) has the caller's
@@ -48,6 +49,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct RetryBudget {
     /// The first refusal.
     started: Option<Instant>,
+    /// Since when no owner is visible.
+    unknown_since: Option<Instant>,
     pause: Duration,
     may_retry: bool,
 }
@@ -56,6 +59,7 @@ impl RetryBudget {
     pub(crate) fn new() -> Self {
         RetryBudget {
             started: None,
+            unknown_since: None,
             pause: FIRST_PAUSE,
             may_retry: true,
         }
@@ -75,12 +79,18 @@ impl RetryBudget {
             return false;
         }
         let started = *self.started.get_or_insert_with(Instant::now);
-        let limit = match owner() {
+        let left = match owner() {
             ResidualOwner::Process => return false,
-            ResidualOwner::Unknown => NO_OWNER_LIMIT,
-            ResidualOwner::ForkedChild => FORKED_CHILD_LIMIT,
+            ResidualOwner::ForkedChild => {
+                self.unknown_since = None;
+                FORKED_CHILD_LIMIT.saturating_sub(started.elapsed())
+            }
+            // A child that calls exec is not visible for a moment: the limit counts from then.
+            ResidualOwner::Unknown => {
+                let since = *self.unknown_since.get_or_insert_with(Instant::now);
+                NO_OWNER_LIMIT.saturating_sub(since.elapsed())
+            }
         };
-        let left = limit.saturating_sub(started.elapsed());
         if left.is_zero() {
             return false;
         }
