@@ -19,14 +19,14 @@ impl FromStr for Beneficiary {
     }
 }
 
-/// The first line's start. A record of another version is not read.
+/// How the first line starts. A record of another version is not read.
 const HEADER: &str = "portlease 1 ";
 
 impl Record {
-    /// Every record has this size, so that one write in place replaces the one before it whole.
+    /// The size of every record in bytes. All have one size, so one write replaces the record before.
     pub(crate) const SIZE: usize = 1024;
 
-    /// What a released record starts with.
+    /// The first bytes of a record whose lease was released.
     pub(crate) const ENDED: &[u8] = b"-";
 
     pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
@@ -34,8 +34,8 @@ impl Record {
         let mut text = String::with_capacity(Self::SIZE);
         let fields: [(&str, &dyn fmt::Display); 8] = [
             ("pid", &self.pid),
-            ("started", &number(self.started)),
-            ("socket", &number(self.socket)),
+            ("started", &or_zero(self.started)),
+            ("socket", &or_zero(self.socket)),
             ("test", &Line(&self.test)),
             ("at", &Line(&self.at)),
             ("label", &Line(&self.label)),
@@ -44,7 +44,7 @@ impl Record {
         ];
         let _infallible = writeln!(text, "{HEADER}{stamp}");
         if let Some(Beneficiary { pid, started }) = self.on_behalf_of {
-            let _infallible = writeln!(text, "for {pid} {}", number(started));
+            let _infallible = writeln!(text, "for {pid} {}", or_zero(started));
         }
         for (name, value) in fields {
             let _infallible = writeln!(text, "{name} {value}");
@@ -54,7 +54,8 @@ impl Record {
         bytes
     }
 
-    /// `None` for whatever is not a whole record of this version: empty, torn, ended, newer, or not one at all.
+    /// `None` unless the bytes are a complete record of this version: an empty file, a torn record
+    /// and a released one are none.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Record> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (stamp, mut rest) = text.strip_prefix(HEADER)?.split_once('\n')?;
@@ -78,12 +79,12 @@ impl Record {
                 "at" => record.at = unescape(value),
                 "label" => record.label = unescape(value),
                 "program" => record.program = unescape(value),
-                // A record torn between two writers has the one's head and the other's end.
+                // A torn record has the first line of one write and the last line of another.
                 "end" => {
                     return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
                         .then_some(record);
                 }
-                // A later release may say more.
+                // A later release may add fields.
                 _ => {}
             }
             rest = after;
@@ -91,15 +92,16 @@ impl Record {
     }
 }
 
-/// A record writes 0 for "none".
-fn number(number: Option<NonZeroU64>) -> u64 {
+/// A record writes 0 for `None`.
+fn or_zero(number: Option<NonZeroU64>) -> u64 {
     number.map_or(0, NonZeroU64::get)
 }
 
-/// One line of bounded length: backslashes and line ends escaped, the middle left out of what is too long.
+/// A text on one line of bounded length. Backslashes and line ends are escaped; a text that is too
+/// long loses its middle.
 struct Line<'a>(&'a str);
 
-/// Four such values and the numbers fit [`Record::SIZE`].
+/// In bytes: four such lines and the numbers fit into [`Record::SIZE`].
 const LINE_MAX: usize = 200;
 
 impl fmt::Display for Line<'_> {
@@ -128,13 +130,14 @@ fn unescape(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => match chars.next() {
-                Some('n') => out.push('\n'),
-                Some(other) => out.push(other),
-                None => {}
-            },
-            (c, false) => out.push(c),
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some(escaped) => out.push(escaped),
+            None => {}
         }
     }
     out
@@ -173,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_record_fits_and_is_cut_between_characters() {
+    fn the_longest_record_fits_because_texts_are_cut_between_characters() {
         let long = "é\n\\".repeat(400);
-        let most = Record {
+        let longest = Record {
             pid: u32::MAX,
             started: NonZeroU64::new(u64::MAX),
             program: long.clone(),
@@ -189,13 +192,13 @@ mod tests {
                 started: NonZeroU64::new(u64::MAX),
             }),
         };
-        let bytes = most.encode();
+        let bytes = longest.encode();
         let text = std::str::from_utf8(&bytes).unwrap();
         assert!(text.contains("\nend "), "{text}");
     }
 
     #[test]
-    fn every_truncation_and_every_mixture_of_two_records_is_no_record() {
+    fn a_truncated_record_is_none_and_a_mixture_of_two_is_none_or_the_newer() {
         let (old, new) = (
             record().encode(),
             Record {
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_of_this_version_is_none() {
+    fn bytes_that_are_no_record_of_this_version_decode_to_none() {
         for bytes in [
             &b""[..],
             b"\n\n\n",
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_record_may_say_more() {
+    fn fields_that_a_later_release_added_are_ignored() {
         let text = b"portlease 1 1.0\npid 3\nmood fine\nend 1.0\n";
         assert_eq!(Record::decode(text).unwrap().pid, 3);
     }

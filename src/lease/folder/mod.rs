@@ -1,4 +1,6 @@
-//! The lock folder: where it is, which scope of it is this process's, and what it holds.
+//! The lock folder: where it is, and the subfolder of this process's scope.
+//!
+//! Ports belong to a scope: on Linux a network namespace, elsewhere the machine.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ pub(super) use unix as system;
 #[cfg(windows)]
 pub(super) use windows as system;
 
-/// How a file is opened.
+/// How to open a file of the folder. `New` fails if the file exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -26,39 +28,33 @@ pub(crate) enum Access {
     New,
 }
 
-/// The folder of one scope, held open: whoever renames or deletes it cannot redirect this process.
+/// The folder of one scope. It stays open, so that a process that renames or deletes it cannot
+/// redirect this one.
 #[derive(Debug)]
 pub(super) struct LockFolder {
     path: PathBuf,
-    /// The lock folder itself, of all scopes.
+    /// The lock folder itself, which holds every scope.
     outer: system::Folder,
     folder: system::Folder,
 }
 
-/// Kept once it was opened. A failure is not kept: the folder may be mended.
+/// The folder, once it was opened. A failure is not kept: the next call may find the folder repaired.
 static OPENED: RwLock<Option<Arc<LockFolder>>> = RwLock::new(None);
 
 impl LockFolder {
-    /// The folder, made if need be.
+    /// The folder, created if it is missing.
     pub(super) fn get() -> Result<Arc<LockFolder>, Unusable> {
         if let Some(lock_folder) = OPENED.read().as_ref() {
             return Ok(lock_folder.clone());
         }
         let root = root()?;
-        let fail = |path: &Path| {
-            let path = path.to_owned();
-            move |cause| Unusable {
-                path,
-                cause,
-                misconfigured: false,
-            }
-        };
-        let outer = system::Folder::make(&root).map_err(fail(&root))?;
+        let outer =
+            system::Folder::make(&root).map_err(|cause| Unusable::new(root.clone(), cause))?;
         let scope = system::scope();
         let path = root.join(&scope);
         let folder = outer
             .make_within(&scope, system::SHARED)
-            .map_err(fail(&path))?;
+            .map_err(|cause| Unusable::new(path.clone(), cause))?;
         let lock_folder = Arc::new(LockFolder {
             path,
             outer,
@@ -67,19 +63,20 @@ impl LockFolder {
         Ok(OPENED.write().get_or_insert(lock_folder).clone())
     }
 
-    /// The folder, where there is one: what a look uses, since looking makes nothing.
+    /// The folder, or `None` if it is missing: a query must not create it.
     pub(super) fn existing() -> Result<Option<Arc<LockFolder>>, Unusable> {
         let opened = OPENED.read().clone();
         match opened {
-            Some(lock_folder) if lock_folder.folder.is_there() => return Ok(Some(lock_folder)),
-            // Made again by others since, and they meet in the new one. Who takes a lease finds out by itself.
-            Some(gone) => LockFolder::forget(&gone),
+            Some(lock_folder) if lock_folder.folder.is_linked() => return Ok(Some(lock_folder)),
+            // Other processes may have created a new one, which this query must read. `acquire`
+            // notices a deleted folder by itself.
+            Some(deleted) => LockFolder::forget(&deleted),
             None => {}
         }
         let root = root()?;
         let scope = system::scope();
         let path = root.join(&scope);
-        // One after the other: a link planted at either must not be followed.
+        // In two steps, because a symbolic link that was planted at either must not be followed.
         let opened = system::Folder::open(&root).and_then(|outer| {
             let folder = outer.open_within(&scope)?;
             Ok((outer, folder))
@@ -94,20 +91,16 @@ impl LockFolder {
                 Ok(Some(OPENED.write().get_or_insert(lock_folder).clone()))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(Unusable {
-                path,
-                cause,
-                misconfigured: false,
-            }),
+            Err(cause) => Err(Unusable::new(path, cause)),
         }
     }
 
-    /// Opens it anew next time: it was deleted under us.
-    pub(super) fn forget(gone: &Arc<LockFolder>) {
+    /// Makes the next call open the folder again, after another process deleted this one.
+    pub(super) fn forget(deleted: &Arc<LockFolder>) {
         let mut opened = OPENED.write();
         if opened
             .as_ref()
-            .is_some_and(|lock_folder| Arc::ptr_eq(lock_folder, gone))
+            .is_some_and(|lock_folder| Arc::ptr_eq(lock_folder, deleted))
         {
             *opened = None;
         }
@@ -121,26 +114,25 @@ impl LockFolder {
         &self.folder
     }
 
-    /// Where this user's records go for lock files that are another user's. `None` where nobody made it yet.
+    /// This user's records for lock files that belong to other users. `None` if the folder does not
+    /// exist.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
-        existing(
-            self.outer
-                .open_within(&self.records_name())
-                .and_then(|all| all.open_within(&user.to_string())),
-        )
+        let all_users = self.outer.open_within(&self.records_name());
+        none_if_missing(all_users.and_then(|all| all.open_within(&user.to_string())))
     }
 
-    /// The same, made if need be: a folder for all users, and in it one of this user's own.
+    /// As [`records`](Self::records), created if it is missing: a folder that every user shares, and
+    /// in it a folder that only this user can write to.
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
-        let all = self
+        let all_users = self
             .outer
             .make_within(&self.records_name(), system::SHARED)?;
-        all.make_within(&user.to_string(), system::OWN)
+        all_users.make_within(&user.to_string(), system::OWN)
     }
 
-    /// The users who have such records.
+    /// The users that have such records.
     pub(super) fn record_users(&self) -> io::Result<Vec<u32>> {
-        match existing(self.outer.open_within(&self.records_name()))? {
+        match none_if_missing(self.outer.open_within(&self.records_name()))? {
             Some(folder) => folder.names(usize::MAX, |name| name.parse().ok()),
             None => Ok(Vec::new()),
         }
@@ -151,17 +143,17 @@ impl LockFolder {
         format!("{}.records", scope.to_string_lossy())
     }
 
-    /// The names of lock files, live or not, that mean something; at most so many.
+    /// The names of lock files, locked or not, as far as `parse` accepts them; at most `limit`.
     pub(super) fn entries<T>(
         &self,
-        most: usize,
+        limit: usize,
         parse: impl Fn(&str) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.folder.names(most, parse)
+        self.folder.names(limit, parse)
     }
 }
 
-fn existing(opened: io::Result<system::Folder>) -> io::Result<Option<system::Folder>> {
+fn none_if_missing(opened: io::Result<system::Folder>) -> io::Result<Option<system::Folder>> {
     match opened {
         Ok(folder) => Ok(Some(folder)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -169,7 +161,7 @@ fn existing(opened: io::Result<system::Folder>) -> io::Result<Option<system::Fol
     }
 }
 
-/// `PORTLEASE_DIR`, else one place that every process of the machine agrees on.
+/// `PORTLEASE_DIR`, or a default that the cooperating processes of the machine agree on.
 fn root() -> Result<PathBuf, Unusable> {
     let Some(text) = std::env::var_os("PORTLEASE_DIR") else {
         return Ok(system::default_root());
@@ -178,7 +170,7 @@ fn root() -> Result<PathBuf, Unusable> {
     if path.is_absolute() {
         return Ok(path);
     }
-    // Processes that must meet have different working directories.
+    // A relative path would differ between processes with different working directories.
     Err(Unusable {
         path,
         cause: io::ErrorKind::InvalidInput.into(),

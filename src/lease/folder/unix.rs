@@ -1,6 +1,5 @@
-//! Unix: folders are held open, and every name is looked up within one of them.
+//! Unix: folders stay open, and every name is resolved within an open folder by openat(2).
 
-use std::ffi::CStr;
 use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -17,15 +16,16 @@ use rustix::io::Errno;
 use super::Access;
 use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 
-/// Not TMPDIR: it differs between processes that must meet.
+/// Not `TMPDIR`: it differs between processes that must exclude each other.
 pub(super) fn default_root() -> PathBuf {
     PathBuf::from("/tmp/portlease")
 }
 
-/// Ports belong to a network namespace, files do not: without this, namespaces would block each other.
+/// The scope of this thread. Ports belong to a network namespace, but files do not: with one folder
+/// for all, a reservation would block the same number in other namespaces.
 pub(super) fn scope() -> String {
     if cfg!(target_os = "linux") {
-        // Found once per process, and of the thread, should threads differ: it is the thread that binds.
+        // The thread's, not the process's: threads may differ, and bind(2) uses that of its thread.
         match std::fs::metadata("/proc/thread-self/ns/net") {
             Ok(namespace) => format!("net-{}", namespace.ino()),
             Err(_) => "net-unknown".to_owned(),
@@ -35,14 +35,14 @@ pub(super) fn scope() -> String {
     }
 }
 
-/// The mode of a folder in which every user makes files, and nobody but the owner removes one.
+/// The mode of a folder in which every user creates files, and only a file's owner removes it.
 pub(super) const SHARED: Mode = Mode::from_raw_mode(0o1777);
 
-/// The mode of a folder that everybody reads.
+/// The mode of a folder that every user reads and only its owner changes.
 pub(super) const OWN: Mode = Mode::from_raw_mode(0o755);
 
-/// What a folder is called until it has its mode.
-const ASIDE: &str = ".portlease-";
+/// How the name of a new folder starts until the folder has its mode.
+const STAGING_PREFIX: &str = ".portlease-";
 
 #[derive(Debug)]
 pub(crate) struct Folder(OwnedFd);
@@ -57,116 +57,118 @@ impl Folder {
         Ok(Folder(openat(CWD, path, Self::FLAGS, Mode::empty())?))
     }
 
-    /// The lock folder, made if need be, and the folders above it.
+    /// The lock folder, created if it is missing, with the folders above it.
     pub(super) fn make(path: &Path) -> io::Result<Folder> {
         match Folder::open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             opened => return opened,
         }
-        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        std::fs::create_dir_all(above)?;
-        // Those above are the machine's own, and may be links, as /tmp is on some systems.
-        let above = Folder(openat(
+        std::fs::create_dir_all(parent)?;
+        // The folders above belong to the system, and may be links, as /tmp is on some systems.
+        let parent = Folder(openat(
             CWD,
-            above,
+            parent,
             Self::FLAGS - OFlags::NOFOLLOW,
             Mode::empty(),
         )?);
-        above.make_within(&name.to_string_lossy(), SHARED)
+        parent.make_within(&name.to_string_lossy(), SHARED)
     }
 
-    /// The folder of that name in this one.
+    /// The folder of this name in this one.
     pub(super) fn open_within(&self, name: &str) -> io::Result<Folder> {
         Ok(Folder(openat(&self.0, name, Self::FLAGS, Mode::empty())?))
     }
 
-    /// The same, made if need be: aside, and moved into place, so that nobody meets it before it has its mode.
+    /// As [`open_within`](Self::open_within), created if it is missing. A new folder gets its mode
+    /// under a temporary name and is then renamed, so no process finds it with another mode.
     pub(super) fn make_within(&self, name: &str, mode: Mode) -> io::Result<Folder> {
-        for tried in 0..FOLDER_TRIES {
+        for attempt in 0..FOLDER_TRIES {
             match self.open_within(name) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 opened => return opened,
             }
-            if tried == 0 {
-                self.sweep_aside()?;
+            if attempt == 0 {
+                self.sweep_staged()?;
             }
-            match self.make_aside(name, mode) {
-                // Made by somebody else meanwhile, or swept before it was locked.
-                Err(e) if is_outrun(&e) => {}
+            match self.make_staged(name, mode) {
+                // Another process created it first, or swept ours before we locked it.
+                Err(e) if is_lost_race(&e) => {}
                 outcome => outcome?,
             }
         }
         self.open_within(name)
     }
 
-    fn make_aside(&self, name: &str, mode: Mode) -> io::Result<()> {
+    fn make_staged(&self, name: &str, mode: Mode) -> io::Result<()> {
         let make = |path: &Path| {
-            let aside = path
+            let staged = path
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            mkdirat(&self.0, aside.as_str(), mode)?;
-            Ok(aside)
+            mkdirat(&self.0, staged.as_str(), mode)?;
+            Ok(staged)
         };
-        // The names are looked for in this folder, whose path does not matter then.
-        let aside = tempfile::Builder::new()
-            .prefix(ASIDE)
+        // tempfile only generates the name: `make` resolves it in this folder, so no path is needed.
+        let staged = tempfile::Builder::new()
+            .prefix(STAGING_PREFIX)
             .make_in("", make)?
             .keep();
-        let (aside, _) = aside.map_err(|e| e.error)?;
-        let made = self.open_within(&aside).and_then(|Folder(folder)| {
-            // While this lives, nobody sweeps it. A file system without locks leaves it to luck, and to the tries.
-            let locked = File::from(folder);
-            let _kept = locked.try_lock();
-            fchmod(&locked, mode)?;
-            Ok(self.move_into_place(&aside, name)?)
+        let (staged, _) = staged.map_err(|e| e.error)?;
+        let moved = self.open_within(&staged).and_then(|Folder(folder)| {
+            // No process sweeps a locked folder. On a file system without locks a process may sweep
+            // it, and the caller retries.
+            let folder = File::from(folder);
+            let _locked = folder.try_lock();
+            fchmod(&folder, mode)?;
+            Ok(self.rename_staged(&staged, name)?)
         });
-        if made.is_err() {
-            // Whoever makes the next one sweeps it otherwise.
-            let _swept = unlinkat(&self.0, aside.as_str(), AtFlags::REMOVEDIR);
+        if moved.is_err() {
+            // If this fails, the next process that creates a folder here sweeps it.
+            let _removed = unlinkat(&self.0, staged.as_str(), AtFlags::REMOVEDIR);
         }
-        made
+        moved
     }
 
-    /// Never over a folder that is there: a plain rename replaces an empty one, which others have open already.
-    fn move_into_place(&self, aside: &str, name: &str) -> rustix::io::Result<()> {
+    /// Fails if `name` exists, where the system has such a rename: a plain rename(2) replaces an
+    /// empty folder, which other processes may have open already.
+    fn rename_staged(&self, staged: &str, name: &str) -> rustix::io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-        match renameat_with(&self.0, aside, &self.0, name, RenameFlags::NOREPLACE) {
-            // The file system cannot.
+        match renameat_with(&self.0, staged, &self.0, name, RenameFlags::NOREPLACE) {
+            // The kernel or the file system does not support NOREPLACE.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             moved => return moved,
         }
-        renameat(&self.0, aside, &self.0, name)
+        renameat(&self.0, staged, &self.0, name)
     }
 
-    /// Removes what killed processes left half made: what nobody has locked. Only what is empty can be removed, and
-    /// only by its owner.
-    fn sweep_aside(&self) -> io::Result<()> {
-        for name in self.names(usize::MAX, |name| {
-            name.starts_with(ASIDE).then(|| name.to_owned())
-        })? {
-            let Ok(Folder(aside)) = self.open_within(&name) else {
+    /// Removes the staged folders that killed processes left behind: no process has them locked.
+    fn sweep_staged(&self) -> io::Result<()> {
+        let is_staged = |name: &str| name.starts_with(STAGING_PREFIX).then(|| name.to_owned());
+        for name in self.names(usize::MAX, is_staged)? {
+            let Ok(Folder(staged)) = self.open_within(&name) else {
                 continue;
             };
-            let aside = File::from(aside);
-            if aside.try_lock().is_ok() {
-                let _others = unlinkat(&self.0, name.as_str(), AtFlags::REMOVEDIR);
+            let staged = File::from(staged);
+            if staged.try_lock().is_ok() {
+                // It fails if the folder belongs to another user or is not empty; it stays then.
+                let _removed = unlinkat(&self.0, name.as_str(), AtFlags::REMOVEDIR);
             }
         }
         Ok(())
     }
 
-    /// Whether it still has its name. What cannot be asked is taken to be there.
-    pub(super) fn is_there(&self) -> bool {
-        fstat(&self.0).map_or(true, |about| about.st_nlink > 0)
+    /// Whether the folder still has a name. If fstat(2) fails, it is assumed to.
+    pub(super) fn is_linked(&self) -> bool {
+        fstat(&self.0).map_or(true, |stat| stat.st_nlink > 0)
     }
 
-    /// The regular file of that name, and its owner.
+    /// The regular file of this name, and its owner.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
-        // Of these, NONBLOCK keeps a planted fifo from blocking the open.
+        // NONBLOCK, because without it the open of a planted fifo would block.
         let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let (flags, mode) = match access {
             Access::Read => (OFlags::RDONLY, Mode::empty()),
@@ -177,19 +179,19 @@ impl Folder {
             ),
         };
         let file = File::from(openat(&self.0, name, flags | safe, mode)?);
-        let about = fstat(&file)?;
-        if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("not a regular file"));
         }
-        // A umask of 077 would shut the other users out.
-        if access == Access::New && about.st_mode & 0o777 != 0o644 {
+        // With a umask of 077 other users could not open the file.
+        if access == Access::New && stat.st_mode & 0o777 != 0o644 {
             file.set_permissions(Permissions::from_mode(0o644))?;
         }
-        Ok((file, about.st_uid))
+        Ok((file, stat.st_uid))
     }
 
-    /// Removes a lock file that was found unlocked, and is locked for a look since: whoever waits with it open finds
-    /// out, once it has the lock, that the file has no name any more.
+    /// Removes a lock file that was found unlocked and is locked, shared, since. A process that has
+    /// it open and locks it later finds by [`is_linked`] that the file has no name any more.
     pub(crate) fn remove_unused(&self, name: &str, _locked: File) -> io::Result<()> {
         self.remove_file(name)
     }
@@ -201,17 +203,17 @@ impl Folder {
         }
     }
 
-    /// The names in the folder that mean something, at most so many.
+    /// The names in the folder, as far as `parse` accepts them; at most `limit`.
     pub(crate) fn names<T>(
         &self,
-        most: usize,
+        limit: usize,
         parse: impl Fn(&str) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)? {
             let entry = entry?;
-            names.extend(utf8(entry.file_name()).and_then(&parse));
-            if names.len() >= most {
+            names.extend(entry.file_name().to_str().ok().and_then(&parse));
+            if names.len() >= limit {
                 break;
             }
         }
@@ -219,57 +221,55 @@ impl Folder {
     }
 }
 
-fn is_outrun(error: &io::Error) -> bool {
+fn is_lost_race(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
     )
 }
 
-fn utf8(name: &CStr) -> Option<&str> {
-    name.to_str().ok()
-}
-
-/// Who this process is to the file system: whose a pipe is that it makes (`pipe(3p)`). rustix's `geteuid` comes with a
-/// second of building.
+/// The user of this process for the file system: it owns the pipes that the process creates
+/// (pipe(3p)). rustix's `geteuid` would add a second to the build.
 pub(crate) fn user() -> io::Result<u32> {
-    let (made, _) = io::pipe()?;
-    Ok(fstat(made)?.st_uid)
+    let (pipe, _) = io::pipe()?;
+    Ok(fstat(pipe)?.st_uid)
 }
 
-/// Whether an open file still has its name.
+/// Whether an open file still has a name.
 pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
     Ok(fstat(file)?.st_nlink > 0)
 }
 
-/// Whether this user's record is written into a lock file of this owner: in another user's, that user could change it.
+/// Whether this user's record goes into the lock file itself. In a lock file of another owner, that
+/// owner could change it.
 pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
 
-/// Keeps a record that stands beside its lock file, so that it is told from what a killed process left: the kernel
-/// lets go of it with this process.
+/// Locks a record in a file of its own. The kernel releases the lock when this process ends, so a
+/// record that a killed process left is not locked.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {
-            // Another process asks whether it is locked.
+            // Another process is in `is_locked_record`, which takes microseconds.
             Err(TryLockError::WouldBlock) => block_for(RECORD_LOCK_PAUSE),
-            locked => return Ok(locked?),
+            outcome => return Ok(outcome?),
         }
     }
     Ok(file.try_lock()?)
 }
 
+/// Whether a process keeps this record. The shared lock of the test stays until the file is closed.
 pub(crate) fn is_locked_record(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
-/// Reads from the start, as much as there is.
+/// One read from the start of the file; returns the number of bytes.
 pub(crate) fn read(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     file.read_at(bytes, 0)
 }
 
-/// Writes at the start, whole.
+/// Writes all bytes at the start of the file.
 pub(crate) fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all_at(bytes, 0)
 }
@@ -281,13 +281,13 @@ mod tests {
     use super::{Access, Folder, SHARED, user};
 
     #[test]
-    fn who_this_process_is_to_files_is_its_effective_user() {
+    fn the_user_for_the_file_system_is_the_effective_user() {
         assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
     }
 
-    /// Each maker must end up in the one folder that keeps the name: a lock in another one keeps nobody out.
+    /// A lock in a folder that lost its name would exclude no other process.
     #[test]
-    fn many_who_make_one_folder_at_once_all_get_the_same() {
+    fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name() {
         const MAKERS: usize = 16;
         let root = tempfile::tempdir().unwrap();
         for round in 0..50 {
@@ -307,6 +307,6 @@ mod tests {
             assert_eq!(root.path().join(&name).read_dir().unwrap().count(), MAKERS);
         }
         let left = root.path().read_dir().unwrap().count();
-        assert_eq!(left, 50, "nothing but the folders is left");
+        assert_eq!(left, 50, "no staged folder is left");
     }
 }

@@ -1,7 +1,8 @@
-//! Windows: folders are paths, below the user's own temporary directory unless told otherwise.
+//! Windows: folders are paths, by default below the user's temporary directory.
 //!
-//! Whoever has a lock file open denies its deletion, and deleting it takes that nobody has: a file that is open has its
-//! name, and what is swept nobody is about to lock. A lock keeps others from reading too, so records stand beside.
+//! A process that has a lock file open does not share its deletion. So an open file still has its
+//! name, and a file that can be swept is one that no process is about to lock. A lock also keeps
+//! other processes from reading the file, so records have files of their own.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,17 +12,17 @@ use std::path::{Path, PathBuf};
 use super::Access;
 use crate::retry::retry_open;
 
-/// The user's own: every process of one user agrees on it, those of two users do not meet.
+/// Processes of one user agree on it. Processes of two users do not exclude each other.
 pub(super) fn default_root() -> PathBuf {
     std::env::temp_dir().join("portlease")
 }
 
-/// Ports belong to the machine.
+/// On Windows ports belong to the machine.
 pub(super) fn scope() -> String {
     "machine".to_owned()
 }
 
-/// Who may do what in a folder, which here is what its parent says.
+/// The permissions of a new folder: on Windows, those that it inherits from its parent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode;
 
@@ -40,14 +41,15 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Folder> {
-        // A planted link is not followed.
-        match std::fs::symlink_metadata(path)?.is_dir() {
-            true => Ok(Folder(path.to_owned())),
-            false => Err(io::ErrorKind::NotADirectory.into()),
+        // Without following a planted link.
+        if std::fs::symlink_metadata(path)?.is_dir() {
+            Ok(Folder(path.to_owned()))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
         }
     }
 
-    /// The lock folder, made if need be, and the folders above it.
+    /// The lock folder, created if it is missing, with the folders above it.
     pub(super) fn make(path: &Path) -> io::Result<Folder> {
         match Folder::open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -57,12 +59,12 @@ impl Folder {
         Folder::open(path)
     }
 
-    /// The folder of that name in this one.
+    /// The folder of this name in this one.
     pub(super) fn open_within(&self, name: &str) -> io::Result<Folder> {
         Folder::open(&self.0.join(name))
     }
 
-    /// The same, made if need be.
+    /// As [`open_within`](Self::open_within), created if it is missing.
     pub(super) fn make_within(&self, name: &str, _mode: Mode) -> io::Result<Folder> {
         match std::fs::create_dir(self.0.join(name)) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
@@ -70,12 +72,12 @@ impl Folder {
         }
     }
 
-    /// Every name in it is looked up by its path, whichever folder that is now.
-    pub(super) fn is_there(&self) -> bool {
+    /// Always: each name is resolved by the path, so a folder that was created again is used.
+    pub(super) fn is_linked(&self) -> bool {
         true
     }
 
-    /// The regular file of that name, and its owner, whom nobody asks for here.
+    /// The regular file of this name, and its owner, which is always [`USER`].
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let path = self.0.join(name);
         let mut options = OpenOptions::new();
@@ -88,8 +90,8 @@ impl Folder {
             .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
         let file = retry_open(
             || options.open(&path),
-            // A folder in the place of the file is denied too, and stays.
-            |e| is_passing(e) && !path.is_dir(),
+            // A folder of this name is denied too, and does not go away.
+            |e| is_transient(e) && !path.is_dir(),
         )?;
         if !file.metadata()?.file_type().is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -97,30 +99,30 @@ impl Folder {
         Ok((file, USER))
     }
 
-    /// Removes a lock file that was found unlocked. Whoever has opened it since keeps it.
+    /// Removes a lock file that was found unlocked, unless another process opened it since.
     pub(crate) fn remove_unused(&self, name: &str, locked: File) -> io::Result<()> {
         drop(locked);
         self.remove_file(name)
     }
 
-    /// What somebody has open stays.
+    /// Removes the file, unless a process has it open.
     pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
         match std::fs::remove_file(self.0.join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound && !is_passing(&e) => Err(e),
+            Err(e) if e.kind() != io::ErrorKind::NotFound && !is_transient(&e) => Err(e),
             _ => Ok(()),
         }
     }
 
-    /// The names in the folder that mean something, at most so many.
+    /// The names in the folder, as far as `parse` accepts them; at most `limit`.
     pub(crate) fn names<T>(
         &self,
-        most: usize,
+        limit: usize,
         parse: impl Fn(&str) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.0)? {
             names.extend(entry?.file_name().to_str().and_then(&parse));
-            if names.len() >= most {
+            if names.len() >= limit {
                 break;
             }
         }
@@ -128,33 +130,34 @@ impl Folder {
     }
 }
 
-/// While a file is being deleted, and while a scanner looks at a new one, it cannot be opened.
-fn is_passing(error: &io::Error) -> bool {
+/// A file cannot be opened while it is being deleted, or while a virus scanner reads a new one.
+fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(ERROR_ACCESS_DENIED | ERROR_SHARING_VIOLATION)
     )
 }
 
-/// One and the same, since users have folders of their own.
+/// One value for every user: each has a lock folder of its own.
 const USER: u32 = 0;
 
-/// Who this process is to the file system.
+/// The user of this process for the file system.
 pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }
 
-/// Whether an open file still has its name: deleting it is denied while it is open.
+/// Whether an open file still has a name. Always: it cannot be deleted while it is open.
 pub(crate) fn is_linked(_file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Nobody could read a record in a file that is locked.
+/// Whether a record goes into the lock file itself. Never: no process can read a locked file.
 pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }
 
-/// Nobody could read it while it is locked, and there is no other user's to take it for.
+/// Leaves the record unlocked: no process could read it otherwise. No other user's records are in
+/// the folder.
 pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }
@@ -163,12 +166,12 @@ pub(crate) fn is_locked_record(_file: &File) -> bool {
     true
 }
 
-/// Reads from the start, as much as there is.
+/// One read from the start of the file; returns the number of bytes.
 pub(crate) fn read(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     file.seek_read(bytes, 0)
 }
 
-/// Writes at the start, whole.
+/// Writes all bytes at the start of the file.
 pub(crate) fn write(file: &File, mut bytes: &[u8]) -> io::Result<()> {
     let mut at = 0;
     while !bytes.is_empty() {
