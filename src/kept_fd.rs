@@ -4,7 +4,7 @@
 //! belong to another file, which this crate must neither use nor close.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::fstat;
 
@@ -33,6 +33,16 @@ impl<T: AsFd> KeptFd<T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
         (now == Some(self.identity)).then_some(value)
+    }
+}
+
+/// For a caller that has asked [`intact`](KeptFd::intact) at the beginning of its call.
+impl<T: AsFd> AsFd for KeptFd<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.value {
+            Some(value) => value.as_fd(),
+            None => unreachable!("it is only taken by drop"),
+        }
     }
 }
 

@@ -164,6 +164,7 @@ mod os_error;
 mod ownership;
 mod ports;
 mod printable;
+mod process_id;
 mod reservation;
 mod reserve;
 mod residual;

@@ -279,6 +279,9 @@ impl Sweep {
     pub(crate) const FILES_LISTED: usize = 1024;
     /// A file released a moment ago is kept: making it again costs more than the whole reservation.
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
+    /// One sweep in this many also sweeps the folders of other network namespaces.
+    pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
+    pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
 /// How often a table that changed while it was read is read again.

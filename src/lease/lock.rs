@@ -11,7 +11,8 @@ use crate::model::endpoint::Protocol;
 use crate::model::lease_info::Record;
 use crate::model::port::Port;
 use crate::os_error::is_out_of_descriptors;
-use crate::retry::{LOCK_REOPENS, RECORD_READS};
+use crate::process_id::ProcessId;
+use crate::retry::{LOCK_REOPENS, RECORD_READS, Sweep};
 
 /// The file name of a port's lock.
 pub(super) fn name(port: Port) -> String {
@@ -48,7 +49,7 @@ pub(crate) struct LeaseLock {
     folder: Arc<LockFolder>,
     name: String,
     /// A forked child has a copy of this value, and must not unlock.
-    pid: u32,
+    process: ProcessId,
 }
 
 #[derive(Debug)]
@@ -92,7 +93,7 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
                     record: None,
                     folder: folder.clone(),
                     name,
-                    pid: std::process::id(),
+                    process: ProcessId::current(),
                 });
             }
             // Swept between the open and the lock.
@@ -172,7 +173,7 @@ impl LeaseLock {
 
 impl Drop for LeaseLock {
     fn drop(&mut self) {
-        if std::process::id() != self.pid {
+        if ProcessId::current() != self.process {
             return;
         }
         // Neither failure loses anything. The record is a note. Closing the file unlocks it too,
@@ -194,13 +195,14 @@ impl Drop for LeaseLock {
 /// What a peek at a lock file found.
 #[derive(Debug)]
 pub(super) enum Peek {
-    Live(Option<Record>),
+    /// With the record, and the user that owns its file.
+    Live(Option<(Record, u32)>),
     Free,
 }
 
 pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     let name = name(port);
-    let (file, _) = match folder.folder().open_file(&name, Access::Read) {
+    let (file, owner) = match folder.folder().open_file(&name, Access::Read) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Free),
         Err(e) => return Err(e),
@@ -208,28 +210,28 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     if is_shared(&file)? {
         Ok(Peek::Free)
     } else {
-        Ok(Peek::Live(read_record(folder, &name, &file)))
+        Ok(Peek::Live(read_record(folder, &name, &file, owner)))
     }
 }
 
 /// The record of the lock's present holder: one beside the lock file that a live process keeps, else
 /// the lock file's own. Clocks cannot say which is the latest: they step.
-fn read_record(folder: &LockFolder, name: &str, lock: &File) -> Option<Record> {
+fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // Records are notes: one that cannot be read counts as missing.
     let users = folder.record_users().unwrap_or_default();
     let beside = users.into_iter().filter_map(|user| {
         let records = folder.records(user).ok()??;
         let (file, owner) = records.open_file(name, Access::Read).ok()?;
-        if owner == user && system::is_locked_record(&file) {
-            decode(&file)
+        if owner == user && system::is_locked_record(&file).ok()? {
+            Some((decode(&file)?, owner))
         } else {
             None
         }
     });
     // More than one only if another process keeps a stale record locked.
     beside
-        .max_by_key(|record| record.since)
-        .or_else(|| decode(lock))
+        .max_by_key(|(record, _)| record.since)
+        .or_else(|| Some((decode(lock)?, owner)))
 }
 
 fn decode(file: &File) -> Option<Record> {
@@ -245,47 +247,60 @@ fn decode(file: &File) -> Option<Record> {
     None
 }
 
-/// Removes the file if no live process has it locked, it was not used for this long, and it belongs
-/// to this user.
+/// Removes the files in `folder` that no process has locked, that were not used for this long, and
+/// that belong to this user. It does nothing while another process sweeps the folder.
+///
+/// One sweeper at a time: two of them could both find a file unlocked. The slower one would then
+/// remove the name of the file that a new reservation made in between.
 pub(super) fn sweep(
-    folder: &LockFolder,
-    port: Port,
+    folder: &system::Folder,
+    files: impl IntoIterator<Item = Port>,
     unused_for: Duration,
     user: u32,
 ) -> io::Result<()> {
-    let name = name(port);
-    let Ok((file, owner)) = folder.folder().open_file(&name, Access::Read) else {
+    let Some(_sole) = folder.lock_for_sweep() else {
         return Ok(());
     };
-    // The folder is sticky: another user's processes sweep that user's files.
-    if owner != user && user != 0 {
-        return Ok(());
-    }
-    let idle = file.metadata()?.modified()?.elapsed().unwrap_or_default();
-    if idle < unused_for || file.try_lock_shared().is_err() {
-        return Ok(());
-    }
-    if let Some(records) = folder.records(user)? {
-        records.remove_file(&name)?;
-    }
-    folder.folder().remove_unused(&name, file)
-}
-
-/// Removes this user's records that no live process keeps. Their lock files are another user's, whose
-/// sweep does not remove the records.
-pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
-    let Some(records) = folder.records(user)? else {
-        return Ok(());
-    };
-    let to_name = |name: &str| parse_name(name).map(|_| name.to_owned());
-    for name in records.names(usize::MAX, to_name)? {
-        let Ok((file, _)) = records.open_file(&name, Access::Read) else {
+    for port in files {
+        let name = name(port);
+        let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {
             continue;
         };
-        if !system::is_locked_record(&file) {
-            // The shared lock of the question stays until the name is gone.
-            records.remove_unused(&name, file)?;
+        // The folder is sticky: another user's processes sweep that user's files.
+        if owner != user && user != 0 {
+            continue;
         }
+        let idle = file.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if idle >= unused_for && system::lock_unused(&file) {
+            folder.remove_unused(&name, file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes this user's records that no live process keeps.
+pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
+    match folder.records(user)? {
+        Some(records) => {
+            let files = records.names(usize::MAX, parse_name)?;
+            sweep(&records, files, Duration::ZERO, user)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Removes the unused files of network namespaces that have ended, and their folders. A namespace
+/// that still exists loses nothing: its files in use are locked, and a process makes its folder
+/// again.
+pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<()> {
+    for (name, scope) in folder.other_scopes()? {
+        if scope.idle_for()? < Sweep::SCOPE_UNUSED_FOR {
+            continue;
+        }
+        let files = scope.names(Sweep::FILES_LISTED, parse_name)?;
+        sweep(&scope, files, Sweep::SCOPE_UNUSED_FOR, user)?;
+        // It fails, and is tried again, while a file is left or if the folder is another user's.
+        let _removed = folder.remove_scope(&name);
     }
     Ok(())
 }

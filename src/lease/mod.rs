@@ -91,20 +91,21 @@ fn refusal(unusable: Unusable) -> Refusal {
 
 /// Sweeps some lock files that no live process has locked and that were not used for a while: many
 /// processes take one or two leases and end.
+///
+/// Sweeping is a courtesy: if it fails, another process does it.
 fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
     }
-    // Sweeping is a courtesy: if the folder cannot be listed, another process sweeps it.
+    let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
     // From a random place on: the first ones may be another user's, and stay.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
-    let Ok(user) = user() else { return };
-    for port in first.iter().chain(last).take(Sweep::FILES) {
-        if lock::sweep(folder, *port, Sweep::UNUSED_FOR, user).is_err() {
-            return;
-        }
+    let some = first.iter().chain(last).copied().take(Sweep::FILES);
+    let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
+    if fastrand::u32(..Sweep::OTHER_SCOPES_ONE_IN) == 0 {
+        let _swept = lock::sweep_other_scopes(folder, user);
     }
 }
 
@@ -114,32 +115,39 @@ pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
         return Ok(None);
     };
     match lock::peek(&folder, port) {
-        Ok(Peek::Live(record)) => Ok(Some(Lease::new(port.protocol, port.number, record))),
-        Ok(Peek::Free) => Ok(None),
+        Ok(peeked) => Ok(lease(port, peeked)),
         Err(cause) => Err(Unusable::new(folder.path().join(lock::name(port)), cause)),
     }
 }
 
-/// Every live lease of this scope, by port. Sweeps the files of dead ones.
+fn lease(port: Port, peeked: Peek) -> Option<Lease> {
+    match peeked {
+        Peek::Live(record) => Some(Lease::new(port.protocol, port.number, record)),
+        Peek::Free => None,
+    }
+}
+
+/// Every live lease of this scope, by port. Sweeps the files of dead ones, if it can.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(Vec::new());
     };
     let fail = |cause| Unusable::new(folder.path().to_owned(), cause);
-    let user = user().map_err(fail)?;
     let mut leases = Vec::new();
+    let mut dead = Vec::new();
     for port in folder.entries(usize::MAX, lock::parse_name).map_err(fail)? {
         match lock::peek(&folder, port) {
-            Ok(Peek::Live(record)) => {
-                leases.push(Lease::new(port.protocol, port.number, record));
-            }
-            Ok(Peek::Free) => lock::sweep(&folder, port, Duration::ZERO, user).map_err(fail)?,
+            Ok(Peek::Free) => dead.push(port),
+            Ok(peeked) => leases.extend(lease(port, peeked)),
             // Planted by another user: no lease.
             Err(_) => {}
         }
     }
-    // A failure loses nothing: the next call sweeps them.
-    let _swept = lock::sweep_records(&folder, user);
+    if let Ok(user) = user() {
+        let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
+        let _swept = lock::sweep_records(&folder, user);
+        let _swept = lock::sweep_other_scopes(&folder, user);
+    }
     leases.sort_unstable_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
 }

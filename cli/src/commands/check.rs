@@ -1,6 +1,6 @@
 //! `portlease check`: whether all ports are free, or all have a listener.
 
-use portlease::{Diagnosis};
+use portlease::Diagnosis;
 use serde::Serialize;
 
 use crate::args::CheckArgs;

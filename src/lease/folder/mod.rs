@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::Unusable;
+use crate::namespace::PerNamespace;
+use crate::retry::Sweep;
 
 #[cfg(unix)]
 pub(super) mod unix;
@@ -38,14 +38,15 @@ pub(super) struct LockFolder {
     folder: system::Folder,
 }
 
-/// The folder, once it was opened. A failure is not kept: the next call may find the folder repaired.
-static OPENED: RwLock<Option<Arc<LockFolder>>> = RwLock::new(None);
+/// The folder of each scope, once it was opened. A failure is not kept: the next call may find the
+/// folder repaired.
+static OPENED: PerNamespace<LockFolder> = PerNamespace::new();
 
 impl LockFolder {
     /// The folder, created if it is missing.
     pub(super) fn get() -> Result<Arc<LockFolder>, Unusable> {
-        if let Some(lock_folder) = OPENED.read().as_ref() {
-            return Ok(lock_folder.clone());
+        if let Some(known) = Self::known() {
+            return Ok(known);
         }
         let root = root()?;
         let outer =
@@ -55,23 +56,17 @@ impl LockFolder {
         let folder = outer
             .make_within(&scope, system::SHARED)
             .map_err(|cause| Unusable::new(path.clone(), cause))?;
-        let lock_folder = Arc::new(LockFolder {
+        Ok(OPENED.set(LockFolder {
             path,
             outer,
             folder,
-        });
-        Ok(OPENED.write().get_or_insert(lock_folder).clone())
+        }))
     }
 
     /// The folder, or `None` if it is missing: a query must not create it.
     pub(super) fn existing() -> Result<Option<Arc<LockFolder>>, Unusable> {
-        let opened = OPENED.read().clone();
-        match opened {
-            Some(lock_folder) if lock_folder.folder.is_linked() => return Ok(Some(lock_folder)),
-            // Other processes may have created a new one, which this query must read. `acquire`
-            // notices a deleted folder by itself.
-            Some(deleted) => LockFolder::forget(&deleted),
-            None => {}
+        if let Some(known) = Self::known() {
+            return Ok(Some(known));
         }
         let root = root()?;
         let scope = system::scope();
@@ -82,28 +77,47 @@ impl LockFolder {
             Ok((outer, folder))
         });
         match opened {
-            Ok((outer, folder)) => {
-                let lock_folder = Arc::new(LockFolder {
-                    path,
-                    outer,
-                    folder,
-                });
-                Ok(Some(OPENED.write().get_or_insert(lock_folder).clone()))
-            }
+            Ok((outer, folder)) => Ok(Some(OPENED.set(LockFolder {
+                path,
+                outer,
+                folder,
+            }))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(Unusable::new(path, cause)),
         }
     }
 
+    /// The folder that this process has open, unless another process deleted it, or other code of
+    /// this process closed it.
+    fn known() -> Option<Arc<LockFolder>> {
+        let known = OPENED.get()?;
+        if known.folder.is_linked() {
+            return Some(known);
+        }
+        Self::forget(&known);
+        None
+    }
+
     /// Makes the next call open the folder again, after another process deleted this one.
     pub(super) fn forget(deleted: &Arc<LockFolder>) {
-        let mut opened = OPENED.write();
-        if opened
-            .as_ref()
-            .is_some_and(|lock_folder| Arc::ptr_eq(lock_folder, deleted))
-        {
-            *opened = None;
-        }
+        OPENED.forget(deleted);
+    }
+
+    /// The folders of the other scopes, which may be those of network namespaces that have ended.
+    pub(super) fn other_scopes(&self) -> io::Result<Vec<(String, system::Folder)>> {
+        let own = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let is_other = |name: &str| {
+            let other = name.starts_with(system::SCOPE_PREFIX) && !name.starts_with(&*own);
+            other.then(|| name.to_owned())
+        };
+        let names = self.outer.names(Sweep::FILES_LISTED, is_other)?;
+        let open = |name: String| Some((name.clone(), self.outer.open_within(&name).ok()?));
+        Ok(names.into_iter().filter_map(open).collect())
+    }
+
+    /// Removes the folder of another scope, if it is empty.
+    pub(super) fn remove_scope(&self, name: &str) -> io::Result<()> {
+        self.outer.remove_folder(name)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -167,13 +181,18 @@ fn root() -> Result<PathBuf, Unusable> {
         return Ok(system::default_root());
     };
     let path = PathBuf::from(text);
-    if path.is_absolute() {
-        return Ok(path);
-    }
     // A relative path would differ between processes with different working directories.
-    Err(Unusable {
+    let checked = if !path.is_absolute() {
+        Err(io::ErrorKind::InvalidInput.into())
+    } else if path.is_symlink() {
+        // The user named the link, so it is followed, once. No other link is.
+        path.canonicalize()
+    } else {
+        return Ok(path);
+    };
+    checked.map_err(|cause| Unusable {
         path,
-        cause: io::ErrorKind::InvalidInput.into(),
+        cause,
         misconfigured: true,
     })
 }

@@ -1,19 +1,24 @@
 //! Unix: folders stay open, and every name is resolved within an open folder by openat(2).
 
+use std::ffi::OsStr;
 use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat,
+    unlinkat,
 };
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::Access;
+use crate::kept_fd::KeptFd;
+use crate::namespace::Namespace;
 use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 
 /// Not `TMPDIR`: it differs between processes that must exclude each other.
@@ -21,14 +26,16 @@ pub(super) fn default_root() -> PathBuf {
     PathBuf::from("/tmp/portlease")
 }
 
+/// How the folder of a network namespace begins.
+pub(super) const SCOPE_PREFIX: &str = "net-";
+
 /// The scope of this thread. Ports belong to a network namespace, but files do not: with one folder
 /// for all, a reservation would block the same number in other namespaces.
 pub(super) fn scope() -> String {
     if cfg!(target_os = "linux") {
-        // The thread's, not the process's: threads may differ, and bind(2) uses that of its thread.
-        match std::fs::metadata("/proc/thread-self/ns/net") {
-            Ok(namespace) => format!("net-{}", namespace.ino()),
-            Err(_) => "net-unknown".to_owned(),
+        match Namespace::current().inode() {
+            Some(inode) => format!("{SCOPE_PREFIX}{inode}"),
+            None => format!("{SCOPE_PREFIX}unknown"),
         }
     } else {
         "machine".to_owned()
@@ -45,7 +52,7 @@ pub(super) const OWN: Mode = Mode::from_raw_mode(0o755);
 const STAGING_PREFIX: &str = ".portlease-";
 
 #[derive(Debug)]
-pub(crate) struct Folder(OwnedFd);
+pub(crate) struct Folder(KeptFd<OwnedFd>);
 
 impl Folder {
     const FLAGS: OFlags = OFlags::RDONLY
@@ -53,8 +60,12 @@ impl Folder {
         .union(OFlags::NOFOLLOW)
         .union(OFlags::CLOEXEC);
 
+    fn of(folder: OwnedFd) -> io::Result<Folder> {
+        Ok(Folder(KeptFd::new(folder)?))
+    }
+
     pub(super) fn open(path: &Path) -> io::Result<Folder> {
-        Ok(Folder(openat(CWD, path, Self::FLAGS, Mode::empty())?))
+        Folder::of(openat(CWD, path, Self::FLAGS, Mode::empty())?)
     }
 
     /// The lock folder, created if it is missing, with the folders above it.
@@ -68,23 +79,28 @@ impl Folder {
         };
         std::fs::create_dir_all(parent)?;
         // The folders above belong to the system, and may be links, as /tmp is on some systems.
-        let parent = Folder(openat(
+        let parent = Folder::of(openat(
             CWD,
             parent,
             Self::FLAGS - OFlags::NOFOLLOW,
             Mode::empty(),
-        )?);
-        parent.make_within(&name.to_string_lossy(), SHARED)
+        )?)?;
+        parent.make_within(name, SHARED)
     }
 
     /// The folder of this name in this one.
-    pub(super) fn open_within(&self, name: &str) -> io::Result<Folder> {
-        Ok(Folder(openat(&self.0, name, Self::FLAGS, Mode::empty())?))
+    pub(super) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
+        Folder::of(self.open_fd(name.as_ref())?)
+    }
+
+    fn open_fd(&self, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+        openat(&self.0, name, Self::FLAGS, Mode::empty())
     }
 
     /// As [`open_within`](Self::open_within), created if it is missing. A new folder gets its mode
     /// under a temporary name and is then renamed, so no process finds it with another mode.
-    pub(super) fn make_within(&self, name: &str, mode: Mode) -> io::Result<Folder> {
+    pub(super) fn make_within(&self, name: impl AsRef<OsStr>, mode: Mode) -> io::Result<Folder> {
+        let name = name.as_ref();
         for attempt in 0..FOLDER_TRIES {
             match self.open_within(name) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -102,7 +118,7 @@ impl Folder {
         self.open_within(name)
     }
 
-    fn make_staged(&self, name: &str, mode: Mode) -> io::Result<()> {
+    fn make_staged(&self, name: &OsStr, mode: Mode) -> io::Result<()> {
         let make = |path: &Path| {
             let staged = path
                 .file_name()
@@ -118,24 +134,25 @@ impl Folder {
             .make_in("", make)?
             .keep();
         let (staged, _) = staged.map_err(|e| e.error)?;
-        let moved = self.open_within(&staged).and_then(|Folder(folder)| {
+        let prepare = |folder: OwnedFd| {
             // No process sweeps a locked folder. On a file system without locks a process may sweep
             // it, and the caller retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
-            Ok(self.rename_staged(&staged, name)?)
-        });
+            self.rename_staged(&staged, name)
+        };
+        let moved = self.open_fd(OsStr::new(&staged)).and_then(prepare);
         if moved.is_err() {
             // If this fails, the next process that creates a folder here sweeps it.
             let _removed = unlinkat(&self.0, staged.as_str(), AtFlags::REMOVEDIR);
         }
-        moved
+        Ok(moved?)
     }
 
     /// Fails if `name` exists, where the system has such a rename: a plain rename(2) replaces an
     /// empty folder, which other processes may have open already.
-    fn rename_staged(&self, staged: &str, name: &str) -> rustix::io::Result<()> {
+    fn rename_staged(&self, staged: &str, name: &OsStr) -> rustix::io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         match renameat_with(&self.0, staged, &self.0, name, RenameFlags::NOREPLACE) {
             // The kernel or the file system does not support NOREPLACE.
@@ -149,7 +166,7 @@ impl Folder {
     fn sweep_staged(&self) -> io::Result<()> {
         let is_staged = |name: &str| name.starts_with(STAGING_PREFIX).then(|| name.to_owned());
         for name in self.names(usize::MAX, is_staged)? {
-            let Ok(Folder(staged)) = self.open_within(&name) else {
+            let Ok(staged) = self.open_fd(OsStr::new(&name)) else {
                 continue;
             };
             let staged = File::from(staged);
@@ -161,9 +178,46 @@ impl Folder {
         Ok(())
     }
 
-    /// Whether the folder still has a name. If fstat(2) fails, it is assumed to.
+    /// Whether the descriptor still belongs to this folder, and the folder still has a name.
     pub(super) fn is_linked(&self) -> bool {
-        fstat(&self.0).map_or(true, |stat| stat.st_nlink > 0)
+        let folder = self.0.intact();
+        folder.is_some_and(|folder| fstat(folder).map_or(true, |stat| stat.st_nlink > 0))
+    }
+
+    /// Makes this process the only one that sweeps the folder, until the value is dropped. `None`
+    /// while another process sweeps it, and on a file system without locks.
+    pub(super) fn lock_for_sweep(&self) -> Option<SweepLock> {
+        // A description of its own: a lock belongs to the open file description (flock(2)).
+        let folder = File::from(self.open_fd(OsStr::new(".")).ok()?);
+        folder.try_lock().ok()?;
+        Some(SweepLock { _folder: folder })
+    }
+
+    /// Removes the name of an unused file, if it still leads to this file. The caller has the file
+    /// locked, and the folder [for a sweep](Self::lock_for_sweep): no other process removes a name
+    /// meanwhile. A process that has the file open finds by [`is_linked`] that its name is gone.
+    pub(super) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
+        let named = match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        let open = fstat(&file)?;
+        if (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino) {
+            unlinkat(&self.0, name, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Removes an empty folder. It fails if the folder is not empty, or belongs to another user.
+    pub(super) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// The time since an entry of the folder was added or removed.
+    pub(super) fn idle_for(&self) -> io::Result<Duration> {
+        let folder = File::from(self.open_fd(OsStr::new("."))?);
+        Ok(folder.metadata()?.modified()?.elapsed().unwrap_or_default())
     }
 
     /// The regular file of this name, and its owner.
@@ -190,19 +244,6 @@ impl Folder {
         Ok((file, stat.st_uid))
     }
 
-    /// Removes a lock file that was found unlocked and is locked, shared, since. A process that has
-    /// it open and locks it later finds by [`is_linked`] that the file has no name any more.
-    pub(crate) fn remove_unused(&self, name: &str, _locked: File) -> io::Result<()> {
-        self.remove_file(name)
-    }
-
-    pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
-        match unlinkat(&self.0, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     /// The names in the folder, as far as `parse` accepts them; at most `limit`.
     pub(crate) fn names<T>(
         &self,
@@ -219,6 +260,12 @@ impl Folder {
         }
         Ok(names)
     }
+}
+
+/// See [`Folder::lock_for_sweep`].
+#[derive(Debug)]
+pub(crate) struct SweepLock {
+    _folder: File,
 }
 
 fn is_lost_race(error: &io::Error) -> bool {
@@ -259,9 +306,22 @@ pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     Ok(file.try_lock()?)
 }
 
-/// Whether a process keeps this record. The shared lock of the test stays until the file is closed.
-pub(crate) fn is_locked_record(file: &File) -> bool {
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+/// Whether a process keeps this record.
+pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
+    match file.try_lock_shared() {
+        Ok(()) => {
+            // A child that is forked meanwhile would keep the lock past the close.
+            file.unlock()?;
+            Ok(false)
+        }
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// Keeps an unused file from being locked until it is closed; `false` if a process uses it.
+pub(crate) fn lock_unused(file: &File) -> bool {
+    file.try_lock_shared().is_ok()
 }
 
 /// One read from the start of the file; returns the number of bytes.

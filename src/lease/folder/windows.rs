@@ -4,10 +4,12 @@
 //! name, and a file that can be swept is one that no process is about to lock. A lock also keeps
 //! other processes from reading the file, so records have files of their own.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Access;
 use crate::retry::retry_open;
@@ -25,6 +27,9 @@ pub(super) fn scope() -> String {
 /// The permissions of a new folder: on Windows, those that it inherits from its parent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode;
+
+/// Scopes of namespaces, which Windows does not have.
+pub(super) const SCOPE_PREFIX: &str = "net-";
 
 pub(super) const SHARED: Mode = Mode;
 pub(super) const OWN: Mode = Mode;
@@ -60,12 +65,13 @@ impl Folder {
     }
 
     /// The folder of this name in this one.
-    pub(super) fn open_within(&self, name: &str) -> io::Result<Folder> {
-        Folder::open(&self.0.join(name))
+    pub(super) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
+        Folder::open(&self.0.join(name.as_ref()))
     }
 
     /// As [`open_within`](Self::open_within), created if it is missing.
-    pub(super) fn make_within(&self, name: &str, _mode: Mode) -> io::Result<Folder> {
+    pub(super) fn make_within(&self, name: impl AsRef<OsStr>, _mode: Mode) -> io::Result<Folder> {
+        let name = name.as_ref();
         match std::fs::create_dir(self.0.join(name)) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
             _ => self.open_within(name),
@@ -99,18 +105,29 @@ impl Folder {
         Ok((file, USER))
     }
 
-    /// Removes a lock file that was found unlocked, unless another process opened it since.
-    pub(crate) fn remove_unused(&self, name: &str, locked: File) -> io::Result<()> {
-        drop(locked);
-        self.remove_file(name)
+    /// Windows deletes no file that is open: sweepers need not exclude each other.
+    pub(super) fn lock_for_sweep(&self) -> Option<SweepLock> {
+        Some(SweepLock)
     }
 
-    /// Removes the file, unless a process has it open.
-    pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
+    /// Removes an unused file, unless another process has opened it since.
+    pub(super) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
+        drop(file);
         match std::fs::remove_file(self.0.join(name)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound && !is_transient(&e) => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Removes an empty folder.
+    pub(super) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_dir(self.0.join(name))
+    }
+
+    /// The time since an entry of the folder was added or removed.
+    pub(super) fn idle_for(&self) -> io::Result<Duration> {
+        let modified = std::fs::metadata(&self.0)?.modified()?;
+        Ok(modified.elapsed().unwrap_or_default())
     }
 
     /// The names in the folder, as far as `parse` accepts them; at most `limit`.
@@ -129,6 +146,10 @@ impl Folder {
         Ok(names)
     }
 }
+
+/// See [`Folder::lock_for_sweep`].
+#[derive(Debug)]
+pub(crate) struct SweepLock;
 
 /// A file cannot be opened while it is being deleted, or while a virus scanner reads a new one.
 fn is_transient(error: &io::Error) -> bool {
@@ -162,7 +183,12 @@ pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn is_locked_record(_file: &File) -> bool {
+pub(crate) fn is_locked_record(_file: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// A process that uses a file has it open, and Windows does not delete an open file.
+pub(crate) fn lock_unused(_file: &File) -> bool {
     true
 }
 
