@@ -1,4 +1,4 @@
-//! [`AttemptStats`]: the numbers that an automatic pick tried, by outcome.
+//! [`AttemptStats`]: how many numbers an automatic pick tried, and why each was rejected.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,23 +6,24 @@ use std::path::PathBuf;
 use super::port::Port;
 use crate::retry::FEW_NUMBERS;
 
-/// The numbers that an automatic pick tried, by outcome.
+/// How many numbers an automatic pick tried, and why each was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttemptStats {
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
     pub(crate) privileged: usize,
     pub(crate) excluded: usize,
+    /// The lock file's path is taken by something that is not a lock file.
     planted: usize,
-    /// The path of one planted lock file.
-    example: Option<PathBuf>,
-    /// The last free numbers were left for outgoing connections.
+    /// The first such path.
+    planted_path: Option<PathBuf>,
+    /// The pick stopped before the last free numbers: outgoing connections need them.
     pub(crate) spared: bool,
-    /// The numbers were of the ephemeral range.
+    /// The numbers came from the ephemeral range.
     pub(crate) ephemeral: bool,
-    /// The length of the requested block.
+    /// The number of ports in the requested block; `None` for single ports.
     pub(crate) block: Option<usize>,
-    /// The first refused numbers that a socket or a name just released may have refused.
+    /// The first [`FEW_NUMBERS`] refused ports whose owner may be about to release them.
     residual: Vec<Port>,
 }
 
@@ -50,15 +51,15 @@ impl AttemptStats {
 
     pub(crate) fn note_planted(&mut self, path: PathBuf) {
         self.planted += 1;
-        self.example.get_or_insert(path);
+        self.planted_path.get_or_insert(path);
     }
 }
 
 /// `12 tried: 9 in use, 3 reserved by others`.
 impl fmt::Display for AttemptStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let planted = match &self.example {
-            Some(path) => format!("with a lock file that cannot be used ({})", path.display()),
+        let planted = match &self.planted_path {
+            Some(path) => format!("with an unusable lock file ({})", path.display()),
             None => String::new(),
         };
         let counts = [
@@ -70,13 +71,13 @@ impl fmt::Display for AttemptStats {
         ];
         write!(f, "{} tried", self.tried())?;
         let mut separator = ": ";
-        for (n, what) in counts.into_iter().filter(|(n, _)| *n > 0) {
-            write!(f, "{separator}{n} {what}")?;
+        for (count, outcome) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{separator}{count} {outcome}")?;
             separator = ", ";
         }
         match self.spared {
             true => f.write_str(
-                "; the last ones are left for outgoing connections, which need one each",
+                "; the last free ports stay unreserved: each outgoing connection needs one",
             ),
             false => Ok(()),
         }

@@ -6,7 +6,7 @@ use super::endpoint::Protocol;
 use super::process::Process;
 use super::state::State;
 
-/// A socket on a port, and the processes that have it.
+/// A socket on a port, with the processes that own it.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -24,29 +24,36 @@ use super::state::State;
 pub struct Holder {
     /// The protocol.
     pub protocol: Protocol,
-    /// The address and port on this side.
+    /// The local address and port.
     pub local: SocketAddr,
-    /// Those of the peer, if there is one.
+    /// The address and port of the peer; `None` if the socket is not connected.
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who made the socket; `None` where nobody has it any more, and on Windows.
+    /// The user who created the socket; `None` if no process owns it any more, and on Windows.
     pub uid: Option<u32>,
-    /// That user's name, from `/etc/passwd` alone.
+    /// That user's name. It is read from `/etc/passwd`, and from no other source.
     pub user: Option<String>,
-    /// The kernel's number of the socket; 0 where no process has it: TIME_WAIT, a closed socket that the kernel still
-    /// finishes, or a connection that no server has accepted yet. Windows numbers no sockets: there it is made of the
-    /// process and the addresses.
+    /// The kernel's number of the socket.
+    ///
+    /// It is 0 if no process owns the socket: in TIME_WAIT, while the kernel finishes closing it,
+    /// and before a server has accepted the connection. Windows has no such numbers. There it is
+    /// computed from the process and the addresses.
     pub inode: u64,
-    /// A socket on `[::]` that serves IPv4 as well. Linux tells it while a socket listens or is bound; Windows does not,
-    /// and every socket on `[::]` is taken for one.
+    /// Whether a socket on `[::]` serves IPv4 as well.
+    ///
+    /// Linux reports it for sockets that listen or are bound. Windows does not report it: every
+    /// socket on `[::]` counts as dual-stack there.
     pub dual_stack: bool,
-    /// The holder dialled out: nothing on this port could have accepted the connection. (The kernel does not keep
-    /// who dialled. A connection that was accepted by a listener that is closed by now looks like this too.)
+    /// An outgoing (client) connection: no listener on this port could have accepted it.
+    ///
+    /// The kernel does not record which side connected. An accepted connection counts as outgoing
+    /// too once its listener is closed.
     pub client: bool,
-    /// Somebody has it, and no process of theirs can be seen: it is another user's, in another container, or not in
-    /// a process at all.
+    /// Whether the socket has an owner, and no process that owns it is visible. The owner is a
+    /// process of another user, a process in another container, or no process at all.
     pub hidden: bool,
-    /// Every process that has it, the oldest first. A connection that nobody has accepted yet is its listener's.
+    /// Every process that owns the socket, the oldest first. A connection that has not been
+    /// accepted yet belongs to the processes of its listener.
     pub processes: Vec<Process>,
 }

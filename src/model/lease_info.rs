@@ -1,4 +1,4 @@
-//! [`Lease`]: what a lock file says about the reservation behind it, and its text form.
+//! [`Lease`]: a reservation as its lock file describes it, and its text form.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::endpoint::Protocol;
 use crate::printable::printable;
 
-/// A live reservation on this machine, of this process or another, as its lock file tells.
+/// A live reservation on this machine, of this process or another, as its lock file describes it.
 ///
-/// A lease is live because the kernel says that its file is locked, never because of what is written in it. The
-/// record is a note for people: it can be missing (no space to write it, or a newer release of this crate wrote
-/// it), and then all but the port and the protocol is `None`. Command lines and environments are never recorded:
-/// they carry secrets.
+/// A lease is live while the kernel reports its file as locked. The content of the file does not
+/// decide that: it is a record for people. The record can be missing, if there was no space to
+/// write it or if a newer release of this crate wrote it. Then only the port and the protocol are
+/// known, and everything else is `None`. Command lines and environments are never recorded, because
+/// they can contain secrets.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -51,7 +52,7 @@ impl Lease {
         self.port
     }
 
-    /// The protocol it is reserved for.
+    /// The protocol that the number is reserved for.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -64,8 +65,8 @@ impl Lease {
         self.protocol
     }
 
-    /// The process that reserved it, as that process saw its own id: in another container's PID namespace the
-    /// number means nothing here.
+    /// The id of the process that reserved it, in the PID namespace of that process: an id from
+    /// another container names no process here.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -78,14 +79,14 @@ impl Lease {
         self.record.as_ref().map(|r| r.pid)
     }
 
-    /// The process that it is held for, where that is another one:
+    /// The id of the process that it is reserved for, if that is another one: see
     /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
     /// let leases = portlease::reservations()?;
     /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
-    /// assert_eq!(lease.on_behalf_of(), None); // its own
+    /// assert_eq!(lease.on_behalf_of(), None); // for itself
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn on_behalf_of(&self) -> Option<u32> {
@@ -95,7 +96,7 @@ impl Lease {
             .map(|process| process.pid)
     }
 
-    /// The path of that process's program.
+    /// The path of the program that reserved it.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -108,20 +109,20 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The test that reserved it: the name of its thread, or what `cargo nextest` calls it.
+    /// The test that reserved it: the name of its thread, or the name that `cargo nextest` gives it.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
     /// let leases = portlease::reservations()?;
     /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
-    /// println!("{:?}", lease.test()); // the thread, which libtest names after the test
+    /// println!("{:?}", lease.test()); // the name of the thread: libtest gives it the test's
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn test(&self) -> Option<&str> {
         self.text(|r| &r.test)
     }
 
-    /// The source line of the reserving call, as `tests/restart.rs:17`.
+    /// The source line of the call that reserved it, such as `tests/restart.rs:17`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -134,7 +135,7 @@ impl Lease {
         self.text(|r| &r.at)
     }
 
-    /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
+    /// The label that was passed to [`ReserveOptions::label`](crate::ReserveOptions::label).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -147,7 +148,7 @@ impl Lease {
         self.text(|r| &r.label)
     }
 
-    /// When it was reserved, by the clock of the reserving process.
+    /// When it was reserved, by the clock of the process that reserved it.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -186,22 +187,19 @@ impl fmt::Display for Lease {
 }
 
 impl Lease {
-    /// `by test restarts (tests/restart.rs:17), pid 4100`: the part of a sentence that names the reserver.
+    /// Who reserved it: `by test restarts (tests/restart.rs:17), pid 4100`.
     pub(crate) fn by(&self) -> String {
         let Some(record) = &self.record else {
             return "by a process that left no record".to_owned();
         };
         let mut text = match (self.test(), self.program()) {
             (Some(test), _) => format!("by test {}", printable(test)),
-            (None, Some(program)) => {
-                format!(
-                    "by {}",
-                    printable(program.rsplit('/').next().unwrap_or(program))
-                )
+            (None, Some(path)) => {
+                let file_name = path.rsplit('/').next().unwrap_or(path);
+                format!("by {}", printable(file_name))
             }
             (None, None) => "by a process".to_owned(),
         };
-        // Writing to a String does not fail.
         if let Some(at) = self.at() {
             text += &format!(" ({})", printable(at));
         }
@@ -221,21 +219,21 @@ impl Lease {
 pub(crate) struct Record {
     pub(crate) pid: u32,
     /// The start of the process in the system's own unit. It distinguishes the process from a
-    /// later one with the same pid. `None` if it was unknown.
+    /// later one with the same pid. `None` if the system does not report it.
     pub(crate) started: Option<NonZeroU64>,
     pub(crate) program: String,
     pub(crate) test: String,
     pub(crate) at: String,
     pub(crate) label: String,
-    /// Since the Unix epoch.
+    /// When the port was reserved, as the time since the Unix epoch.
     pub(crate) since: Duration,
-    /// The inode of the claim's socket; `None` without a claim.
+    /// The inode of the claim; `None` without a claim.
     pub(crate) socket: Option<NonZeroU64>,
-    /// The process that it is held for, if that is another one.
+    /// The process that it is reserved for, if that is another one.
     pub(crate) on_behalf_of: Option<Beneficiary>,
 }
 
-/// A process, distinguished from a later one with the same pid.
+/// The process that a port is reserved for, distinguished from a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beneficiary {
     pub(crate) pid: u32,

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// A bit for each number, up to the highest member.
+/// One bit for each number, up to the highest member.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PortSet(Vec<u64>);
 
 impl PortSet {
     pub(crate) fn insert(&mut self, port: u16) {
-        let (word, bit) = place(port);
+        let (word, bit) = word_and_bit(port);
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
         }
@@ -17,14 +17,14 @@ impl PortSet {
     }
 
     pub(crate) fn contains(&self, port: u16) -> bool {
-        let (word, bit) = place(port);
+        let (word, bit) = word_and_bit(port);
         self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
     /// The members within a range, in ascending order.
     pub(crate) fn within(&self, range: RangeInclusive<u16>) -> impl Iterator<Item = u16> {
         range
-            .take_while(|port| place(*port).0 < self.0.len())
+            .take_while(|port| word_and_bit(*port).0 < self.0.len())
             .filter(|port| self.contains(*port))
     }
 
@@ -43,7 +43,7 @@ impl PortSet {
     }
 }
 
-fn place(port: u16) -> (usize, u64) {
+fn word_and_bit(port: u16) -> (usize, u64) {
     (usize::from(port / 64), 1 << (port % 64))
 }
 
@@ -61,7 +61,6 @@ impl FromIterator<u16> for PortSet {
     }
 }
 
-/// As a set of numbers.
 impl fmt::Debug for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.within(0..=u16::MAX)).finish()
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_in_is_in_once_and_nothing_else() {
+    fn a_set_contains_exactly_the_inserted_numbers_each_once() {
         let empty = PortSet::default();
         assert!(!empty.contains(0) && !empty.contains(u16::MAX));
         let set: PortSet = [u16::MAX, 80, 443, 80].into_iter().collect();

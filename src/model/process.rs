@@ -4,9 +4,10 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// A process that has a socket, as it was when it was found.
+/// A process that owns a socket, as it was when the socket was read.
 ///
-/// Its command line is not here, for it carries secrets: [`command_line`](Process::command_line) reads it.
+/// The command line is not a field, because it can contain secrets:
+/// [`command_line`](Process::command_line) reads it on request.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -24,24 +25,26 @@ use std::time::SystemTime;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
-    /// Its number.
+    /// The process id.
     pub pid: u32,
-    /// The number of the process that started it, or that took it over.
+    /// The id of the parent: the process that started it, or the one that adopted it as an orphan.
     pub parent: Option<u32>,
-    /// The name that the kernel has for it (on Linux at most 15 bytes, and the process can change it). It can hold
-    /// any character; the reports of this crate escape it.
+    /// The name by which the kernel knows the process. On Linux it has at most 15 bytes, and the
+    /// process can change it.
+    ///
+    /// It can contain any character. The reports of this crate escape it.
     pub name: String,
-    /// The path of its program, where it may be seen.
+    /// The path of the program; `None` if this user may not read it.
     pub program: Option<PathBuf>,
     /// The user it runs as; `None` on Windows.
     pub uid: Option<u32>,
-    /// That user's name, from `/etc/passwd` alone.
+    /// That user's name. It is read from `/etc/passwd`, and from no other source.
     pub user: Option<String>,
-    /// When it started; on Linux unknown where there is no `/proc/uptime` (mount option `subset=pid`).
+    /// When it started. On Linux it is `None` without `/proc/uptime` (mount option `subset=pid`).
     pub started: Option<SystemTime>,
-    /// Its start in the system's own unit, which distinguishes it from a later process with the same
-    /// pid. `None` if the system does not say.
+    /// The start in the system's own unit. It distinguishes the process from a later one with the
+    /// same pid. `None` if the system does not report it.
     pub(crate) ticks: Option<NonZeroU64>,
-    /// A copy of its parent: it has not called exec since it was forked, or is in the middle of it.
+    /// A forked child that has not called exec, or is in the middle of that call.
     pub(crate) forked: bool,
 }

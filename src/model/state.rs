@@ -18,36 +18,37 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// A TCP socket that takes connections.
+    /// A TCP socket that accepts connections.
     Listen,
-    /// Has the port and nothing more: a TCP socket that neither listens nor connects, a UDP socket without a peer.
+    /// A socket that is bound and no more: a TCP socket that neither listens nor is connected, or a
+    /// UDP socket without a peer.
     Bound,
     /// A UDP socket with a peer.
     Connected,
-    /// A TCP connection.
+    /// An open TCP connection.
     Established,
-    /// A TCP connection asked for and not answered.
+    /// A TCP connection that was requested here; the peer has not answered.
     SynSent,
-    /// A TCP connection about to come in.
+    /// A TCP connection that a peer requested; the handshake is not finished.
     SynRecv,
-    /// Closed on this side; the peer has not confirmed it.
+    /// Closed on this side; the peer has not acknowledged it.
     FinWait1,
-    /// Closed on this side and confirmed; the peer has not closed its own.
+    /// Closed on this side and acknowledged; the peer has not closed its side.
     FinWait2,
-    /// Closed by the peer, not on this side.
+    /// Closed by the peer; not closed on this side.
     CloseWait,
     /// Closed on both sides at once.
     Closing,
-    /// Closed by the peer, then on this side; not yet confirmed.
+    /// Closed by the peer, then on this side; the peer has not acknowledged it.
     LastAck,
-    /// Closed, and kept by the kernel for late packets: 60 s on Linux. No process has it.
+    /// Closed, and kept by the kernel for late packets: 60 s on Linux. No process owns it.
     TimeWait,
-    /// A state that this release does not know, by the kernel's number.
+    /// A state that this release of the crate does not know, by the kernel's number.
     Unknown(u8),
 }
 
 impl State {
-    /// The name in lower case, as in the command's JSON: `listen`, `close_wait`, `unknown_17`.
+    /// The name in lower case, as in the JSON of the command `portlease`: `listen`, `close_wait`, `unknown_17`.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

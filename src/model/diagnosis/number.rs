@@ -1,21 +1,22 @@
-//! [`Number`]: what is known about a number, regardless of who holds it.
+//! [`Number`]: what is known about a port number, regardless of its holders.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::printable::printable;
 
-/// What the number itself is.
+/// What is known about a port number, regardless of its holders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
     pub(crate) port: u16,
     /// The name in this system's services file.
     pub(crate) service: Option<String>,
-    /// The range from which the kernel assigns numbers by itself, where it is known.
+    /// The range from which the kernel assigns numbers; `None` if it is unknown.
     pub(crate) ephemeral: Option<RangeInclusive<u16>>,
-    /// The administrator withheld the number from that range.
+    /// The administrator withheld the number from that range
+    /// (`net.ipv4.ip_local_reserved_ports` on Linux).
     pub(crate) withheld: bool,
-    /// Lower numbers take a privilege.
+    /// Binding a lower number requires a privilege.
     pub(crate) unprivileged_from: u16,
 }
 

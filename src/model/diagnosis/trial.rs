@@ -1,9 +1,9 @@
-//! [`Trial`]: which servers could bind the port.
+//! [`Trial`]: the result of one trial bind, and the text of several.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// One bind that was tried and undone.
+/// The result of one trial bind. Its socket is closed again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial {
     pub(crate) ip: IpAddr,
@@ -11,41 +11,87 @@ pub(crate) struct Trial {
     pub(crate) admitted: bool,
 }
 
-/// Which servers could bind: `with SO_REUSEADDR could bind everywhere; without it nowhere`. Where that option is not a
-/// server's, as on Windows, without the option's name.
+/// Which servers could bind: `with SO_REUSEADDR could bind everywhere; without it nowhere`.
+///
+/// On systems where servers do not set that option, such as Windows, the text does not name it.
 pub(super) struct Trials<'a>(pub(super) &'a [Trial]);
 
 impl fmt::Display for Trials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let both = self.0.iter().any(|trial| trial.reuse_addr);
-        if both && self.0.iter().all(|trial| trial.admitted) {
+        let names_option = self.0.iter().any(|trial| trial.reuse_addr);
+        if names_option && self.0.iter().all(|trial| trial.admitted) {
             return f.write_str("could bind everywhere, with SO_REUSEADDR and without");
         }
-        let names: &[_] = match both {
-            true => &[
-                (true, "with SO_REUSEADDR could bind"),
-                (false, "; without it"),
-            ],
-            false => &[(false, "could bind")],
-        };
-        for &(reuse_addr, name) in names {
-            let of = |admitted: bool| {
-                let asker = self
-                    .0
-                    .iter()
-                    .filter(|trial| trial.reuse_addr == reuse_addr && trial.admitted == admitted);
-                asker
-                    .map(|trial| trial.ip.to_string())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
-            let (admitted, refused) = (of(true), of(false));
-            match (admitted.as_str(), refused.as_str()) {
-                (_, "") => write!(f, "{name} everywhere")?,
-                ("", _) => write!(f, "{name} nowhere")?,
-                (some, others) => write!(f, "{name} {some}, and not {others}")?,
-            }
+        if names_option {
+            f.write_str("with SO_REUSEADDR could bind")?;
+            self.fmt_places(true, f)?;
+            f.write_str("; without it")?;
+        } else {
+            f.write_str("could bind")?;
         }
-        Ok(())
+        self.fmt_places(false, f)
+    }
+}
+
+impl Trials<'_> {
+    /// The addresses that servers with, or without, SO_REUSEADDR could bind.
+    fn fmt_places(&self, reuse_addr: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses = |admitted: bool| {
+            let matching = |trial: &&Trial| {
+                trial.reuse_addr == reuse_addr && trial.admitted == admitted
+            };
+            let addresses: Vec<String> = self
+                .0
+                .iter()
+                .filter(matching)
+                .map(|trial| trial.ip.to_string())
+                .collect();
+            addresses.join(", ")
+        };
+        match (addresses(true).as_str(), addresses(false).as_str()) {
+            (_, "") => f.write_str(" everywhere"),
+            ("", _) => f.write_str(" nowhere"),
+            (admitted, refused) => write!(f, " {admitted}, and not {refused}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_text() {
+        let text = |trials: &[(&str, bool, bool)]| {
+            let trials: Vec<Trial> = trials
+                .iter()
+                .map(|&(ip, reuse_addr, admitted)| Trial {
+                    ip: ip.parse().unwrap(),
+                    reuse_addr,
+                    admitted,
+                })
+                .collect();
+            Trials(&trials).to_string()
+        };
+        let (v4, v6) = ("127.0.0.1", "::1");
+        assert_eq!(
+            text(&[(v4, true, true), (v4, false, true)]),
+            "could bind everywhere, with SO_REUSEADDR and without"
+        );
+        assert_eq!(
+            text(&[(v4, true, true), (v4, false, false)]),
+            "with SO_REUSEADDR could bind everywhere; without it nowhere"
+        );
+        assert_eq!(
+            text(&[
+                (v4, true, true),
+                (v6, true, false),
+                (v4, false, false),
+                (v6, false, true)
+            ]),
+            "with SO_REUSEADDR could bind 127.0.0.1, and not ::1; without it ::1, and not 127.0.0.1"
+        );
+        assert_eq!(text(&[(v4, false, true)]), "could bind everywhere");
+        assert_eq!(text(&[(v4, false, false)]), "could bind nowhere");
     }
 }
