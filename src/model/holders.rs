@@ -1,4 +1,4 @@
-//! [`Holders`]: every socket on a port, and its reservations.
+//! [`Holders`]: every socket on a port, and the reservations of the port.
 
 use std::num::NonZeroU64;
 use std::slice;
@@ -10,9 +10,10 @@ use super::incompleteness::Incompleteness;
 use super::lease_info::Lease;
 use super::state::State;
 
-/// Everything on one port: what [`who_holds`](crate::who_holds) answers.
+/// Every socket on one port, and its reservations: the result of
+/// [`who_holds`](crate::who_holds).
 ///
-/// Iterate for the sockets. `Display` is the report for people.
+/// Iterate over it for the sockets. `Display` prints the report for people.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -22,7 +23,7 @@ use super::state::State;
 /// for holder in &holders {
 ///     println!("{:?} {}", holder.state, holder.local);
 /// }
-/// println!("{holders}"); // the same as a report for people
+/// println!("{holders}"); // the report for people
 /// # drop(server);
 /// # }
 /// # Ok::<(), std::io::Error>(())
@@ -37,7 +38,7 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Puts the sockets in the order of the report: listeners, bound ones, connections, TIME_WAIT.
+    /// Sorts the sockets into the order of the report: listening, bound, connected, TIME_WAIT.
     pub(crate) fn new(
         port: u16,
         protocol: Option<Protocol>,
@@ -45,10 +46,10 @@ impl Holders {
         leases: Vec<Lease>,
         reasons: Vec<Incompleteness>,
     ) -> Self {
-        rows.sort_by_cached_key(Holder::rank);
+        rows.sort_by_cached_key(order);
         let mut unseen = Vec::new();
         for reason in reasons {
-            // Each once, in the order of the report.
+            // Sorted, without duplicates.
             if let Err(at) = unseen.binary_search(&reason) {
                 unseen.insert(at, reason);
             }
@@ -62,7 +63,7 @@ impl Holders {
         }
     }
 
-    /// The port that was asked about.
+    /// The port number that was queried.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -78,7 +79,7 @@ impl Holders {
         self.port
     }
 
-    /// The sockets: listeners first, then bound ones, connections, TIME_WAIT.
+    /// The sockets: listening ones first, then bound ones, connections and TIME_WAIT.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -94,7 +95,7 @@ impl Holders {
         self.rows.iter()
     }
 
-    /// How many sockets there are.
+    /// The number of sockets.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -110,8 +111,8 @@ impl Holders {
         self.rows.len()
     }
 
-    /// Whether nothing was found: no socket and no reservation. It means that nobody holds the port only if
-    /// [`is_complete`](Holders::is_complete).
+    /// Whether neither a socket nor a reservation was found. The port has no holder only if
+    /// [`is_complete`](Holders::is_complete) is `true` as well.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -127,9 +128,11 @@ impl Holders {
         self.rows.is_empty() && self.leases.is_empty()
     }
 
-    /// Whether everything could be seen. `false` where a socket's process is hidden, where processes that could
-    /// share a socket may not be looked into, or where a part of the socket table could not be read. The report says
-    /// which.
+    /// Whether everything could be read.
+    ///
+    /// It is `false` if the process of a socket is hidden, if processes that could share a socket
+    /// may not be inspected, or if a part of the socket table could not be read. The report says
+    /// which of these it was.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -147,7 +150,7 @@ impl Holders {
         self.unseen.is_empty() && self.rows.iter().all(|holder| !holder.hidden)
     }
 
-    /// The reservations of this port, of this process and others.
+    /// The reservations of this port, by this process and by others.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -163,7 +166,7 @@ impl Holders {
         &self.leases
     }
 
-    /// The reservation whose own socket this is.
+    /// The reservation whose claim this socket is.
     pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
         let inode = NonZeroU64::new(holder.inode);
         let is_claim = |lease: &&Lease| {
@@ -175,6 +178,27 @@ impl Holders {
             .filter(|_| holder.state == State::Bound)
             .find(is_claim)
     }
+}
+
+/// The order of a report: the most important socket first.
+fn order(holder: &Holder) -> impl Ord + use<> {
+    let state = match holder.state {
+        State::Listen => 0,
+        State::Bound => 1,
+        State::TimeWait => 3,
+        _ => 2,
+    };
+    let pid = holder.processes.first().map(|process| process.pid);
+    (
+        state,
+        holder.client,
+        holder.protocol,
+        pid.is_none(),
+        holder.local.ip(),
+        pid,
+        holder.state.name(),
+        holder.remote,
+    )
 }
 
 impl IntoIterator for Holders {

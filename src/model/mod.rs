@@ -1,4 +1,4 @@
-//! The public words: types, parsing and `Display`. No I/O.
+//! The public types of this crate: their parsing and their text. No I/O.
 
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;
@@ -8,6 +8,7 @@ pub(crate) mod error_kind;
 mod error_text;
 pub(crate) mod holder;
 mod holder_report;
+mod holder_text;
 pub(crate) mod holders;
 pub(crate) mod incompleteness;
 pub(crate) mod lease_info;
@@ -17,5 +18,7 @@ pub(crate) mod process;
 pub(crate) mod remedy;
 pub(crate) mod server_kind;
 pub(crate) mod state;
+#[cfg(test)]
+mod test_holders;
 mod text;
 pub(crate) mod to_endpoint;

@@ -37,9 +37,8 @@ impl Trials<'_> {
     /// The addresses that servers with, or without, SO_REUSEADDR could bind.
     fn fmt_places(&self, reuse_addr: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses = |admitted: bool| {
-            let matching = |trial: &&Trial| {
-                trial.reuse_addr == reuse_addr && trial.admitted == admitted
-            };
+            let matching =
+                |trial: &&Trial| trial.reuse_addr == reuse_addr && trial.admitted == admitted;
             let addresses: Vec<String> = self
                 .0
                 .iter()

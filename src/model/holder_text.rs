@@ -1,0 +1,275 @@
+//! The text of one [`Holder`]: its sentence, and the parts of its line in a report.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use super::endpoint::Protocol;
+use super::holder::Holder;
+use super::process::Process;
+use super::state::State;
+use super::text::AgeText;
+use crate::printable::printable;
+
+/// How many further processes that share a socket are named; the rest is counted.
+const SHARERS_NAMED: usize = 4;
+
+impl Holder {
+    /// Who owns this socket, in one sentence.
+    pub(super) fn headline(&self) -> String {
+        let owner = match self.processes.first() {
+            Some(process) => process.name_and_pid(),
+            None if self.hidden => return self.held_by_user(),
+            None if self.state == State::TimeWait => {
+                return format!("TIME_WAIT of a connection {}", self.to_peer());
+            }
+            None => {
+                return format!("a connection {} that no process owns", self.to_peer());
+            }
+        };
+        let local = self.local_text();
+        match (self.state, self.protocol) {
+            (State::Listen, _) => format!("{owner} listens on {local}"),
+            (State::Bound, Protocol::Tcp) => {
+                format!("{owner} has it bound on {local}, without listening")
+            }
+            (State::Bound, _) => format!("{owner} is bound to {local}"),
+            (State::Connected, _) => {
+                format!("{owner} has a UDP socket connected {}", self.to_peer())
+            }
+            _ if self.client => format!("outgoing connection of {owner} {}", self.to_peer()),
+            (State::Unknown(number), _) => {
+                format!("{owner} has a socket on {local}, in state {number}")
+            }
+            _ => {
+                let peer = self.remote.map_or_else(String::new, addr_text);
+                format!("connection of {owner} with {peer}")
+            }
+        }
+    }
+
+    fn held_by_user(&self) -> String {
+        let user = match (self.uid, &self.user) {
+            (Some(uid), Some(name)) => format!("uid {uid} ({})", printable(name)),
+            (Some(uid), None) => format!("uid {uid}"),
+            (None, _) => "an unknown user".to_owned(),
+        };
+        format!("held by {user}; its process is hidden from you")
+    }
+
+    fn to_peer(&self) -> String {
+        self.remote
+            .map_or_else(String::new, |peer| format!("to {}", addr_text(peer)))
+    }
+
+    /// The label of its line in a report.
+    pub(super) fn label(&self) -> String {
+        match self.state {
+            State::Listen => "listening".to_owned(),
+            State::Bound => "bound".to_owned(),
+            State::Unknown(number) => format!("state {number}"),
+            _ if self.client && self.protocol == Protocol::Tcp => "outgoing".to_owned(),
+            State::Established | State::Connected => "connected".to_owned(),
+            other => other.name().to_uppercase(),
+        }
+    }
+
+    /// `127.0.0.1:60315 <- 127.0.0.1:51544`: the local address and the peer.
+    pub(super) fn addresses(&self) -> String {
+        let mut text = self.local_text();
+        if let Some(peer) = self.remote {
+            let arrow = if self.client || self.state == State::Connected {
+                "->"
+            } else {
+                "<-"
+            };
+            text += &format!(" {arrow} {}", addr_text(peer));
+        }
+        // The label of an outgoing connection is "outgoing", and does not show the state.
+        if self.client && !matches!(self.state, State::Established | State::Connected) {
+            text += &format!(" ({})", self.state.name().to_uppercase());
+        }
+        text
+    }
+
+    fn local_text(&self) -> String {
+        let mut text = addr_text(self.local);
+        if self.protocol != Protocol::Tcp {
+            text += &format!("/{}", self.protocol);
+        }
+        // In other states `dual_stack` is not known.
+        let is_server = matches!(self.state, State::Listen | State::Bound);
+        let is_wildcard = self.local.is_ipv6() && self.local.ip().is_unspecified();
+        if is_server && is_wildcard && !self.dual_stack {
+            text += " (IPv6 only)";
+        }
+        text
+    }
+
+    /// The processes that own it. The user and the age of a process are printed where it comes
+    /// first; `introduced` has the pids of earlier lines.
+    pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
+        let Some((first, sharers)) = self.processes.split_first() else {
+            return if self.hidden {
+                self.held_by_user()
+            } else {
+                "no process, the kernel is closing it".to_owned()
+            };
+        };
+        let mut text = if introduced.contains(&first.pid) {
+            first.name_comma_pid()
+        } else {
+            first.introduction(now)
+        };
+        introduced.push(first.pid);
+        let mut separator = "; shared with ";
+        for process in sharers.iter().take(SHARERS_NAMED) {
+            text += separator;
+            text += &process.name_and_pid();
+            separator = ", ";
+        }
+        if sharers.len() > SHARERS_NAMED {
+            text += &format!(" and {} other processes", sharers.len() - SHARERS_NAMED);
+        }
+        text
+    }
+}
+
+/// The address as text. An IPv4 address that is mapped into IPv6 is printed as IPv4.
+fn addr_text(addr: SocketAddr) -> String {
+    match addr.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, addr.port()).to_string(),
+        _ => addr.to_string(),
+    }
+}
+
+impl Process {
+    /// `redis-server (pid 4242)`.
+    fn name_and_pid(&self) -> String {
+        format!("{} (pid {})", printable(&self.name), self.pid)
+    }
+
+    /// `redis-server, pid 4242`.
+    fn name_comma_pid(&self) -> String {
+        format!("{}, pid {}", printable(&self.name), self.pid)
+    }
+
+    /// `redis-server, pid 4242, user ci, started 3 min ago`.
+    fn introduction(&self, now: SystemTime) -> String {
+        let mut text = self.name_comma_pid();
+        match (&self.user, self.uid) {
+            (Some(user), _) => text += &format!(", user {}", printable(user)),
+            (None, Some(uid)) => text += &format!(", uid {uid}"),
+            (None, None) => {}
+        }
+        // If the clock was set back, the start can lie in the future.
+        let age = self
+            .started
+            .and_then(|started| now.duration_since(started).ok());
+        if let Some(age) = age {
+            text += &format!(", started {} ago", AgeText(age));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::incompleteness::Incompleteness;
+    use crate::model::test_holders::{holder, process, report};
+
+    #[test]
+    fn an_outgoing_connection_is_reported_as_outgoing() {
+        let curl = Holder {
+            client: true,
+            ..holder(
+                State::Established,
+                "127.0.0.1:60315",
+                "127.0.0.1:80",
+                &[process(7, "curl")],
+            )
+        };
+        let closing = Holder {
+            client: true,
+            ..holder(
+                State::CloseWait,
+                "127.0.0.1:60315",
+                "127.0.0.1:81",
+                &[process(7, "curl")],
+            )
+        };
+        assert_eq!(
+            report(vec![closing, curl], vec![], vec![]),
+            "\
+outgoing connection of curl (pid 7) to 127.0.0.1:81
+  outgoing     127.0.0.1:60315 -> 127.0.0.1:81 (CLOSE_WAIT)    curl, pid 7, user ci, \
+started 3 min ago
+  outgoing     127.0.0.1:60315 -> 127.0.0.1:80    curl, pid 7"
+        );
+    }
+
+    #[test]
+    fn a_hidden_process_is_reported_as_hidden() {
+        assert_eq!(
+            report(
+                vec![holder(State::Listen, "[::]:60315", "", &[])],
+                vec![],
+                vec![Incompleteness::Processes]
+            ),
+            "\
+held by uid 1000 (ci); its process is hidden from you
+  listening    [::]:60315    held by uid 1000 (ci); its process is hidden from you
+  not seen     some processes could not be read: this user may not inspect them"
+        );
+    }
+
+    #[test]
+    fn further_owners_of_a_socket_are_named_then_counted() {
+        let nginx: Vec<Process> = (10..17).map(|pid| process(pid, "nginx")).collect();
+        let shared = report(
+            vec![holder(State::Listen, "0.0.0.0:60315", "", &nginx)],
+            vec![],
+            vec![],
+        );
+        assert!(
+            shared.ends_with(
+                "nginx, pid 10, user ci, started 3 min ago; shared with nginx (pid 11), \
+                 nginx (pid 12), nginx (pid 13), nginx (pid 14) and 2 other processes"
+            ),
+            "{shared}"
+        );
+    }
+
+    #[test]
+    fn a_udp_socket_is_reported_with_its_protocol() {
+        let udp = Holder {
+            protocol: Protocol::Udp,
+            ..holder(State::Bound, "[::1]:60315", "", &[process(5, "dns")])
+        };
+        assert_eq!(
+            report(vec![udp], vec![], vec![]).lines().next(),
+            Some("dns (pid 5) is bound to [::1]:60315/udp")
+        );
+    }
+
+    #[test]
+    fn names_are_escaped_and_mapped_addresses_are_printed_as_ipv4() {
+        let forged = process(5, "a) b\n\u{1b}[31m(c");
+        let row = holder(
+            State::Established,
+            "[::ffff:127.0.0.1]:60315",
+            "[::ffff:127.0.0.1]:9",
+            &[forged],
+        );
+        let text = report(vec![row], vec![], vec![]);
+        assert_eq!(text.lines().count(), 2);
+        assert!(
+            !text.contains('\u{1b}') && text.contains("a) b\\n\\u{1b}[31m(c"),
+            "{text}"
+        );
+        assert!(
+            text.contains("127.0.0.1:60315 <- 127.0.0.1:9 ") && !text.contains("ffff"),
+            "{text}"
+        );
+    }
+}

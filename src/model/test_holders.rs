@@ -1,0 +1,86 @@
+//! Sockets, processes and reservations for the unit tests of reports.
+
+use std::num::NonZeroU64;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::endpoint::Protocol;
+use super::holder::Holder;
+use super::holders::Holders;
+use super::incompleteness::Incompleteness;
+use super::lease_info::{Lease, Record};
+use super::process::Process;
+use super::state::State;
+
+/// When the reports are made. Every process started 200 s before.
+const NOW: Duration = Duration::from_secs(1_769_860_800);
+
+pub(super) fn process(pid: u32, name: &str) -> Process {
+    Process {
+        pid,
+        parent: Some(1),
+        name: name.to_owned(),
+        program: None,
+        uid: Some(1000),
+        user: Some("ci".to_owned()),
+        started: Some(UNIX_EPOCH + NOW - Duration::from_secs(200)),
+        ticks: NonZeroU64::new(pid.into()),
+        forked: false,
+    }
+}
+
+pub(super) fn holder(state: State, local: &str, remote: &str, processes: &[Process]) -> Holder {
+    Holder {
+        protocol: Protocol::Tcp,
+        local: local.parse().unwrap(),
+        remote: remote.parse().ok(),
+        state,
+        uid: Some(1000),
+        user: Some("ci".to_owned()),
+        inode: 77,
+        dual_stack: local.starts_with("[::]"),
+        client: false,
+        hidden: processes.is_empty(),
+        processes: processes.to_vec(),
+    }
+}
+
+pub(super) fn time_wait(port: u16) -> Holder {
+    let socket = holder(
+        State::TimeWait,
+        "127.0.0.1:60315",
+        &format!("127.0.0.1:{port}"),
+        &[],
+    );
+    Holder {
+        inode: 0,
+        uid: None,
+        user: None,
+        hidden: false,
+        ..socket
+    }
+}
+
+pub(super) fn lease(socket: u64) -> Lease {
+    let record = Record {
+        pid: 4100,
+        test: "restart::keeps_its_port".to_owned(),
+        at: "tests/restart.rs:17".to_owned(),
+        socket: NonZeroU64::new(socket),
+        ..Record::default()
+    };
+    Lease::new(Protocol::Tcp, 60315, Some(record))
+}
+
+pub(super) fn report(
+    sockets: Vec<Holder>,
+    leases: Vec<Lease>,
+    unseen: Vec<Incompleteness>,
+) -> String {
+    let holders = Holders::new(60315, None, sockets, leases, unseen);
+    let mut text = holders.headline();
+    for line in holders.lines(UNIX_EPOCH + NOW, "they end within 60 s") {
+        text += "\n";
+        text += &line;
+    }
+    text
+}
