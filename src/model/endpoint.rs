@@ -20,14 +20,14 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// UDP-Lite (RFC 3828), protocol 136. It is diagnosed and never reserved.
+    /// UDP-Lite (RFC 3828), protocol 136. This crate diagnoses such ports, and never reserves them.
     UdpLite,
 }
 
 impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
-    /// The requested protocol, or all of them.
+    /// The requested protocol, or all protocols.
     pub(crate) fn requested(one: &Option<Protocol>) -> &[Protocol] {
         if one.is_some() {
             one.as_slice()
@@ -56,7 +56,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A port number, with an address and a protocol where the caller names them.
+/// A port number, with an optional address and an optional protocol.
 ///
 /// The text forms are `60315`, `:60315`, `60315/udp`, `127.0.0.1:60315` and `[::1]:60315/tcp`.
 /// Without an address it means every address of this machine. Without a protocol it means TCP,
@@ -76,9 +76,9 @@ pub struct Endpoint {
     /// The port number. 0 names no port: every call that takes an endpoint rejects it with
     /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort).
     pub port: u16,
-    /// The local address; `None` is every address of this machine.
+    /// The local address. `None` means every address of this machine.
     pub ip: Option<IpAddr>,
-    /// The protocol; with `None` the called function decides.
+    /// The protocol. With `None` the called function decides.
     pub protocol: Option<Protocol>,
 }
 
@@ -162,7 +162,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// An IPv6 address needs its brackets before a port: `::1:8080` is an address of its own.
+/// An IPv6 address needs brackets: `::1:8080` without them is a valid address and names no port.
 fn parse_ip(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_text_form_is_read_and_written_back() {
+    fn every_text_form_is_parsed_and_printed_again() {
         for (text, printed) in [
             ("60315", "60315"),
             (":60315", "60315"),

@@ -10,11 +10,11 @@ use super::error_kind::ErrorKind;
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed, in one line: the act and its operand first, then the cause.
+/// Why a call failed. `Display` prints one line: the act and its operand first, then the cause.
 ///
-/// [`kind`](Error::kind) is for programs, [`diagnosis`](Error::diagnosis) for people: if a port is
-/// in use, it names the holder. `Debug` prints the `Display` text and then the diagnosis, so that
-/// a failed `unwrap()` in a test reads well.
+/// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people: if a port
+/// is in use, it names the holder. `Debug` prints the `Display` text and then the diagnosis, so
+/// that the panic of an `unwrap()` in a test names the holder too.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -42,7 +42,7 @@ impl Error {
         self.0.kind
     }
 
-    /// What is known about the port, if the state of the port is the cause.
+    /// What is known about the port; `None` if the state of a port is not the cause.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -91,7 +91,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         match &self.0.diagnosis {
-            // The message contains its first line.
+            // The message contains the headline of the diagnosis.
             Some(diagnosis) => diagnosis.fmt_below_headline(f),
             None => Ok(()),
         }

@@ -17,18 +17,18 @@ pub enum ErrorKind {
     InUse,
     /// None of the allowed numbers could be reserved.
     NoFreePort,
-    /// The operand names no port, or none that could ever be reserved.
+    /// The operand does not name a port, or the request can never be met.
     InvalidPort,
     /// This machine does not have the address.
     AddressNotAvailable,
-    /// The system refuses the port to this user: binding it requires a privilege.
+    /// The operating system requires a privilege that this user lacks.
     PermissionDenied,
     /// The call timed out.
     TimedOut,
-    /// This system, or this release, cannot do it.
+    /// This operating system, or this release of the crate, does not support the call.
     Unsupported,
-    /// The lock folder, or the lock file of one port, cannot be used.
+    /// The lock folder, or the lock file of one port, is unusable.
     Lease,
-    /// Any other failure of the operating system.
+    /// Any other failure.
     Io,
 }

@@ -1,4 +1,4 @@
-//! The text of every error: one constructor for each way to fail.
+//! The messages of [`Error`]: one constructor for each way to fail.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ use super::port::Port;
 use super::text::{DurationText, RangeText};
 use crate::os_error::{OsMessage, is_out_of_descriptors};
 
-/// The request contradicts itself.
+/// The request can never be met.
 impl Error {
     pub(crate) fn empty_range(low: Option<u16>, high: Option<u16>) -> Self {
         let end = |end: Option<u16>| end.map_or("?".to_owned(), |n| n.to_string());
@@ -128,7 +128,7 @@ fn within(waited: Option<Duration>) -> String {
     })
 }
 
-/// A wait ended without its condition.
+/// A wait ended before its condition was met.
 impl Error {
     pub(crate) fn timed_out(waited: Duration, diagnosis: Diagnosis) -> Self {
         let message = format!(
@@ -146,7 +146,7 @@ impl Error {
     }
 }
 
-/// The operating system refused.
+/// The operating system refused, or does not support the call.
 impl Error {
     pub(crate) fn privileged(port: Port, cause: io::Error) -> Self {
         let message = format!(
@@ -181,7 +181,7 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
-    /// `act` is a verb. Without a port the operand is "a port".
+    /// `act` is a verb that fits into "cannot ACT PORT". Without a port the operand is "a port".
     pub(crate) fn system(act: &str, port: Option<Port>, cause: io::Error) -> Self {
         let operand = port.map_or("a port".to_owned(), |port| port.to_string());
         Self::of_system(act, &operand, cause)

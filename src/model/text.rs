@@ -1,4 +1,4 @@
-//! How numbers read in messages.
+//! The text of ranges, durations, ages and counts in messages.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -22,7 +22,7 @@ impl fmt::Display for DurationText {
         match self.0.as_millis() {
             0 => write!(f, "{} us", self.0.as_micros()),
             millis @ 1..1000 => write!(f, "{millis} ms"),
-            // Without the zeros that a fixed number of decimals would print.
+            // `{:.1}` would print "90.0 s".
             _ => write!(f, "{} s", (seconds * 10.0).round() / 10.0),
         }
     }

@@ -7,9 +7,11 @@ use super::error::Result;
 use super::port::Port;
 
 pub(crate) mod sealed {
+    /// The supertrait that other crates cannot implement.
     #[expect(unnameable_types, reason = "that is how a trait is sealed")]
-    /// Says which reservation the operand is, if it is one: only that one counts as the caller's.
     pub trait Sealed {
+        /// The id of the reservation, if the operand is one. A check then counts only this
+        /// reservation as the caller's own.
         #[doc(hidden)]
         fn reservation(&self) -> Option<u64> {
             None
@@ -23,14 +25,10 @@ pub(crate) mod sealed {
 /// The trait is sealed. `u16` is the only integer, so that a literal is a port number and 70000
 /// does not compile. A [`Reservation`](crate::Reservation) is accepted by reference only, so that
 /// an assertion cannot end it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` does not name a port",
-    note = "pass a `u16`, `\"60315/udp\"`, a `SocketAddr`, `(ip, port)`, an `Endpoint` or a `&Reservation`"
-)]
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();
-/// // A bare number is a TCP port. A reservation, by reference, is what it reserved.
+/// // A number without a protocol is a TCP port. A reservation names the ports it reserved.
 /// for free in [
 ///     portlease::is_port_free(60315_u16),
 ///     portlease::is_port_free("127.0.0.1:60315"),
@@ -39,8 +37,13 @@ pub(crate) mod sealed {
 ///     println!("{free}");
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name a port",
+    note = "pass a `u16`, `\"60315/udp\"`, a `SocketAddr`, `(ip, port)`, an \
+            `Endpoint` or a `&Reservation`"
+)]
 pub trait ToEndpoint: sealed::Sealed {
-    /// The endpoint this names.
+    /// The endpoint that the value names.
     ///
     /// # Errors
     ///
@@ -49,7 +52,7 @@ pub trait ToEndpoint: sealed::Sealed {
     fn to_endpoint(&self) -> Result<Endpoint>;
 }
 
-/// The ports a check is about. A reservation of two protocols has one for each.
+/// The ports that a check examines. A reservation of two protocols has one port for each.
 pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     let endpoint = operand.to_endpoint()?;
     Ok(match (endpoint.protocol, operand.reservation()) {

@@ -1,6 +1,6 @@
-//! Which remedies follow from a verdict and its facts.
+//! Which remedies follow from the verdict and the facts of a report.
 
-use super::Report;
+use super::report::Report;
 use super::verdict::{Cause, Verdict};
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::Holder;
@@ -20,7 +20,10 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::NotHeldBy(pid), Some(endpoint)) => {
             if report.sockets().any(|holder| holder.hidden) {
                 vec![Remedy::InspectWithPermission]
-            } else if report.foreign().any(|holder| !holder.processes.is_empty()) {
+            } else if report
+                .sockets_besides_claims()
+                .any(|holder| !holder.processes.is_empty())
+            {
                 vec![Remedy::CheckCommand { pid: *pid }]
             } else {
                 start_first(endpoint)
@@ -54,9 +57,9 @@ fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
 
 fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     match cause {
-        // The first is the most important one.
+        // The most important holder comes first.
         Cause::Holder => report
-            .foreign()
+            .sockets_besides_claims()
             .next()
             .map(|holder| for_holder(holder, endpoint.port))
             .into_iter()

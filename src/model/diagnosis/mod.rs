@@ -2,32 +2,29 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::slice;
 use std::time::SystemTime;
 
 use super::endpoint::Endpoint;
 use super::error_kind::ErrorKind;
-use super::holder::Holder;
-use super::holder_report::line;
 use super::holders::Holders;
 use super::lease_info::Lease;
 use super::remedy::{self, Remedy};
-use super::state::State;
-use super::text::connections;
 
 mod advice;
 pub(crate) mod number;
+mod report;
 pub(crate) mod trial;
 pub(crate) mod verdict;
 
 use number::Number;
-use trial::{Trial, Trials};
-use verdict::{Cause, Verdict};
+use report::Report;
+use trial::Trial;
+use verdict::Verdict;
 
-/// What is known about a port: the answer in one line, then the facts, then what helps.
+/// What is known about a port: the answer, the facts and the remedies.
 ///
 /// [`check_port_free`](crate::check_port_free) and the other checks return it as an error,
-/// [`diagnose`](crate::diagnose) returns it for any port. `Display` is the report:
+/// [`diagnose`](crate::diagnose) returns it for any port. `Display` prints the report:
 ///
 /// ```text
 /// port 60315/tcp is in use: redis-server (pid 4242) listens on 127.0.0.1:60315
@@ -51,24 +48,9 @@ pub(crate) struct Facts {
     pub(crate) at: SystemTime,
 }
 
-/// A report, and what follows from it.
-#[derive(Clone, Debug)]
-struct Report {
-    facts: Facts,
-    remedies: Vec<Remedy>,
-    /// The reports of further ports that failed the same check.
-    more: Vec<Diagnosis>,
-}
-
 impl Diagnosis {
     pub(crate) fn new(facts: Facts) -> Self {
-        let mut report = Report {
-            facts,
-            remedies: Vec::new(),
-            more: Vec::new(),
-        };
-        report.remedies = advice::remedies(&report);
-        Diagnosis(Box::new(report))
+        Diagnosis(Box::new(Report::new(facts)))
     }
 
     pub(crate) fn invalid(message: String) -> Self {
@@ -88,7 +70,7 @@ impl Diagnosis {
         })
     }
 
-    /// Adds the commonest reason for a wait that never ends.
+    /// Adds the most common reason why a wait never ends: it blocks the runtime of its own server.
     pub(crate) fn after_a_wait(mut self) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime);
@@ -101,7 +83,7 @@ impl Diagnosis {
         self
     }
 
-    /// What was asked about; `None` if the operand named no port.
+    /// The endpoint that was checked; `None` if the operand named no port.
     ///
     /// ```
     /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
@@ -112,8 +94,8 @@ impl Diagnosis {
         self.0.facts.endpoint
     }
 
-    /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind the port now, and no
-    /// other process has reserved it.
+    /// Whether the port is free: a server of the usual kind (SO_REUSEADDR on Unix) could bind it
+    /// now, and no other process has reserved it.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -127,17 +109,18 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain: `false` if something could not be read that could change it.
+    /// Whether the answer is certain. It is `false` if something could not be read that could
+    /// change the answer.
     ///
     /// ```
-    /// let free = portlease::check_port_free("9/udplite"); // such ports are never bound
+    /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports
     /// assert!(!free.unwrap_err().could_tell());
     /// ```
     pub fn could_tell(&self) -> bool {
         !matches!(self.0.facts.verdict, Verdict::CannotTell(_))
     }
 
-    /// Every socket on the port, with its processes; `None` if nothing was looked up.
+    /// Every socket on the port, with its processes; `None` if the sockets were not read.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -168,7 +151,7 @@ impl Diagnosis {
         self.0.leases()
     }
 
-    /// Why it is so, in one sentence without the operand.
+    /// The cause of the answer, in one sentence that does not name the port.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -182,7 +165,7 @@ impl Diagnosis {
         self.0.cause()
     }
 
-    /// What helps, the most direct remedy first; empty if nothing needs help.
+    /// What helps, the most direct remedy first; empty if no remedy is needed.
     ///
     /// ```
     /// use portlease::Remedy;
@@ -198,7 +181,7 @@ impl Diagnosis {
         &self.0.remedies
     }
 
-    /// The remedies in one line, as calls of this crate; `None` if nothing needs help.
+    /// The remedies in one line, as calls of this crate; `None` if no remedy is needed.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -223,7 +206,8 @@ impl Diagnosis {
         self.0.headline()
     }
 
-    /// The lines between the headline and the help: a label in a column of its own, then the fact.
+    /// The lines of the report between the headline and the help. Each has a label of 13 columns,
+    /// then a fact.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -264,148 +248,6 @@ impl Diagnosis {
     }
 }
 
-impl Report {
-    fn cause(&self) -> String {
-        let headline = || {
-            let holders = self.facts.holders.as_ref();
-            holders.map_or_else(String::new, Holders::headline)
-        };
-        match &self.facts.verdict {
-            Verdict::Free if self.waiting() > 0 => {
-                "connections that its server left in TIME_WAIT do not stop a server that sets \
-                 SO_REUSEADDR"
-                    .to_owned()
-            }
-            Verdict::Free => match self.left_connected() {
-                0 => "nobody holds it".to_owned(),
-                left => format!(
-                    "{} of a server that has stopped listening; they do not stop a server that \
-                     sets SO_REUSEADDR",
-                    connections(left)
-                ),
-            },
-            Verdict::InUse(Cause::Reserved) => match self.leases().first() {
-                Some(lease) => format!("reserved {}", lease.by()),
-                None => headline(),
-            },
-            Verdict::InUse(Cause::Named) => {
-                "reserved by a process whose record cannot be read here (it uses another lock \
-                 folder)"
-                    .to_owned()
-            }
-            Verdict::InUse(Cause::TimeWait) => format!(
-                "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, refuses \
-                 every server",
-                connections(self.waiting())
-            ),
-            Verdict::InUse(Cause::Excluded) => {
-                "the number lies in a range of ports that this system excludes from use (Hyper-V \
-                 and WinNAT reserve such ranges)"
-                    .to_owned()
-            }
-            Verdict::InUse(Cause::Unexplained) => {
-                "the bind is refused, and no visible socket explains it".to_owned()
-            }
-            Verdict::InUse(Cause::Holder)
-            | Verdict::NotListening
-            | Verdict::NotHeldBy(_)
-            | Verdict::Leaked => headline(),
-            Verdict::Privileged => {
-                "binding this port requires a privilege this user lacks".to_owned()
-            }
-            Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
-            Verdict::CannotBind(text) | Verdict::CannotTell(text) | Verdict::Invalid(text) => {
-                text.clone()
-            }
-        }
-    }
-
-    fn headline(&self) -> String {
-        let (operand, cause) = (self.operand(), self.cause());
-        match &self.facts.verdict {
-            Verdict::Free => format!("{operand} is free: {cause}"),
-            Verdict::InUse(_) => format!("{operand} is in use: {cause}"),
-            Verdict::NotListening => format!("{operand} is not listening: {cause}"),
-            Verdict::NotHeldBy(pid) => format!("{operand} is not held by pid {pid}: {cause}"),
-            Verdict::Leaked => format!("{operand} was left listening: {cause}"),
-            Verdict::Privileged | Verdict::NoSuchAddress | Verdict::CannotBind(_) => {
-                format!("{operand} cannot be bound: {cause}")
-            }
-            Verdict::CannotTell(_) => format!("cannot check {operand}: {cause}"),
-            Verdict::Invalid(_) => cause,
-        }
-    }
-
-    fn operand(&self) -> String {
-        let endpoint = self.facts.endpoint;
-        endpoint.map_or_else(|| "port".to_owned(), |endpoint| format!("port {endpoint}"))
-    }
-
-    fn fact_lines(&self) -> Vec<String> {
-        let Facts {
-            verdict,
-            holders,
-            number,
-            trials,
-            at,
-            ..
-        } = &self.facts;
-        let mut lines = Vec::new();
-        if let Some(holders) = holders {
-            let waiting = match verdict {
-                Verdict::InUse(Cause::TimeWait) => {
-                    "they end within 60 s, and refuse every server until then"
-                }
-                Verdict::Free | Verdict::InUse(_) => {
-                    "they end within 60 s and do not stop a server that sets SO_REUSEADDR"
-                }
-                _ => "they end within 60 s",
-            };
-            lines.extend(holders.lines(*at, waiting));
-        }
-        if !trials.is_empty() {
-            lines.push(line("a server", Trials(trials)));
-        }
-        if let Some(number) = number {
-            lines.push(line("the number", number));
-        }
-        lines
-    }
-
-    fn leases(&self) -> &[Lease] {
-        self.facts.holders.as_ref().map_or(&[], Holders::leases)
-    }
-
-    fn sockets(&self) -> slice::Iter<'_, Holder> {
-        let holders = self.facts.holders.as_ref();
-        holders.map(Holders::iter).unwrap_or_default()
-    }
-
-    /// The sockets that are not a reservation's own, the most important first.
-    fn foreign(&self) -> impl Iterator<Item = &Holder> {
-        let holders = self.facts.holders.as_ref();
-        let is_own = |holder: &Holder| {
-            let inode = NonZeroU64::new(holder.inode);
-            inode.is_some() && inode == self.facts.own_claim
-        };
-        let is_leased =
-            move |holder: &Holder| holders.is_none_or(|all| all.lease_of(holder).is_some());
-        self.sockets()
-            .filter(move |holder| !is_own(holder) && !is_leased(holder))
-    }
-
-    fn waiting(&self) -> usize {
-        let waits = |holder: &&Holder| holder.state == State::TimeWait;
-        self.sockets().filter(waits).count()
-    }
-
-    /// Connections whose listener is gone.
-    fn left_connected(&self) -> usize {
-        let is_left = |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;
-        self.foreign().filter(is_left).count()
-    }
-}
-
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.headline())?;
@@ -428,7 +270,7 @@ impl Diagnosis {
     }
 }
 
-/// The report, so that a failed `unwrap` reads well; `{:#?}` shows the structure.
+/// The report, so that the panic of an `unwrap` contains it. `{:#?}` prints the structure.
 impl fmt::Debug for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {

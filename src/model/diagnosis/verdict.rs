@@ -1,15 +1,15 @@
-//! [`Verdict`]: the answer to a question about a port.
+//! [`Verdict`]: the result of a check of a port.
 
-/// What the facts amount to.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A server of the usual kind could bind it now.
+    /// A server of the usual kind could bind the port now.
     Free,
     InUse(Cause),
     NotListening,
-    /// Neither this process nor one of its descendants holds it.
+    /// Neither the process with this id nor a descendant of it holds the port.
     NotHeldBy(u32),
-    /// A piece of code left listeners behind.
+    /// Code that has ended left listeners behind.
     Leaked,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
@@ -17,24 +17,24 @@ pub(crate) enum Verdict {
     NoSuchAddress,
     /// The system refuses the bind for a reason other than a holder of the port.
     CannotBind(String),
-    /// Something could not be read that could change the answer.
+    /// Something could not be read that could change the result.
     CannotTell(String),
     /// The operand names no port.
     Invalid(String),
 }
 
-/// What keeps a port from being free.
+/// Why a port is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The first of the holders.
+    /// A socket: the first of the holders.
     Holder,
-    /// A live lease, and no socket but its own claim.
+    /// A live lease. No socket is on the port except the claim of that lease.
     Reserved,
-    /// A reservation whose lease is not visible here: one of a container with another lock folder.
+    /// A reservation whose lease is not visible here, as in a container with another lock folder.
     Named,
-    /// Only connections in TIME_WAIT of a client, or of a server without SO_REUSEADDR.
+    /// Only connections in TIME_WAIT, left by a client or by a server without SO_REUSEADDR.
     TimeWait,
-    /// The system excludes the number from use: one of Windows' excluded ranges.
+    /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
     /// The bind is refused, and nothing visible explains it.
     Unexplained,

@@ -1,0 +1,177 @@
+//! [`Report`]: the facts of a [`Diagnosis`](super::Diagnosis) as sentences and lines.
+
+use std::num::NonZeroU64;
+use std::slice;
+
+use super::trial::Trials;
+use super::verdict::{Cause, Verdict};
+use super::{Diagnosis, Facts, advice};
+use crate::model::holder::Holder;
+use crate::model::holder_report::line;
+use crate::model::holders::Holders;
+use crate::model::lease_info::Lease;
+use crate::model::remedy::Remedy;
+use crate::model::state::State;
+use crate::model::text::connections;
+
+/// The facts about a port, and the remedies that follow from them.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    pub(super) facts: Facts,
+    pub(super) remedies: Vec<Remedy>,
+    /// The reports of further ports that failed the same check.
+    pub(super) more: Vec<Diagnosis>,
+}
+
+impl Report {
+    pub(super) fn new(facts: Facts) -> Self {
+        let mut report = Report {
+            facts,
+            remedies: Vec::new(),
+            more: Vec::new(),
+        };
+        report.remedies = advice::remedies(&report);
+        report
+    }
+
+    pub(super) fn cause(&self) -> String {
+        let holders_headline = || {
+            let holders = self.facts.holders.as_ref();
+            holders.map_or_else(String::new, Holders::headline)
+        };
+        match &self.facts.verdict {
+            Verdict::Free if self.time_wait_count() > 0 => {
+                "connections that its server left in TIME_WAIT do not stop a server that sets \
+                 SO_REUSEADDR"
+                    .to_owned()
+            }
+            Verdict::Free => match self.left_connections() {
+                0 => "nobody holds it".to_owned(),
+                count => format!(
+                    "{} of a server that has stopped listening; a server that sets SO_REUSEADDR \
+                     can bind it all the same",
+                    connections(count)
+                ),
+            },
+            Verdict::InUse(Cause::Reserved) => match self.leases().first() {
+                Some(lease) => format!("reserved {}", lease.by()),
+                None => holders_headline(),
+            },
+            Verdict::InUse(Cause::Named) => {
+                "reserved by a process whose record cannot be read here (it uses another lock \
+                 folder)"
+                    .to_owned()
+            }
+            Verdict::InUse(Cause::TimeWait) => format!(
+                "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, keeps \
+                 every server from binding",
+                connections(self.time_wait_count())
+            ),
+            Verdict::InUse(Cause::Excluded) => {
+                "the number lies in a range of ports that this system excludes from use (Hyper-V \
+                 and WinNAT reserve such ranges)"
+                    .to_owned()
+            }
+            Verdict::InUse(Cause::Unexplained) => {
+                "the bind is refused, and no visible socket explains it".to_owned()
+            }
+            Verdict::InUse(Cause::Holder)
+            | Verdict::NotListening
+            | Verdict::NotHeldBy(_)
+            | Verdict::Leaked => holders_headline(),
+            Verdict::Privileged => {
+                "binding this port requires a privilege this user lacks".to_owned()
+            }
+            Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
+            Verdict::CannotBind(text) | Verdict::CannotTell(text) | Verdict::Invalid(text) => {
+                text.clone()
+            }
+        }
+    }
+
+    pub(super) fn headline(&self) -> String {
+        let (operand, cause) = (self.operand(), self.cause());
+        match &self.facts.verdict {
+            Verdict::Free => format!("{operand} is free: {cause}"),
+            Verdict::InUse(_) => format!("{operand} is in use: {cause}"),
+            Verdict::NotListening => format!("{operand} is not listening: {cause}"),
+            Verdict::NotHeldBy(pid) => format!("{operand} is not held by pid {pid}: {cause}"),
+            Verdict::Leaked => format!("{operand} was left listening: {cause}"),
+            Verdict::Privileged | Verdict::NoSuchAddress | Verdict::CannotBind(_) => {
+                format!("{operand} cannot be bound: {cause}")
+            }
+            Verdict::CannotTell(_) => format!("cannot check {operand}: {cause}"),
+            Verdict::Invalid(_) => cause,
+        }
+    }
+
+    fn operand(&self) -> String {
+        let endpoint = self.facts.endpoint;
+        endpoint.map_or_else(|| "port".to_owned(), |endpoint| format!("port {endpoint}"))
+    }
+
+    pub(super) fn fact_lines(&self) -> Vec<String> {
+        let Facts {
+            verdict,
+            holders,
+            number,
+            trials,
+            at,
+            ..
+        } = &self.facts;
+        let mut lines = Vec::new();
+        if let Some(holders) = holders {
+            let time_wait_note = match verdict {
+                Verdict::InUse(Cause::TimeWait) => {
+                    "they end within 60 s, and keep every server from binding until then"
+                }
+                Verdict::Free | Verdict::InUse(_) => {
+                    "they end within 60 s and do not stop a server that sets SO_REUSEADDR"
+                }
+                _ => "they end within 60 s",
+            };
+            lines.extend(holders.lines(*at, time_wait_note));
+        }
+        if !trials.is_empty() {
+            lines.push(line("a server", Trials(trials)));
+        }
+        if let Some(number) = number {
+            lines.push(line("the number", number));
+        }
+        lines
+    }
+
+    pub(super) fn leases(&self) -> &[Lease] {
+        self.facts.holders.as_ref().map_or(&[], Holders::leases)
+    }
+
+    pub(super) fn sockets(&self) -> slice::Iter<'_, Holder> {
+        let holders = self.facts.holders.as_ref();
+        holders.map(Holders::iter).unwrap_or_default()
+    }
+
+    /// The sockets that are not the claim of a reservation, the most important first.
+    pub(super) fn sockets_besides_claims(&self) -> impl Iterator<Item = &Holder> {
+        let holders = self.facts.holders.as_ref();
+        let is_own_claim = |holder: &Holder| {
+            let inode = NonZeroU64::new(holder.inode);
+            inode.is_some() && inode == self.facts.own_claim
+        };
+        let is_leased =
+            move |holder: &Holder| holders.is_none_or(|all| all.lease_of(holder).is_some());
+        self.sockets()
+            .filter(move |holder| !is_own_claim(holder) && !is_leased(holder))
+    }
+
+    fn time_wait_count(&self) -> usize {
+        let is_waiting = |holder: &&Holder| holder.state == State::TimeWait;
+        self.sockets().filter(is_waiting).count()
+    }
+
+    /// The number of connections that a closed listener left.
+    fn left_connections(&self) -> usize {
+        let is_connection =
+            |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;
+        self.sockets_besides_claims().filter(is_connection).count()
+    }
+}
