@@ -66,7 +66,7 @@ impl Lease {
     }
 
     /// The id of the process that reserved it, in the PID namespace of that process: an id from
-    /// another container names no process here.
+    /// another container is meaningless here.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

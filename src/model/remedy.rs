@@ -71,7 +71,7 @@ pub enum Remedy {
     StopServersBeforeTestEnds,
     /// Run as root.
     RunAsRoot,
-    /// Lower the first port that needs no privilege.
+    /// Lower the first number that can be bound without a privilege.
     #[non_exhaustive]
     LowerUnprivilegedPortStart {
         /// The number to lower it to.

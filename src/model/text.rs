@@ -22,7 +22,7 @@ impl fmt::Display for DurationText {
         match self.0.as_millis() {
             0 => write!(f, "{} us", self.0.as_micros()),
             millis @ 1..1000 => write!(f, "{millis} ms"),
-            // `{:.1}` would print "90.0 s".
+            // `{:.1} s` would print "90.0 s".
             _ => write!(f, "{} s", (seconds * 10.0).round() / 10.0),
         }
     }

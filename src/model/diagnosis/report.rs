@@ -1,4 +1,4 @@
-//! [`Report`]: the facts of a [`Diagnosis`](super::Diagnosis) as sentences and lines.
+//! [`Report`]: the facts of a [`Diagnosis`] as sentences and lines.
 
 use std::num::NonZeroU64;
 use std::slice;
