@@ -162,7 +162,7 @@ impl fmt::Display for Remedy {
                 write!(f, "look it up with who_holds({operand:?})")
             }
             Remedy::UnblockRuntime => f.write_str(
-                "on a current-thread async runtime no other task runs while this thread waits",
+                "on a current-thread async runtime nothing else runs while this thread waits",
             ),
         }
     }
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(
             in_one_line(&[Remedy::StartServer, wait, Remedy::UnblockRuntime]).unwrap(),
             "start the server first, and wait for it with wait_until_listening(60315, ..); on a \
-             current-thread async runtime no other task runs while this thread waits"
+             current-thread async runtime nothing else runs while this thread waits"
         );
     }
 }
