@@ -253,7 +253,7 @@ held by uid 1000 (ci); its process is hidden from you
     }
 
     #[test]
-    fn names_are_escaped_and_mapped_addresses_are_printed_as_ipv4() {
+    fn names_are_escaped_and_mapped_addresses_are_read_as_ipv4() {
         let forged = process(5, "a) b\n\u{1b}[31m(c");
         let row = holder(
             State::Established,
