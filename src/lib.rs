@@ -1,16 +1,16 @@
-//! Reserves ports that stay free for the test that asked, asserts that a port is free, and says who holds it when it
-//! is not.
+//! Reserves ports that stay free for the test that asked, asserts that a port is free, and reports
+//! who holds it when it is not.
 //!
 //! ```
 //! use std::net::{TcpListener, TcpStream};
 //!
-//! let p = portlease::reserve_port(); //      a TCP port that nobody else will be given
-//! let server = TcpListener::bind(("127.0.0.1", p.port()))?; // the server under test, started by number
+//! let p = portlease::reserve_port(); // a TCP port that is reserved for this test
+//! let server = TcpListener::bind(("127.0.0.1", p.port()))?; // the server under test
 //! let client = TcpStream::connect(p.addr())?;
 //! drop((server, client));
 //! let server = TcpListener::bind(("127.0.0.1", p.port()))?; // started again on the same number
 //! drop(server);
-//! portlease::assert_port_free(&p); //        it let go; else this says who has it
+//! portlease::assert_port_free(&p); // if the server still runs, this names its process
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
@@ -18,72 +18,126 @@
 //!
 //! | you want | call |
 //! |---|---|
-//! | a port for a server that is started by number | [`reserve_port`], or [`reserve_ports`] for several |
-//! | a listener or a UDP socket, with no window at all on any system | [`Reservation::listen`], [`Reservation::udp_socket`] |
-//! | the same, inherited by a child process | [`Reservation::pass_to`], [`Reservation::pass_to_fd`] |
-//! | a UDP port; one number for both; a server without SO_REUSEADDR | [`reserve_udp_port`]; [`ReserveOptions::tcp_and_udp`]; [`ReserveOptions::reuse_addr`] |
-//! | one exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
-//! | a number alone, to the end of the process | [`Reservation::leak`] |
+//! | a port for a server that is started by number | [`reserve_port`] |
+//! | several ports | [`reserve_ports`] |
+//! | a listener or a UDP socket, without any window | [`Reservation::listen`], [`udp_socket`][1] |
+//! | the same, inherited by a child process | [`Reservation::pass_to`], [`pass_to_fd`][2] |
+//! | a UDP port | [`reserve_udp_port`] |
+//! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
+//! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
+//! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
+//! | a number alone, until the process exits | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
-//! | to know that a server is up, or gone | [`Reservation::wait_for`], [`wait_until_listening`], [`wait_until_free`] |
-//! | the same on a tokio runtime, whose thread the server needs | `portlease::tokio` (feature `tokio`) |
-//! | a check before a suite, or after a server stopped | [`assert_port_free`], [`assert_ports_free`] |
-//! | to know that your own server answers, not another's | [`assert_port_held_by`] |
-//! | to know who has a port | [`who_holds`]; with causes and advice, [`diagnose`] |
-//! | what is reserved on this machine | [`reservations`] |
+//! | to wait until a server listens | [`Reservation::wait_for`], [`wait_until_listening`] |
+//! | to wait until a server is gone | [`wait_until_free`] |
+//! | the same on tokio, if the server needs the thread | `portlease::tokio` (feature `tokio`) |
+//! | a check after a server stopped | [`assert_port_free`] |
+//! | a check before a suite | [`assert_ports_free`] |
+//! | to check that your own server answers, not another one | [`assert_port_held_by`] |
+//! | to know who has a port | [`who_holds`]; with causes and remedies, [`diagnose`] |
+//! | to act on the remedies in a program | [`Diagnosis::remedies`], as values of [`Remedy`] |
+//! | to read a port from text | [`str::parse`] to an [`Endpoint`], or a [`ParseEndpointError`] |
+//! | to list what is reserved on this machine | [`reservations`] |
+//!
+//! A failed check is a [`Diagnosis`]. It prints its [headline](Diagnosis::headline), its
+//! [facts](Diagnosis::facts), what [helps](Diagnosis::help), and the reports of
+//! [more](Diagnosis::more) ports that failed the same check. It converts to an [`Error`], so `?`
+//! works in a function that returns this crate's [`Result`].
+//!
+//! [1]: Reservation::udp_socket
+//! [2]: Reservation::pass_to_fd
 //!
 //! # Guarantees
 //!
-//! A socket that is handed over directly ([`Reservation::listen`], [`Reservation::udp_socket`], [`Reservation::pass_to`])
-//! is free of any window on every system. A number is promised in three grades, which [`Reservation::guarantee`] tells:
+//! A socket that is handed over directly is free of any window on every system:
+//! [`Reservation::listen`], [`Reservation::udp_socket`] and [`Reservation::pass_to`]. A number is
+//! promised in three grades, which [`Reservation::guarantee`] returns:
 //!
-//! | grade | the promise | who keeps it | where |
-//! |---|---|---|---|
-//! | [`Kernel`](Guarantee::Kernel) | no `bind(…, 0)` and no outgoing connection of anybody's is given the number; every second claim and every bind without the reuse options is refused | the kernel: a socket that is bound and never listens | TCP on Linux |
-//! | [`Cooperative`](Guarantee::Cooperative) | the kernel assigns the number to nobody by itself, and no process that uses this crate takes it | the processes that share the lock folder; on Linux, by an abstract socket name, all of the network namespace | UDP, pairs, TCP servers without SO_REUSEADDR; everything on other systems |
-//! | [`BestEffort`](Guarantee::BestEffort) | no process that uses this crate takes it; the kernel may assign it to somebody | the same | where the kernel's ephemeral range leaves no other number, or one of it was asked for |
+//! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. No `bind(…, 0)` and no outgoing
+//!   connection of any process is given the number. Every second claim and every bind without the
+//!   reuse options is refused. The kernel keeps this promise, by a socket that is bound and never
+//!   listens.
+//! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols and for TCP
+//!   servers without SO_REUSEADDR; for everything on other systems. The kernel does not assign the
+//!   number by itself, and no process that uses this crate takes it. The processes that share the
+//!   lock folder keep this promise. On Linux all processes of the network namespace do, by an
+//!   abstract socket name.
+//! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
+//!   number, or an ephemeral number was requested. No process that uses this crate takes it, but
+//!   the kernel may assign it to another socket. The same processes keep this promise.
 //!
-//! The numbers of the second grade lie outside the ephemeral range (`ip_local_port_range`), in IANA's dynamic range
-//! (RFC 6335) first, then among the registered ones that no common service uses. On a machine whose ephemeral range is
-//! 1024–65535 there are none: there, under the load of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost,
-//! 17 of 37,464 with servers without SO_REUSEADDR, 6 of 8,551 with pairs, and 0 of 33,957 with TCP servers, which the
-//! kernel keeps.
+//! The numbers of the second grade lie outside the ephemeral range (`ip_local_port_range`). Those
+//! of IANA's dynamic range (RFC 6335) come first, then the registered ones that no common service
+//! uses. A machine whose ephemeral range is 1024–65535 has no such numbers. There, under the load
+//! of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of 37,464 with servers
+//! without SO_REUSEADDR, and 6 of 8,551 with pairs. Of the 33,957 rounds with TCP servers, whose
+//! numbers the kernel keeps, none was lost.
 //!
 //! What is *not* promised, in any grade:
 //!
-//! - that a stranger who names this very number with SO_REUSEADDR set is refused before your server listens: that is
-//!   how your server gets it. Programs that try number after number do so;
-//! - that a server which sets neither SO_REUSEADDR nor SO_REUSEPORT can bind the number (Python's bare
-//!   `socketserver.TCPServer`, Erlang's `gen_tcp` as it comes, Java after `setReuseAddress(false)`), nor one that sets
-//!   SO_REUSEPORT alone under another user: it gets `EADDRINUSE`. [`ReserveOptions::reuse_addr`] is for these;
-//! - anything against root with `TCP_REPAIR`.
+//! - That a stranger who names this very number with SO_REUSEADDR set is refused before your server
+//!   listens. Your server gets the number in the same way. Programs that try number after number do
+//!   this.
+//! - That a server which sets neither SO_REUSEADDR nor SO_REUSEPORT can bind the number. Such
+//!   servers are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` with its defaults, and
+//!   Java after `setReuseAddress(false)`. A server that sets SO_REUSEPORT alone and runs as another
+//!   user cannot bind it either. They get `EADDRINUSE`; [`ReserveOptions::reuse_addr`] is for them.
+//! - Anything against root with `TCP_REPAIR`.
 //!
 //! # Races
 //!
-//! **Picked, closed, bound later.** This is what `bind(…, 0)` and every picker of ports does:
+//! **Picked, closed, bound later.** This is what `bind(…, 0)` and every port picker does:
 //!
 //! 1. Your test binds port 0, is given 41023, and closes the socket.
-//! 2. Another process connects somewhere; the kernel gives it 41023 as source port, or another test is given it.
-//! 3. Your server binds 41023: "address already in use". Or it is another test's server that answers your client.
+//! 2. Another process connects to some server, and the kernel gives it 41023 as its source port. Or
+//!    another test is given 41023.
+//! 3. Your server binds 41023: "address already in use". Or the other test's server answers your
+//!    client.
 //!
-//! Here, step 1 does not close: the socket stays bound, so that the kernel gives the number to nobody in step 2, and it
-//! has SO_REUSEADDR set *after* its bind, so that your server's bind in step 3 succeeds. There is nothing to release
-//! before.
+//! This crate does not close the socket in step 1. It stays bound, so the kernel gives the number
+//! to no other process in step 2. SO_REUSEADDR is set *after* its bind, so your server's bind in
+//! step 3 succeeds. Nothing has to be released before.
 //!
-//! **Stopped and started again.** Between the two, an unguarded number is anybody's, and may be refused for a minute
-//! (TIME_WAIT). A reservation stays in force beside the server, however often that is started, stopped or killed.
+//! **Stopped and started again.** Between the two, any process can take an unguarded number, and
+//! TIME_WAIT may refuse it for a minute. A reservation stays in force beside the server, however
+//! often you start, stop or kill it.
 //!
-//! **The self-connection.** A client that retries on an ephemeral number where nothing listens can be given that
-//! number as its own source port and be connected to itself. On a reserved number it is refused, at once, every time.
+//! **The self-connection.** A client that retries on an ephemeral number where nothing listens can
+//! be given that number as its own source port. It is then connected to itself. On a reserved
+//! number it is refused, at once, every time.
 //!
-//! **Dropped too early.** `reserve_port().port()` drops the reservation at the end of the statement, and so does
-//! `let _ = reserve_port();`. Bind it to a name, or [`leak`](Reservation::leak) it.
+//! **Dropped too early.** `reserve_port().port()` drops the reservation at the end of the
+//! statement, and so does `let _ = reserve_port();`. Bind it to a name, or
+//! [`leak`](Reservation::leak) it.
+//!
+//! **Released a moment ago.** A forked child has a copy of every socket of its parent until it
+//! calls exec, so a port that was just released can still be in use. The calls retry. One public
+//! call has one retry budget, in wall-clock time from the first refusal:
+//!
+//! | what still holds the port | the call retries for | then |
+//! |---|---|---|
+//! | a process that is visible and has called exec | 0 | it reports the process |
+//! | no visible owner | 100 ms | it reports what is visible |
+//! | a forked child that has not called exec | 2 s | it reports the child |
+//!
+//! Nothing renews the budget: neither a child that never calls exec nor an owner that cannot be
+//! seen. A child that is older than 2 s counts as a process of its own. The last check and the
+//! report come on top, so the worst cases are:
+//!
+//! - An exact number that is refused ([`ReserveOptions::port`]) returns within 150 ms, or within
+//!   2.5 s while a forked child that has not called exec holds it.
+//! - [`is_port_free`], [`assert_port_free`] and the other checks for a free port retry for 100 ms,
+//!   or for 2 s while a forked child holds a port. All ports of one call share the budget.
+//! - [`Reservation::listen`] and [`Reservation::udp_socket`] retry for 100 ms, whichever owner
+//!   holds the port.
+//! - [`ReserveOptions::wait`] and the waits replace the budget by the caller's limit.
 //!
 //! # If the process dies
 //!
-//! However it dies, the kernel takes back the claim and the lock at once: nothing is left to clean up by hand. What
-//! stays is a lock file of 1 KiB that nobody has locked; it is used again, or swept by a later process. A test that
-//! panics releases its reservations as it unwinds. A child process inherits neither the claim nor the lock.
+//! However the process dies, the kernel releases the claim and the lock at once, and you have
+//! nothing to clean up. What stays is a lock file of 1 KiB that no process has locked. A later
+//! process uses it again or deletes it. A test that panics releases its reservations as it unwinds.
+//! A child process inherits neither the claim nor the lock.
 //!
 //! # Platforms
 //!
@@ -92,48 +146,64 @@
 //! | Linux | kernel's guarantee for TCP | yes | yes: sock_diag(7), `/proc` |
 //! | Windows | cooperative | yes | yes: `GetExtendedTcpTable`, `GetExtendedUdpTable` |
 //! | macOS | cooperative; compiled, never run | yes | own processes; all as root |
-//! | FreeBSD and others | cooperative; compiled, never run | yes, without names | [`Unsupported`](ErrorKind::Unsupported) |
+//! | FreeBSD, others | cooperative; compiled, never run | yes, without names | [`Unsupported`][3] |
 //!
-//! `PLATFORMS.md` in the repository says what was run on which system, and under what. On Windows and macOS sockets of
-//! ours come from [`Reservation::listen`] and [`Reservation::udp_socket`] without a window, as everywhere; a number is
-//! one outside the range that the system assigns from (as `netsh` or sysctl(8) reports it, asked once per process),
-//! under a lease. On Windows, sockets of ours set SO_EXCLUSIVEADDRUSE, and a number is free if a server that does could
-//! bind it; one in a range that is excluded (Hyper-V and WinNAT take such ranges) counts as in use.
+//! `PLATFORMS.md` in the repository lists what was run on which system, and under what.
 //!
-//! On Linux the first reservation of a process asks the kernel, by trying, whether it keeps a claim; the grade follows
-//! from the answer, not from a version number. A network namespace is a scope of its own: two do not see or block each
-//! other's numbers. Two containers that share a network namespace but not the lock folder do not see each other's
-//! leases; the kernel keeps their claims apart all the same, and an abstract Unix socket name (unix(7)) the numbers that
-//! have none.
+//! On Windows and macOS, as everywhere, [`Reservation::listen`] and [`Reservation::udp_socket`]
+//! return sockets without a window. A number lies outside the range that the system assigns from,
+//! and has a lease. `netsh` or sysctl(8) reports that range, and each process asks once.
+//!
+//! On Windows the crate's sockets set SO_EXCLUSIVEADDRUSE, and a number is free if a server that
+//! sets it could bind the number. A number in an excluded range counts as in use (Hyper-V and
+//! WinNAT exclude such ranges).
+//!
+//! On Linux the first reservation of a process asks the kernel, by trying, whether it keeps a
+//! claim. The grade follows from the answer, not from a version number. A network namespace is a
+//! scope of its own: two namespaces do not see or block each other's numbers. Two containers can
+//! share a network namespace but not the lock folder. They do not see each other's leases, yet the
+//! kernel keeps their claims apart, and an abstract Unix socket name (unix(7)) the numbers without
+//! a claim.
+//!
+//! [3]: ErrorKind::Unsupported
 //!
 //! # The lock folder
 //!
-//! On Windows, `portlease` in the user's own temporary directory: leases meet within one user. Elsewhere
-//! `/tmp/portlease` (not `TMPDIR`, which differs between processes that must meet), sticky and writable for all, like
-//! `/tmp` itself. Users exclude each other and read each other's records, and cannot change them; whoever made the
-//! folder can delete files in it. A record holds port, process id, program path, test name, source line, label and
-//! time, never a command line or the environment. That another user can lock your lock files is a denial of service
-//! they have anyway, by binding. Where the folder cannot be used, what the kernel guarantees is reserved without a
-//! record, and anything else is an error.
+//! On Windows it is `portlease` in the user's own temporary directory, so leases exclude each other
+//! within one user. Elsewhere it is `/tmp/portlease`. It does not follow `TMPDIR`, which differs
+//! between processes that must exclude each other. It is sticky and writable for all, like `/tmp`
+//! itself.
+//!
+//! Users exclude each other and read each other's records, and cannot change them. The user that
+//! made the folder can delete files in it. Another user can lock your lock files. That is a denial
+//! of service they can cause anyway, by binding.
+//!
+//! A record holds port, process id, program path, test name, source line, label and time. It never
+//! holds a command line or the environment.
+//!
+//! If the folder cannot be used, what the kernel guarantees is reserved without a record, and
+//! anything else is an error.
 //!
 //! # Environment variables
 //!
-//! | variable | meaning |
-//! |---|---|
-//! | `PORTLEASE_DIR` | the lock folder, an absolute path; read once per process. Processes that are to exclude each other must agree on it |
-//! | `PORTLEASE_RANGE` | `LOW-HIGH`: every automatic pick comes from it, for machines with a firewall. [`ReserveOptions::range`] is narrowed to it, [`ReserveOptions::port`] is exempt |
+//! - `PORTLEASE_DIR`: the lock folder, an absolute path. Each process reads it once. Processes that
+//!   must exclude each other need the same value.
+//! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines with a firewall. Every automatic pick comes from
+//!   this range. [`ReserveOptions::range`] is narrowed to it. [`ReserveOptions::port`] is exempt.
 //!
 //! # Features
 //!
-//! None by default. `tokio` has the module `portlease::tokio`, waits for tests on a tokio runtime, and
-//! `Reservation::listen_tokio` and `udp_socket_tokio`; it adds tokio with `net`, `process`, `rt` and `time`.
-//! The dependencies without it are socket2, once_cell, parking_lot, tempfile, fastrand, rustix on Unix and windows-sys
-//! on Windows. The command `portlease` is a package of its own, `portlease-cli`.
+//! None by default. `tokio` has the module `portlease::tokio`, with waits for tests on a tokio
+//! runtime, and the methods `Reservation::listen_tokio` and `udp_socket_tokio`. It adds tokio with
+//! `net`, `process`, `rt` and `time`. The dependencies without it are socket2, once_cell,
+//! parking_lot, tempfile, fastrand, rustix on Unix, libc on macOS and windows-sys on Windows. The
+//! command `portlease` is a package of its own, `portlease-cli`.
 //!
 //! # More pages
 //!
-//! `portlease::migration`: what portpicker, port_check, get-port, openport, reserve-port and `serial_test` are called
-//! for, and what to call here instead. `portlease::suites`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
+//! - `portlease::migration`: what portpicker, port_check, get-port, openport, reserve-port and
+//!   `serial_test` are called for, and what to call here instead.
+//! - `portlease::suites`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
 //!
 //! # Minimum Rust version
 //!
@@ -141,10 +211,10 @@
 //!
 //! # Related crates
 //!
-//! `portpicker` finds a number that is free now and keeps nothing, in a tenth of the code. `openport` and
-//! `reserve-port` keep numbers apart within one process. `port_check` tells whether a port is free now.
-//! `listeners` and `netstat2` list listening sockets on more systems than this crate. `serial_test` keeps whole tests
-//! apart, where more than a port is shared.
+//! `portpicker` finds a number that is free now and keeps nothing, in a tenth of the code.
+//! `openport` and `reserve-port` keep numbers apart within one process. `port_check` reports
+//! whether a port is free now. `listeners` and `netstat2` list listening sockets on more systems
+//! than this crate. `serial_test` keeps whole tests apart, if they share more than a port.
 
 mod acquire;
 mod check;
