@@ -1,4 +1,4 @@
-//! The functions most tests need: [`reserve_port`] and its kin.
+//! The functions that most tests need: [`reserve_port`] and its variants.
 
 mod explain;
 pub(crate) mod options;
@@ -9,11 +9,12 @@ use crate::model::lease_info::Lease;
 use crate::reservation::Reservation;
 use options::ReserveOptions;
 
-/// Reserves a TCP port that nobody else will be given.
+/// Reserves a TCP port. While the reservation lives, no other process is given the port: see
+/// [the guarantees](crate#guarantees).
 ///
 /// # Panics
 ///
-/// Where [`try_reserve_port`] returns an error.
+/// If [`try_reserve_port`] returns an error.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -37,19 +38,20 @@ pub fn reserve_port() -> Reservation {
 ///
 /// # Errors
 ///
-/// As [`ReserveOptions::reserve`].
+/// As [`ReserveOptions::reserve`], which also states how long a refused call retries.
 #[track_caller]
 pub fn try_reserve_port() -> Result<Reservation> {
     ReserveOptions::new().reserve()
 }
 
-/// Reserves a UDP port that no cooperating process will be given, nor anybody by the kernel's choice.
+/// Reserves a UDP port. No cooperating process takes it, and the kernel does not assign it by
+/// itself.
 ///
-/// See [`ReserveOptions::udp`] for what keeps it.
+/// [`ReserveOptions::udp`] describes what keeps it.
 ///
 /// # Panics
 ///
-/// Where [`try_reserve_udp_port`] returns an error.
+/// If [`try_reserve_udp_port`] returns an error.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();
@@ -72,7 +74,7 @@ pub fn reserve_udp_port() -> Reservation {
 ///
 /// # Errors
 ///
-/// As [`ReserveOptions::reserve`].
+/// As [`ReserveOptions::reserve`], which also states how long a refused call retries.
 #[track_caller]
 pub fn try_reserve_udp_port() -> Result<Reservation> {
     ReserveOptions::new().udp().reserve()
@@ -82,7 +84,7 @@ pub fn try_reserve_udp_port() -> Result<Reservation> {
 ///
 /// # Panics
 ///
-/// Where [`try_reserve_ports`] returns an error.
+/// If [`try_reserve_ports`] returns an error.
 ///
 /// ```
 /// let [leader, follower] = portlease::reserve_ports();
@@ -103,13 +105,13 @@ pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
 ///
 /// # Errors
 ///
-/// As [`ReserveOptions::reserve`].
+/// As [`ReserveOptions::reserve`], which also states how long a refused call retries.
 #[track_caller]
 pub fn try_reserve_ports<const N: usize>() -> Result<[Reservation; N]> {
-    let many = ReserveOptions::new().reserve_many(N)?;
-    Ok(many
+    let reservations = ReserveOptions::new().reserve_many(N)?;
+    Ok(reservations
         .try_into()
-        .unwrap_or_else(|_| unreachable!("reserve_many returns as many as it was asked for")))
+        .unwrap_or_else(|_| unreachable!("reserve_many returns the requested number")))
 }
 
 #[track_caller]
@@ -120,22 +122,23 @@ fn or_panic<T>(result: Result<T>) -> T {
     }
 }
 
-/// The live reservations on this machine, of this process and of all others that cooperate, by port: those in this
-/// network namespace and this lock folder.
+/// The live reservations of this network namespace and this lock folder, sorted by port: those of
+/// this process and of every other process that uses this crate.
 ///
-/// Looking makes no reservation fail. Files that killed processes left are swept on the way.
+/// The call makes no reservation fail. It deletes the lock files that killed processes left.
 ///
 /// ```
 /// let p = portlease::ReserveOptions::new().label("primary").reserve()?;
-/// let mine = portlease::reservations()?.into_iter().find(|lease| lease.port() == p.port()).unwrap();
-/// assert_eq!(mine.pid(), Some(std::process::id()));
-/// assert_eq!(mine.label(), Some("primary"));
+/// let leases = portlease::reservations()?;
+/// let own = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+/// assert_eq!(own.pid(), Some(std::process::id()));
+/// assert_eq!(own.label(), Some("primary"));
 /// # Ok::<(), portlease::Error>(())
 /// ```
 ///
 /// # Errors
 ///
-/// [`Lease`](crate::ErrorKind::Lease) where the lock folder cannot be read.
+/// [`Lease`](crate::ErrorKind::Lease) if the lock folder cannot be read.
 pub fn reservations() -> Result<Vec<Lease>> {
     lease::live().map_err(explain::lock_folder)
 }

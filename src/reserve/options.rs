@@ -1,4 +1,4 @@
-//! [`ReserveOptions`]: which numbers will do.
+//! [`ReserveOptions`]: which ports to reserve, and how.
 
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
 use crate::reservation::Reservation;
 
-/// Says which port to reserve, and how.
+/// Which port to reserve, and how.
 ///
-/// Without any option it reserves what [`reserve_port`](crate::reserve_port) does: a TCP port of the kernel's choice,
-/// for a server that sets SO_REUSEADDR, as practically all do.
+/// Without any option it reserves what [`reserve_port`](crate::reserve_port) reserves: a TCP port
+/// of the kernel's choice, for a server that sets SO_REUSEADDR, as practically all do.
 ///
 /// ```
 /// use portlease::ReserveOptions;
@@ -61,9 +61,9 @@ impl ReserveOptions {
 
     /// A UDP port instead.
     ///
-    /// No claim can coexist with a UDP server, which rarely sets the reuse options. The number is taken from those
-    /// that the kernel never assigns by itself, and a lease keeps cooperating processes from it:
-    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
+    /// No claim can coexist with a UDP server, which rarely sets the reuse options. So the number
+    /// is one that the kernel never assigns by itself, and a lease keeps cooperating processes from
+    /// it: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -88,12 +88,13 @@ impl ReserveOptions {
         self
     }
 
-    /// Whether the TCP server sets SO_REUSEADDR or SO_REUSEPORT before it binds; `true` unless said.
+    /// Whether the TCP server sets SO_REUSEADDR or SO_REUSEPORT before it binds; `true` by default.
     ///
-    /// A server that sets neither cannot bind over the kernel's claim, so for `false` the port is kept as a UDP port
-    /// is. Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` as it comes and Java after
-    /// `setReuseAddress(false)` are such servers. They cannot be restarted on a number while its connections are in
-    /// TIME_WAIT, with or without a reservation.
+    /// A server that sets neither cannot bind over the kernel's claim. With `false` the port is
+    /// therefore kept like a UDP port. Such servers are Python's bare `socketserver.TCPServer`,
+    /// Erlang's `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. They cannot
+    /// be restarted on a number while its connections are in TIME_WAIT, with or without a
+    /// reservation.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().reuse_addr(false).reserve()?;
@@ -126,12 +127,10 @@ impl ReserveOptions {
         self
     }
 
-    /// Exactly this number, or an error that says who has it.
+    /// Exactly this number, or an error that names its holder.
     ///
-    /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the first number.
-    ///
-    /// What nobody is seen to have is waited for before it is an error, for 100 ms, and for up to 2 s while a forked child
-    /// that has not exec'ed yet has it: a claim, or a server of this process, that was let go just now.
+    /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the
+    /// first number.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
@@ -139,6 +138,14 @@ impl ReserveOptions {
     /// let second = ReserveOptions::new().port(first.port()).reserve();
     /// assert_eq!(second.unwrap_err().kind(), ErrorKind::InUse);
     /// ```
+    ///
+    /// # Races
+    ///
+    /// If a reservation or a server of this process ended a moment ago, a child that was forked
+    /// before can still have a copy of its socket. The call then retries. A number that is refused
+    /// returns an error within 150 ms, or within 2.5 s while a forked child that has not called
+    /// exec holds it. A child that never calls exec, or an owner that cannot be seen, renews
+    /// nothing.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -157,17 +164,20 @@ impl ReserveOptions {
         self
     }
 
-    /// These numbers first, in this order, whether or not they are in the range; any other allowed one if none of
-    /// them can be had.
-    ///
-    /// One that was let go just now, and that a child forked at that moment still has, is waited for, 100 ms at most.
+    /// These numbers first, in this order, even outside the [range](Self::range). If none of them
+    /// can be reserved, any other allowed number.
     ///
     /// ```
-    /// // Where the number is busy, any other.
+    /// // If the number is busy, any other.
     /// let p = portlease::ReserveOptions::new().prefer([60315]).reserve()?;
     /// println!("{p}");
     /// # Ok::<(), portlease::Error>(())
     /// ```
+    ///
+    /// # Races
+    ///
+    /// A preferred number that was released a moment ago is retried for 100 ms, or for 2 s while a
+    /// forked child that has not called exec holds it. All preferred numbers share this budget.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
@@ -176,7 +186,8 @@ impl ReserveOptions {
     /// None of these numbers.
     ///
     /// ```
-    /// let p = portlease::ReserveOptions::new().range(20000..=20099).exclude([20080, 20043]).reserve()?;
+    /// # use portlease::ReserveOptions;
+    /// let p = ReserveOptions::new().range(20000..=20099).exclude([20080, 20043]).reserve()?;
     /// assert!(![20080, 20043].contains(&p.port()));
     /// # Ok::<(), portlease::Error>(())
     /// ```
@@ -185,12 +196,15 @@ impl ReserveOptions {
         self
     }
 
-    /// Queues for a busy port up to this long: tests of any number of processes that all need one fixed port run one
-    /// after another.
+    /// Queues for a busy port, for `at_most` at the longest. Tests of any number of processes that
+    /// all need one fixed port then run one after another.
     ///
-    /// It is tried at first every fifth of a millisecond, after some waiting every ten milliseconds. The wait blocks
-    /// the thread: on a current-thread async runtime nothing else runs meanwhile, not even the server that is to let the
-    /// port go.
+    /// This limit replaces the retry budget of the call. The pause between two tries grows from
+    /// 0.2 ms to 10 ms. If each try walks a range, the pause is 20 times the fastest try, but at
+    /// most 1 s.
+    ///
+    /// The call blocks the thread. On a current-thread async runtime nothing else runs meanwhile,
+    /// not even the server that has the port.
     ///
     /// ```
     /// use std::time::Duration;
@@ -204,12 +218,18 @@ impl ReserveOptions {
     /// assert_eq!(waiter.join().unwrap()?.port(), number);
     /// # Ok::<(), portlease::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) if the port is still busy after `at_most`. The last
+    /// try and the report come on top of the limit. An error that waiting cannot change returns at
+    /// once.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = at_most;
         self
     }
 
-    /// A name for the reservation, shown to whoever finds the port taken.
+    /// A name for the reservation. Reports about the port show it to every process.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("database of the login tests").reserve()?;
@@ -221,17 +241,18 @@ impl ReserveOptions {
         self
     }
 
-    /// Says that this process reserves for another one: to that and to whatever descends from it the reservation is
-    /// its own, as if it had reserved the port itself. [`is_port_free`](crate::is_port_free) and its kin then do not
-    /// hold it against them.
+    /// Reserves on behalf of the process `pid`. To that process and its descendants the reservation
+    /// counts as their own: for them [`is_port_free`](crate::is_port_free) and the other checks do
+    /// not report the port as reserved.
     ///
-    /// It still ends with this process, not with the other. A process that is not there is nobody's, and so is one of a
-    /// system that does not tell when its processes started.
+    /// The reservation still ends with this process, not with the other one. No effect if the
+    /// process does not exist, or on a system that does not report when a process started.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reservations};
     /// # let shell = std::process::id();
-    /// let p = ReserveOptions::new().on_behalf_of(shell).reserve()?; // what a daemon does that is asked for ports
+    /// // In a daemon that reserves ports for other processes.
+    /// let p = ReserveOptions::new().on_behalf_of(shell).reserve()?;
     /// # let lease = reservations()?.into_iter().find(|lease| lease.port() == p.port()).unwrap();
     /// # assert_eq!(lease.on_behalf_of(), Some(shell));
     /// # Ok::<(), portlease::Error>(())
@@ -251,20 +272,34 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range that names no port that could be
-    /// reserved; [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), where the
-    /// [exact port](Self::port) is somebody's; [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was
-    /// tried, where none of several could be had; [`TimedOut`](crate::ErrorKind::TimedOut) for either of these after
-    /// a [`wait`](Self::wait); [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a privileged port;
-    /// [`Lease`](crate::ErrorKind::Lease) where `PORTLEASE_DIR` names no absolute path, or where what lies at an exact
-    /// port's lock file cannot be used; [`Io`](crate::ErrorKind::Io) when the process is out of file descriptors.
+    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range without a port that
+    ///   could be reserved.
+    /// - [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), if the
+    ///   [exact port](Self::port) is taken.
+    /// - [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was tried, if none of
+    ///   several numbers could be reserved.
+    /// - [`TimedOut`](crate::ErrorKind::TimedOut) for either of these two after a
+    ///   [`wait`](Self::wait).
+    /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a privileged port.
+    /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path, if the lock
+    ///   file of an exact port cannot be used, or if the lock folder cannot be used for a port
+    ///   without a claim.
+    /// - [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
+    ///
+    /// # Races
+    ///
+    /// The call has one retry budget. An exact port that is refused returns within 150 ms, or
+    /// within 2.5 s while a forked child that has not called exec holds it. Preferred numbers, and
+    /// picks from at most 64 numbers that are all refused, share that budget. A
+    /// [`wait`](Self::wait) replaces it.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let request = self.validate(1)?;
         acquire::reserve(&request).map_err(|refused| explain(&request, refused))
     }
 
-    /// Reserves `n` ports with distinct numbers: all of them or none.
+    /// Reserves `n` ports with distinct numbers: all of them or none. With `n` = 0 it reserves
+    /// none.
     ///
     /// ```
     /// let nodes = portlease::ReserveOptions::new().label("node").reserve_many(3)?;
@@ -274,7 +309,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve).
+    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports. Also
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for several times one
+    /// [exact port](Self::port), and for more ports than the range has.
     #[track_caller]
     pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -287,10 +324,11 @@ impl ReserveOptions {
         acquire::reserve_many(&request, n).map_err(|refused| explain(&request, refused))
     }
 
-    /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none.
+    /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none. With
+    /// `n` = 0 it reserves none.
     ///
-    /// Every number of the block obeys the range and the exclusions. The preferred numbers are tried
-    /// as first ones.
+    /// Every number of the block obeys the range and the exclusions. A preferred number is tried as the
+    /// first number of a block.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -301,7 +339,8 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve).
+    /// As [`reserve`](Self::reserve), with one retry budget for the whole block. Also
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a block that cannot fit.
     #[track_caller]
     pub fn reserve_block(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -333,7 +372,7 @@ impl ReserveOptions {
                 }
                 Some(both)
             }
-            (Some(one), None) | (None, Some(one)) => Some(one.clone()),
+            (Some(range), None) | (None, Some(range)) => Some(range.clone()),
             (None, None) => None,
         };
         let allowed_count = |range: &RangeInclusive<u16>| {
@@ -410,7 +449,7 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
     }
 }
 
-/// `PORTLEASE_RANGE`: the only numbers that a firewalled machine's automatic picks may come from.
+/// `PORTLEASE_RANGE`: on a machine with a firewall, automatic picks come from these numbers only.
 fn firewall() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);
