@@ -17,7 +17,7 @@ mod pass_fd;
 
 pub(crate) use part::ProtocolReservation;
 
-/// Who keeps the promise that a reserved port stays free.
+/// How firmly a reserved port is kept: see [the guarantees](crate#guarantees).
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -27,33 +27,35 @@ pub(crate) use part::ProtocolReservation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// A lease alone, on an ephemeral number: the kernel may assign it to somebody else.
+    /// A lease alone, on an ephemeral number: the kernel may assign it to another socket.
     BestEffort,
-    /// A lease, on a number that the kernel assigns to nobody by itself: cooperating processes keep off.
+    /// A lease, on a number that the kernel never assigns by itself: no cooperating process takes
+    /// it.
     Cooperative,
-    /// A claim: the kernel gives the port to nobody it chooses for, and refuses every second claim and every bind
-    /// without the reuse options, whoever asks.
+    /// A claim: the kernel assigns the port to no other socket by itself. It refuses every second
+    /// claim and every bind without the reuse options, from any process.
     Kernel,
 }
 
-/// A reserved port: nobody else is given it while this value lives.
+/// A reserved port: while this value lives, no other process is given it.
 ///
-/// Start the server by [number](Reservation::port) as often as you like, or take a socket that is bound already from
-/// [`listen`](Reservation::listen). The reservation stays in force beside the server, so that it can be stopped and
-/// started again, and until something listens, connecting to it is refused at once.
+/// Start the server by [number](Reservation::port) as often as you like, or get a bound socket from
+/// [`listen`](Reservation::listen). The reservation stays in force beside the server, so the server
+/// can be stopped and started again. Until something listens, a connection to the port is refused
+/// at once.
 ///
-/// It ends when it is dropped, or with the process, however that dies. The usual pitfalls:
+/// It ends when it is dropped, or with the process, however the process dies. The usual pitfalls:
 ///
 /// ```
-/// let port = portlease::reserve_port().port(); // dropped already: the number is anybody's
-/// let _ = portlease::reserve_port();           // so is this one
+/// let port = portlease::reserve_port().port(); // dropped already: no longer reserved
+/// let _ = portlease::reserve_port();           // the same
 /// let _keep = portlease::reserve_port();       // reserved to the end of the block
 /// let kept = portlease::reserve_port().leak(); // reserved to the end of the process
 /// # let _ = (port, kept);
 /// ```
 #[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
 pub struct Reservation {
-    /// One for each protocol, TCP first.
+    /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,
     label: Option<String>,
 }
@@ -66,12 +68,12 @@ impl Reservation {
         Reservation { parts, label }
     }
 
-    /// Its ports, without an address.
+    /// The reserved ports, without an address.
     pub(crate) fn ports(&self) -> impl Iterator<Item = Port> {
         self.parts.iter().map(|part| part.port)
     }
 
-    /// How errors name it. A pair of protocols is named by its number alone.
+    /// The text that names the port in errors. For a pair of protocols it is the number alone.
     fn operand(&self) -> String {
         match self.parts.as_slice() {
             [part] => part.port.to_string(),
@@ -79,13 +81,13 @@ impl Reservation {
         }
     }
 
-    /// Its ports, on [`addr`](Reservation::addr).
+    /// The reserved ports, on [`addr`](Reservation::addr).
     pub(crate) fn ports_on_addr(&self) -> Vec<Port> {
         let ip = Some(self.addr().ip());
         self.ports().map(|port| Port { ip, ..port }).collect()
     }
 
-    /// The number.
+    /// The port number.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -96,7 +98,7 @@ impl Reservation {
         self.parts[0].port.number
     }
 
-    /// `127.0.0.1` and the number.
+    /// `127.0.0.1` with the port number.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -106,7 +108,7 @@ impl Reservation {
         self.addr_on(Ipv4Addr::LOCALHOST)
     }
 
-    /// This address and the number. The port is reserved on every address of the machine.
+    /// The address `ip` with the port number. The port is reserved on every address of the machine.
     ///
     /// ```
     /// use std::net::Ipv6Addr;
@@ -118,7 +120,7 @@ impl Reservation {
         SocketAddr::new(ip.into(), self.port())
     }
 
-    /// What the port is reserved for.
+    /// The protocols that the port is reserved for.
     ///
     /// ```
     /// use portlease::Protocol;
@@ -135,7 +137,7 @@ impl Reservation {
         }
     }
 
-    /// Who keeps the promise: of two protocols, the weaker one's.
+    /// The guarantee level; for a TCP+UDP pair the weaker of the two.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -149,7 +151,7 @@ impl Reservation {
             .unwrap_or(Guarantee::BestEffort)
     }
 
-    /// What [`ReserveOptions::label`](crate::ReserveOptions::label) was given.
+    /// The label set with [`ReserveOptions::label`](crate::ReserveOptions::label).
     ///
     /// ```
     /// assert_eq!(portlease::reserve_port().label(), None);
@@ -158,8 +160,7 @@ impl Reservation {
         self.label.as_deref()
     }
 
-    /// A UDP socket bound to [`addr`](Reservation::addr), on Windows with SO_EXCLUSIVEADDRUSE. The reservation stays in
-    /// force.
+    /// A UDP socket bound to [`addr`](Reservation::addr). The reservation stays in force.
     ///
     /// ```
     /// let p = portlease::reserve_udp_port();
@@ -170,22 +171,28 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the port is not reserved for UDP; else those of the system: `AddrInUse` while another socket
-    /// is bound there.
+    /// `InvalidInput` if the port is not reserved for UDP. Otherwise the error of the system:
+    /// `AddrInUse` while another socket is bound there. The call retries for 100 ms before it
+    /// returns `AddrInUse`.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On Windows the socket has SO_EXCLUSIVEADDRUSE set.
     pub fn udp_socket(&self) -> io::Result<UdpSocket> {
         self.requires(Protocol::Udp)?;
         RetryBudget::new().retry(|| claim::udp_socket(self.addr()))
     }
 
     fn requires(&self, protocol: Protocol) -> io::Result<()> {
-        match self.protocols().contains(&protocol) {
-            true => Ok(()),
-            false => Err(Error::not_reserved_for(self.parts[0].port, protocol).into()),
+        if self.protocols().contains(&protocol) {
+            Ok(())
+        } else {
+            Err(Error::not_reserved_for(self.parts[0].port, protocol).into())
         }
     }
 
-    /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2), on Windows with
-    /// SO_EXCLUSIVEADDRUSE. The reservation stays in force.
+    /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2). The
+    /// reservation stays in force.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -196,14 +203,20 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the port is not reserved for TCP; else those of the system: `AddrInUse` while another server
-    /// listens there. That is tried again for 100 ms: beside threads that spawn processes, a listener just closed lives
-    /// on in a forked child until that execs.
+    /// `InvalidInput` if the port is not reserved for TCP. Otherwise the error of the system:
+    /// `AddrInUse` while another server listens there. The call retries for 100 ms before it
+    /// returns `AddrInUse`. If other threads spawn processes, a forked child keeps a closed
+    /// listener open until it calls exec.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On Windows the listener has SO_EXCLUSIVEADDRUSE set instead of SO_REUSEADDR.
     pub fn listen(&self) -> io::Result<TcpListener> {
         self.listen_on(Ipv4Addr::LOCALHOST)
     }
 
-    /// The same on another address of this machine; on `[::]` the system decides whether it serves IPv4 too.
+    /// [`listen`](Reservation::listen) on another address of this machine. On `[::]` the system
+    /// decides whether the listener serves IPv4 too.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -214,14 +227,16 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// Those of the system: `AddrNotAvailable` for an address the machine does not have.
+    /// As [`listen`](Reservation::listen), and `AddrNotAvailable` for an address that the machine
+    /// does not have.
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
         self.requires(Protocol::Tcp)?;
         let addr = self.addr_on(ip);
         RetryBudget::new().retry(|| claim::listen(addr))
     }
 
-    /// Keeps the port until this process exits, and returns the number: what `reserve_port().port()` was meant to do.
+    /// Keeps the port until this process exits, and returns the number. `reserve_port().port()`
+    /// would drop the reservation at once.
     ///
     /// ```
     /// const TEST_SERVER: &str = "127.0.0.1";
@@ -235,7 +250,7 @@ impl Reservation {
     }
 }
 
-/// The bare number.
+/// The port number.
 impl fmt::Display for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.port().fmt(f)
@@ -283,7 +298,7 @@ impl sealed::Sealed for &Reservation {
     }
 }
 
-/// Its port, on every address, for its protocol; of two protocols neither is said.
+/// The reserved port on every address, with its protocol. A pair names no protocol.
 impl ToEndpoint for &Reservation {
     fn to_endpoint(&self) -> Result<Endpoint> {
         Ok(match self.parts.as_slice() {
