@@ -1,4 +1,4 @@
-//! Assertions: `assert_*` panics with what `check_*` returns.
+//! Checks and assertions: `assert_*` panics with the diagnosis that `check_*` returns.
 
 use std::collections::HashSet;
 use std::io;
@@ -23,12 +23,13 @@ use crate::residual;
 use crate::retry::RetryBudget;
 use crate::sockets::{self, ScanDepth};
 
-/// Whether a server that follows the system's custom (SO_REUSEADDR on Unix) could bind this port now, and nobody else
-/// has reserved it.
+/// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
+/// process has reserved it.
 ///
-/// Without a protocol it asks about TCP, without an address about all of them, on IPv4 and IPv6. Connections in
-/// TIME_WAIT that such a server left do not count, nor does a reservation of this process or of one that started it.
-/// It tells about now: for a port that stays free, [reserve](crate::reserve_port) one.
+/// Without a protocol it checks TCP, without an address all addresses, on IPv4 and IPv6.
+/// Connections in TIME_WAIT that such a server left do not count. Neither does a reservation of
+/// this process or of an ancestor. The answer holds for this moment: for a port that stays free,
+/// [reserve](crate::reserve_port) one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -45,11 +46,13 @@ use crate::sockets::{self, ScanDepth};
 ///
 /// # Races
 ///
-/// A listener that this process has just closed lives on in a child that was forked at that moment, until that execs:
-/// where such children alone hold the port, it is asked again, for 100 ms, and for up to 2 s while one is seen.
+/// A listener that was just closed stays open in a forked child until the child calls exec. So the
+/// call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s while
+/// a forked child that has not called exec holds the port. A visible process ends the retries at
+/// once.
 ///
-/// The question is a bind(2) that is undone at once: a server without SO_REUSEADDR that binds in these microseconds
-/// is refused.
+/// The check is a bind(2) that is undone at once. A server without SO_REUSEADDR that binds during
+/// these microseconds is refused.
 #[doc(alias = "free port")]
 #[track_caller]
 pub fn is_port_free(port: impl ToEndpoint) -> bool {
@@ -66,11 +69,7 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
     }
 }
 
-/// [`is_port_free`], with the reason where it is not.
-///
-/// # Errors
-///
-/// What is in the way, by name, and what helps; also where the operand names no port.
+/// [`is_port_free`], with the reason if the port is not free.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -80,6 +79,15 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// # drop(server);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Errors
+///
+/// A [`Diagnosis`] that names what blocks the port and what helps. Also if the operand names no
+/// port. A busy port is reported after the retries of [`is_port_free`]: 100 ms without a visible
+/// owner, 2 s for a forked child. The report comes on top.
+///
+/// `?` converts the diagnosis to an [`Error`] in a function that returns this crate's
+/// [`Result`](crate::Result).
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -119,17 +127,18 @@ fn check_each_free(
 
 /// Asserts that a port is free, in the sense of [`is_port_free`].
 ///
-/// # Panics
-///
-/// If it is not, with the holder's name, pid, state and what to do.
-///
 /// ```
 /// let p = portlease::reserve_port();
 /// let server = p.listen()?;
 /// drop(server);
-/// portlease::assert_port_free(&p); // the server let go
+/// portlease::assert_port_free(&p); // the server has closed its listener
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Panics
+///
+/// If it is not free, with the holder's name, pid, state and what to do. It retries as
+/// [`check_port_free`] does, for at most 2 s.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -153,32 +162,34 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
     or_panic(check_port_free_for(port, kind));
 }
 
-/// [`check_port_free`] for each of several ports: the first that is not free, and the others after it.
-///
-/// # Errors
-///
-/// As [`check_port_free`].
+/// [`check_port_free`] for each of several ports.
 ///
 /// ```
 /// portlease::check_ports_free(&portlease::reserve_ports::<3>())?;
 /// # Ok::<(), portlease::Diagnosis>(())
 /// ```
+///
+/// # Errors
+///
+/// As [`check_port_free`]: the diagnosis of the first port that is not free. Those of the further
+/// ones are its [`more`](Diagnosis::more). All ports share one retry budget: 100 ms without a
+/// visible owner, 2 s for a forked child.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
     let mut budget = RetryBudget::new();
-    let mut failed = ports
+    let mut diagnoses = ports
         .into_iter()
         .filter_map(|port| check_each_free(&port, ServerKind::ReuseAddr, &mut budget).err());
-    match failed.next() {
+    match diagnoses.next() {
         None => Ok(()),
-        Some(first) => Err(first.with_more(failed.collect())),
+        Some(first) => Err(first.with_more(diagnoses.collect())),
     }
 }
 
 /// Asserts that each of several ports is free: a preflight check before a suite.
 ///
-/// As a program that does the same for ports on its command line, `examples/preflight.rs`:
+/// As a program, for the ports on its command line, `examples/preflight.rs`:
 ///
 /// ```text
 #[doc = include_str!("../examples/preflight.rs")]
@@ -186,7 +197,8 @@ pub fn check_ports_free<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If one is not, with all of those that are not.
+/// If any is not free, with the diagnosis of each that is not. It retries as [`check_ports_free`]
+/// does, for at most 2 s in all.
 ///
 /// ```
 /// portlease::assert_ports_free(&portlease::reserve_ports::<3>());
@@ -196,21 +208,26 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
     or_panic(check_ports_free(ports));
 }
 
-/// Whether something listens on the port: a TCP socket that would accept a connection, or a UDP socket that is bound.
-/// Without an address, on any of this machine's.
+/// Checks that something listens on the port: a TCP socket that would accept a connection, or a UDP
+/// socket that is bound. Without an address, any address of this machine counts.
 ///
-/// It looks at the socket table, and connects only on systems where that cannot be read: a server that counts its
-/// connections sees none.
-///
-/// # Errors
-///
-/// What is known about the port, if nothing listens; also where the operand names no port.
+/// It reads the socket table, so a server that counts its connections sees none.
 ///
 /// ```
 /// let p = portlease::reserve_port();
-/// let nobody = portlease::check_port_listening(&p).unwrap_err();
-/// assert!(nobody.to_string().contains("is not listening"));
+/// let diagnosis = portlease::check_port_listening(&p).unwrap_err();
+/// assert!(diagnosis.to_string().contains("is not listening"));
 /// ```
+///
+/// # Errors
+///
+/// A [`Diagnosis`] of the port if nothing listens, or if the operand names no port. It checks once
+/// and never retries: to wait for a listener, call
+/// [`wait_until_listening`](crate::wait_until_listening).
+///
+/// # Platform-specific behavior
+///
+/// On systems without a socket table it tries one connection, for at most 100 ms.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     for port in ports(&port)? {
         let verdict = match is_listening(port) {
@@ -225,10 +242,6 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 
 /// Asserts that something listens on the port, in the sense of [`check_port_listening`].
 ///
-/// # Panics
-///
-/// If nothing does, with what is known about the port.
-///
 /// ```
 /// let p = portlease::reserve_port();
 /// let server = p.listen()?;
@@ -236,17 +249,16 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 /// # drop(server);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Panics
+///
+/// If nothing listens, with a diagnosis of the port.
 #[track_caller]
 pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Whether this process, or one that descends from it, has a socket on the port.
-///
-/// # Errors
-///
-/// Who has it instead; that nobody has; that it could not be seen (another user's process); also where the operand
-/// names no port, and on systems whose socket table cannot be read.
+/// Checks that the process `pid`, or a descendant of it, has a socket on the port.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -255,13 +267,19 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// # drop(server);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Errors
+///
+/// A [`Diagnosis`] that names the process which has the port instead. Also if no process has it, if
+/// its owner cannot be seen (another user's process), if the operand names no port, or on a system
+/// whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     for port in ports(&port)? {
         let holders = match who::holders(port.endpoint(), ScanDepth::Complete) {
             Ok(holders) => holders,
             Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };
-        // A claim is no server.
+        // A claim does not count: it is no server.
         let mut processes = holders
             .iter()
             .filter(|holder| holders.lease_of(holder).is_none())
@@ -273,12 +291,8 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
     Ok(())
 }
 
-/// Asserts that this process, or one that descends from it, has a socket on the port: that the server which answers
-/// is the one that was started.
-///
-/// # Panics
-///
-/// If it has not, with who has.
+/// Asserts that the process `pid`, or a descendant of it, has a socket on the port. The server that
+/// answers is then the one that you started.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -287,20 +301,21 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
 /// # drop(server);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Panics
+///
+/// If [`check_port_held_by`] returns an error, with its diagnosis.
 #[track_caller]
 pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
     or_panic(check_port_held_by(port, pid));
 }
 
-/// Runs a closure, and asserts that it leaves no TCP listener behind: none of this process and of those that descend
-/// from it that was not there before.
+/// Runs a closure and asserts that it leaves no TCP listener behind. A listener counts if it is new
+/// and belongs to this process or to a descendant.
 ///
-/// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test` the listeners of the
-/// tests beside it count too; there, [`Reservation::release`](crate::Reservation::release) answers for one port.
-///
-/// # Panics
-///
-/// If listeners are left, with each by name; if the socket table cannot be read.
+/// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
+/// the listeners of other tests in the process count too. There,
+/// [`Reservation::release`](crate::Reservation::release) checks one port.
 ///
 /// ```
 /// let answer = portlease::assert_no_leaked_listeners(|| {
@@ -310,6 +325,10 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 /// });
 /// assert_eq!(answer, 42);
 /// ```
+///
+/// # Panics
+///
+/// If listeners are left, with the name of each. Also if the socket table cannot be read.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {
@@ -320,10 +339,6 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 
 /// [`assert_no_leaked_listeners`], with an error instead of a panic.
 ///
-/// # Errors
-///
-/// The listeners that are left; that the socket table cannot be read.
-///
 /// ```
 /// let p = portlease::reserve_port();
 /// let mut forgotten = None;
@@ -332,35 +347,41 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// assert!(left.unwrap_err().to_string().contains("was left listening"));
 /// # }
 /// ```
+///
+/// # Errors
+///
+/// A [`Diagnosis`] of the first listener that is left, with the others as its
+/// [`more`](Diagnosis::more). Also if the socket table cannot be read. It checks once, and ignores
+/// forked children that have not called exec.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
-    let failed = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
-    let listeners = || sockets::all_listeners().map_err(failed);
+    let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
+    let listeners = || sockets::all_listeners().map_err(unreadable);
     let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
     let mut rows = listeners()?;
     rows.retain(|row| !before.contains(&row.inode));
-    let owned = sockets::owners(rows, ScanDepth::Complete).map_err(failed)?;
-    let this = std::process::id();
+    let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
+    let own_pid = std::process::id();
     // A child that is about to call exec closes its copies.
-    let keeps = |process: &Process| !process.forked && is_descendant(process.pid, this);
-    let left: PortSet = owned
+    let keeps_listener = |process: &Process| !process.forked && is_descendant(process.pid, own_pid);
+    let leaked_ports: PortSet = owned
         .holders
         .iter()
         .filter(|holder| holder.state == State::Listen)
-        .filter(|holder| holder.processes.iter().any(keeps))
+        .filter(|holder| holder.processes.iter().any(keeps_listener))
         .map(|holder| holder.local.port())
         .collect();
-    let mut left = left
+    let mut reports = leaked_ports
         .within(0..=u16::MAX)
         .map(|number| diagnose::report(Port::new(number, Protocol::Tcp), Verdict::Leaked));
-    match left.next() {
+    match reports.next() {
         None => Ok(value),
-        Some(first) => Err(first.with_more(left.collect())),
+        Some(first) => Err(first.with_more(reports.collect())),
     }
 }
 
 impl Reservation {
-    /// Ends the reservation in any case, and reports whether its server was left running.
+    /// Ends the reservation in any case, and checks that no server was left running on its port.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -375,24 +396,29 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names the
-    /// server, if something still listens on the port; [`Io`](crate::ErrorKind::Io) if the sockets
-    /// could not be read. On a system without a socket table it reports nothing.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
+    ///   the server, if something still listens on the port. It retries for 100 ms without a
+    ///   visible owner, and for 2 s while a forked child that has not called exec has the listener.
+    /// - [`Io`](crate::ErrorKind::Io) if the sockets cannot be read.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On a system without a socket table it only ends the reservation, without a check.
     pub fn release(self) -> Result<()> {
         let asker = Asker::of(&&self);
         let mut budget = RetryBudget::new();
         for port in self.ports() {
             loop {
-                let left = match sockets::listening(port.number, port.protocol) {
+                let listeners = match sockets::listening(port.number, port.protocol) {
                     Ok(rows) => rows,
                     Err(e) if e.kind() == io::ErrorKind::Unsupported => break,
                     Err(e) => return Err(Error::system("look at", Some(port), e)),
                 };
-                if left.is_empty() {
+                if listeners.is_empty() {
                     break;
                 }
                 // A listener closed a moment ago can live on in a forked child.
-                if !budget.pause(|| residual::owner_of_sockets(left)) {
+                if !budget.pause(|| residual::owner_of_sockets(listeners)) {
                     return Err(diagnose::report_to(asker, port, Verdict::Leaked).into());
                 }
             }

@@ -77,10 +77,6 @@ pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
 impl Reservation {
     /// Waits until something listens on [`addr`](Reservation::addr), as [`wait_until_listening`] does.
     ///
-    /// # Errors
-    ///
-    /// As [`wait_until_listening`].
-    ///
     /// ```
     /// let p = portlease::reserve_port();
     /// let server = p.listen()?;
@@ -88,30 +84,30 @@ impl Reservation {
     /// # drop(server);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_until_listening`].
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
         listening(self.ports_on_addr(), at_most, || Ok(None))
     }
 
     /// Waits until the server on it is gone, on every address.
     ///
-    /// # Errors
-    ///
-    /// As [`wait_until_free`].
-    ///
     /// ```
     /// let p = portlease::reserve_port();
     /// p.wait_until_free(std::time::Duration::from_secs(10))?;
     /// # Ok::<(), portlease::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_until_free`].
     pub fn wait_until_free(&self, at_most: Duration) -> Result<()> {
         wait_until_free(self, at_most)
     }
 
     /// Waits until something listens on [`addr`](Reservation::addr), or fails as soon as the child ends.
-    ///
-    /// # Errors
-    ///
-    /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it ends first.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -122,6 +118,10 @@ impl Reservation {
     /// # }
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it ends first.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let pid = child.id();
         listening(self.ports_on_addr(), at_most, || {
@@ -135,11 +135,6 @@ impl Reservation {
 
     /// The same for a process that is not a child of this one's [`Command`](std::process::Command).
     ///
-    /// # Errors
-    ///
-    /// As [`wait_for`](Reservation::wait_for), without the exit status;
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the system does not tell whether a process lives.
-    ///
     /// ```
     /// let p = portlease::reserve_port();
     /// let server = p.listen()?;
@@ -147,6 +142,11 @@ impl Reservation {
     /// # drop(server);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Reservation::wait_for), without the exit status;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the system does not tell whether a process lives.
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
         let born = sockets::started(pid);
         listening(self.ports_on_addr(), at_most, || {
@@ -161,15 +161,15 @@ impl Reservation {
 
     /// Everything on the port, as [`who_holds`](crate::who_holds) tells it, for the protocols of the reservation.
     ///
-    /// # Errors
-    ///
-    /// As [`who_holds`](crate::who_holds).
-    ///
     /// ```
     /// let p = portlease::reserve_port();
     /// assert_eq!(p.holders()?.leases()[0].pid(), Some(std::process::id()));
     /// # Ok::<(), portlease::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`who_holds`](crate::who_holds).
     pub fn holders(&self) -> Result<Holders> {
         who::who_holds(self)
     }

@@ -12,15 +12,15 @@ use options::ReserveOptions;
 /// Reserves a TCP port. While the reservation lives, no other process is given the port: see
 /// [the guarantees](crate#guarantees).
 ///
-/// # Panics
-///
-/// If [`try_reserve_port`] returns an error.
-///
 /// ```
 /// let p = portlease::reserve_port();
 /// let server = std::net::TcpListener::bind(("127.0.0.1", p.port()))?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Panics
+///
+/// If [`try_reserve_port`] returns an error.
 #[doc(alias = "pick_unused_port")]
 #[doc(alias = "free port")]
 #[track_caller]
@@ -49,15 +49,15 @@ pub fn try_reserve_port() -> Result<Reservation> {
 ///
 /// [`ReserveOptions::udp`] describes what keeps it.
 ///
-/// # Panics
-///
-/// If [`try_reserve_udp_port`] returns an error.
-///
 /// ```
 /// let p = portlease::reserve_udp_port();
 /// let server = std::net::UdpSocket::bind(("127.0.0.1", p.port()))?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Panics
+///
+/// If [`try_reserve_udp_port`] returns an error.
 #[track_caller]
 pub fn reserve_udp_port() -> Reservation {
     or_panic(try_reserve_udp_port())
@@ -82,14 +82,14 @@ pub fn try_reserve_udp_port() -> Result<Reservation> {
 
 /// Reserves `N` TCP ports with distinct numbers.
 ///
-/// # Panics
-///
-/// If [`try_reserve_ports`] returns an error.
-///
 /// ```
 /// let [leader, follower] = portlease::reserve_ports();
 /// assert_ne!(leader.port(), follower.port());
 /// ```
+///
+/// # Panics
+///
+/// If [`try_reserve_ports`] returns an error.
 #[track_caller]
 pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
     or_panic(try_reserve_ports())
