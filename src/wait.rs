@@ -1,5 +1,5 @@
-//! Waits: until something listens, until it lets go, or until the process that was to do it has ended. Here they block
-//! the thread; the looks they are made of serve whoever pauses in another way.
+//! Waits: until something listens, until the port is free, or until the server's process has ended.
+//! The functions here block the thread. `tokio.rs` uses the same polls and pauses by a timer.
 
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -19,15 +19,15 @@ use crate::reservation::Reservation;
 use crate::retry::{FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
 use crate::sockets;
 
-/// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP socket that is
-/// bound. Without an address, on any of this machine's.
+/// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
+/// socket that is bound. Without an address, any address of this machine counts.
 ///
-/// It looks at the socket table about every millisecond, and connects only on systems where that cannot be read: a
-/// server that counts its connections sees none. It does not ask *who* listens: see
+/// It polls the socket table about every millisecond, so a server that counts its connections sees
+/// none. It does not check *which* process listens: see
 /// [`assert_port_held_by`](crate::assert_port_held_by).
 ///
-/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, the server neither: there,
-/// `portlease::tokio` has one that does not (feature `tokio`).
+/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, not
+/// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,19 +42,26 @@ use crate::sockets;
 ///
 /// # Errors
 ///
-/// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port;
-/// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
+/// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port. The
+///   report comes on top of `at_most`.
+/// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
+/// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
+/// - [`Unsupported`](crate::ErrorKind::Unsupported) for UDP on a system without a socket table.
+///
+/// # Platform-specific behavior
+///
+/// On systems without a socket table each poll tries one TCP connection, for at most 100 ms.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, at_most, || Ok(None))
 }
 
-/// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): a server is gone, and no
-/// connection of a client keeps the number.
+/// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
+/// is gone, and no connection of a client keeps the number.
 ///
-/// It looks at the socket table, and binds only once nothing there is in the way.
+/// It polls the socket table, and binds only when no socket there blocks the port.
 ///
-/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, the server neither: there,
-/// `portlease::tokio` has one that does not (feature `tokio`).
+/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, not
+/// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,15 +74,20 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// # Errors
 ///
-/// [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that says who has it;
-/// [`InvalidPort`](crate::ErrorKind::InvalidPort) for what names no port.
+/// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that names the
+///   holder. The last check and the report come on top of `at_most`.
+/// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
+/// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
+///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)
+///   if the port cannot be bound or checked.
 pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
     block_on(|| wait.poll())
 }
 
 impl Reservation {
-    /// Waits until something listens on [`addr`](Reservation::addr), as [`wait_until_listening`] does.
+    /// Waits until something listens on [`addr`](Reservation::addr), as [`wait_until_listening`]
+    /// does.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -92,7 +104,7 @@ impl Reservation {
         listening(self.ports_on_addr(), at_most, || Ok(None))
     }
 
-    /// Waits until the server on it is gone, on every address.
+    /// Waits until the server on the port is gone, on every address.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -107,7 +119,8 @@ impl Reservation {
         wait_until_free(self, at_most)
     }
 
-    /// Waits until something listens on [`addr`](Reservation::addr), or fails as soon as the child ends.
+    /// Waits until something listens on [`addr`](Reservation::addr). Fails as soon as the child
+    /// ends.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -121,7 +134,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it ends first.
+    /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status
+    /// if it ends first.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let pid = child.id();
         listening(self.ports_on_addr(), at_most, || {
@@ -133,7 +147,8 @@ impl Reservation {
         })
     }
 
-    /// The same for a process that is not a child of this one's [`Command`](std::process::Command).
+    /// [`wait_for`](Reservation::wait_for) by pid, for a process that need not be a child of this
+    /// one.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -145,21 +160,24 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_for`](Reservation::wait_for), without the exit status;
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the system does not tell whether a process lives.
+    /// As [`wait_for`](Reservation::wait_for), without the exit status. Also
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
+    /// process runs.
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
-        let born = sockets::started(pid);
+        let started = sockets::started(pid);
         listening(self.ports_on_addr(), at_most, || {
-            let lives = sockets::is_running(pid)? && sockets::started(pid) == born;
+            // A later process can have the same pid, with another start.
+            let is_running = sockets::is_running(pid)? && sockets::started(pid) == started;
             let exit = || ExitInfo {
                 pid: Some(pid),
                 how: "gone".to_owned(),
             };
-            Ok((!lives).then(exit))
+            Ok((!is_running).then(exit))
         })
     }
 
-    /// Everything on the port, as [`who_holds`](crate::who_holds) tells it, for the protocols of the reservation.
+    /// Everything on the port, as [`who_holds`](crate::who_holds) returns it, for the protocols of
+    /// the reservation.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -175,7 +193,7 @@ impl Reservation {
     }
 }
 
-/// The outcome of one poll. The caller pauses: by the thread, or by a runtime's timer.
+/// The outcome of one poll. The caller does the pause: it blocks the thread, or uses a timer.
 #[derive(Debug)]
 pub(crate) enum Poll {
     Met,
@@ -183,8 +201,9 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait ended without its condition. Its report reads every process, so making it is a step of
-/// its own.
+/// Why a wait ended without its condition. The report reads every process, so
+/// [`WaitError::into_error`] makes it in a step of its own, which a runtime can run on another
+/// thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
     TimedOut(Duration, Port, Verdict),
@@ -201,12 +220,12 @@ pub(crate) struct ExitInfo {
 }
 
 impl WaitError {
-    /// `blocked`: the wait blocked its thread, which may be the reason.
-    pub(crate) fn into_error(self, blocked: bool) -> Error {
+    /// `blocked_thread`: the wait blocked its thread, which may be the reason that it timed out.
+    pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
             WaitError::TimedOut(waited, port, verdict) => {
                 let report = diagnose::report(port, verdict);
-                let report = if blocked {
+                let report = if blocked_thread {
                     report.after_a_wait()
                 } else {
                     report
@@ -260,29 +279,33 @@ impl Listening {
         }
     }
 
-    /// `ended` is asked first: a listener of a process that ended afterwards still shows, or is
-    /// gone.
-    pub(crate) fn poll(&mut self, ended: impl FnOnce() -> io::Result<Option<ExitInfo>>) -> Poll {
+    /// `exit_info` is called before the socket table is read. In the other order, a process that
+    /// listens and ends between the two calls would count as ended without a listener, although a
+    /// descendant may still have it.
+    pub(crate) fn poll(
+        &mut self,
+        exit_info: impl FnOnce() -> io::Result<Option<ExitInfo>>,
+    ) -> Poll {
         let Some(&first) = self.ports.as_slice().first() else {
             return Poll::Met;
         };
-        let end = match ended() {
-            Ok(end) => end,
+        let exit = match exit_info() {
+            Ok(exit) => exit,
             Err(e) => return Poll::Failed(WaitError::System(first, e)),
         };
         while let Some(&port) = self.ports.as_slice().first() {
             match is_listening(port) {
                 Ok(true) => self.ports.next(),
-                Ok(false) => return self.not_yet(port, end),
+                Ok(false) => return self.not_yet(port, exit),
                 Err(e) => return Poll::Failed(WaitError::System(port, e)),
             };
         }
         Poll::Met
     }
 
-    fn not_yet(&mut self, port: Port, end: Option<ExitInfo>) -> Poll {
-        if let Some(end) = end {
-            return Poll::Failed(WaitError::EndedFirst(end, port));
+    fn not_yet(&mut self, port: Port, exit: Option<ExitInfo>) -> Poll {
+        if let Some(exit) = exit {
+            return Poll::Failed(WaitError::EndedFirst(exit, port));
         }
         match self.deadline.left() {
             Some(left) => {
@@ -327,7 +350,7 @@ impl Freeing {
 
     fn poll_port(&self, port: Port) -> Poll {
         let [.., longest] = LISTENING_PAUSES;
-        let look = || {
+        let check = || {
             look(
                 port,
                 ServerKind::ReuseAddr,
@@ -339,7 +362,7 @@ impl Freeing {
         let pause = match quick_status(port, self.asker) {
             Ok(QuickStatus::Busy) => longest,
             Ok(QuickStatus::BusyExpensive) => FREE_PAUSE,
-            Ok(QuickStatus::MaybeFree) => match look() {
+            Ok(QuickStatus::MaybeFree) => match check() {
                 Verdict::Free => return Poll::Met,
                 Verdict::InUse(_) => FREE_PAUSE,
                 verdict => return Poll::Failed(WaitError::CannotTell(port, verdict)),
@@ -349,14 +372,14 @@ impl Freeing {
         if let Some(left) = self.deadline.left() {
             return Poll::Pause(pause.min(left));
         }
-        match look() {
+        match check() {
             Verdict::Free => Poll::Met,
             verdict => Poll::Failed(WaitError::TimedOut(self.deadline.at_most, port, verdict)),
         }
     }
 }
 
-/// Polls until the wait ends, and blocks the thread in between.
+/// Polls until the wait ends, and blocks the thread between two polls.
 fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     loop {
         match poll() {
@@ -370,8 +393,8 @@ fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
 fn listening(
     ports: Vec<Port>,
     at_most: Duration,
-    mut ended: impl FnMut() -> io::Result<Option<ExitInfo>>,
+    mut exit_info: impl FnMut() -> io::Result<Option<ExitInfo>>,
 ) -> Result<()> {
     let mut wait = Listening::new(ports, at_most);
-    block_on(|| wait.poll(&mut ended))
+    block_on(|| wait.poll(&mut exit_info))
 }
