@@ -1,19 +1,22 @@
-//! What the operating system's errors mean, and how their text reads in ours.
+//! Errors of the operating system: which ones mean exhaustion, and their text in our messages.
 
 use std::fmt;
 use std::io;
 
 /// Whether the error is EMFILE, ENFILE or WSAEMFILE, which `io::ErrorKind` does not name.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const WSAEMFILE: i32 = 10024;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
     match error.raw_os_error() {
-        Some(code) if cfg!(windows) => code == 10024,
-        Some(code) => matches!(code, 23 | 24),
+        Some(code) if cfg!(windows) => code == WSAEMFILE,
+        Some(code) => matches!(code, ENFILE | EMFILE),
         None => false,
     }
 }
 
-/// The text of a system error as a fragment of our own: `address already in use`, without the
-/// error number.
+/// The text of a system error as a part of our sentence, such as `address already in use`: it starts in
+/// lower case, without the error number.
 pub(crate) struct OsMessage<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for OsMessage<'_> {
@@ -21,7 +24,7 @@ impl fmt::Display for OsMessage<'_> {
         let text = self.0.to_string();
         let text = text
             .split_once(" (os error")
-            .map_or(text.as_str(), |(sentence, _)| sentence);
+            .map_or(text.as_str(), |(message, _)| message);
         let mut chars = text.chars();
         match chars.next() {
             Some(first) => write!(f, "{}{}", first.to_lowercase(), chars.as_str()),

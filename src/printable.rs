@@ -1,18 +1,15 @@
 //! Escapes names that other processes chose.
 
-/// Escapes control characters and direction marks: a name from another process must not move the
-/// cursor or forge a line.
+/// Escapes control characters and bidirectional formatting characters: a name from another process
+/// must not move the cursor of the terminal or forge a line.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut out, c| {
-            if c.is_control()
-                || ('\u{202a}'..='\u{202e}').contains(&c)
-                || ('\u{2066}'..='\u{2069}').contains(&c)
-            {
-                out.extend(c.escape_default());
-            } else {
-                out.push(c);
-            }
-            out
-        })
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }

@@ -8,22 +8,23 @@ use socket2::Socket;
 
 use super::{BindMode, Identity};
 
-/// The modes that differ on Unix.
+/// The bind modes whose outcomes differ on Unix.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// A server of either family refuses a socket for both.
+/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. Not on Unix: there a server
+/// of either family refuses a socket for both.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
-    let about = rustix::fs::fstat(socket)?;
-    // On Linux a socket belongs to the user that made it. Other systems were not measured.
+    let stat = rustix::fs::fstat(socket)?;
+    // On Linux a socket belongs to the user that created it. Other systems were not measured.
     let user = if cfg!(target_os = "linux") {
-        Some(about.st_uid)
+        Some(stat.st_uid)
     } else {
         None
     };
     Ok(Identity {
-        inode: NonZeroU64::new(about.st_ino),
+        inode: NonZeroU64::new(stat.st_ino),
         user,
     })
 }
@@ -33,6 +34,7 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
 }
 
+/// Lets a server that sets a reuse option bind the same port.
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)

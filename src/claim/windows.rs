@@ -1,4 +1,4 @@
-//! How sockets are bound on Windows: always with exclusive use.
+//! How sockets are bound on Windows: always with SO_EXCLUSIVEADDRUSE.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -7,10 +7,11 @@ use socket2::{Domain, Socket, Type};
 
 use super::{BindMode, Identity, ffi};
 
-/// Servers of Windows use exclusive use: there is no other mode.
+/// Servers on Windows set SO_EXCLUSIVEADDRUSE, so there is no other mode.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// No document says whether a server of IPv4 alone refuses a socket for both families.
+/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. No document says whether a
+/// server of IPv4 alone refuses a socket for both families.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
 /// Sockets of Windows have no inode and no user.
@@ -23,18 +24,19 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(WSAEAFNOSUPPORT)
 }
 
-/// Windows refuses SO_REUSEADDR after an exclusive bind, and it would let others steal the port.
+/// Does nothing: Windows refuses SO_REUSEADDR after an exclusive bind, and the option would let other
+/// processes take over the port.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Without exclusive use, a bind on the wildcard succeeds beside a server on one address.
-pub(super) fn set_mode(socket: &Socket, _manner: BindMode) -> io::Result<()> {
+/// Every mode is exclusive: otherwise a bind of the wildcard succeeds beside a server on one address.
+pub(super) fn set_mode(socket: &Socket, _mode: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
 
-/// Windows refuses a number that is held with exclusive use, or that lies in an excluded range, as
-/// "access denied". No number requires a privilege there.
+/// Reports "access denied" as "address in use". Windows denies a number that another socket has with
+/// SO_EXCLUSIVEADDRUSE, or that lies in an excluded range. No number requires a privilege there.
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;
@@ -46,7 +48,7 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// With exclusive use, so that no other process can steal its connections by SO_REUSEADDR.
+/// With SO_EXCLUSIVEADDRUSE: no other process can take over its connections by SO_REUSEADDR.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     /// The backlog of the standard library.
     const BACKLOG: i32 = 128;

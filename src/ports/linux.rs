@@ -6,7 +6,7 @@ use super::EphemeralRange;
 use super::settings::{parse_list, parse_pair};
 use crate::model::endpoint::Protocol;
 
-/// The default of Linux, used if the setting cannot be read.
+/// The default of Linux, for a setting that cannot be read.
 const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 
 pub(super) fn ephemeral() -> EphemeralRange {

@@ -1,4 +1,4 @@
-//! What macOS and the BSDs assign by themselves: sysctl(8).
+//! The ephemeral range of macOS and the BSDs, as sysctl(8) reports it.
 
 use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// macOS' own is IANA's. FreeBSD's begins earlier.
+/// The default: IANA's dynamic range on macOS, a larger one on FreeBSD.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     10000..=u16::MAX
 } else {
@@ -19,7 +19,7 @@ const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
 
 pub(super) fn ephemeral() -> EphemeralRange {
     static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
-    let range = RANGE.get_or_init(reported).clone();
+    let range = RANGE.get_or_init(query_range).clone();
     EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
 }
 
@@ -28,15 +28,15 @@ pub(crate) fn unprivileged_from() -> u16 {
     1024
 }
 
-/// No number is excluded from use.
+/// These systems exclude no number from use.
 pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }
 
-/// By sysctl(8): no safe call asks for a setting by its name.
-fn reported() -> Option<RangeInclusive<u16>> {
+/// Runs sysctl(8), because the C function sysctlbyname(3) has no safe form.
+fn query_range() -> Option<RangeInclusive<u16>> {
     let names = ["net.inet.ip.portrange.first", "net.inet.ip.portrange.last"];
-    let asked = |program: &str| {
+    let query = |program: &str| {
         let output = Command::new(program)
             .arg("-n")
             .args(names)
@@ -47,5 +47,5 @@ fn reported() -> Option<RangeInclusive<u16>> {
     };
     ["/usr/sbin/sysctl", "/sbin/sysctl"]
         .into_iter()
-        .find_map(asked)
+        .find_map(query)
 }

@@ -1,4 +1,4 @@
-//! What Windows assigns by itself, and what it assigns to nobody: netsh.
+//! The dynamic port range and the excluded ranges of Windows, as netsh reports them.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,12 +14,12 @@ use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// Windows' own is IANA's.
+/// The default of Windows, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> EphemeralRange {
     static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
-    let range = RANGE.get_or_init(reported).clone();
+    let range = RANGE.get_or_init(query_range).clone();
     EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
 }
 
@@ -28,34 +28,34 @@ pub(crate) fn unprivileged_from() -> u16 {
     1
 }
 
-/// Whether the number is kept from everybody, as the system reported it when this process first asked.
+/// Whether Windows excludes the number from use, as netsh reported it when this process first asked.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
-    let (kept, name) = match protocol {
+    let (cached, name) = match protocol {
         Protocol::Tcp => (&EXCLUDED[0], "tcp"),
         Protocol::Udp | Protocol::UdpLite => (&EXCLUDED[1], "udp"),
     };
-    let ask = || parse_table(&answer(show("excludedportrange", name)).unwrap_or_default());
-    kept.get_or_init(ask).contains(port)
+    let query = || parse_table(&output(start_netsh("excludedportrange", name)).unwrap_or_default());
+    cached.get_or_init(query).contains(port)
 }
 
-/// By netsh: no documented call of the system tells the dynamic range. TCP and UDP have one each, and the pool
-/// keeps off both.
-fn reported() -> Option<RangeInclusive<u16>> {
-    let asked = ["tcp", "udp"].map(|protocol| show("dynamicportrange", protocol));
-    // Both run by now.
-    let ranges = asked
+/// From the lower start to the higher end of the dynamic ranges of TCP and of UDP. No documented call
+/// of Windows reports them.
+fn query_range() -> Option<RangeInclusive<u16>> {
+    // Both run at the same time.
+    let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));
+    let ranges = processes
         .into_iter()
-        .filter_map(|asked| parse_start_and_count(&answer(asked)?));
+        .filter_map(|process| parse_start_and_count(&output(process)?));
     ranges.reduce(|one, other| *one.start().min(other.start())..=*one.end().max(other.end()))
 }
 
-fn show(what: &str, protocol: &str) -> io::Result<Child> {
-    /// No window of its own for a program without one.
+fn start_netsh(setting: &str, protocol: &str) -> io::Result<Child> {
+    /// Otherwise netsh opens a console window when the calling program has none.
     const CREATE_NO_WINDOW: u32 = 0x0800_0000;
-    let mut netsh = Command::new(netsh());
+    let mut netsh = Command::new(netsh_path());
     netsh
-        .args(["interface", "ipv4", "show", what, protocol])
+        .args(["interface", "ipv4", "show", setting, protocol])
         .creation_flags(CREATE_NO_WINDOW);
     netsh
         .stdin(Stdio::null())
@@ -64,12 +64,12 @@ fn show(what: &str, protocol: &str) -> io::Result<Child> {
         .spawn()
 }
 
-fn answer(asked: io::Result<Child>) -> Option<String> {
-    let output = asked.ok()?.wait_with_output().ok()?;
+fn output(process: io::Result<Child>) -> Option<String> {
+    let output = process.ok()?.wait_with_output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn netsh() -> PathBuf {
+fn netsh_path() -> PathBuf {
     let root = std::env::var_os("SystemRoot").unwrap_or_else(|| OsString::from(r"C:\Windows"));
     PathBuf::from(root).join(r"System32\netsh.exe")
 }
