@@ -1,0 +1,114 @@
+//! Passing sockets: a child process inherits a socket that is bound already.
+
+use std::process::Command;
+
+use crate::model::error::Result;
+use crate::reservation::Reservation;
+
+#[cfg(unix)]
+mod ffi;
+#[cfg(unix)]
+mod unix;
+#[cfg(not(unix))]
+mod unsupported;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(not(unix))]
+use unsupported as system;
+
+impl Reservation {
+    /// Passes a socket to a child process, as systemd does: a listener on
+    /// [`addr`](Reservation::addr) for TCP, a bound socket for UDP.
+    ///
+    /// The port is never unbound between this call and the child. A TCP client that connects before
+    /// the child accepts waits in the backlog.
+    ///
+    /// The child inherits the sockets as descriptor 3 and following, and finds the variables of
+    /// sd_listen_fds(3), which the `listenfd` crate reads:
+    ///
+    /// | variable | value |
+    /// |---|---|
+    /// | `LISTEN_FDS` | the number of sockets |
+    /// | `LISTEN_FDNAMES` | for each socket the label of its reservation, or the port number |
+    /// | `LISTEN_PID` | the process id of the child |
+    ///
+    /// Several reservations are passed to one child by several calls. Only children of this command
+    /// inherit the sockets.
+    ///
+    /// **Call it after [`Command::new`], `args`, `env` and `current_dir`, and before every other
+    /// setting.** Only the child knows its process id, so this call replaces the command by a shell
+    /// that sets `LISTEN_PID` and then executes the program. Three things follow:
+    ///
+    /// - Arguments and variables can be added later, and `env_clear` can be called later.
+    /// - A program that does not exist results in exit status 127, not in an error of `spawn`.
+    /// - The command itself owns the socket too. Drop the command once the child has started:
+    ///   otherwise the socket still listens after the child has ended.
+    ///
+    /// For a `tokio::process::Command` pass its `as_std_mut()`.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use std::process::Command;
+    ///
+    /// let p = portlease::reserve_port();
+    /// let mut child = Command::new("sh");
+    /// child.args(["-c", "test $LISTEN_PID = $$ && test $LISTEN_FDS = 1"]);
+    /// p.pass_to(&mut child)?;
+    /// assert!(child.status()?.success());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
+    ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
+    ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
+    ///   before these.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
+    /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix only. Hooks that were set by `pre_exec` before this call are lost.
+    #[doc(alias = "LISTEN_FDS")]
+    pub fn pass_to(&self, command: &mut Command) -> Result<()> {
+        system::pass_systemd_style(self, command)
+    }
+
+    /// Passes a socket to a child process as descriptor `fd`, for programs that take a number:
+    /// `uvicorn --fd 3`, `{fd: 3}` in node, `NGINX=3;` for nginx.
+    ///
+    /// A reservation of two protocols passes its listener. The command keeps its program and
+    /// arguments. As with [`pass_to`](Reservation::pass_to), it owns the socket too: drop it once
+    /// the child has started.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// let p = portlease::reserve_port();
+    /// let mut child = std::process::Command::new("readlink");
+    /// child.arg("/proc/self/fd/7");
+    /// p.pass_to_fd(&mut child, 7)?;
+    /// assert!(child.output()?.stdout.starts_with(b"socket:["));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
+    ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
+    /// - [`Io`](crate::ErrorKind::Io) for a negative `fd`, and for other errors of the system.
+    ///
+    /// A number at or above the limit of open files (RLIMIT_NOFILE) makes `spawn` fail (dup2(2)).
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix only.
+    pub fn pass_to_fd(&self, command: &mut Command, fd: i32) -> Result<()> {
+        system::pass_as(self, command, fd)
+    }
+}

@@ -1,0 +1,23 @@
+//! Systems other than Unix: a child inherits no socket.
+
+use std::io;
+use std::process::Command;
+
+use crate::model::error::{Error, Result};
+use crate::reservation::Reservation;
+
+pub(super) fn pass_systemd_style(reservation: &Reservation, _command: &mut Command) -> Result<()> {
+    unsupported(reservation)
+}
+
+pub(super) fn pass_as(reservation: &Reservation, _command: &mut Command, _fd: i32) -> Result<()> {
+    unsupported(reservation)
+}
+
+fn unsupported(reservation: &Reservation) -> Result<()> {
+    Err(Error::of_system(
+        "pass",
+        &reservation.operand(),
+        io::ErrorKind::Unsupported.into(),
+    ))
+}
