@@ -102,8 +102,8 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
 }
 
-/// The start of a process in the system's own unit, which distinguishes it from a later process with
-/// the same pid.
+/// The start of a process in the system's own unit, which distinguishes it from a later process
+/// with the same pid.
 pub(crate) fn started(pid: u32) -> Option<NonZeroU64> {
     system::started(pid)
 }

@@ -95,12 +95,12 @@ impl Row {
             Protocol::Tcp => self.state == State::Listen,
             Protocol::Udp | Protocol::UdpLite => self.state == State::Bound,
         };
-        let (own, its) = (self.local.ip(), row.local.ip().to_canonical());
-        let any = own.is_unspecified() && (self.dual_stack || own.is_ipv4() == its.is_ipv4());
+        let (own, target) = (self.local.ip(), row.local.ip().to_canonical());
+        let any = own.is_unspecified() && (self.dual_stack || own.is_ipv4() == target.is_ipv4());
         answers
             && self.protocol == row.protocol
             && self.local.port() == row.local.port()
-            && (any || own.to_canonical() == its)
+            && (any || own.to_canonical() == target)
     }
 
     /// Whether it is a connection that no process has accepted yet.

@@ -1,8 +1,8 @@
-//! Netlink's `sock_diag` messages as bytes: questions encoded, answers decoded (`sock_diag(7)`,
+//! Encodes requests to netlink's `sock_diag` and decodes the answers (`sock_diag(7)`,
 //! `linux/inet_diag.h`). No I/O.
 //!
-//! Headers and counters are in the byte order of the machine, ports and addresses in that of the network. The
-//! machine's order is a value here, so that captured bytes decode alike everywhere.
+//! Headers and counters are in the machine's byte order, ports and addresses in network order. The
+//! machine's order is a parameter, so captured bytes decode the same everywhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU64;
@@ -39,10 +39,11 @@ impl Order {
     }
 }
 
-/// Which sockets a question is about.
+/// Which sockets a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
-    /// One question for both, which only TCP has: the older form of the message, whose family the kernel ignores.
+    /// Both families in one request. Only TCP has it: in the older form of the message the kernel
+    /// ignores the family.
     Any,
     V4,
     V6,
@@ -53,33 +54,33 @@ const AF_INET6: u8 = 10;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// The type of a question, and of the answers to it: the older one, TCP alone.
+/// The older type of a request and of its answers, for TCP only.
 const TCPDIAG_GETSOCK: u16 = 18;
-/// The type since Linux 3.3, any protocol.
+/// The type since Linux 3.3, for any protocol.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 
-const HEADER: usize = 16;
-/// `struct inet_diag_msg`.
-const ANSWER: usize = 72;
-/// A row takes as much of a datagram, or more.
+const HEADER_SIZE: usize = 16;
+/// The size of `struct inet_diag_msg`.
+const ANSWER_SIZE: usize = 72;
+/// The fewest bytes of a datagram that contain a row.
 #[cfg(any(test, fuzzing))]
-pub(crate) const ROW_AT_LEAST: usize = HEADER + ANSWER;
+pub(crate) const ROW_AT_LEAST: usize = HEADER_SIZE + ANSWER_SIZE;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 
-/// Bits of the states to walk, by the kernel's numbers.
+/// The states to report, as bits by the kernel's numbers.
 pub(crate) const ALL: u32 = u32::MAX;
 pub(crate) const LISTEN: u32 = 1 << 10;
 /// UDP sockets without a peer.
 pub(crate) const UNCONNECTED: u32 = 1 << 7;
-/// TCP sockets that are bound and neither listen nor connect; kernels before 6.8 ignore the bit.
+/// TCP sockets that are bound and neither listen nor connect. Kernels before 6.8 ignore the bit.
 pub(crate) const BOUND: u32 = 1 << 13;
 
-/// A question for every socket with this local port (0: any port).
-pub(crate) fn question(
+/// A request for every socket with this local port (0: any).
+pub(crate) fn request(
     protocol: Protocol,
     family: Family,
     states: u32,
@@ -93,7 +94,7 @@ pub(crate) fn question(
     };
     let mut identity = [0; 48];
     identity[..2].copy_from_slice(&port.to_be_bytes());
-    // INET_DIAG_NOCOOKIE: no one socket is meant.
+    // INET_DIAG_NOCOOKIE: the request is not for a single socket.
     identity[40..].fill(0xff);
 
     let mut body = Vec::with_capacity(64);
@@ -103,11 +104,11 @@ pub(crate) fn question(
         body.extend(states.to_ne_bytes());
         body.extend([0; 4]);
     } else {
-        body.extend([af, number(protocol), 0, 0]);
+        body.extend([af, protocol_number(protocol), 0, 0]);
         body.extend(states.to_ne_bytes());
         body.extend(identity);
     }
-    let length = (HEADER + body.len()) as u32;
+    let length = (HEADER_SIZE + body.len()) as u32;
     let mut out = Vec::with_capacity(80);
     out.extend(length.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
@@ -118,7 +119,7 @@ pub(crate) fn question(
     out
 }
 
-fn number(protocol: Protocol) -> u8 {
+fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
@@ -126,26 +127,26 @@ fn number(protocol: Protocol) -> u8 {
     }
 }
 
-/// How a walk stands after a datagram of answers.
+/// The progress of a dump after a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// More datagrams follow.
     More,
-    /// The last answer was in it.
+    /// It was the last datagram.
     Done,
-    /// The kernel refused with this `errno`.
+    /// The kernel refused the request with this errno.
     Refused(i32),
 }
 
-/// What one datagram said besides its rows.
+/// What one datagram contains besides its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram {
     pub(crate) progress: Progress,
-    /// The table changed under the walk (NLM_F_DUMP_INTR): rows may be missing or twice.
+    /// The table changed during the dump (NLM_F_DUMP_INTR): rows can be missing or twice.
     pub(crate) interrupted: bool,
 }
 
-/// Appends the rows of one datagram. Of bytes that are no whole message, nothing after them is read.
+/// Appends the rows of one datagram. It stops at the first message that is not complete.
 pub(crate) fn answers(
     bytes: &[u8],
     order: Order,
@@ -153,26 +154,26 @@ pub(crate) fn answers(
     sequence: u32,
     rows: &mut Vec<Row>,
 ) -> Datagram {
-    let mut said = Datagram {
+    let mut datagram = Datagram {
         progress: Progress::More,
         interrupted: false,
     };
     let mut rest = bytes;
-    while let Some((length, kind, flags, answered)) = header(rest, order) {
-        let Some(payload) = rest.get(HEADER..length) else {
+    while let Some((length, kind, flags, answer_to)) = header(rest, order) {
+        let Some(payload) = rest.get(HEADER_SIZE..length) else {
             break;
         };
-        if answered == sequence {
-            said.interrupted |= flags & NLM_F_DUMP_INTR != 0;
+        if answer_to == sequence {
+            datagram.interrupted |= flags & NLM_F_DUMP_INTR != 0;
             match kind {
                 NLMSG_DONE | NLMSG_ERROR => {
-                    let code = at::<4>(payload, 0).map_or(0, |code| order.u32(code) as i32);
-                    said.progress = if code < 0 {
+                    let code = bytes_at::<4>(payload, 0).map_or(0, |code| order.u32(code) as i32);
+                    datagram.progress = if code < 0 {
                         Progress::Refused(code.wrapping_neg())
                     } else {
                         Progress::Done
                     };
-                    return said;
+                    return datagram;
                 }
                 TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => rows.extend(row(payload, order, protocol)),
                 _ => {}
@@ -180,40 +181,40 @@ pub(crate) fn answers(
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    said
+    datagram
 }
 
 fn header(bytes: &[u8], order: Order) -> Option<(usize, u16, u16, u32)> {
-    let length = usize::try_from(order.u32(at(bytes, 0)?))
+    let length = usize::try_from(order.u32(bytes_at(bytes, 0)?))
         .ok()
-        .filter(|length| *length >= HEADER)?;
+        .filter(|length| *length >= HEADER_SIZE)?;
     Some((
         length,
-        order.u16(at(bytes, 4)?),
-        order.u16(at(bytes, 6)?),
-        order.u32(at(bytes, 8)?),
+        order.u16(bytes_at(bytes, 4)?),
+        order.u16(bytes_at(bytes, 6)?),
+        order.u32(bytes_at(bytes, 8)?),
     ))
 }
 
-fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
 fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
-    let answer: &[u8; ANSWER] = payload.first_chunk()?;
+    let answer: &[u8; ANSWER_SIZE] = payload.first_chunk()?;
     let [family, state, ..] = *answer;
-    let inode = NonZeroU64::new(order.u32(at(answer, 68)?).into());
-    let interface = order.u32(at(answer, 40)?);
+    let inode = NonZeroU64::new(order.u32(bytes_at(answer, 68)?).into());
+    let interface = order.u32(bytes_at(answer, 40)?);
     let local = address(
         family,
-        at(answer, 8)?,
-        u16::from_be_bytes(at(answer, 4)?),
+        bytes_at(answer, 8)?,
+        u16::from_be_bytes(bytes_at(answer, 4)?),
         interface,
     )?;
     let remote = address(
         family,
-        at(answer, 24)?,
-        u16::from_be_bytes(at(answer, 6)?),
+        bytes_at(answer, 24)?,
+        u16::from_be_bytes(bytes_at(answer, 6)?),
         interface,
     )?;
     Some(Row {
@@ -221,14 +222,14 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::linux_state::state(protocol, state),
-        // A socket that nobody has is nobody's, whatever the field says: mostly 0, which is root.
+        // A socket without a process has no user. Its field is mostly 0, which would be root.
         uid: if inode.is_none() {
             None
         } else {
-            Some(order.u32(at(answer, 64)?))
+            Some(order.u32(bytes_at(answer, 64)?))
         },
         inode,
-        dual_stack: family == AF_INET6 && v6only(&payload[ANSWER..], order) == Some(false),
+        dual_stack: family == AF_INET6 && v6only(&payload[ANSWER_SIZE..], order) == Some(false),
         client: false,
     })
 }
@@ -236,12 +237,12 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
 fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<SocketAddr> {
     match family {
         AF_INET => Some(SocketAddr::new(
-            IpAddr::V4(Ipv4Addr::from(at::<4>(&bytes, 0)?)),
+            IpAddr::V4(Ipv4Addr::from(bytes_at::<4>(&bytes, 0)?)),
             port,
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // Elsewhere the interface is one that the socket was tied to, no part of the address.
+            // For other addresses the field is the interface that the socket is bound to.
             let scope = if ip.is_unicast_link_local() {
                 interface
             } else {
@@ -253,12 +254,12 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
     }
 }
 
-/// The attribute that a socket carries while it listens or is only bound.
+/// The attribute INET_DIAG_SKV6ONLY. Only sockets that listen or are only bound have it.
 fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
     loop {
-        let length = usize::from(order.u16(at(attributes, 0)?));
+        let length = usize::from(order.u16(bytes_at(attributes, 0)?));
         let value = attributes.get(4..length)?;
-        if order.u16(at(attributes, 2)?) == INET_DIAG_SKV6ONLY {
+        if order.u16(bytes_at(attributes, 2)?) == INET_DIAG_SKV6ONLY {
             return value.first().map(|only| *only != 0);
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
@@ -270,7 +271,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::state::State;
 
-    // Captured from Linux 6.18, x86-64, in a network namespace of its own; 33955 was asked for.
+    // Captured from Linux 6.18, x86-64, in a new network namespace. The request was for port 33955.
     const PORT: u16 = 33955;
     pub(crate) const SEQUENCE: u32 = 7;
     const TCP: &str = "\
@@ -308,7 +309,7 @@ pub(crate) mod tests {
             .collect()
     }
 
-    /// One answer, as a kernel of this byte order gives it, with the attribute of a listener if there is one.
+    /// One answer of a kernel with this byte order. `only_v6` adds the attribute of a listener.
     pub(crate) fn answer(
         order: Order,
         state: u8,
@@ -344,11 +345,11 @@ pub(crate) mod tests {
         payload.extend(remote.port().to_be_bytes());
         payload.extend(ip(local));
         payload.extend(ip(remote));
-        // Interface, cookie, expiry and two queues.
+        // Interface, cookie, expiry and the lengths of two queues.
         payload.extend([0; 24]);
         payload.extend(u32(uid));
         payload.extend(u32(inode));
-        // Others come before it, and their lengths are padded.
+        // Another attribute comes first. Attributes are padded to four bytes.
         for (kind, value) in [
             Some((5, 7)),
             only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into())),
@@ -360,7 +361,7 @@ pub(crate) mod tests {
             payload.extend(u16(kind));
             payload.extend([value, 0, 0, 0]);
         }
-        let length = (HEADER + payload.len()) as u32;
+        let length = (HEADER_SIZE + payload.len()) as u32;
         let head = [
             &u32(length)[..],
             &u16(SOCK_DIAG_BY_FAMILY),
@@ -374,11 +375,11 @@ pub(crate) mod tests {
 
     fn decode(bytes: &[u8], protocol: Protocol) -> (Vec<Row>, Datagram) {
         let mut rows = Vec::new();
-        let said = answers(bytes, Order::Little, protocol, SEQUENCE, &mut rows);
-        (rows, said)
+        let datagram = answers(bytes, Order::Little, protocol, SEQUENCE, &mut rows);
+        (rows, datagram)
     }
 
-    fn short(row: &Row) -> (String, Option<String>, State, Option<u32>, bool) {
+    fn summary(row: &Row) -> (String, Option<String>, State, Option<u32>, bool) {
         (
             row.local.to_string(),
             row.remote.map(|r| r.to_string()),
@@ -388,7 +389,7 @@ pub(crate) mod tests {
         )
     }
 
-    fn told(
+    fn expected(
         local: &str,
         remote: &str,
         state: State,
@@ -406,9 +407,9 @@ pub(crate) mod tests {
 
     #[test]
     fn captured_answers_are_decoded_row_by_row() {
-        let (rows, said) = decode(&bytes(TCP), Protocol::Tcp);
+        let (rows, datagram) = decode(&bytes(TCP), Protocol::Tcp);
         assert_eq!(
-            said,
+            datagram,
             Datagram {
                 progress: Progress::Done,
                 interrupted: false
@@ -416,34 +417,34 @@ pub(crate) mod tests {
         );
         let mapped = "[::ffff:127.0.0.1]";
         assert_eq!(
-            rows.iter().map(short).collect::<Vec<_>>(),
+            rows.iter().map(summary).collect::<Vec<_>>(),
             [
-                told("[::]:33955", "", State::Listen, Some(0), true),
-                // The walk over bound sockets does not heed the port.
-                told("127.0.0.1:47031", "", State::Bound, Some(0), false),
-                told(
+                expected("[::]:33955", "", State::Listen, Some(0), true),
+                // For bound sockets the kernel ignores the requested port.
+                expected("127.0.0.1:47031", "", State::Bound, Some(0), false),
+                expected(
                     &format!("{mapped}:33955"),
                     &format!("{mapped}:53332"),
                     State::Established,
                     Some(0),
                     false
                 ),
-                told(
+                expected(
                     &format!("{mapped}:33955"),
                     &format!("{mapped}:53348"),
                     State::CloseWait,
                     None,
                     false
                 ),
-                told("[::1]:33955", "[::1]:34352", State::FinWait1, None, false),
+                expected("[::1]:33955", "[::1]:34352", State::FinWait1, None, false),
             ]
         );
         assert_eq!(rows[0].inode, NonZeroU64::new(0x1e98ef));
 
         let (rows, _) = decode(&bytes(UDP4), Protocol::Udp);
         assert_eq!(
-            rows.iter().map(short).collect::<Vec<_>>(),
-            [told(
+            rows.iter().map(summary).collect::<Vec<_>>(),
+            [expected(
                 "127.0.0.1:33955",
                 "127.0.0.1:53",
                 State::Connected,
@@ -453,13 +454,13 @@ pub(crate) mod tests {
         );
         let (rows, _) = decode(&bytes(UDP6), Protocol::Udp);
         assert_eq!(
-            rows.iter().map(short).collect::<Vec<_>>(),
-            [told("[::]:33955", "", State::Bound, Some(0), false)]
+            rows.iter().map(summary).collect::<Vec<_>>(),
+            [expected("[::]:33955", "", State::Bound, Some(0), false)]
         );
     }
 
     #[test]
-    fn a_refusal_is_told_from_an_empty_table() {
+    fn a_refusal_is_not_an_empty_table() {
         assert_eq!(
             decode(&bytes(REFUSED), Protocol::Udp).1.progress,
             Progress::Refused(2)
@@ -483,9 +484,9 @@ pub(crate) mod tests {
             let whole = bytes(capture);
             let rows = decode(&whole, Protocol::Tcp).0;
             for cut in 0..whole.len() {
-                let (part, said) = decode(&whole[..cut], Protocol::Tcp);
+                let (part, datagram) = decode(&whole[..cut], Protocol::Tcp);
                 assert_eq!(part, rows[..part.len()], "cut at {cut}");
-                assert_eq!(said.progress, Progress::More, "cut at {cut}");
+                assert_eq!(datagram.progress, Progress::More, "cut at {cut}");
             }
             for at in 0..whole.len() {
                 for value in [0, 1, 3, 0x7f, 0x80, 0xff] {
@@ -514,7 +515,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_state_that_is_not_known_is_kept_by_its_number() {
+    fn an_unknown_state_keeps_its_number() {
         let mut changed = bytes(TCP);
         changed[17] = 77;
         assert_eq!(
@@ -525,12 +526,12 @@ pub(crate) mod tests {
         assert_eq!(
             decode(&changed, Protocol::Tcp).0.len(),
             4,
-            "an unknown family has no address to show"
+            "a row of an unknown family is skipped"
         );
     }
 
     #[test]
-    fn answers_to_another_question_and_interruptions_are_told_apart() {
+    fn answers_to_another_request_are_ignored_and_interruptions_are_noticed() {
         let mut rows = Vec::new();
         assert_eq!(
             answers(
@@ -550,15 +551,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn questions_have_the_size_that_they_say() {
+    fn a_request_states_its_own_size() {
         for family in [Family::Any, Family::V4, Family::V6] {
-            let question = question(Protocol::Udp, family, ALL, PORT, 1);
+            let request = request(Protocol::Udp, family, ALL, PORT, 1);
             assert_eq!(
-                Order::NATIVE.u32(at(&question, 0).unwrap()) as usize,
-                question.len()
+                Order::NATIVE.u32(bytes_at(&request, 0).unwrap()) as usize,
+                request.len()
             );
             let identity = if family == Family::Any { 20 } else { 24 };
-            assert_eq!(question[identity..identity + 2], PORT.to_be_bytes());
+            assert_eq!(request[identity..identity + 2], PORT.to_be_bytes());
         }
     }
 

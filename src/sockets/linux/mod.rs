@@ -1,14 +1,14 @@
-//! Linux: `sock_diag(7)` for the sockets, `/proc/net` where that is missing, `/proc/PID` for the processes.
+//! Linux: the sockets from `sock_diag(7)`, or from `/proc/net` where that is missing, and the
+//! processes from `/proc/PID`.
 
 use std::collections::HashSet;
 use std::io;
-
-use rustix::io::Errno;
 
 use super::decode::sock_diag;
 use super::{Row, Table};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
+use crate::os_error::is_out_of_descriptors;
 
 mod netlink;
 mod proc_folder;
@@ -21,16 +21,16 @@ pub(super) use process::{command_line, is_running, parent, started, users};
 pub(super) use scan::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
-    let diag = match netlink::Diag::open() {
-        Err(error) if out_of_descriptors(&error) => return Err(error),
-        // Sandboxes and emulators have none: /proc answers then.
+    let diag = match netlink::SockDiag::open() {
+        Err(error) if is_exhaustion(&error) => return Err(error),
+        // Sandboxes and emulators do not offer sock_diag. `/proc/net` replaces it there.
         opened => opened.ok(),
     };
-    gather(diag, port, protocol)
+    read_protocols(diag, port, protocol)
 }
 
-fn gather(
-    mut diag: Option<netlink::Diag>,
+fn read_protocols(
+    mut diag: Option<netlink::SockDiag>,
     port: u16,
     protocol: Option<Protocol>,
 ) -> io::Result<Table> {
@@ -39,14 +39,14 @@ fn gather(
     let requested = Protocol::requested(&protocol);
     for &protocol in requested {
         if let Err(error) = read(&mut diag, protocol, port, &mut table) {
-            if out_of_descriptors(&error) {
+            if is_exhaustion(&error) {
                 return Err(error);
             }
             table.unseen.push(Incompleteness::Sockets(protocol));
             failed = Some(error);
         }
     }
-    // A socket that moved while it was read can be there twice.
+    // The kernel can report a socket twice that changes state during the dump.
     let mut known = HashSet::new();
     table
         .rows
@@ -57,27 +57,27 @@ fn gather(
     }
 }
 
-/// The sockets of one protocol, by whichever way answers.
+/// The sockets of one protocol, from sock_diag or else from `/proc/net`.
 fn read(
-    diag: &mut Option<netlink::Diag>,
+    diag: &mut Option<netlink::SockDiag>,
     protocol: Protocol,
     port: u16,
     table: &mut Table,
 ) -> io::Result<()> {
-    let answer = diag
+    let dumped = diag
         .as_mut()
-        .map(|diag| diag.ask(protocol, sock_diag::ALL, port, &mut table.rows));
-    match answer {
-        Some(Ok(answer)) => {
-            if !answer.steady {
+        .map(|diag| diag.dump(protocol, sock_diag::ALL, port, &mut table.rows));
+    match dumped {
+        Some(Ok(dump)) => {
+            if !dump.consistent {
                 table.unseen.push(Incompleteness::Changed(protocol));
             }
-            if protocol == Protocol::Tcp && !answer.saw_bound && !netlink::shows_bound() {
+            if protocol == Protocol::Tcp && !dump.saw_bound && !netlink::shows_bound() {
                 table.unseen.push(Incompleteness::Bound);
             }
             return Ok(());
         }
-        Some(Err(error)) if out_of_descriptors(&error) => return Err(error),
+        Some(Err(error)) if is_exhaustion(&error) => return Err(error),
         Some(Err(_)) | None => {}
     }
     proc_net::sockets(protocol, port, &mut table.rows)?;
@@ -94,29 +94,29 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
         sock_diag::UNCONNECTED
     };
     let mut rows = Vec::new();
-    let answer =
-        netlink::Diag::open().and_then(|mut diag| diag.ask(protocol, states, port, &mut rows));
-    match answer {
+    let dumped =
+        netlink::SockDiag::open().and_then(|mut diag| diag.dump(protocol, states, port, &mut rows));
+    match dumped {
         Ok(_) => {}
-        Err(error) if out_of_descriptors(&error) => return Err(error),
+        Err(error) if is_exhaustion(&error) => return Err(error),
         Err(_) => proc_net::listening(protocol, port, &mut rows)?,
     }
     Ok(rows)
 }
 
-/// No other way to look would fare better.
-fn out_of_descriptors(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    errno == Some(Errno::MFILE) || errno == Some(Errno::NFILE) || errno == Some(Errno::NOMEM)
+/// Whether descriptors or memory are used up. Every other source fails for the same reason, so the
+/// caller reports the error and does not fall back.
+fn is_exhaustion(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
 #[cfg(test)]
 pub(super) fn has_sock_diag() -> bool {
-    netlink::Diag::open().is_ok()
+    netlink::SockDiag::open().is_ok()
 }
 
-/// As [`sockets`] where there is no `sock_diag`.
+/// As [`sockets`] on a system without sock_diag.
 #[cfg(test)]
-pub(super) fn fall_back(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
-    gather(None, port, protocol)
+pub(super) fn sockets_from_proc_net(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
+    read_protocols(None, port, protocol)
 }

@@ -1,4 +1,4 @@
-//! The kernel's own table of sockets, asked over netlink (`sock_diag(7)`). Needs no privilege.
+//! The kernel's table of sockets, read over netlink (`sock_diag(7)`). It needs no privilege.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -14,31 +14,33 @@ use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 use crate::retry::{TABLE_ANSWER_LIMIT, TABLE_READS};
 
-/// A netlink socket with the buffer for its answers.
-pub(super) struct Diag {
+/// A netlink socket with the buffer for its datagrams.
+pub(super) struct SockDiag {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-/// What an answer was worth.
+/// The quality of a dump.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
-    /// The table stood still while it was read.
-    pub(super) steady: bool,
-    /// A bound socket was among the answers, on whichever port: so the kernel shows such sockets.
+pub(super) struct DumpInfo {
+    /// The table did not change while it was read.
+    pub(super) consistent: bool,
+    /// The dump contained a bound socket, on any port: so this kernel shows such sockets.
     pub(super) saw_bound: bool,
 }
 
-/// `AF_NETLINK` and its protocol `NETLINK_SOCK_DIAG`: of the kernel's interface, the same on every architecture.
+/// `AF_NETLINK` and its protocol `NETLINK_SOCK_DIAG`. Both are part of the kernel's interface, and
+/// the same on every architecture.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
-/// The kernel answers in datagrams that are smaller than this: the head of its own buffer is within it.
+/// The kernel's datagrams are smaller than this: its own buffer has this size and holds a header
+/// too.
 const BUFFER: usize = 32 * 1024;
 
-impl Diag {
+impl SockDiag {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Diag {
+        Ok(SockDiag {
             socket: connect()?,
             sequence: 0,
             buffer: vec![0; BUFFER],
@@ -46,38 +48,38 @@ impl Diag {
     }
 
     /// Appends every socket of the protocol with this local port (0: any) and one of these states.
-    pub(super) fn ask(
+    pub(super) fn dump(
         &mut self,
         protocol: Protocol,
         states: u32,
         port: u16,
         rows: &mut Vec<Row>,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<DumpInfo> {
         let families: &[Family] = if protocol == Protocol::Tcp {
             &[Family::Any]
         } else {
             &[Family::V4, Family::V6]
         };
-        let mut answer = Answer {
-            steady: true,
+        let mut info = DumpInfo {
+            consistent: true,
             saw_bound: false,
         };
         let start = rows.len();
         for &family in families {
-            answer.steady &= self.walk(protocol, family, states, port, rows)?;
+            info.consistent &= self.dump_family(protocol, family, states, port, rows)?;
         }
-        answer.saw_bound = rows[start..].iter().any(|row| row.state == State::Bound);
-        // The walk over bound sockets does not heed the port that was asked for.
-        let mut at = 0;
+        info.saw_bound = rows[start..].iter().any(|row| row.state == State::Bound);
+        // For bound sockets the kernel ignores the requested port.
+        let mut position = 0;
         rows.retain(|row| {
-            at += 1;
-            at <= start || port == 0 || row.local.port() == port
+            position += 1;
+            position <= start || port == 0 || row.local.port() == port
         });
-        Ok(answer)
+        Ok(info)
     }
 
-    /// Whether the table stood still.
-    fn walk(
+    /// Repeats the dump until the table does not change meanwhile. `false` if it kept changing.
+    fn dump_family(
         &mut self,
         protocol: Protocol,
         family: Family,
@@ -86,73 +88,73 @@ impl Diag {
         rows: &mut Vec<Row>,
     ) -> io::Result<bool> {
         let start = rows.len();
-        let mut steady = true;
+        let mut consistent = true;
         for attempt in 0..TABLE_READS {
             if attempt > 0 {
-                // What is left of the attempt before must not be read as part of this one.
+                // A new socket: datagrams of the previous dump may be waiting in the old one.
                 rows.truncate(start);
                 self.socket = connect()?;
             }
-            match self.attempt(protocol, family, states, port, rows)? {
-                Walked::Steady => return Ok(true),
-                Walked::Changed => steady = false,
-                Walked::Cut => {
+            match self.try_dump(protocol, family, states, port, rows)? {
+                DumpOutcome::Consistent => return Ok(true),
+                DumpOutcome::Changed => consistent = false,
+                DumpOutcome::Truncated => {
                     self.buffer.resize(self.buffer.len() * 2, 0);
-                    steady = false;
+                    consistent = false;
                 }
             }
         }
-        Ok(steady)
+        Ok(consistent)
     }
 
-    fn attempt(
+    fn try_dump(
         &mut self,
         protocol: Protocol,
         family: Family,
         states: u32,
         port: u16,
         rows: &mut Vec<Row>,
-    ) -> io::Result<Walked> {
+    ) -> io::Result<DumpOutcome> {
         self.sequence += 1;
-        let question = sock_diag::question(protocol, family, states, port, self.sequence);
-        // To no address is to the kernel (netlink(7)).
-        again_after_signal(|| self.socket.send(&question))?;
+        let request = sock_diag::request(protocol, family, states, port, self.sequence);
+        // A message without a destination goes to the kernel (netlink(7)).
+        retry_interrupted(|| self.socket.send(&request))?;
         let mut interrupted = false;
         loop {
-            let filled = match again_after_signal(|| (&self.socket).read(&mut self.buffer)) {
+            let filled = match retry_interrupted(|| (&self.socket).read(&mut self.buffer)) {
                 Ok(filled) => filled,
-                // Answers were dropped.
+                // The kernel dropped datagrams.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
-                    return Ok(Walked::Changed);
+                    return Ok(DumpOutcome::Changed);
                 }
                 Err(error) => return Err(error),
             };
             if filled == self.buffer.len() {
-                return Ok(Walked::Cut);
+                return Ok(DumpOutcome::Truncated);
             }
-            let said = sock_diag::answers(
+            let datagram = sock_diag::answers(
                 &self.buffer[..filled],
                 Order::NATIVE,
                 protocol,
                 self.sequence,
                 rows,
             );
-            interrupted |= said.interrupted;
-            match said.progress {
+            interrupted |= datagram.interrupted;
+            match datagram.progress {
                 Progress::More => {}
-                Progress::Done if interrupted => return Ok(Walked::Changed),
-                Progress::Done => return Ok(Walked::Steady),
+                Progress::Done if interrupted => return Ok(DumpOutcome::Changed),
+                Progress::Done => return Ok(DumpOutcome::Consistent),
                 Progress::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
     }
 }
 
-enum Walked {
-    Steady,
+enum DumpOutcome {
+    Consistent,
     Changed,
-    /// A datagram filled the buffer, and may have been longer.
-    Cut,
+    /// A datagram filled the whole buffer, so its end may be missing.
+    Truncated,
 }
 
 fn connect() -> io::Result<Socket> {
@@ -161,8 +163,8 @@ fn connect() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The call until no signal cuts it short.
-fn again_after_signal(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+/// Repeats the call while signals interrupt it.
+fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -171,25 +173,28 @@ fn again_after_signal(mut call: impl FnMut() -> io::Result<usize>) -> io::Result
     }
 }
 
-/// Whether this kernel shows TCP sockets that are bound and do not listen: Linux 6.8, or an older one to which it
-/// was brought back. Found out once.
+/// Whether this kernel shows TCP sockets that are bound and do not listen: Linux 6.8 and later, and
+/// older ones with the change backported. Determined once per process.
 pub(super) fn shows_bound() -> bool {
     static SHOWN: OnceLock<bool> = OnceLock::new();
-    // A look that fails says no: that errs towards "could not be seen".
+    // A failed test counts as no. The report then says that such sockets could not be read.
     *SHOWN.get_or_init(|| release_is_at_least(6, 8) || shows_own_bound().unwrap_or(false))
 }
 
 fn release_is_at_least(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    matches!((numbers.next(), numbers.next()), (Some(Ok(a)), Some(Ok(b))) if (a, b) >= (major, minor))
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(a)), Some(Ok(b))) => (a, b) >= (major, minor),
+        _ => false,
+    }
 }
 
 fn shows_own_bound() -> io::Result<bool> {
     let own = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     own.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    Ok(Diag::open()?
-        .ask(Protocol::Tcp, sock_diag::BOUND, 0, &mut Vec::new())?
+    Ok(SockDiag::open()?
+        .dump(Protocol::Tcp, sock_diag::BOUND, 0, &mut Vec::new())?
         .saw_bound)
 }
 
@@ -200,19 +205,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_the_buffer_cuts_is_asked_for_again() {
-        if !crate::sockets::tests::has_sock_diag("an answer that the buffer cuts") {
+    fn a_dump_that_the_buffer_truncates_is_repeated() {
+        if !crate::sockets::tests::has_sock_diag("a truncated dump") {
             return;
         }
         let listeners: Vec<_> = (0..64)
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
             .collect();
-        let mut diag = Diag {
+        let mut diag = SockDiag {
             buffer: vec![0; 2048],
-            ..Diag::open().unwrap()
+            ..SockDiag::open().unwrap()
         };
         let mut rows = Vec::new();
-        diag.ask(Protocol::Tcp, sock_diag::LISTEN, 0, &mut rows)
+        diag.dump(Protocol::Tcp, sock_diag::LISTEN, 0, &mut rows)
             .unwrap();
         assert!(diag.buffer.len() > 2048, "64 sockets fit into 2048 bytes");
         for listener in &listeners {

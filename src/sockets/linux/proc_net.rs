@@ -1,5 +1,5 @@
-//! `/proc/net`, where the kernel (or what imitates one) has no `sock_diag`. TCP sockets that are bound and do not
-//! listen are not in it, and each look costs a millisecond.
+//! `/proc/net`, for kernels (and imitations of one) without `sock_diag`. It does not contain TCP
+//! sockets that are bound and do not listen. Reading it costs a millisecond.
 
 use std::fs;
 use std::io;
@@ -10,8 +10,10 @@ use super::super::{Inode, Row};
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
-/// `/proc/net` is the network of the process's first thread, which need not be the caller's.
-const FOLDERS: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
+/// `/proc/net` shows the network namespace of the process's first thread. The calling thread can be
+/// in another one.
+const OF_THREAD: &str = "/proc/thread-self/net";
+const OF_PROCESS: &str = "/proc/net";
 
 /// Appends the sockets of the protocol with this local port (0: any).
 pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
@@ -25,12 +27,14 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // No such protocol, or no IPv6: then nobody has a socket of it. IPv4 and TCP there always is.
+            // A missing file means a kernel without UDP-Lite or without IPv6, so without such
+            // sockets. The files of TCP and UDP over IPv4 always exist.
+            // Without the folder, nothing is known.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>
             {
-                fs::metadata(FOLDERS[1])?;
+                fs::metadata(OF_PROCESS)?;
             }
             Err(error) => return Err(error),
         }
@@ -38,7 +42,7 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// As [`sockets`], of those that would answer.
+/// As [`sockets`], but only TCP sockets that listen and UDP sockets without a peer.
 pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
     sockets(protocol, port, rows)?;
     let answering = if protocol == Protocol::Tcp {
@@ -63,9 +67,10 @@ fn table(protocol: Protocol, family: &str) -> io::Result<Vec<u8>> {
 }
 
 fn read(file: &str) -> io::Result<Vec<u8>> {
-    let [own, any] = FOLDERS.map(|folder| format!("{folder}/{file}"));
-    match fs::read(own) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read(any),
+    match fs::read(format!("{OF_THREAD}/{file}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::read(format!("{OF_PROCESS}/{file}"))
+        }
         read => read,
     }
 }

@@ -1,4 +1,4 @@
-//! What a process is: its name, parent, program, user and start, from `/proc/PID`.
+//! The name, parent, program, user and start of a process, from `/proc/PID`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,48 +16,51 @@ use super::super::decode::procfs;
 use super::proc_folder::open;
 use crate::model::process::Process;
 
-/// Turns ticks since boot into a time of day.
+/// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     boot: Option<SystemTime>,
 }
 
 impl Clock {
-    /// Without `/proc/uptime`, as with the mount option `subset=pid`, no process's start has a time of day.
+    /// Without `/proc/uptime`, as with the mount option `subset=pid`, the start of every process is
+    /// unknown.
     pub(super) fn now(proc: BorrowedFd<'_>) -> io::Result<Self> {
-        let up = match read(proc, "uptime") {
-            Err(error) if super::out_of_descriptors(&error) => return Err(error),
+        let uptime = match read(proc, "uptime") {
+            Err(error) if super::is_exhaustion(&error) => return Err(error),
             text => text.ok().and_then(|text| procfs::uptime(&text)),
         };
         Ok(Clock {
-            boot: up.and_then(|up| SystemTime::now().checked_sub(up)),
+            boot: uptime.and_then(|uptime| SystemTime::now().checked_sub(uptime)),
         })
     }
 
-    /// The process whose folder is at `up` from this one; `None` where it has ended.
+    /// The process whose folder in `/proc` is `folder/process_path`; `None` if it has ended.
     pub(super) fn describe(
         &self,
         pid: u32,
         folder: BorrowedFd<'_>,
-        up: &str,
+        process_path: &str,
     ) -> io::Result<Option<Process>> {
-        let stat = match read(folder, &format!("{up}/stat")) {
+        let stat = match read(folder, &format!("{process_path}/stat")) {
             Ok(text) => procfs::stat(&text),
-            Err(error) if super::out_of_descriptors(&error) => return Err(error),
+            Err(error) if super::is_exhaustion(&error) => return Err(error),
             Err(_) => None,
         };
         let Some(stat) = stat else {
             return Ok(None);
         };
-        // Between its fork's memory and its program's, a process has no arguments; and what it is to close on exec, open.
+        // During exec a process has no arguments for a moment: it has left the memory of its
+        // parent, and the new program's is not set up. Its close-on-exec descriptors are still
+        // open.
         let is_in_exec =
-            || read(folder, &format!("{up}/cmdline")).is_ok_and(|line| line.is_empty());
+            || read(folder, &format!("{process_path}/cmdline")).is_ok_and(|line| line.is_empty());
         let forked = stat.forked || is_in_exec();
-        let uid = read(folder, &format!("{up}/status"))
+        let uid = read(folder, &format!("{process_path}/status"))
             .ok()
             .and_then(|text| procfs::effective_uid(&text));
-        let program = readlinkat(folder, format!("{up}/exe"), Vec::new()).ok();
-        // USER_HZ is 100 on every architecture that Rust's std has.
+        let program = readlinkat(folder, format!("{process_path}/exe"), Vec::new()).ok();
+        // USER_HZ is 100 on every architecture that Rust's std supports.
         let age = Duration::from_millis(stat.started.saturating_mul(10));
         Ok(Some(Process {
             pid,
@@ -86,8 +89,9 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 }
 
 fn stat(pid: u32) -> Option<procfs::Stat> {
-    // By its folder: an emulator (qemu-user) makes up what a process reads of itself by the whole path, another start
-    // among it. A process that cannot be read is, to the caller, one that is not there.
+    // Read through the open folder: for the full path of the process's own file, the emulator
+    // qemu-user makes up the content, with another start. A process that cannot be read counts as
+    // ended.
     let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
     procfs::stat(&read(folder.as_fd(), "stat").ok()?)
 }
@@ -102,7 +106,7 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
-/// Without `/proc`, which every other answer about processes needs too, it cannot be told.
+/// `Unsupported` without `/proc`, which every other function about processes needs too.
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     match read(CWD, &format!("/proc/{pid}/stat")) {
         Ok(text) => Ok(procfs::stat(&text).is_some_and(|stat| !stat.ended)),
@@ -111,8 +115,8 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     }
 }
 
-/// Names from `/etc/passwd` alone: NSS would need libc, and could ask the network. Where the file cannot be read,
-/// users are numbers.
+/// The users in `/etc/passwd`. NSS knows more, but needs libc and can query the network. If the
+/// file cannot be read, reports show the numbers of users.
 pub(in super::super) fn users() -> Vec<(u32, String)> {
     fs::read("/etc/passwd")
         .map(|text| procfs::users(&text))
@@ -123,18 +127,18 @@ pub(in super::super) fn command_line(
     pid: u32,
     ticks: Option<NonZeroU64>,
 ) -> io::Result<Vec<OsString>> {
-    let gone = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
-    // The folder stays that of one process, whoever has the number later.
+    let ended = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
+    // The open folder belongs to this process, even if another one gets its pid.
     let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
-        Errno::NOENT | Errno::SRCH => gone(),
+        Errno::NOENT | Errno::SRCH => ended(),
         other => other.into(),
     })?;
     let stat = read(folder.as_fd(), "stat")
         .ok()
         .and_then(|text| procfs::stat(&text))
-        .ok_or_else(gone)?;
+        .ok_or_else(ended)?;
     if NonZeroU64::new(stat.started) != ticks {
-        return Err(gone());
+        return Err(ended());
     }
     let bytes = read(folder.as_fd(), "cmdline")?;
     Ok(procfs::arguments(&bytes)

@@ -362,7 +362,7 @@ fn the_fall_back_tells_the_same_of_what_it_sees() {
         (Udp, udp_port),
         (Tcp, client.local_addr().unwrap().port()),
     ] {
-        let mut told = linux::fall_back(port, Some(protocol)).unwrap();
+        let mut told = linux::sockets_from_proc_net(port, Some(protocol)).unwrap();
         row::label_clients(&mut told.rows);
         let mut asked = sockets(port, Some(protocol)).unwrap();
         asked.rows.sort_by_key(|row| row.inode);
@@ -379,7 +379,7 @@ fn the_fall_back_tells_the_same_of_what_it_sees() {
         );
     }
     assert_eq!(
-        linux::fall_back(udp_port, Some(Protocol::UdpLite))
+        linux::sockets_from_proc_net(udp_port, Some(Protocol::UdpLite))
             .unwrap()
             .rows,
         []
@@ -391,7 +391,7 @@ fn the_fall_back_tells_the_same_of_what_it_sees() {
 fn the_fall_back_does_not_call_a_bound_port_free() {
     // On every address, so that no other test is given the number on another one.
     let (_socket, port) = bound(ANY6, false, Type::STREAM);
-    let told = linux::fall_back(port, Some(Tcp)).unwrap();
+    let told = linux::sockets_from_proc_net(port, Some(Tcp)).unwrap();
     assert_eq!(
         (told.rows, told.unseen),
         (vec![], vec![Incompleteness::Bound])

@@ -1,0 +1,108 @@
+//! The descriptors of one process.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{RawDir, readlinkat_raw};
+use rustix::io::Errno;
+
+use super::super::super::Inode;
+use super::super::super::decode::procfs;
+use super::super::proc_folder::open;
+use super::{Scan, ScanState};
+
+/// Up to this many sockets of one process are read a second time. For thousands it costs too much.
+const CONFIRM_UP_TO: usize = 16;
+
+impl Scan<'_> {
+    pub(super) fn scan_process(&self, pid: u32, state: &mut ScanState) -> io::Result<()> {
+        match open(self.proc, &format!("{pid}/fd")) {
+            Ok(folder) => {
+                if !self.scan_descriptors(pid, &folder, "..", state)? {
+                    state.empty.push(pid);
+                }
+                Ok(())
+            }
+            Err(Errno::ACCESS | Errno::PERM) => {
+                state.denied.push(pid);
+                Ok(())
+            }
+            Err(error) => state.skip(error),
+        }
+    }
+
+    /// Reads each descriptor in a folder, and returns whether there was one.
+    ///
+    /// `process_path` leads from `folder` to the process's own folder. What is read by way of the
+    /// open folder belongs to this process, even if its pid has been reused since.
+    pub(super) fn scan_descriptors(
+        &self,
+        pid: u32,
+        folder: &OwnedFd,
+        process_path: &str,
+        state: &mut ScanState,
+    ) -> io::Result<bool> {
+        let mut buffer = std::mem::take(&mut state.buffer);
+        buffer.reserve(16 * 1024);
+        let mut sockets: Vec<(Inode, CString)> = Vec::new();
+        let mut has_descriptors = false;
+        let mut outcome = Ok(());
+        let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    outcome = state.skip(error);
+                    break;
+                }
+            };
+            if entry.file_name().to_bytes().starts_with(b".") {
+                continue;
+            }
+            has_descriptors = true;
+            let mut link = [0; 64];
+            let link = match readlinkat_raw(folder, entry.file_name(), &mut link) {
+                Ok(length) => &link[..length],
+                // Closed since it was listed.
+                Err(Errno::NOENT) => continue,
+                Err(error) => {
+                    outcome = state.skip(error);
+                    break;
+                }
+            };
+            match procfs::socket_inode(link) {
+                Some(inode) if self.wanted.contains(&inode) => {
+                    sockets.push((inode, entry.file_name().to_owned()));
+                }
+                None if link == b"anon_inode:[io_uring]" => {
+                    let descriptor = entry.file_name().to_string_lossy().into_owned();
+                    state.rings.push((pid, descriptor));
+                }
+                Some(_) | None => {}
+            }
+        }
+        state.buffer = buffer;
+        outcome?;
+        if sockets.is_empty() {
+            return Ok(has_descriptors);
+        }
+        // A process that has ended since owns nothing any more.
+        if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
+            // The process may have called exec since its descriptors were listed, which closed
+            // them.
+            if !process.forked && sockets.len() <= CONFIRM_UP_TO {
+                sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
+            }
+            let inodes = sockets.into_iter().map(|(inode, _)| inode).collect();
+            self.add_found(process, inodes, state);
+        }
+        Ok(has_descriptors)
+    }
+}
+
+fn is_socket(folder: &OwnedFd, name: &CStr, inode: Inode) -> bool {
+    let mut link = [0; 64];
+    readlinkat_raw(folder, name, &mut link)
+        .is_ok_and(|length| procfs::socket_inode(&link[..length]) == Some(inode))
+}

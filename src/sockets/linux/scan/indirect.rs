@@ -1,0 +1,101 @@
+//! Sockets that no descriptor in `/proc/PID/fd` shows: those of a process whose first thread has
+//! ended, those of an io_uring, and those in flight.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
+
+use super::super::super::decode::procfs;
+use super::super::super::{Inode, ScanDepth};
+use super::super::proc_folder::{numbers, open};
+use super::{Scan, ScanState};
+
+impl Scan<'_> {
+    /// Searches for the sockets that still have no process.
+    pub(super) fn scan_indirect(
+        &self,
+        pids: &[u32],
+        lists_all: bool,
+        state: &mut ScanState,
+    ) -> io::Result<()> {
+        for pid in std::mem::take(&mut state.empty) {
+            if self.is_missing_some() {
+                self.scan_threads(pid, state)?;
+            }
+        }
+        for pid in std::mem::take(&mut state.denied) {
+            let is_read = self.is_missing_some() && self.scan_threads(pid, state)?;
+            state.unreadable += usize::from(!is_read);
+        }
+        for (pid, descriptor) in std::mem::take(&mut state.rings) {
+            if self.is_missing_some() {
+                self.scan_ring(pid, &descriptor, state)?;
+            }
+        }
+        // If most processes cannot be read, one of them is the likelier owner.
+        let sees_most = lists_all && state.unreadable * 2 < pids.len();
+        if self.is_missing_some() && sees_most && self.depth == ScanDepth::Complete {
+            for &pid in pids {
+                if has_in_flight(pid) {
+                    state.in_flight.push(pid);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the descriptors through a thread other than the first. Returns whether one shows them.
+    fn scan_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<bool> {
+        let task = format!("{pid}/task");
+        // A folder has two links, and one more per thread. A process with its first thread alone
+        // has nothing new to show.
+        if statat(self.proc, &task, AtFlags::empty()).is_ok_and(|stat| stat.st_nlink <= 3) {
+            return Ok(false);
+        }
+        let tids = match open(self.proc, &task).and_then(|task| numbers(task.as_fd())) {
+            Ok(tids) => tids,
+            Err(error) => return state.skip(error).map(|()| false),
+        };
+        for tid in tids.into_iter().filter(|tid| *tid != pid) {
+            // Threads share their descriptors, so the first one that can be read shows all.
+            if let Ok(folder) = open(self.proc, &format!("{task}/{tid}/fd")) {
+                return self.scan_descriptors(pid, &folder, "../../..", state);
+            }
+        }
+        Ok(false)
+    }
+
+    fn scan_ring(&self, pid: u32, descriptor: &str, state: &mut ScanState) -> io::Result<()> {
+        let folder = match open(self.proc, &format!("{pid}/fd")) {
+            Ok(folder) => folder,
+            Err(error) => return state.skip(error),
+        };
+        let text = match fs::read(format!("/proc/{pid}/fdinfo/{descriptor}")) {
+            Ok(text) => text,
+            Err(error) => return state.skip(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        };
+        let inodes: Vec<Inode> = procfs::ring_inodes(&text)
+            .filter(|inode| self.wanted.contains(inode))
+            .collect();
+        if !inodes.is_empty()
+            && let Some(process) = self.clock.describe(pid, folder.as_fd(), "..")?
+        {
+            self.add_found(process, inodes, state);
+        }
+        Ok(())
+    }
+}
+
+/// Whether descriptors wait in one of the process's Unix sockets. The kernel does not show which
+/// ones. It is only a hint, so a failure counts as no.
+fn has_in_flight(pid: u32) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return false;
+    };
+    entries
+        .flatten()
+        .any(|entry| fs::read(entry.path()).is_ok_and(|text| procfs::in_flight(&text) > 0))
+}

@@ -1,0 +1,232 @@
+//! Which processes own a socket: a search through the descriptors of every process, `/proc/PID/fd`.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, statat};
+
+use super::super::{Inode, ScanDepth, ScanResult};
+use super::proc_folder::{numbers, open};
+use super::process::Clock;
+use crate::model::incompleteness::Incompleteness;
+use crate::model::process::Process;
+
+mod descriptors;
+mod indirect;
+mod newest;
+mod state;
+
+use newest::newest_processes;
+use state::ScanState;
+
+/// Above this many processes a second thread saves time (measured; below 200 it costs time).
+const PARALLEL_ABOVE: usize = 300;
+const MAX_THREADS: usize = 4;
+/// How many processes a thread takes at once.
+const BATCH: usize = 16;
+
+pub(in super::super) fn processes(
+    wanted: &[(Inode, Option<u32>)],
+    depth: ScanDepth,
+) -> io::Result<ScanResult> {
+    let without_proc = || ScanResult {
+        found: Vec::new(),
+        unseen: vec![Incompleteness::Proc],
+    };
+    let proc = match open(CWD, "/proc") {
+        Ok(proc) => proc,
+        Err(error) if super::is_exhaustion(&error.into()) => return Err(error.into()),
+        Err(_) => return Ok(without_proc()),
+    };
+    let inodes: HashSet<Inode> = wanted.iter().map(|(inode, _)| *inode).collect();
+    let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
+    let scan = Scan {
+        proc: proc.as_fd(),
+        missing: Mutex::new(inodes.clone()),
+        wanted: inodes,
+        is_done: AtomicBool::new(false),
+        depth,
+        clock: Clock::now(proc.as_fd())?,
+    };
+    let mut state = ScanState::default();
+    let first_hit = depth == ScanDepth::FirstHit;
+    let scanned = if first_hit {
+        scan.scan_recent(&proc, &uids, &mut state)?
+    } else {
+        Vec::new()
+    };
+    let mut lists_all = true;
+    if !scan.is_done() {
+        let mut pids = numbers(proc.as_fd())?;
+        if pids.is_empty() {
+            return Ok(without_proc());
+        }
+        // With the mount option `hidepid=2`, `/proc` hides the processes of other users.
+        let lists_init = pids.contains(&1);
+        if first_hit {
+            pids.retain(|pid| !scanned.contains(pid));
+            scan.scan_users(&mut pids, &uids, &mut state)?;
+        }
+        if !scan.is_done() {
+            scan.scan_all(&pids, &mut state)?;
+            scan.scan_indirect(&pids, lists_init, &mut state)?;
+            lists_all = lists_init;
+        }
+    }
+    if first_hit {
+        scan.add_parents(&mut state)?;
+    }
+    Ok(state.into_result(lists_all))
+}
+
+/// One search, shared by its threads.
+struct Scan<'a> {
+    proc: BorrowedFd<'a>,
+    /// The inodes of the sockets.
+    wanted: HashSet<Inode>,
+    /// Those without a process so far.
+    missing: Mutex<HashSet<Inode>>,
+    /// Every socket has a process, and the depth is [`ScanDepth::FirstHit`].
+    is_done: AtomicBool,
+    depth: ScanDepth,
+    clock: Clock,
+}
+
+impl Scan<'_> {
+    /// Scans the processes that most often own a port, and returns their pids.
+    ///
+    /// This process is the first, before the others are even listed: the usual owner is a server
+    /// that the test itself left running. The newest processes follow.
+    fn scan_recent(
+        &self,
+        proc: &OwnedFd,
+        uids: &[u32],
+        state: &mut ScanState,
+    ) -> io::Result<Vec<u32>> {
+        let own = std::process::id();
+        let mut scanned = vec![own];
+        self.scan_process(own, state)?;
+        if !self.is_done() {
+            let newest = newest_processes(proc);
+            let mut rest: Vec<u32> = newest.iter().copied().filter(|pid| *pid != own).collect();
+            self.scan_users(&mut rest, uids, state)?;
+            scanned.extend(newest.iter().filter(|pid| !rest.contains(pid)));
+        }
+        Ok(scanned)
+    }
+
+    /// Scans the processes of the users that own the sockets, and removes them from the list.
+    fn scan_users(
+        &self,
+        pids: &mut Vec<u32>,
+        uids: &[u32],
+        state: &mut ScanState,
+    ) -> io::Result<()> {
+        let mut scanned = 0;
+        let mut rest = Vec::with_capacity(pids.len());
+        for &pid in pids.iter() {
+            // One thread scans these. More processes are faster in parallel.
+            let is_likely = scanned < PARALLEL_ABOVE
+                && !self.is_done()
+                && statat(self.proc, pid.to_string(), AtFlags::empty())
+                    .is_ok_and(|stat| uids.contains(&stat.st_uid));
+            if is_likely {
+                scanned += 1;
+                self.scan_process(pid, state)?;
+            } else {
+                rest.push(pid);
+            }
+        }
+        *pids = rest;
+        Ok(())
+    }
+
+    fn scan_all(&self, pids: &[u32], state: &mut ScanState) -> io::Result<()> {
+        let batches: Vec<&[u32]> = pids.chunks(BATCH).collect();
+        let next = AtomicUsize::new(0);
+        let work = |state: &mut ScanState| {
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                for &pid in *batch {
+                    if self.is_done() {
+                        return Ok(());
+                    }
+                    self.scan_process(pid, state)?;
+                }
+            }
+            Ok(())
+        };
+        let threads = if pids.len() > PARALLEL_ABOVE {
+            thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            1
+        };
+        thread::scope(|scope| {
+            let start = || {
+                let run = || {
+                    let mut own = ScanState::default();
+                    work(&mut own).map(|()| own)
+                };
+                // If no thread can be started, this one does the whole work.
+                thread::Builder::new()
+                    .name("portlease scan".to_owned())
+                    .spawn_scoped(scope, run)
+                    .ok()
+            };
+            let helpers: Vec<_> = (1..threads.min(MAX_THREADS))
+                .filter_map(|_| start())
+                .collect();
+            let mut outcome = work(state);
+            for helper in helpers {
+                match helper.join() {
+                    Ok(Ok(other)) => state.merge(other),
+                    Ok(Err(error)) => outcome = Err(error),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            outcome
+        })
+    }
+
+    /// Adds the ancestors that share a socket. The search finds the newest process first, which can
+    /// be a worker. The process to name and to stop is its server.
+    fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
+        let mut next = 0;
+        while let Some((process, _)) = state.found.get(next) {
+            let parent = process
+                .parent
+                .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
+            if let Some(parent) = parent {
+                // A parent that shares no socket is not added, so its own parent is not scanned.
+                self.scan_process(parent, state)?;
+            }
+            next += 1;
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Relaxed)
+    }
+
+    fn is_missing_some(&self) -> bool {
+        !self.missing.lock().is_empty()
+    }
+
+    fn add_found(&self, process: Process, inodes: Vec<Inode>, state: &mut ScanState) {
+        if inodes.is_empty() {
+            return;
+        }
+        let mut missing = self.missing.lock();
+        for inode in &inodes {
+            missing.remove(inode);
+        }
+        if missing.is_empty() && self.depth == ScanDepth::FirstHit {
+            self.is_done.store(true, Ordering::Relaxed);
+        }
+        state.found.push((process, inodes));
+    }
+}

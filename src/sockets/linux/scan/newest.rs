@@ -1,0 +1,62 @@
+//! The newest processes.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{SeekFrom, seek};
+
+use super::super::proc_folder::{numbers, open};
+
+/// How far below the latest pid the list reaches.
+const PIDS: u32 = 256;
+
+/// The offset of a process in `/proc`, less its pid (`proc_pid_readdir`).
+const OFFSET: u64 = 258;
+
+/// The newest processes, the newest first, without a list of all, which takes 1 µs per process.
+///
+/// `/proc` lists processes in the order of their pids, and its offsets contain the pid. Where that
+/// is not so, the result is empty, and the caller's full list finds them.
+pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
+    latest_pid()
+        .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS).max(1)))
+        .unwrap_or_default()
+}
+
+fn latest_pid() -> Option<u32> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_ascii_whitespace().nth(4)?.parse().ok()
+}
+
+fn list_from(proc: &OwnedFd, first: u32) -> Option<Vec<u32>> {
+    // A folder of its own: the offset belongs to the open file.
+    let folder = open(proc, ".").ok()?;
+    seek(&folder, SeekFrom::Start(OFFSET + u64::from(first))).ok()?;
+    numbers(folder.as_fd())
+        .ok()
+        .filter(|pids| pids.iter().all(|pid| *pid >= first))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_processes_are_listed_without_the_others() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let found = newest_processes(&open(CWD, "/proc").unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            found.contains(&child.id()),
+            "{} is not in {found:?}",
+            child.id()
+        );
+        assert!(found.is_sorted_by(|a, b| a > b), "{found:?}");
+    }
+}
