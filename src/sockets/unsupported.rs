@@ -1,5 +1,5 @@
-//! Systems whose socket table this crate does not read yet: every question about sockets is `Unsupported`, which is
-//! not "nobody".
+//! Systems whose socket table this crate does not read yet. Every function about sockets returns
+//! `Unsupported`: an empty answer would mean that the port is free.
 
 use std::ffi::OsString;
 use std::io;
@@ -25,7 +25,7 @@ pub(super) fn listening(_port: u16, _protocol: Protocol) -> io::Result<Vec<Row>>
 
 pub(super) fn processes(
     _wanted: &[(Inode, Option<u32>)],
-    _sight: ScanDepth,
+    _depth: ScanDepth,
 ) -> io::Result<ScanResult> {
     unsupported()
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_question_is_answered_with_unsupported_and_never_with_nobody() {
+    fn every_function_about_sockets_is_unsupported_and_none_reports_an_empty_table() {
         let kinds = [
             sockets(60315, None).map(drop).unwrap_err().kind(),
             listening(60315, Protocol::Tcp)

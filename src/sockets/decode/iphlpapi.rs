@@ -1,8 +1,8 @@
-//! Windows' tables of sockets with their processes as bytes, decoded (`MIB_TCPTABLE_OWNER_PID` and its three kin in
-//! `tcpmib.h` and `udpmib.h`). No I/O.
+//! Decodes Windows' tables of sockets and their processes (`MIB_TCPTABLE_OWNER_PID`,
+//! `MIB_TCP6TABLE_OWNER_PID` and their UDP counterparts in `tcpmib.h` and `udpmib.h`). No I/O.
 //!
-//! A count, then rows of 32-bit words in the machine's order, which is little-endian on every Windows; addresses and
-//! ports are in that of the network.
+//! A table is a count, then rows of 32-bit words. Words are in machine order, which is
+//! little-endian on every Windows. Addresses and ports are in network order.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -12,10 +12,11 @@ use super::super::Row;
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
-/// Stands for a process that is not told. No process has this number: they are multiples of four.
+/// Stands for a process that the table does not show. No process has this pid: pids are multiples
+/// of four.
 const UNKNOWN_PID: u32 = u32::MAX;
 
-/// The rows of one table; what is cut off is left out.
+/// The rows of one table. A truncated row is left out.
 pub(crate) fn rows(table: &[u8], protocol: Protocol, v6: bool) -> Vec<Row> {
     let Some((count, rows)) = table.split_first_chunk() else {
         return Vec::new();
@@ -74,12 +75,12 @@ fn udp6(row: &[u8]) -> Option<Row> {
 
 fn tcp(number: u32, local: SocketAddr, remote: SocketAddr, pid: u32) -> Row {
     let state = state(number);
-    // What listens has rubbish there.
+    // The remote address of a listener is not initialised.
     let remote = Some(remote).filter(|remote| state != State::Listen && remote.port() != 0);
     row(Protocol::Tcp, local, remote, state, pid)
 }
 
-/// `MIB_TCP_STATE`.
+/// Decodes a `MIB_TCP_STATE`.
 fn state(number: u32) -> State {
     match number {
         2 => State::Listen,
@@ -92,7 +93,7 @@ fn state(number: u32) -> State {
         9 => State::Closing,
         10 => State::LastAck,
         11 => State::TimeWait,
-        // 1 is closed, and 12 about to be deleted.
+        // 1 is closed, and 12 is about to be deleted.
         other => State::Unknown(u8::try_from(other).unwrap_or(u8::MAX)),
     }
 }
@@ -105,10 +106,10 @@ fn row(
     pid: u32,
 ) -> Row {
     let inode = match pid {
-        // The kernel's own: no process owns it.
+        // The kernel owns a connection in TIME_WAIT.
         0 if state == State::TimeWait => None,
-        0 => key(UNKNOWN_PID, protocol, local, remote),
-        pid => key(pid, protocol, local, remote),
+        0 => socket_number(UNKNOWN_PID, protocol, local, remote),
+        pid => socket_number(pid, protocol, local, remote),
     };
     Row {
         protocol,
@@ -117,15 +118,15 @@ fn row(
         state,
         uid: None,
         inode,
-        // Not told; it is the answer that overlooks nothing.
+        // The table does not show it. Assuming dual stack overlooks no conflict.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
     }
 }
 
-/// Windows does not number its sockets. The number is made of the process, which [`process_of`]
-/// finds in it, and of the addresses.
-fn key(
+/// A number for a socket, as Windows has none. The upper half is the pid, which [`process_of`]
+/// returns. The lower half is a hash of the protocol and the addresses.
+fn socket_number(
     pid: u32,
     protocol: Protocol,
     local: SocketAddr,
@@ -136,13 +137,13 @@ fn key(
     NonZeroU64::new((u64::from(pid) << 32) | (hasher.finish() & u64::from(u32::MAX)))
 }
 
-/// The process that a row's number names; `None` if the table did not show it.
+/// The process of a socket, by its number; `None` if the table does not show it.
 pub(crate) fn process_of(inode: NonZeroU64) -> Option<u32> {
     let pid = (inode.get() >> 32) as u32;
     (pid != 0 && pid != UNKNOWN_PID).then_some(pid)
 }
 
-/// What is left of a row.
+/// The rest of a row.
 struct Words<'a>(&'a [u8]);
 
 impl Words<'_> {
@@ -156,7 +157,7 @@ impl Words<'_> {
         self.next().map(u32::from_le_bytes)
     }
 
-    /// The upper half of the word may hold anything.
+    /// The upper half of the word is not initialised.
     fn port(&mut self) -> Option<u16> {
         let [high, low, ..] = self.next::<4>()?;
         Some(u16::from_be_bytes([high, low]))
@@ -167,7 +168,7 @@ impl Words<'_> {
             .map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into())
     }
 
-    /// Address, scope and port.
+    /// An address, its scope and a port.
     fn v6(&mut self) -> Option<SocketAddr> {
         let ip = Ipv6Addr::from(self.next::<16>()?);
         let scope = self.number()?;
@@ -182,7 +183,7 @@ mod tests {
 
     const PID: u32 = 4100;
 
-    /// The words of a table, as the system lays them out; ports with rubbish in the upper half.
+    /// A table as the system lays it out, with arbitrary bytes in the upper half of each port.
     fn table(count: u32, rows: &[&[&[u8]]]) -> Vec<u8> {
         let rows = rows.iter().flat_map(|row| row.concat());
         count.to_le_bytes().into_iter().chain(rows).collect()
@@ -203,8 +204,8 @@ mod tests {
         number.to_le_bytes()
     }
 
-    fn told(rows: &[Row]) -> Vec<String> {
-        let tell = |row: &Row| {
+    fn summary(rows: &[Row]) -> Vec<String> {
+        let describe = |row: &Row| {
             let remote = row
                 .remote
                 .map_or(String::new(), |remote| format!(" - {remote}"));
@@ -215,7 +216,7 @@ mod tests {
                 row.inode.and_then(process_of)
             )
         };
-        rows.iter().map(tell).collect()
+        rows.iter().map(describe).collect()
     }
 
     fn tcp4() -> Vec<u8> {
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_tcp_are_decoded_row_by_row() {
+    fn tcp_tables_are_decoded_row_by_row() {
         let rows4 = rows(&tcp4(), Protocol::Tcp, false);
         let expected = [
             "listen 127.0.0.1:60315 by Some(4100)",
@@ -276,23 +277,23 @@ mod tests {
             "time_wait 127.0.0.1:60315 - 127.0.0.1:51545 by None",
             "unknown_99 0.0.0.0:7 by None",
         ];
-        assert_eq!(told(&rows4), expected);
+        assert_eq!(summary(&rows4), expected);
         assert_eq!(rows4[2].inode, None, "no process owns it");
-        assert_ne!(rows4[3].inode, None, "of an unknown process");
+        assert_ne!(rows4[3].inode, None, "its process is unknown");
         assert_ne!(
             rows4[0].inode, rows4[1].inode,
-            "two sockets of one process are two"
+            "two sockets of one process differ"
         );
         let rows6 = rows(&tcp6(), Protocol::Tcp, true);
-        assert_eq!(told(&rows6), ["listen [::]:60315 by Some(4100)"]);
+        assert_eq!(summary(&rows6), ["listen [::]:60315 by Some(4100)"]);
         assert!(rows6[0].dual_stack && !rows4[0].dual_stack);
     }
 
     #[test]
-    fn tables_of_udp_are_decoded_row_by_row() {
+    fn udp_tables_are_decoded_row_by_row() {
         let table4 = table(1, &[&[&[0; 4], &port(5353), &word(PID)]]);
         assert_eq!(
-            told(&rows(&table4, Protocol::Udp, false)),
+            summary(&rows(&table4, Protocol::Udp, false)),
             ["bound 0.0.0.0:5353 by Some(4100)"]
         );
         let table6 = table(
@@ -306,11 +307,11 @@ mod tests {
             "bound [::1]:53 by Some(4100)",
             "bound [::1%3]:54 by Some(8)",
         ];
-        assert_eq!(told(&rows(&table6, Protocol::Udp, true)), expected);
+        assert_eq!(summary(&rows(&table6, Protocol::Udp, true)), expected);
     }
 
-    /// Captured from wine 8, which tells the process of a socket only once it was read from, and leaves the scope of an
-    /// address unset.
+    /// Captured from wine 8. It shows the process of a socket only after the first read from it,
+    /// and does not initialise the scope of an address.
     #[test]
     fn captured_tables_are_decoded() {
         let tcp4 = bytes(
@@ -324,29 +325,29 @@ mod tests {
             "established 127.0.0.1:63074 - 127.0.0.1:33955 by Some(32)",
             "time_wait 127.0.0.1:63082 - 127.0.0.1:33955 by None",
         ];
-        assert_eq!(told(&rows(&tcp4, Protocol::Tcp, false)), expected);
+        assert_eq!(summary(&rows(&tcp4, Protocol::Tcp, false)), expected);
         let tcp6 = bytes(
             "01000000000000000000000000000000000000000000000084a400000000000000000000000000000000000000000000\
              000000000200000000000000",
         );
         assert_eq!(
-            told(&rows(&tcp6, Protocol::Tcp, true)),
+            summary(&rows(&tcp6, Protocol::Tcp, true)),
             ["listen [::]:33956 by None"]
         );
         let udp4 = bytes("010000007f00000184a3000020000000");
         assert_eq!(
-            told(&rows(&udp4, Protocol::Udp, false)),
+            summary(&rows(&udp4, Protocol::Udp, false)),
             ["bound 127.0.0.1:33955 by Some(32)"]
         );
         let udp6 = bytes("01000000000000000000000000000000000000010010000084a4000020000000");
         assert_eq!(
-            told(&rows(&udp6, Protocol::Udp, true)),
+            summary(&rows(&udp6, Protocol::Udp, true)),
             ["bound [::1%4096]:33956 by Some(32)"]
         );
     }
 
     #[test]
-    fn a_count_and_its_rows_may_disagree_and_no_truncation_panics() {
+    fn a_wrong_count_is_harmless_and_no_truncation_panics() {
         let whole = tcp4();
         let more = [&word(1_000_000)[..], &whole[4..]].concat();
         assert_eq!(rows(&more, Protocol::Tcp, false).len(), 4);

@@ -1,7 +1,8 @@
-//! What macOS tells of a process and of its sockets as bytes, decoded (`proc_fdinfo`, `socket_fdinfo` and `proc_bsdinfo`
-//! in `sys/proc_info.h`). No I/O.
+//! Decodes what macOS reports about a process and its sockets (`proc_fdinfo`, `socket_fdinfo` and
+//! `proc_bsdinfo` in `sys/proc_info.h`). No I/O.
 //!
-//! In the machine's order, which is little-endian on every Mac; addresses and ports are in that of the network.
+//! Numbers are in machine order, which is little-endian on every Mac. Addresses and ports are in
+//! network order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
@@ -15,7 +16,7 @@ pub(crate) const DESCRIPTOR_SIZE: usize = 8;
 pub(crate) const SOCKET_SIZE: usize = 792;
 pub(crate) const PROCESS_SIZE: usize = 136;
 
-/// The numbers of those descriptors that are sockets.
+/// The descriptors in this list that are sockets.
 pub(crate) fn sockets(list: &[u8]) -> impl Iterator<Item = i32> + '_ {
     const SOCKET: u32 = 2;
     list.chunks_exact(DESCRIPTOR_SIZE)
@@ -23,16 +24,17 @@ pub(crate) fn sockets(list: &[u8]) -> impl Iterator<Item = i32> + '_ {
         .filter_map(|entry| word(entry, 0).map(u32::cast_signed))
 }
 
-/// An internet socket that has a port; `None` for every other.
+/// An internet socket with a port; `None` for every other descriptor.
 pub(crate) fn socket(info: &[u8]) -> Option<Row> {
+    // AF_INET6 and INI_IPV4.
     const INET6: u32 = 30;
     const OF_IPV4: u8 = 1;
-    // In `socket_info`, which follows 24 bytes about the file.
+    // Offsets in `socket_info`, which follows 24 bytes about the file.
     const IDENTITY: usize = 160;
     const PROTOCOL: usize = 180;
     const FAMILY: usize = 184;
     const KIND: usize = 256;
-    // In `in_sockinfo`, and the state that follows it in `tcp_sockinfo`.
+    // Offsets in `in_sockinfo`, and of the state that follows it in `tcp_sockinfo`.
     const REMOTE_PORT: usize = 264;
     const LOCAL_PORT: usize = 268;
     const VERSIONS: usize = 288;
@@ -78,10 +80,10 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
     (local.port() != 0).then_some(row)
 }
 
-/// `TSI_S_CLOSED` and the others.
+/// Decodes `TSI_S_CLOSED` and the other states.
 fn tcp_state(number: u32) -> State {
     match number {
-        // With a port it is bound.
+        // A closed socket that has a port is bound.
         0 => State::Bound,
         1 => State::Listen,
         2 => State::SynSent,
@@ -97,17 +99,17 @@ fn tcp_state(number: u32) -> State {
     }
 }
 
-/// What a `proc_bsdinfo` says.
+/// The fields that are read of a `proc_bsdinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Info {
     pub(crate) name: String,
     pub(crate) parent: u32,
     pub(crate) uid: u32,
-    /// A zombie.
+    /// It has ended, and its parent has not waited for it yet (a zombie).
     pub(crate) ended: bool,
     /// It has not called exec since it was forked.
     pub(crate) forked: bool,
-    /// Microseconds since 1970.
+    /// Its start, in microseconds since 1970.
     pub(crate) started: u64,
 }
 
@@ -150,7 +152,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The lower half of a word, in the order of the network.
+/// A port is the lower half of its word, in network order.
 fn port(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
@@ -159,8 +161,8 @@ fn port(bytes: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// Laid out by hand after the header: nothing was captured on a Mac.
-    fn laid_out(
+    /// A `socket_fdinfo` written by hand from the header file. Nothing was captured on a Mac.
+    fn socket_info(
         kind: u32,
         protocol: u32,
         family: u32,
@@ -190,7 +192,7 @@ mod tests {
         info
     }
 
-    fn told(info: &[u8]) -> String {
+    fn summary(info: &[u8]) -> String {
         socket(info).map_or("none".to_owned(), |row| {
             let remote = row
                 .remote
@@ -207,39 +209,48 @@ mod tests {
     #[test]
     fn each_kind_of_socket_is_decoded() {
         for (info, expected) in [
-            (laid_out(2, 6, 2, 1, (80, 0), 1), "tcp listen 127.0.0.1:80"),
-            (laid_out(2, 6, 2, 1, (80, 0), 0), "tcp bound 127.0.0.1:80"),
             (
-                laid_out(2, 6, 2, 1, (80, 443), 4),
+                socket_info(2, 6, 2, 1, (80, 0), 1),
+                "tcp listen 127.0.0.1:80",
+            ),
+            (
+                socket_info(2, 6, 2, 1, (80, 0), 0),
+                "tcp bound 127.0.0.1:80",
+            ),
+            (
+                socket_info(2, 6, 2, 1, (80, 443), 4),
                 "tcp established 127.0.0.1:80 - 127.0.0.2:443",
             ),
             (
-                laid_out(2, 6, 30, 2, (80, 443), 9),
+                socket_info(2, 6, 30, 2, (80, 443), 9),
                 "tcp fin_wait2 [::1]:80 - [::2]:443",
             ),
             (
-                laid_out(2, 6, 30, 1, (80, 443), 5),
+                socket_info(2, 6, 30, 1, (80, 443), 5),
                 "tcp close_wait [::ffff:127.0.0.1]:80 - [::ffff:127.0.0.2]:443",
             ),
-            (laid_out(1, 17, 2, 1, (53, 0), 7), "udp bound 127.0.0.1:53"),
             (
-                laid_out(1, 17, 30, 2, (53, 9), 7),
+                socket_info(1, 17, 2, 1, (53, 0), 7),
+                "udp bound 127.0.0.1:53",
+            ),
+            (
+                socket_info(1, 17, 30, 2, (53, 9), 7),
                 "udp connected [::1]:53 - [::2]:9",
             ),
             (
-                laid_out(2, 6, 2, 1, (80, 0), 77),
+                socket_info(2, 6, 2, 1, (80, 0), 77),
                 "tcp unknown_77 127.0.0.1:80",
             ),
-            (laid_out(2, 6, 2, 1, (0, 0), 0), "none"),
-            (laid_out(1, 1, 2, 1, (80, 0), 0), "none"),
-            (laid_out(3, 0, 1, 0, (80, 0), 0), "none"),
+            (socket_info(2, 6, 2, 1, (0, 0), 0), "none"),
+            (socket_info(1, 1, 2, 1, (80, 0), 0), "none"),
+            (socket_info(3, 0, 1, 0, (80, 0), 0), "none"),
         ] {
-            assert_eq!(told(&info), expected);
+            assert_eq!(summary(&info), expected);
             for cut in 0..info.len() {
                 assert_eq!(socket(&info[..cut]), None);
             }
         }
-        let mut both = laid_out(2, 6, 30, 3, (80, 0), 1);
+        let mut both = socket_info(2, 6, 30, 3, (80, 0), 1);
         both[312..328].fill(0);
         let row = socket(&both).unwrap();
         assert_eq!(
@@ -251,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_of_tcp_has_its_name() {
+    fn every_tcp_state_is_decoded() {
         let names: Vec<String> = (0..=11)
             .map(|number| tcp_state(number).name().to_string())
             .collect();
@@ -294,9 +305,9 @@ mod tests {
         put(64, b"a-name-of-16-bytes-and-more");
         put(120, &1_700_000_000_u64.to_le_bytes());
         put(128, &5_u64.to_le_bytes());
-        let told = process(&info).unwrap();
+        let decoded = process(&info).unwrap();
         assert_eq!(
-            told,
+            decoded,
             Info {
                 name: "a-name-of-16-bytes-and-more".to_owned(),
                 parent: 41,
@@ -307,14 +318,14 @@ mod tests {
             }
         );
         assert_eq!(
-            told.started_at(),
+            decoded.started_at(),
             UNIX_EPOCH.checked_add(Duration::from_micros(1_700_000_000_000_005))
         );
         info[64] = 0;
         info[0..8].copy_from_slice(&[0, 0, 0, 0, 5, 0, 0, 0]);
-        let told = process(&info).unwrap();
+        let decoded = process(&info).unwrap();
         assert_eq!(
-            (told.name.as_str(), told.ended, told.forked),
+            (decoded.name.as_str(), decoded.ended, decoded.forked),
             ("a-name-of-16-byt", true, true)
         );
         assert_eq!(process(&info[1..]), None);

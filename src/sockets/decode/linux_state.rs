@@ -3,7 +3,7 @@
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
-/// The state that the kernel means by a number. UDP has two: with a peer, and without one.
+/// UDP has two states: with a peer, and without one.
 pub(super) fn state(protocol: Protocol, number: u8) -> State {
     match (protocol, number) {
         (Protocol::Tcp, 1) => State::Established,

@@ -1,4 +1,4 @@
-//! The texts of `/proc`, decoded (`proc(5)`). No I/O.
+//! Decodes the text files of `/proc` (`proc(5)`). No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU64;
@@ -8,7 +8,8 @@ use super::super::Row;
 use super::sock_diag::Order;
 use crate::model::endpoint::Protocol;
 
-/// The rows of `/proc/net/{tcp,udp,udplite}{,6}` whose local port this is (0: any). A line that is none is skipped.
+/// The rows of `/proc/net/{tcp,udp,udplite}{,6}` with this local port (0: any). A line that is not
+/// a row is skipped.
 pub(crate) fn sockets(
     text: &str,
     order: Order,
@@ -34,13 +35,14 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         state: super::linux_state::state(protocol, state),
         uid: Some(uid).filter(|_| inode.is_some()),
         inode,
-        // Not told here; it is the default of Linux, and the answer that overlooks nothing.
+        // The file does not show it. Dual stack is the default of Linux. Assuming it overlooks no
+        // conflict.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
     })
 }
 
-/// Words of 32 bits in the machine's order, printed as numbers.
+/// Decodes an address and a port. The kernel prints the address as 32-bit words in machine order.
 fn address(text: &str, order: Order) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -72,7 +74,7 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
     }
 }
 
-/// The inode in a line of `/proc/net/unix`, if it is of the abstract socket of this name.
+/// The inode in a line of `/proc/net/unix`, if the line is the abstract socket of this name.
 pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
     let (socket, path) = line.split_once(" @")?;
     if path != name {
@@ -82,23 +84,23 @@ pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
     }
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// The fields that are read of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) name: String,
     pub(crate) parent: u32,
-    /// A zombie: it has ended, and nobody has waited for it yet.
+    /// It has ended, and its parent has not waited for it yet (a zombie).
     pub(crate) ended: bool,
-    /// It runs in a copy of its parent, and has not called exec since the fork (PF_FORKNOEXEC).
+    /// It has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
-    /// Ticks of 1/100 s after boot.
+    /// The time from boot to its start, in units of 10 ms.
     pub(crate) started: u64,
 }
 
-/// The kernel's PF_FORKNOEXEC.
-const FORKED: u64 = 0x40;
+const PF_FORKNOEXEC: u64 = 0x40;
 
-/// The name may hold anything, brackets and line ends too: it reaches to the last bracket.
+/// Decodes `/proc/PID/stat`. The name ends at the last bracket: it can contain brackets and line
+/// ends itself.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|b| *b == b'(')?;
     let close = bytes
@@ -117,13 +119,13 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         name,
         parent,
         ended,
-        forked: flags & FORKED != 0,
+        forked: flags & PF_FORKNOEXEC != 0,
         started,
     })
 }
 
-/// The effective user, from `/proc/PID/status`. (The owner of the folder is root's where a process may not be
-/// dumped, such as a daemon that changed its user.)
+/// The effective user, from `/proc/PID/status`. The owner of the folder is not a substitute: it is
+/// root for a process that may not be dumped, such as a daemon that changed its user.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     value(status, b"Uid:")?
         .split_ascii_whitespace()
@@ -132,17 +134,17 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// What stands after a label that begins a line.
+/// The rest of the first line that begins with this label.
 fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
-    let value = pieces(text, b'\n').find_map(|line| line.strip_prefix(label))?;
+    let value = split(text, b'\n').find_map(|line| line.strip_prefix(label))?;
     std::str::from_utf8(value).ok()
 }
 
-fn pieces(bytes: &[u8], end: u8) -> impl Iterator<Item = &[u8]> {
-    bytes.split(move |b| *b == end)
+fn split(bytes: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    bytes.split(move |b| *b == separator)
 }
 
-/// How long the system is up, from `/proc/uptime`: to 1/100 s, as processes' starts are told.
+/// The time since boot, from `/proc/uptime`. Its unit of 10 ms is also that of [`Stat::started`].
 pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
     let (seconds, hundredths) = std::str::from_utf8(text)
         .ok()?
@@ -157,31 +159,32 @@ pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_millis(hundredths * 10))
 }
 
-/// The inode in `socket:[123]`, as a descriptor's link reads.
+/// The inode in `socket:[123]`, the link of a descriptor.
 pub(crate) fn socket_inode(link: &[u8]) -> Option<NonZeroU64> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Every `socket:[123]` among the files that an io_uring's `fdinfo` lists.
+/// The inodes of the sockets among the files that the `fdinfo` of an io_uring lists.
 pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = NonZeroU64> + '_ {
     fdinfo
         .split(u8::is_ascii_whitespace)
         .filter_map(socket_inode)
 }
 
-/// How many descriptors wait in a Unix socket, by its `fdinfo`.
+/// The number of descriptors that wait in a Unix socket, from its `fdinfo`.
 pub(crate) fn in_flight(fdinfo: &[u8]) -> u32 {
     value(fdinfo, b"scm_fds:")
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
 }
 
-/// The name of each user in `/etc/passwd`; the first line of a number counts, as in `getpwuid(3)`.
+/// The name of each user in `/etc/passwd`. For a user with several lines the first counts, as in
+/// `getpwuid(3)`.
 pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
     let mut users: Vec<(u32, String)> = Vec::new();
-    for line in pieces(passwd, b'\n') {
-        let mut fields = pieces(line, b':');
+    for line in split(passwd, b'\n') {
+        let mut fields = split(line, b':');
         let (Some(name), Some(uid)) = (fields.next(), fields.nth(1)) else {
             continue;
         };
@@ -200,8 +203,9 @@ pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
 /// The arguments in `/proc/PID/cmdline`.
 pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
     let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
-    // No bytes are no argument; one NUL is an empty one, but programs that erase theirs leave that too.
-    pieces(cmdline, 0).skip(usize::from(cmdline.is_empty()))
+    // An empty file has no argument. A single NUL could be one empty argument, but programs that
+    // erase their arguments leave it too.
+    split(cmdline, 0).skip(usize::from(cmdline.is_empty()))
 }
 
 #[cfg(test)]
@@ -209,7 +213,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::state::State;
 
-    // Captured from Linux 6.18, x86-64, the same sockets as in the tests of `message`.
+    // Captured from Linux 6.18, x86-64: the same sockets as in the tests of `sock_diag`.
     const TCP: &str = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:D054 0100007F:84A3 01 00000000:00000000 00:00000000 00000000     0        0 2005233 2 00000000c86839d2 20 0 0 10 -1
@@ -234,7 +238,7 @@ pub(crate) mod tests {
 
     pub(crate) const CAPTURED: [&str; 4] = [TCP, TCP6, UDP, UDP6];
 
-    /// `stat`, `status`, a ring's and a socket's `fdinfo`, a link, users, and a command line.
+    /// `stat`, `status`, the `fdinfo` of an io_uring and a socket, a link, users, a command line.
     pub(crate) const OF_A_PROCESS: [&[u8]; 7] = [
         b"7 (a) b\n(c) S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2\n",
         b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n",
@@ -319,7 +323,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_process_may_have_any_name() {
+    fn a_process_can_have_any_name() {
         let tail = b" S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2";
         for name in ["sleep", "a) b\n(c", "", ")", "((", "\u{1b}[31m"] {
             let text = [b"7 (", name.as_bytes(), b")", &tail[..]].concat();
@@ -346,7 +350,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_of_the_unix_sockets_names_an_abstract_one() {
+    fn an_abstract_socket_is_found_by_its_name() {
         let line =
             "0000000000000000: 00000002 00000000 00000000 0002 01 41234 @portlease/udp/60315";
         assert_eq!(
@@ -375,7 +379,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_first_number_of_uptime_is_the_system_s() {
+    fn the_first_number_of_uptime_is_the_time_since_boot() {
         assert_eq!(
             uptime(b"350735.47 234388.90\n"),
             Some(Duration::from_millis(350_735_470))
@@ -396,7 +400,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn links_rings_and_queued_descriptors_are_read() {
+    fn links_rings_and_descriptors_in_flight_are_read() {
         assert_eq!(
             socket_inode(b"socket:[2005233]"),
             NonZeroU64::new(2_005_233)
@@ -430,7 +434,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn arguments_are_what_stands_between_the_nul_bytes() {
+    fn arguments_are_separated_by_nul_bytes() {
         assert_eq!(arguments(b"").count(), 0);
         assert_eq!(
             arguments(b"a\0\0b c\0").collect::<Vec<_>>(),

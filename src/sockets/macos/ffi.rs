@@ -1,4 +1,5 @@
-//! The calls of `libproc`, which has no safe form. Whatever comes back is bytes that were initialised before.
+//! The calls of `libproc`, which have no safe form. Results are bytes of a buffer that was
+//! initialised before the call.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::io;
@@ -7,40 +8,42 @@ use libc::{PROC_PIDLISTFDS, PROC_PIDPATHINFO_MAXSIZE, PROC_PIDTBSDINFO, c_int};
 
 use super::libproc::{DESCRIPTOR_SIZE, PROCESS_SIZE, SOCKET_SIZE};
 
-/// `sys/proc_info.h`; libc has it not.
+/// From `sys/proc_info.h`; missing from libc.
 const PROC_PIDFDSOCKETINFO: c_int = 3;
 
-/// The numbers of all processes.
+/// The pids of all processes.
 pub(super) fn processes() -> io::Result<Vec<u32>> {
     const PID_SIZE: usize = 4;
-    let bytes = growing(PID_SIZE, |buffer| {
-        // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    let bytes = read_list(PID_SIZE, |buffer| {
+        // SAFETY: the buffer is writable for the size that is passed with it, and the call writes
+        // no more.
         let count =
             unsafe { libc::proc_listallpids(buffer.as_mut_ptr().cast(), size_of_buffer(buffer)) };
-        // It counts processes, not bytes.
+        // The call returns a number of processes, not of bytes.
         count.saturating_mul(PID_SIZE as c_int)
     })?;
     let pid = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or(0);
     Ok(bytes.chunks_exact(PID_SIZE).map(pid).collect())
 }
 
-/// The list of a process's descriptors.
+/// The descriptors of a process, as a list of `proc_fdinfo`.
 pub(super) fn descriptors(pid: u32) -> io::Result<Vec<u8>> {
-    growing(DESCRIPTOR_SIZE, |buffer| info(pid, PROC_PIDLISTFDS, buffer))
+    read_list(DESCRIPTOR_SIZE, |buffer| info(pid, PROC_PIDLISTFDS, buffer))
 }
 
-/// What a process is.
+/// The `proc_bsdinfo` of a process.
 pub(super) fn process(pid: u32) -> io::Result<[u8; PROCESS_SIZE]> {
     let mut buffer = [0; PROCESS_SIZE];
-    exactly(info(pid, PROC_PIDTBSDINFO, &mut buffer), buffer)
+    whole(info(pid, PROC_PIDTBSDINFO, &mut buffer), buffer)
 }
 
-/// What a descriptor of a process is, if a socket.
+/// The `socket_fdinfo` of a process's descriptor. It fails if the descriptor is not a socket.
 pub(super) fn socket(pid: u32, descriptor: i32) -> io::Result<[u8; SOCKET_SIZE]> {
     let mut buffer = [0_u8; SOCKET_SIZE];
     let size = size_of_buffer(&buffer);
     let into = buffer.as_mut_ptr().cast();
-    // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    // SAFETY: the buffer is writable for the size that is passed with it, and the call writes no
+    // more.
     let written = unsafe {
         libc::proc_pidfdinfo(
             pid.cast_signed(),
@@ -50,14 +53,15 @@ pub(super) fn socket(pid: u32, descriptor: i32) -> io::Result<[u8; SOCKET_SIZE]>
             size,
         )
     };
-    exactly(written, buffer)
+    whole(written, buffer)
 }
 
 /// The path of a process's program.
 pub(super) fn program(pid: u32) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0_u8; PROC_PIDPATHINFO_MAXSIZE as usize];
     let size = size_of_buffer(&buffer).cast_unsigned();
-    // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    // SAFETY: the buffer is writable for the size that is passed with it, and the call writes no
+    // more.
     let written =
         unsafe { libc::proc_pidpath(pid.cast_signed(), buffer.as_mut_ptr().cast(), size) };
     match usize::try_from(written) {
@@ -71,7 +75,8 @@ pub(super) fn program(pid: u32) -> io::Result<Vec<u8>> {
 
 fn info(pid: u32, what: c_int, buffer: &mut [u8]) -> c_int {
     let size = size_of_buffer(buffer);
-    // SAFETY: the buffer is writable for the size that is given with it, which is all that the call writes.
+    // SAFETY: the buffer is writable for the size that is passed with it, and the call writes no
+    // more.
     unsafe { libc::proc_pidinfo(pid.cast_signed(), what, 0, buffer.as_mut_ptr().cast(), size) }
 }
 
@@ -79,24 +84,25 @@ fn size_of_buffer(buffer: &[u8]) -> c_int {
     c_int::try_from(buffer.len()).unwrap_or(c_int::MAX)
 }
 
-/// 0 is a failure, and so is anything but the whole structure.
-fn exactly<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
+/// Any other length than that of the whole structure is a failure. 0 means that the call failed.
+fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
     match usize::try_from(written) {
         Ok(length) if length == SIZE => Ok(buffer),
         Ok(1..) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the system's structure is of another size",
+            "the system returned a structure of an unexpected size",
         )),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Asks with more room until there is some left; 0 is a failure.
-fn growing(entry: usize, ask: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
+/// Repeats the call with a larger buffer until the list does not fill it. 0 means that the call
+/// failed.
+fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];
     for _ in 0..TRIES {
-        match usize::try_from(ask(&mut buffer)) {
+        match usize::try_from(call(&mut buffer)) {
             Ok(length) if length > 0 && length < buffer.len() => {
                 buffer.truncate(length);
                 return Ok(buffer);
@@ -107,6 +113,6 @@ fn growing(entry: usize, ask: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>
     }
     Err(io::Error::new(
         io::ErrorKind::OutOfMemory,
-        "the list kept growing while it was read",
+        "the list grew faster than it could be read",
     ))
 }

@@ -1,5 +1,5 @@
-//! macOS: the sockets of every process that may be looked into, by `libproc`. It has no table of the sockets
-//! themselves: what belongs to no process, or to one of another user, is not seen.
+//! macOS: the sockets of every process that may be read, from `libproc`. The system has no table of
+//! sockets. Those without a process, and those of other users' processes, stay invisible.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -20,31 +20,31 @@ mod ffi;
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = Table::default();
     let mut known = HashSet::new();
-    let closed = walk(|_, row| {
-        let is_asked =
+    let denied = for_each_socket(|_, row| {
+        let is_requested =
             (port == 0 || row.local.port() == port) && protocol.is_none_or(|p| p == row.protocol);
-        if is_asked && known.insert(row.inode) {
+        if is_requested && known.insert(row.inode) {
             table.rows.push(row);
         }
         true
     })?;
-    if closed > 0 {
+    if denied > 0 {
         table.unseen.push(Incompleteness::Processes);
     }
-    if protocol.is_none_or(|asked| asked == Protocol::Tcp) {
+    if protocol.is_none_or(|protocol| protocol == Protocol::Tcp) {
         table.unseen.push(Incompleteness::Ownerless);
     }
     Ok(table)
 }
 
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
-    let answers = if protocol == Protocol::Tcp {
+    let wanted = if protocol == Protocol::Tcp {
         State::Listen
     } else {
         State::Bound
     };
     let mut rows = sockets(port, Some(protocol))?.rows;
-    rows.retain(|row| row.state == answers);
+    rows.retain(|row| row.state == wanted);
     Ok(rows)
 }
 
@@ -55,7 +55,7 @@ pub(super) fn processes(
     let wanted: HashSet<Inode> = wanted.iter().map(|(inode, _)| *inode).collect();
     let mut missing = wanted.clone();
     let mut owned: Vec<(u32, Vec<Inode>)> = Vec::new();
-    let closed = walk(|pid, row| {
+    let denied = for_each_socket(|pid, row| {
         if let Some(inode) = row.inode.filter(|inode| wanted.contains(inode)) {
             missing.remove(&inode);
             match owned.last_mut() {
@@ -68,7 +68,7 @@ pub(super) fn processes(
     let found = owned
         .into_iter()
         .filter_map(|(pid, inodes)| Some((describe(pid)?, inodes)));
-    let unseen = if closed > 0 {
+    let unseen = if denied > 0 {
         vec![Incompleteness::Processes]
     } else {
         Vec::new()
@@ -79,39 +79,39 @@ pub(super) fn processes(
     })
 }
 
-/// Each internet socket of each process, the newest process first, until it is told to stop. Counts the processes that
-/// may not be looked into.
-fn walk(mut each: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
+/// Calls `visit` for each internet socket of each process, the highest pid first, until it returns
+/// `false`. Returns the number of processes that may not be read.
+fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
     let mut pids = ffi::processes()?;
     pids.sort_unstable_by(|a, b| b.cmp(a));
-    let mut closed = 0;
+    let mut denied = 0;
     for pid in pids.into_iter().filter(|pid| *pid != 0) {
         let list = match ffi::descriptors(pid) {
             Ok(list) => list,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                closed += 1;
+                denied += 1;
                 continue;
             }
-            // It has ended.
+            // The process has ended.
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {
-            // Closed since it was listed.
+            // The descriptor was closed since it was listed.
             let Ok(info) = ffi::socket(pid, descriptor) else {
                 continue;
             };
             if let Some(row) = libproc::socket(&info)
-                && !each(pid, row)
+                && !visit(pid, row)
             {
-                return Ok(closed);
+                return Ok(denied);
             }
         }
     }
-    Ok(closed)
+    Ok(denied)
 }
 
+/// `None` if the process has ended or cannot be read.
 fn info(pid: u32) -> Option<libproc::Info> {
-    // A process that cannot be read is, to the caller, one that is not there.
     libproc::process(&ffi::process(pid).ok()?)
 }
 
@@ -136,7 +136,7 @@ pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
-/// People are in a directory service, and not in `/etc/passwd`: users are numbers.
+/// None: users are in a directory service, and not in `/etc/passwd`. Reports show their numbers.
 pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
@@ -154,7 +154,7 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     match ffi::process(pid) {
         Ok(bytes) => Ok(libproc::process(&bytes).is_some_and(|info| !info.ended)),
-        // There is one to be denied.
+        // If access is denied, the process exists.
         Err(error) => Ok(error.kind() == io::ErrorKind::PermissionDenied),
     }
 }
@@ -162,6 +162,6 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
 pub(super) fn command_line(_pid: u32, _ticks: Option<NonZeroU64>) -> io::Result<Vec<OsString>> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "the command line of another process cannot be read here",
+        "portlease cannot read command lines on this system",
     ))
 }

@@ -1,4 +1,4 @@
-//! The calls of Windows that have no safe form. Whatever comes back is copied into values of ours.
+//! The calls of Windows that have no safe form. Results are copied into values of this crate.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::ffi::OsString;
@@ -23,25 +23,25 @@ use windows_sys::Win32::System::Threading::{
     QueryFullProcessImageNameW, WaitForSingleObject,
 };
 
-/// The table of TCP sockets, or of those alone that listen.
+/// The table of TCP sockets, or only of those that listen.
 pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
     let class = if listening {
         TCP_TABLE_OWNER_PID_LISTENER
     } else {
         TCP_TABLE_OWNER_PID_ALL
     };
-    whole(|buffer, size| {
-        // SAFETY: the buffer is writable for `size` bytes and aligned to four, as the table's words are; the call
-        // writes no more than `size`, and through `size` itself.
+    read_table(|buffer, size| {
+        // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
+        // table are. The call writes at most `size` bytes, and through `size` itself.
         unsafe { GetExtendedTcpTable(buffer.as_mut_ptr().cast(), size, 0, family(v6), class, 0) }
     })
 }
 
 /// The table of UDP sockets.
 pub(super) fn udp_table(v6: bool) -> io::Result<Vec<u8>> {
-    whole(|buffer, size| {
-        // SAFETY: the buffer is writable for `size` bytes and aligned to four, as the table's words are; the call
-        // writes no more than `size`, and through `size` itself.
+    read_table(|buffer, size| {
+        // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
+        // table are. The call writes at most `size` bytes, and through `size` itself.
         unsafe {
             GetExtendedUdpTable(
                 buffer.as_mut_ptr().cast(),
@@ -59,17 +59,18 @@ fn family(v6: bool) -> u32 {
     u32::from(if v6 { AF_INET6 } else { AF_INET })
 }
 
-/// Asks again with more room while the table grows. Bytes that the call did not write are zero.
-fn whole(ask: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
+/// Repeats the call with a larger buffer while the table grows. Bytes that the call did not write
+/// are zero.
+fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
-    const ROOM: usize = 4096;
-    let mut buffer = vec![0u32; ROOM];
+    const SPARE_WORDS: usize = 4096;
+    let mut buffer = vec![0u32; SPARE_WORDS];
     for _ in 0..TRIES {
         let mut size = u32::try_from(buffer.len() * 4).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        match ask(&mut buffer, &mut size) {
+        match call(&mut buffer, &mut size) {
             NO_ERROR => return Ok(buffer.iter().flat_map(|word| word.to_ne_bytes()).collect()),
-            // Others open sockets meanwhile.
-            ERROR_INSUFFICIENT_BUFFER => buffer = vec![0; size as usize / 4 + ROOM],
+            // Other processes open sockets meanwhile, hence the spare words.
+            ERROR_INSUFFICIENT_BUFFER => buffer = vec![0; size as usize / 4 + SPARE_WORDS],
             code => return Err(io::Error::from_raw_os_error(code as i32)),
         }
     }
@@ -78,7 +79,7 @@ fn whole(ask: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
     ))
 }
 
-/// A process as a snapshot lists it.
+/// A process in the snapshot of the system.
 pub(super) struct Listed {
     pub(super) pid: u32,
     pub(super) parent: u32,
@@ -91,13 +92,13 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
     if snapshot == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the handle was made by the call above, is valid, and nobody else closes it.
+    // SAFETY: the call above made the handle. It is valid, and only the returned value closes it.
     let snapshot = unsafe { OwnedHandle::from_raw_handle(snapshot) };
     let mut entry = PROCESSENTRY32W {
         dwSize: size_of::<PROCESSENTRY32W>() as u32,
         ..Default::default()
     };
-    // SAFETY: the snapshot is open, and the entry is writable and says its size.
+    // SAFETY: the snapshot is open, and the entry is writable and contains its own size.
     let mut more = unsafe { Process32FirstW(snapshot.as_raw_handle(), &mut entry) };
     let mut listed = Vec::new();
     while more != 0 {
@@ -111,7 +112,7 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
             parent: entry.th32ParentProcessID,
             name: String::from_utf16_lossy(&entry.szExeFile[..length]),
         });
-        // SAFETY: the snapshot is open, and the entry is writable and says its size.
+        // SAFETY: the snapshot is open, and the entry is writable and contains its own size.
         more = unsafe { Process32NextW(snapshot.as_raw_handle(), &mut entry) };
     }
     match io::Error::last_os_error() {
@@ -132,16 +133,17 @@ pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {
     if process.is_null() {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the handle was made by the call above, is valid, and nobody else closes it.
+    // SAFETY: the call above made the handle. It is valid, and only the returned value closes it.
     Ok(unsafe { OwnedHandle::from_raw_handle(process) })
 }
 
-/// The path of its program.
+/// The path of the process's program.
 pub(super) fn program(process: &OwnedHandle) -> io::Result<OsString> {
-    // The longest path that there is.
+    // The longest path that Windows supports.
     let mut path = vec![0u16; 32_768];
     let mut length = path.len() as u32;
-    // SAFETY: the process is open with the right to query it, and `path` is writable for `length` units.
+    // SAFETY: the process is open with the right to query it, and `path` is writable for `length`
+    // units.
     let done = unsafe {
         QueryFullProcessImageNameW(process.as_raw_handle(), 0, path.as_mut_ptr(), &mut length)
     };
@@ -151,7 +153,7 @@ pub(super) fn program(process: &OwnedHandle) -> io::Result<OsString> {
     }
 }
 
-/// When it was made, in units of 100 ns since 1601.
+/// When the process was created, in units of 100 ns since 1601.
 pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
     let none = FILETIME {
         dwLowDateTime: 0,
@@ -174,9 +176,11 @@ pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
     }
 }
 
-/// Whether it has not ended. Somebody who has a handle keeps the number of one that has.
+/// Whether the process has not ended. A pid can be opened after that too, while any process has a
+/// handle to it.
 pub(super) fn is_running(process: &OwnedHandle) -> io::Result<bool> {
-    // SAFETY: the process is open with the right to wait for it; no time is waited.
+    // SAFETY: the process is open with the right to wait for it. With a
+    // timeout of 0 the call only polls.
     match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
         WAIT_TIMEOUT => Ok(true),
         WAIT_OBJECT_0 => Ok(false),

@@ -1,11 +1,10 @@
-//! Windows: `GetExtendedTcpTable` and `GetExtendedUdpTable` for the sockets, a snapshot of the processes for their
-//! names, and each process itself for its program and its start.
+//! Windows: the sockets from `GetExtendedTcpTable` and `GetExtendedUdpTable`, the names of
+//! processes from a snapshot, and the program and the start of each process from its handle.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroU64;
-use std::os::windows::io::OwnedHandle;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +22,7 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     let mut failed = None;
     for &protocol in Protocol::requested(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
-            // A TCP socket that neither listens nor connects has no row.
+            // The table has no row for a TCP socket that neither listens nor connects.
             Ok(()) if protocol == Protocol::Tcp => table.unseen.push(Incompleteness::Bound),
             Ok(()) => {}
             Err(error) => {
@@ -45,7 +44,7 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The sockets of one protocol on both families; there is no UDP-Lite here.
+/// The sockets of one protocol in both families. Windows has no UDP-Lite.
 fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> io::Result<()> {
     for v6 in [false, true] {
         let table = match protocol {
@@ -59,10 +58,10 @@ fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> 
     Ok(())
 }
 
-/// The table itself tells the processes: what is looked for is what they are.
+/// The socket table already contains the pids. Only names, programs and starts are searched for.
 pub(super) fn processes(
     wanted: &[(Inode, Option<u32>)],
-    _sight: ScanDepth,
+    _depth: ScanDepth,
 ) -> io::Result<ScanResult> {
     let mut sockets: BTreeMap<u32, Vec<Inode>> = BTreeMap::new();
     for (inode, _) in wanted {
@@ -81,10 +80,11 @@ pub(super) fn processes(
     })
 }
 
-/// The name is everybody's to see; the program and the start are where the process may be opened.
+/// Every user can read the name. The program and the start need a handle, which the system can
+/// refuse.
 fn describe(listed: &ffi::Listed) -> Process {
-    let opened = ffi::open(listed.pid).ok();
-    let ticks = opened
+    let handle = ffi::open(listed.pid).ok();
+    let ticks = handle
         .as_ref()
         .and_then(|process| ffi::created(process).ok())
         .unwrap_or(0);
@@ -92,7 +92,7 @@ fn describe(listed: &ffi::Listed) -> Process {
         pid: listed.pid,
         parent: Some(listed.parent).filter(|parent| *parent != 0),
         name: listed.name.clone(),
-        program: opened
+        program: handle
             .and_then(|process| ffi::program(&process).ok())
             .map(PathBuf::from),
         uid: None,
@@ -103,7 +103,7 @@ fn describe(listed: &ffi::Listed) -> Process {
     }
 }
 
-/// Units of 100 ns since 1601; 0 is unknown.
+/// Converts units of 100 ns since 1601 to a time; 0 is unknown.
 fn time_of(ticks: u64) -> Option<SystemTime> {
     const PER_SECOND: u64 = 10_000_000;
     const EPOCH: u64 = 11_644_473_600 * PER_SECOND;
@@ -126,7 +126,8 @@ pub(super) fn started(pid: u32) -> Option<NonZeroU64> {
     NonZeroU64::new(ffi::created(&ffi::open(pid).ok()?).ok()?)
 }
 
-/// The system keeps the number of a parent that has ended, and gives it to another process.
+/// Windows keeps the pid of a parent that has ended, and can give that pid to another process. A
+/// parent that started after its child is such a process.
 pub(super) fn parent(pid: u32) -> Option<u32> {
     let parent = ffi::processes()
         .ok()?
@@ -143,11 +144,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     const ERROR_ACCESS_DENIED: i32 = 5;
     const ERROR_INVALID_PARAMETER: i32 = 87;
-    let opened: io::Result<OwnedHandle> = ffi::open(pid);
-    match opened {
+    match ffi::open(pid) {
         Ok(process) => ffi::is_running(&process),
         Err(e) if e.raw_os_error() == Some(ERROR_INVALID_PARAMETER) => Ok(false),
-        // There is one to be denied.
+        // The process exists: access to it is denied.
         Err(e) if e.raw_os_error() == Some(ERROR_ACCESS_DENIED) => Ok(true),
         Err(e) => Err(e),
     }
@@ -156,7 +156,7 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
 pub(super) fn command_line(_pid: u32, _ticks: Option<NonZeroU64>) -> io::Result<Vec<OsString>> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "the command line of another process cannot be read here",
+        "portlease cannot read command lines on this system",
     ))
 }
 
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_described_and_runs_and_a_number_of_none_does_not() {
+    fn this_process_is_described_and_runs_and_an_unused_pid_does_not() {
         let pid = std::process::id();
         let own = ffi::processes()
             .unwrap()
