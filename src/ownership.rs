@@ -8,7 +8,7 @@ use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
 use crate::model::endpoint::Protocol;
-use crate::model::lease_info::{Beneficiary, Lease, Record};
+use crate::model::lease_info::{Beneficiary, Lease};
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::retry::GENERATIONS;
@@ -100,8 +100,8 @@ impl Asker {
                 .and_then(|own| owned(own.claim)),
             (Asker::Process, Some(own)) => owned(own.claim),
             (Asker::Process, None) => lease
+                .filter(|lease| is_kept_for_this_process(lease))
                 .and_then(Lease::record)
-                .filter(|record| is_kept_for_this_process(record))
                 .and_then(|record| owned(record.socket)),
         }
     }
@@ -120,25 +120,23 @@ pub(crate) struct Owned {
 }
 
 /// Whether an ancestor reserved it, or another process on behalf of this one or of an ancestor.
-fn is_kept_for_this_process(record: &Record) -> bool {
-    let own = std::process::id();
-    let is_ours = |process: Beneficiary| {
-        process.pid == own && is_same_process(own, process.started)
-            || is_ancestor(process.pid, process.started)
+///
+/// A process is identified by its pid, its start and the user that wrote the record: no other user
+/// can make this process take a reservation for its own.
+fn is_kept_for_this_process(lease: &Lease) -> bool {
+    let Some(record) = lease.record() else {
+        return false;
     };
-    is_ancestor(record.pid, record.started) || record.on_behalf_of.is_some_and(is_ours)
-}
-
-/// Whether the process that has this pid now started at that time. An unknown time matches.
-fn is_same_process(pid: u32, started: Option<NonZeroU64>) -> bool {
-    started.is_none() || sockets::started(pid) == started
-}
-
-fn is_ancestor(pid: u32, started: Option<NonZeroU64>) -> bool {
-    lineage(std::process::id())
-        .skip(1)
-        .any(|parent| parent == pid)
-        && is_same_process(pid, started)
+    let is =
+        |pid, started| sockets::started(pid) == started && lease.speaks_for(sockets::user_of(pid));
+    let ancestors = lineage(std::process::id()).skip(1);
+    let is_ancestor = |pid| ancestors.clone().any(|ancestor| ancestor == pid);
+    let is_beneficiary = |process: Beneficiary| {
+        let is_ours = process.pid == std::process::id() || is_ancestor(process.pid);
+        is_ours && is(process.pid, process.started)
+    };
+    is_ancestor(record.pid) && is(record.pid, record.started)
+        || record.on_behalf_of.is_some_and(is_beneficiary)
 }
 
 /// Whether `pid` is `ancestor` or one of its descendants.
@@ -147,6 +145,6 @@ pub(crate) fn is_descendant(pid: u32, ancestor: u32) -> bool {
 }
 
 /// The process, its parent, and so on.
-fn lineage(pid: u32) -> impl Iterator<Item = u32> {
+fn lineage(pid: u32) -> impl Iterator<Item = u32> + Clone {
     std::iter::successors(Some(pid), |pid| sockets::parent(*pid)).take(GENERATIONS)
 }

@@ -1,9 +1,11 @@
 //! What the record of a reservation says about its process and its test.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
 
 use super::Request;
 use crate::model::lease_info::{Beneficiary, Record};
@@ -11,16 +13,11 @@ use crate::sockets;
 
 /// The record of a request; each protocol adds its claim.
 pub(super) fn record(request: &Request) -> Record {
-    static PROCESS: OnceCell<(Option<NonZeroU64>, String)> = OnceCell::new();
-    let pid = std::process::id();
-    let (started, program) = PROCESS.get_or_init(|| {
-        let program = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
-        (sockets::started(pid), program.unwrap_or_default())
-    });
+    let process = this_process();
     Record {
-        pid,
-        started: *started,
-        program: program.clone(),
+        pid: process.pid,
+        started: process.started,
+        program: process.program.clone(),
         test: test_name(),
         at: format!("{}:{}", request.at.file(), request.at.line()),
         label: request.label.clone().unwrap_or_default(),
@@ -30,6 +27,31 @@ pub(super) fn record(request: &Request) -> Record {
         socket: None,
         on_behalf_of: request.on_behalf_of.and_then(beneficiary),
     }
+}
+
+/// This process, as its records name it.
+struct ThisProcess {
+    pid: u32,
+    started: Option<NonZeroU64>,
+    program: String,
+}
+
+/// Read once for each process: a forked child that reserves has a start of its own.
+fn this_process() -> Arc<ThisProcess> {
+    static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
+    let pid = std::process::id();
+    let mut known = KNOWN.lock();
+    if let Some(process) = known.as_ref().filter(|process| process.pid == pid) {
+        return process.clone();
+    }
+    let program = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
+    known
+        .insert(Arc::new(ThisProcess {
+            pid,
+            started: sockets::started(pid),
+            program: program.unwrap_or_default(),
+        }))
+        .clone()
 }
 
 /// `None` for a process that does not exist.

@@ -122,7 +122,11 @@ pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
 
 fn lease(port: Port, peeked: Peek) -> Option<Lease> {
     match peeked {
-        Peek::Live(record) => Some(Lease::new(port.protocol, port.number, record)),
+        Peek::Live(Some((record, owner))) => {
+            let lease = Lease::new(port.protocol, port.number, Some(record));
+            Some(lease.recorded_by(owner))
+        }
+        Peek::Live(None) => Some(Lease::new(port.protocol, port.number, None)),
         Peek::Free => None,
     }
 }

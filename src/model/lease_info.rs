@@ -28,6 +28,8 @@ pub struct Lease {
     protocol: Protocol,
     port: u16,
     record: Option<Record>,
+    /// The user that owns the record's file, which only that user and root can write.
+    recorded_by: Option<u32>,
 }
 
 impl Lease {
@@ -36,7 +38,21 @@ impl Lease {
             protocol,
             port,
             record,
+            recorded_by: None,
         }
+    }
+
+    pub(crate) fn recorded_by(mut self, user: u32) -> Self {
+        self.recorded_by = Some(user);
+        self
+    }
+
+    /// Whether the owner of the record's file may speak for a process of this user. Records are
+    /// written by every user: one that names another user's process proves nothing.
+    pub(crate) fn speaks_for(&self, user: Option<u32>) -> bool {
+        const ROOT: u32 = 0;
+        self.recorded_by
+            .is_none_or(|owner| owner == ROOT || Some(owner) == user)
     }
 
     /// The reserved number.

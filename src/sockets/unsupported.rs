@@ -46,6 +46,10 @@ pub(super) fn parent(_pid: u32) -> Option<u32> {
     None
 }
 
+pub(super) fn user_of(_pid: u32) -> Option<u32> {
+    None
+}
+
 pub(super) fn is_running(_pid: u32) -> io::Result<bool> {
     unsupported()
 }

@@ -186,7 +186,7 @@ impl Folder {
 
     /// Makes this process the only one that sweeps the folder, until the value is dropped. `None`
     /// while another process sweeps it, and on a file system without locks.
-    pub(super) fn lock_for_sweep(&self) -> Option<SweepLock> {
+    pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         // A description of its own: a lock belongs to the open file description (flock(2)).
         let folder = File::from(self.open_fd(OsStr::new(".")).ok()?);
         folder.try_lock().ok()?;
@@ -196,7 +196,7 @@ impl Folder {
     /// Removes the name of an unused file, if it still leads to this file. The caller has the file
     /// locked, and the folder [for a sweep](Self::lock_for_sweep): no other process removes a name
     /// meanwhile. A process that has the file open finds by [`is_linked`] that its name is gone.
-    pub(super) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
+    pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let named = match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
@@ -215,7 +215,7 @@ impl Folder {
     }
 
     /// The time since an entry of the folder was added or removed.
-    pub(super) fn idle_for(&self) -> io::Result<Duration> {
+    pub(crate) fn idle_for(&self) -> io::Result<Duration> {
         let folder = File::from(self.open_fd(OsStr::new("."))?);
         Ok(folder.metadata()?.modified()?.elapsed().unwrap_or_default())
     }

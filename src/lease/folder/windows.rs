@@ -106,12 +106,12 @@ impl Folder {
     }
 
     /// Windows deletes no file that is open: sweepers need not exclude each other.
-    pub(super) fn lock_for_sweep(&self) -> Option<SweepLock> {
+    pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         Some(SweepLock)
     }
 
     /// Removes an unused file, unless another process has opened it since.
-    pub(super) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
+    pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         drop(file);
         match std::fs::remove_file(self.0.join(name)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound && !is_transient(&e) => Err(e),
@@ -125,7 +125,7 @@ impl Folder {
     }
 
     /// The time since an entry of the folder was added or removed.
-    pub(super) fn idle_for(&self) -> io::Result<Duration> {
+    pub(crate) fn idle_for(&self) -> io::Result<Duration> {
         let modified = std::fs::metadata(&self.0)?.modified()?;
         Ok(modified.elapsed().unwrap_or_default())
     }

@@ -151,6 +151,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
+pub(super) fn user_of(pid: u32) -> Option<u32> {
+    info(pid).map(|info| info.uid)
+}
+
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     match ffi::process(pid) {
         Ok(bytes) => Ok(libproc::process(&bytes).is_some_and(|info| !info.ended)),

@@ -141,6 +141,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     (parent != 0 && is_older).then_some(parent)
 }
 
+pub(super) fn user_of(_pid: u32) -> Option<u32> {
+    None
+}
+
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     const ERROR_ACCESS_DENIED: i32 = 5;
     const ERROR_INVALID_PARAMETER: i32 = 87;
