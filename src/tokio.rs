@@ -1,9 +1,11 @@
-//! For tests on a tokio runtime: waits that leave its thread to others, and sockets of tokio's own (feature `tokio`).
+//! For tests on a tokio runtime: waits that do not block its thread, and tokio sockets (feature
+//! `tokio`).
 //!
-//! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]` makes, the server
-//! under test does not run then, and the wait is in vain. These functions wait for the same things and give the thread
-//! away between their looks; what takes longer than some microseconds is done on the runtime's threads for blocking
-//! work. They are cancelled by being dropped, so `select!` and `timeout` may go around them.
+//! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]`
+//! makes, the server under test does not run meanwhile, and the wait times out. These functions
+//! wait for the same conditions, and other tasks run between their polls. Work that takes longer
+//! than some microseconds runs on the runtime's threads for blocking work. A wait is cancelled when
+//! its future is dropped, so `select!` and `timeout` work with it.
 //!
 //! ```
 //! use portlease::tokio::wait_until_listening;
@@ -13,7 +15,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let p = portlease::reserve_port();
-//! let addr = p.addr(); // tokio's ToSocketAddrs is sealed: it takes the address, not the reservation
+//! let addr = p.addr(); // tokio's ToSocketAddrs is sealed, so it takes no reservation
 //! let server = tokio::spawn(async move {
 //!     let listener = TcpListener::bind(addr).await?;
 //!     listener.accept().await
@@ -25,24 +27,26 @@
 //! # }
 //! ```
 //!
-//! A server that is given a listener instead of a number needs no wait: [`Reservation::listen_tokio`].
+//! A server that is given a listener instead of a number needs no wait:
+//! [`Reservation::listen_tokio`].
 //!
-//! # A listener of the standard library's
+//! # Listeners of the standard library
 //!
-//! [`Reservation::listen`] makes one that blocks, as the standard library's do, and tokio's `from_std` takes it as it
-//! is: in `accept` the runtime's thread then stands still until a client comes (debug builds of recent releases panic
-//! instead, on Unix). `set_nonblocking(true)` comes first.
-//! [`listen_tokio`](Reservation::listen_tokio) and [`udp_socket_tokio`](Reservation::udp_socket_tokio) have done that.
+//! [`Reservation::listen`] returns a blocking listener, as the standard library does, and tokio's
+//! `from_std` does not change that. `accept` then blocks the runtime's thread until a client
+//! connects (debug builds of recent tokio releases panic instead, on Unix). Call
+//! `set_nonblocking(true)` first. [`listen_tokio`](Reservation::listen_tokio) and
+//! [`udp_socket_tokio`](Reservation::udp_socket_tokio) have called it.
 //!
 //! # Child processes
 //!
-//! [`wait_for`] is for tokio's children. [`Reservation::pass_to`] and [`pass_to_fd`](Reservation::pass_to_fd) work for
-//! tokio's `Command` by its `as_std_mut`.
+//! [`wait_for`] takes a tokio child. [`Reservation::pass_to`] and
+//! [`pass_to_fd`](Reservation::pass_to_fd) work with tokio's `Command` by its `as_std_mut`.
 //!
 //! # The runtime
 //!
-//! It must have its timer and its I/O driver enabled, as `#[tokio::test]` and `enable_all` have it; tokio panics
-//! otherwise. Times are those of the real clock, also while tokio's own is paused.
+//! Its timer and its I/O driver must be enabled, as `#[tokio::test]` and `enable_all` do. Otherwise
+//! tokio panics. Durations are measured by the real clock, also while tokio's clock is paused.
 
 use std::io;
 use std::process::ExitStatus;
@@ -53,7 +57,7 @@ use ::tokio::process::Child;
 use ::tokio::task::spawn_blocking;
 use ::tokio::time::sleep;
 
-use crate::model::error::Result;
+use crate::model::error::{Error, Result};
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
@@ -61,10 +65,10 @@ use crate::reservation::Reservation;
 use crate::sockets;
 use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 
-/// Waits until something listens on the port, as [`wait_until_listening`](crate::wait_until_listening) does, and leaves
-/// the thread to others meanwhile.
+/// Waits until something listens on the port, as
+/// [`wait_until_listening`](crate::wait_until_listening) does, without blocking the thread.
 ///
-/// It looks about every millisecond, which is how finely tokio's timer goes.
+/// It polls about every millisecond, which is the resolution of the tokio timer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -79,21 +83,22 @@ use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 ///
 /// # Errors
 ///
-/// As [`wait_until_listening`](crate::wait_until_listening).
+/// As [`wait_until_listening`](crate::wait_until_listening), whose limit applies.
 ///
 /// # Platform-specific behavior
 ///
-/// Where there is no socket table to look at (macOS, FreeBSD), each look is a connection that is tried, on a thread
-/// for blocking work.
+/// Only on Linux and Windows is a poll quick. Elsewhere it runs on a thread for blocking work: on
+/// macOS it reads every process, and on systems without a socket table (FreeBSD) it tries one
+/// connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, at_most, || Ok(None)).await
 }
 
-/// Waits until the port is free, as [`wait_until_free`](crate::wait_until_free) does, and leaves the thread to others
-/// meanwhile.
+/// Waits until the port is free, as [`wait_until_free`](crate::wait_until_free) does, without
+/// blocking the thread.
 ///
-/// A server that runs as a task closes its listener when the runtime drops the task: after `abort` that is when the
-/// runtime comes round to it. This waits for that.
+/// A server that runs as a task closes its listener when the runtime drops the task. After `abort`
+/// the runtime drops it later. This function waits for that.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -111,33 +116,36 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 ///
 /// # Errors
 ///
-/// As [`wait_until_free`](crate::wait_until_free).
+/// As [`wait_until_free`](crate::wait_until_free), whose limit applies.
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
     loop {
-        // A walk over every socket, and a bind.
-        let (step, kept) = apart(move || (wait.poll(), wait)).await;
-        wait = kept;
-        match step {
+        // A poll can walk over every socket, and bind.
+        let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;
+        wait = polled;
+        match poll {
             Poll::Met => return Ok(()),
             Poll::Pause(pause) => sleep(pause).await,
-            Poll::Failed(vain) => return Err(error(vain).await),
+            Poll::Failed(failure) => return Err(error(failure).await),
         }
     }
 }
 
-/// Waits until something listens on the reservation's [`addr`](Reservation::addr), or fails as soon as the child ends,
-/// as [`Reservation::wait_for`] does with a child of the standard library's.
+/// Waits until something listens on the reservation's [`addr`](Reservation::addr). Fails as soon as
+/// the child ends. [`Reservation::wait_for`] does the same with a child of the standard library.
 ///
-/// It asks the child by `try_wait`, which leaves its standard input open.
+/// It polls the child by `try_wait`, which leaves the child's standard input open.
 ///
 /// ```
 /// # #[cfg(unix)]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
 /// let p = portlease::reserve_port();
 /// let mut child = tokio::process::Command::new("false").spawn()?;
-/// let error = portlease::tokio::wait_for(&p, &mut child, std::time::Duration::from_secs(10)).await.unwrap_err();
+/// let ended = portlease::tokio::wait_for(&p, &mut child, Duration::from_secs(10)).await;
+/// let error = ended.unwrap_err();
 /// assert!(error.to_string().contains("exit status: 1"));
 /// # Ok(())
 /// # }
@@ -147,13 +155,14 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 ///
 /// # Errors
 ///
-/// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it ends first.
+/// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it
+/// ends first.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,
     at_most: Duration,
 ) -> Result<()> {
-    // tokio forgets the number of a child that has been waited for.
+    // tokio reports no pid once the child was waited for.
     let pid = child.id();
     listening(reservation.ports_on_addr(), at_most, || {
         let exit = |status: ExitStatus| ExitInfo {
@@ -166,9 +175,10 @@ pub async fn wait_for(
 }
 
 impl Reservation {
-    /// [`listen`](Reservation::listen) as a listener of tokio's (feature `tokio`). The reservation stays in force.
+    /// [`listen`](Reservation::listen), as a tokio listener (feature `tokio`). The reservation
+    /// stays in force.
     ///
-    /// A server that binds by itself is given the address: tokio's `ToSocketAddrs` is sealed, so it is
+    /// A server that binds by itself needs the address, because tokio's `ToSocketAddrs` is sealed:
     /// `tokio::net::TcpListener::bind(p.addr())`.
     ///
     /// ```
@@ -186,19 +196,20 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`listen`](Reservation::listen). "Address already in use" blocks the thread for 100 ms before it is believed:
-    /// wait for the end of the server before by [`wait_until_free`].
+    /// As [`listen`](Reservation::listen). It retries "address already in use" for 100 ms, and
+    /// blocks the thread meanwhile. To avoid that, await [`wait_until_free`] first.
     ///
     /// # Panics
     ///
-    /// tokio's own: outside of a runtime, and in one without its I/O driver.
+    /// tokio panics outside of a runtime, and in a runtime without its I/O driver.
     pub fn listen_tokio(&self) -> io::Result<TcpListener> {
         let listener = self.listen()?;
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     }
 
-    /// [`udp_socket`](Reservation::udp_socket) as a socket of tokio's (feature `tokio`). The reservation stays in force.
+    /// [`udp_socket`](Reservation::udp_socket), as a tokio socket (feature `tokio`). The
+    /// reservation stays in force.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -214,7 +225,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`udp_socket`](Reservation::udp_socket).
+    /// As [`udp_socket`](Reservation::udp_socket). It retries "address already in use" for 100 ms,
+    /// and blocks the thread meanwhile.
     ///
     /// # Panics
     ///
@@ -229,40 +241,40 @@ impl Reservation {
 async fn listening(
     ports: Vec<Port>,
     at_most: Duration,
-    mut ended: impl FnMut() -> io::Result<Option<ExitInfo>>,
+    mut exit_info: impl FnMut() -> io::Result<Option<ExitInfo>>,
 ) -> Result<()> {
     let mut wait = Listening::new(ports, at_most);
     loop {
-        // By the table a look takes about as long as waking another thread for it does, and goes on where the threads
-        // for blocking work are all taken, by the server maybe.
-        let step = if sockets::IS_QUICK {
-            wait.poll(&mut ended)
+        // A quick poll takes about as long as waking another thread. It also works when every
+        // thread for blocking work is busy, perhaps with the server.
+        let poll = if sockets::IS_QUICK {
+            wait.poll(&mut exit_info)
         } else {
-            let end = ended();
-            let (step, kept) = apart(move || (wait.poll(|| end), wait)).await;
-            wait = kept;
-            step
+            let exit = exit_info();
+            let (poll, polled) = run_blocking(move || (wait.poll(|| exit), wait)).await;
+            wait = polled;
+            poll
         };
-        match step {
+        match poll {
             Poll::Met => return Ok(()),
             Poll::Pause(pause) => sleep(pause).await,
-            Poll::Failed(vain) => return Err(error(vain).await),
+            Poll::Failed(failure) => return Err(error(failure).await),
         }
     }
 }
 
-/// The report looks at every process.
-async fn error(vain: WaitError) -> crate::Error {
-    apart(move || vain.into_error(false)).await
+/// The report reads every process, so another thread makes it.
+async fn error(failure: WaitError) -> Error {
+    run_blocking(move || failure.into_error(false)).await
 }
 
-/// On a thread for blocking work.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs `work` on a thread for blocking work.
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(value) => value,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is being shut down: nobody polls this again.
+            // The runtime is shutting down and will not poll this again.
             Err(_cancelled) => std::future::pending().await,
         },
     }
