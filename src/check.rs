@@ -189,6 +189,10 @@ pub fn check_ports_free<P: ToEndpoint>(
 
 /// Asserts that each of several ports is free: a preflight check before a suite.
 ///
+/// ```
+/// portlease::assert_ports_free(&portlease::reserve_ports::<3>());
+/// ```
+///
 /// As a program, for the ports on its command line, `examples/preflight.rs`:
 ///
 /// ```text
@@ -199,10 +203,6 @@ pub fn check_ports_free<P: ToEndpoint>(
 ///
 /// If any is not free, with the diagnosis of each that is not. It retries as [`check_ports_free`]
 /// does, for at most 2 s in all.
-///
-/// ```
-/// portlease::assert_ports_free(&portlease::reserve_ports::<3>());
-/// ```
 #[track_caller]
 pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
     or_panic(check_ports_free(ports));
