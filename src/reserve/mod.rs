@@ -2,6 +2,7 @@
 
 mod explain;
 pub(crate) mod options;
+mod validate;
 
 use crate::lease;
 use crate::model::error::Result;
