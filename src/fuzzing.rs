@@ -1,8 +1,11 @@
-//! What must hold of whatever bytes another process, another user or a kernel hands this crate. The fuzz targets in
-//! `fuzz/` and the property tests beside this file ask the same functions; no other build has them.
+//! Properties that hold for all bytes that a kernel, another process or another user gives to this
+//! crate. The fuzz targets in `fuzz/` and the property tests beside this file call these functions;
+//! other builds do not contain them.
 //!
-//! Each function takes any bytes at all, and panics where a promise is broken.
-#![allow(clippy::unwrap_used, reason = "a broken promise panics")]
+//! # Panics
+//!
+//! Each function accepts any bytes, and panics if they violate a property.
+#![allow(clippy::unwrap_used, reason = "a violated property panics")]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,7 +27,8 @@ use crate::sockets::decode::{iphlpapi, libproc, procfs};
 #[cfg(test)]
 mod tests;
 
-/// An endpoint that was read prints as one that reads the same; text that names none is quoted on one line.
+/// A parsed endpoint prints as text that parses to the same endpoint. The error for other text has
+/// no control characters, so it is one line.
 pub fn endpoint(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     match text.parse::<Endpoint>() {
@@ -38,18 +42,18 @@ pub fn endpoint(bytes: &[u8]) {
             );
         }
         Err(error) => {
-            let told = error.to_string();
-            assert!(!told.contains(char::is_control), "{told:?}");
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control), "{message:?}");
         }
     }
 }
 
-/// A record that was read is told on one line, and read back as it was written. What decides that a lease is live is
-/// the lock, so no bytes can: `tests/it/lock_folder/record.rs` shows it.
+/// A decoded record prints on one line, and encoding changes it at most once, by shortening long
+/// texts. No bytes can make a lease live, because only the lock decides that:
+/// `tests/it/linux/identity.rs` shows it.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {
-        // Lines that are too long are cut when they are written, once.
         let written = Record::decode(&record.encode());
         let again = written
             .as_ref()
@@ -62,20 +66,20 @@ pub fn record(bytes: &[u8]) {
         assert_eq!(Record::decode(&ended), None);
     }
     let lease = Lease::new(Protocol::Tcp, 1, record);
-    let told = lease.to_string();
-    assert!(!told.contains(char::is_control), "{told:?}");
+    let text = lease.to_string();
+    assert!(!text.contains(char::is_control), "{text:?}");
     assert!(lease.since().is_none_or(|since| since >= UNIX_EPOCH));
 }
 
-/// Rows come from whole messages alone: of bytes that are cut off, the first ones.
+/// Only complete messages become rows: truncated bytes give the first rows of the whole.
 pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
-    // As in the captured answers.
+    // The number in the captured answers.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
-    let said = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);
+    let whole = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);
     assert!(rows.len() <= bytes.len() / sock_diag::ROW_AT_LEAST);
     rows.iter().for_each(|row| is_row_of(row, protocol));
     let of_one_family = |row: &Row| {
@@ -84,16 +88,16 @@ pub fn sock_diag(bytes: &[u8]) {
     };
     assert!(rows.iter().all(of_one_family), "{rows:?}");
     let mut first = Vec::new();
-    let before = sock_diag::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
+    let truncated = sock_diag::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
     assert_eq!(first, rows[..first.len()], "cut at {cut}");
-    // What was said early stays said.
+    // A dump that has ended, or failed, is not changed by later bytes.
     assert!(
-        before.progress == Progress::More || before == said,
-        "{before:?}, then {said:?}"
+        truncated.progress == Progress::More || truncated == whole,
+        "{truncated:?}, then {whole:?}"
     );
 }
 
-/// Rows come from whole lines alone, and only those of the port that was asked for.
+/// Only complete lines become rows, and only those of the requested port; port 0 requests all.
 pub fn proc_net(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -109,6 +113,7 @@ pub fn proc_net(bytes: &[u8]) {
         .map_or(0, |end| end + 1);
     let first = rows(&bytes[..whole], 0);
     assert_eq!(first, all[..first.len()], "cut at {cut}");
+    // An incomplete last line must not panic.
     rows(&bytes[..cut], 0);
     if let Some(port) = all.first().map(|row| row.local.port()) {
         let of_the_port: Vec<&Row> = all
@@ -119,7 +124,7 @@ pub fn proc_net(bytes: &[u8]) {
     }
 }
 
-/// The texts of a process's folder, each of which says something or nothing.
+/// Every file that describes a process: its decoder returns a valid value or nothing.
 pub fn process(bytes: &[u8]) {
     if let Some(stat) = procfs::stat(bytes) {
         let open = bytes.iter().position(|b| *b == b'(').unwrap();
@@ -136,7 +141,7 @@ pub fn process(bytes: &[u8]) {
     assert!(procfs::ring_inodes(bytes).count() <= bytes.len() / b"socket:[1]".len());
     let users = procfs::users(bytes);
     let numbers: BTreeSet<u32> = users.iter().map(|(uid, _)| *uid).collect();
-    assert_eq!(numbers.len(), users.len(), "a user's number has one name");
+    assert_eq!(numbers.len(), users.len(), "a user id has one name");
     assert!(
         users
             .iter()
@@ -150,10 +155,10 @@ pub fn process(bytes: &[u8]) {
     );
 }
 
-/// Names that processes chose, in a report: they make no line of their own, and no control character is left.
+/// A name that a process chose adds no line and no control character to a report.
 pub fn report(bytes: &[u8]) {
     let name = String::from_utf8_lossy(bytes).into_owned();
-    let told = |name: &str| {
+    let report = |name: &str| {
         let process = Process {
             pid: 7,
             parent: None,
@@ -189,16 +194,17 @@ pub fn report(bytes: &[u8]) {
         let leases = vec![Lease::new(Protocol::Tcp, 60315, Some(record))];
         Holders::new(60315, Some(Protocol::Tcp), vec![holder], leases, Vec::new()).to_string()
     };
-    let text = told(&name);
+    let text = report(&name);
     let lines = |text: &str| text.chars().filter(|c| *c == '\n').count();
-    assert_eq!(lines(&text), lines(&told("plain")), "{text:?}");
+    assert_eq!(lines(&text), lines(&report("plain")), "{text:?}");
     assert!(
         !text.contains(|c: char| c.is_control() && c != '\n'),
         "{text:?}"
     );
 }
 
-/// Windows' tables: never more rows than counted or than there is room for, and each names its process.
+/// The tables of Windows: no more rows than the table counts or the bytes hold. No row belongs to
+/// process 0.
 pub fn iphlpapi(bytes: &[u8]) {
     let Some((_, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -209,13 +215,16 @@ pub fn iphlpapi(bytes: &[u8]) {
             .first_chunk()
             .map_or(0, |count| u32::from_le_bytes(*count));
         assert!(rows.len() <= count as usize && rows.len() <= bytes.len() / 12);
-        let of = if protocol == Protocol::Tcp {
+        let table = if protocol == Protocol::Tcp {
             Protocol::Tcp
         } else {
             Protocol::Udp
         };
         for row in &rows {
-            assert!(row.protocol == of && row.local.is_ipv6() == v6, "{row:?}");
+            assert!(
+                row.protocol == table && row.local.is_ipv6() == v6,
+                "{row:?}"
+            );
             assert!(
                 row.inode.and_then(iphlpapi::process_of) != Some(0),
                 "{row:?}"
@@ -226,7 +235,7 @@ pub fn iphlpapi(bytes: &[u8]) {
     }
 }
 
-/// A socket of macOS' has a port, and its structure whole; a process is told from its structure whole.
+/// The structures of macOS: only a complete one becomes a socket or a process. A socket has a port.
 pub fn libproc(bytes: &[u8]) {
     if let Some(row) = libproc::socket(bytes) {
         assert!(
@@ -244,11 +253,11 @@ pub fn libproc(bytes: &[u8]) {
             bytes.len() >= libproc::PROCESS_SIZE && info.name.chars().count() <= 32,
             "{info:?}"
         );
-        let _a_time_or_none = info.started_at();
+        let _no_panic = info.started_at();
     }
 }
 
-/// What a pick walks through: no number twice, none that is reserved or excluded, and an end.
+/// The numbers that an automatic pick tries: finitely many, none twice, none reserved or excluded.
 pub fn ports(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes
         .chunks_exact(2)
@@ -262,24 +271,29 @@ pub fn ports(bytes: &[u8]) {
     for (low, count) in rest.chunks_exact(2).map(|pair| (pair[0], pair[1] % 64)) {
         (low..=low.saturating_add(count)).for_each(|port| withheld.insert(port));
     }
-    let pool = EphemeralRange::reported(range.clone(), &text(&withheld));
+    let ephemeral = EphemeralRange::reported(range.clone(), &text(&withheld));
 
-    let drawn = distinct(pool.draws());
-    let non_ephemeral = distinct(pool.non_ephemeral());
+    let drawn = distinct(ephemeral.draws());
+    let non_ephemeral = distinct(ephemeral.non_ephemeral());
     for port in 1..=u16::MAX {
         let assigned = range.contains(&port) && !withheld.contains(port);
         assert_eq!(
             drawn.contains(port),
             assigned,
-            "{port}: drawn is what the kernel assigns, and all of it"
+            "{port}: `draws` returns every number that the kernel assigns, and no other"
         );
         assert!(
             !(non_ephemeral.contains(port) && assigned),
-            "{port}: quiet is what it does not"
+            "{port}: the kernel assigns it, so it is not non-ephemeral"
         );
-        assert_eq!(pool.is_non_ephemeral(port), !assigned, "{port}");
+        assert_eq!(ephemeral.is_non_ephemeral(port), !assigned, "{port}");
     }
-    assert!(pool.block_ranges().iter().all(|range| !range.is_empty()));
+    assert!(
+        ephemeral
+            .block_ranges()
+            .iter()
+            .all(|range| !range.is_empty())
+    );
 
     let allowed = from.min(to).max(1)..=from.max(to).max(1);
     for allowed in [Some(allowed), None] {
@@ -300,27 +314,27 @@ pub fn ports(bytes: &[u8]) {
     }
 }
 
-/// What a system says of its numbers, by sysctl and by netsh: no range of them is empty.
+/// The settings that a system reports, by sysctl and by netsh: no parsed range is empty.
 pub fn settings(bytes: &[u8]) {
     for range in ports::every_range_in(&String::from_utf8_lossy(bytes)) {
         assert!(!range.is_empty(), "{range:?}");
     }
 }
 
-/// All of the numbers, of which none may come twice.
+/// The set of these numbers. Panics if one is 0 or comes twice.
 fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
     let mut set = PortSet::default();
     for port in numbers {
         assert!(
             port != 0 && !set.contains(port),
-            "{port} came twice, or is none"
+            "{port} came twice, or is 0"
         );
         set.insert(port);
     }
     set
 }
 
-/// In the kernel's form, which merges what touches.
+/// In the kernel's form, which merges adjacent ranges: `8080-8080,9000-9010`.
 fn text(set: &PortSet) -> String {
     let is_start = |port: &u16| {
         port.checked_sub(1)
@@ -339,15 +353,16 @@ fn text(set: &PortSet) -> String {
         .join(",")
 }
 
-/// What a decoder is asked besides the bytes comes from the first of them: byte order, protocol, and where to cut.
+/// Decodes the header before the bytes: byte order and protocol in one byte, then where to truncate
+/// the bytes, in two.
 fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
-    let ([how, low, high], bytes) = bytes.split_first_chunk()?;
-    let order = if how & 1 == 0 {
+    let ([mode, low, high], bytes) = bytes.split_first_chunk()?;
+    let order = if mode & 1 == 0 {
         Order::Little
     } else {
         Order::Big
     };
-    let protocol = Protocol::ALL[usize::from(how >> 1) % Protocol::ALL.len()];
+    let protocol = Protocol::ALL[usize::from(mode >> 1) % Protocol::ALL.len()];
     let cut = usize::from(u16::from_le_bytes([*low, *high])).min(bytes.len());
     Some((order, protocol, cut, bytes))
 }
@@ -356,7 +371,7 @@ fn is_row_of(row: &Row, protocol: Protocol) {
     assert_eq!(row.protocol, protocol);
     assert!(
         row.inode.is_some() || row.uid.is_none(),
-        "what nobody has is no user's: {row:?}"
+        "a socket without an inode has no user: {row:?}"
     );
     assert!(!row.dual_stack || row.local.is_ipv6(), "{row:?}");
 }

@@ -1,4 +1,4 @@
-//! `src/fuzzing.rs` states the property that this target checks.
+//! `src/fuzzing.rs` documents the properties.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portlease::fuzzing::endpoint(bytes));

@@ -1,4 +1,5 @@
-//! The promises, asked of random bytes, of captured answers that are cut and changed, and of what a kernel could say.
+//! The properties on random bytes, on captured answers that are truncated and changed, and on
+//! answers that a kernel could give.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
@@ -12,7 +13,7 @@ use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, s
 use crate::model::lease_info::Beneficiary;
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
-/// Nothing is written into the source tree: what fails is printed, as small as it gets.
+/// Without a file of failures in the source tree: proptest prints the smallest failing input.
 fn cases(cases: u32) -> Config {
     Config {
         cases,
@@ -25,17 +26,17 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..600)
 }
 
-/// One of them, cut anywhere, and changed in some places.
-fn mangled(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+/// One of the captures with up to seven bytes changed, perhaps truncated.
+fn mutated(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let edits = vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
     let whole = prop::sample::select(captured);
     (whole, edits, any::<prop::sample::Index>(), any::<bool>()).prop_map(
-        |(mut bytes, edits, cut, cuts)| {
+        |(mut bytes, edits, cut, truncate)| {
             for (at, value) in edits {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
             }
-            if cuts {
+            if truncate {
                 bytes.truncate(cut.index(bytes.len() + 1));
             }
             bytes
@@ -43,23 +44,23 @@ fn mangled(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// Before the bytes stands how they are decoded.
-fn framed(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    // The captured ones are little-endian, and so are half of these.
-    (0..6u8, any::<u16>(), bytes).prop_map(|(how, cut, bytes)| {
+/// The bytes after a header for `split`.
+fn with_header(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    // The captures are little-endian, and so are half of these headers.
+    (0..6u8, any::<u16>(), bytes).prop_map(|(mode, cut, bytes)| {
         let cut = if bytes.is_empty() {
             0
         } else {
             cut % (bytes.len() as u16 + 1)
         };
-        [&[how][..], &cut.to_le_bytes(), &bytes].concat()
+        [&[mode][..], &cut.to_le_bytes(), &bytes].concat()
     })
 }
 
 fn ip(v6: bool) -> BoxedStrategy<IpAddr> {
     if v6 {
         let anything = any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into());
-        // Link-local ones have a scope, and mapped ones another reading.
+        // Link-local addresses have a scope. IPv4-mapped ones can also be decoded as IPv4.
         let link_local =
             any::<u16>().prop_map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).into());
         let mapped =
@@ -85,17 +86,19 @@ proptest! {
     #![proptest_config(cases(400))]
 
     #[test]
-    fn text_near_an_endpoint_is_read_or_quoted(text in r"[0-9a-fA-F:./\[\]%tcpudlie+ \n-]{0,28}") {
+    fn text_like_an_endpoint_is_parsed_or_quoted(
+        text in r"[0-9a-fA-F:./\[\]%tcpudlie+ \n-]{0,28}",
+    ) {
         super::endpoint(text.as_bytes());
     }
 
     #[test]
-    fn any_text_is_an_endpoint_or_quoted(bytes in any_bytes()) {
+    fn any_text_is_parsed_as_an_endpoint_or_quoted(bytes in any_bytes()) {
         super::endpoint(&bytes);
     }
 
     #[test]
-    fn every_endpoint_is_read_back_as_it_was_printed(
+    fn every_printed_endpoint_parses_to_itself(
         port in 1..=u16::MAX,
         ip in prop::option::of(Union::new([ip(false), ip(true)])),
         protocol in prop::option::of(protocol()),
@@ -105,19 +108,19 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_none(bytes in any_bytes()) {
+    fn any_bytes_decode_to_a_valid_record_or_none(bytes in any_bytes()) {
         super::record(&bytes);
     }
 
     #[test]
-    fn a_changed_record_is_a_record_or_none(
-        bytes in mangled(vec![a_record().encode().to_vec(), a_record().encode()[..300].to_vec()]),
+    fn a_changed_record_decodes_to_a_valid_record_or_none(
+        bytes in mutated(vec![record().encode().to_vec(), record().encode()[..300].to_vec()]),
     ) {
         super::record(&bytes);
     }
 
     #[test]
-    fn a_record_of_any_texts_is_read_back(
+    fn a_record_with_any_texts_is_decoded_as_it_was_encoded(
         numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>)>(),
         texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 4),
     ) {
@@ -132,19 +135,24 @@ proptest! {
         let record = Record { pid, started, program, test, at, label, since, socket, on_behalf_of };
         let bytes = record.encode();
         super::record(&bytes);
-        let read = Record::decode(&bytes).unwrap();
-        let short = |text: &String| text.len() * 2 <= 200;
-        if texts.iter().all(short) {
-            prop_assert_eq!(read, record);
+        let decoded = Record::decode(&bytes).unwrap();
+        // Escaping at most doubles a text, and a line has at most 200 bytes.
+        let is_kept_whole = |text: &String| text.len() * 2 <= 200;
+        if texts.iter().all(is_kept_whole) {
+            prop_assert_eq!(decoded, record);
         } else {
-            prop_assert_eq!((read.pid, read.started, read.socket, read.since), (pid, started, socket, since));
+            prop_assert_eq!((decoded.pid, decoded.started), (pid, started));
+            prop_assert_eq!((decoded.socket, decoded.since), (socket, since));
         }
     }
 
     #[test]
-    fn lines_near_a_record_are_one_or_none(
+    fn lines_like_a_record_decode_to_a_valid_record_or_none(
         stamp in "[0-9]{1,3}[.]?[0-9]{0,9}",
-        lines in vec("(pid|started|socket|for|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}", 0..8),
+        lines in vec(
+            "(pid|started|socket|for|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}",
+            0..8,
+        ),
         end in any::<bool>(),
     ) {
         let end = if end { format!("end {stamp}\n") } else { String::new() };
@@ -152,13 +160,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answers_of_sock_diag_or_none(bytes in framed(any_bytes())) {
+    fn any_bytes_decode_to_valid_answers_of_sock_diag_or_none(bytes in with_header(any_bytes())) {
         super::sock_diag(&bytes);
     }
 
     #[test]
-    fn cut_and_changed_answers_invent_no_row(
-        bytes in framed(mangled(captured_diag::CAPTURED.map(captured_diag::bytes).to_vec())),
+    fn truncated_and_changed_answers_add_no_row(
+        bytes in with_header(mutated(captured_diag::CAPTURED.map(captured_diag::bytes).to_vec())),
     ) {
         super::sock_diag(&bytes);
     }
@@ -176,26 +184,30 @@ proptest! {
         let order = if big { Order::Big } else { Order::Little };
         let bytes = captured_diag::answer(order, state, local, remote, uid, inode, only);
         let mut rows = Vec::new();
-        let said = sock_diag::answers(&bytes, order, protocol, captured_diag::SEQUENCE, &mut rows);
-        prop_assert_eq!(said.progress, sock_diag::Progress::More);
+        let sequence = captured_diag::SEQUENCE;
+        let answers = sock_diag::answers(&bytes, order, protocol, sequence, &mut rows);
+        prop_assert_eq!(answers.progress, sock_diag::Progress::More);
         prop_assert_eq!(rows.len(), 1);
         let row = &rows[0];
         prop_assert_eq!((row.local.ip(), row.local.port()), (local.ip(), local.port()));
         let peer = row.remote.map(|remote| (remote.ip(), remote.port()));
         let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
         prop_assert_eq!(peer, has_peer.then(|| (remote.ip(), remote.port())));
-        prop_assert_eq!((row.inode, row.uid), (NonZeroU64::new(inode.into()), (inode != 0).then_some(uid)));
+        prop_assert_eq!(row.inode, NonZeroU64::new(inode.into()));
+        prop_assert_eq!(row.uid, (inode != 0).then_some(uid));
         prop_assert_eq!(row.dual_stack, v6 && only == Some(false));
     }
 
     #[test]
-    fn an_answer_with_any_family_and_attributes_is_a_row_or_none(
+    fn an_answer_with_any_attributes_is_a_row_if_its_family_is_known(
         family in prop_oneof![Just(2u8), Just(10), any::<u8>()],
         addr in addr(true),
         attributes in prop_oneof![
             vec(prop_oneof![Just(0u8), 3..16u8, any::<u8>()], 0..24),
-            // One that is not padded to its end.
-            (5..8u8, 0..4u8).prop_map(|(length, kind)| [length, 0, kind, 0, 1, 1, 1, 1][..length.into()].to_vec()),
+            // The last attribute without its padding.
+            (5..8u8, 0..4u8).prop_map(|(length, kind)| {
+                [length, 0, kind, 0, 1, 1, 1, 1][..length.into()].to_vec()
+            }),
         ],
     ) {
         let mut bytes = captured_diag::answer(Order::Little, 10, addr, addr, 1, 2, None);
@@ -205,18 +217,21 @@ proptest! {
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         super::sock_diag(&[&[0, 90, 0][..], &bytes].concat());
         let mut rows = Vec::new();
-        sock_diag::answers(&bytes, Order::Little, Protocol::Tcp, captured_diag::SEQUENCE, &mut rows);
+        let sequence = captured_diag::SEQUENCE;
+        sock_diag::answers(&bytes, Order::Little, Protocol::Tcp, sequence, &mut rows);
         prop_assert_eq!(rows.len(), usize::from(family == 2 || family == 10));
     }
 
     #[test]
-    fn any_bytes_are_lines_of_proc_net_or_none(bytes in framed(any_bytes())) {
+    fn any_bytes_decode_to_valid_lines_of_proc_net_or_none(bytes in with_header(any_bytes())) {
         super::proc_net(&bytes);
     }
 
     #[test]
-    fn cut_and_changed_lines_of_proc_net_invent_no_row(
-        bytes in framed(mangled(captured_proc::CAPTURED.map(|text| text.as_bytes().to_vec()).to_vec())),
+    fn truncated_and_changed_lines_of_proc_net_add_no_row(
+        bytes in with_header(mutated(
+            captured_proc::CAPTURED.map(|text| text.as_bytes().to_vec()).to_vec(),
+        )),
     ) {
         super::proc_net(&bytes);
     }
@@ -230,7 +245,7 @@ proptest! {
         inode in any::<u64>(),
     ) {
         let order = if big { Order::Big } else { Order::Little };
-        let told = |addr: SocketAddr| {
+        let hex = |addr: SocketAddr| {
             let octets = match addr.ip() {
                 IpAddr::V4(ip) => ip.octets().to_vec(),
                 IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -242,50 +257,57 @@ proptest! {
             let words: String = words.map(|word| format!("{word:08X}")).collect();
             format!("{words}:{:04X}", addr.port())
         };
-        let line = format!("0: {} {} {state:02X} 0:0 00:0 0 {uid} 0 {inode} 1", told(local), told(remote));
+        let (local_hex, remote_hex) = (hex(local), hex(remote));
+        let line =
+            format!("0: {local_hex} {remote_hex} {state:02X} 0:0 00:0 0 {uid} 0 {inode} 1");
         let rows: Vec<_> = procfs::sockets(&line, order, Protocol::Tcp, 0).collect();
         prop_assert_eq!(rows.len(), 1, "{}", line);
         prop_assert_eq!(rows[0].local, local);
         let has_peer = remote.port() != 0 || !remote.ip().is_unspecified();
         prop_assert_eq!(rows[0].remote, has_peer.then_some(remote));
-        prop_assert_eq!((rows[0].inode, rows[0].uid), (NonZeroU64::new(inode), (inode != 0).then_some(uid)));
+        prop_assert_eq!(rows[0].inode, NonZeroU64::new(inode));
+        prop_assert_eq!(rows[0].uid, (inode != 0).then_some(uid));
         prop_assert_eq!(rows[0].dual_stack, v6 && local.ip().is_unspecified());
     }
 
     #[test]
-    fn words_near_a_line_of_proc_net_are_one_or_none(
+    fn words_like_a_line_of_proc_net_decode_to_a_valid_row_or_none(
         words in vec("[0-9A-F]{0,2}([0-9A-F]{8}){0,5}:?[0-9A-F]{0,4}", 0..12),
     ) {
         super::proc_net(&[b"\0\0\0", words.join(" ").as_bytes()].concat());
     }
 
     #[test]
-    fn settings_near_a_systems_are_read_or_not(text in r"([a-z:*,\n\r\t -]{0,4}[0-9]{0,6}){0,12}") {
+    fn text_like_a_setting_contains_no_empty_range(
+        text in r"([a-z:*,\n\r\t -]{0,4}[0-9]{0,6}){0,12}",
+    ) {
         super::settings(text.as_bytes());
     }
 
     #[test]
-    fn any_bytes_are_a_process_or_none(bytes in any_bytes()) {
+    fn any_bytes_decode_to_a_valid_process_or_none(bytes in any_bytes()) {
         super::process(&bytes);
         super::report(&bytes);
     }
 
     #[test]
-    fn cut_and_changed_texts_of_a_process_are_read_or_skipped(
-        bytes in mangled(captured_proc::OF_A_PROCESS.map(<[u8]>::to_vec).to_vec()),
+    fn truncated_and_changed_files_of_a_process_are_decoded_or_skipped(
+        bytes in mutated(captured_proc::OF_A_PROCESS.map(<[u8]>::to_vec).to_vec()),
     ) {
         super::process(&bytes);
     }
 
     #[test]
-    fn a_process_of_any_name_is_told_by_it(
+    fn a_process_with_any_name_is_decoded_and_reported(
         name in vec(any::<u8>(), 0..64),
         (pid, parent, started) in any::<(u32, u32, u64)>(),
         (ended, forked) in any::<(bool, bool)>(),
     ) {
         let (state, flags) = (if ended { 'Z' } else { 'S' }, if forked { 0x40 } else { 0x40_0000 });
         let head = format!("{pid} (");
-        let tail = format!(") {state} {parent} 7 7 0 -1 {flags} 1 0 0 0 5 6 0 0 20 0 1 0 {started} 1 2\n");
+        let tail = format!(
+            ") {state} {parent} 7 7 0 -1 {flags} 1 0 0 0 5 6 0 0 20 0 1 0 {started} 1 2\n"
+        );
         let stat = procfs::stat(&[head.as_bytes(), &name, tail.as_bytes()].concat()).unwrap();
         prop_assert_eq!(stat.name, String::from_utf8_lossy(&name).into_owned());
         prop_assert_eq!((stat.parent, stat.started), (parent, started));
@@ -294,33 +316,34 @@ proptest! {
     }
 
     #[test]
-    fn every_command_line_comes_apart_where_it_was_put_together(
+    fn every_command_line_is_split_at_the_ends_of_its_arguments(
         arguments in vec(vec(1..=u8::MAX, 0..12), 1..8),
     ) {
         let cmdline = [arguments.join(&0), vec![0]].concat();
-        let read: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
-        // A program that erased its arguments leaves what one empty one would.
+        let decoded: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
+        // The kernel shows erased arguments as it shows one empty argument.
         let erased = arguments == [Vec::<u8>::new()];
-        prop_assert_eq!(read, if erased { Vec::new() } else { arguments });
+        prop_assert_eq!(decoded, if erased { Vec::new() } else { arguments });
     }
 
     #[test]
-    fn any_bytes_are_a_table_of_windows_or_none(bytes in framed(any_bytes())) {
+    fn any_bytes_decode_to_a_valid_table_of_windows_or_none(bytes in with_header(any_bytes())) {
         super::iphlpapi(&bytes);
     }
 
     #[test]
-    fn any_bytes_are_a_socket_and_a_process_of_macos_or_none(
+    fn any_bytes_decode_to_a_valid_socket_and_process_of_macos_or_none(
         bytes in vec(any::<u8>(), 0..1000),
         kind in 0..4u8,
         protocol in prop_oneof![Just(6u8), Just(17u8)],
     ) {
         super::libproc(&bytes);
         if bytes.len() >= 792 {
-            let mut likely = bytes;
-            likely[180..184].copy_from_slice(&[protocol, 0, 0, 0]);
-            likely[256..260].copy_from_slice(&[kind, 0, 0, 0]);
-            super::libproc(&likely);
+            // A protocol and a kind of socket that the decoder knows.
+            let mut plausible = bytes;
+            plausible[180..184].copy_from_slice(&[protocol, 0, 0, 0]);
+            plausible[256..260].copy_from_slice(&[kind, 0, 0, 0]);
+            super::libproc(&plausible);
         }
     }
 
@@ -329,15 +352,23 @@ proptest! {
         count in prop_oneof![0..20u32, any::<u32>()],
         rows in vec(any::<u32>(), 0..140),
         states in vec(0..14u32, 24),
-        how in 0..6u8,
+        mode in 0..6u8,
     ) {
-        // Two in three words are of the protocol's own states, and so some rows have each.
-        let words = rows.iter().zip(states.iter().cycle()).map(|(any, state)| if any % 3 == 0 { *any } else { *state });
+        // Two of three words are states of TCP, so that rows have every state.
+        let words = rows
+            .iter()
+            .zip(states.iter().cycle())
+            .map(|(any, state)| if any % 3 == 0 { *any } else { *state });
         let table: Vec<u8> = [count].into_iter().chain(words).flat_map(u32::to_le_bytes).collect();
-        super::iphlpapi(&[&[how, 40, 0][..], &table].concat());
-        for (protocol, v6, size) in
-            [(Protocol::Tcp, false, 6), (Protocol::Tcp, true, 14), (Protocol::Udp, false, 3), (Protocol::Udp, true, 7)]
-        {
+        super::iphlpapi(&[&[mode, 40, 0][..], &table].concat());
+        // The size of a row in words.
+        let tables = [
+            (Protocol::Tcp, false, 6),
+            (Protocol::Tcp, true, 14),
+            (Protocol::Udp, false, 3),
+            (Protocol::Udp, true, 7),
+        ];
+        for (protocol, v6, size) in tables {
             let fit = (rows.len() / size).min(count as usize);
             prop_assert_eq!(iphlpapi::rows(&table, protocol, v6).len(), fit);
         }
@@ -348,25 +379,28 @@ proptest! {
     #![proptest_config(cases(16))]
 
     #[test]
-    fn a_pick_meets_no_number_twice_and_none_that_is_reserved_or_excluded(bytes in vec(any::<u8>(), 8..64)) {
+    fn a_pick_tries_no_number_twice_and_none_that_is_reserved_or_excluded(
+        bytes in vec(any::<u8>(), 8..64),
+    ) {
         super::ports(&bytes);
     }
 
     #[test]
-    fn a_pick_from_a_small_range_meets_all_of_it(
+    fn a_pick_from_a_small_range_tries_every_number_of_it(
         low in any::<u16>(),
         count in 0..40u16,
         withheld in vec((0..60u16, 0..9u16), 0..5),
     ) {
         let low = low.max(1);
         let high = low.saturating_add(count);
-        let withheld = withheld.into_iter().flat_map(|(at, count)| [low.saturating_add(at), count]);
-        let numbers: Vec<u16> = [low, high, low, high].into_iter().chain(withheld).collect();
-        super::ports(&numbers.into_iter().flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+        let withheld =
+            withheld.into_iter().flat_map(|(at, count)| [low.saturating_add(at), count]);
+        let numbers = [low, high, low, high].into_iter().chain(withheld);
+        super::ports(&numbers.flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
     }
 }
 
-fn a_record() -> Record {
+fn record() -> Record {
     Record {
         pid: 4100,
         started: NonZeroU64::new(123_456),
@@ -383,9 +417,9 @@ fn a_record() -> Record {
     }
 }
 
-/// The control of all of these: a promise that is broken is noticed.
+/// The control of these tests.
 #[test]
-fn a_row_that_breaks_its_promise_is_noticed() {
+fn a_violated_property_panics() {
     let row = crate::sockets::Row {
         protocol: Protocol::Tcp,
         local: ([127, 0, 0, 1], 1).into(),
