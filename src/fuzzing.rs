@@ -50,7 +50,7 @@ pub fn endpoint(bytes: &[u8]) {
 
 /// A decoded record prints on one line, and encoding changes it at most once, by shortening long
 /// texts. No bytes can make a lease live, because only the lock decides that:
-/// `tests/it/linux/identity.rs` shows it.
+/// `tests/it/lock_folder/record.rs` shows it.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {

@@ -15,8 +15,8 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// The text of a system error as a part of our sentence, such as `address already in use`: it starts in
-/// lower case, without the error number.
+/// The text of a system error as a part of our sentence, such as `address already in use`: it
+/// starts in lower case, without the error number.
 pub(crate) struct OsMessage<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for OsMessage<'_> {

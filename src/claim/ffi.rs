@@ -9,13 +9,13 @@ use windows_sys::Win32::Networking::WinSock::{
     SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
 };
 
-/// Sets SO_EXCLUSIVEADDRUSE, which must happen before the bind. That bind fails if another socket has
-/// the number on an address that this one covers. Later binds of such an address fail, whichever
-/// options they set.
+/// Sets SO_EXCLUSIVEADDRUSE, which must happen before the bind. That bind fails if another socket
+/// has the number on an address that this one covers. Later binds of such an address fail,
+/// whichever options they set.
 pub(super) fn set_exclusive(socket: &Socket) -> io::Result<()> {
     let on = 1i32.to_ne_bytes();
-    // SAFETY: the socket is open while it is borrowed. The option is a BOOL, four bytes, and `on` has
-    // four bytes and outlives the call.
+    // SAFETY: the socket is open while it is borrowed. The option is a BOOL, four bytes, and `on`
+    // has four bytes and outlives the call.
     let failed = unsafe {
         setsockopt(
             socket.as_raw_socket() as SOCKET,

@@ -10,8 +10,8 @@ use super::{BindMode, Identity, ffi};
 /// Servers on Windows set SO_EXCLUSIVEADDRUSE, so there is no other mode.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. No document says whether a
-/// server of IPv4 alone refuses a socket for both families.
+/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. No document says whether
+/// a server of IPv4 alone refuses a socket for both families.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
 /// Sockets of Windows have no inode and no user.
@@ -30,13 +30,15 @@ pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Every mode is exclusive: otherwise a bind of the wildcard succeeds beside a server on one address.
+/// Every mode is exclusive: otherwise a bind of the wildcard succeeds beside a server on one
+/// address.
 pub(super) fn set_mode(socket: &Socket, _mode: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
 
-/// Reports "access denied" as "address in use". Windows denies a number that another socket has with
-/// SO_EXCLUSIVEADDRUSE, or that lies in an excluded range. No number requires a privilege there.
+/// Reports "access denied" as "address in use". Windows denies a number that another socket has
+/// with SO_EXCLUSIVEADDRUSE, or that lies in an excluded range. No number requires a privilege
+/// there.
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;

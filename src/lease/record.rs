@@ -23,7 +23,8 @@ impl FromStr for Beneficiary {
 const HEADER: &str = "portlease 1 ";
 
 impl Record {
-    /// The size of every record in bytes. All have one size, so one write replaces the record before.
+    /// The size of every record in bytes. All have one size, so one write replaces the record
+    /// before.
     pub(crate) const SIZE: usize = 1024;
 
     /// The first bytes of a record whose lease was released.

@@ -28,7 +28,8 @@ pub(crate) fn unprivileged_from() -> u16 {
     1
 }
 
-/// Whether Windows excludes the number from use, as netsh reported it when this process first asked.
+/// Whether Windows excludes the number from use, as netsh reported it when this process first
+/// asked.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
     let (cached, name) = match protocol {
@@ -39,8 +40,8 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     cached.get_or_init(query).contains(port)
 }
 
-/// From the lower start to the higher end of the dynamic ranges of TCP and of UDP. No documented call
-/// of Windows reports them.
+/// From the lower start to the higher end of the dynamic ranges of TCP and of UDP. No documented
+/// call of Windows reports them.
 fn query_range() -> Option<RangeInclusive<u16>> {
     // Both run at the same time.
     let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));

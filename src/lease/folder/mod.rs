@@ -135,8 +135,8 @@ impl LockFolder {
         none_if_missing(all_users.and_then(|all| all.open_within(&user.to_string())))
     }
 
-    /// As [`records`](Self::records), created if it is missing: a folder that every user shares, and
-    /// in it a folder that only this user can write to.
+    /// As [`records`](Self::records), created if it is missing: a folder that every user shares,
+    /// and in it a folder that only this user can write to.
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
         let all_users = self
             .outer

@@ -128,7 +128,8 @@ impl Folder {
             mkdirat(&self.0, staged.as_str(), mode)?;
             Ok(staged)
         };
-        // tempfile only generates the name: `make` resolves it in this folder, so no path is needed.
+        // tempfile only generates the name: `make` resolves it in this folder, so no path is
+        // needed.
         let staged = tempfile::Builder::new()
             .prefix(STAGING_PREFIX)
             .make_in("", make)?
