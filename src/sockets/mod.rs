@@ -62,7 +62,7 @@ pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
 }
 
 /// The sockets that would answer on this port: TCP sockets that listen, UDP sockets without a peer.
-/// Cheap enough to be asked every millisecond.
+/// Cheap enough to be called every millisecond.
 pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     system::listening(port, protocol)
 }

@@ -62,11 +62,11 @@ impl Row {
     /// Whether the socket matters to a caller that asks about this address.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>) -> bool {
         let Some(ip) = ip else { return true };
-        let (asked, local) = (ip.to_canonical(), self.local.ip().to_canonical());
+        let (requested, local) = (ip.to_canonical(), self.local.ip().to_canonical());
         // A question about a wildcard is about every address of its family.
-        asked == local
-            || local.is_unspecified() && (self.dual_stack || local.is_ipv4() == asked.is_ipv4())
-            || asked.is_unspecified() && (asked.is_ipv6() || local.is_ipv4())
+        requested == local
+            || local.is_unspecified() && (self.dual_stack || local.is_ipv4() == requested.is_ipv4())
+            || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
     }
 
     /// Whether it is a connection that a server left, or accepted and has not closed. Another server

@@ -1,11 +1,11 @@
-//! What cannot be seen, or not by everybody.
+//! Processes that cannot be read, or not by every user.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
 #[test]
-fn where_proc_hides_other_users_the_answer_is_not_complete() {
+fn where_proc_hides_other_users_the_answer_is_incomplete() {
     if !is_root("hidepid") || !has_sock_diag("hidepid") {
         return;
     }
@@ -13,11 +13,11 @@ fn where_proc_hides_other_users_the_answer_is_not_complete() {
     for level in ["1", "2"] {
         let script = format!(
             "mount -t proc -o hidepid={level} proc /proc && exec {} \"$@\"",
-            NOBODY.join(" ")
+            AS_NOBODY.join(" ")
         );
-        let said = asked_by(&["unshare", "--mount", "sh", "-c", &script, "sh"], port);
+        let output = run_wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"], port);
         assert_eq!(
-            said,
+            output,
             [
                 "row listen 127.0.0.1:P hidden by [] uid Some(0)",
                 "unseen [Processes]"
@@ -28,7 +28,7 @@ fn where_proc_hides_other_users_the_answer_is_not_complete() {
 }
 
 #[test]
-fn a_descriptor_in_flight_is_hinted_at() {
+fn a_descriptor_in_flight_is_reported_as_a_possible_owner() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     if !is_root("a descriptor in flight") {
         return;
@@ -48,68 +48,74 @@ fn a_descriptor_in_flight_is_hinted_at() {
     .unwrap();
     drop(listener);
     expect(port, Tcp, &["listen 127.0.0.1:P hidden by []"]);
-    let unseen = ask(port, Tcp).1;
+    let unseen = holders_of(port, Tcp).1;
     assert!(
         unseen.contains(&Incompleteness::InFlight(me())),
         "{unseen:?}"
     );
 }
 
-/// The environment variable that makes [`the_other_asker`] ask.
-const ASKED: &str = "PORTLEASE_TEST_ASKED";
+/// The port that [`the_helper`] reports.
+const HELPER_PORT: &str = "PORTLEASE_TEST_HELPER_PORT";
 
-/// The one that makes it use up its descriptors first.
-const STARVED: &str = "PORTLEASE_TEST_STARVED";
+/// Makes [`the_helper`] use up its descriptors first.
+const HELPER_STARVES: &str = "PORTLEASE_TEST_HELPER_STARVES";
 
-fn starve(port: u16) {
+fn report_without_descriptors(port: u16) {
     let rows = sockets(port, Some(Tcp)).unwrap().rows;
     let mut files: Vec<std::fs::File> = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
     }
     let table = sockets(port, None).unwrap_err();
-    let quick = listening(port, Tcp).unwrap_err();
-    // The folder of all processes can be opened now, and none of theirs.
+    let listeners = listening(port, Tcp).unwrap_err();
+    // One descriptor is free now: enough for `/proc`, and not for the folder of a process.
     drop(files.pop());
     let search = owners(rows, ScanDepth::Complete).unwrap_err();
     println!(
         "row {:?}",
-        [table, quick, search].map(|error| error.raw_os_error())
+        [table, listeners, search].map(|error| error.raw_os_error())
     );
 }
 
 #[test]
-fn without_descriptors_every_look_fails_and_says_so() {
+fn without_descriptors_every_function_fails_with_that_error() {
     let (_listener, port) = listener(V4);
-    let said = asked_by(
-        &["env", &format!("{STARVED}=1"), "prlimit", "--nofile=64"],
+    let output = run_wrapped(
+        &[
+            "env",
+            &format!("{HELPER_STARVES}=1"),
+            "prlimit",
+            "--nofile=64",
+        ],
         port,
     );
-    assert_eq!(said, ["row [Some(24), Some(24), Some(24)]"]);
+    assert_eq!(output, ["row [Some(24), Some(24), Some(24)]"]);
 }
 
 #[test]
-fn the_other_asker() {
-    let Ok(port) = std::env::var(ASKED) else {
+fn the_helper() {
+    let Ok(port) = std::env::var(HELPER_PORT) else {
         return;
     };
     let port = port.parse().unwrap();
-    if std::env::var_os(STARVED).is_some() {
-        return starve(port);
+    if std::env::var_os(HELPER_STARVES).is_some() {
+        return report_without_descriptors(port);
     }
-    let (holders, unseen) = ask(port, Tcp);
+    let (holders, unseen) = holders_of(port, Tcp);
     for holder in &holders {
-        println!("row {} uid {:?}", told(holder, port), holder.uid);
+        println!("row {} uid {:?}", summary(holder, port), holder.uid);
     }
     println!("unseen {unseen:?}");
 }
 
-/// What this test binary says when it is run by another command line.
-fn asked_by(wrapper: &[&str], port: u16) -> Vec<String> {
+/// What [`the_helper`] prints if this test binary runs under the command `wrapper`.
+fn run_wrapped(wrapper: &[&str], port: u16) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let program = folder.path().join("asker");
-    // By another process: a child forked at this moment would keep the copy open for writing, and so from being run.
+    let program = folder.path().join("helper");
+    // cp(1) writes the copy. If this process did, a child that another test forks could inherit the
+    // open file, and execve(2) would fail with ETXTBSY.
     let copied = Command::new("cp")
         .arg(std::env::current_exe().unwrap())
         .arg(&program)
@@ -118,29 +124,30 @@ fn asked_by(wrapper: &[&str], port: u16) -> Vec<String> {
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]).arg(&program).args([
         "--exact",
-        "sockets::tests::hidden::the_other_asker",
+        "sockets::tests::hidden::the_helper",
         "--nocapture",
     ]);
-    let output = command.env(ASKED, port.to_string()).output().unwrap();
+    let output = command.env(HELPER_PORT, port.to_string()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let told = |line: &&str| {
+    let is_report = |line: &&str| {
         (line.contains("row ") && !line.contains("row time_wait")) || line.contains("unseen ")
     };
     text.lines()
-        .filter(told)
+        .filter(is_report)
         .map(|line| {
-            line.trim_start_matches("test sockets::tests::hidden::the_other_asker ... ")
+            line.trim_start_matches("test sockets::tests::hidden::the_helper ... ")
                 .to_owned()
         })
         .collect()
 }
 
-const NOBODY: [&str; 7] = [
+/// Runs a command as the user `nobody`.
+const AS_NOBODY: [&str; 7] = [
     "setpriv",
     "--reuid",
     "65534",
@@ -151,34 +158,34 @@ const NOBODY: [&str; 7] = [
 ];
 
 #[test]
-fn another_users_process_is_hidden_and_its_user_is_told() {
+fn another_users_process_is_hidden_and_its_user_is_reported() {
     if !is_root("another user's socket") || !has_sock_diag("another user's socket") {
         return;
     }
     let (listener, port) = listener(V4);
     assert_eq!(
-        asked_by(&NOBODY, port),
+        run_wrapped(&AS_NOBODY, port),
         [
             "row listen 127.0.0.1:P hidden by [] uid Some(0)",
             "unseen [Processes]"
         ]
     );
 
-    // And the other way round: root sees all.
-    let mut child = Command::new(NOBODY[0]);
+    // Root sees the processes of every user.
+    let mut child = Command::new(AS_NOBODY[0]);
     child
-        .args(&NOBODY[1..])
+        .args(&AS_NOBODY[1..])
         .args(["sleep", "600"])
         .stdin(OwnedFd::from(listener));
-    let child_process = Killed(child.spawn().unwrap());
+    let process = KillOnDrop(child.spawn().unwrap());
     drop(child);
     expect(
         port,
         Tcp,
-        &[&format!("listen 127.0.0.1:P by [{}]", child_process.0.id())],
+        &[&format!("listen 127.0.0.1:P by [{}]", process.0.id())],
     );
-    let deadline = Instant::now() + PATIENCE;
-    while ask(port, Tcp).0[0].processes[0].uid != Some(65534) {
+    let deadline = Instant::now() + TIMEOUT;
+    while holders_of(port, Tcp).0[0].processes[0].uid != Some(65534) {
         assert!(Instant::now() < deadline);
     }
 }
@@ -189,17 +196,17 @@ fn from_another_pid_namespace_the_process_is_hidden() {
         return;
     }
     let (_listener, port) = listener(V4);
-    let said = asked_by(&["unshare", "--pid", "--fork", "--mount-proc"], port);
-    assert_eq!(said[0], "row listen 127.0.0.1:P hidden by [] uid Some(0)");
+    let output = run_wrapped(&["unshare", "--pid", "--fork", "--mount-proc"], port);
+    assert_eq!(output[0], "row listen 127.0.0.1:P hidden by [] uid Some(0)");
 }
 
 #[test]
-fn without_proc_the_process_is_hidden_and_the_answer_says_why() {
+fn without_proc_the_process_is_hidden_and_the_answer_states_the_reason() {
     if !is_root("no /proc") || !has_sock_diag("no /proc") {
         return;
     }
     let (_listener, port) = listener(V4);
-    let said = asked_by(
+    let output = run_wrapped(
         &[
             "unshare",
             "--mount",
@@ -211,7 +218,7 @@ fn without_proc_the_process_is_hidden_and_the_answer_says_why() {
         port,
     );
     assert_eq!(
-        said,
+        output,
         [
             "row listen 127.0.0.1:P hidden by [] uid Some(0)",
             "unseen [Proc]"
@@ -220,10 +227,10 @@ fn without_proc_the_process_is_hidden_and_the_answer_says_why() {
 }
 
 #[test]
-fn another_network_namespace_is_another_machine() {
+fn another_network_namespace_shows_no_row() {
     if !is_root("another network namespace") || !has_sock_diag("another network namespace") {
         return;
     }
     let (_listener, port) = listener(V4);
-    assert_eq!(asked_by(&["unshare", "--net"], port), ["unseen []"]);
+    assert_eq!(run_wrapped(&["unshare", "--net"], port), ["unseen []"]);
 }

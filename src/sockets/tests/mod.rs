@@ -1,4 +1,4 @@
-//! Real sockets of this machine, asked about through the table.
+//! The socket table against real sockets of this machine.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,7 +13,9 @@ use crate::model::endpoint::Protocol::{Tcp, Udp};
 use crate::model::holder::Holder;
 use crate::model::incompleteness::Incompleteness;
 
+mod connections;
 mod hidden;
+mod proc_net;
 mod processes;
 mod sockets;
 
@@ -22,25 +24,25 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// For a machine that is busy with everything else.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The limit of one expectation, long enough for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn me() -> u32 {
     std::process::id()
 }
 
-/// Everything about a row that a test holds on to: `listen 127.0.0.1:P by [7]`.
-fn told(holder: &Holder, port: u16) -> String {
+/// What a test compares of a holder: `listen 127.0.0.1:P by [7]`.
+fn summary(holder: &Holder, port: u16) -> String {
     let mut text = format!("{} {}", holder.state.name(), holder.local);
     if let Some(remote) = holder.remote {
         text += &format!(" - {remote}");
     }
-    for (word, said) in [
+    for (word, applies) in [
         ("client", holder.client),
         ("dual", holder.dual_stack),
         ("hidden", holder.hidden),
     ] {
-        if said {
+        if applies {
             text += &format!(" {word}");
         }
     }
@@ -49,7 +51,7 @@ fn told(holder: &Holder, port: u16) -> String {
     text.replace(&format!(":{port} "), ":P ")
 }
 
-fn ask(port: u16, protocol: Protocol) -> (Vec<Holder>, Vec<Incompleteness>) {
+fn holders_of(port: u16, protocol: Protocol) -> (Vec<Holder>, Vec<Incompleteness>) {
     search(sockets(port, Some(protocol)).unwrap())
 }
 
@@ -58,9 +60,11 @@ fn search(table: Table) -> (Vec<Holder>, Vec<Incompleteness>) {
     (owned.holders, [table.unseen, owned.unseen].concat())
 }
 
-/// Exactly these rows, in any order, but for what others have on the number: a TIME_WAIT, and a socket on another
-/// address. A child that another test starts has all of this process's sockets until it execs, and the states of a
-/// closing connection take their time: hence the patience.
+/// Waits until the port has exactly these rows, in any order.
+///
+/// Rows of other tests on the same number are ignored: a TIME_WAIT, and a socket on another
+/// address. It polls, because a child that another test starts has all of this process's sockets
+/// until it calls exec, and because the states of a closing connection take time.
 #[track_caller]
 fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     let mut expected: Vec<String> = expected
@@ -68,14 +72,14 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
         .map(|row| row.replace(" by me", &format!(" by [{}]", me())))
         .collect();
     expected.sort();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        let (holders, unseen) = ask(port, protocol);
-        let mut rows: Vec<String> = holders.iter().map(|holder| told(holder, port)).collect();
+        let (holders, unseen) = holders_of(port, protocol);
+        let mut rows: Vec<String> = holders.iter().map(|holder| summary(holder, port)).collect();
         let address = |row: &str| row.split(' ').nth(1).map(str::to_owned);
         let is_elsewhere = |row: &String| {
-            let others = !row.ends_with("by []") && !row.contains(&format!("{}", me()));
-            others && !expected.iter().any(|known| address(known) == address(row))
+            let is_of_others = !row.ends_with("by []") && !row.contains(&format!("{}", me()));
+            is_of_others && !expected.iter().any(|known| address(known) == address(row))
         };
         rows.retain(|row| {
             expected.contains(row) || !(row.starts_with("time_wait") || is_elsewhere(row))
@@ -88,6 +92,20 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
             Instant::now() < deadline,
             "port {port}: {rows:#?}, not {expected:#?}; unseen {unseen:?}"
         );
+    }
+}
+
+/// Asserts that no process is searched for if no socket can have one. It polls, because another
+/// test can have the number for a moment, on another address.
+#[track_caller]
+fn expect_no_search(port: u16) {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let table = sockets(port, Some(Tcp)).unwrap();
+        if table.rows.iter().all(|row| row.inode.is_none()) {
+            return assert_eq!(search(table).1, [], "the search was unnecessary");
+        }
+        assert!(Instant::now() < deadline, "port {port}: {:#?}", table.rows);
     }
 }
 
@@ -108,8 +126,9 @@ fn bound(ip: IpAddr, reuse: bool, kind: Type) -> (Socket, u16) {
     (socket, port)
 }
 
-/// A client whose port is its own. One that connect(2) chooses, other tests' clients of other servers can have too.
-fn dial(ip: IpAddr, port: u16) -> TcpStream {
+/// A client on a port of its own. A port that connect(2) chooses can also be the port of another
+/// test's client, if that one has another server.
+fn connect(ip: IpAddr, port: u16) -> TcpStream {
     let socket = Socket::new(
         Domain::for_address(SocketAddr::new(ip, 0)),
         Type::STREAM,
@@ -121,7 +140,7 @@ fn dial(ip: IpAddr, port: u16) -> TcpStream {
     socket.into()
 }
 
-/// Names what does not run here and why, in the way of the tests outside.
+/// Reports a test that cannot run here, and why, as `tests/support` does.
 fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
     assert!(
@@ -155,7 +174,8 @@ fn is_root(test: &str) -> bool {
     root
 }
 
-/// Without it the answer is never complete, and no TCP socket is told that is bound and does not listen.
+/// Without sock_diag no answer is complete: TCP sockets that are bound and do not listen are
+/// missing.
 pub(super) fn has_sock_diag(test: &str) -> bool {
     let has = linux::has_sock_diag();
     if !has {
@@ -164,9 +184,10 @@ pub(super) fn has_sock_diag(test: &str) -> bool {
     has
 }
 
-struct Killed(Child);
+/// A child that is killed when the value is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // The child may have ended by itself.
         drop(self.0.kill());

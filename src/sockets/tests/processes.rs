@@ -1,20 +1,20 @@
-//! Whose they are.
+//! The processes of sockets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
 #[test]
-fn every_process_that_shares_a_socket_is_told() {
+fn every_process_that_shares_a_socket_is_reported() {
     let (listener, port) = listener(V4);
     let start = || {
         let own = OwnedFd::from(listener.try_clone().unwrap());
-        Killed(Command::new("sleep").arg("600").stdin(own).spawn().unwrap())
+        KillOnDrop(Command::new("sleep").arg("600").stdin(own).spawn().unwrap())
     };
     let workers = [start(), start()];
     let pids = [me(), workers[0].0.id(), workers[1].0.id()];
     expect(port, Tcp, &[&format!("listen 127.0.0.1:P by {pids:?}")]);
-    let (holders, _) = ask(port, Tcp);
+    let (holders, _) = holders_of(port, Tcp);
     let worker = &holders[0].processes[1];
     assert_eq!(
         (worker.name.as_str(), worker.parent, worker.uid),
@@ -46,7 +46,7 @@ fn every_process_that_shares_a_socket_is_told() {
     assert!(!first.holders[0].processes.is_empty());
 }
 
-/// Between the two it is in its exec: then it still shows what it is about to close.
+/// During the exec the child still shows the descriptors that it is about to close.
 #[test]
 fn a_child_has_its_parents_sockets_until_its_exec_and_not_after() {
     let (_listener, port) = listener(V4);
@@ -61,8 +61,9 @@ fn a_child_has_its_parents_sockets_until_its_exec_and_not_after() {
             });
         }
         let (mut copies, mut programs) = (0, Vec::new());
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(1) || copies == 0 && begun.elapsed() < PATIENCE
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(1)
+            || copies == 0 && started.elapsed() < TIMEOUT
         {
             let holders = owners(rows.clone(), ScanDepth::Complete).unwrap().holders;
             let others = holders
@@ -79,21 +80,21 @@ fn a_child_has_its_parents_sockets_until_its_exec_and_not_after() {
     assert_eq!(programs, []);
     assert!(
         copies > 0,
-        "the control: a child between fork and exec was never seen"
+        "control: no scan saw a child between fork and exec"
     );
 }
 
 #[test]
-fn the_report_names_this_process_and_a_child_that_shares() {
+fn the_report_names_this_process_and_a_child_that_shares_its_socket() {
     let (listener, port) = listener(V4);
     let own = OwnedFd::from(listener.try_clone().unwrap());
-    let child = Killed(Command::new("sleep").arg("600").stdin(own).spawn().unwrap());
+    let child = KillOnDrop(Command::new("sleep").arg("600").stdin(own).spawn().unwrap());
     expect(
         port,
         Tcp,
         &[&format!("listen 127.0.0.1:P by {:?}", [me(), child.0.id()])],
     );
-    let (rows, unseen) = ask(port, Tcp);
+    let (rows, unseen) = holders_of(port, Tcp);
     let holders = crate::model::holders::Holders::new(port, Some(Tcp), rows, Vec::new(), unseen);
     let name = std::fs::read_to_string("/proc/self/comm").unwrap();
     let report = holders.to_string();
@@ -110,9 +111,9 @@ fn the_report_names_this_process_and_a_child_that_shares() {
 }
 
 #[test]
-fn a_recycled_number_is_not_taken_for_the_process() {
+fn a_reused_pid_is_not_taken_for_the_process() {
     let (_listener, port) = listener(V4);
-    let mut process = ask(port, Tcp).0[0].processes[0].clone();
+    let mut process = holders_of(port, Tcp).0[0].processes[0].clone();
     process.ticks = process.ticks.and_then(|ticks| ticks.checked_add(1));
     let error = process.command_line().unwrap_err();
     assert!(
@@ -122,11 +123,11 @@ fn a_recycled_number_is_not_taken_for_the_process() {
 }
 
 #[test]
-fn a_strange_name_is_told_whole() {
+fn a_name_with_brackets_and_a_line_end_is_reported_whole() {
     let (listener, port) = listener(V4);
     let script = "printf 'a) b\\n(c' > /proc/$$/comm; read x";
     let mut child = Command::new("sh");
-    let _child = Killed(
+    let _child = KillOnDrop(
         child
             .args(["-c", script])
             .stdin(Stdio::piped())
@@ -135,9 +136,9 @@ fn a_strange_name_is_told_whole() {
             .unwrap(),
     );
     drop(child);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        let names: Vec<String> = ask(port, Tcp)
+        let names: Vec<String> = holders_of(port, Tcp)
             .0
             .iter()
             .flat_map(|h| &h.processes)
@@ -151,14 +152,14 @@ fn a_strange_name_is_told_whole() {
 }
 
 #[test]
-fn a_socket_that_was_closed_during_the_search_is_not_called_hidden() {
+fn a_socket_closed_during_the_search_is_not_reported_as_hidden() {
     if !has_sock_diag("a socket closed during the search") {
         return;
     }
     let (listener, port) = listener(V4);
     let rows = sockets(port, Some(Tcp)).unwrap().rows;
     drop(listener);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !owners(rows.clone(), ScanDepth::Complete)
         .unwrap()
         .holders
@@ -168,8 +169,9 @@ fn a_socket_that_was_closed_during_the_search_is_not_called_hidden() {
     }
 }
 
-/// Runs a Python program that prints a port and then has it, by ways that Rust's std does not offer.
-fn python(test: &str, program: &str) -> Option<(Killed, u16)> {
+/// Runs a Python program that owns a socket in a way that Rust's std does not offer, and prints its
+/// port.
+fn python(test: &str, program: &str) -> Option<(KillOnDrop, u16)> {
     let child = Command::new("python3")
         .args(["-c", program])
         .stdin(Stdio::piped())
@@ -185,7 +187,7 @@ fn python(test: &str, program: &str) -> Option<(Killed, u16)> {
         &mut line,
     )
     .unwrap();
-    let child = Killed(child);
+    let child = KillOnDrop(child);
     match line.trim().parse() {
         Ok(port) => Some((child, port)),
         Err(_) => {
@@ -196,7 +198,7 @@ fn python(test: &str, program: &str) -> Option<(Killed, u16)> {
 }
 
 #[test]
-fn a_process_whose_first_thread_has_ended_is_told() {
+fn a_process_whose_first_thread_has_ended_is_reported() {
     let program = "
 import ctypes, socket, sys, threading
 s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
@@ -214,7 +216,7 @@ ctypes.CDLL(None).syscall(60, 0)
 }
 
 #[test]
-fn a_socket_that_only_an_io_uring_has_is_told() {
+fn a_socket_that_only_an_io_uring_owns_is_reported() {
     let program = "
 import ctypes, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,51 @@
+//! `/proc/net`, which replaces sock_diag(7) where it is missing.
+
+use super::*;
+
+#[test]
+fn the_fallback_reports_the_same_rows_as_sock_diag() {
+    let (server, port) = listener(V4);
+    let client = connect(V4, port);
+    let accepted = server.accept().unwrap();
+    let udp = UdpSocket::bind((V4, 0)).unwrap();
+    let udp_port = udp.local_addr().unwrap().port();
+    for (protocol, port) in [
+        (Tcp, port),
+        (Udp, udp_port),
+        (Tcp, client.local_addr().unwrap().port()),
+    ] {
+        let mut fallback = linux::sockets_from_proc_net(port, Some(protocol)).unwrap();
+        row::label_clients(&mut fallback.rows);
+        let mut expected = sockets(port, Some(protocol)).unwrap();
+        expected.rows.sort_by_key(|row| row.inode);
+        fallback.rows.sort_by_key(|row| row.inode);
+        assert_eq!(fallback.rows, expected.rows);
+        assert!(!fallback.rows.is_empty());
+        assert_eq!(
+            fallback.unseen,
+            if protocol == Tcp {
+                vec![Incompleteness::Bound]
+            } else {
+                vec![]
+            }
+        );
+    }
+    assert_eq!(
+        linux::sockets_from_proc_net(udp_port, Some(Protocol::UdpLite))
+            .unwrap()
+            .rows,
+        []
+    );
+    drop(accepted);
+}
+
+#[test]
+fn the_fallback_does_not_report_a_bound_port_as_free() {
+    // On every address, so that no other test gets the number on another one.
+    let (_socket, port) = bound(ANY6, false, Type::STREAM);
+    let fallback = linux::sockets_from_proc_net(port, Some(Tcp)).unwrap();
+    assert_eq!(
+        (fallback.rows, fallback.unseen),
+        (vec![], vec![Incompleteness::Bound])
+    );
+}
