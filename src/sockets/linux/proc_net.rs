@@ -29,7 +29,7 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
             }
             // A missing file means a kernel without UDP-Lite or without IPv6, so without such
             // sockets. The files of TCP and UDP over IPv4 always exist.
-            // Without the folder, nothing is known.
+            // If `/proc/net` itself is missing, its error is returned.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>

@@ -89,7 +89,7 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 }
 
 fn stat(pid: u32) -> Option<procfs::Stat> {
-    // Read through the open folder: for the full path of the process's own file, the emulator
+    // Read through the open folder. If a process opens its own file by the full path, the emulator
     // qemu-user makes up the content, with another start. A process that cannot be read counts as
     // ended.
     let folder = open(CWD, &format!("/proc/{pid}")).ok()?;

@@ -89,8 +89,7 @@ impl Scan<'_> {
         }
         // A process that has ended since owns nothing any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
-            // The process may have called exec since its descriptors were listed, which closed
-            // them.
+            // The process may have called exec since the list was read, which closes descriptors.
             if !process.forked && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
             }

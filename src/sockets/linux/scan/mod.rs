@@ -129,7 +129,7 @@ impl Scan<'_> {
         let mut scanned = 0;
         let mut rest = Vec::with_capacity(pids.len());
         for &pid in pids.iter() {
-            // One thread scans these. More processes are faster in parallel.
+            // One thread scans these, so no more than that: `scan_all` is faster for the rest.
             let is_likely = scanned < PARALLEL_ABOVE
                 && !self.is_done()
                 && statat(self.proc, pid.to_string(), AtFlags::empty())

@@ -10,7 +10,7 @@ use super::super::proc_folder::{numbers, open};
 /// How far below the latest pid the list reaches.
 const PIDS: u32 = 256;
 
-/// The offset of a process in `/proc`, less its pid (`proc_pid_readdir`).
+/// The offset of a process in the list of `/proc`, minus its pid (`proc_pid_readdir`).
 const OFFSET: u64 = 258;
 
 /// The newest processes, the newest first, without a list of all, which takes 1 µs per process.
