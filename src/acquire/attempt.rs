@@ -44,7 +44,7 @@ pub(crate) enum AttemptError {
     /// The place of its lock file holds something else.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
-    NoneFree(AttemptStats),
+    NoneFree(Box<AttemptStats>),
     /// No lease can be taken, and no claim would do instead.
     LockFolder(Unusable),
     /// The system failed; another number would fail too.

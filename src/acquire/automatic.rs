@@ -57,7 +57,7 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     }
-    Err(AttemptError::NoneFree(stats))
+    Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
 /// The numbers an automatic pick tries without a preference, in order.

@@ -53,5 +53,5 @@ pub(super) fn reserve(
             return Ok(held);
         }
     }
-    Err(AttemptError::NoneFree(stats))
+    Err(AttemptError::NoneFree(Box::new(stats)))
 }

@@ -79,6 +79,7 @@ mod tests {
         ];
         assert_eq!(kinds, [io::ErrorKind::Unsupported; 5]);
         assert_eq!(abstract_socket("portlease/tcp/1").unwrap(), None);
-        assert_eq!((users(), started(1), parent(1)), (Vec::new(), None, None));
+        assert_eq!((users(), started(1)), (Vec::new(), None));
+        assert_eq!((parent(1), user_of(1)), (None, None));
     }
 }

@@ -131,8 +131,8 @@ impl LockFolder {
     /// This user's records for lock files that belong to other users. `None` if the folder does not
     /// exist.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
-        let all_users = self.outer.open_within(&self.records_name());
-        none_if_missing(all_users.and_then(|all| all.open_within(&user.to_string())))
+        let all_users = self.outer.open_within(self.records_name());
+        none_if_missing(all_users.and_then(|all| all.open_within(user.to_string())))
     }
 
     /// As [`records`](Self::records), created if it is missing: a folder that every user shares,
@@ -140,13 +140,13 @@ impl LockFolder {
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
         let all_users = self
             .outer
-            .make_within(&self.records_name(), system::SHARED)?;
-        all_users.make_within(&user.to_string(), system::OWN)
+            .make_within(self.records_name(), system::SHARED)?;
+        all_users.make_within(user.to_string(), system::OWN)
     }
 
     /// The users that have such records.
     pub(super) fn record_users(&self) -> io::Result<Vec<u32>> {
-        match none_if_missing(self.outer.open_within(&self.records_name()))? {
+        match none_if_missing(self.outer.open_within(self.records_name()))? {
             Some(folder) => folder.names(usize::MAX, |name| name.parse().ok()),
             None => Ok(Vec::new()),
         }

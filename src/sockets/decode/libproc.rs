@@ -120,7 +120,7 @@ impl Info {
 }
 
 pub(crate) fn process(info: &[u8]) -> Option<Info> {
-    const CALLED_EXEC: u32 = 0x10000;
+    const CALLED_EXEC: u32 = 0x4000;
     const ZOMBIE: u32 = 5;
     const SHORT_NAME: std::ops::Range<usize> = 48..64;
     const NAME: std::ops::Range<usize> = 64..96;
@@ -297,7 +297,7 @@ mod tests {
     fn a_process_is_decoded() {
         let mut info = vec![0; PROCESS_SIZE];
         let mut put = |at: usize, bytes: &[u8]| info[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &0x10000_u32.to_le_bytes());
+        put(0, &0x4000_u32.to_le_bytes());
         put(4, &2_u32.to_le_bytes());
         put(16, &41_u32.to_le_bytes());
         put(20, &501_u32.to_le_bytes());
