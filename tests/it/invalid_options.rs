@@ -61,13 +61,13 @@ fn a_range_of_excluded_ports_alone_is_an_error_that_says_so() {
         .exclude(20000..=20003);
     invalid(
         options.reserve(),
-        "range 20000-20003 holds only excluded ports",
+        "range 20000-20003 contains only excluded ports",
     );
 }
 
 #[test]
 fn an_exact_port_that_is_ruled_out_is_an_error_that_says_so() {
-    let message = "port 20000 is asked for and ruled out, by the range or by an exclusion";
+    let message = "port 20000 was requested, but `range` or `exclude` rules it out";
     invalid(
         ReserveOptions::new()
             .port(20000)
@@ -85,7 +85,8 @@ fn an_exact_port_that_is_ruled_out_is_an_error_that_says_so() {
 fn many_that_cannot_fit_are_an_error_that_says_so() {
     let options = ReserveOptions::new;
     let ten = || options().range(20000..=20009);
-    let message = "port 20000 cannot be reserved 2 times: ask for a block, or for no exact port";
+    let message = "port 20000 cannot be reserved 2 times: request a block, or do not request an \
+                   exact port";
     invalid(options().port(20000).reserve_many(2), message);
     let message = "11 ports cannot fit in 20000-20009: too few are allowed";
     invalid(ten().reserve_many(11), message);
@@ -133,8 +134,8 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
         .reserve(&format!("port={port}"))
         .refused("PermissionDenied");
     let expected = format!(
-        "cannot reserve {port}/tcp: permission denied: ports below \
-         net.ipv4.ip_unprivileged_port_start, 1024 unless it was changed, take root or \
+        "cannot reserve {port}/tcp: permission denied: binding a port below \
+         net.ipv4.ip_unprivileged_port_start (1024 by default) requires root or \
          CAP_NET_BIND_SERVICE"
     );
     assert_eq!(message, expected);

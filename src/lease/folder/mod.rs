@@ -184,8 +184,8 @@ fn root() -> Result<PathBuf, Unusable> {
     // A relative path would differ between processes with different working directories.
     let checked = if !path.is_absolute() {
         Err(io::ErrorKind::InvalidInput.into())
-    } else if path.is_symlink() {
-        // The user named the link, so it is followed, once. No other link is.
+    } else if system::is_own_link(&path) {
+        // This user made the link and named it. No other link is followed.
         path.canonicalize()
     } else {
         return Ok(path);

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -281,6 +281,13 @@ fn is_lost_race(error: &io::Error) -> bool {
 pub(crate) fn user() -> io::Result<u32> {
     let (pipe, _) = io::pipe()?;
     Ok(fstat(pipe)?.st_uid)
+}
+
+/// Whether the path is a symbolic link of this user. Another user's link may be planted.
+pub(super) fn is_own_link(path: &Path) -> bool {
+    let link = std::fs::symlink_metadata(path).ok();
+    let link = link.filter(|link| link.file_type().is_symlink());
+    link.is_some_and(|link| user().is_ok_and(|user| user == link.uid()))
 }
 
 /// Whether an open file still has a name.

@@ -162,6 +162,11 @@ fn is_transient(error: &io::Error) -> bool {
 /// One value for every user: each has a lock folder of its own.
 const USER: u32 = 0;
 
+/// Links are not followed on Windows.
+pub(super) fn is_own_link(_path: &Path) -> bool {
+    false
+}
+
 /// The user of this process for the file system.
 pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)

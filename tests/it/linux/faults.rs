@@ -16,21 +16,21 @@
 //!   `without_ipv6_every_kind_is_reserved` in `server_kinds`
 //! - no `/proc`: `without_proc_a_port_is_reserved_with_a_weaker_guarantee`
 //! - `hidepid`: `with_hidepid_an_owner_is_hidden_and_its_socket_is_not` in `report::owner`; in the
-//!   library `table::live::hidden`
+//!   library `sockets::tests::hidden`
 //! - no sock_diag: `without_sock_diag_the_report_comes_from_proc_net` in `report::owner`; in the
-//!   library `table::live::sockets`
+//!   library `sockets::tests::proc_net`
 //! - descriptors exhausted: `a_process_out_of_descriptors_gets_an_error_and_recovers` and
 //!   `a_process_short_of_descriptors_from_the_start_gets_an_error`; in the library
-//!   `table::live::hidden`
+//!   `sockets::tests::hidden`
 //! - the ephemeral range exhausted:
-//!   `an_exhausted_ephemeral_range_is_an_error_and_leaves_connections_possible`
+//!   `an_exhausted_ephemeral_range_leaves_reservations_and_connections_possible`
 //! - steps of the wall clock: `clock`, all of it
 //! - a forked child that has not called exec: `spawning`, all of it; in the library
-//!   `table::live::processes`
+//!   `sockets::tests::processes`
 //! - a pid that belongs to another process now:
 //!   `a_reservation_of_an_earlier_process_with_an_ancestors_pid_is_not_our_own` and
 //!   `a_reservation_for_an_earlier_process_with_our_pid_is_not_our_own` in `lock_folder::record`;
-//!   in the library `table::live::processes`
+//!   in the library `sockets::tests::processes`
 //! - process names that are not plain text: `report::name`; in the library `holder::report` and
 //!   `fuzzing::report`
 //! - all of them at once, at random: `tools/soak`
@@ -48,76 +48,16 @@ fn a_process_out_of_descriptors_gets_an_error_and_recovers() {
     let folder = Folder::new();
     let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).setup("ulimit -n 64"));
     for _ in 0..2 {
-        let answer = reserver.command("fill");
-        let words: Vec<&str> = answer.splitn(4, ' ').collect();
-        let [_, count, kind, message] = words[..] else {
-            panic!("{answer}")
-        };
-        assert_eq!(kind, "Io", "{message}");
-        assert!(message.contains("ulimit -n"), "{message}");
-        assert!(count.parse::<u32>().unwrap() >= 20, "{answer}");
-        let message = reserver
-            .reserve(&format!("port={}", non_ephemeral_port()))
-            .refused("Io");
-        assert!(message.contains("ulimit -n"), "{message}");
-        reserver.release("all");
+        // The last ephemeral ports stay free for connections. Further reservations lie outside the range,
+    // with the same guarantee.
+    let range = EPHEMERAL_LOW..EPHEMERAL_LOW + 16;
+    let mut inside = 0;
+    for _ in 0..24 {
+        let held = reserver.reserve("").held();
+        assert_eq!(held.guarantee, "Kernel");
+        inside += usize::from(range.contains(&held.port()));
     }
-    assert!(reserver.reserve("").held().leased);
-}
-
-#[test]
-fn a_process_short_of_descriptors_from_the_start_gets_an_error() {
-    // At each of these limits the first reservation fails at a different step, or succeeds.
-    let mut refused = 0;
-    for limit in 4..16 {
-        let folder = Folder::new();
-        let mut reserver =
-            Reserver::start(Reserver::launch(&folder.locks()).setup(format!("ulimit -n {limit}")));
-        match reserver.reserve("") {
-            Outcome::Held(held) => assert!(held.leased, "limit {limit}: {held:?}"),
-            Outcome::Refused { kind, message } => {
-                assert_eq!(kind, "Io", "limit {limit}: {message}");
-                assert!(message.contains("ulimit -n"), "limit {limit}: {message}");
-                refused += 1;
-            }
-        }
-    }
-    assert!(
-        (2..12).contains(&refused),
-        "{refused} of the limits were too low"
-    );
-}
-
-#[test]
-fn an_exhausted_ephemeral_range_is_an_error_and_leaves_connections_possible() {
-    need!(capability::network_namespace());
-    let folder = Folder::new();
-    Launch::new("used-up-range", &folder.locks())
-        .with_ephemeral_ports(16)
-        .start()
-        .succeed();
-}
-
-/// The helper process.
-pub(crate) fn used_up_range_in_namespace() {
-    let folder = Folder::new();
-    let mut reserver = Reserver::new(&folder.locks());
-    let answer = reserver.command("fill");
-    let words: Vec<&str> = answer.splitn(4, ' ').collect();
-    let [_, count, kind, message] = words[..] else {
-        panic!("{answer}")
-    };
-    assert_eq!(kind, "NoFreePort", "{message}");
-    assert!(
-        message.starts_with("cannot reserve a port from the ephemeral range: "),
-        "{message}"
-    );
-    assert!(
-        message.contains("in use") && message.contains("outgoing connections"),
-        "{message}"
-    );
-    let count: usize = count.parse().unwrap();
-    assert!((12..16).contains(&count), "{answer}");
+    assert!((12..16).contains(&inside), "{inside} of the range");
     // One more connection is possible: to a server outside the range, and to a reserved port.
     let outside = TcpListener::bind((V4, EPHEMERAL_LOW + 1000)).unwrap();
     let reserved = (EPHEMERAL_LOW..EPHEMERAL_LOW + 16)

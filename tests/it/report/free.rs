@@ -147,7 +147,7 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
         assert_eq!(other.command(&format!("free={operand}")), "false");
         let text = other.command(&format!("check={operand}"));
         let expected =
-            format!("port {operand} is in use: reserved by a process whose record cannot be seen");
+            format!("port {operand} is in use: reserved by a process whose record cannot be read");
         assert!(text.starts_with(&expected), "{text}");
         let who = other.command(&format!("who={operand}"));
         assert!(

@@ -59,8 +59,8 @@ fn ageless(text: &str) -> String {
         .map(|line| match line.split_once(", started ") {
             Some((head, tail)) => {
                 format!(
-                    "{head}, started AGE before{}",
-                    tail.split_once(" before").map_or("", |(_, rest)| rest)
+                    "{head}, started AGE ago{}",
+                    tail.split_once(" ago").map_or("", |(_, rest)| rest)
                 )
             }
             None => line.to_owned(),
@@ -116,13 +116,13 @@ fn the_report_of_a_server_reads_like_this() {
         format!(
             "\
 port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}
-  listening    127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE before
+  listening    127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago
   connected    127.0.0.1:{p} <- {first}    {comm}, pid {pid} (and 2 more)
   TIME_WAIT    1 connection, no process; they end within 60 s and do not stop a server that \
 sets SO_REUSEADDR
   reserved     {reserved}
 {number}
-help: stop pid {pid}, or take any free port with reserve_port()"
+help: stop pid {pid}, or reserve another port with reserve_port()"
         )
     );
 }
@@ -154,10 +154,10 @@ fn the_report_of_an_outgoing_port_reads_like_this() {
         format!(
             "\
 port {port}/tcp is in use: outgoing connection of {comm} (pid {pid}) to 127.0.0.1:{p}
-  outgoing     {from} -> 127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE before
+  outgoing     {from} -> 127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago
 {number}
-help: it is a client's outgoing port: take any free port with reserve_port(), or withhold the \
-number with sysctl net.ipv4.ip_local_reserved_ports={port}"
+help: it is a client's outgoing port: withhold the number with sysctl \
+net.ipv4.ip_local_reserved_ports={port}, or reserve another port with reserve_port()"
         )
     );
 }
@@ -180,7 +180,7 @@ fn the_reports_of_a_reserved_port_read_like_this() {
 port {p}/tcp is not listening: reserved {reserved}
   reserved     {reserved}
 {number}
-help: start the server first; wait_until_listening({p}, ..) waits until it listens"
+help: start the server first, and wait for it with wait_until_listening({p}, ..)"
         )
     );
     assert_eq!(
@@ -193,7 +193,7 @@ help: start the server first; wait_until_listening({p}, ..) waits until it liste
 cannot reserve {p}/tcp: address already in use: reserved {reserved}
   reserved     {reserved}
 {number}
-help: queue for it with ReserveOptions::new().port({p}).wait(..), or take any free port with \
+help: queue for it with ReserveOptions::new().port({p}).wait(..), or reserve another port with \
 reserve_port()"
         )
     );
@@ -216,13 +216,13 @@ port {p}/tcp is free: nobody holds it
     assert_eq!(
         ageless(&format!("{error:?}")).lines().collect::<Vec<_>>()[..1],
         [format!(
-            "waited 20ms in vain: port {p}/tcp is in use: {comm} (pid {pid}) listens on \
+            "timed out after 20 ms: port {p}/tcp is in use: {comm} (pid {pid}) listens on \
              127.0.0.1:{p}"
         )]
     );
     assert!(
         format!("{error:?}").ends_with(&format!(
-            "help: stop pid {pid}, or take any free port with reserve_port(); on a current-thread \
+            "help: stop pid {pid}, or reserve another port with reserve_port(); on a current-thread \
              async runtime nothing else runs while this thread waits"
         )),
         "{error:?}"

@@ -61,7 +61,7 @@ fn a_wait_that_times_out_reports_what_it_saw() {
     let text = error.to_string();
     assert!(
         text.starts_with(&format!(
-            "waited 30ms in vain: port {}/tcp is not listening: reserved by",
+            "timed out after 30 ms: port {}/tcp is not listening: reserved by",
             p.addr()
         )),
         "{text}"

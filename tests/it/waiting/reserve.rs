@@ -148,7 +148,7 @@ fn a_wait_for_a_port_ends_when_it_is_released_or_times_out() {
     assert!(
         error
             .to_string()
-            .starts_with(&format!("cannot reserve {port}/tcp within 50ms: ")),
+            .starts_with(&format!("cannot reserve {port}/tcp within 50 ms: ")),
         "{error}"
     );
     other.process().send(&format!("release={port} after=30000"));
@@ -175,6 +175,6 @@ fn a_wait_that_times_out_reports_the_timeout() {
         .reserve(&format!("port={port} wait=50"))
         .refused("TimedOut");
     assert!(begun.elapsed() >= Duration::from_millis(50));
-    let start = format!("cannot reserve {port}/tcp within 50ms: address already in use: ");
+    let start = format!("cannot reserve {port}/tcp within 50 ms: address already in use: ");
     assert!(message.starts_with(&start), "{message}");
 }
