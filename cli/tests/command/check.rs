@@ -10,7 +10,7 @@ use crate::program::{Running, finish, for_everybody, plain, portlease, ran, sile
 use crate::support::{Folder, capability, need};
 
 #[test]
-fn ports_that_are_free_are_nothing_to_speak_of() {
+fn free_ports_print_nothing() {
     let ports = [silent(), silent()].map(|p| (p.to_string(), p));
     let udp = portlease::reserve_udp_port();
     let list = format!("{},{}", ports[0].0, ports[1].0);
@@ -19,7 +19,7 @@ fn ports_that_are_free_are_nothing_to_speak_of() {
 }
 
 #[test]
-fn each_port_that_is_not_free_has_its_holder_and_the_help_line() {
+fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
     let block = ReserveOptions::new().reserve_block(3).unwrap();
     let server = block[1].listen().unwrap();
     let pid = std::process::id();
@@ -46,20 +46,20 @@ fn each_port_that_is_not_free_has_its_holder_and_the_help_line() {
 }
 
 #[test]
-fn more_words_and_none() {
+fn verbose_prints_the_full_report_and_quiet_nothing() {
     let p = reserve_port();
     let _server = p.listen().unwrap();
-    let said = ran(&["check", "-v", &p.to_string()]).code(1).out;
+    let output = ran(&["check", "-v", &p.to_string()]).code(1).out;
     assert!(
-        said.contains("\n  listening ") && said.contains("\n  the number "),
-        "{said}"
+        output.contains("\n  listening ") && output.contains("\n  the number "),
+        "{output}"
     );
-    let said = ran(&["check", "-q", &p.to_string()]).code(1);
-    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
+    let output = ran(&["check", "-q", &p.to_string()]).code(1);
+    assert_eq!((output.out.as_str(), output.err.as_str()), ("", ""));
     let free = silent();
-    let said = ran(&["check", "-v", &free.to_string()]).code(0);
+    let output = ran(&["check", "-v", &free.to_string()]).code(0);
     assert_eq!(
-        (said.out, said.err),
+        (output.out, output.err),
         (
             String::new(),
             format!("portlease: port {free}/tcp is free\n")
@@ -68,36 +68,36 @@ fn more_words_and_none() {
 }
 
 #[test]
-fn the_opposite_can_be_asked() {
+fn listening_checks_for_servers_instead() {
     let (quiet, p) = (silent(), reserve_port());
     let _server = p.listen().unwrap();
     ran(&["check", "--listening", &p.to_string()]).code(0);
-    let said = ran(&["check", "--listening", &p.to_string(), &quiet.to_string()])
+    let output = ran(&["check", "--listening", &p.to_string(), &quiet.to_string()])
         .code(1)
         .out;
     assert!(
-        said.starts_with(&format!("port {quiet}/tcp is not listening: ")),
-        "{said}"
+        output.starts_with(&format!("port {quiet}/tcp is not listening: ")),
+        "{output}"
     );
 }
 
 #[test]
-fn what_cannot_be_told_is_neither_yes_nor_no() {
+fn a_port_that_cannot_be_checked_is_neither_yes_nor_no() {
     let (free, busy) = (silent(), reserve_port());
     let _server = busy.listen().unwrap();
-    let untold = format!("{free}/udplite");
-    let said = ran(&["check", &free.to_string(), &untold]).code(3).out;
+    let unchecked = format!("{free}/udplite");
+    let output = ran(&["check", &free.to_string(), &unchecked]).code(3).out;
     assert!(
-        said.starts_with(&format!("cannot tell about port {untold}: ")),
-        "{said}"
+        output.starts_with(&format!("cannot tell about port {unchecked}: ")),
+        "{output}"
     );
-    ran(&["check", &untold, &busy.to_string()]).code(1);
-    let said = ran(&["check", "--json", &untold]).code(3).json();
-    assert_eq!(said["ports"][0]["free"], json!(null));
+    ran(&["check", &unchecked, &busy.to_string()]).code(1);
+    let output = ran(&["check", "--json", &unchecked]).code(3).json();
+    assert_eq!(output["ports"][0]["free"], json!(null));
 }
 
 #[test]
-fn anothers_reservation_is_in_the_way_without_any_server() {
+fn a_reservation_without_a_server_makes_the_port_busy() {
     let folder = Folder::new();
     let mut sleeper = portlease(&["run", "--label", "not yours", "--", "sh", "-c"]);
     let file = folder.path().join("port");
@@ -106,19 +106,19 @@ fn anothers_reservation_is_in_the_way_without_any_server() {
         .env("FILE", &file);
     let mut sleeper = Running::start(sleeper.env("PORTLEASE_DIR", folder.locks()));
     let port = crate::program::line_in(&file);
-    let said = finish(portlease(&["check", &port]).env("PORTLEASE_DIR", folder.locks()))
+    let output = finish(portlease(&["check", &port]).env("PORTLEASE_DIR", folder.locks()))
         .code(1)
         .out;
     let expected = format!("port {port}/tcp is in use: reserved by portlease (");
     assert!(
-        said.starts_with(&expected) && said.contains("labelled \"not yours\""),
-        "{said}"
+        output.starts_with(&expected) && output.contains("labelled \"not yours\""),
+        "{output}"
     );
     assert!(sleeper.runs());
 }
 
 #[test]
-fn a_hidden_owner_holds_it_all_the_same() {
+fn a_port_of_a_hidden_process_is_busy() {
     need!(capability::nobody());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port().to_string();
@@ -132,27 +132,27 @@ fn a_hidden_owner_holds_it_all_the_same() {
         plain(&mut command);
         finish(&mut command)
     };
-    let said = as_nobody(&["check", &port]).code(1).out;
+    let output = as_nobody(&["check", &port]).code(1).out;
     assert!(
-        said.contains("held by uid 0 (root); its process is hidden from you"),
-        "{said}"
+        output.contains("held by uid 0 (root); its process is hidden from you"),
+        "{output}"
     );
-    let said = as_nobody(&["who", "--json", &port]).code(0).json();
+    let output = as_nobody(&["who", "--json", &port]).code(0).json();
     assert_eq!(
-        (&said["complete"], &said["holders"][0]["hidden"]),
+        (&output["complete"], &output["holders"][0]["hidden"]),
         (&json!(false), &json!(true))
     );
-    assert_eq!(said["holders"][0]["processes"], json!([]));
+    assert_eq!(output["holders"][0]["processes"], json!([]));
 }
 
 #[test]
-fn the_answer_as_json_has_this_shape() {
+fn the_json_answer_has_this_shape() {
     need!(capability::native());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let free = silent();
     crate::who::eventually_equal(|| {
-        let said = ran(&[
+        let output = ran(&[
             "check",
             "--json",
             &port.to_string(),
@@ -160,7 +160,7 @@ fn the_answer_as_json_has_this_shape() {
         ])
         .code(1)
         .json();
-        let rows = said["ports"].as_array().unwrap();
+        let rows = output["ports"].as_array().unwrap();
         let cause = rows[0]["cause"].as_str().unwrap();
         assert!(
             cause.ends_with(&format!(
@@ -171,48 +171,55 @@ fn the_answer_as_json_has_this_shape() {
         );
         let expected = json!({"version": 1, "ports": [
             {
-                "endpoint": format!("{port}/tcp"), "free": false, "holders": [crate::who::listener_row(port)],
+                "endpoint": format!("{port}/tcp"), "free": false,
+                "holders": [crate::who::listener_row(port)],
                 "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
             },
-            {"endpoint": format!("127.0.0.1:{free}/tcp"), "free": true, "holders": [], "cause": null, "help": null},
+            {
+                "endpoint": format!("127.0.0.1:{free}/tcp"), "free": true, "holders": [],
+                "cause": null, "help": null,
+            },
         ]});
-        (said, expected)
+        (output, expected)
     });
-    let said = ran(&["check", "--json", "--listening", &port.to_string()])
+    let output = ran(&["check", "--json", "--listening", &port.to_string()])
         .code(0)
         .json();
-    let row = json!({"endpoint": format!("{port}/tcp"), "listening": true, "holders": [], "cause": null, "help": null});
-    assert_eq!(said, json!({"version": 1, "ports": [row]}));
+    let row = json!({
+        "endpoint": format!("{port}/tcp"), "listening": true, "holders": [],
+        "cause": null, "help": null,
+    });
+    assert_eq!(output, json!({"version": 1, "ports": [row]}));
 }
 
 #[test]
-fn a_port_is_waited_for_and_told_of_if_in_vain() {
+fn a_check_that_times_out_reports_the_port() {
     let p = reserve_port();
     let server = p.listen().unwrap();
-    let said = ran(&["check", "--wait", "50ms", &p.to_string()]).code(1);
+    let output = ran(&["check", "--wait", "50ms", &p.to_string()]).code(1);
     assert!(
-        said.out.starts_with(&format!("port {p}/tcp is in use: ")),
-        "{said:#?}"
+        output.out.starts_with(&format!("port {p}/tcp is in use: ")),
+        "{output:#?}"
     );
     assert!(
-        said.err.starts_with(&format!(
+        output.err.starts_with(&format!(
             "portlease: waiting up to 50ms for {p}/tcp to be free\n"
         )),
-        "{said:#?}"
+        "{output:#?}"
     );
     assert!(
-        said.err.contains("\nportlease: timed out after "),
-        "{said:#?}"
+        output.err.contains("\nportlease: timed out after "),
+        "{output:#?}"
     );
 
     let folder = Folder::new();
     let mut command = portlease(&["check", "--wait", "10m", &p.to_string()]);
-    let (waiting, line) = Running::that_says(&mut command, &folder.path().join("log"));
+    let (waiting, line) = Running::with_log(&mut command, &folder.path().join("log"));
     assert_eq!(
         line,
         format!("portlease: waiting up to 10m for {p}/tcp to be free")
     );
     drop(server);
-    let said = waiting.finish().code(0);
-    assert_eq!(said.out, "");
+    let output = waiting.finish().code(0);
+    assert_eq!(output.out, "");
 }

@@ -6,7 +6,7 @@ use crate::program::{Running, finish, line_in, portlease};
 use crate::support::Folder;
 
 #[test]
-fn what_is_reserved_is_listed_with_whose_it_is() {
+fn each_reservation_is_listed_with_its_owner() {
     let folder = Folder::new();
     let command = |args: &[&str]| {
         let mut command = portlease(args);
@@ -55,8 +55,8 @@ fn what_is_reserved_is_listed_with_whose_it_is() {
             "{text}"
         );
     }
-    let said = finish(&mut command(&["list", "--json"])).code(0).json();
-    let row = said["leases"]
+    let output = finish(&mut command(&["list", "--json"])).code(0).json();
+    let row = output["leases"]
         .as_array()
         .unwrap()
         .iter()
@@ -71,11 +71,12 @@ fn what_is_reserved_is_listed_with_whose_it_is() {
 }
 
 #[test]
-fn a_lock_folder_that_cannot_be_named_is_a_failure() {
-    let said = finish(portlease(&["list"]).env("PORTLEASE_DIR", "relative")).code(2);
+fn a_relative_lock_folder_is_a_failure() {
+    let output = finish(portlease(&["list"]).env("PORTLEASE_DIR", "relative")).code(2);
     assert!(
-        said.err
+        output
+            .err
             .starts_with("portlease: cannot use the lock folder \"relative\": "),
-        "{said:#?}"
+        "{output:#?}"
     );
 }

@@ -1,8 +1,10 @@
-//! The command seen from outside: the real binary, its exit codes, its shapes, real servers and shells.
+//! The command from outside: the built binary, its exit codes and JSON shapes, servers and shells.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test fails by it, and says where")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod check;
+mod keeper;
+mod keepers;
 mod layout;
 mod list;
 mod manual;
@@ -14,7 +16,7 @@ mod serve;
 mod servers;
 #[allow(
     dead_code,
-    reason = "each test binary uses its part of what they share"
+    reason = "this test binary uses only a part of the shared helpers"
 )]
 #[path = "../../../tests/support/mod.rs"]
 mod support;

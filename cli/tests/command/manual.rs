@@ -20,7 +20,7 @@ const COMMANDS: [&str; 10] = [
 ];
 
 #[test]
-fn every_command_is_completed_and_described() {
+fn every_command_has_completions_and_a_man_page() {
     let pages = ran(&["man"]).code(0).out;
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = ran(&["completions", shell]).code(0).out;
@@ -30,7 +30,7 @@ fn every_command_is_completed_and_described() {
         }
         assert!(
             !script.contains("keeper\n") && !script.contains("keeper)"),
-            "{shell}: what nobody is to type"
+            "{shell}: completes the internal argument"
         );
     }
     for command in COMMANDS {
@@ -41,13 +41,13 @@ fn every_command_is_completed_and_described() {
         );
         assert!(page.contains("\\-\\-json"), "{page}");
     }
-    let said = ran(&["man", "keeper"]).code(2);
-    assert_eq!(said.err, "portlease: there is no command \"keeper\"\n");
+    let output = ran(&["man", "keeper"]).code(2);
+    assert_eq!(output.err, "portlease: there is no command \"keeper\"\n");
     ran(&["completions", "tcsh"]).code(2);
 }
 
 #[test]
-fn the_completions_are_scripts_of_their_shells() {
+fn each_shell_accepts_its_completion_script() {
     need!(installed("bash"));
     let folder = Folder::new();
     for shell in ["bash", "zsh", "fish"] {
@@ -65,7 +65,8 @@ fn the_completions_are_scripts_of_their_shells() {
         assert!(read.status.success(), "{shell}: {read:?}");
     }
     let complete = format!(
-        "source {}; COMP_WORDS=(portlease re); COMP_CWORD=1; _portlease portlease re portlease; echo \"${{COMPREPLY[@]}}\"",
+        "source {}; COMP_WORDS=(portlease re); COMP_CWORD=1; \
+         _portlease portlease re portlease; echo \"${{COMPREPLY[@]}}\"",
         folder.path().join("bash").display()
     );
     let read = Command::new("bash")
@@ -79,7 +80,7 @@ fn the_completions_are_scripts_of_their_shells() {
 }
 
 #[test]
-fn a_keeper_started_by_hand_has_nothing_to_do() {
+fn a_keeper_started_by_a_user_exits_with_2() {
     ran(&["keeper"]).code(2);
     ran(&["keeper", "x"]).code(2);
 }

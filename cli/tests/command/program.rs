@@ -1,4 +1,4 @@
-//! The command as a process, and how it ended.
+//! Starts the command as a process, and captures its output.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::support::{DEADLINE, Folder, eventually};
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portlease");
 
-/// The binary with these arguments, and nothing in its environment that changes what it does.
+/// The binary with these arguments, in an environment without variables that change its behaviour.
 pub(crate) fn portlease(args: &[&str]) -> Command {
     let mut command = if ignores_signals() {
         let mut command = Command::new("env");
@@ -31,7 +31,8 @@ pub(crate) fn portlease(args: &[&str]) -> Command {
     command
 }
 
-/// As under nohup, and in the background of a script. What the command finds ignored it leaves so.
+/// Whether this test ignores SIGINT or SIGHUP, as under nohup or in the background of a script. The
+/// command would inherit that.
 fn ignores_signals() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mask = status
@@ -41,7 +42,7 @@ fn ignores_signals() -> bool {
     u64::from_str_radix(mask.trim(), 16).unwrap() & 3 != 0
 }
 
-/// Takes out of the environment what changes what the command does.
+/// Removes the variables that change the behaviour of the command.
 pub(crate) fn plain(command: &mut Command) {
     for name in [
         "PORTLEASE_RANGE",
@@ -52,7 +53,7 @@ pub(crate) fn plain(command: &mut Command) {
     ] {
         command.env_remove(name);
     }
-    // The name of this test is not what the command is to tell.
+    // The record of a reservation would show the name of this test.
     command.env_remove("NEXTEST_TEST_NAME");
     command
         .env_remove("PORT")
@@ -60,7 +61,7 @@ pub(crate) fn plain(command: &mut Command) {
         .stdin(Stdio::null());
 }
 
-/// How a process ended, and what it said.
+/// The exit status and the output of a process.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: ExitStatus,
@@ -69,7 +70,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// What it said, if it ended with this code.
+    /// Asserts the exit code.
     #[track_caller]
     pub(crate) fn code(self, expected: i32) -> Ran {
         assert_eq!(self.status.code(), Some(expected), "{self:#?}");
@@ -81,7 +82,7 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
-    /// As a shell tells it.
+    /// The exit code as a shell reports it: 128+N after signal N.
     pub(crate) fn shell_code(&self) -> i32 {
         self.status
             .code()
@@ -90,7 +91,7 @@ impl Ran {
     }
 }
 
-/// Runs it until it has ended and closed its output, but not for ever.
+/// Runs the command until it has ended and closed its output, up to `DEADLINE`.
 #[track_caller]
 pub(crate) fn finish(command: &mut Command) -> Ran {
     Running::start(command).finish()
@@ -101,7 +102,7 @@ pub(crate) fn ran(args: &[&str]) -> Ran {
     finish(&mut portlease(args))
 }
 
-/// A process with its output captured; killed, by its id, when the value is dropped.
+/// A process whose output is captured. Dropping the value kills the process.
 pub(crate) struct Running {
     process: Option<Child>,
     pid: u32,
@@ -120,9 +121,9 @@ impl Running {
         }
     }
 
-    /// The same with what it says on stderr in a file, of which the first line is waited for.
+    /// The same with stderr in a file. Waits for the first line of the file, and returns it.
     #[track_caller]
-    pub(crate) fn that_says(command: &mut Command, log: &Path) -> (Running, String) {
+    pub(crate) fn with_log(command: &mut Command, log: &Path) -> (Running, String) {
         command
             .stdout(Stdio::piped())
             .stderr(File::create(log).unwrap());
@@ -145,7 +146,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Whether it runs still.
+    /// Whether the process is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.process.as_mut().unwrap().try_wait().unwrap().is_none()
     }
@@ -153,9 +154,9 @@ impl Running {
     #[track_caller]
     pub(crate) fn finish(mut self) -> Ran {
         let process = self.process.take().unwrap();
-        let (tell, told) = channel();
-        std::thread::spawn(move || tell.send(process.wait_with_output()));
-        let output = told.recv_timeout(DEADLINE).unwrap_or_else(|e| {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || sender.send(process.wait_with_output()));
+        let output = receiver.recv_timeout(DEADLINE).unwrap_or_else(|e| {
             kill(self.pid);
             panic!(
                 "process {} does not end, or its output stays open: {e}",
@@ -175,25 +176,25 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            // It may be gone already.
-            let _gone = process.kill();
+            // The process may have ended already.
+            let _killed = process.kill();
             let _reaped = process.wait();
         }
     }
 }
 
-/// `kill -9` of a process that this test, or a program of its, started.
+/// Sends SIGKILL to a process that this test, or a program of it, started.
 pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
-/// A number that no socket holds and nobody else is given: what a reservation without a claim has.
+/// A reservation without a claim: no socket is on the port, and no other process is assigned it.
 pub(crate) fn silent() -> Reservation {
     ReserveOptions::new().reuse_addr(false).reserve().unwrap()
 }
 
-/// The first line that it writes to this file.
+/// Waits for the first line of a file.
 pub(crate) fn line_in(path: &Path) -> String {
     eventually("a line in the file", DEADLINE, || {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -204,22 +205,22 @@ pub(crate) fn line_in(path: &Path) -> String {
     })
 }
 
-/// Nobody holds it, and it is reserved by nobody, in the eyes of a process that is not of its family.
+/// Waits until the port has neither a socket nor a reservation, as an unrelated process sees it.
 pub(crate) fn becomes_free(port: u16, folder: &Folder) {
     let port = format!("{port}/tcp");
     let ask = |command| finish(portlease(&[command, &port]).env("PORTLEASE_DIR", folder.locks()));
-    eventually("the port is let go", DEADLINE, || {
+    eventually("the port is released", DEADLINE, || {
         let held = ask("who");
         match held.status.code() {
             Some(1) => Ok(()),
-            // What has no lease and cannot be seen, a bare claim, can be run into.
+            // `who` cannot see a claim without a lease, so `check` tries to bind.
             Some(3) if ask("check").status.code() == Some(0) => Ok(()),
             _ => Err(held.out),
         }
     });
 }
 
-/// Says this to a server, and returns its answer.
+/// Sends a request to a server, and returns the answer.
 pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -232,8 +233,8 @@ pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The binary where every user can execute it. Copied by another process: a child forked at this moment would keep
-/// the copy open for writing, and so from being run.
+/// A copy of the binary that every user can execute. Another process makes the copy: a child forked
+/// meanwhile would inherit the file open for writing, and exec would fail with ETXTBSY.
 pub(crate) fn for_everybody() -> (PathBuf, Folder) {
     let folder = Folder::new();
     let copy = folder.path().join("portlease-for-everybody");

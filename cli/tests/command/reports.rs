@@ -1,4 +1,4 @@
-//! What `check` writes for CI servers.
+//! The reports of `check` for CI servers.
 
 use std::process::Command;
 
@@ -9,22 +9,22 @@ use crate::support::program::installed;
 use crate::support::{Folder, need};
 
 #[test]
-fn github_is_told_beside_the_answer() {
+fn annotations_go_to_stderr_beside_the_answer() {
     let (busy, free) = (reserve_port(), silent());
     let _server = busy.listen().unwrap();
     let args = ["check", &busy.to_string(), &free.to_string()];
-    let said = finish(portlease(&args).env("GITHUB_ACTIONS", "true")).code(1);
-    let annotation = format!("::error::{}\n", said.out.trim_end().replace('\n', "%0A"));
-    assert_eq!(said.err, annotation);
+    let output = finish(portlease(&args).env("GITHUB_ACTIONS", "true")).code(1);
+    let annotation = format!("::error::{}\n", output.out.trim_end().replace('\n', "%0A"));
+    assert_eq!(output.err, annotation);
     assert!(
-        annotation.contains("%0Ahelp: ") && said.out.contains("\nhelp: "),
-        "{said:#?}"
+        annotation.contains("%0Ahelp: ") && output.out.contains("\nhelp: "),
+        "{output:#?}"
     );
-    // On one line with JSON too, whose object stays alone on stdout.
-    let said =
+    // The same with --json: stdout has the object alone.
+    let output =
         finish(portlease(&[&args[..], &["--json"]].concat()).env("GITHUB_ACTIONS", "true")).code(1);
     assert_eq!(
-        (said.json()["ports"][1]["free"].clone(), said.err),
+        (output.json()["ports"][1]["free"].clone(), output.err),
         (true.into(), annotation)
     );
     assert_eq!(
@@ -36,13 +36,13 @@ fn github_is_told_beside_the_answer() {
 }
 
 #[test]
-fn a_junit_report_counts_and_names() {
+fn a_junit_report_has_a_case_per_port_and_the_counts() {
     need!(installed("python3"));
     let folder = Folder::new();
     let file = folder.path().join("junit.xml");
     let (busy, free) = (reserve_port(), silent());
     let _server = busy.listen().unwrap();
-    let untold = format!("{free}/udplite");
+    let unchecked = format!("{free}/udplite");
     let path = file.to_str().unwrap();
     ran(&[
         "check",
@@ -51,21 +51,22 @@ fn a_junit_report_counts_and_names() {
         path,
         &busy.to_string(),
         &free.to_string(),
-        &untold,
+        &unchecked,
     ])
     .code(1);
-    // Read by a parser of its own.
+    // Read by an independent parser.
     let read = "import sys, xml.etree.ElementTree as E\n\
         suite = E.parse(sys.argv[1]).getroot().find('testsuite')\n\
         print(suite.get('tests'), suite.get('failures'), suite.get('errors'))\n\
-        for case in suite: print(case.get('name'), *['%s %s' % (p.tag, p.text.startswith(p.get('message'))) for p in case])\n";
+        def shown(p): return '%s %s' % (p.tag, p.text.startswith(p.get('message')))\n\
+        for case in suite: print(case.get('name'), *map(shown, case))\n";
     let mut python = Command::new("python3");
-    let said = finish(python.args(["-c", read, path])).code(0).out;
-    let expected = format!("3 1 1\n{busy}/tcp failure True\n{free}/tcp\n{untold} error True\n");
-    assert_eq!(said, expected);
-    let said = ran(&["check", "--junit", "/nowhere/junit.xml", &free.to_string()]).code(2);
+    let output = finish(python.args(["-c", read, path])).code(0).out;
+    let expected = format!("3 1 1\n{busy}/tcp failure True\n{free}/tcp\n{unchecked} error True\n");
+    assert_eq!(output, expected);
+    let output = ran(&["check", "--junit", "/nowhere/junit.xml", &free.to_string()]).code(2);
     assert_eq!(
-        said.err,
+        output.err,
         "portlease: cannot write /nowhere/junit.xml: no such file or directory\n"
     );
 }

@@ -9,7 +9,7 @@ use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlea
 use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
-/// A script of the shell under `run`, with these options.
+/// `portlease run` with these options and a shell script as the command.
 fn script(options: &[&str], script: &str) -> Command {
     portlease(&[&["run"], options, &["--", "sh", "-c", script]].concat())
 }
@@ -23,14 +23,14 @@ fn numbers(ran: &Ran) -> Vec<u16> {
 
 #[test]
 fn the_number_is_in_the_environment_and_in_the_arguments() {
-    let said = finish(script(&[], "echo $PORT {PORT} $0 \"$@\"").args(["{PORT}", "{X}"])).code(0);
-    let words: Vec<&str> = said.out.split_whitespace().collect();
+    let output = finish(script(&[], "echo $PORT {PORT} $0 \"$@\"").args(["{PORT}", "{X}"])).code(0);
+    let words: Vec<&str> = output.out.split_whitespace().collect();
     assert!(
         words[..3].iter().all(|word| word == &words[0]) && words[0].parse::<u16>().unwrap() > 0,
-        "{said:#?}"
+        "{output:#?}"
     );
-    assert_eq!(words[3], "{X}", "what names no port stays");
-    assert_eq!(said.err, "");
+    assert_eq!(words[3], "{X}", "other braces stay");
+    assert_eq!(output.err, "");
 
     let fixed = silent().port().to_string();
     let options = [
@@ -64,40 +64,41 @@ fn the_exit_status_is_the_commands() {
     ] {
         finish(&mut script(&[], command)).code(code);
     }
-    let said = ran(&["run", "--", "portlease-no-such-command"]).code(127);
-    // The system's word, which may be of a folder in PATH that this user may not search.
+    let output = ran(&["run", "--", "portlease-no-such-command"]).code(127);
+    // The cause is the system's: EACCES if this user may not search a folder in PATH.
     assert!(
-        said.err
+        output
+            .err
             .starts_with("portlease: cannot run portlease-no-such-command: "),
-        "{said:#?}"
+        "{output:#?}"
     );
-    let said = ran(&["run", "--", "/nowhere/portlease-no-such-command"]).code(127);
-    let told =
+    let output = ran(&["run", "--", "/nowhere/portlease-no-such-command"]).code(127);
+    let message =
         "portlease: cannot run /nowhere/portlease-no-such-command: no such file or directory\n";
-    assert_eq!(said.err, told);
-    let said = ran(&["run", "--", "/etc/passwd"]).code(126);
+    assert_eq!(output.err, message);
+    let output = ran(&["run", "--", "/etc/passwd"]).code(126);
     assert_eq!(
-        said.err,
+        output.err,
         "portlease: cannot run /etc/passwd: permission denied\n"
     );
     ran(&["run", "--", "/"]).code(126);
 }
 
 #[test]
-fn a_number_that_is_taken_is_portleases_own_failure() {
+fn a_busy_exact_port_exits_with_125() {
     let p = portlease::reserve_port();
-    let said = ran(&["run", "--port", &format!("A={p}"), "--", "echo", "started"]).code(125);
+    let output = ran(&["run", "--port", &format!("A={p}"), "--", "echo", "started"]).code(125);
     assert!(
-        said.err.starts_with(&format!(
+        output.err.starts_with(&format!(
             "portlease: cannot reserve {p}/tcp: address already in use: "
         )),
-        "{said:#?}"
+        "{output:#?}"
     );
-    assert_eq!(said.out, "");
+    assert_eq!(output.out, "");
 }
 
 #[test]
-fn a_busy_number_is_queued_for() {
+fn run_waits_for_a_busy_port() {
     let (folder, busy) = (Folder::new(), portlease::reserve_port());
     let file = folder.path().join("word");
     let args = [
@@ -136,50 +137,50 @@ fn a_busy_number_is_queued_for() {
 }
 
 #[test]
-fn the_standard_streams_are_the_commands() {
+fn the_command_has_the_standard_streams() {
     let mut cat = portlease(&["run", "--", "sh", "-c", "cat; echo aside >&2"]);
     let folder = Folder::new();
     let input = folder.path().join("input");
     std::fs::write(&input, "said\n").unwrap();
-    let said = finish(cat.stdin(std::fs::File::open(&input).unwrap())).code(0);
+    let output = finish(cat.stdin(std::fs::File::open(&input).unwrap())).code(0);
     assert_eq!(
-        (said.out.as_str(), said.err.as_str()),
+        (output.out.as_str(), output.err.as_str()),
         ("said\n", "aside\n")
     );
 }
 
 #[test]
-fn what_runs_inside_is_not_stopped_by_the_reservation_around_it() {
-    let said = finish(&mut script(
+fn the_command_sees_its_own_reservation_as_free() {
+    let output = finish(&mut script(
         &["--port", "A", "--port", "B/udp"],
         "\"$BIN\" check $A $B/udp",
     ))
     .code(0);
-    assert_eq!((said.out, said.err), (String::new(), String::new()));
+    assert_eq!((output.out, output.err), (String::new(), String::new()));
     let options = ["--port", "A"];
-    let said = finish(&mut script(&options, "\"$BIN\" run --port X=$A -- true")).code(125);
+    let output = finish(&mut script(&options, "\"$BIN\" run --port X=$A -- true")).code(125);
     assert!(
-        said.err.contains("address already in use"),
-        "control: another reservation is refused: {said:#?}"
+        output.err.contains("address already in use"),
+        "control: another reservation is refused: {output:#?}"
     );
 }
 
 #[test]
-fn the_reservation_is_told_to_those_who_ask() {
-    let said = finish(&mut script(&["--json"], "echo $PORT")).code(0);
-    let port: u16 = said.out.trim().parse().unwrap();
-    let told: Value = serde_json::from_str(&said.err).unwrap();
+fn json_and_verbose_print_the_reservation_on_stderr() {
+    let output = finish(&mut script(&["--json"], "echo $PORT")).code(0);
+    let port: u16 = output.out.trim().parse().unwrap();
+    let message: Value = serde_json::from_str(&output.err).unwrap();
     let row = json!({"name": "PORT", "port": port, "protocols": ["tcp"], "guarantee": "kernel"});
-    assert_eq!(told, json!({"version": 1, "ports": [row]}));
-    let said = finish(&mut script(&["-v", "--port", "A/udp"], "echo $A")).code(0);
+    assert_eq!(message, json!({"version": 1, "ports": [row]}));
+    let output = finish(&mut script(&["-v", "--port", "A/udp"], "echo $A")).code(0);
     assert_eq!(
-        said.err,
-        format!("portlease: A is {}/udp\n", said.out.trim())
+        output.err,
+        format!("portlease: A is {}/udp\n", output.out.trim())
     );
 }
 
 #[test]
-fn signals_reach_the_command_and_its_end_is_ours() {
+fn signals_reach_the_command_and_its_exit_code_is_returned() {
     let folder = Folder::new();
     for (signal, name) in [
         (Signal::INT, "INT"),
@@ -205,7 +206,7 @@ fn signals_reach_the_command_and_its_end_is_ours() {
 }
 
 #[test]
-fn what_was_ignored_stays_ignored() {
+fn ignored_signals_stay_ignored_in_the_command() {
     need!(capability::native());
     let status = "grep SigIgn /proc/self/status";
     let mut command = Command::new("sh");
@@ -213,13 +214,13 @@ fn what_was_ignored_stays_ignored() {
         "-c",
         &format!("trap '' HUP INT; exec \"$BIN\" run -- {status}"),
     ]));
-    let said = finish(&mut command).code(0);
-    let mask = u64::from_str_radix(said.out.split_whitespace().last().unwrap(), 16).unwrap();
-    assert_eq!(mask & 3, 3, "{said:#?}");
+    let output = finish(&mut command).code(0);
+    let mask = u64::from_str_radix(output.out.split_whitespace().last().unwrap(), 16).unwrap();
+    assert_eq!(mask & 3, 3, "{output:#?}");
 }
 
 #[test]
-fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
+fn killing_the_command_or_portlease_releases_the_port() {
     let folder = Folder::new();
     for victim in ["the command", "portlease"] {
         let file = folder.path().join(format!("kill {victim}"));
@@ -232,32 +233,32 @@ fn a_kill_of_the_command_or_of_portlease_leaves_nothing_held() {
         let line = line_in(&file);
         let (port, pid) = line.split_once(' ').unwrap();
         let pid: u32 = pid.parse().unwrap();
-        // Its output would stay open.
-        let killed = if victim == "portlease" {
+        let victim_pid = if victim == "portlease" {
             run.pid()
         } else {
             pid
         };
-        crate::program::kill(killed);
+        crate::program::kill(victim_pid);
         if victim == "the command" {
             run.finish().code(137);
         }
         becomes_free(port.parse().unwrap(), &folder);
+        // After a kill of portlease the command still runs.
         crate::program::kill(pid);
     }
 }
 
 #[test]
-fn the_command_must_listen_where_that_is_asked_for() {
-    let said = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
+fn wait_listening_stops_a_command_that_does_not_listen() {
+    let output = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
     // Between the two stands the library's own message with the time limit.
-    let (act, cause) = said.err.split_once(": port ").unwrap();
+    let (act, cause) = output.err.split_once(": port ").unwrap();
     assert!(
         act.starts_with("portlease: stopped the command: ") && act.contains("100"),
-        "{said:#?}"
+        "{output:#?}"
     );
-    assert!(cause.contains("/tcp is not listening: "), "{said:#?}");
-    // It ends first: its own status.
+    assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
+    // The command ends first: its exit code counts.
     finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
 
     need!(installed("python3"));
@@ -265,18 +266,19 @@ fn the_command_must_listen_where_that_is_asked_for() {
     let serve =
         "import socket, os, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(600)";
     let mut command = portlease(&["run", "--wait-listening=10m", "--", "python3", "-c", serve]);
-    let (run, line) = Running::that_says(&mut command, &folder.path().join("log"));
+    let (run, line) = Running::with_log(&mut command, &folder.path().join("log"));
     assert!(line.starts_with("portlease: listening after "), "{line}");
     run.signal(Signal::TERM);
     run.finish().code(143);
 }
 
 #[test]
-fn twenty_side_by_side_get_on_with_each_other() {
+fn twenty_concurrent_runs_get_different_ports() {
     need!(installed("python3"));
     let folder = Folder::new();
     let serve = "import os, socket, time\n\
-        for _ in range(3):\n    s = socket.create_server(('127.0.0.1', {A})); u = socket.socket(type=socket.SOCK_DGRAM)\n    \
+        for _ in range(3):\n    s = socket.create_server(('127.0.0.1', {A}))\n    \
+        u = socket.socket(type=socket.SOCK_DGRAM)\n    \
         u.bind(('127.0.0.1', {B})); s.close(); u.close()\n\
         print({A}, {B}, flush=True)\n\
         open(os.environ['FILE'], 'w').write('up\\n')\n\

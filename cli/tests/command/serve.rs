@@ -1,4 +1,5 @@
-//! `portlease serve`, `PORTSERVER_ADDRESS`, and the portpicker of the Python world at the other end of each.
+//! `portlease serve` with Python's portpicker as its client, and `PORTSERVER_ADDRESS` with
+//! portpicker's server.
 
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -14,7 +15,7 @@ use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, s
 use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, eventually, need};
 
-/// portpicker's own port server, which its package installs beside the interpreter.
+/// portpicker's own port server, which its package installs in Python's folder of scripts.
 fn portserver() -> Result<PathBuf, String> {
     python_has("portpicker")?;
     python_has("psutil")?;
@@ -31,7 +32,7 @@ fn portserver() -> Result<PathBuf, String> {
     }
 }
 
-/// An abstract name of this test's own.
+/// An abstract address that no other test uses.
 fn name(test: &str) -> String {
     format!("@portlease-test-{}-{test}", std::process::id())
 }
@@ -39,13 +40,13 @@ fn name(test: &str) -> String {
 fn serve(address: &str, folder: &Folder) -> Running {
     let mut command = portlease(&["serve", "--json", "--address", address]);
     let log = folder.path().join("serve.log");
-    let (server, line) = Running::that_says(command.env("PORTLEASE_DIR", folder.locks()), &log);
+    let (server, line) = Running::with_log(command.env("PORTLEASE_DIR", folder.locks()), &log);
     assert_eq!(line, format!("portlease: serving on {address}"));
     server
 }
 
-/// What a client hears that sends this.
-fn hear(address: &str, request: &str) -> String {
+/// Sends a request, and returns the answer.
+fn request_answer(address: &str, request: &str) -> String {
     let address = SocketAddr::from_abstract_name(address.trim_start_matches('@')).unwrap();
     let mut stream = UnixStream::connect_addr(&address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -56,7 +57,7 @@ fn hear(address: &str, request: &str) -> String {
 }
 
 #[test]
-fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
+fn pythons_portpicker_gets_reservations_that_end_with_its_process() {
     need!(python_has("portpicker"));
     let (folder, address) = (Folder::new(), name("portpicker"));
     let _server = serve(&address, &folder);
@@ -64,7 +65,8 @@ fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
     let script = "import os, portpicker, socket, time\n\
         ports = [portpicker.pick_unused_port() for _ in range(5)]\n\
         assert all(portpicker.is_port_free(p) for p in ports)\n\
-        s = socket.create_server(('', ports[0])); u = socket.socket(type=socket.SOCK_DGRAM); u.bind(('', ports[0]))\n\
+        s = socket.create_server(('', ports[0]))\n\
+        u = socket.socket(type=socket.SOCK_DGRAM); u.bind(('', ports[0]))\n\
         s.close(); u.close()\n\
         print(*ports, file=open(os.environ['FILE'], 'w'))\n\
         time.sleep(600)\n";
@@ -90,22 +92,22 @@ fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
         .collect();
     let pid = client.pid();
     for port in &ports {
-        // Both protocols of the number, and to whoever else asks it is taken.
+        // An unrelated process finds both protocols of the number busy.
         for protocol in ["tcp", "udp"] {
             let args = ["check", &format!("{port}/{protocol}")];
-            let said = finish(portlease(&args).env("PORTLEASE_DIR", folder.locks()))
+            let output = finish(portlease(&args).env("PORTLEASE_DIR", folder.locks()))
                 .code(1)
                 .out;
             assert!(
-                said.contains(": reserved by portlease (")
-                    && said.contains(&format!(" for pid {pid}")),
-                "{said}"
+                output.contains(": reserved by portlease (")
+                    && output.contains(&format!(" for pid {pid}")),
+                "{output}"
             );
         }
         let another = ReserveOptions::new().port(*port).reserve();
         assert!(
             another.is_err(),
-            "the claim keeps out who knows nothing of the lease: {another:?}"
+            "the claim refuses a process with another lock folder: {another:?}"
         );
     }
     crate::program::kill(pid);
@@ -115,7 +117,7 @@ fn pythons_portpicker_is_served_with_reservations_that_end_with_its_process() {
 }
 
 #[test]
-fn a_request_that_names_no_process_hears_nothing_and_a_killed_server_holds_nothing() {
+fn a_bad_request_gets_no_answer_and_a_killed_server_holds_nothing() {
     let (folder, address) = (Folder::new(), name("refusals"));
     let server = serve(&address, &folder);
     let mut gone = Command::new("true").spawn().unwrap();
@@ -128,25 +130,25 @@ fn a_request_that_names_no_process_hears_nothing_and_a_killed_server_holds_nothi
         "99999999999999999999999\n",
         &format!("{}\n", gone.id()),
     ] {
-        assert_eq!(hear(&address, request), "", "{request:?}");
+        assert_eq!(request_answer(&address, request), "", "{request:?}");
     }
-    let port: u16 = hear(&address, &format!("{}\n", std::process::id()))
+    let port: u16 = request_answer(&address, &format!("{}\n", std::process::id()))
         .trim()
         .parse()
         .unwrap();
-    let said =
+    let output =
         finish(portlease(&["check", &port.to_string()]).env("PORTLEASE_DIR", folder.locks()))
             .code(0);
     assert_eq!(
-        said.out, "",
-        "to the process that asked, and its children, it is their own"
+        output.out, "",
+        "the process that requested the port, and its children, see it as free"
     );
     crate::program::kill(server.pid());
     becomes_free(port, &folder);
 }
 
 #[test]
-fn the_server_takes_its_socket_along() {
+fn the_server_removes_its_socket_on_a_signal() {
     let folder = Folder::new();
     let path = folder.path().join("socket");
     let address = path.to_str().unwrap();
@@ -154,7 +156,7 @@ fn the_server_takes_its_socket_along() {
         let server = serve(address, &folder);
         assert!(path.exists());
         let second = finish(&mut portlease(&["serve", "--address", address])).code(2);
-        // In the words of the C library, which musl's are not.
+        // The message of this C library: musl has other words.
         let cause = UnixListener::bind(&path)
             .unwrap_err()
             .to_string()
@@ -165,8 +167,8 @@ fn the_server_takes_its_socket_along() {
             format!("portlease: cannot serve on {address}: {cause}\n")
         );
         server.signal(signal);
-        let said = server.finish().code(code).json();
-        assert_eq!(said, json!({"version": 1, "address": address}));
+        let output = server.finish().code(code).json();
+        assert_eq!(output, json!({"version": 1, "address": address}));
         assert!(!path.exists());
     }
     let server = serve(address, &folder);
@@ -177,24 +179,24 @@ fn the_server_takes_its_socket_along() {
     assert!(path.exists());
     drop(server);
     std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, "a file of somebody's").unwrap();
+    std::fs::write(&path, "not a socket").unwrap();
     finish(&mut portlease(&["serve", "--address", address])).code(2);
     assert!(path.exists());
 }
 
 #[test]
-fn numbers_come_from_the_server_that_the_environment_names() {
+fn automatic_picks_come_from_the_server_of_the_environment() {
     let (folder, address) = (Folder::new(), name("own"));
     let mut server = portlease(&["serve", "-v", "--address", &address]);
     let log = folder.path().join("log");
-    // Another lock folder: the two are strangers but for the socket. What the server claims nobody else can, so this
-    // number is refused, again and again, and in the end that is the error.
-    let (_server, _) = Running::that_says(server.env("PORTLEASE_DIR", folder.locks()), &log);
-    let said =
+    // The server has another lock folder, so its claim refuses the number to the client. The client
+    // requests the next number, and reports the refusal of the last one.
+    let (_server, _) = Running::with_log(server.env("PORTLEASE_DIR", folder.locks()), &log);
+    let output =
         finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &address)).code(125);
     assert!(
-        said.err.starts_with("portlease: cannot reserve "),
-        "{said:#?}"
+        output.err.starts_with("portlease: cannot reserve "),
+        "{output:#?}"
     );
     let granted = std::fs::read_to_string(&log).unwrap();
     assert_eq!(
@@ -206,26 +208,26 @@ fn numbers_come_from_the_server_that_the_environment_names() {
         "{granted}"
     );
 
-    let nobody = name("nobody");
-    let said =
-        finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &nobody)).code(125);
+    let unserved = name("unserved");
+    let output =
+        finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &unserved)).code(125);
     let expected = format!(
-        "portlease: cannot get a port from PORTSERVER_ADDRESS, {nobody}: connection refused\n"
+        "portlease: cannot get a port from PORTSERVER_ADDRESS, {unserved}: connection refused\n"
     );
-    assert_eq!(said.err, expected);
-    // Empty is none, and an exact number is nobody's choice.
+    assert_eq!(output.err, expected);
+    // An empty address means no server. An exact number needs none.
     finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", "")).code(0);
     let fixed = silent().port();
     let args = ["run", "--port", &format!("A={fixed}"), "--", "true"];
-    finish(portlease(&args).env("PORTSERVER_ADDRESS", &nobody)).code(0);
+    finish(portlease(&args).env("PORTSERVER_ADDRESS", &unserved)).code(0);
 }
 
 #[test]
-fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
+fn ports_of_portpickers_own_server_are_claimed_and_leased() {
     let script = portserver();
     need!(script.as_ref().map(drop).map_err(Clone::clone));
     let (folder, address) = (Folder::new(), name("portserver"));
-    // Numbers of nobody's, let go for the server to give.
+    // Free numbers for the server: reserved once, and released.
     let block = ReserveOptions::new()
         .reuse_addr(false)
         .reserve_block(24)
@@ -237,7 +239,7 @@ fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
         .arg(script.unwrap())
         .args(["--portserver_static_pool", &format!("{first}-{last}")]);
     plain(server.args(["--portserver_address", &address]));
-    let (_server, line) = Running::that_says(&mut server, &folder.path().join("portserver.log"));
+    let (_server, line) = Running::with_log(&mut server, &folder.path().join("portserver.log"));
     assert!(line.contains("Serving on"), "{line}");
 
     let command = |args: &[&str]| {
@@ -248,11 +250,11 @@ fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
         command
     };
     let script = "echo $A $B; \"$BIN\" list --json";
-    let said = finish(&mut command(&[
+    let output = finish(&mut command(&[
         "run", "--port", "A", "--port", "B/udp", "--", "sh", "-c", script,
     ]))
     .code(0);
-    let (numbers, list) = said.out.split_once('\n').unwrap();
+    let (numbers, list) = output.out.split_once('\n').unwrap();
     let mut numbers: Vec<u16> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
     assert!(
         numbers.iter().all(|n| (first..=last).contains(n)),
@@ -269,10 +271,10 @@ fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
     assert_eq!(leased, numbers.iter().map(|n| json!(n)).collect::<Vec<_>>());
 
     let pid = std::process::id().to_string();
-    let said = finish(&mut command(&["reserve", "-n", "2", "--pid", &pid]))
+    let output = finish(&mut command(&["reserve", "-n", "2", "--pid", &pid]))
         .code(0)
         .out;
-    let held: Vec<u16> = said.lines().map(|n| n.parse().unwrap()).collect();
+    let held: Vec<u16> = output.lines().map(|n| n.parse().unwrap()).collect();
     assert!(
         held.len() == 2 && held[0] != held[1] && held.iter().all(|n| (first..=last).contains(n)),
         "{held:?}"
@@ -281,17 +283,18 @@ fn portpickers_own_server_gives_numbers_that_are_then_claimed_and_leased() {
         "reserve", "-n", "2", "--block", "--pid", &pid,
     ]))
     .code(2);
-    // More than it has: a refusal is an error, and not some other number.
-    let said = finish(&mut command(&["reserve", "-n", "24", "--pid", &pid])).code(2);
+    // More ports than the server has. The refusal is an error: no other number is picked instead.
+    let output = finish(&mut command(&["reserve", "-n", "24", "--pid", &pid])).code(2);
     assert!(
-        said.err
+        output
+            .err
             .contains("the server granted no port to this process"),
-        "{said:#?}"
+        "{output:#?}"
     );
-    finish(&mut command(&["release", &said_list(&held)])).code(0);
+    finish(&mut command(&["release", &port_list(&held)])).code(0);
 }
 
-fn said_list(ports: &[u16]) -> String {
+fn port_list(ports: &[u16]) -> String {
     ports
         .iter()
         .map(ToString::to_string)

@@ -1,4 +1,4 @@
-//! Real servers under `portlease run`: told their number, spoken to, ended, and nothing left.
+//! Real servers under `portlease run`: each answers on its port, and its end releases the port.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,12 +9,12 @@ use crate::program::{Running, ask, becomes_free, line_in, portlease};
 use crate::support::program::{installed, path_of};
 use crate::support::{DEADLINE, Folder, eventually, is_root, need};
 
-/// Runs `PROGRAM ARGS`, asks it, and ends it by a signal to portlease.
+/// Runs `PROGRAM ARGS`, sends it a request, and ends it by a signal to portlease.
 fn serves(program: &str, args: &[&str], folder: &Folder, question: &[u8], answer: &str) {
     let path = path_of(program).unwrap();
     let file = folder.path().join("port");
     let mut command: Command = portlease(&["run", "--wait-listening=1m", "--"]);
-    // The shell tells the number, and becomes the server.
+    // The shell writes the number to a file, and then execs the server.
     command
         .args([
             "sh",
@@ -42,25 +42,29 @@ fn serves(program: &str, args: &[&str], folder: &Folder, question: &[u8], answer
     becomes_free_but_for_time_wait(port, folder);
 }
 
-/// A server that closes first leaves TIME_WAIT, which is nobody's.
+/// Waits for the release. A server that closes first leaves TIME_WAIT, which no process owns.
 fn becomes_free_but_for_time_wait(port: u16, folder: &Folder) {
-    eventually("the port is let go", DEADLINE, || {
-        let said = crate::program::finish(
+    eventually("the port is released", DEADLINE, || {
+        let output = crate::program::finish(
             portlease(&["who", "--json", &format!("{port}/tcp")])
                 .env("PORTLEASE_DIR", folder.locks()),
         );
-        let told = said.json();
-        let rows = told["holders"].as_array().unwrap();
+        let answer = output.json();
+        let rows = answer["holders"].as_array().unwrap();
         let gone = rows.iter().all(|row| row["state"] == "time_wait")
-            && told["leases"] == serde_json::json!([]);
-        if gone { Ok(()) } else { Err(told.to_string()) }
+            && answer["leases"] == serde_json::json!([]);
+        if gone {
+            Ok(())
+        } else {
+            Err(answer.to_string())
+        }
     });
 }
 
 const GET: &[u8] = b"GET /hello HTTP/1.0\r\nHost: x\r\n\r\n";
 
 #[test]
-fn redis_serves_on_its_number() {
+fn redis_serves_on_its_port() {
     need!(installed("redis-server"));
     let args = [
         "--port",
@@ -84,14 +88,15 @@ fn redis_serves_on_its_number() {
 }
 
 #[test]
-fn nginx_serves_on_its_number() {
+fn nginx_serves_on_its_port() {
     need!(installed("nginx"));
     let folder = Folder::new();
     let user = if is_root() { "user root; " } else { "" };
-    // Told on the command line, as the configuration is a file.
+    // nginx reads the port from its configuration, so the script writes that from a template.
     let conf = format!(
-        "{user}daemon off; worker_processes 1; pid nginx.pid; error_log stderr; events {{}} http {{ access_log off; \
-         client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s; \
+        "{user}daemon off; worker_processes 1; pid nginx.pid; error_log stderr; \
+         events {{}} http {{ access_log off; client_body_temp_path b; proxy_temp_path p; \
+         fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s; \
          server {{ listen 127.0.0.1:NUMBER; return 200 \"hello from nginx\"; }} }}"
     );
     write(&folder, "template", &conf);
@@ -112,7 +117,7 @@ fn nginx_serves_on_its_number() {
 }
 
 #[test]
-fn pythons_http_server_serves_on_its_number() {
+fn pythons_http_server_serves_on_its_port() {
     need!(installed("python3"));
     let folder = Folder::new();
     write(&folder, "hello", "hello from python");
@@ -126,9 +131,10 @@ fn pythons_http_server_serves_on_its_number() {
 }
 
 #[test]
-fn node_serves_on_its_number() {
+fn node_serves_on_its_port() {
     need!(installed("node"));
-    let serve = "require('http').createServer((q, a) => a.end('hello from node')).listen(process.env.PORT, '127.0.0.1')";
+    let serve = "require('http').createServer((q, a) => a.end('hello from node'))\
+                 .listen(process.env.PORT, '127.0.0.1')";
     serves(
         "node",
         &["-e", serve],
@@ -143,12 +149,13 @@ fn write(folder: &Folder, name: &str, text: &str) {
 }
 
 #[test]
-fn a_server_that_is_killed_leaves_nothing_held() {
+fn killing_the_server_releases_the_port() {
     need!(installed("python3"));
     let folder = Folder::new();
     let file = folder.path().join("port");
     let serve = "import os, socket, time; s = socket.create_server(('127.0.0.1', {PORT})); \
-                 open(os.environ['FILE'], 'w').write('%d %d\\n' % ({PORT}, os.getpid())); time.sleep(600)";
+                 open(os.environ['FILE'], 'w').write('%d %d\\n' % ({PORT}, os.getpid())); \
+                 time.sleep(600)";
     let mut command = portlease(&["run", "--", "python3", "-c", serve]);
     let run = Running::start(
         command

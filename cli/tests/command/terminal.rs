@@ -1,4 +1,4 @@
-//! What the command does on a terminal: a real one, made by Python's pty.
+//! The command on a terminal, which Python's pty makes.
 
 use std::process::Command;
 
@@ -6,10 +6,12 @@ use crate::program::{BINARY, Ran, finish, plain};
 use crate::support::program::installed;
 use crate::support::{Folder, need};
 
-/// Runs the command on a terminal of 60 columns, types, and tells what was seen and how it ended.
+/// Runs the command on a terminal of 60 columns. Types the first argument when the second has
+/// appeared on the terminal or in the log. Prints the screen, and exits as the command does.
 const DRIVER: &str = "\
 import fcntl, os, pty, select, signal, struct, sys, termios, time
-typed, awaited, log = sys.argv[1].encode().decode('unicode_escape').encode(), sys.argv[2], sys.argv[3]
+typed = sys.argv[1].encode().decode('unicode_escape').encode()
+awaited, log = sys.argv[2], sys.argv[3]
 pid, fd = pty.fork()
 if pid == 0:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -56,7 +58,7 @@ fn on_a_terminal(typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> 
 fn ctrl_c_reaches_the_command_once() {
     need!(installed("python3"));
     let folder = Folder::new();
-    // It counts what it gets until it is told to end by the second kind.
+    // Counts the interrupts that arrive within 0.5 s of the first.
     let count = "import os, signal, time\n\
         got = []\n\
         signal.signal(signal.SIGINT, lambda *a: got.append(1))\n\
@@ -67,14 +69,14 @@ fn ctrl_c_reaches_the_command_once() {
         while time.monotonic() < end: time.sleep(0.01)\n\
         print('interrupted', len(got), 'times')\n\
         raise SystemExit(42)\n";
-    let said = on_a_terminal(
+    let output = on_a_terminal(
         "\\x03",
         "ready",
         &folder,
         &["run", "--", "python3", "-c", count],
     )
     .code(42);
-    assert!(said.out.contains("interrupted 1 times"), "{said:#?}");
+    assert!(output.out.contains("interrupted 1 times"), "{output:#?}");
 }
 
 #[test]
@@ -83,28 +85,29 @@ fn ctrl_c_ends_a_wait_with_130() {
     let p = crate::program::silent();
     let folder = Folder::new();
     let args = ["wait", "--listening", "--timeout", "1m", &p.to_string()];
-    let said = on_a_terminal("\\x03", "waiting for", &folder, &args).code(130);
+    let output = on_a_terminal("\\x03", "waiting for", &folder, &args).code(130);
     let line = format!("waiting for {p}/tcp to be listening: 0 s of 60 s");
-    assert!(said.out.contains(&line), "{said:#?}");
-    assert!(!said.out.contains("portlease:"), "{said:#?}");
+    assert!(output.out.contains(&line), "{output:#?}");
+    assert!(!output.out.contains("portlease:"), "{output:#?}");
 }
 
 #[test]
-fn a_check_that_waits_says_so_until_it_is_done() {
+fn a_waiting_check_shows_progress_and_clears_it() {
     need!(installed("python3"));
     let p = portlease::reserve_port();
     let _server = p.listen().unwrap();
     let args = ["check", "--wait", "1s", &p.to_string()];
-    let said = on_a_terminal("", "", &Folder::new(), &args).code(1);
+    let output = on_a_terminal("", "", &Folder::new(), &args).code(1);
     assert!(
-        said.out
+        output
+            .out
             .contains(&format!("waiting for {p}/tcp to be free: 0 s of 1 s")),
-        "{said:#?}"
+        "{output:#?}"
     );
-    // The line is wiped before the answer, and the two lines of a log are not there.
+    // The progress line is cleared before the answer. The notes of a log are not printed.
     assert!(
-        said.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !said.out.contains("timed out"),
-        "{said:#?}"
+        output.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !output.out.contains("timed out"),
+        "{output:#?}"
     );
 }
 
@@ -114,19 +117,19 @@ fn colours_and_tables_are_made_for_the_terminal() {
     let folder = Folder::new();
     let label = "a label that is longer than all of the columns that this terminal has";
     let args = ["run", "--label", label, "--", BINARY, "list"];
-    let said = on_a_terminal("", "", &folder, &args).code(0);
-    for line in said.out.lines() {
-        assert!(line.chars().count() <= 60, "{line:?} of {said:#?}");
+    let output = on_a_terminal("", "", &folder, &args).code(0);
+    for line in output.out.lines() {
+        assert!(line.chars().count() <= 60, "{line:?} of {output:#?}");
     }
     assert!(
-        said.out.contains('…') && said.out.contains("PORT"),
-        "{said:#?}"
+        output.out.contains('…') && output.out.contains("PORT"),
+        "{output:#?}"
     );
     let p = crate::program::silent();
     let args = ["check", "--listening", &p.to_string()];
-    let said = on_a_terminal("", "", &folder, &args).code(1);
+    let output = on_a_terminal("", "", &folder, &args).code(1);
     assert!(
-        said.out.contains("\u{1b}[1mport ") && said.out.contains("\u{1b}[32mhelp:"),
-        "{said:#?}"
+        output.out.contains("\u{1b}[1mport ") && output.out.contains("\u{1b}[32mhelp:"),
+        "{output:#?}"
     );
 }

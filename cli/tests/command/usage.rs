@@ -1,4 +1,4 @@
-//! Bad input, help, and closed outputs.
+//! Usage errors, help, colours, and closed or full outputs.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -8,8 +8,8 @@ use crate::support::program::installed;
 use crate::support::{need, test_name};
 
 #[test]
-fn bad_input_is_2_with_a_line_that_quotes_it() {
-    for (args, told) in [
+fn a_usage_error_exits_with_2_and_quotes_the_input() {
+    for (args, message) in [
         (&["check", "0"][..], "port 0 names no port"),
         (&["check", "70000"], "\"70000\" does not name a port"),
         (&["check", "80-70"], "range \"80-70\" is empty"),
@@ -47,14 +47,14 @@ fn bad_input_is_2_with_a_line_that_quotes_it() {
         (&[], "Usage: portlease"),
     ] {
         let ran = ran(args).code(2);
-        assert!(ran.err.contains(told), "{args:?}: {ran:#?}");
+        assert!(ran.err.contains(message), "{args:?}: {ran:#?}");
         assert_eq!(ran.out, "", "{args:?}");
     }
 }
 
 #[test]
-fn what_run_cannot_do_is_125_whatever_its_command_would_have_said() {
-    for (args, told) in [
+fn a_usage_error_of_run_exits_with_125() {
+    for (args, message) in [
         (&["run", "--"][..], "required"),
         (&["run"], "required"),
         (&["run", "--frobnicate", "--", "true"], "--frobnicate"),
@@ -81,13 +81,13 @@ fn what_run_cannot_do_is_125_whatever_its_command_would_have_said() {
         ),
     ] {
         let ran = ran(args).code(125);
-        assert!(ran.err.contains(told), "{args:?}: {ran:#?}");
+        assert!(ran.err.contains(message), "{args:?}: {ran:#?}");
         assert_eq!(ran.out, "", "{args:?}");
     }
 }
 
 #[test]
-fn help_is_an_answer() {
+fn help_goes_to_stdout() {
     for args in [
         &["--help"][..],
         &["help", "run"],
@@ -104,7 +104,7 @@ fn help_is_an_answer() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_panic() {
+fn a_closed_pipe_is_neither_a_panic_nor_a_failure() {
     need!(installed("bash"));
     let p = silent();
     let script = format!(
@@ -140,7 +140,7 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn colours_are_for_terminals_or_for_those_who_ask() {
+fn colours_need_a_terminal_or_the_option() {
     let p = silent();
     let args = ["check", &p.to_string(), "--listening"];
     assert!(!ran(&args).code(1).out.contains('\u{1b}'));

@@ -11,30 +11,30 @@ use crate::program::{Running, portlease, ran, silent};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 #[test]
-fn a_server_is_waited_for() {
+fn wait_ends_when_a_server_listens() {
     let p = reserve_port();
     let folder = Folder::new();
     let mut command = portlease(&["wait", "--listening", "--timeout", "10m", &p.to_string()]);
-    let (waiting, line) = Running::that_says(&mut command, &folder.path().join("log"));
+    let (waiting, line) = Running::with_log(&mut command, &folder.path().join("log"));
     assert_eq!(
         line,
         format!("portlease: waiting up to 10m for {p}/tcp to be listening")
     );
     let server = TcpListener::bind(p.addr()).unwrap();
-    let said = waiting.finish().code(0);
-    assert_eq!(said.out, "");
-    // Nothing to wait for is nothing to say.
-    let said = ran(&["wait", "--listening", &p.to_string()]).code(0);
-    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
+    let output = waiting.finish().code(0);
+    assert_eq!(output.out, "");
+    // A condition that is met already prints nothing.
+    let output = ran(&["wait", "--listening", &p.to_string()]).code(0);
+    assert_eq!((output.out.as_str(), output.err.as_str()), ("", ""));
     server.set_nonblocking(true).unwrap();
-    assert!(server.accept().is_err(), "it connected");
+    assert!(server.accept().is_err(), "wait connected to the server");
 }
 
 #[test]
-fn a_wait_in_vain_is_1_and_says_why() {
+fn a_wait_that_times_out_exits_with_1_and_reports_why() {
     let (free, busy) = (silent(), reserve_port());
     let _server = busy.listen().unwrap();
-    let said = ran(&[
+    let output = ran(&[
         "wait",
         "--free",
         "--timeout",
@@ -43,21 +43,21 @@ fn a_wait_in_vain_is_1_and_says_why() {
         &busy.to_string(),
     ])
     .code(1);
-    let lines: Vec<&str> = said.out.lines().collect();
+    let lines: Vec<&str> = output.out.lines().collect();
     assert!(
         lines.len() == 2 && lines[0].starts_with(&format!("port {busy}/tcp is in use: ")),
-        "{said:#?}"
+        "{output:#?}"
     );
-    assert!(lines[1].starts_with("help: stop pid "), "{said:#?}");
+    assert!(lines[1].starts_with("help: stop pid "), "{output:#?}");
     assert!(
-        said.err.starts_with("portlease: waiting up to 30ms for "),
-        "{said:#?}"
+        output.err.starts_with("portlease: waiting up to 30ms for "),
+        "{output:#?}"
     );
     assert!(
-        said.err.lines().count() == 2 && said.err.contains("\nportlease: timed out after "),
-        "{said:#?}"
+        output.err.lines().count() == 2 && output.err.contains("\nportlease: timed out after "),
+        "{output:#?}"
     );
-    let said = ran(&[
+    let output = ran(&[
         "wait",
         "--free",
         "--timeout",
@@ -68,13 +68,13 @@ fn a_wait_in_vain_is_1_and_says_why() {
     ])
     .code(1);
     let expected = json!({"version": 1, "ports": [format!("{busy}/tcp")], "outcome": "timed_out"});
-    assert_eq!((said.json(), said.err.as_str()), (expected, ""));
+    assert_eq!((output.json(), output.err.as_str()), (expected, ""));
     ran(&["wait", "--free", &free.to_string()]).code(0);
     ran(&["wait", "--listening", "--timeout", "0s", &free.to_string()]).code(1);
 }
 
 #[test]
-fn the_end_of_the_process_is_the_end_of_the_wait() {
+fn wait_ends_with_the_process_of_its_pid_option() {
     let p = reserve_port();
     let mut server = Command::new("sleep")
         .arg("600")
@@ -93,23 +93,23 @@ fn the_end_of_the_process_is_the_end_of_the_wait() {
     ];
     let folder = Folder::new();
     let log = folder.path().join("log");
-    let (mut waiting, _) = Running::that_says(&mut portlease(&args), &log);
+    let (mut waiting, _) = Running::with_log(&mut portlease(&args), &log);
     assert!(waiting.runs());
     server.kill().unwrap();
-    // Not waited for yet by its parent: it has ended all the same.
+    // The process is a zombie: its parent has not reaped it yet.
     waiting.finish().code(2);
-    let said = std::fs::read_to_string(log).unwrap();
+    let output = std::fs::read_to_string(log).unwrap();
     assert!(
-        said.contains(&format!("portlease: pid {pid} ended first, after ")),
-        "{said}"
+        output.contains(&format!("portlease: pid {pid} ended first, after ")),
+        "{output}"
     );
     server.wait().unwrap();
-    let said = ran(&[&["--json"], &args[..]].concat()).code(2);
-    assert_eq!(said.json()["outcome"], json!("ended"));
+    let output = ran(&[&["--json"], &args[..]].concat()).code(2);
+    assert_eq!(output.json()["outcome"], json!("ended"));
 }
 
 #[test]
-fn a_process_whose_end_frees_the_port_ended_in_time() {
+fn a_process_whose_end_frees_the_port_meets_the_condition() {
     let p = reserve_port();
     let server = p.listen().unwrap();
     let mut process = Command::new("sleep")
@@ -128,7 +128,7 @@ fn a_process_whose_end_frees_the_port_ended_in_time() {
         &pid,
         &p.to_string(),
     ]);
-    let (waiting, _) = Running::that_says(&mut command, &folder.path().join("log"));
+    let (waiting, _) = Running::with_log(&mut command, &folder.path().join("log"));
     drop(server);
     process.kill().unwrap();
     process.wait().unwrap();
@@ -136,12 +136,12 @@ fn a_process_whose_end_frees_the_port_ended_in_time() {
 }
 
 #[test]
-fn an_interrupt_is_130() {
+fn an_interrupted_wait_exits_with_130() {
     need!(capability::native());
     let p = reserve_port();
     let args = ["wait", "--listening", "--timeout", "10m", &p.to_string()];
     let waiting = Running::start(&mut portlease(&args));
-    // Once it handles the signal: until then it ends by it.
+    // Before the command handles SIGINT, the signal would kill it.
     eventually("the signal is handled", DEADLINE, || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", waiting.pid())).unwrap();
         let caught = status
@@ -156,6 +156,6 @@ fn an_interrupt_is_130() {
         }
     });
     waiting.signal(Signal::INT);
-    let said = waiting.finish().code(130);
-    assert_eq!(said.out, "");
+    let output = waiting.finish().code(130);
+    assert_eq!(output.out, "");
 }

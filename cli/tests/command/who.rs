@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::program::{BINARY, finish, plain, portlease, ran};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
-/// A listener of this process on 127.0.0.1, as it is told in JSON.
+/// The JSON of a listener of this process on 127.0.0.1.
 pub(crate) fn listener_row(port: u16) -> Value {
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
     let uid = rustix::process::geteuid().as_raw();
@@ -20,8 +20,8 @@ pub(crate) fn listener_row(port: u16) -> Value {
         (fields.nth(1)? == uid.to_string()).then_some(name)
     });
     json!({
-        "protocol": "tcp", "local": format!("127.0.0.1:{port}"), "remote": null, "state": "listen", "uid": uid,
-        "user": name, "hidden": false, "client": false,
+        "protocol": "tcp", "local": format!("127.0.0.1:{port}"), "remote": null,
+        "state": "listen", "uid": uid, "user": name, "hidden": false, "client": false,
         "processes": [{
             "pid": std::process::id(), "name": comm.trim_end_matches('\n'),
             "program": std::env::current_exe().unwrap().to_str().unwrap(),
@@ -29,33 +29,35 @@ pub(crate) fn listener_row(port: u16) -> Value {
     })
 }
 
-/// A child that another test starts has this process's sockets too, until it execs.
-pub(crate) fn eventually_equal(look: impl Fn() -> (Value, Value)) {
+/// Waits until both are equal: a child that another test forks has this process's sockets too,
+/// until it calls exec.
+pub(crate) fn eventually_equal(query: impl Fn() -> (Value, Value)) {
     eventually("what was expected", DEADLINE, || {
-        let (said, expected) = look();
-        if said == expected {
+        let (output, expected) = query();
+        if output == expected {
             Ok(())
         } else {
-            Err(format!("{said:#}\nexpected: {expected:#}"))
+            Err(format!("{output:#}\nexpected: {expected:#}"))
         }
     });
 }
 
 #[test]
-fn a_listener_is_told_with_its_process_in_this_shape() {
+fn a_listener_with_its_process_has_this_json_shape() {
     need!(capability::native());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     eventually_equal(|| {
-        let said = ran(&["who", "--json", &format!("{port}/tcp")])
+        let output = ran(&["who", "--json", &format!("{port}/tcp")])
             .code(0)
             .json();
-        // Of other users' processes, and of what is being passed between processes, this one knows nothing.
-        let complete = said["complete"].as_bool().unwrap();
+        // False if other users' processes or descriptors in transit cannot be read.
+        let complete = output["complete"].as_bool().unwrap();
         let expected = json!({
-            "version": 1, "port": port, "complete": complete, "holders": [listener_row(port)], "leases": [],
+            "version": 1, "port": port, "complete": complete,
+            "holders": [listener_row(port)], "leases": [],
         });
-        (said, expected)
+        (output, expected)
     });
     let text = ran(&["who", &port.to_string()]).code(0).out;
     assert!(
@@ -65,14 +67,14 @@ fn a_listener_is_told_with_its_process_in_this_shape() {
 }
 
 #[test]
-fn a_lease_alone_is_somebody_and_has_this_shape() {
+fn a_lease_without_a_socket_has_this_json_shape() {
     let options = portlease::ReserveOptions::new()
         .reuse_addr(false)
         .label("primary");
     let p = options.reserve().unwrap();
     let at = format!("{}:{}", file!(), line!() - 1);
-    let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
-    let since = said["leases"][0]["since"].as_str().unwrap();
+    let output = ran(&["who", "--json", &p.to_string()]).code(0).json();
+    let since = output["leases"][0]["since"].as_str().unwrap();
     assert!(
         since.len() == 20 && since.ends_with('Z') && since.as_bytes()[10] == b'T',
         "{since}"
@@ -80,35 +82,39 @@ fn a_lease_alone_is_somebody_and_has_this_shape() {
     let expected = json!([{
         "protocol": "tcp", "port": p.port(), "pid": std::process::id(),
         "program": std::env::current_exe().unwrap().to_str().unwrap(),
-        "test": "who::a_lease_alone_is_somebody_and_has_this_shape", "at": at, "label": "primary", "since": since,
+        "test": "who::a_lease_without_a_socket_has_this_json_shape", "at": at,
+        "label": "primary", "since": since,
     }]);
-    assert_eq!(said["leases"], expected);
-    assert_eq!(said["holders"], json!([]));
+    assert_eq!(output["leases"], expected);
+    assert_eq!(output["holders"], json!([]));
 }
 
 #[test]
-fn nobody_is_1() {
+fn a_port_without_a_holder_exits_with_1() {
     need!(capability::sock_diag());
-    // Of its number only the UDP port is anybody's.
+    // Only the UDP port of this number is reserved.
     let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
-    let nobody = |args: &[&str]| {
+    let without_holder = |args: &[&str]| {
         let port = format!("{p}/tcp");
         finish(portlease(&[&["who", &port], args].concat()).env("PORTLEASE_DIR", folder.locks()))
             .code(1)
     };
-    assert_eq!(nobody(&[]).out, format!("port {p}/tcp: nobody holds it\n"));
-    assert_eq!(nobody(&["-q"]).out, "");
+    assert_eq!(
+        without_holder(&[]).out,
+        format!("port {p}/tcp: nobody holds it\n")
+    );
+    assert_eq!(without_holder(&["-q"]).out, "");
     let expected =
         json!({"version": 1, "port": p.port(), "complete": true, "holders": [], "leases": []});
-    assert_eq!(nobody(&["--json"]).json(), expected);
+    assert_eq!(without_holder(&["--json"]).json(), expected);
 }
 
 #[test]
-fn nothing_found_where_something_could_not_be_read_is_3() {
+fn nothing_found_and_something_unreadable_exits_with_3() {
     need!(capability::strace());
-    // Of its number only the UDP port is anybody's.
+    // Only the UDP port of this number is reserved.
     let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
-    // sock_diag(7) is refused, as a sandbox does.
+    // strace refuses sock_diag(7), as a sandbox does.
     let mut strace = Command::new("strace");
     strace.args([
         "-f",
@@ -124,45 +130,45 @@ fn nothing_found_where_something_could_not_be_read_is_3() {
             .args([BINARY, "who", &format!("{p}/tcp")])
             .env("PORTLEASE_DIR", folder.locks()),
     );
-    let said = finish(&mut strace).code(3).out;
+    let output = finish(&mut strace).code(3).out;
     assert!(
-        said.starts_with(&format!("port {p}/tcp: nothing found, but ")),
-        "{said}"
+        output.starts_with(&format!("port {p}/tcp: nothing found, but ")),
+        "{output}"
     );
 }
 
 #[test]
-fn states_are_told_in_lower_case_and_peers_too() {
+fn sockets_are_shown_with_lower_case_states_and_peers() {
     need!(capability::sock_diag());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let client = TcpStream::connect(&p).unwrap();
     let (accepted, peer) = server.accept().unwrap();
-    let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
-    let rows = said["holders"].as_array().unwrap();
+    let output = ran(&["who", "--json", &p.to_string()]).code(0).json();
+    let rows = output["holders"].as_array().unwrap();
     let states: Vec<&str> = rows
         .iter()
         .map(|row| row["state"].as_str().unwrap())
         .collect();
-    assert_eq!(states, ["listen", "bound", "established"], "{said}");
+    assert_eq!(states, ["listen", "bound", "established"], "{output}");
     assert_eq!(rows[2]["remote"], json!(peer.to_string()));
-    let said = ran(&["who", "--json", &peer.port().to_string()])
+    let output = ran(&["who", "--json", &peer.port().to_string()])
         .code(0)
         .json();
     assert!(
-        said["holders"]
+        output["holders"]
             .as_array()
             .unwrap()
             .iter()
             .any(|row| row["client"] == true),
-        "{said}"
+        "{output}"
     );
 
-    // Closed on the server's side first: the client's end of it waits, and the server's stays for a minute.
+    // The server closes first, so its side of the connection stays in TIME_WAIT for a minute.
     drop(accepted);
     drop(client);
-    let waits = |said: &Value| {
-        let rows = said["holders"].as_array().unwrap();
+    let time_wait = |output: &Value| {
+        let rows = output["holders"].as_array().unwrap();
         let row = rows.iter().find(|row| row["state"] == "time_wait")?;
         Some((
             row["hidden"].clone(),
@@ -171,27 +177,27 @@ fn states_are_told_in_lower_case_and_peers_too() {
         ))
     };
     let row = eventually("TIME_WAIT", DEADLINE, || {
-        let said = ran(&["who", "--json", &p.to_string()]).code(0).json();
-        waits(&said).ok_or_else(|| said.to_string())
+        let output = ran(&["who", "--json", &p.to_string()]).code(0).json();
+        time_wait(&output).ok_or_else(|| output.to_string())
     });
     assert_eq!(row, (json!(false), json!([]), json!(null)));
 }
 
 #[test]
-fn command_lines_and_clients_are_told_to_those_who_ask() {
+fn command_lines_and_a_probe_are_shown_on_request() {
     need!(capability::native());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let port = format!("{p}/tcp");
     let arguments: Vec<String> = std::env::args().collect();
-    let said = ran(&["who", "--json", "--command-line", "--probe", &port])
+    let output = ran(&["who", "--json", "--command-line", "--probe", &port])
         .code(0)
         .json();
     assert_eq!(
-        said["holders"][0]["processes"][0]["command_line"],
+        output["holders"][0]["processes"][0]["command_line"],
         json!(arguments)
     );
-    assert_eq!(said["probe"], json!("accepts"));
+    assert_eq!(output["probe"], json!("accepts"));
     let text = ran(&["who", "--command-line", "--probe", &port])
         .code(0)
         .out;
