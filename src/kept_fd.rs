@@ -27,8 +27,8 @@ impl<T: AsFd> KeptFd<T> {
         })
     }
 
-    /// The descriptor; `None` if its number belongs to another file by now, or to none. The question
-    /// is fstat(2), which takes 0.3 us.
+    /// The descriptor; `None` if its number belongs to another file by now, or to none. The
+    /// question is fstat(2), which takes 0.3 us.
     pub(crate) fn intact(&self) -> Option<&T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();

@@ -1,7 +1,7 @@
 //! [`ProcessId`]: this process, distinguished from a forked child also in a new pid namespace.
 
-/// The pid and its namespace. A child that is forked into a new pid namespace can have the pid of its
-/// parent: 1, if the parent is the first process of a container.
+/// The pid and its namespace. A child that is forked into a new pid namespace can have the pid of
+/// its parent: 1, if the parent is the first process of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pid: u32,

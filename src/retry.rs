@@ -9,9 +9,9 @@
 //! | no visible owner | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
 //!
-//! The limits are wall-clock time: that of a forked child from the first refusal, that of no visible
-//! owner from the moment at which none is visible. The last look at the sockets and the report come
-//! on top: an exact number that is refused returns within 150 ms, or within 2.5 s while
+//! The limits are wall-clock time: that of a forked child from the first refusal, that of no
+//! visible owner from the moment at which none is visible. The last look at the sockets and the
+//! report come on top: an exact number that is refused returns within 150 ms, or within 2.5 s while
 //! a forked child has it (`tests/it/linux/retries.rs` measures both). Nothing renews a budget.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) has the caller's
@@ -65,7 +65,7 @@ impl RetryBudget {
         }
     }
 
-    /// For a look that comes after the last try: it never retries.
+    /// For a probe that comes after the last try: it never retries.
     pub(crate) fn none() -> Self {
         RetryBudget {
             may_retry: false,
@@ -127,7 +127,7 @@ impl RetryBudget {
 pub(crate) enum RetryLevel {
     /// One bind.
     Once,
-    /// One bind, and a look at the socket table if it is refused: a number that only old
+    /// One bind, and a read of the socket table if it is refused: a number that only old
     /// connections occupy can be claimed.
     WithTable,
     /// As `WithTable`, with the call's retry budget.
@@ -146,7 +146,7 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// One try in this many looks at the socket table, which costs as much as a hundred others.
+/// One try in this many reads the socket table, which costs as much as a hundred others.
 const QUEUE_TABLE_EVERY: u32 = 48;
 
 /// The pauses of a queue for a busy number.
@@ -203,8 +203,8 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_millis(1),
 ];
 
-/// The pause of a wait for a free port whose holder only a look at every socket shows. Such a look
-/// costs some hundred microseconds.
+/// The pause of a wait for a free port whose holder is no listener. Only a read of every socket shows
+/// it, which costs some hundred microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long one connection is tried, on systems without a socket table.

@@ -161,8 +161,8 @@ fn claim_over_leftovers(
 enum Occupant {
     /// Sockets that refuse a server; none if they were closed since the bind.
     Sockets(Vec<Row>),
-    /// Only connections that an earlier server left; and whether the table would show a claim beside
-    /// them.
+    /// Only connections that an earlier server left; and whether the table would show a claim
+    /// beside them.
     Leftovers { sees_claims: bool },
     /// The table cannot be read.
     Unreadable,

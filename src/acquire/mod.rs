@@ -1,7 +1,8 @@
-//! The act of reserving: a lease and a claim for an exact number, for any of several, for many, or for
-//! a block.
+//! The act of reserving: a lease and a claim for an exact number, for any of several, for many, or
+//! for a block.
 //!
-//! It reports why it failed by [`Refused`]. The rooms above turn that into an error with a diagnosis.
+//! It reports why it failed by [`Refused`]. The rooms above turn that into an error with a
+//! diagnosis.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,8 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
 
 pub(crate) fn reserve_block(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     retry_until_deadline(request, &mut |effort| match request.port {
-        // In ascending order, like every process: of two that want overlapping blocks, one succeeds.
+        // In ascending order, like every process: of two that want overlapping blocks, one
+        // succeeds.
         Some(first) => (0..n)
             .map(|i| exact::reserve(request, first + i as u16, effort))
             .collect(),

@@ -33,8 +33,8 @@ impl Request {
     }
 
     /// Whether an automatic pick may yield the number. Without a range it leaves numbers to the
-    /// common service that uses them, unless the administrator withheld them from the kernel, perhaps
-    /// for these tests.
+    /// common service that uses them, unless the administrator withheld them from the kernel,
+    /// perhaps for these tests.
     pub(super) fn admits(&self, port: u16) -> bool {
         let is_avoided = || {
             ports::is_blocked(port)

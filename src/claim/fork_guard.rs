@@ -1,15 +1,15 @@
-//! Probes that leave no copy behind: a child that is forked during a probe shares its socket, and so
-//! occupies the number, until it calls exec.
+//! Probes that leave no copy behind: a child that is forked during a probe shares its socket, and
+//! so occupies the number, until it calls exec.
 
 use std::io;
 
 use crate::retry::RetryBudget;
 
-/// Runs `probe`, which makes, binds and closes a socket, and returns when no forked child has a copy
-/// of it. `AddrInUse` if a child keeps one for longer than the budget allows.
+/// Runs `probe`, which makes, binds and closes a socket, and returns when no forked child has a
+/// copy of it. `AddrInUse` if a child keeps one for longer than the budget allows.
 ///
-/// A pipe that exists for longer than the socket shows it: a child that shares the socket shares the
-/// pipe's writing end.
+/// A pipe that exists for longer than the socket shows it: a child that shares the socket shares
+/// the pipe's writing end.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 pub(super) fn wait_for_forked_copies(
     probe: impl FnOnce() -> io::Result<()>,

@@ -30,9 +30,9 @@ pub(crate) use self_test::kernel_keeps_claims;
 /// A listener and a bound UDP socket, with the options that servers of this system set.
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 
-/// While it exists, no `bind(…, 0)` and no outgoing connection is given the port. The kernel refuses
-/// a second claim and every bind without the reuse options. A server that sets SO_REUSEADDR binds
-/// and listens over it.
+/// While it exists, no `bind(…, 0)` and no outgoing connection is given the port. The kernel
+/// refuses a second claim and every bind without the reuse options. A server that sets SO_REUSEADDR
+/// binds and listens over it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     socket: Socket,

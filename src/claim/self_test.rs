@@ -11,8 +11,8 @@ use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
 /// Whether this kernel keeps a claim, and why not. Tested once per process and network namespace.
 ///
-/// Only an answer is kept. A test that fails for another reason (a sandbox, a lack of descriptors) is
-/// repeated by the next call.
+/// Only an answer is kept. A test that fails for another reason (a sandbox, a lack of descriptors)
+/// is repeated by the next call.
 pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     let test = || {

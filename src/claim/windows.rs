@@ -24,8 +24,8 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(WSAEAFNOSUPPORT)
 }
 
-/// Does nothing: Windows refuses SO_REUSEADDR after an exclusive bind, and the option would let other
-/// processes take over the port.
+/// Does nothing: Windows refuses SO_REUSEADDR after an exclusive bind, and the option would let
+/// other processes take over the port.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }

@@ -138,7 +138,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // A claim refuses a plain server, whoever owns it.
+    // A claim refuses a plain server, also the claim of the asker.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let mut others = table.rows;
     others.retain(|row| row.matches_addr(port.ip) && !is_over_claim(row));
@@ -191,7 +191,7 @@ fn refusal(error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// The answer of a look without a bind, in the order of certainty.
+/// The answer without a bind, in the order of certainty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
     /// In use, and as cheap to see again.

@@ -33,11 +33,11 @@ pub enum Reachability {
     Failed(io::ErrorKind),
 }
 
-/// What a client would meet: tries **one TCP connection**, which a listening server sees, and closes
-/// it.
+/// What a client would meet: tries **one TCP connection**, which a listening server sees, and
+/// closes it.
 ///
-/// For addresses of this machine; without one, `127.0.0.1`. It shows what the socket table does not:
-/// whether packets get through. `at_most` is the limit for the connection.
+/// For addresses of this machine; without one, `127.0.0.1`. It shows what the socket table does
+/// not: whether packets get through. `at_most` is the limit for the connection.
 ///
 /// ```
 /// use portlease::{Reachability, probe, reserve_port};

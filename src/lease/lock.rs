@@ -214,8 +214,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     }
 }
 
-/// The record of the lock's present holder: one beside the lock file that a live process keeps, else
-/// the lock file's own. Clocks cannot say which is the latest: they step.
+/// The record of the lock's present holder: one beside the lock file that a live process keeps,
+/// else the lock file's own. Clocks cannot say which is the latest: they step.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // Records are notes: one that cannot be read counts as missing.
     let users = folder.record_users().unwrap_or_default();

@@ -193,28 +193,6 @@ mod tests {
         protocol: Some(Protocol::Tcp),
     };
 
-    /// Phrases that no message may contain. They are split, so that a search for them in the
-    /// sources does not find this list.
-    const BANNED: [(&str, &str); 17] = [
-        ("let", " go"),
-        ("te", "ll"),
-        ("to", "ld"),
-        ("in va", "in"),
-        ("so ma", "ny"),
-        ("so lo", "ng"),
-        ("come b", "y"),
-        ("who", "ever"),
-        ("what", "ever"),
-        ("some", "body"),
-        ("any", "body"),
-        ("no", "body"),
-        ("at the mom", "ent of"),
-        ("pati", "ence"),
-        ("gla", "nce"),
-        ("men", "ded"),
-        ("ask ", "again"),
-    ];
-
     /// The variant after this one; `None` after the last. The compiler rejects it if a variant is
     /// missing.
     fn next(remedy: &Remedy) -> Option<Remedy> {
@@ -262,13 +240,6 @@ mod tests {
                 text.starts_with(|c: char| c.is_ascii_lowercase()),
                 "{text:?}"
             );
-            for (start, end) in BANNED {
-                let phrase = format!("{start}{end}");
-                assert!(
-                    !text.to_lowercase().contains(&phrase),
-                    "{phrase:?} in {text:?}"
-                );
-            }
         }
     }
 

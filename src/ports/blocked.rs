@@ -1,7 +1,7 @@
 //! Numbers that an automatic pick avoids, because clients refuse them.
 
-/// The port blocking of the Fetch standard (fetch.spec.whatwg.org, section 2.9): browsers and Node's
-/// `fetch` refuse to connect to these.
+/// The port blocking of the Fetch standard (fetch.spec.whatwg.org, section 2.9): browsers and
+/// Node's `fetch` refuse to connect to these.
 const BLOCKED_BY_FETCH: [u16; 82] = [
     1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
     103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,

@@ -37,8 +37,8 @@ impl EphemeralRange {
         }
     }
 
-    /// As the kernel reports it now; where asking takes a program, as it did when this process first
-    /// asked.
+    /// As the kernel reports it now; where asking takes a program, as it did when this process
+    /// first asked.
     pub(crate) fn read() -> EphemeralRange {
         system::ephemeral()
     }
@@ -85,8 +85,8 @@ impl EphemeralRange {
     }
 
     /// The non-ephemeral ports in the order of preference, each once: those of IANA's dynamic range
-    /// (RFC 6335), then registered ones, then those that the administrator withheld from the kernel,
-    /// perhaps for a service.
+    /// (RFC 6335), then registered ones, then those that the administrator withheld from the
+    /// kernel, perhaps for a service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
         let registered = system::unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
@@ -124,8 +124,8 @@ impl EphemeralRange {
     }
 
     /// Every number of the range but the reserved ones, once, in random order: those of the low
-    /// end's parity first. `bind(…, 0)` searches the other parity first, so these are free when that
-    /// one is used up.
+    /// end's parity first. `bind(…, 0)` searches the other parity first, so these are free when
+    /// that one is used up.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;

@@ -1,5 +1,5 @@
-//! [`ParityExhaustion`]: whether the half of the ephemeral range that `bind(…, 0)` searches first is
-//! used up.
+//! [`ParityExhaustion`]: whether the half of the ephemeral range that `bind(…, 0)` searches first
+//! is used up.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use crate::namespace::PerNamespace;
 use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
-/// From there on each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
-/// every other process: for a while, draw numbers of the other parity instead. The result of one
-/// bind counts for the whole process.
+/// From there on each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows
+/// down every other process: for a while, draw numbers of the other parity instead. The result of
+/// one bind counts for the whole process.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 

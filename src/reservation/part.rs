@@ -45,8 +45,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee as it is now: it is weaker than it was if the ephemeral range was changed so that
-    /// the kernel may assign the number.
+    /// The guarantee as it is now: it is weaker than it was if the ephemeral range was changed so
+    /// that the kernel may assign the number.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Cooperative if self.claim.is_none() => {

@@ -327,8 +327,8 @@ impl ReserveOptions {
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none. With
     /// `n` = 0 it reserves none.
     ///
-    /// Every number of the block obeys the range and the exclusions. A preferred number is tried as the
-    /// first number of a block.
+    /// Every number of the block obeys the range and the exclusions. A preferred number is tried as
+    /// the first number of a block.
     ///
     /// ```
     /// # use portlease::ReserveOptions;

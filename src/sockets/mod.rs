@@ -113,8 +113,8 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     system::parent(pid)
 }
 
-/// The effective user of a process; `None` if the process has ended or cannot be read, and on systems
-/// that do not report it.
+/// The effective user of a process; `None` if the process has ended or cannot be read, and on
+/// systems that do not report it.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }

@@ -69,8 +69,8 @@ impl Row {
             || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
     }
 
-    /// Whether it is a connection that a server left, or accepted and has not closed. Another server
-    /// can bind beside it if both set SO_REUSEADDR.
+    /// Whether it is a connection that a server left, or accepted and has not closed. Another
+    /// server can bind beside it if both set SO_REUSEADDR.
     pub(crate) fn is_leftover(&self) -> bool {
         match self.state {
             State::TimeWait => true,

@@ -5,6 +5,7 @@ mod environment;
 mod exclusion;
 mod fixed_port;
 mod invalid_options;
+mod language;
 mod lock_folder;
 mod options;
 mod report;

@@ -123,7 +123,7 @@ async fn a_wait_that_times_out_does_not_blame_the_runtime() {
     let text = format!("{error:?}");
     assert!(
         text.starts_with(&format!(
-            "waited 30ms in vain: port {p}/tcp is not listening: "
+            "timed out after 30 ms: port {p}/tcp is not listening: "
         )),
         "{text}"
     );

@@ -88,7 +88,7 @@ fn a_port_that_cannot_be_checked_is_neither_yes_nor_no() {
     let unchecked = format!("{free}/udplite");
     let output = ran(&["check", &free.to_string(), &unchecked]).code(3).out;
     assert!(
-        output.starts_with(&format!("cannot tell about port {unchecked}: ")),
+        output.starts_with(&format!("cannot check port {unchecked}: ")),
         "{output}"
     );
     ran(&["check", &unchecked, &busy.to_string()]).code(1);

@@ -283,14 +283,14 @@ fn twenty_concurrent_runs_get_different_ports() {
         print({A}, {B}, flush=True)\n\
         open(os.environ['FILE'], 'w').write('up\\n')\n\
         while not os.path.exists(os.environ['GO']): time.sleep(0.01)\n";
-    let go = folder.path().join("go");
+    let start_file = folder.path().join("start");
     let start = |n: usize| {
         let mut command = portlease(&[
             "run", "--port", "A", "--port", "B/udp", "--", "python3", "-c", serve,
         ]);
         command
             .env("FILE", folder.path().join(n.to_string()))
-            .env("GO", &go)
+            .env("GO", &start_file)
             .env("PORTLEASE_DIR", folder.locks());
         Running::start(&mut command)
     };
@@ -305,7 +305,7 @@ fn twenty_concurrent_runs_get_different_ports() {
             }
         });
     }
-    std::fs::write(&go, "").unwrap();
+    std::fs::write(&start_file, "").unwrap();
     let mut taken: Vec<u16> = running
         .into_iter()
         .flat_map(|run| numbers(&run.finish().code(0)))

@@ -1,8 +1,8 @@
 //! Windows: folders are paths, by default below the user's temporary directory.
 //!
-//! A process that has a lock file open denies its deletion: it opens without FILE_SHARE_DELETE. So an
-//! open file still has its name, and no process is about to lock a file that can be deleted. A lock
-//! also keeps other processes from reading the file, so records have files of their own.
+//! A process that has a lock file open denies its deletion: it opens without FILE_SHARE_DELETE. So
+//! an open file still has its name, and no process is about to lock a file that can be deleted. A
+//! lock also keeps other processes from reading the file, so records have files of their own.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};

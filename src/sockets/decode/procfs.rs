@@ -245,7 +245,8 @@ pub(crate) mod tests {
         b"pos:\t0\nUserFiles:\t2\n    0: socket:[77]\n    1: /etc/passwd\n    2: socket:[78]\n",
         b"pos:\t0\nflags:\t02\nscm_fds: 3\n",
         b"socket:[2005233]",
-        b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\nci:x:1000:1000:\xff:/:/bin/sh\n",
+        b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\n\
+          ci:x:1000:1000:\xff:/:/bin/sh\n",
         b"redis-server\0--port\x006379\0\0--save\0",
     ];
 
@@ -426,7 +427,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_first_line_of_a_user_counts_and_odd_lines_are_skipped() {
-        let passwd = b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\nci:x:1000:1000:\xff:/:/bin/sh\nx:y\n:x:5:5::/:";
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\n\n\
+                       ci:x:1000:1000:\xff:/:/bin/sh\nx:y\n:x:5:5::/:";
         assert_eq!(
             users(passwd),
             [(0, "root".to_owned()), (1000, "ci".to_owned())]

@@ -48,8 +48,62 @@ fn a_process_out_of_descriptors_gets_an_error_and_recovers() {
     let folder = Folder::new();
     let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).setup("ulimit -n 64"));
     for _ in 0..2 {
-        // The last ephemeral ports stay free for connections. Further reservations lie outside the range,
-    // with the same guarantee.
+        let answer = reserver.command("fill");
+        let words: Vec<&str> = answer.splitn(4, ' ').collect();
+        let [_, count, kind, message] = words[..] else {
+            panic!("{answer}")
+        };
+        assert_eq!(kind, "Io", "{message}");
+        assert!(message.contains("ulimit -n"), "{message}");
+        assert!(count.parse::<u32>().unwrap() >= 20, "{answer}");
+        let message = reserver
+            .reserve(&format!("port={}", non_ephemeral_port()))
+            .refused("Io");
+        assert!(message.contains("ulimit -n"), "{message}");
+        reserver.release("all");
+    }
+    assert!(reserver.reserve("").held().leased);
+}
+
+#[test]
+fn a_process_short_of_descriptors_from_the_start_gets_an_error() {
+    // At each of these limits the first reservation fails at a different step, or succeeds.
+    let mut refused = 0;
+    for limit in 4..16 {
+        let folder = Folder::new();
+        let mut reserver =
+            Reserver::start(Reserver::launch(&folder.locks()).setup(format!("ulimit -n {limit}")));
+        match reserver.reserve("") {
+            Outcome::Held(held) => assert!(held.leased, "limit {limit}: {held:?}"),
+            Outcome::Refused { kind, message } => {
+                assert_eq!(kind, "Io", "limit {limit}: {message}");
+                assert!(message.contains("ulimit -n"), "limit {limit}: {message}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        (2..12).contains(&refused),
+        "{refused} of the limits were too low"
+    );
+}
+
+#[test]
+fn an_exhausted_ephemeral_range_leaves_reservations_and_connections_possible() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    Launch::new("used-up-range", &folder.locks())
+        .with_ephemeral_ports(16)
+        .start()
+        .succeed();
+}
+
+/// The helper process.
+pub(crate) fn used_up_range_in_namespace() {
+    let folder = Folder::new();
+    let mut reserver = Reserver::new(&folder.locks());
+    // The last ephemeral ports stay free for connections. Further reservations lie outside the
+    // range, with the same guarantee.
     let range = EPHEMERAL_LOW..EPHEMERAL_LOW + 16;
     let mut inside = 0;
     for _ in 0..24 {

@@ -147,7 +147,10 @@ fn a_hidden_owner_is_reported_as_hidden() {
         )),
         "{text}"
     );
-    assert!(text.contains("help: retry with permission to inspect processes"), "{text}");
+    assert!(
+        text.contains("help: retry with permission to inspect processes"),
+        "{text}"
+    );
     // A hidden owner costs no retry, which would take this long.
     let retry = Duration::from_millis(100);
     let quickest = (0..5).map(|_| {
