@@ -375,7 +375,8 @@ fn tables(only: Option<&str>) -> Outcome<()> {
                 };
                 let to_picker = median / picker;
                 println!(
-                    "  {:<28}{median:>10.1}{p90:>10.1}{mean:>10.1}{to_picker:>14.2}{to_alone:>12}  {}",
+                    "  {:<28}{median:>10.1}{p90:>10.1}{mean:>10.1}{to_picker:>14.2}\
+                     {to_alone:>12}  {}",
                     row[0], row[4]
                 );
             }

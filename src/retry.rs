@@ -203,8 +203,8 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_millis(1),
 ];
 
-/// The pause of a wait for a free port whose holder is no listener. Only a read of every socket shows
-/// it, which costs some hundred microseconds.
+/// The pause of a wait for a free port whose holder is no listener. Only a read of every socket
+/// shows it, which costs some hundred microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long one connection is tried, on systems without a socket table.

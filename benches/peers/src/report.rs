@@ -76,7 +76,8 @@ fn tables(seconds: f64, losses: &[Losses], costs: &[Cost], timings: &[Timing]) -
         };
         writeln!(
             text,
-            "\n{processes} {plural}, by the share of the ephemeral range that others have claimed:\n"
+            "\n{processes} {plural}, by the share of the ephemeral range that others have \
+             claimed:\n"
         )?;
         let titles: Vec<String> = FILLS.iter().map(|fill| format!("{fill} %")).collect();
         head(
@@ -99,7 +100,8 @@ fn tables(seconds: f64, losses: &[Losses], costs: &[Cost], timings: &[Timing]) -
     }
     writeln!(
         text,
-        "\nThe TIME_WAIT trick is not in these tables: each of its numbers stays used up for a minute."
+        "\nThe TIME_WAIT trick is not in these tables: each of its numbers stays used up for a \
+         minute."
     )?;
     writeln!(text, "\n### Who holds a port\n\nMedians.\n")?;
     let titles: Vec<&str> = BACKGROUNDS

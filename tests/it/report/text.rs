@@ -222,8 +222,8 @@ port {p}/tcp is free: nobody holds it
     );
     assert!(
         format!("{error:?}").ends_with(&format!(
-            "help: stop pid {pid}, or reserve another port with reserve_port(); on a current-thread \
-             async runtime nothing else runs while this thread waits"
+            "help: stop pid {pid}, or reserve another port with reserve_port(); on a \
+             current-thread async runtime nothing else runs while this thread waits"
         )),
         "{error:?}"
     );
