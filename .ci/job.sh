@@ -9,7 +9,7 @@ job_group='' job_timer='' job_stopped=0
 # after a foreground command has ended. `set -m` puts the job into a process group of its own, and
 # without it the job would ignore SIGINT.
 job() {
-    local seconds=$1 status
+    local end=$((SECONDS + $1)) status
     shift
     rm -f "$scratch/time-up"
     set -m
@@ -19,7 +19,8 @@ job() {
     ) </dev/null &
     job_group=$!
     (
-        sleep "$seconds"
+        # If .ci/run itself is killed, the job ends too.
+        while ((SECONDS < end)) && kill -0 $$; do sleep 1; done
         : >"$scratch/time-up"
         kill -TERM -- "-$job_group"
         sleep 10
