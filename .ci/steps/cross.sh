@@ -21,9 +21,9 @@ target x86_64-unknown-linux-musl 150 "the library's tests with musl" test --lib 
 # An emulated processor is slow: PLATFORMS.md names the tests that are run by hand instead.
 target aarch64-unknown-linux-gnu 300 "the library's tests under qemu" \
     test --features tokio --lib --test it --test tokio -- \
-    --test-threads=6 --skip linux::spawning --skip ::users::
-target aarch64-apple-darwin 20 "clippy for macOS" clippy --lib --test it
-target x86_64-unknown-freebsd 20 "clippy for FreeBSD" clippy --lib --test it
+    --test-threads=6 --skip linux::spawning --skip lock_folder::users --skip lock_folder::planted
+target aarch64-apple-darwin 30 "clippy for macOS" clippy --workspace --lib --bins --test it
+target x86_64-unknown-freebsd 30 "clippy for FreeBSD" clippy --workspace --lib --bins --test it
 target x86_64-pc-windows-msvc 20 "clippy for Windows, Microsoft's linker" clippy --lib
 target x86_64-apple-darwin 20 "clippy for macOS on Intel" clippy --lib
 target x86_64-unknown-netbsd 20 "clippy for NetBSD" clippy --lib
