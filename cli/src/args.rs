@@ -129,7 +129,10 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct WhoArgs {
-    /// Port to inspect: 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315; every protocol by default
+    #[arg(
+        help = "Port to inspect: 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315; every protocol \
+                by default"
+    )]
     pub(crate) port: Endpoint,
     /// Show the full command line of each process, which may contain secrets
     #[arg(long)]

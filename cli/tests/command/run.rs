@@ -125,7 +125,7 @@ fn run_waits_for_a_busy_port() {
     .code(125);
     assert!(
         short.err.starts_with(&format!(
-            "portlease: cannot reserve {busy}/tcp within 20ms: "
+            "portlease: cannot reserve {busy}/tcp within 20 ms: "
         )),
         "{short:#?}"
     );

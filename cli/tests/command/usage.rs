@@ -37,7 +37,7 @@ fn a_usage_error_exits_with_2_and_quotes_the_input() {
             &["reserve", "--port", "127.0.0.1:80"],
             "reserved on every address",
         ),
-        (&["reserve", "--port", "4711", "-n", "2"], "ask for a block"),
+        (&["reserve", "--port", "4711", "-n", "2"], "request a block"),
         (&["reserve", "80"], "80"),
         (&["release"], "required"),
         (&["release", "70000"], "\"70000\" does not name a port"),
