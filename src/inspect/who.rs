@@ -53,10 +53,10 @@ use crate::sockets::{self, ScanDepth, Table};
 /// [complete](Holders::is_complete). Compiled, never run.
 ///
 /// On Windows they come from `GetExtendedTcpTable` and `GetExtendedUdpTable`. These name one
-/// process for each socket. They do not show TCP sockets that neither listen nor connect, nor the peers of
-/// UDP sockets, so an answer about TCP is never [complete](Holders::is_complete). The name of a
-/// process is always known; its program and start are known if the process may be opened. Users are
-/// not reported.
+/// process for each socket. They do not show TCP sockets that neither listen nor connect, nor the
+/// peers of UDP sockets, so an answer about TCP is never [complete](Holders::is_complete). The name
+/// of a process is always known; its program and start are known if the process may be opened.
+/// Users are not reported.
 #[doc(alias = "lsof")]
 #[doc(alias = "fuser")]
 #[doc(alias = "netstat")]
