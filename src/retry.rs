@@ -52,30 +52,38 @@ pub(crate) struct RetryBudget {
     /// Since when no owner is visible.
     unknown_since: Option<Instant>,
     pause: Duration,
-    may_retry: bool,
+    /// All retries together.
+    at_most: Duration,
 }
 
 impl RetryBudget {
     pub(crate) fn new() -> Self {
-        RetryBudget {
-            started: None,
-            unknown_since: None,
-            pause: FIRST_PAUSE,
-            may_retry: true,
-        }
+        Self::at_most(FORKED_CHILD_LIMIT + NO_OWNER_LIMIT)
     }
 
     /// For a probe that comes after the last try: it never retries.
     pub(crate) fn none() -> Self {
+        Self::at_most(Duration::ZERO)
+    }
+
+    /// For a poll of a wait, which has this long left: it ends the wait late by at most
+    /// [`NO_OWNER_LIMIT`].
+    pub(crate) fn of_poll(left: Option<Duration>) -> Self {
+        Self::at_most(left.unwrap_or_default().max(NO_OWNER_LIMIT))
+    }
+
+    fn at_most(at_most: Duration) -> Self {
         RetryBudget {
-            may_retry: false,
-            ..RetryBudget::new()
+            started: None,
+            unknown_since: None,
+            pause: FIRST_PAUSE,
+            at_most,
         }
     }
 
     /// Pauses, unless the owner is not worth waiting for or the time is up; `false` then.
     pub(crate) fn pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> bool {
-        if !self.may_retry {
+        if self.at_most.is_zero() {
             return false;
         }
         let started = *self.started.get_or_insert_with(Instant::now);
@@ -91,6 +99,7 @@ impl RetryBudget {
                 NO_OWNER_LIMIT.saturating_sub(since.elapsed())
             }
         };
+        let left = left.min(self.at_most.saturating_sub(started.elapsed()));
         if left.is_zero() {
             return false;
         }
@@ -103,10 +112,11 @@ impl RetryBudget {
 
     /// Whether retries without a visible owner have used up their time.
     pub(crate) fn is_spent(&self) -> bool {
-        !self.may_retry
+        let limit = self.at_most.min(NO_OWNER_LIMIT);
+        limit.is_zero()
             || self
                 .started
-                .is_some_and(|started| started.elapsed() >= NO_OWNER_LIMIT)
+                .is_some_and(|started| started.elapsed() >= limit)
     }
 
     /// Calls `bind` until it is not refused as "address in use", or the time is up.

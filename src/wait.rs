@@ -75,8 +75,7 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// # Errors
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that names the
-///   holder. The last check and the report come on top of `at_most`. The check takes up to 2 s if a
-///   child that was forked during it does not call exec.
+///   holder. The last check, which takes up to 100 ms, and the report come on top of `at_most`.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
 ///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)
@@ -356,7 +355,7 @@ impl Freeing {
                 port,
                 ServerKind::ReuseAddr,
                 self.asker,
-                &mut RetryBudget::new(),
+                &mut RetryBudget::of_poll(self.deadline.left()),
             )
             .verdict
         };
