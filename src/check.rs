@@ -275,7 +275,7 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     for port in ports(&port)? {
-        let holders = match who::holders(port.endpoint(), ScanDepth::Complete) {
+        let holders = match who::holders(port.endpoint(), port.scope_id, ScanDepth::Complete) {
             Ok(holders) => holders,
             Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };

@@ -225,6 +225,7 @@ mod inspect;
 #[cfg(unix)]
 mod kept_fd;
 mod lease;
+mod link_local;
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}

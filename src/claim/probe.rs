@@ -1,11 +1,12 @@
 //! Probes: binds that are undone at once.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::Type;
 
 use super::{fork_guard, system, unbound, wildcard};
+use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::retry::RetryBudget;
@@ -28,29 +29,38 @@ pub(crate) enum BindMode {
 
 /// Binds the port and closes the socket at once.
 pub(crate) fn try_bind(port: Port, mode: BindMode, budget: &mut RetryBudget) -> io::Result<()> {
-    let ip = match port.ip {
-        Some(ip) => ip,
+    let addrs = match port.ip {
+        Some(ip) => link_local::socket_addrs(ip, port.scope_id, port.number),
         None => {
-            let every = wildcard(port.number)?.ip();
+            let every = wildcard(port.number)?;
             if every.is_ipv6() && system::PROBES_EACH_FAMILY {
-                probe(port, Ipv4Addr::UNSPECIFIED.into(), mode, budget)?;
+                vec![(Ipv4Addr::UNSPECIFIED, port.number).into(), every]
+            } else {
+                vec![every]
             }
-            every
         }
     };
-    probe(port, ip, mode, budget)
+    for addr in addrs {
+        probe(port.protocol, addr, mode, budget)?;
+    }
+    Ok(())
 }
 
-fn probe(port: Port, ip: IpAddr, mode: BindMode, budget: &mut RetryBudget) -> io::Result<()> {
-    let (kind, mode) = match port.protocol {
+fn probe(
+    protocol: Protocol,
+    addr: SocketAddr,
+    mode: BindMode,
+    budget: &mut RetryBudget,
+) -> io::Result<()> {
+    let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
         // Two UDP servers share a number only on purpose.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {
-        let socket = unbound(kind, ip)?;
+        let socket = unbound(kind, addr.ip())?;
         system::set_mode(&socket, mode)?;
-        system::bind(&socket, SocketAddr::new(ip, port.number))?;
+        system::bind(&socket, addr)?;
         Ok(socket)
     };
     match mode {

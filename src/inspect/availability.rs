@@ -124,7 +124,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     // The listeners alone are a hundred times as cheap to read, and usually enough.
     if !admitted {
         let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
-        rows.retain(|row| row.matches_addr(port.ip));
+        rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
         if !rows.is_empty() {
             return Availability::blocked_by(rows);
         }
@@ -141,7 +141,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     // A claim refuses a plain server, also the claim of the asker.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let mut others = table.rows;
-    others.retain(|row| row.matches_addr(port.ip) && !is_over_claim(row));
+    others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
     // A server can bind over the connections of an earlier one, not over a bound socket.
@@ -213,7 +213,7 @@ pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> 
         Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(QuickStatus::MaybeFree),
         Err(e) => return Err(e),
     };
-    let is_other = |row: &&Row| row.matches_addr(port.ip) && !context.is_claim(row);
+    let is_other = |row: &&Row| row.matches_addr(port.ip, port.scope_id) && !context.is_claim(row);
     let others = table.rows.iter().filter(is_other);
     let status = |row: &Row| match row.state {
         State::Listen => QuickStatus::Busy,

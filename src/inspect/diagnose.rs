@@ -17,7 +17,7 @@ use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
-use crate::model::to_endpoint::ToEndpoint;
+use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::ownership::Asker;
 use crate::ports::{self, EphemeralRange, services};
 use crate::retry::RetryBudget;
@@ -36,8 +36,8 @@ use crate::sockets::ScanDepth;
 /// ```
 pub fn diagnose(port: impl ToEndpoint) -> Diagnosis {
     let asker = Asker::of(&port);
-    let port = match port.to_endpoint() {
-        Ok(endpoint) => Port::of(endpoint),
+    let port = match port_of(&port) {
+        Ok(port) => port,
         Err(error) => return Diagnosis::invalid(error.to_string()),
     };
     let mut budget = RetryBudget::new();
@@ -87,7 +87,7 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     let endpoint = port.endpoint();
-    let holders = holders(endpoint, depth).unwrap_or_else(|_| {
+    let holders = holders(endpoint, port.scope_id, depth).unwrap_or_else(|_| {
         let unseen = vec![Incompleteness::Sockets(port.protocol)];
         let leases = lease::of_number(port.number, &[port.protocol]);
         Holders::new(port.number, endpoint.protocol, Vec::new(), leases, unseen)

@@ -11,7 +11,9 @@ use crate::sockets;
 /// By the socket table, or by a connection on systems without one.
 pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
     match sockets::listening(port.number, port.protocol) {
-        Ok(rows) => Ok(rows.iter().any(|row| row.matches_addr(port.ip))),
+        Ok(rows) => Ok(rows
+            .iter()
+            .any(|row| row.matches_addr(port.ip, port.scope_id))),
         Err(e) if e.kind() == io::ErrorKind::Unsupported && port.protocol == Protocol::Tcp => {
             Ok(probe::connect(port, CONNECT_LIMIT) == Reachability::Accepts)
         }

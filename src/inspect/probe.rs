@@ -1,12 +1,13 @@
 //! [`probe`]: what a client would meet, found by one connection.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
-use crate::model::to_endpoint::ToEndpoint;
+use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::retry::SHORTEST_CONNECT;
 
 /// What a client meets at an address.
@@ -52,10 +53,9 @@ pub enum Reachability {
 /// ```
 #[doc(alias = "nmap")]
 pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
-    let Ok(endpoint) = addr.to_endpoint() else {
+    let Ok(port) = port_of(&addr) else {
         return Reachability::Failed(io::ErrorKind::InvalidInput);
     };
-    let port = Port::of(endpoint);
     if port.protocol != Protocol::Tcp {
         return Reachability::Failed(io::ErrorKind::Unsupported);
     }
@@ -65,12 +65,19 @@ pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
 pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
     let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let at_most = at_most.max(SHORTEST_CONNECT);
-    match TcpStream::connect_timeout(&SocketAddr::new(ip, port.number), at_most) {
+    let connect = |addr| match TcpStream::connect_timeout(&addr, at_most) {
         Ok(_) => Reachability::Accepts,
         Err(e) => match e.kind() {
             io::ErrorKind::ConnectionRefused => Reachability::Refuses,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Reachability::NoAnswer,
             kind => Reachability::Failed(kind),
         },
-    }
+    };
+    let addrs = link_local::socket_addrs(ip, port.scope_id, port.number);
+    let (last, others) = addrs.split_last().expect("an address gives at least one");
+    others
+        .iter()
+        .map(|addr| connect(*addr))
+        .find(|met| *met == Reachability::Accepts)
+        .unwrap_or_else(|| connect(*last))
 }

@@ -63,17 +63,17 @@ use crate::sockets::{self, ScanDepth, Table};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
-    holders(endpoint, ScanDepth::Complete)
+    holders(endpoint, port.scope_id(), ScanDepth::Complete)
         .map_err(|cause| Error::of_system("look at", &endpoint.to_string(), cause))
 }
 
 /// Every socket that matters to the endpoint, and the leases on it.
-pub(crate) fn holders(endpoint: Endpoint, depth: ScanDepth) -> io::Result<Holders> {
+pub(crate) fn holders(endpoint: Endpoint, scope_id: u32, depth: ScanDepth) -> io::Result<Holders> {
     let Table {
         mut rows,
         mut unseen,
     } = sockets::sockets(endpoint.port, endpoint.protocol)?;
-    rows.retain(|row| row.matches_addr(endpoint.ip));
+    rows.retain(|row| row.matches_addr(endpoint.ip, scope_id));
     let owned = sockets::owners(rows, depth)?;
     unseen.extend(owned.unseen);
     let protocols = Protocol::requested(&endpoint.protocol);

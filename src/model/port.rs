@@ -11,6 +11,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) ip: Option<IpAddr>,
+    /// The interface of an IPv6 link-local address; 0 means each interface that has the address.
+    pub(crate) scope_id: u32,
 }
 
 impl Port {
@@ -20,6 +22,7 @@ impl Port {
             number,
             protocol,
             ip: None,
+            scope_id: 0,
         }
     }
 
@@ -29,6 +32,7 @@ impl Port {
             number: endpoint.port,
             protocol: endpoint.protocol.unwrap_or(Protocol::Tcp),
             ip: endpoint.ip,
+            scope_id: 0,
         }
     }
 

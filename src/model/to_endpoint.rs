@@ -16,6 +16,12 @@ pub(crate) mod sealed {
         fn reservation(&self) -> Option<u64> {
             None
         }
+
+        /// The scope id of an IPv6 address. An [`Endpoint`](super::Endpoint) has no place for it.
+        #[doc(hidden)]
+        fn scope_id(&self) -> u32 {
+            0
+        }
     }
 }
 
@@ -52,6 +58,14 @@ pub trait ToEndpoint: sealed::Sealed {
     fn to_endpoint(&self) -> Result<Endpoint>;
 }
 
+/// The port that the operand names. Without a protocol it is a TCP port.
+pub(crate) fn port_of(operand: &impl ToEndpoint) -> Result<Port> {
+    Ok(Port {
+        scope_id: operand.scope_id(),
+        ..Port::of(operand.to_endpoint()?)
+    })
+}
+
 /// The ports that a check examines. A reservation of two protocols has one port for each.
 pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     let endpoint = operand.to_endpoint()?;
@@ -62,20 +76,29 @@ pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
                 ..Port::of(endpoint)
             })
             .into(),
-        _ => vec![Port::of(endpoint)],
+        _ => vec![port_of(operand)?],
     })
 }
 
 macro_rules! names_a_port {
-    ($($type:ty: $value:ident => $endpoint:expr;)*) => {$(
-        impl sealed::Sealed for $type {}
+    ($($type:ty: $value:ident => $endpoint:expr $(, scope id $scope_id:expr)?;)*) => {$(
+        impl sealed::Sealed for $type {$(
+            fn scope_id(&self) -> u32 {
+                let $value = self;
+                $scope_id
+            }
+        )?}
         impl ToEndpoint for $type {
             fn to_endpoint(&self) -> Result<Endpoint> {
                 let $value = self;
                 Ok($endpoint?)
             }
         }
-        impl sealed::Sealed for &$type {}
+        impl sealed::Sealed for &$type {
+            fn scope_id(&self) -> u32 {
+                (**self).scope_id()
+            }
+        }
         impl ToEndpoint for &$type {
             fn to_endpoint(&self) -> Result<Endpoint> {
                 (**self).to_endpoint()
@@ -98,9 +121,12 @@ names_a_port! {
     str: text => text.parse::<Endpoint>();
     String: text => text.parse::<Endpoint>();
     Endpoint: endpoint => endpoint.checked();
-    SocketAddr: addr => at(Some(addr.ip()), addr.port());
+    SocketAddr: addr => at(Some(addr.ip()), addr.port()), scope id match addr {
+        SocketAddr::V6(addr) => addr.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
     SocketAddrV4: addr => at(Some(IpAddr::V4(*addr.ip())), addr.port());
-    SocketAddrV6: addr => at(Some(IpAddr::V6(*addr.ip())), addr.port());
+    SocketAddrV6: addr => at(Some(IpAddr::V6(*addr.ip())), addr.port()), scope id addr.scope_id();
     (IpAddr, u16): pair => at(Some(pair.0), pair.1);
     (Ipv4Addr, u16): pair => at(Some(IpAddr::V4(pair.0)), pair.1);
     (Ipv6Addr, u16): pair => at(Some(IpAddr::V6(pair.0)), pair.1);

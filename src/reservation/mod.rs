@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSock
 
 use crate::claim;
 use crate::lease::LeaseLock;
+use crate::link_local;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
 use crate::model::port::Port;
@@ -110,6 +111,8 @@ impl Reservation {
 
     /// The address `ip` with the port number. The port is reserved on every address of the machine.
     ///
+    /// On Linux a link-local IPv6 address gets the scope id of an interface that has it.
+    ///
     /// ```
     /// use std::net::Ipv6Addr;
     ///
@@ -117,7 +120,7 @@ impl Reservation {
     /// assert_eq!(p.addr_on(Ipv6Addr::LOCALHOST).to_string(), format!("[::1]:{p}"));
     /// ```
     pub fn addr_on(&self, ip: impl Into<IpAddr>) -> SocketAddr {
-        SocketAddr::new(ip.into(), self.port())
+        link_local::socket_addrs(ip.into(), 0, self.port())[0]
     }
 
     /// The protocols that the port is reserved for.

@@ -59,9 +59,16 @@ pub(crate) struct OwnedRows {
 }
 
 impl Row {
-    /// Whether the socket matters to a caller that asks about this address.
-    pub(crate) fn matches_addr(&self, ip: Option<IpAddr>) -> bool {
+    /// Whether the socket matters to a caller that asks about this address. Scope id 0 is every
+    /// interface, of the question and of the socket.
+    pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
+        if let SocketAddr::V6(local) = self.local
+            && scope_id != 0
+            && ![0, scope_id].contains(&local.scope_id())
+        {
+            return false;
+        }
         let (requested, local) = (ip.to_canonical(), self.local.ip().to_canonical());
         // A question about a wildcard is about every address of its family.
         requested == local

@@ -29,6 +29,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "assigned-ports" => guarantee::report_assigned_ports(args),
         "assignments" => guarantee::assignments_in_namespace(),
         "self-connections" => guarantee::self_connections_in_namespace(),
+        "link-local" => namespaces::link_local_in_namespace(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),
     }

@@ -1,0 +1,87 @@
+//! [`socket_addrs`]: the interface that an IPv6 link-local address needs (RFC 4007).
+//!
+//! bind(2) and connect(2) refuse such an address without a scope id. Several interfaces of a
+//! machine can have the same one: every bridge of a container engine may be `fe80::1`.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// The socket addresses of `ip` with this number. It is one, except for a link-local address
+/// without a scope id (0): then each interface that has the address gives one.
+///
+/// Only Linux lists the interfaces here. Elsewhere, and for an address that no interface has, the
+/// scope id stays 0 and the kernel refuses the bind.
+pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
+    let IpAddr::V6(ip) = ip else {
+        return vec![SocketAddr::new(ip, number)];
+    };
+    let mut scope_ids = if ip.is_unicast_link_local() && scope_id == 0 {
+        interfaces_with(ip)
+    } else {
+        Vec::new()
+    };
+    if scope_ids.is_empty() {
+        scope_ids.push(scope_id);
+    }
+    scope_ids
+        .into_iter()
+        .map(|scope_id| SocketAddrV6::new(ip, number, 0, scope_id).into())
+        .collect()
+}
+
+/// The indexes of the interfaces, in the network namespace of the thread.
+#[cfg(target_os = "linux")]
+fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
+    let list = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    indexes(&list, ip)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
+    Vec::new()
+}
+
+/// The lines of `if_inet6` that have this address, as in
+/// `fe800000000000000000000000000001 0d 40 20 80 eth0`: address and index in hexadecimal.
+#[cfg_attr(not(target_os = "linux"), cfg(test))]
+fn indexes(list: &str, ip: Ipv6Addr) -> Vec<u32> {
+    let address = format!("{:032x}", ip.to_bits());
+    list.lines()
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let is_asked = fields.next() == Some(address.as_str());
+            let index = fields.next().filter(|_| is_asked)?;
+            u32::from_str_radix(index, 16).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_on_each_interface_that_has_it() {
+        let list = "\
+            00000000000000000000000000000001 01 80 10 80       lo\n\
+            fe800000000000000000000000000001 0d 40 20 80     eth0\n\
+            fe800000000000000000000000000002 02 40 20 80     eth1\n\
+            fe800000000000000000000000000001 100 40 20 80  bridge\n";
+        assert_eq!(indexes(list, "fe80::1".parse().unwrap()), [13, 256]);
+        assert_eq!(indexes(list, "fe80::3".parse().unwrap()), [0; 0]);
+    }
+
+    #[test]
+    fn other_addresses_and_given_scope_ids_stay_as_they_are() {
+        for (ip, scope_id, text) in [
+            ("127.0.0.1", 0, "127.0.0.1:80"),
+            ("::1", 0, "[::1]:80"),
+            ("fe80::1", 7, "[fe80::1%7]:80"),
+        ] {
+            let addrs = socket_addrs(ip.parse().unwrap(), scope_id, 80);
+            assert_eq!(
+                addrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                [text]
+            );
+        }
+    }
+}
