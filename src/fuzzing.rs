@@ -133,6 +133,7 @@ pub fn process(bytes: &[u8]) {
         report(bytes);
     }
     procfs::effective_uid(bytes);
+    procfs::innermost_pid(bytes);
     procfs::uptime(bytes);
     procfs::in_flight(bytes);
     if let Some(inode) = procfs::socket_inode(bytes) {

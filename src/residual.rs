@@ -58,7 +58,8 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     })
 }
 
-fn name(port: Port) -> io::Result<Option<Row>> {
+/// The socket that has the port's abstract name.
+pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
     sockets::named(&ExclusiveName::text(port.protocol, port.number), port)
 }
 

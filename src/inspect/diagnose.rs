@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use super::availability::{availability, look};
+use super::inheritance;
 use super::who::holders;
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
@@ -89,7 +90,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     let endpoint = port.endpoint();
     let holders = holders(endpoint, port.scope_id, depth).unwrap_or_else(|_| {
         let unseen = vec![Incompleteness::Sockets(port.protocol)];
-        let leases = lease::of_number(port.number, &[port.protocol]);
+        let leases = inheritance::of_leases(lease::of_number(port.number, &[port.protocol]));
         Holders::new(port.number, endpoint.protocol, Vec::new(), leases, unseen)
     });
     Facts {

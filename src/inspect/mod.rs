@@ -2,6 +2,7 @@
 
 pub(crate) mod availability;
 pub(crate) mod diagnose;
+pub(crate) mod inheritance;
 pub(crate) mod listening;
 mod port_context;
 pub(crate) mod probe;

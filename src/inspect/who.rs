@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::inheritance;
 use super::port_context::is_named;
 use crate::lease;
 use crate::model::endpoint::{Endpoint, Protocol};
@@ -77,7 +78,7 @@ pub(crate) fn holders(endpoint: Endpoint, scope_id: u32, depth: ScanDepth) -> io
     let owned = sockets::owners(rows, depth)?;
     unseen.extend(owned.unseen);
     let protocols = Protocol::requested(&endpoint.protocol);
-    let leases = lease::of_number(endpoint.port, protocols);
+    let leases = inheritance::of_leases(lease::of_number(endpoint.port, protocols));
     for &protocol in protocols {
         let has_lease = leases.iter().any(|lease| lease.protocol() == protocol);
         if !has_lease && is_named(Port::new(endpoint.port, protocol)) {

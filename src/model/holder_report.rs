@@ -70,8 +70,7 @@ impl Holders {
     pub(crate) fn lines(&self, now: SystemTime, time_wait_note: &str) -> Vec<String> {
         let (in_time_wait, sockets): (Vec<&Holder>, Vec<&Holder>) = self
             .iter()
-            // A claim is shown by the line of its reservation.
-            .filter(|holder| self.lease_of(holder).is_none())
+            .filter(|holder| !self.is_shown_by_lease(holder))
             .partition(|holder| holder.state == State::TimeWait);
         let mut lines = socket_lines(&sockets, now);
         if !in_time_wait.is_empty() {
@@ -164,8 +163,11 @@ fn differ_only_in_peer(a: &Holder, b: &Holder) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::model::incompleteness::Incompleteness;
+    use crate::model::process::Process;
     use crate::model::test_holders::{holder, lease, process, report, time_wait};
 
     #[test]
@@ -217,6 +219,36 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100
             "\
 restart (pid 4100) has it bound on [::]:60315, without listening
   bound        [::]:60315    restart, pid 4100, user ci, started 3 min ago"
+        );
+    }
+
+    /// A forked child outlives the process that made the reservation.
+    #[test]
+    fn a_claim_of_another_process_than_the_recorded_one_is_reported_with_both() {
+        let child = Process {
+            forked: true,
+            ..process(4101, "restart")
+        };
+        let claim = holder(State::Bound, "[::]:60315", "", slice::from_ref(&child));
+        let mut inherited = lease(77);
+        inherited.set_inherited_by(vec![child]);
+        assert_eq!(
+            report(vec![claim.clone()], vec![inherited], vec![]),
+            "\
+reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
+pid 4101 (restart), a forked child, still holds it
+  bound        [::]:60315    restart, pid 4101, user ci, started 3 min ago
+  reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
+pid 4101 (restart), a forked child, still holds it"
+        );
+        // Its owner cannot be seen.
+        let mut ended = lease(77);
+        ended.set_inherited_by(Vec::new());
+        assert_eq!(
+            report(vec![claim], vec![ended], vec![]),
+            "\
+reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended
+  reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended"
         );
     }
 

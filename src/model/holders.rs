@@ -178,6 +178,13 @@ impl Holders {
             .filter(|_| holder.state == State::Bound)
             .find(is_claim)
     }
+
+    /// Whether the line of a reservation stands for this socket. Another process than the recorded
+    /// one has a line of its own.
+    pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
+        let lease = self.lease_of(holder);
+        lease.is_some_and(|lease| lease.heir().is_none())
+    }
 }
 
 /// The order of a report: the most important socket first.

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::endpoint::Protocol;
+use super::process::Process;
 use crate::printable::printable;
 
 /// A live reservation on this machine, of this process or another, as its lock file describes it.
@@ -30,6 +31,9 @@ pub struct Lease {
     record: Option<Record>,
     /// The user that owns the record's file, which only that user and root can write.
     recorded_by: Option<u32>,
+    /// Set once the recorded process is known to have ended: the processes that are seen to hold
+    /// the reservation since then.
+    inherited_by: Option<Vec<Process>>,
 }
 
 impl Lease {
@@ -39,6 +43,7 @@ impl Lease {
             port,
             record,
             recorded_by: None,
+            inherited_by: None,
         }
     }
 
@@ -53,6 +58,17 @@ impl Lease {
         const ROOT: u32 = 0;
         self.recorded_by
             .is_none_or(|owner| owner == ROOT || Some(owner) == user)
+    }
+
+    /// Notes that the recorded process has ended, and which processes hold the reservation now:
+    /// none if they are not known.
+    pub(crate) fn set_inherited_by(&mut self, processes: Vec<Process>) {
+        self.inherited_by = Some(processes);
+    }
+
+    /// The process that holds the reservation in place of the recorded one, which has ended.
+    pub(crate) fn heir(&self) -> Option<&Process> {
+        self.inherited_by.as_ref()?.first()
     }
 
     /// The reserved number.
@@ -82,7 +98,8 @@ impl Lease {
     }
 
     /// The id of the process that reserved it, in the PID namespace of that process: an id from
-    /// another container is meaningless here.
+    /// another container is meaningless here. It stays the same if that process has ended and a
+    /// forked child holds the reservation; `Display` names the child.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -220,12 +237,33 @@ impl Lease {
             text += &format!(" ({})", printable(at));
         }
         text += &format!(", pid {}", record.pid);
+        if self.inherited_by.is_some() {
+            text += ", which has ended";
+        }
         if let Some(process) = record.on_behalf_of {
             text += &format!(" for pid {}", process.pid);
         }
         if let Some(label) = self.label() {
             text += &format!(", labelled \"{}\"", printable(label));
         }
+        text + &self.heirs_text()
+    }
+
+    /// `; pid 4101 (restart), a forked child, still holds it`.
+    fn heirs_text(&self) -> String {
+        let heirs = self.inherited_by.as_deref().unwrap_or_default();
+        let Some((first, others)) = heirs.split_first() else {
+            return String::new();
+        };
+        let mut text = format!("; pid {} ({})", first.pid, printable(&first.name));
+        if first.forked {
+            text += ", a forked child,";
+        }
+        text += &match others.len() {
+            0 => " still holds it".to_owned(),
+            1 => " and 1 other process still hold it".to_owned(),
+            count => format!(" and {count} other processes still hold it"),
+        };
         text
     }
 }

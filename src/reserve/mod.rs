@@ -4,6 +4,7 @@ mod explain;
 pub(crate) mod options;
 mod validate;
 
+use crate::inspect::inheritance;
 use crate::lease;
 use crate::model::error::Result;
 use crate::model::lease_info::Lease;
@@ -141,5 +142,6 @@ fn or_panic<T>(result: Result<T>) -> T {
 ///
 /// [`Lease`](crate::ErrorKind::Lease) if the lock folder cannot be read.
 pub fn reservations() -> Result<Vec<Lease>> {
-    lease::live().map_err(explain::lock_folder)
+    let leases = lease::live().map_err(explain::lock_folder)?;
+    Ok(inheritance::of_leases(leases))
 }

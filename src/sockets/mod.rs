@@ -85,7 +85,12 @@ pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Tabl
 /// none, or on a system without such names.
 pub(crate) fn named(name: &str, port: Port) -> io::Result<Option<Row>> {
     let inode = system::abstract_socket(name)?;
-    Ok(inode.map(|inode| Row {
+    Ok(inode.map(|inode| by_inode(inode, port)))
+}
+
+/// A socket that is known by its inode, as a row on its port.
+pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
+    Row {
         protocol: port.protocol,
         local: (Ipv4Addr::UNSPECIFIED, port.number).into(),
         remote: None,
@@ -94,7 +99,7 @@ pub(crate) fn named(name: &str, port: Port) -> io::Result<Option<Row>> {
         inode: Some(inode),
         dual_stack: false,
         client: false,
-    }))
+    }
 }
 
 /// Every TCP socket that listens, on any port.
@@ -117,6 +122,15 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
 /// systems that do not report it.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
+}
+
+/// The pid of a process in its own pid namespace, the innermost that it has a pid in. On systems
+/// without such namespaces it is the same pid.
+pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return linux::innermost_pid(pid);
+    #[cfg(not(target_os = "linux"))]
+    return Some(pid);
 }
 
 /// Whether a process runs. A zombie does not.

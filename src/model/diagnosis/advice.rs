@@ -4,6 +4,7 @@ use super::report::Report;
 use super::verdict::{Cause, Verdict};
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::Holder;
+use crate::model::lease_info::Lease;
 use crate::model::remedy::Remedy;
 
 pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
@@ -64,7 +65,15 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
             .map(|holder| for_holder(holder, endpoint.port))
             .into_iter()
             .collect(),
-        Cause::Reserved | Cause::Named => vec![Remedy::Queue { endpoint }],
+        Cause::Reserved | Cause::Named => {
+            // A forked child that never calls exec keeps the port for its life.
+            let heir = report.leases().first().and_then(Lease::heir);
+            vec![
+                heir.map_or(Remedy::Queue { endpoint }, |process| Remedy::StopProcess {
+                    pid: process.pid,
+                }),
+            ]
+        }
         Cause::TimeWait => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
         Cause::Unexplained => vec![Remedy::InspectWithPermission],

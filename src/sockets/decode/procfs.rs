@@ -134,6 +134,15 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
+/// The last pid of `NSpid` in `/proc/PID/status`, which lists one for each pid namespace.
+pub(crate) fn innermost_pid(status: &[u8]) -> Option<u32> {
+    value(status, b"NSpid:")?
+        .split_ascii_whitespace()
+        .next_back()?
+        .parse()
+        .ok()
+}
+
 /// The rest of the first line that begins with this label.
 fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
     let value = split(text, b'\n').find_map(|line| line.strip_prefix(label))?;
@@ -377,6 +386,14 @@ pub(crate) mod tests {
             Some(33)
         );
         assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000"), None);
+    }
+
+    #[test]
+    fn the_pid_of_the_innermost_namespace_is_the_last_number() {
+        assert_eq!(innermost_pid(b"Pid:\t71\nNSpid:\t71\t5\t1\n"), Some(1));
+        assert_eq!(innermost_pid(b"NSpid:\t71\n"), Some(71));
+        assert_eq!(innermost_pid(b"NSpid:\t\n"), None);
+        assert_eq!(innermost_pid(b"Pid:\t71\n"), None);
     }
 
     #[test]

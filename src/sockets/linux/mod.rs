@@ -17,7 +17,9 @@ mod process;
 mod scan;
 
 pub(super) use proc_net::abstract_socket;
-pub(super) use process::{command_line, is_running, parent, started, user_of, users};
+pub(super) use process::{
+    command_line, innermost_pid, is_running, parent, started, user_of, users,
+};
 pub(super) use scan::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {

@@ -110,6 +110,10 @@ pub(in super::super) fn user_of(pid: u32) -> Option<u32> {
     procfs::effective_uid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
 }
 
+pub(in super::super) fn innermost_pid(pid: u32) -> Option<u32> {
+    procfs::innermost_pid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
+}
+
 /// `Unsupported` without `/proc`, which every other function about processes needs too.
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     match read(CWD, &format!("/proc/{pid}/stat")) {
