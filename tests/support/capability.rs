@@ -38,6 +38,12 @@ pub(crate) fn network_namespace() -> Capability {
     try_command("unshare", &args)
 }
 
+pub(crate) fn pid_namespace() -> Capability {
+    let mut args = unshare_flags();
+    args.extend(["-p", "-f", "--kill-child", "--mount-proc", "true"]);
+    try_command("unshare", &args)
+}
+
 pub(crate) fn mount_namespace() -> Capability {
     let mut args = unshare_flags();
     args.extend(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]);

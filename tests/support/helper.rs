@@ -112,6 +112,13 @@ impl Launch {
         self.setup(setup)
     }
 
+    /// As the first process of its own pid namespace, which ends with it.
+    pub(crate) fn as_first_process(mut self) -> Self {
+        let flags = ["-p", "-f", "--kill-child", "--mount-proc"];
+        self.unshare.extend(flags);
+        self
+    }
+
     /// In its own mount namespace, after these shell commands.
     pub(crate) fn in_mounts(mut self, setup: impl AsRef<str>) -> Self {
         self.unshare.push("-m");

@@ -5,6 +5,9 @@
 pub(crate) mod args;
 pub(crate) mod capability;
 mod folder;
+#[cfg(target_os = "linux")]
+#[allow(dead_code, reason = "only the tests of forked children need it")]
+pub(crate) mod fork;
 pub(crate) mod helper;
 mod poll;
 pub(crate) mod ports;

@@ -25,7 +25,12 @@
 //! - the ephemeral range exhausted:
 //!   `an_exhausted_ephemeral_range_leaves_reservations_and_connections_possible`
 //! - steps of the wall clock: `clock`, all of it
-//! - a forked child that has not called exec: `spawning`, all of it; in the library
+//! - descriptors that other code closes:
+//!   `code_that_closes_every_descriptor_goes_on_reserving_and_checking`; in the library `kept_fd`
+//! - threads in different network namespaces:
+//!   `threads_in_different_network_namespaces_get_their_own_answers` in `namespaces`
+//! - a forked child that has not called exec, or never does: `spawning`, all of it,
+//!   `lock_folder::forks` and `retries`; in the library
 //!   `sockets::tests::processes`
 //! - a pid that belongs to another process now:
 //!   `a_reservation_of_an_earlier_process_with_an_ancestors_pid_is_not_our_own` and
@@ -35,7 +40,11 @@
 //!   `fuzzing::report`
 //! - all of them at once, at random: `tools/soak`
 
+use std::fs::File;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+
+use portlease::{ErrorKind, ReserveOptions};
 
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::ports::non_ephemeral_port;
@@ -144,4 +153,89 @@ fn without_proc_a_port_is_reserved_with_a_weaker_guarantee() {
     other
         .reserve(&format!("port={}", held.port()))
         .refused("InUse");
+}
+
+/// A library that makes a process a daemon closes every descriptor that it finds.
+#[test]
+fn code_that_closes_every_descriptor_goes_on_reserving_and_checking() {
+    let folder = Folder::new();
+    Launch::new("closes-descriptors", &folder.locks())
+        .start()
+        .succeed();
+}
+
+pub(crate) fn close_descriptors_and_go_on() {
+    let use_crate = || {
+        for (options, protocol) in [
+            (ReserveOptions::new(), "tcp"),
+            (ReserveOptions::new().udp(), "udp"),
+            (ReserveOptions::new().reuse_addr(false), "tcp"),
+        ] {
+            let p = options.clone().reserve().unwrap();
+            let operand = format!("{p}/{protocol}");
+            portlease::assert_port_free(operand.as_str());
+            assert_eq!(
+                portlease::who_holds(operand.as_str())
+                    .unwrap()
+                    .leases()
+                    .len(),
+                1
+            );
+            let live = portlease::reservations().unwrap();
+            assert!(
+                live.iter().any(|lease| lease.port() == p.port()),
+                "{live:?}"
+            );
+            let again = options.port(p.port()).reserve().unwrap_err();
+            assert_eq!(again.kind(), ErrorKind::InUse, "{again}");
+            p.release().unwrap();
+            portlease::assert_port_free(operand.as_str());
+        }
+    };
+    use_crate();
+    for round in ["numbers that no file has", "numbers of other files"] {
+        let closed = close_descriptors();
+        assert!(closed > 0, "control: the crate keeps descriptors");
+        let mut others = Vec::new();
+        if round == "numbers of other files" {
+            others = (0..closed + 8)
+                .map(|_| tempfile::tempfile().unwrap())
+                .collect();
+        }
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        let before: Vec<u64> = others.iter().map(inode).collect();
+        use_crate();
+        use_crate();
+        let after: Vec<u64> = others.iter().map(inode).collect();
+        assert_eq!(before, after, "{round}");
+    }
+}
+
+/// Closes every descriptor but the standard ones, and returns their number.
+fn close_descriptors() -> usize {
+    let listed: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .filter(|fd| *fd > 2)
+        .collect();
+    // That of the listing is closed by now.
+    let open = listed
+        .into_iter()
+        .filter(|fd| std::fs::exists(format!("/proc/self/fd/{fd}")).unwrap());
+    open.map(|fd| {
+        #[expect(unsafe_code, reason = "a foreign library closes them")]
+        // SAFETY: only the crate under test has descriptors here, and must notice.
+        unsafe {
+            rustix::io::close(fd);
+        }
+    })
+    .count()
 }

@@ -8,7 +8,9 @@ mod crash; // strace
 mod faults; // mount namespaces, limits of descriptors
 mod guarantee; // the claim
 mod handoff; // inherited descriptors
+mod link_local; // two interfaces of a network namespace
 mod namespaces; // network namespaces
+mod retries; // fork, sockets without a visible owner
 mod servers; // servers from Debian packages, stopped by signals
 mod spawning; // fork
 mod time_wait; // SO_REUSEADDR, as the kernel's table shows it
@@ -24,12 +26,20 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         }
         "reserves-beside-slow-child" => spawning::slow_exec::reserve_beside_slow_child(),
         "closes-beside-slow-child" => spawning::slow_exec::close_beside_slow_child(),
+        "forks-and-waits" => spawning::without_exec::fork_and_wait(args),
+        "becomes-daemon" => spawning::without_exec::become_daemon(),
+        "reserves-in-forked-child" => spawning::without_exec::reserve_in_forked_child(),
+        "forks-first-process" => spawning::without_exec::fork_first_process(),
+        "looks-while-forking" => crate::lock_folder::forks::look_while_forking(),
+        "closes-descriptors" => faults::close_descriptors_and_go_on(),
+        "changes-namespace" => namespaces::reserve_in_several_namespaces(),
+        "waits-for-forked-child" => retries::wait_for_forked_child(),
         "inherits" => handoff::serve_inherited(),
         "crash" => crash::reserve_and_release(args),
         "assigned-ports" => guarantee::report_assigned_ports(args),
         "assignments" => guarantee::assignments_in_namespace(),
         "self-connections" => guarantee::self_connections_in_namespace(),
-        "link-local" => namespaces::link_local_in_namespace(),
+        "link-local" => link_local::addresses_of_two_interfaces(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),
     }

@@ -1,12 +1,14 @@
 //! Network namespaces: each has its own ports, also on one file system; and what a namespace may
 //! lack.
 
-use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use portlease::{Reachability, State};
+use portlease::{ErrorKind, Guarantee, ReserveOptions};
 
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
+use crate::support::ports::non_ephemeral_ports;
 use crate::support::reserver::Reserver;
 use crate::support::{Folder, capability, need};
 
@@ -85,75 +87,94 @@ fn a_port_is_reserved_where_ipv6_is_switched_off() {
     other.reserve(&format!("port={}", held.port())).held();
 }
 
+/// A test harness that gives each test a namespace by unshare(2) has such threads.
 #[test]
-fn a_link_local_address_names_the_port_of_its_interface() {
+fn threads_in_different_network_namespaces_get_their_own_answers() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    // `nodad`: otherwise the kernel looks for the address on the link for a second.
-    let setup = "ip link set lo up && ip link add va type veth peer name vb && \
-                 ip link set va up && ip link set vb up && \
-                 ip addr add fe80::7/64 dev va nodad && ip addr add fe80::7/64 dev vb nodad && \
-                 ip addr add fe80::8/64 dev va nodad";
-    Launch::new("link-local", &folder.locks())
-        .in_network(setup)
+    Launch::new("changes-namespace", &folder.locks())
+        .in_network(UP)
         .start()
         .succeed();
 }
 
-/// The helper process. Two interfaces have `fe80::7`, one has `fe80::8`.
-pub(crate) fn link_local_in_namespace() {
-    // As `3: va@vb: <BROADCAST,...`.
-    let index = |name: &str| -> u32 {
-        let listed = std::process::Command::new("ip")
-            .args(["-o", "link", "show", name])
-            .output()
-            .unwrap();
-        let line = String::from_utf8(listed.stdout).unwrap();
-        line.split(':').next().unwrap().parse().unwrap()
-    };
-    let [va, vb] = ["va", "vb"].map(index);
-    let at = |last: u16, port: u16, scope_id: u32| {
-        let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last);
-        SocketAddrV6::new(ip, port, 0, scope_id)
-    };
-    let listeners = |addr: SocketAddrV6| {
-        let found = portlease::who_holds(addr).unwrap();
-        let is_listener = |holder: &&portlease::Holder| holder.state == State::Listen;
-        found.iter().filter(is_listener).count()
-    };
-    let moment = Duration::from_secs(1);
-    let p = portlease::reserve_port().leak();
-    let server = TcpListener::bind(at(7, p, va)).unwrap();
-    // On the interface of the server.
-    portlease::check_port_listening(at(7, p, va)).unwrap();
-    let in_use = portlease::check_port_free(at(7, p, va)).unwrap_err();
-    assert!(
-        in_use.to_string().contains("listens on [fe80::7"),
-        "{in_use}"
-    );
-    assert_eq!(
-        portlease::probe(at(7, p, va), moment),
-        Reachability::Accepts
-    );
-    assert_eq!(listeners(at(7, p, va)), 1);
-    // On the other.
-    portlease::check_port_listening(at(7, p, vb)).unwrap_err();
-    portlease::check_port_free(at(7, p, vb)).unwrap();
-    assert_eq!(listeners(at(7, p, vb)), 0);
-    // Without an interface the question is about both.
-    portlease::check_port_listening(at(7, p, 0)).unwrap();
-    portlease::check_port_free(at(7, p, 0)).unwrap_err();
-    assert_eq!(portlease::probe(at(7, p, 0), moment), Reachability::Accepts);
-    drop(server);
-    portlease::check_port_free(at(7, p, 0)).unwrap();
+/// Calls `act` in a thread of this process that is in a new network namespace, with the loopback
+/// interface up after these shell commands.
+fn in_new_namespace(setup: &str, act: impl FnOnce() + Send) {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            #[expect(unsafe_code, reason = "other flags would unshare descriptors")]
+            // SAFETY: NEWNET moves the sockets that this thread makes from now on, and no others.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            let setup = format!("{UP} && {setup}");
+            let done = Command::new("sh").args(["-c", &setup]).status().unwrap();
+            assert!(done.success(), "{setup}");
+            act();
+        });
+    });
+}
 
-    // An address of one interface needs no scope id.
-    let p = portlease::reserve_port();
-    assert_eq!(p.addr_on(*at(8, 0, 0).ip()), at(8, p.port(), va).into());
-    let server = p.listen_on(*at(8, 0, 0).ip()).unwrap();
-    assert!(TcpStream::connect(at(8, p.port(), va)).is_ok());
-    drop(server);
-    // An address that no interface has.
-    let absent = portlease::check_port_free(at(9, p.port(), va)).unwrap_err();
-    assert!(absent.to_string().contains("fe80::9"), "{absent}");
+pub(crate) fn reserve_in_several_namespaces() {
+    let locks = std::env::var_os("PORTLEASE_DIR").unwrap();
+    let locks = Path::new(&locks);
+    let tcp = ReserveOptions::new;
+    let udp = || ReserveOptions::new().udp();
+    let ports = non_ephemeral_ports(3);
+    let (shared, theirs, ours) = (ports[0], ports[1], ports[2]);
+    // Everything that is asked once is asked in the first namespace.
+    let first = [
+        tcp().port(shared).reserve().unwrap(),
+        udp().port(shared).reserve().unwrap(),
+    ];
+    let guarantees = || {
+        let of = |options: ReserveOptions| options.reserve().unwrap().guarantee();
+        [of(tcp()), of(udp())]
+    };
+    assert_eq!(guarantees(), [Guarantee::Kernel, Guarantee::Cooperative]);
+    let mut neighbour = Reserver::new(locks);
+    neighbour.reserve(&format!("udp port={ours}")).held();
+
+    in_new_namespace("true", || {
+        let holders = portlease::who_holds(shared).unwrap();
+        assert!(holders.is_empty(), "of the other namespace: {holders}");
+        assert_eq!(portlease::reservations().unwrap(), []);
+        for options in [tcp(), udp()] {
+            let same = options.clone().port(shared).reserve().unwrap();
+            assert_eq!(portlease::reservations().unwrap().len(), 1);
+            drop(same);
+            drop(options.port(ours).reserve().unwrap());
+        }
+        let mut neighbour = Reserver::new(locks);
+        neighbour.reserve(&format!("pair port={theirs}")).held();
+        for options in [tcp(), udp()] {
+            let taken = options.port(theirs).reserve().unwrap_err();
+            assert_eq!(taken.kind(), ErrorKind::InUse, "{taken}");
+        }
+        for operand in [format!("{theirs}"), format!("{theirs}/udp")] {
+            assert!(!portlease::is_port_free(operand.as_str()), "{operand}");
+        }
+    });
+    // Neither the self-test nor the ephemeral range is that of another namespace.
+    let sharing = "echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse && \
+                   echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
+    in_new_namespace(sharing, || {
+        assert_eq!(guarantees(), [Guarantee::BestEffort; 2]);
+    });
+
+    // The first namespace is as it was.
+    assert_eq!(guarantees(), [Guarantee::Kernel, Guarantee::Cooperative]);
+    assert!(portlease::is_port_free(theirs));
+    let taken = udp().port(ours).reserve().unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::InUse, "{taken}");
+    let mut stranger = Reserver::new(locks);
+    for kind in ["", "udp"] {
+        stranger
+            .reserve(&format!("{kind} port={shared}"))
+            .refused("InUse");
+    }
+    for p in first {
+        p.release().unwrap();
+    }
+    stranger.reserve(&format!("udp port={shared}")).held();
 }

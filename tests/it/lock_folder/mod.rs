@@ -5,6 +5,8 @@ mod list;
 mod unusable;
 
 #[cfg(target_os = "linux")]
+pub(crate) mod forks; // fork
+#[cfg(target_os = "linux")]
 mod planted; // setpriv, links, fifos
 #[cfg(target_os = "linux")]
 mod record; // start times from /proc; a lock that lets others write the file

@@ -3,6 +3,7 @@
 pub(crate) mod bind;
 pub(crate) mod release;
 pub(crate) mod slow_exec;
+pub(crate) mod without_exec;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,283 @@
+//! How long a call retries while another process has what it asks for: the table of `src/retry.rs`.
+//!
+//! The bounds are relative to what one look at the port costs on this machine, and the fastest of
+//! some calls counts: a loaded machine slows single calls.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use portlease::{ErrorKind, Reservation, ReserveOptions};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::support::fork;
+use crate::support::helper::{self, Launch};
+use crate::support::ports::{non_ephemeral_port, non_ephemeral_ports};
+use crate::support::reserver::Reserver;
+use crate::support::{DEADLINE, Folder, capability, eventually, need, print_line, test_name};
+
+/// How many calls are timed where the fastest counts.
+const CALLS: usize = 5;
+
+/// What a refused call may take in all, besides its looks: 100 ms of retries, and slack.
+const REFUSED: Duration = Duration::from_millis(150);
+
+/// A refused call looks at the port, then looks again to report it.
+const LOOKS: u32 = 3;
+
+/// A public call that is refused while another process has the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    IsFree,
+    CheckFree,
+    CheckFreeUdp,
+    Reserve,
+    ReserveUdp,
+    ReservePlain,
+}
+
+impl Call {
+    const ALL: [Call; 6] = [
+        Call::IsFree,
+        Call::CheckFree,
+        Call::CheckFreeUdp,
+        Call::Reserve,
+        Call::ReserveUdp,
+        Call::ReservePlain,
+    ];
+
+    fn operand(self, port: u16) -> String {
+        match self {
+            Call::CheckFreeUdp | Call::ReserveUdp => format!("{port}/udp"),
+            _ => format!("{port}/tcp"),
+        }
+    }
+
+    /// The message of its refusal, if it has one, and how long it took.
+    fn refused(self, port: u16) -> (Option<String>, Duration) {
+        let operand = self.operand(port);
+        let begun = Instant::now();
+        let message = match self {
+            Call::IsFree => {
+                assert!(!portlease::is_port_free(operand.as_str()));
+                None
+            }
+            Call::CheckFree | Call::CheckFreeUdp => {
+                let diagnosis = portlease::check_port_free(operand.as_str()).unwrap_err();
+                Some(diagnosis.to_string())
+            }
+            Call::Reserve => Some(refusal(ReserveOptions::new().port(port))),
+            Call::ReserveUdp => Some(refusal(ReserveOptions::new().udp().port(port))),
+            Call::ReservePlain => Some(refusal(ReserveOptions::new().reuse_addr(false).port(port))),
+        };
+        (message, begun.elapsed())
+    }
+
+    /// A server of its protocol on the port.
+    fn server(self, port: u16) -> OwnedFd {
+        let addr = (Ipv4Addr::LOCALHOST, port);
+        match self {
+            Call::CheckFreeUdp | Call::ReserveUdp => UdpSocket::bind(addr).unwrap().into(),
+            _ => TcpListener::bind(addr).unwrap().into(),
+        }
+    }
+}
+
+fn refusal(options: ReserveOptions) -> String {
+    let error = options.reserve().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    error.to_string()
+}
+
+/// How long one look at the port takes, at most.
+fn look(operand: &str) -> Duration {
+    let begun = Instant::now();
+    let _diagnosis = portlease::diagnose(operand);
+    begun.elapsed()
+}
+
+#[track_caller]
+fn assert_quick(what: &str, operand: &str, mut call: impl FnMut() -> Duration) {
+    let pairs: Vec<(Duration, Duration)> = (0..CALLS).map(|_| (call(), look(operand))).collect();
+    assert!(
+        pairs
+            .iter()
+            .any(|(took, look)| *took <= REFUSED + LOOKS * *look),
+        "{what}: (took, one look): {pairs:?}"
+    );
+}
+
+#[test]
+fn a_port_that_a_live_process_has_is_refused_at_once() {
+    let folder = Folder::new();
+    let mut other = Reserver::new(&folder.locks());
+    let pid = format!("pid {}", other.pid());
+    for call in Call::ALL {
+        let port = non_ephemeral_port();
+        let serve = if call.operand(port).ends_with("udp") {
+            "serve-udp"
+        } else {
+            "serve"
+        };
+        assert_eq!(other.command(&format!("{serve}={port}")), "serves");
+        assert_quick(&format!("{call:?}"), &call.operand(port), || {
+            let (message, took) = call.refused(port);
+            assert!(message.is_none_or(|text| text.contains(&pid)));
+            took
+        });
+    }
+}
+
+#[test]
+fn a_release_whose_server_runs_in_a_live_process_is_refused_at_once() {
+    let folder = Folder::new();
+    let mut other = Reserver::new(&folder.locks());
+    let pid = format!("pid {}", other.pid());
+    let served = non_ephemeral_port();
+    assert_eq!(other.command(&format!("serve={served}")), "serves");
+    assert_quick("release", &served.to_string(), || {
+        let p = portlease::reserve_port();
+        assert_eq!(other.command(&format!("serve={p}")), "serves");
+        let begun = Instant::now();
+        let error = p.release().unwrap_err();
+        let took = begun.elapsed();
+        assert!(error.to_string().contains(&pid), "{error}");
+        took
+    });
+}
+
+/// In a helper process, which shares its descriptors with its children.
+#[test]
+fn a_port_that_a_forked_child_has_is_retried_for_two_seconds_and_then_at_once() {
+    // Under an emulator the child is not seen to be forked.
+    need!(capability::native());
+    let folder = Folder::new();
+    let replies = Launch::new("waits-for-forked-child", &folder.locks())
+        .start()
+        .succeed();
+    print_line(&format!("{}: {}", test_name!(), replies.join(", ")));
+}
+
+pub(crate) fn wait_for_forked_child() {
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(4);
+    for call in Call::ALL {
+        let port = non_ephemeral_port();
+        let server = call.server(port);
+        let child = fork::idle_child();
+        drop(server);
+        let pid = format!("pid {}", child.pid());
+        let (message, took) = call.refused(port);
+        assert!(bounds.contains(&took), "{call:?}: {took:?}");
+        assert!(
+            message.as_ref().is_none_or(|text| text.contains(&pid)),
+            "{call:?}: not {pid}: {message:?}"
+        );
+        // The child is older than 2 s by now.
+        assert_quick(
+            &format!("{call:?}, an old child"),
+            &call.operand(port),
+            || {
+                let (message, took) = call.refused(port);
+                assert!(message.is_none_or(|text| text.contains(&pid)));
+                took
+            },
+        );
+        helper::reply(&format!("{call:?} {took:?}"));
+    }
+    let release = |p: Reservation, pid: u32| {
+        let begun = Instant::now();
+        let error = p.release().unwrap_err();
+        let took = begun.elapsed();
+        assert!(error.to_string().contains(&format!("pid {pid}")), "{error}");
+        took
+    };
+    let listening = || {
+        let p = portlease::reserve_port();
+        let server = p.listen().unwrap();
+        let child = fork::idle_child();
+        drop(server);
+        (p, child)
+    };
+    let (p, child) = listening();
+    let took = release(p, child.pid());
+    assert!(bounds.contains(&took), "release: {took:?}");
+    helper::reply(&format!("release {took:?}"));
+
+    let mut old: Vec<_> = (0..CALLS).map(|_| listening()).collect();
+    let first = old[0].0.to_string();
+    eventually("the children are older than 2 s", DEADLINE, || {
+        // It returns `false` after its retries, or at once for an old child.
+        let begun = Instant::now();
+        assert!(!portlease::is_port_free(first.as_str()));
+        match begun.elapsed() {
+            took if took < REFUSED => Ok(()),
+            took => Err(format!("{took:?}")),
+        }
+    });
+    assert_quick("release, an old child", &first, || {
+        let (p, child) = old.pop().unwrap();
+        release(p, child.pid())
+    });
+}
+
+/// A listener that no process has: it is on its way through a Unix socket, and never received.
+struct Hidden {
+    _ends: (UnixStream, UnixStream),
+}
+
+impl Hidden {
+    fn on(port: u16) -> Hidden {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let ends = UnixStream::pair().unwrap();
+        let descriptors = [listener.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        sendmsg(
+            &ends.0,
+            &[IoSlice::new(b"x")],
+            &mut control,
+            SendFlags::empty(),
+        )
+        .unwrap();
+        Hidden { _ends: ends }
+    }
+}
+
+#[test]
+fn five_hidden_owners_cost_one_call_no_more_than_one() {
+    let ports = non_ephemeral_ports(5);
+    let _hidden: Vec<Hidden> = ports.iter().map(|port| Hidden::on(*port)).collect();
+    let (low, high) = (ports[0], ports[4]);
+    let operand = low.to_string();
+    let all = || ReserveOptions::new().range(low..=high);
+    let timed = |act: &dyn Fn()| {
+        let begun = Instant::now();
+        act();
+        begun.elapsed()
+    };
+    assert_quick("one of them", &operand, || Call::CheckFree.refused(low).1);
+    assert_quick("an exact one", &operand, || Call::Reserve.refused(low).1);
+    assert_quick("a range", &operand, || {
+        timed(&|| drop(all().reserve().unwrap_err()))
+    });
+    assert_quick("several of a range", &operand, || {
+        timed(&|| drop(all().reserve_many(2).unwrap_err()))
+    });
+    assert_quick("a block", &operand, || {
+        timed(&|| drop(all().reserve_block(5).unwrap_err()))
+    });
+    assert_quick("preferred ones", &operand, || {
+        timed(&|| {
+            drop(
+                ReserveOptions::new()
+                    .prefer(ports.clone())
+                    .reserve()
+                    .unwrap(),
+            )
+        })
+    });
+}
