@@ -135,9 +135,12 @@
 //! # If the process dies
 //!
 //! However the process dies, the kernel releases the claim and the lock at once, and you have
-//! nothing to clean up. What stays is a lock file of 1 KiB that no process has locked. A later
-//! process uses it again or deletes it. A test that panics releases its reservations as it unwinds.
-//! A child process inherits neither the claim nor the lock.
+//! nothing to clean up. The exception is a forked child that never calls exec, such as a daemon or
+//! a worker process: it shares both, and keeps the port for its life. Reports then name the child.
+//! A child that calls exec inherits neither the claim nor the lock.
+//!
+//! What stays is a lock file of 1 KiB that no process has locked. A later process uses it again or
+//! deletes it. A test that panics releases its reservations as it unwinds.
 //!
 //! # Platforms
 //!

@@ -45,7 +45,8 @@ pub enum Guarantee {
 /// can be stopped and started again. Until something listens, a connection to the port is refused
 /// at once.
 ///
-/// It ends when it is dropped, or with the process, however the process dies. The usual pitfalls:
+/// It ends when it is dropped, or with the process, however the process dies. A forked child that
+/// never calls exec [keeps it](crate#if-the-process-dies). The usual pitfalls:
 ///
 /// ```
 /// let port = portlease::reserve_port().port(); // dropped already: no longer reserved

@@ -30,7 +30,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "becomes-daemon" => spawning::without_exec::become_daemon(),
         "reserves-in-forked-child" => spawning::without_exec::reserve_in_forked_child(),
         "forks-first-process" => spawning::without_exec::fork_first_process(),
-        "looks-while-forking" => crate::lock_folder::forks::look_while_forking(),
+        "checks-while-forking" => crate::lock_folder::forks::check_while_forking(),
         "closes-descriptors" => faults::close_descriptors_and_go_on(),
         "changes-namespace" => namespaces::reserve_in_several_namespaces(),
         "waits-for-forked-child" => retries::wait_for_forked_child(),

@@ -1,6 +1,6 @@
 //! How long a call retries while another process has what it asks for: the table of `src/retry.rs`.
 //!
-//! The bounds are relative to what one look at the port costs on this machine, and the fastest of
+//! The bounds are relative to what one `diagnose` of the port costs on this machine, and the fastest of
 //! some calls counts: a loaded machine slows single calls.
 
 use std::io::IoSlice;
@@ -22,11 +22,11 @@ use crate::support::{DEADLINE, Folder, capability, eventually, need, print_line,
 /// How many calls are timed where the fastest counts.
 const CALLS: usize = 5;
 
-/// What a refused call may take in all, besides its looks: 100 ms of retries, and slack.
+/// What a refused call may take in all, besides its scans: 100 ms of retries, and slack.
 const REFUSED: Duration = Duration::from_millis(150);
 
-/// A refused call looks at the port, then looks again to report it.
-const LOOKS: u32 = 3;
+/// A refused call scans the sockets, and scans them again for its report.
+const SCANS: u32 = 3;
 
 /// A public call that is refused while another process has the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ fn refusal(options: ReserveOptions) -> String {
     error.to_string()
 }
 
-/// How long one look at the port takes, at most.
-fn look(operand: &str) -> Duration {
+/// How long one `diagnose` of the port takes.
+fn scan(operand: &str) -> Duration {
     let begun = Instant::now();
     let _diagnosis = portlease::diagnose(operand);
     begun.elapsed()
@@ -101,12 +101,12 @@ fn look(operand: &str) -> Duration {
 
 #[track_caller]
 fn assert_quick(what: &str, operand: &str, mut call: impl FnMut() -> Duration) {
-    let pairs: Vec<(Duration, Duration)> = (0..CALLS).map(|_| (call(), look(operand))).collect();
+    let pairs: Vec<(Duration, Duration)> = (0..CALLS).map(|_| (call(), scan(operand))).collect();
     assert!(
         pairs
             .iter()
-            .any(|(took, look)| *took <= REFUSED + LOOKS * *look),
-        "{what}: (took, one look): {pairs:?}"
+            .any(|(took, scan)| *took <= REFUSED + SCANS * *scan),
+        "{what}: (took, one scan): {pairs:?}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Children that are forked while their parent looks at a lock file.
+//! Children that are forked while their parent checks a lock file.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,17 +13,18 @@ use crate::support::{DEADLINE, Folder, capability, eventually, need, print_line,
 const CHILDREN: usize = 10;
 
 #[test]
-fn a_look_while_children_are_forked_leaves_no_lock_behind() {
+fn a_check_while_children_are_forked_leaves_no_lock_behind() {
     need!(capability::native());
     let folder = Folder::new();
-    let replies = Launch::new("looks-while-forking", &folder.locks())
+    let replies = Launch::new("checks-while-forking", &folder.locks())
         .start()
         .succeed();
     print_line(&format!("{}: {}", test_name!(), replies.join(" ")));
 }
 
-/// A child that is forked in the middle of a look has the lock file open, and never calls exec.
-pub(crate) fn look_while_forking() {
+/// A child that is forked between the open and the close of a check has the lock file open, and
+/// never calls exec.
+pub(crate) fn check_while_forking() {
     let port = non_ephemeral_port();
     let exactly = || ReserveOptions::new().port(port).udp();
     // The lock file stays.

@@ -139,7 +139,7 @@ pub(crate) fn become_daemon() {
     fork::idle();
 }
 
-/// An ancestor's reservation is told by its pid and its start.
+/// A record identifies an ancestor by its pid and its start.
 #[test]
 fn a_reservation_of_a_forked_child_is_its_own_childs_too() {
     need!(capability::native());
