@@ -135,6 +135,14 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
+    // The connections keep the options of their server. They may admit the claim, which sets both,
+    // and refuse a server that sets only one. The bind comes before the claim: beside a claim, a
+    // server with SO_REUSEPORT alone is admitted over connections that refuse it otherwise.
+    let mode = match request.server {
+        ServerKind::ReusePort => BindMode::ReusePort,
+        _ => BindMode::Server,
+    };
+    try_bind(port, mode, effort.budget).map_err(|e| AttemptError::bind(port, e))?;
     let claim =
         Claim::over_leftovers(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
     let own = claim
@@ -146,13 +154,6 @@ fn claim_over_leftovers(
     if !table.rows.iter().all(is_expected) {
         return Err(AttemptError::Occupied(port));
     }
-    // The connections keep the options of their server. They may admit the claim, which sets both,
-    // and refuse a server that sets only one.
-    let mode = match request.server {
-        ServerKind::ReusePort => BindMode::ReusePort,
-        _ => BindMode::Server,
-    };
-    try_bind(port, mode, effort.budget).map_err(|e| AttemptError::bind(port, e))?;
     Ok(claim)
 }
 

@@ -144,6 +144,13 @@ impl Launch {
         self
     }
 
+    /// Started by this program, which executes the arguments that follow its own.
+    #[allow(dead_code, reason = "only the tests of sandboxes need it")]
+    pub(crate) fn wrapped(mut self, wrapper: impl IntoIterator<Item = String>) -> Self {
+        self.wrapper.extend(wrapper);
+        self
+    }
+
     /// With these variables for the helper alone, not for the programs that start it.
     #[allow(dead_code, reason = "only the tests of clocks need it")]
     pub(crate) fn innermost(mut self, variables: impl IntoIterator<Item = String>) -> Self {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portlease::{Reservation, ReserveOptions};
+use portlease::{Reservation, ReserveOptions, ServerKind};
 
 use super::args::Args;
 use super::helper::{self, Helper, Launch};
@@ -42,6 +42,8 @@ pub(crate) fn run() {
                 }
                 format!("released at={at}")
             }
+            // Of a reservation that is held, as it is now.
+            ("guarantee", port) => format!("{:?}", held[&port.parse().unwrap()].guarantee()),
             ("leak", port) => {
                 let reservation = held.remove(&port.parse().unwrap()).unwrap();
                 format!("leaked {}", reservation.leak())
@@ -134,6 +136,9 @@ fn reserve(args: &Args) -> portlease::Result<Vec<Reservation>> {
         ("udp", ReserveOptions::udp as fn(_) -> _),
         ("pair", ReserveOptions::tcp_and_udp),
         ("plain", |options: ReserveOptions| options.reuse_addr(false)),
+        ("reuse-port", |options: ReserveOptions| {
+            options.server(ServerKind::ReusePort)
+        }),
     ] {
         if args.get(name).is_some() {
             options = kind(options);

@@ -11,9 +11,14 @@ mod handoff; // inherited descriptors
 mod link_local; // two interfaces of a network namespace
 mod namespaces; // network namespaces
 mod retries; // fork, sockets without a visible owner
+mod past_server; // connections that a server left, by their state
+mod range_change; // the ephemeral range of a network namespace
+mod refused; // how long a refusal takes, with daemons
+mod sandbox; // Landlock
 mod servers; // servers from Debian packages, stopped by signals
 mod spawning; // fork
 mod time_wait; // SO_REUSEADDR, as the kernel's table shows it
+mod used_up_range; // namespaces with few ephemeral ports
 
 /// The helper processes of these modules.
 pub(crate) fn run_helper(name: &str, args: &Args) {
@@ -40,6 +45,15 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "assignments" => guarantee::assignments_in_namespace(),
         "self-connections" => guarantee::self_connections_in_namespace(),
         "link-local" => link_local::addresses_of_two_interfaces(),
+        "past-servers" => past_server::reserve_after_past_servers(),
+        "past-servers-race" => past_server::race_after_past_servers(),
+        "ipv6-beside-used-up-range" => used_up_range::attack_over_ipv6(args),
+        "ipv6-switched-on" => used_up_range::switch_ipv6_on(),
+        "process-for-each-number" => used_up_range::reserve_by_a_process_each(),
+        "range-of-two" => used_up_range::reserve_in_a_range_of_two(),
+        "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
+        "many-udp" => used_up_range::reserve_udp_beyond_the_first_thousands(),
+        "changed-range" => range_change::change_the_range(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),
     }
