@@ -1,0 +1,86 @@
+//! The ephemeral range is changed while a process runs.
+
+use crate::support::helper::{EPHEMERAL_LOW, Launch};
+use crate::support::reserver::Reserver;
+use crate::support::{Folder, capability, need};
+
+#[test]
+fn the_guarantee_follows_the_ephemeral_range_as_it_is_now() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    Launch::new("changed-range", &folder.locks())
+        .with_ephemeral_ports(1000)
+        .start()
+        .succeed();
+}
+
+fn set_range(low: u16, high: u16) {
+    let range = format!("{low} {high}");
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).unwrap();
+}
+
+/// The helper process.
+pub(crate) fn change_the_range() {
+    let folder = Folder::new();
+    let mut reserver = Reserver::new(&folder.locks());
+    let kinds = ["udp=", "plain=", "pair="];
+    let narrow = || set_range(EPHEMERAL_LOW, EPHEMERAL_LOW + 999);
+    let wide = || set_range(1024, 65535);
+    let held = kinds.map(|kind| reserver.reserve(kind).held());
+    let claimed = reserver.reserve("").held();
+    let claimed_outside = reserver.reserve("range=30000-30999").held();
+    let now = |reserver: &mut Reserver, port: u16| reserver.command(&format!("guarantee={port}"));
+    for (kind, held) in kinds.iter().zip(&held) {
+        assert_eq!(held.guarantee, "Cooperative", "{kind}");
+    }
+    wide();
+    for (kind, held) in kinds.iter().zip(&held) {
+        assert_eq!(now(&mut reserver, held.port()), "BestEffort", "{kind}");
+        // Each way to get a number.
+        for how in ["", "range=20000-20999", "block=2", "many=2", "prefer=20500"] {
+            let held = reserver.reserve(&format!("{kind} {how}")).held();
+            assert_eq!(held.guarantee, "BestEffort", "{kind} {how}");
+        }
+    }
+    let exact = reserver.reserve("udp= port=21500").held();
+    assert_eq!(exact.guarantee, "BestEffort");
+    for claimed in [&claimed, &claimed_outside] {
+        assert_eq!(now(&mut reserver, claimed.port()), "Kernel");
+    }
+    narrow();
+    for (kind, held) in kinds.iter().zip(&held) {
+        assert_eq!(now(&mut reserver, held.port()), "Cooperative", "{kind}");
+        let held = reserver.reserve(kind).held();
+        assert_eq!(held.guarantee, "Cooperative", "{kind}");
+    }
+    assert_eq!(now(&mut reserver, claimed.port()), "Kernel");
+    // A range somewhere else: the numbers that were outside of it are the kernel's now.
+    set_range(20000, 20999);
+    let held = reserver.reserve("udp=").held();
+    assert_eq!(held.guarantee, "Cooperative");
+    assert!(!(20000..=20999).contains(&held.port()), "{held:?}");
+    let held = reserver.reserve("").held();
+    assert_eq!(held.guarantee, "Kernel");
+}
+
+#[test]
+fn without_proc_nothing_but_a_claim_is_more_than_best_effort() {
+    need!(capability::mount_namespace());
+    let folder = Folder::new();
+    let hide = "mount -t tmpfs none /proc";
+    let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_mounts(hide));
+    for how in [
+        "",
+        "udp=",
+        "plain=",
+        "pair=",
+        "udp= range=20000-29999",
+        "block=2",
+    ] {
+        let held = reserver.reserve(how).held();
+        assert_eq!(held.guarantee, "BestEffort", "{how}");
+    }
+    // The control.
+    let held = Reserver::new(&folder.locks()).reserve("udp=").held();
+    assert_eq!(held.guarantee, "Cooperative");
+}

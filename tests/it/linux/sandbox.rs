@@ -1,0 +1,84 @@
+//! A Landlock sandbox that forbids `bind(2)` to TCP numbers (landlock(7)).
+
+use crate::support::ports::non_ephemeral_ports;
+use crate::support::program::python;
+use crate::support::reserver::Reserver;
+use crate::support::{Folder, need};
+
+/// Executes its arguments in a sandbox that admits the numbers of the first one, with commas.
+const SANDBOX: &str = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+attr = struct.pack("QQQ", 0, 1, 0)  # LANDLOCK_ACCESS_NET_BIND_TCP
+fd = libc.syscall(444, attr, len(attr), 0)
+if fd < 0:
+    sys.exit("no landlock: " + os.strerror(ctypes.get_errno()))
+for port in sys.argv[1].split(","):
+    if port:
+        rule = struct.pack("=QQ", 1, int(port))
+        assert libc.syscall(445, fd, 2, rule, 0) == 0
+libc.prctl(38, 1, 0, 0, 0)
+if libc.syscall(446, fd, 0) < 0:
+    sys.exit("landlock: " + os.strerror(ctypes.get_errno()))
+os.execvp(sys.argv[2], sys.argv[2:])
+"#;
+
+fn sandbox(admitted: &str) -> [String; 4] {
+    [&python(), "-c", SANDBOX, admitted].map(str::to_owned)
+}
+
+fn landlock() -> Result<(), String> {
+    let [python, script @ ..] = sandbox("");
+    let output = std::process::Command::new(python)
+        .args(script)
+        .arg("true")
+        .output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn sandboxed(folder: &Folder, admitted: &[u16]) -> Reserver {
+    let admitted: Vec<String> = admitted.iter().map(u16::to_string).collect();
+    let launch = Reserver::launch(&folder.locks());
+    Reserver::start(launch.wrapped(sandbox(&admitted.join(","))))
+}
+
+#[test]
+fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
+    need!(landlock());
+    let folder = Folder::new();
+    let [one, two] = non_ephemeral_ports(2)[..] else {
+        unreachable!()
+    };
+    let mut other = Reserver::new(&folder.locks());
+    for how in ["port", "prefer", "range"] {
+        let mut reserver = sandboxed(&folder, &[one]);
+        let asked = match how {
+            "range" => format!("range={one}-{one}"),
+            how => format!("{how}={one}"),
+        };
+        let held = reserver.reserve(&asked).held();
+        assert_eq!((held.port(), held.leased), (one, true));
+        assert_eq!(held.guarantee, "Cooperative", "{how}");
+        assert_eq!(reserver.command(&format!("serve={one}")), "serves");
+        other.reserve(&format!("port={one}")).refused("InUse");
+    }
+    // Both of two numbers, but not the kernel's choice.
+    let held = sandboxed(&folder, &[one, two])
+        .reserve(&format!("port={one} block=2"))
+        .held();
+    assert_eq!(held.guarantee, "Cooperative");
+    // The control: a number that the sandbox forbids.
+    let message = sandboxed(&folder, &[one])
+        .reserve(&format!("port={two}"))
+        .refused("PermissionDenied");
+    assert!(message.contains(&two.to_string()), "{message}");
+    // UDP is not concerned.
+    let held = sandboxed(&folder, &[]).reserve("udp=").held();
+    assert_eq!(held.guarantee, "Cooperative");
+    // The control: without a sandbox.
+    let held = other.reserve(&format!("port={one}")).held();
+    assert_eq!(held.guarantee, "Kernel");
+}

@@ -1,0 +1,265 @@
+//! Reservations while the ephemeral range is used up, or nearly.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+
+use crate::support::args::Args;
+use crate::support::helper::{EPHEMERAL_LOW, Launch};
+use crate::support::reserver::Reserver;
+use crate::support::socket::{self, ANY_V6, Reuse, V4, V6, port_of};
+use crate::support::{Folder, capability, need};
+
+const NUMBERS: u16 = 10;
+const MANY_NUMBERS: u16 = 64;
+
+/// Outside the ephemeral range.
+const SERVER: u16 = EPHEMERAL_LOW + 2000;
+const RANGE: &str = "range=41000-41010";
+
+fn in_namespace(helper: &'static str, args: &str, ephemeral_ports: u16) {
+    let folder = Folder::new();
+    Launch::new(helper, &folder.locks())
+        .args(args)
+        .with_ephemeral_ports(ephemeral_ports)
+        .start()
+        .succeed();
+}
+
+fn ephemeral(count: u16) -> BTreeSet<u16> {
+    (EPHEMERAL_LOW..EPHEMERAL_LOW + count).collect()
+}
+
+/// The source ports of clients that closed first: each connection leaves one in TIME_WAIT. At most
+/// `count`, and fewer if the kernel has no other number.
+fn leave_clients_in_time_wait(server: &TcpListener, count: usize) -> BTreeSet<u16> {
+    let mut sources = BTreeSet::new();
+    while sources.len() < count {
+        let Ok(client) = TcpStream::connect(server.local_addr().unwrap()) else {
+            break;
+        };
+        sources.insert(client.local_addr().unwrap().port());
+        let (mut accepted, _) = server.accept().unwrap();
+        drop(client);
+        assert_eq!(io::Read::read(&mut accepted, &mut [0]).unwrap(), 0);
+    }
+    sources
+}
+
+#[test]
+fn a_claim_covers_ipv6_if_the_range_was_used_up_at_the_first_reservation() {
+    need!(capability::network_namespace(), capability::ipv6());
+    for how in ["sockets", "time-wait"] {
+        in_namespace("ipv6-beside-used-up-range", how, NUMBERS);
+    }
+}
+
+/// The helper process.
+pub(crate) fn attack_over_ipv6(args: &Args) {
+    let folder = Folder::new();
+    let server = TcpListener::bind((V4, SERVER)).unwrap();
+    let mut fill = Vec::new();
+    match args.command().0 {
+        "sockets" => {
+            let bind = |port| socket::bind(ANY_V6, port, Reuse::Neither).unwrap();
+            fill.extend(ephemeral(NUMBERS).into_iter().map(bind));
+        }
+        _ => {
+            let all = usize::from(NUMBERS);
+            assert_eq!(leave_clients_in_time_wait(&server, all).len(), all);
+        }
+    }
+    assert!(
+        socket::bind(V6, 0, Reuse::Neither).is_err() || fill.is_empty(),
+        "the range is used up"
+    );
+    let mut reserver = Reserver::new(&folder.locks());
+    let mut held = vec![reserver.reserve(RANGE).held()];
+    held.push(reserver.reserve("").held());
+    for held in &held {
+        assert_eq!(held.guarantee, "Kernel");
+        for ip in [V6, ANY_V6] {
+            let stranger = socket::bind(ip, held.port(), Reuse::Neither);
+            assert_eq!(
+                stranger.unwrap_err().kind(),
+                io::ErrorKind::AddrInUse,
+                "{ip}"
+            );
+        }
+    }
+    // The control: a number that is not reserved.
+    let unreserved = (41000..=41010).find(|port| held.iter().all(|held| held.port() != *port));
+    socket::bind(V6, unreserved.unwrap(), Reuse::Neither).unwrap();
+    // The same process picks numbers of the range, once it has some again.
+    if fill.is_empty() {
+        return;
+    }
+    fill.clear();
+    let ours: BTreeSet<u16> = reserver
+        .reserve("many=6")
+        .held()
+        .ports
+        .into_iter()
+        .collect();
+    let ours: BTreeSet<u16> = ours.intersection(&ephemeral(NUMBERS)).copied().collect();
+    assert!(ours.len() >= 4, "{ours:?}");
+    for ip in [V6, ANY_V6] {
+        let given: Vec<_> =
+            std::iter::from_fn(|| socket::bind(ip, 0, Reuse::Neither).ok()).collect();
+        let given: BTreeSet<u16> = given.iter().map(port_of).collect();
+        let others: BTreeSet<u16> = ephemeral(NUMBERS).difference(&ours).copied().collect();
+        assert_eq!(given, others, "{ip}: all but the reserved numbers");
+    }
+}
+
+#[test]
+fn a_claim_made_while_ipv6_was_switched_off_holds_once_it_is_on() {
+    need!(capability::network_namespace(), capability::ipv6());
+    in_namespace("ipv6-switched-on", "", NUMBERS);
+}
+
+/// The helper process.
+pub(crate) fn switch_ipv6_on() {
+    let switch = |off: &str| {
+        for interface in ["all", "default", "lo"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+            std::fs::write(path, off).unwrap();
+        }
+    };
+    switch("1");
+    assert!(socket::bind(V6, 0, Reuse::Neither).is_err(), "the control");
+    let folder = Folder::new();
+    let mut reserver = Reserver::new(&folder.locks());
+    let held = [reserver.reserve("").held(), reserver.reserve(RANGE).held()];
+    switch("0");
+    for held in &held {
+        assert_eq!(held.guarantee, "Kernel");
+        let stranger = socket::bind(V6, held.port(), Reuse::Neither);
+        assert_eq!(stranger.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+    reserver.release("all");
+    for held in &held {
+        socket::bind(V6, held.port(), Reuse::Neither).unwrap();
+    }
+}
+
+#[test]
+fn a_process_for_each_number_leaves_connections_possible() {
+    need!(capability::network_namespace());
+    in_namespace("process-for-each-number", "", MANY_NUMBERS);
+}
+
+/// The helper process.
+pub(crate) fn reserve_by_a_process_each() {
+    let folder = Folder::new();
+    let server = TcpListener::bind((V4, SERVER)).unwrap();
+    let mut reservers: Vec<Reserver> = (0..=MANY_NUMBERS)
+        .map(|_| Reserver::new(&folder.locks()))
+        .collect();
+    let mut ours = BTreeSet::new();
+    for reserver in &mut reservers {
+        let held = reserver.reserve("").held();
+        assert_eq!(held.guarantee, "Kernel");
+        assert!(ours.insert(held.port()), "{held:?}");
+    }
+    let used = ours.intersection(&ephemeral(MANY_NUMBERS)).count();
+    assert!(used >= 32, "the control: {used} are ephemeral");
+    TcpStream::connect(server.local_addr().unwrap()).unwrap();
+}
+
+#[test]
+fn a_range_of_two_ephemeral_numbers_leaves_connections_possible() {
+    need!(capability::network_namespace());
+    in_namespace("range-of-two", "", 2);
+}
+
+/// The helper process.
+pub(crate) fn reserve_in_a_range_of_two() {
+    let folder = Folder::new();
+    let server = TcpListener::bind((V4, SERVER)).unwrap();
+    for how in ["many=3", "block=3", ""] {
+        let mut reserver = Reserver::new(&folder.locks());
+        let held = reserver.reserve(how).held();
+        assert_eq!(held.guarantee, "Kernel", "{how}");
+        let client = TcpStream::connect(server.local_addr().unwrap())
+            .unwrap_or_else(|e| panic!("{how}: {e}, {held:?}"));
+        socket::reset_on_close(&client);
+    }
+}
+
+#[test]
+fn with_the_ephemeral_range_in_time_wait_or_claimed_reservations_succeed_outside_of_it() {
+    need!(capability::network_namespace());
+    in_namespace("range-in-time-wait", "", MANY_NUMBERS);
+}
+
+/// The helper process.
+pub(crate) fn reserve_beside_time_wait() {
+    const PROCESSES: usize = 6;
+    const EACH: usize = 30;
+    let folder = Folder::new();
+    let server = TcpListener::bind((V4, SERVER)).unwrap();
+    let waiting = leave_clients_in_time_wait(&server, 48);
+    assert!(waiting.len() >= 40, "{waiting:?}");
+    let connects = || {
+        let client = TcpStream::connect(server.local_addr().unwrap())?;
+        socket::reset_on_close(&client);
+        Ok::<_, io::Error>(())
+    };
+    connects().unwrap();
+    let mut reservers: Vec<Reserver> = (0..PROCESSES)
+        .map(|_| Reserver::new(&folder.locks()))
+        .collect();
+    let mut ours = BTreeSet::new();
+    for round in 0..EACH {
+        for reserver in &mut reservers {
+            reserver.begin_reserve("");
+        }
+        for reserver in &mut reservers {
+            let held = reserver.end_reserve().held();
+            assert_eq!(held.guarantee, "Kernel");
+            assert!(ours.insert(held.port()), "reserved twice: {held:?}");
+        }
+        connects().unwrap_or_else(|e| panic!("round {round}: {e}"));
+    }
+    let outside = ours.difference(&ephemeral(MANY_NUMBERS)).count();
+    assert!(outside >= PROCESSES * EACH - 64, "{outside} are outside");
+    // The rest of the range, taken by a stranger: without a number for the first look either.
+    let _rest: Vec<_> = std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
+    let held = Reserver::new(&folder.locks()).reserve("many=20").held();
+    assert_eq!(held.guarantee, "Kernel");
+    assert!(held.ports.iter().all(|port| !ours.contains(port)));
+}
+
+#[test]
+fn udp_stays_cooperative_while_any_non_ephemeral_number_is_free() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    Launch::new("many-udp", &folder.locks())
+        .in_network("ip link set lo up")
+        .setup("echo 1024 60000 > /proc/sys/net/ipv4/ip_local_port_range")
+        .setup("ulimit -n 8192")
+        .start()
+        .succeed();
+}
+
+/// The helper process. All but three of 5,535 non-ephemeral numbers are taken.
+pub(crate) fn reserve_udp_beyond_the_first_thousands() {
+    const FREE: [u16; 3] = [60777, 62222, 65001];
+    let folder = Folder::new();
+    let taken: Vec<UdpSocket> = (60001..=u16::MAX)
+        .filter(|port| !FREE.contains(port))
+        .map(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
+        .collect();
+    assert!(taken.len() > 4096 + 1000);
+    for kind in ["udp=", "plain= udp="] {
+        let mut reserver = Reserver::new(&folder.locks());
+        for free in 0..FREE.len() {
+            let held = reserver.reserve(kind).held();
+            assert_eq!(held.guarantee, "Cooperative", "{kind}, number {free}");
+            assert!(FREE.contains(&held.port()), "{held:?}");
+        }
+        // The control: with all of them in use only ephemeral numbers are left.
+        assert_eq!(reserver.reserve(kind).held().guarantee, "BestEffort");
+    }
+}
