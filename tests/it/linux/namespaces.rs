@@ -177,4 +177,71 @@ pub(crate) fn reserve_in_several_namespaces() {
         p.release().unwrap();
     }
     stranger.reserve(&format!("udp port={shared}")).held();
+/// Every ephemeral number, or all others, are numbers that clients refuse.
+#[test]
+fn automatic_picks_yield_no_number_that_clients_refuse_from_any_ephemeral_range() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let with_range = |range: &str| {
+        let set = format!("echo {range} > /proc/sys/net/ipv4/ip_local_port_range");
+        Reserver::start(Reserver::launch(&folder.locks()).in_network(UP).setup(set))
+    };
+    let refused = [6665, 6666, 6667, 6668, 6669, 65535];
+    for range in ["6660 6671", "6665 6669", "1024 65533", "1024 65534"] {
+        let mut reserver = with_range(range);
+        for kind in ["", "udp=", "pair=", "plain="] {
+            for how in ["", "many=4", "block=3", "prefer=20000"] {
+                for _ in 0..4 {
+                    let held = reserver.reserve(&format!("{kind} {how}")).held();
+                    let wrong = held.ports.iter().find(|port| refused.contains(*port));
+                    assert_eq!(wrong, None, "{range}: {kind} {how}: {held:?}");
+                }
+            }
+        }
+    }
+    // The control: by itself the kernel assigns them.
+    let set = "echo 6665 6669 > /proc/sys/net/ipv4/ip_local_port_range";
+    let bind = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])";
+    let output = std::process::Command::new("unshare")
+        .args(["-n", "sh", "-c", &format!("{set}; python3 -c \"{bind}\"")])
+        .output()
+        .unwrap();
+    let assigned = String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(refused.contains(&assigned), "{assigned}");
+}
+
+/// In a namespace of its own, so that no other test has the few numbers for a moment.
+#[test]
+fn of_a_range_the_numbers_that_clients_refuse_come_last() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network(UP));
+    let ranges = [
+        ("6660-6671", vec![6665, 6666, 6667, 6668, 6669], 7),
+        ("10076-10086", vec![10080], 10),
+        ("65525-65535", vec![65535], 10),
+    ];
+    for kind in ["", "udp=", "pair=", "plain="] {
+        for (range, refused, others) in &ranges {
+            let many = format!("many={others}");
+            for how in ["", "block=3", "block=4", &many] {
+                for _ in 0..10 {
+                    let held = reserver
+                        .reserve(&format!("{kind} {how} range={range}"))
+                        .held();
+                    let wrong = held.ports.iter().find(|port| refused.contains(*port));
+                    assert_eq!(wrong, None, "{kind} {how}: {held:?}");
+                    reserver.release("all");
+                }
+            }
+            // All of them, if the caller asks for as many.
+            let all = others + refused.len();
+            let held = reserver.reserve(&format!("{kind} many={all} range={range}"));
+            assert_eq!(held.held().ports.len(), all, "{kind}: {range}");
+            reserver.release("all");
+        }
+    }
 }
