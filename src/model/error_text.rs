@@ -56,6 +56,14 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn block_outside_firewall(port: u16, firewall: &RangeInclusive<u16>) -> Self {
+        let message = format!(
+            "port {port} of the block is outside PORTLEASE_RANGE, {}",
+            RangeText(firewall)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn many_of_one_number(port: u16, n: usize) -> Self {
         let message = format!(
             "port {port} cannot be reserved {n} times: request a block, or do not request an \

@@ -130,7 +130,7 @@ impl ReserveOptions {
     /// Exactly this number, or an error that names its holder.
     ///
     /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the
-    /// first number.
+    /// first number, and `PORTLEASE_RANGE` applies to a block of two or more.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};

@@ -19,9 +19,10 @@ impl ReserveOptions {
             .range
             .map(|(low, high)| inclusive(low, high))
             .transpose()?;
+        // It does not apply to one exact number, but to a block.
         let firewall = match self.port {
-            Some(_) => None,
-            None => firewall()?,
+            Some(_) if n == 1 => None,
+            _ => firewall()?,
         };
         let allowed = match (&range, &firewall) {
             (Some(range), Some(firewall)) => {
@@ -45,6 +46,11 @@ impl ReserveOptions {
             }
             // Of a block, every number.
             let mut numbers = port..=port + (n - 1) as u16;
+            if let Some(firewall) = &firewall
+                && let Some(number) = numbers.clone().find(|number| !firewall.contains(number))
+            {
+                return Err(Error::block_outside_firewall(number, firewall));
+            }
             let is_ruled_out = |number: &u16| {
                 let outside = allowed
                     .as_ref()

@@ -142,3 +142,77 @@ fn an_exhausted_range_reports_how_many_were_tried() {
     );
     assert!(error.to_string().starts_with(&expected), "{error}");
 }
+
+#[test]
+fn every_number_of_a_block_obeys_the_range_and_the_exclusions() {
+    let ports = non_ephemeral_ports(8);
+    let (low, high) = (ports[0], ports[7]);
+    let numbers = |options: ReserveOptions, n| -> portlease::Result<Vec<u16>> {
+        let block = options.reserve_block(n)?;
+        Ok(block.iter().map(|r| r.port()).collect())
+    };
+    let new = ReserveOptions::new;
+    let ruled_out = [
+        new().port(low).range(low..=low + 1),
+        new().port(low).range(low + 1..),
+        new().port(low).exclude([low]),
+        new().port(low).exclude([low + 3]),
+        new().port(low).exclude([low + 1]).range(low..=high),
+    ];
+    for options in ruled_out {
+        let what = format!("{options:?}");
+        let error = numbers(options, 4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidPort, "{what}: {error}");
+    }
+    let exact = new().port(low).range(low..=low + 3).exclude([low + 4]);
+    assert_eq!(numbers(exact, 4).unwrap(), ports[..4]);
+    // Preferred: a block that would leave the range or contain an exclusion is not the first one.
+    for first in [high - 2, high, low] {
+        let options = new().range(low..=high).prefer([first]).exclude([low + 1]);
+        let block = numbers(options, 4).unwrap();
+        assert!(block[0] > low + 1 && block[3] <= high, "{first}: {block:?}");
+    }
+    let preferred = new().range(low..=high).prefer([high - 2, low + 2]);
+    assert_eq!(numbers(preferred, 4).unwrap(), ports[2..6]);
+    // Any: the only block without an exclusion.
+    for _ in 0..10 {
+        let options = new().range(low..=high).exclude([low + 3]);
+        assert_eq!(numbers(options, 4).unwrap(), ports[4..]);
+    }
+    let options = new().range(low..=high).exclude([low + 3, low + 7]);
+    let error = numbers(options, 4).unwrap_err();
+    assert!(
+        [ErrorKind::InvalidPort, ErrorKind::NoFreePort].contains(&error.kind()),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_exclusion_of_every_number_is_an_error_that_names_it() {
+    let new = ReserveOptions::new;
+    let kinds = [
+        new(),
+        new().udp(),
+        new().tcp_and_udp(),
+        new().reuse_addr(false),
+    ];
+    for kind in kinds {
+        let what = format!("{kind:?}");
+        for options in [
+            kind.clone().exclude(1..=65535),
+            kind.clone().exclude(20000..=20010).range(20000..=20010),
+            kind.clone().exclude(1..=65535).prefer([20000]),
+        ] {
+            for n in [1, 2] {
+                let errors = [
+                    options.clone().reserve_many(n).map(drop).unwrap_err(),
+                    options.clone().reserve_block(n).map(drop).unwrap_err(),
+                ];
+                for error in errors {
+                    assert_eq!(error.kind(), ErrorKind::InvalidPort, "{what}: {error}");
+                    assert!(!error.to_string().contains("0 tried"), "{error}");
+                }
+            }
+        }
+    }
+}
