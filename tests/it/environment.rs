@@ -86,3 +86,98 @@ fn a_bad_portlease_dir_is_an_error_that_names_the_variable() {
         assert_eq!(reserver.reserve("port=20000").refused("Lease"), expected);
     }
 }
+
+#[test]
+fn blocks_obey_portlease_range() {
+    let folder = Folder::new();
+    let ports = non_ephemeral_ports(16);
+    let (low, high) = (ports[0], ports[15]);
+    let mut reserver = reserver_with_range(&folder, &format!("{low}-{high}"));
+    // The last number of each of these blocks would be outside.
+    for prefer in [high - 2, high, high + 1, low - 1, low - 3] {
+        let held = reserver.reserve(&format!("prefer={prefer} block=4")).held();
+        assert!(
+            held.ports.iter().all(|port| (low..=high).contains(port)),
+            "{prefer}: {held:?}"
+        );
+        reserver.release("all");
+    }
+    let held = reserver
+        .reserve(&format!("prefer={} block=4", high - 3))
+        .held();
+    assert_eq!(held.ports, ports[12..]);
+    reserver.release("all");
+    for first in [high - 2, low - 1] {
+        let message = reserver
+            .reserve(&format!("port={first} block=4"))
+            .refused("InvalidPort");
+        assert!(message.contains("PORTLEASE_RANGE"), "{message}");
+    }
+    let held = reserver
+        .reserve(&format!("port={} block=4", high - 3))
+        .held();
+    assert_eq!(held.ports, ports[12..]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_portlease_dir_that_is_a_symbolic_link_is_followed() {
+    use std::os::unix::fs::symlink;
+
+    let folder = Folder::new();
+    let link = folder.path().join("link");
+    let chain = folder.path().join("chain");
+    // The folder does not exist yet where the link leads.
+    symlink(folder.locks(), &link).unwrap();
+    symlink(&link, &chain).unwrap();
+    for dangling in [&link, &chain] {
+        let mut reserver = Reserver::new(dangling);
+        for how in ["", "udp=", "port=20000"] {
+            let message = reserver.reserve(how).refused("Lease");
+            assert!(
+                message.contains(&format!("{dangling:?}")) && message.contains("PORTLEASE_DIR"),
+                "{how}: {message}"
+            );
+        }
+    }
+    std::fs::create_dir(folder.locks()).unwrap();
+    crate::support::set_mode(&folder.locks(), 0o1777);
+    let mut direct = Reserver::new(&folder.locks());
+    for path in [&link, &chain, &link.join(".")] {
+        let mut other = Reserver::new(path);
+        for how in ["", "udp="] {
+            let held = other.reserve(how).held();
+            assert!(held.leased, "{path:?}");
+            let again = format!("{how} port={}", held.port());
+            direct.reserve(again.trim()).refused("InUse");
+        }
+        let held = direct.reserve("udp= label=direct").held();
+        let lease = other.command(&format!("lease={}", held.port()));
+        assert!(lease.contains("direct"), "{path:?}: {lease}");
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let to_file = folder.path().join("to-file");
+    symlink(&file, &to_file).unwrap();
+    Reserver::new(&to_file).reserve("udp=").refused("Lease");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_portlease_dir_that_is_not_utf_8_is_used_as_it_is() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new();
+    let named = |name: &[u8]| folder.path().join(std::ffi::OsStr::from_bytes(name));
+    let path = named(b"caf\xe9");
+    let (mut one, mut two) = (Reserver::new(&path), Reserver::new(&path));
+    let held = one.reserve("udp= label=latin").held();
+    assert!(held.leased);
+    let again = format!("udp= port={}", held.port());
+    two.reserve(&again).refused("InUse");
+    let lease = two.command(&format!("lease={}", held.port()));
+    assert!(lease.contains("latin"), "{lease}");
+    let made: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert!(path.is_dir(), "{made:?}");
+}

@@ -186,6 +186,9 @@ fn root() -> Result<PathBuf, Unusable> {
         Err(io::ErrorKind::InvalidInput.into())
     } else if system::is_own_link(&path) {
         // This user made the link and named it. No other link is followed.
+    } else if path.is_symlink() && system::trusts_owner_of(&path) {
+        // The user named the link, so it is followed, once. No other link is, and none that another
+        // user planted.
         path.canonicalize()
     } else {
         return Ok(path);

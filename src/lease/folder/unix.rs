@@ -89,7 +89,7 @@ impl Folder {
     }
 
     /// The folder of this name in this one.
-    pub(super) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
+    pub(crate) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
         Folder::of(self.open_fd(name.as_ref())?)
     }
 
@@ -211,7 +211,7 @@ impl Folder {
     }
 
     /// Removes an empty folder. It fails if the folder is not empty, or belongs to another user.
-    pub(super) fn remove_folder(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
@@ -288,6 +288,11 @@ pub(super) fn is_own_link(path: &Path) -> bool {
     let link = std::fs::symlink_metadata(path).ok();
     let link = link.filter(|link| link.file_type().is_symlink());
     link.is_some_and(|link| user().is_ok_and(|user| user == link.uid()))
+/// Whether a link belongs to this user or to root.
+pub(super) fn trusts_owner_of(link: &Path) -> bool {
+    const ROOT: u32 = 0;
+    let owner = link.symlink_metadata().map(|about| about.uid());
+    owner.is_ok_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
 }
 
 /// Whether an open file still has a name.

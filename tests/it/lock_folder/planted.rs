@@ -98,6 +98,10 @@ fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
         for shape in SHAPES {
             for place in ["root", "scope"] {
                 let at = format!("{shape} of {planter:?} as {place}");
+                // `PORTLEASE_DIR` may be a link of root or of this user: `environment` tests it.
+                if place == "root" && shape.ends_with("link") && planter == User::Root {
+                    continue;
+                }
                 let folder = Folder::new();
                 let path = if place == "root" {
                     folder.locks()

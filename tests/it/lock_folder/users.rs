@@ -153,3 +153,128 @@ fn a_umask_of_077_excludes_no_other_user() {
     let again = two.reserve(&format!("port={}", held.port())).held();
     assert!(again.leased);
 }
+
+#[test]
+fn a_portlease_dir_that_is_a_link_is_followed_if_it_belongs_to_this_user_or_to_root() {
+    need!(capability::nobody());
+    for owner in [User::Root, User::Nobody] {
+        for user in [User::Root, User::Nobody] {
+            let folder = Folder::new();
+            let link = folder.path().join("link");
+            let mut direct = User::Root.reserver(&folder.locks());
+            direct.reserve("").held();
+            std::os::unix::fs::symlink(folder.locks(), &link).unwrap();
+            owner.own(&link);
+            let mut reserver = user.reserver(&link);
+            let trusted = owner == User::Root || user == owner;
+            let held = reserver.reserve("").held();
+            assert_eq!(held.leased, trusted, "link of {owner:?}, used by {user:?}");
+            if !trusted {
+                reserver.reserve("udp=").refused("Lease");
+            }
+        }
+    }
+}
+
+/// The folder of a network namespace is sticky: its files are deleted by their owner, by the owner of
+/// the folder, and by root (unlink(2)).
+#[test]
+fn a_lock_file_is_deleted_only_by_its_owner_root_and_the_user_that_made_the_namespaces_folder() {
+    need!(capability::nobody());
+    let delete_as_nobody = |path: &Path| {
+        let deleted = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["rm", "-f"])
+            .arg(path)
+            .output();
+        deleted.unwrap().status.success()
+    };
+    for first in [User::Root, User::Nobody] {
+        let folder = Folder::new();
+        // In both cases root made the lock folder.
+        User::Root.reserver(&folder.locks()).reserve("").held();
+        std::fs::remove_dir_all(folder.scope()).unwrap();
+        first.reserver(&folder.locks()).reserve("").held();
+        let mut root = User::Root.reserver(&folder.locks());
+        let port = non_ephemeral_port();
+        root.reserve(&format!("udp= port={port} label=of-root"))
+            .held();
+        let lock = folder.scope().join(format!("{port}.udp"));
+        assert_eq!(delete_as_nobody(&lock), first == User::Nobody, "{first:?}");
+        assert_eq!(lock.exists(), first == User::Root, "{first:?}");
+        // The number is kept all the same.
+        let mut nobody = User::Nobody.reserver(&folder.locks());
+        let again = format!("udp= port={port}");
+        nobody.reserve(&again).refused("InUse");
+        assert_eq!(nobody.command(&format!("free={port}/udp")), "false");
+        root.release("all");
+        nobody.reserve(&again).held();
+    }
+}
+
+/// Rewrites the process that a record names, with any start.
+fn name_process(path: &Path, field: &str, pid: u32, started: u64) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text
+        .lines()
+        .filter_map(|line| match line.split(' ').next() {
+            Some("pid") if field == "pid" => Some(format!("pid {pid}")),
+            Some("started") if field == "pid" => Some(format!("started {started}")),
+            Some("pid") => Some(format!("for {pid} {started}\n{line}")),
+            Some("for") => None,
+            _ => Some(line.to_owned()),
+        });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let padded = text.trim_end().to_owned() + &"\n".repeat(1024 - text.trim_end().len());
+    std::fs::write(path, padded).unwrap();
+}
+
+/// The start of a process as its record states it.
+fn started(reserver: &mut Reserver, folder: &Folder) -> u64 {
+    let port = reserver.reserve("label=of-its-own").held().port();
+    let text = std::fs::read_to_string(folder.lock_file(port)).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("started "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_record_of_another_user_that_names_our_process_makes_nothing_free() {
+    need!(capability::nobody());
+    let folder = Folder::new();
+    let (mut root, mut nobody) = (
+        User::Root.reserver(&folder.locks()),
+        User::Nobody.reserver(&folder.locks()),
+    );
+    let root_started = started(&mut root, &folder);
+    for protocol in ["udp", "tcp"] {
+        for field in ["pid", "for"] {
+            let hostile = nobody
+                .reserve(&format!("{protocol}= range=20000-29999"))
+                .held();
+            let file = format!("{}.{protocol}", hostile.port());
+            let path = folder.scope().join(&file);
+            let free = format!("free={}/{protocol}", hostile.port());
+            for (pid, started) in [
+                (1, 0),
+                (std::process::id(), 0),
+                (root.pid(), 0),
+                (root.pid(), root_started),
+            ] {
+                name_process(&path, field, pid, started);
+                let what = format!("{protocol}: {field} {pid} {started}");
+                assert_eq!(root.command(&free), "false", "{what}");
+                assert_eq!(root.command(&format!("child-{free}")), "false", "{what}");
+            }
+            nobody.release("all");
+            // The control: the same words in a record of this user, of a reservation that only a
+            // record can make the child's own.
+            let own = root
+                .reserve(&format!("{protocol}= range=20000-29999"))
+                .held();
+            let path = folder.scope().join(format!("{}.{protocol}", own.port()));
+            name_process(&path, field, root.pid(), root_started);
+            let free = format!("child-free={}/{protocol}", own.port());
+            assert_eq!(root.command(&free), "true", "{protocol}: {field}");
+        }
+    }
+}
