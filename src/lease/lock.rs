@@ -297,10 +297,22 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
         if scope.idle_for()? < Sweep::SCOPE_UNUSED_FOR {
             continue;
         }
-        let files = scope.names(Sweep::FILES_LISTED, parse_name)?;
-        sweep(&scope, files, Sweep::SCOPE_UNUSED_FOR, user)?;
+        // Of the records beside lock files, each user has a folder.
+        for owner in scope.names(Sweep::FILES_LISTED, |name| name.parse::<u32>().ok())? {
+            let owner = owner.to_string();
+            if let Ok(records) = scope.open_within(&owner) {
+                sweep_all(&records, user)?;
+                let _removed = scope.remove_folder(&owner);
+            }
+        }
+        sweep_all(&scope, user)?;
         // It fails, and is tried again, while a file is left or if the folder is another user's.
         let _removed = folder.remove_scope(&name);
     }
     Ok(())
+}
+
+fn sweep_all(folder: &system::Folder, user: u32) -> io::Result<()> {
+    let files = folder.names(Sweep::FILES_LISTED, parse_name)?;
+    sweep(folder, files, Sweep::SCOPE_UNUSED_FOR, user)
 }

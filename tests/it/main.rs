@@ -38,6 +38,10 @@ fn helper_process() {
         "leaks" => report::leak::leak_listeners(),
         "panics" => report::panic::panic_in_each_call(),
         #[cfg(target_os = "linux")]
+        "lists-reservations" => lock_folder::sweep::list_for_some_seconds(),
+        #[cfg(target_os = "linux")]
+        "reserves-beside-sweeps" => lock_folder::sweep::reserve_beside_sweeps(&args),
+        #[cfg(target_os = "linux")]
         other => linux::run_helper(other, &args),
         #[cfg(not(target_os = "linux"))]
         other => panic!("no such helper: {other}"),

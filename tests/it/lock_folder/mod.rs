@@ -11,4 +11,6 @@ mod planted; // setpriv, links, fifos
 #[cfg(target_os = "linux")]
 mod record; // start times from /proc; a lock that lets others write the file
 #[cfg(target_os = "linux")]
+pub(crate) mod sweep; // deleted files in /proc/self/fd; network namespaces
+#[cfg(target_os = "linux")]
 mod users; // setpriv
