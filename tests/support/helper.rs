@@ -113,7 +113,7 @@ impl Launch {
     }
 
     /// As the first process of its own pid namespace, which ends with it.
-    pub(crate) fn as_first_process(mut self) -> Self {
+    pub(crate) fn run_as_first_process(mut self) -> Self {
         let flags = ["-p", "-f", "--kill-child", "--mount-proc"];
         self.unshare.extend(flags);
         self

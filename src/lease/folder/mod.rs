@@ -184,11 +184,8 @@ fn root() -> Result<PathBuf, Unusable> {
     // A relative path would differ between processes with different working directories.
     let checked = if !path.is_absolute() {
         Err(io::ErrorKind::InvalidInput.into())
-    } else if system::is_own_link(&path) {
-        // This user made the link and named it. No other link is followed.
-    } else if path.is_symlink() && system::trusts_owner_of(&path) {
-        // The user named the link, so it is followed, once. No other link is, and none that another
-        // user planted.
+    } else if system::is_trusted_link(&path) {
+        // The user named it. No other link is followed.
         path.canonicalize()
     } else {
         return Ok(path);

@@ -283,16 +283,13 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(fstat(pipe)?.st_uid)
 }
 
-/// Whether the path is a symbolic link of this user. Another user's link may be planted.
-pub(super) fn is_own_link(path: &Path) -> bool {
+/// Whether the path is a symbolic link of this user or of root. Another user's link may be planted.
+pub(super) fn is_trusted_link(path: &Path) -> bool {
+    const ROOT: u32 = 0;
     let link = std::fs::symlink_metadata(path).ok();
     let link = link.filter(|link| link.file_type().is_symlink());
-    link.is_some_and(|link| user().is_ok_and(|user| user == link.uid()))
-/// Whether a link belongs to this user or to root.
-pub(super) fn trusts_owner_of(link: &Path) -> bool {
-    const ROOT: u32 = 0;
-    let owner = link.symlink_metadata().map(|about| about.uid());
-    owner.is_ok_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
+    let owner = link.map(|link| link.uid());
+    owner.is_some_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
 }
 
 /// Whether an open file still has a name.

@@ -163,15 +163,11 @@ fn is_transient(error: &io::Error) -> bool {
 const USER: u32 = 0;
 
 /// Links are not followed on Windows.
-pub(super) fn is_own_link(_path: &Path) -> bool {
+pub(super) fn is_trusted_link(_path: &Path) -> bool {
     false
 }
 
 /// The user of this process for the file system.
-pub(super) fn trusts_owner_of(_link: &Path) -> bool {
-    true
-}
-
 pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }

@@ -10,10 +10,10 @@ mod guarantee; // the claim
 mod handoff; // inherited descriptors
 mod link_local; // two interfaces of a network namespace
 mod namespaces; // network namespaces
-mod retries; // fork, sockets without a visible owner
 mod past_server; // connections that a server left, by their state
 mod range_change; // the ephemeral range of a network namespace
 mod refused; // how long a refusal takes, with daemons
+mod retries; // fork, sockets without a visible owner
 mod sandbox; // Landlock
 mod servers; // servers from Debian packages, stopped by signals
 mod spawning; // fork

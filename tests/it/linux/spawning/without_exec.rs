@@ -191,7 +191,7 @@ fn a_first_process_forked_into_a_pid_namespace_does_not_release_its_parents_leas
     need!(capability::native(), capability::pid_namespace());
     let folder = Folder::new();
     let replies = Launch::new("forks-first-process", &folder.locks())
-        .as_first_process()
+        .run_as_first_process()
         .start()
         .succeed();
     assert_eq!(replies, ["child 1", "Tcp true", "Udp true"]);
