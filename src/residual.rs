@@ -9,6 +9,7 @@ use crate::lease;
 use crate::model::holder::Holder;
 use crate::model::port::Port;
 use crate::model::process::Process;
+use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
 use crate::sockets::{self, Row, ScanDepth, Table};
 
@@ -76,16 +77,22 @@ fn owners_of(rows: Vec<Row>, judge: impl FnOnce(&[Holder]) -> ResidualOwner) -> 
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
+        // A socket without a connection lacks an inode only while the kernel closes it.
+        [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
+            ResidualOwner::Unknown
+        }
         // No process can own it (TIME_WAIT, a closing connection): only time ends it.
         [] if !holder.hidden => ResidualOwner::Process,
         // The descriptors of another user's process are never visible.
-        [] if !is_of_this_user(holder) => ResidualOwner::Process,
+        [] if is_of_another_user(holder) => ResidualOwner::Process,
         owners => owner_among(owners),
     }
 }
 
-fn is_of_this_user(holder: &Holder) -> bool {
-    lease::user().is_ok_and(|user| holder.uid == Some(user))
+/// The table shows no user for an abstract name.
+fn is_of_another_user(holder: &Holder) -> bool {
+    let is_other = |uid| !lease::user().is_ok_and(|user| user == uid);
+    holder.uid.is_some_and(is_other)
 }
 
 fn owner_among(owners: &[Process]) -> ResidualOwner {

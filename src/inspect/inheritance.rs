@@ -1,5 +1,5 @@
-//! Reservations that outlive the process which made them: a forked child that never calls exec shares
-//! the claim, the abstract name and the lock, and keeps them for its life.
+//! Reservations that outlive the process which made them: a forked child that never calls exec
+//! shares the claim, the abstract name and the lock, and keeps them for its life.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! How long a call retries while another process has what it asks for: the table of `src/retry.rs`.
 //!
-//! The bounds are relative to what one `diagnose` of the port costs on this machine, and the fastest of
-//! some calls counts: a loaded machine slows single calls.
+//! The bounds are relative to what one `diagnose` of the port costs on this machine, and the
+//! fastest of some calls counts: a loaded machine slows single calls.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;

@@ -1,5 +1,5 @@
-//! Sweeps: concurrent ones, those that the folder forbids, and those of network namespaces that have
-//! ended.
+//! Sweeps: concurrent ones, those that the folder forbids, and those of network namespaces that
+//! have ended.
 
 use std::fs::File;
 use std::path::Path;
@@ -98,7 +98,7 @@ fn concurrent_sweeps_leave_the_record_of_a_live_lease() {
     need!(capability::nobody());
     let folder = Folder::new();
     let port = non_ephemeral_port();
-    // The record of nobody's reservation goes beside a lock file of root.
+    // The record of a reservation of the user `nobody` goes beside a lock file of root.
     Reserver::new(&folder.locks()).reserve("").held();
     File::create(folder.scope().join(format!("{port}.udp"))).unwrap();
     let records = folder.scope().with_extension("records");
