@@ -11,13 +11,31 @@ use crate::model::endpoint::Protocol;
 use crate::model::lease_info::{Beneficiary, Lease};
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
+use crate::namespace::Namespace;
 use crate::retry::GENERATIONS;
 use crate::sockets;
 
 type Key = (u16, Protocol);
 
+/// The reservations of one number: one for each network namespace that a thread of this process has
+/// reserved it in.
+type OfNumber = Vec<(Namespace, ProcessReservation)>;
+
 // parking_lot's: a test that panics while it holds a reservation must not poison the table.
-static TABLE: Lazy<Mutex<HashMap<Key, ProcessReservation>>> = Lazy::new(Mutex::default);
+static TABLE: Lazy<Mutex<HashMap<Key, OfNumber>>> = Lazy::new(Mutex::default);
+
+/// The reservation of this number in the network namespace of the calling thread. A namespace that
+/// is not known, as after chroot(2) to a root without `/proc`, may be any.
+fn own(key: Key) -> Option<ProcessReservation> {
+    let current = Namespace::current();
+    let may_be_current = |namespace: Namespace| {
+        namespace == current || namespace.inode().is_none() || current.inode().is_none()
+    };
+    let table = TABLE.lock();
+    let mut all = table.get(&key)?.iter().rev();
+    let found = all.find(|(namespace, _)| may_be_current(*namespace));
+    found.map(|(_, own)| *own)
+}
 
 /// One of this process's reservations.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +58,9 @@ impl Guard {
         let key = (port.number, port.protocol);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let reservation = ProcessReservation { id, claim };
-        TABLE.lock().insert(key, reservation);
+        let namespace = Namespace::current();
+        let mut table = TABLE.lock();
+        table.entry(key).or_default().push((namespace, reservation));
         Guard { key, reservation }
     }
 
@@ -50,8 +70,13 @@ impl Guard {
 
     /// Makes it part of the reservation that the other guard belongs to.
     pub(crate) fn join(&mut self, other: &Guard) {
+        let id = self.reservation.id;
         self.reservation.id = other.reservation.id;
-        TABLE.lock().insert(self.key, self.reservation);
+        let mut table = TABLE.lock();
+        let mut all = table.get_mut(&self.key).into_iter().flatten();
+        if let Some((_, own)) = all.find(|(_, own)| own.id == id) {
+            *own = self.reservation;
+        }
     }
 
     pub(crate) fn claim(&self) -> Option<NonZeroU64> {
@@ -62,11 +87,11 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut table = TABLE.lock();
-        if table
-            .get(&self.key)
-            .is_some_and(|known| known.id == self.reservation.id)
-        {
-            table.remove(&self.key);
+        if let Some(all) = table.get_mut(&self.key) {
+            all.retain(|(_, own)| own.id != self.reservation.id);
+            if all.is_empty() {
+                table.remove(&self.key);
+            }
         }
     }
 }
@@ -91,7 +116,7 @@ impl Asker {
 
     /// The asker's reservation of the port; `None` if it has none.
     pub(crate) fn owned(self, port: Port, lease: Option<&Lease>) -> Option<Owned> {
-        let own = TABLE.lock().get(&(port.number, port.protocol)).copied();
+        let own = own((port.number, port.protocol));
         let owned = |claim| Some(Owned { claim });
         match (self, own) {
             (Asker::NewReservation, _) => None,

@@ -141,6 +141,7 @@ pub(crate) fn reserve_in_several_namespaces() {
         assert_eq!(portlease::reservations().unwrap(), []);
         for options in [tcp(), udp()] {
             let same = options.clone().port(shared).reserve().unwrap();
+            portlease::assert_port_free(&same);
             assert_eq!(portlease::reservations().unwrap().len(), 1);
             drop(same);
             drop(options.port(ours).reserve().unwrap());
@@ -174,6 +175,7 @@ pub(crate) fn reserve_in_several_namespaces() {
             .refused("InUse");
     }
     for p in first {
+        portlease::assert_port_free(&p);
         p.release().unwrap();
     }
     stranger.reserve(&format!("udp port={shared}")).held();
