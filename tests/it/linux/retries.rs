@@ -19,8 +19,8 @@ use crate::support::ports::{non_ephemeral_port, non_ephemeral_ports};
 use crate::support::reserver::Reserver;
 use crate::support::{DEADLINE, Folder, capability, eventually, need, print_line, test_name};
 
-/// How many calls are timed where the fastest counts.
-const CALLS: usize = 5;
+/// How many calls are timed at most, until one is quick.
+const CALLS: usize = 20;
 
 /// What a refused call may take in all, besides its scans: 100 ms of retries, and slack.
 const REFUSED: Duration = Duration::from_millis(150);
@@ -101,13 +101,15 @@ fn scan(operand: &str) -> Duration {
 
 #[track_caller]
 fn assert_quick(what: &str, operand: &str, mut call: impl FnMut() -> Duration) {
-    let pairs: Vec<(Duration, Duration)> = (0..CALLS).map(|_| (call(), scan(operand))).collect();
-    assert!(
-        pairs
-            .iter()
-            .any(|(took, scan)| *took <= REFUSED + SCANS * *scan),
-        "{what}: (took, one scan): {pairs:?}"
-    );
+    let mut slow = Vec::new();
+    for _ in 0..CALLS {
+        let (took, scan) = (call(), scan(operand));
+        if took <= REFUSED + SCANS * scan {
+            return;
+        }
+        slow.push((took, scan));
+    }
+    panic!("{what}: (took, one scan): {slow:?}");
 }
 
 #[test]
