@@ -4,9 +4,10 @@ use std::ops::RangeInclusive;
 
 use super::{AttemptError, Effort, Request, exact};
 use crate::model::attempt_stats::AttemptStats;
+use crate::model::port_set::PortSet;
 use crate::ports::{self, EphemeralRange};
 use crate::reservation::Reservation;
-use crate::retry::RetryLevel;
+use crate::retry::{NUMBERS_LOOKED_UP, RetryLevel};
 
 pub(super) fn reserve(
     request: &Request,
@@ -31,34 +32,77 @@ pub(super) fn reserve(
     let is_blocked = |block: &RangeInclusive<u16>| block.clone().any(ports::is_blocked);
     let others = admitted().filter(|block| !is_blocked(block));
     let blocked = admitted().filter(is_blocked);
-    let mut stats = AttemptStats::of_block(n);
-    // A refused number rules out every block that contains it.
-    let mut refused = request.exclude.clone();
+    let mut search = Search {
+        request,
+        n,
+        refused: request.exclude.clone(),
+        stats: AttemptStats::of_block(n),
+    };
     let preferred = request.prefer.iter().copied().filter_map(block);
     let preferred = preferred.filter(|block| request.allows(block.clone()));
-    for block in preferred.chain(others).chain(blocked) {
-        if refused.within(block.clone()).next().is_some() {
-            continue;
-        }
-        let mut held = Vec::with_capacity(n);
-        for port in block {
-            let level = if held.is_empty() {
-                RetryLevel::Once
-            } else {
-                RetryLevel::WithTable
-            };
-            match exact::reserve(request, port, &mut effort.at_most(level)) {
-                Ok(reservation) => held.push(reservation),
-                Err(error) => {
-                    error.count(&mut stats)?;
-                    refused.insert(port);
-                    break;
-                }
-            }
-        }
-        if held.len() == n {
+    if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
+        return Ok(held);
+    }
+    if let Some(held) = search.first_of(others.chain(blocked), RetryLevel::Once, effort)? {
+        return Ok(held);
+    }
+    // A block that begins with a number that only old connections occupy is better than none.
+    if effort.level > RetryLevel::Once {
+        let mut again = Search {
+            request,
+            n,
+            refused: request.exclude.clone(),
+            stats: AttemptStats::of_block(n),
+        };
+        let blocks = admitted().take(NUMBERS_LOOKED_UP);
+        if let Some(held) = again.first_of(blocks, RetryLevel::WithTable, effort)? {
             return Ok(held);
         }
     }
-    Err(AttemptError::NoneFree(Box::new(stats)))
+    Err(AttemptError::NoneFree(Box::new(search.stats)))
+}
+
+struct Search<'a> {
+    request: &'a Request,
+    n: usize,
+    /// A refused number rules out every block that contains it.
+    refused: PortSet,
+    stats: AttemptStats,
+}
+
+impl Search<'_> {
+    /// The first of these blocks that can be reserved. `level` is for the first number of each: it is
+    /// refused most often.
+    fn first_of(
+        &mut self,
+        blocks: impl Iterator<Item = RangeInclusive<u16>>,
+        level: RetryLevel,
+        effort: &mut Effort<'_>,
+    ) -> Result<Option<Vec<Reservation>>, AttemptError> {
+        for block in blocks {
+            if self.refused.within(block.clone()).next().is_some() {
+                continue;
+            }
+            let mut held = Vec::with_capacity(self.n);
+            for port in block {
+                let level = if held.is_empty() {
+                    level
+                } else {
+                    RetryLevel::WithTable
+                };
+                match exact::reserve(self.request, port, &mut effort.at_most(level)) {
+                    Ok(reservation) => held.push(reservation),
+                    Err(error) => {
+                        error.count(&mut self.stats)?;
+                        self.refused.insert(port);
+                        break;
+                    }
+                }
+            }
+            if held.len() == self.n {
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
+    }
 }
