@@ -62,7 +62,7 @@ pub(super) fn reserve(
 
 /// The numbers an automatic pick tries without a preference, in order.
 pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
-    let numbers: Box<dyn Iterator<Item = u16>> = match &request.allowed {
+    let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
         Some(range) => {
             // Numbers that clients refuse are better than none.
             let all = || ports::shuffled(vec![range.clone()]);
@@ -72,12 +72,9 @@ pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
         }
         None => {
             let range = EphemeralRange::cached();
+            let draws = range.draws().filter(|port| request.admits(*port));
             // The kernel's own numbers last: only a claim keeps those.
-            Box::new(
-                range
-                    .non_ephemeral()
-                    .chain(range.draws().take(NUMBERS_TRIED)),
-            )
+            Box::new(range.non_ephemeral().chain(draws.take(NUMBERS_TRIED)))
         }
     };
     numbers.filter(|port| request.admits(*port))

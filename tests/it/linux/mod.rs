@@ -53,6 +53,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "range-of-two" => used_up_range::reserve_in_a_range_of_two(),
         "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
         "many-udp" => used_up_range::reserve_udp_beyond_the_first_thousands(),
+        "only-number" => namespaces::reserve_the_only_number(),
         "changed-range" => range_change::change_the_range(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),

@@ -249,3 +249,32 @@ fn of_a_range_the_numbers_that_clients_refuse_come_last() {
         }
     }
 }
+
+/// In a namespace of its own, so that the kernel assigns the number to no other process.
+#[test]
+fn the_only_number_that_is_not_excluded_is_found_in_the_ephemeral_range() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let launch = Launch::new("only-number", &folder.locks()).in_network(UP);
+    launch.start().succeed();
+}
+
+/// The helper process.
+pub(crate) fn reserve_the_only_number() {
+    const ONLY: u16 = 45001;
+    let new = ReserveOptions::new;
+    let kinds = [
+        new(),
+        new().udp(),
+        new().tcp_and_udp(),
+        new().reuse_addr(false),
+    ];
+    for kind in kinds {
+        let others = (1..=u16::MAX).filter(|port| *port != ONLY);
+        let one = kind.clone().exclude(others);
+        for _ in 0..5 {
+            assert_eq!(one.clone().reserve().unwrap().port(), ONLY, "{kind:?}");
+        }
+        assert_eq!(one.reserve_block(1).unwrap()[0].port(), ONLY);
+    }
+}
