@@ -191,19 +191,26 @@ impl Folder {
         // A description of its own: a lock belongs to the open file description (flock(2)).
         let folder = File::from(self.open_fd(OsStr::new(".")).ok()?);
         folder.try_lock().ok()?;
-        Some(SweepLock { _folder: folder })
+        Some(SweepLock { folder })
     }
 
     /// Removes the name of an unused file, if it still leads to this file. The caller has the file
     /// locked, and the folder [for a sweep](Self::lock_for_sweep): no other process removes a name
     /// meanwhile. A process that has the file open finds by [`is_linked`] that its name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
+        let removed = self.remove_if_same(name, &file);
+        // Where it could not be removed, a child that was forked meanwhile would keep the lock.
+        file.unlock()?;
+        removed
+    }
+
+    fn remove_if_same(&self, name: &str, file: &File) -> io::Result<()> {
         let named = match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let open = fstat(&file)?;
+        let open = fstat(file)?;
         if (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino) {
             unlinkat(&self.0, name, AtFlags::empty())?;
         }
@@ -266,7 +273,14 @@ impl Folder {
 /// See [`Folder::lock_for_sweep`].
 #[derive(Debug)]
 pub(crate) struct SweepLock {
-    _folder: File,
+    folder: File,
+}
+
+impl Drop for SweepLock {
+    fn drop(&mut self) {
+        // A child that was forked meanwhile would keep the lock past the close.
+        let _unlocked = self.folder.unlock();
+    }
 }
 
 fn is_lost_race(error: &io::Error) -> bool {
@@ -348,11 +362,31 @@ pub(crate) fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use std::sync::Barrier;
 
-    use super::{Access, Folder, SHARED, user};
+    use super::{Access, Folder, SHARED, lock_unused, user};
 
     #[test]
     fn the_user_for_the_file_system_is_the_effective_user() {
         assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
+    }
+
+    /// A forked child has the same open file descriptions as a clone.
+    #[test]
+    fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let sole = folder.lock_for_sweep().unwrap();
+        assert!(folder.lock_for_sweep().is_none(), "the control");
+        let _child = sole.folder.try_clone().unwrap();
+        drop(sole);
+        assert!(folder.lock_for_sweep().is_some());
+
+        let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
+        assert!(lock_unused(&file));
+        let _child = file.try_clone().unwrap();
+        // Under another name it is not removed.
+        folder.remove_unused("2.tcp", file).unwrap();
+        let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
+        file.try_lock().unwrap();
     }
 
     /// A lock in a folder that lost its name would exclude no other process.
