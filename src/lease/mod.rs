@@ -143,6 +143,7 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
         match lock::peek(&folder, port) {
             Ok(Peek::Free) => dead.push(port),
             Ok(peeked) => leases.extend(lease(port, peeked)),
+            Err(cause) if is_out_of_descriptors(&cause) => return Err(fail(cause)),
             // Planted by another user: no lease.
             Err(_) => {}
         }

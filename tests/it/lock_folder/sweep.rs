@@ -98,7 +98,7 @@ fn concurrent_sweeps_leave_the_record_of_a_live_lease() {
     need!(capability::nobody());
     let folder = Folder::new();
     let port = non_ephemeral_port();
-    // The record of a reservation of the user `nobody` goes beside a lock file of root.
+    // The record of a reservation of nobody goes beside a lock file of root.
     Reserver::new(&folder.locks()).reserve("").held();
     File::create(folder.scope().join(format!("{port}.udp"))).unwrap();
     let records = folder.scope().with_extension("records");
@@ -144,6 +144,27 @@ fn a_folder_that_cannot_be_swept_is_listed_all_the_same() {
     let in_user_namespace = ["unshare", "-r"].map(str::to_owned);
     let launched = launch().run_as_nobody().wrapped(in_user_namespace);
     assert_lists(launched, &folder, "user namespace");
+}
+
+/// At each of these limits the list fails at a different step, or is complete.
+#[test]
+fn a_list_without_descriptors_is_an_error_and_never_a_shorter_list() {
+    let folder = Folder::new();
+    let port = Reserver::new(&folder.locks()).reserve("").held().port();
+    let mut live = Reserver::new(&folder.locks());
+    live.reserve(&format!("port={port} label=alive")).held();
+    let (mut complete, mut refused) = (0, 0);
+    for limit in 4..16 {
+        let launch = Reserver::launch(&folder.locks()).setup(format!("ulimit -n {limit}"));
+        let lease = Reserver::start(launch).command(&format!("lease={port}"));
+        if lease.starts_with("refused") {
+            refused += 1;
+        } else {
+            complete += 1;
+            assert!(lease.contains("alive"), "limit {limit}: {lease}");
+        }
+    }
+    assert!(refused > 0 && complete > 0, "{refused} {complete}");
 }
 
 #[test]

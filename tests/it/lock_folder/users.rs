@@ -176,8 +176,8 @@ fn a_portlease_dir_that_is_a_link_is_followed_if_it_belongs_to_this_user_or_to_r
     }
 }
 
-/// The folder of a network namespace is sticky: its files are deleted by their owner, by the owner
-/// of the folder, and by root (unlink(2)).
+/// The folder of a network namespace is sticky: a file is deleted by its owner, by the owner of the
+/// folder, and by root (unlink(2)).
 #[test]
 fn a_lock_file_is_deleted_only_by_its_owner_root_and_the_user_that_made_the_namespaces_folder() {
     need!(capability::nobody());
