@@ -23,7 +23,10 @@
 //!   `a_process_short_of_descriptors_from_the_start_gets_an_error`; in the library
 //!   `sockets::tests::hidden`
 //! - the ephemeral range exhausted:
-//!   `an_exhausted_ephemeral_range_leaves_reservations_and_connections_possible`
+//!   `an_exhausted_ephemeral_range_leaves_connections_possible`, and `used_up_range`, all of it
+//! - the ephemeral range changed while a process runs: `range_change`, all of it
+//! - a sandbox that forbids binds: `sandbox`, all of it
+//! - a lock folder that cannot be swept: `lock_folder::sweep`
 //! - steps of the wall clock: `clock`, all of it
 //! - descriptors that other code closes:
 //!   `code_that_closes_every_descriptor_goes_on_reserving_and_checking`; in the library `kept_fd`
@@ -43,6 +46,8 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+
+use portlease::{ErrorKind, ReserveOptions};
 
 use portlease::{ErrorKind, ReserveOptions};
 
@@ -98,7 +103,7 @@ fn a_process_short_of_descriptors_from_the_start_gets_an_error() {
 }
 
 #[test]
-fn an_exhausted_ephemeral_range_leaves_reservations_and_connections_possible() {
+fn an_exhausted_ephemeral_range_leaves_connections_possible() {
     need!(capability::network_namespace());
     let folder = Folder::new();
     Launch::new("used-up-range", &folder.locks())
@@ -111,16 +116,34 @@ fn an_exhausted_ephemeral_range_leaves_reservations_and_connections_possible() {
 pub(crate) fn used_up_range_in_namespace() {
     let folder = Folder::new();
     let mut reserver = Reserver::new(&folder.locks());
-    // The last ephemeral ports stay free for connections. Further reservations lie outside the
-    // range, with the same guarantee.
-    let range = EPHEMERAL_LOW..EPHEMERAL_LOW + 16;
-    let mut inside = 0;
-    for _ in 0..24 {
+    let is_ephemeral = |port: u16| (EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&port);
+    // Numbers outside the range follow when its last ones are left for connections.
+    let mut count = 0;
+    let outside = loop {
         let held = reserver.reserve("").held();
         assert_eq!(held.guarantee, "Kernel");
-        inside += usize::from(range.contains(&held.port()));
-    }
-    assert!((12..16).contains(&inside), "{inside} of the range");
+        if !is_ephemeral(held.port()) {
+            break held.port();
+        }
+        count += 1;
+    };
+    assert!((12..16).contains(&count), "{count}, then {outside}");
+    // Without other numbers it is an error.
+    let error = ReserveOptions::new()
+        .exclude(1..EPHEMERAL_LOW)
+        .exclude(EPHEMERAL_LOW + 16..=u16::MAX)
+        .reserve()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoFreePort, "{error}");
+    let message = error.to_string();
+    assert!(
+        message.starts_with("cannot reserve a port from the ephemeral range: "),
+        "{message}"
+    );
+    assert!(
+        message.contains("in use") && message.contains("outgoing connection"),
+        "{message}"
+    );
     // One more connection is possible: to a server outside the range, and to a reserved port.
     let outside = TcpListener::bind((V4, EPHEMERAL_LOW + 1000)).unwrap();
     let reserved = (EPHEMERAL_LOW..EPHEMERAL_LOW + 16)
@@ -134,10 +157,7 @@ pub(crate) fn used_up_range_in_namespace() {
     let _rest: Vec<_> = std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
     let held = Reserver::new(&folder.locks()).reserve("").held();
     assert_eq!(held.guarantee, "Kernel");
-    assert!(
-        !(EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&held.port()),
-        "{held:?}"
-    );
+    assert!(!is_ephemeral(held.port()), "{held:?}");
 }
 
 #[test]
