@@ -4,6 +4,7 @@ use crate::acquire::{AttemptError, Refused, Request};
 use crate::inspect::diagnose;
 use crate::lease::Unusable;
 use crate::model::error::Error;
+use crate::os_error::is_out_of_descriptors;
 
 pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     let Refused { error, waited } = refused;
@@ -22,5 +23,9 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
 }
 
 pub(super) fn lock_folder(folder: Unusable) -> Error {
+    if is_out_of_descriptors(&folder.cause) {
+        let path = format!("{:?}", folder.path.display().to_string());
+        return Error::of_system("read", &path, folder.cause);
+    }
     Error::lock_folder(&folder.path, folder.cause)
 }

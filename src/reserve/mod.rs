@@ -140,7 +140,8 @@ fn or_panic<T>(result: Result<T>) -> T {
 ///
 /// # Errors
 ///
-/// [`Lease`](crate::ErrorKind::Lease) if the lock folder cannot be read.
+/// [`Lease`](crate::ErrorKind::Lease) if the lock folder cannot be read, and
+/// [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
 pub fn reservations() -> Result<Vec<Lease>> {
     let leases = lease::live().map_err(explain::lock_folder)?;
     Ok(inheritance::of_leases(leases))
