@@ -49,8 +49,6 @@ use std::os::unix::fs::MetadataExt;
 
 use portlease::{ErrorKind, ReserveOptions};
 
-use portlease::{ErrorKind, ReserveOptions};
-
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::ports::non_ephemeral_port;
 use crate::support::reserver::{Outcome, Reserver};
