@@ -20,7 +20,7 @@ use crate::os_error::OsMessage;
 use crate::ownership::{Asker, is_descendant};
 use crate::reservation::Reservation;
 use crate::residual;
-use crate::retry::RetryBudget;
+use crate::retry::{ResidualOwner, RetryBudget};
 use crate::sockets::{self, ScanDepth};
 
 /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
@@ -258,7 +258,8 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or a descendant of it, has a socket on the port.
+/// Checks that the process `pid`, or a descendant of it, serves the port: it listens there, or for
+/// UDP has a socket bound there. A reservation is no server.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -279,10 +280,12 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
             Ok(holders) => holders,
             Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };
-        // A claim does not count: it is no server.
         let mut processes = holders
             .iter()
-            .filter(|holder| holders.lease_of(holder).is_none())
+            .filter(|holder| match holder.protocol {
+                Protocol::Tcp => holder.state == State::Listen,
+                Protocol::Udp | Protocol::UdpLite => true,
+            })
             .flat_map(|holder| &holder.processes);
         if !processes.any(|process| is_descendant(process.pid, pid)) {
             return Err(diagnose::report(port, Verdict::NotHeldBy(pid)));
@@ -291,8 +294,8 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
     Ok(())
 }
 
-/// Asserts that the process `pid`, or a descendant of it, has a socket on the port. The server that
-/// answers is then the one that you started.
+/// Asserts that the process `pid`, or a descendant of it, serves the port, in the sense of
+/// [`check_port_held_by`]. The server that answers is then the one that you started.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -351,26 +354,33 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the first listener that is left, with the others as its
-/// [`more`](Diagnosis::more). Also if the socket table cannot be read. It checks once, and ignores
-/// forked children that have not called exec.
+/// [`more`](Diagnosis::more). Also if the socket table cannot be read. It retries for at most 2 s,
+/// and only while forked children that may still call exec have a listener: exec closes their copies.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
     let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
-    let mut rows = listeners()?;
-    rows.retain(|row| !before.contains(&row.inode));
-    let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
     let own_pid = std::process::id();
-    // A child that is about to call exec closes its copies.
-    let keeps_listener = |process: &Process| !process.forked && is_descendant(process.pid, own_pid);
-    let leaked_ports: PortSet = owned
-        .holders
-        .iter()
-        .filter(|holder| holder.state == State::Listen)
-        .filter(|holder| holder.processes.iter().any(keeps_listener))
-        .map(|holder| holder.local.port())
-        .collect();
+    let mut budget = RetryBudget::new();
+    let leaked_ports = loop {
+        let mut rows = listeners()?;
+        rows.retain(|row| !before.contains(&row.inode));
+        let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
+        let mut ports = PortSet::default();
+        let mut is_about_to_end = false;
+        for holder in owned.holders {
+            let ours = |process: &&Process| is_descendant(process.pid, own_pid);
+            let mut owners = holder.processes.iter().filter(ours).peekable();
+            if holder.state == State::Listen && owners.peek().is_some() {
+                ports.insert(holder.local.port());
+                is_about_to_end |= residual::owner_among(owners) == ResidualOwner::ForkedChild;
+            }
+        }
+        if !(is_about_to_end && budget.pause(|| ResidualOwner::ForkedChild)) {
+            break ports;
+        }
+    };
     let mut reports = leaked_ports
         .within(0..=u16::MAX)
         .map(|number| diagnose::report(Port::new(number, Protocol::Tcp), Verdict::Leaked));

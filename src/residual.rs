@@ -95,10 +95,12 @@ fn is_of_another_user(holder: &Holder) -> bool {
     holder.uid.is_some_and(is_other)
 }
 
-fn owner_among(owners: &[Process]) -> ResidualOwner {
-    if owners.is_empty() {
+/// What these processes are together, which all own a socket.
+pub(crate) fn owner_among<'a>(owners: impl IntoIterator<Item = &'a Process>) -> ResidualOwner {
+    let mut owners = owners.into_iter().peekable();
+    if owners.peek().is_none() {
         ResidualOwner::Unknown
-    } else if owners.iter().all(is_about_to_exec) {
+    } else if owners.all(is_about_to_exec) {
         ResidualOwner::ForkedChild
     } else {
         ResidualOwner::Process

@@ -71,8 +71,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The first of these blocks that can be reserved. `level` is for the first number of each: it is
-    /// refused most often.
+    /// The first of these blocks that can be reserved. `level` is for the first number of each: it
+    /// is refused most often.
     fn first_of(
         &mut self,
         blocks: impl Iterator<Item = RangeInclusive<u16>>,

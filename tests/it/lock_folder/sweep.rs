@@ -146,8 +146,8 @@ fn a_folder_that_cannot_be_swept_is_listed_all_the_same() {
     assert_lists(launched, &folder, "user namespace");
 }
 
-/// strace injects the error into the open of one lock file, as another thread that has taken the last
-/// descriptor causes it.
+/// strace injects the error into the open of one lock file, as another thread that has taken the
+/// last descriptor causes it.
 #[test]
 fn a_list_without_descriptors_is_an_error_and_never_a_shorter_list() {
     need!(capability::strace());

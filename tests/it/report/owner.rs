@@ -259,3 +259,26 @@ fn without_sock_diag_the_report_comes_from_proc_net() {
         "{text}"
     );
 }
+
+/// Without a lease nothing marks a claim as one.
+#[test]
+fn a_process_that_only_reserves_does_not_serve() {
+    let folder = Folder::new();
+    // No folder can be made there.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for locks in [folder.locks(), file.join("locks")] {
+        let mut reserver = Reserver::new(&locks);
+        let held = reserver.reserve("").held();
+        let pid = reserver.pid();
+        if holders(held.port()).is_none() {
+            return;
+        }
+        portlease::check_port_held_by(held.port(), pid).unwrap_err();
+        assert_eq!(
+            reserver.command(&format!("serve={}", held.port())),
+            "serves"
+        );
+        portlease::check_port_held_by(held.port(), pid).unwrap();
+    }
+}

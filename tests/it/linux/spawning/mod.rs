@@ -1,6 +1,7 @@
 //! Forked children: one shares the sockets of its parent until it calls exec.
 
 pub(crate) mod bind;
+pub(crate) mod leak;
 pub(crate) mod release;
 pub(crate) mod slow_exec;
 pub(crate) mod without_exec;
