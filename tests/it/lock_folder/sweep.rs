@@ -11,7 +11,7 @@ use crate::support::args::Args;
 use crate::support::helper::{self, Launch};
 use crate::support::ports::non_ephemeral_port;
 use crate::support::reserver::Reserver;
-use crate::support::{Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, need};
 
 const SWEEPS_FOR: Duration = Duration::from_secs(3);
 const LISTERS: usize = 4;
@@ -41,7 +41,10 @@ pub(crate) fn reserve_beside_sweeps(args: &Args) {
     let begun = Instant::now();
     let (mut rounds, mut lost, mut unlisted, mut swept) = (0, 0, 0, 0);
     while begun.elapsed() < SWEEPS_FOR {
-        let reservation = ReserveOptions::new().port(port).udp().reserve().unwrap();
+        // The listers look at this file without a pause: on a busy machine they can refuse it for
+        // longer than one call retries.
+        let options = ReserveOptions::new().port(port).udp().wait(DEADLINE);
+        let reservation = options.reserve().unwrap();
         rounds += 1;
         lost += u32::from(!file.exists() || has_lost_its_file());
         if rounds % 16 == 0 {
