@@ -57,19 +57,14 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     }
+    stats.blocked = request.blocked_in_range();
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
 /// The numbers an automatic pick tries without a preference, in order.
 pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
-        Some(range) => {
-            // Numbers that clients refuse are better than none.
-            let all = || ports::shuffled(vec![range.clone()]);
-            let blocked = all().filter(|port| ports::is_blocked(*port));
-            let others = all().filter(|port| !ports::is_blocked(*port));
-            Box::new(others.chain(blocked))
-        }
+        Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
         None => {
             let range = EphemeralRange::cached();
             let draws = range.draws().filter(|port| request.admits(*port));

@@ -28,10 +28,6 @@ pub(super) fn reserve(
         let blocks = ports::shuffled(firsts.clone()).filter_map(block);
         blocks.filter(|block| block.clone().all(|port| request.admits(port)))
     };
-    // Of a range, numbers that clients refuse are better than none.
-    let is_blocked = |block: &RangeInclusive<u16>| block.clone().any(ports::is_blocked);
-    let others = admitted().filter(|block| !is_blocked(block));
-    let blocked = admitted().filter(is_blocked);
     let mut search = Search {
         request,
         n,
@@ -43,7 +39,7 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
         return Ok(held);
     }
-    if let Some(held) = search.first_of(others.chain(blocked), RetryLevel::Once, effort)? {
+    if let Some(held) = search.first_of(admitted(), RetryLevel::Once, effort)? {
         return Ok(held);
     }
     // A block that begins with a number that only old connections occupy is better than none.
@@ -59,6 +55,7 @@ pub(super) fn reserve(
             return Ok(held);
         }
     }
+    search.stats.blocked = request.blocked_in_range();
     Err(AttemptError::NoneFree(Box::new(search.stats)))
 }
 

@@ -32,15 +32,23 @@ impl Request {
         Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
-    /// Whether an automatic pick may yield the number. Without a range it leaves numbers to the
-    /// common service that uses them, unless the administrator withheld them from the kernel,
-    /// perhaps for these tests.
+    /// Whether an automatic pick may yield the number. It never yields one that clients refuse.
+    /// Without a range it leaves numbers to the common service that uses them, unless the
+    /// administrator withheld them from the kernel, perhaps for these tests.
     pub(super) fn admits(&self, port: u16) -> bool {
-        let is_avoided = || {
-            ports::is_blocked(port)
-                || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port)
-        };
-        !self.exclude.contains(port) && (self.allowed.is_some() || !is_avoided())
+        let is_left_to_service =
+            || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
+        !self.exclude.contains(port)
+            && !ports::is_blocked(port)
+            && (self.allowed.is_some() || !is_left_to_service())
+    }
+
+    /// How many numbers of the range were left out because clients refuse them.
+    pub(super) fn blocked_in_range(&self) -> usize {
+        let range = self.allowed.iter().cloned().flatten();
+        range
+            .filter(|port| ports::is_blocked(*port) && !self.exclude.contains(*port))
+            .count()
     }
 
     /// Whether every number of a block is one that was allowed.

@@ -13,6 +13,8 @@ pub(crate) struct AttemptStats {
     pub(crate) reserved: usize,
     pub(crate) privileged: usize,
     pub(crate) excluded: usize,
+    /// The numbers of the range that were not tried because clients refuse them.
+    pub(crate) blocked: usize,
     /// The lock file's path is taken by something that is not a lock file.
     planted: usize,
     /// The first such path.
@@ -75,11 +77,18 @@ impl fmt::Display for AttemptStats {
             write!(f, "{separator}{count} {outcome}")?;
             separator = ", ";
         }
-        match self.spared {
-            true => f.write_str(
-                "; the last free ports stay unreserved: each outgoing connection needs one",
-            ),
-            false => Ok(()),
+        if self.blocked > 0 {
+            write!(
+                f,
+                "; {} left out: browsers refuse to connect there",
+                self.blocked
+            )?;
         }
+        if self.spared {
+            f.write_str(
+                "; the last free ports stay unreserved: each outgoing connection needs one",
+            )?;
+        }
+        Ok(())
     }
 }

@@ -151,7 +151,9 @@ impl ReserveOptions {
         self
     }
 
-    /// Only numbers of this range.
+    /// Only numbers of this range, without those that browsers and `fetch` refuse to connect to
+    /// (the Fetch standard's port blocking) and without 65535. [`port`](Self::port) and
+    /// [`prefer`](Self::prefer) can name those.
     ///
     /// ```
     /// # use portlease::ReserveOptions;

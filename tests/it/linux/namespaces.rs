@@ -219,7 +219,7 @@ fn automatic_picks_yield_no_number_that_clients_refuse_from_any_ephemeral_range(
 
 /// In a namespace of its own, so that no other test has the few numbers for a moment.
 #[test]
-fn of_a_range_the_numbers_that_clients_refuse_come_last() {
+fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
     need!(capability::network_namespace());
     let folder = Folder::new();
     let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network(UP));
@@ -241,10 +241,16 @@ fn of_a_range_the_numbers_that_clients_refuse_come_last() {
                     reserver.release("all");
                 }
             }
-            // All of them, if the caller asks for as many.
+            // The error says why there are no more.
             let all = others + refused.len();
-            let held = reserver.reserve(&format!("{kind} many={all} range={range}"));
-            assert_eq!(held.held().ports.len(), all, "{kind}: {range}");
+            let error = reserver
+                .reserve(&format!("{kind} many={all} range={range}"))
+                .refused("NoFreePort");
+            let left_out = format!("{} left out: browsers refuse", refused.len());
+            assert!(error.contains(&left_out), "{kind}: {error}");
+            // By name they can be reserved.
+            let named = format!("{kind} port={}", refused[0]);
+            assert_eq!(reserver.reserve(&named).held().port(), refused[0]);
             reserver.release("all");
         }
     }
