@@ -258,8 +258,8 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or a descendant of it, serves the port: it listens there, or for
-/// UDP has a socket bound there. A reservation is no server.
+/// Checks that the process `pid`, or a descendant of it, listens on the port: a TCP socket that
+/// would accept a connection, or a UDP socket that is bound. A reservation alone does not count.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -271,8 +271,8 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names the process which has the port instead. Also if no process has it, if
-/// its owner cannot be seen (another user's process), if the operand names no port, or on a system
+/// A [`Diagnosis`] that names the process which has the port instead. Also if nothing listens, if
+/// the owner cannot be seen (another user's process), if the operand names no port, or on a system
 /// whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     for port in ports(&port)? {
@@ -280,11 +280,12 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
             Ok(holders) => holders,
             Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };
+        // No claim listens, and a claim that no lease shows looks like any bound socket.
         let mut processes = holders
             .iter()
             .filter(|holder| match holder.protocol {
                 Protocol::Tcp => holder.state == State::Listen,
-                Protocol::Udp | Protocol::UdpLite => true,
+                Protocol::Udp | Protocol::UdpLite => holder.state == State::Bound,
             })
             .flat_map(|holder| &holder.processes);
         if !processes.any(|process| is_descendant(process.pid, pid)) {
@@ -294,7 +295,7 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
     Ok(())
 }
 
-/// Asserts that the process `pid`, or a descendant of it, serves the port, in the sense of
+/// Asserts that the process `pid`, or a descendant of it, listens on the port, in the sense of
 /// [`check_port_held_by`]. The server that answers is then the one that you started.
 ///
 /// ```
@@ -314,7 +315,7 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 }
 
 /// Runs a closure and asserts that it leaves no TCP listener behind. A listener counts if it is new
-/// and belongs to this process or to a descendant.
+/// and belongs to this process or to a descendant, also to a forked child that never calls exec.
 ///
 /// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
 /// the listeners of other tests in the process count too. There,
@@ -331,7 +332,8 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 ///
 /// # Panics
 ///
-/// If listeners are left, with the name of each. Also if the socket table cannot be read.
+/// If listeners are left, with the name of each. Also if the socket table cannot be read. It
+/// retries as [`check_no_leaked_listeners`] does, for at most 2 s.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {
@@ -354,33 +356,40 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the first listener that is left, with the others as its
-/// [`more`](Diagnosis::more). Also if the socket table cannot be read. It retries for at most 2 s,
-/// and only while forked children that may still call exec have a listener: exec closes their copies.
+/// [`more`](Diagnosis::more). Also if the socket table cannot be read.
+///
+/// A listener that was closed stays open in a forked child until the child calls exec. So the call
+/// retries for 2 s while only such children have a listener. What they have then counts.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
     let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
     let own_pid = std::process::id();
+    let is_ours = |process: &Process| is_descendant(process.pid, own_pid);
     let mut budget = RetryBudget::new();
-    let leaked_ports = loop {
+    let left = loop {
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
-        let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
-        let mut ports = PortSet::default();
-        let mut is_about_to_end = false;
-        for holder in owned.holders {
-            let ours = |process: &&Process| is_descendant(process.pid, own_pid);
-            let mut owners = holder.processes.iter().filter(ours).peekable();
-            if holder.state == State::Listen && owners.peek().is_some() {
-                ports.insert(holder.local.port());
-                is_about_to_end |= residual::owner_among(owners) == ResidualOwner::ForkedChild;
-            }
-        }
-        if !(is_about_to_end && budget.pause(|| ResidualOwner::ForkedChild)) {
-            break ports;
+        let mut left = sockets::owners(rows, ScanDepth::Complete)
+            .map_err(unreadable)?
+            .holders;
+        left.retain(|holder| holder.state == State::Listen);
+        left.iter_mut()
+            .for_each(|holder| holder.processes.retain(is_ours));
+        left.retain(|holder| !holder.processes.is_empty());
+        // While one of them may be closed by exec, it is too early to report any.
+        let owner = || {
+            let owners = left
+                .iter()
+                .map(|holder| residual::owner_among(&holder.processes));
+            owners.max().unwrap_or(ResidualOwner::Process)
+        };
+        if !budget.pause(owner) {
+            break left;
         }
     };
+    let leaked_ports: PortSet = left.iter().map(|holder| holder.local.port()).collect();
     let mut reports = leaked_ports
         .within(0..=u16::MAX)
         .map(|number| diagnose::report(Port::new(number, Protocol::Tcp), Verdict::Leaked));

@@ -114,7 +114,9 @@ fn is_about_to_exec(process: &Process) -> bool {
     let age = process
         .started
         .and_then(|started| SystemTime::now().duration_since(started).ok());
-    process.forked && process.parent != Some(INIT) && age.is_none_or(|age| age < FORKED_CHILD_LIMIT)
+    // In a container this process itself can be number 1.
+    let is_orphan = process.parent == Some(INIT) && std::process::id() != INIT;
+    process.forked && !is_orphan && age.is_none_or(|age| age < FORKED_CHILD_LIMIT)
 }
 
 /// Of several owners the one that ends the retries first. Without any, the owner is unknown.

@@ -216,11 +216,8 @@ impl Error {
     }
 
     #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix passes sockets"))]
-    pub(crate) fn cannot_pass(operand: &str) -> Self {
-        let message = format!(
-            "cannot pass {operand}: the command has settings that cannot be carried over (standard \
-             streams, user, process group or env_clear): pass first, then set them"
-        );
+    pub(crate) fn cannot_pass(operand: &str, why: &str) -> Self {
+        let message = format!("cannot pass {operand}: {why}");
         Self::new(ErrorKind::Unsupported, message)
     }
 

@@ -6,37 +6,81 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
-use rustix::io::{FdFlags, dup2, fcntl_setfd};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::io::{Errno, FdFlags, dup2, fcntl_getfd};
 
-use super::system::PassedSocket;
+use super::passed::{FileId, Passed, PassedSocket};
 
-/// Each child of this command gets the sockets under their numbers. The command owns them from here
-/// on.
-pub(super) fn inherit(command: &mut Command, sockets: Arc<Vec<PassedSocket>>) {
+/// Each child of this command gets the sockets from the index `first` on under their numbers. The
+/// command owns them from here on.
+pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) {
     let hook = move || {
-        for passed in sockets.iter() {
-            duplicate_to(&passed.socket, passed.fd)?;
-        }
-        Ok(())
+        let sockets = passed.sockets.iter().skip(first);
+        sockets.clone().try_for_each(duplicate_to_number)?;
+        sockets.clone().try_for_each(check_number)
     };
-    // SAFETY: between fork and exec the hook makes system calls only: dup2(2) and fcntl(2), which
-    // signal-safety(7) lists. It allocates nothing and takes no lock.
+    // SAFETY: between fork and exec the hook makes system calls only: dup2(2), fcntl(2) and fstat(2),
+    // which signal-safety(7) lists. It allocates nothing and takes no lock.
     unsafe { command.pre_exec(hook) };
 }
 
-/// Makes `fd` a descriptor of the socket that stays open at exec. Runs between fork and exec.
-fn duplicate_to(socket: &OwnedFd, fd: i32) -> io::Result<()> {
-    if socket.as_raw_fd() == fd {
-        return Ok(fcntl_setfd(socket, FdFlags::empty())?);
+/// Makes the number a descriptor of the socket that stays open at exec. Runs between fork and exec.
+fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
+    if is_spawn_pipe(passed) {
+        return Err(Errno::BUSY.into());
     }
     // SAFETY: `ManuallyDrop` never closes the descriptor. The number may be closed, or open as
     // anything: dup2(2) replaces it, and only in this process, which is about to exec.
-    let target = unsafe { OwnedFd::from_raw_fd(fd) };
+    let target = unsafe { OwnedFd::from_raw_fd(passed.fd) };
     let mut target = ManuallyDrop::new(target);
-    Ok(dup2(socket, &mut target)?)
+    Ok(dup2(&passed.source, &mut target)?)
+}
+
+/// Whether the number may be the pipe by which `spawn` learns of a failed exec. Without that pipe a
+/// missing program would be reported as started.
+///
+/// What was open at the number when it was chosen is not that pipe: `spawn` opens it later.
+fn is_spawn_pipe(passed: &PassedSocket) -> bool {
+    let Ok(stat) = fstat(borrow(passed.fd)) else {
+        return false;
+    };
+    FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
+        && fcntl_getfl(borrow(passed.fd))
+            .is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::RDONLY)
+        && fcntl_getfd(borrow(passed.fd)).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC))
+        && passed.replaced != Some(stat.st_ino.into())
+}
+
+/// Code that closes descriptors of others can have closed the source too, and its number can be
+/// another file by now.
+fn check_number(passed: &PassedSocket) -> io::Result<()> {
+    if file_at(passed.fd)? == Some(passed.id) {
+        Ok(())
+    } else {
+        Err(Errno::BADF.into())
+    }
+}
+
+/// What is open at this number; `None` if the number is free.
+pub(super) fn file_at(fd: i32) -> io::Result<Option<FileId>> {
+    match fstat(borrow(fd)) {
+        Ok(stat) => Ok(Some(stat.st_ino.into())),
+        Err(Errno::BADF) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+pub(super) fn id_of(socket: impl AsFd) -> io::Result<FileId> {
+    Ok(fstat(socket)?.st_ino.into())
+}
+
+fn borrow(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: the number is not negative. If it is closed, or another file by the time of the call,
+    // the calls above report an error or that file, and change nothing.
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }

@@ -8,6 +8,10 @@ use crate::reservation::Reservation;
 #[cfg(unix)]
 mod ffi;
 #[cfg(unix)]
+mod passed;
+#[cfg(unix)]
+mod shell;
+#[cfg(unix)]
 mod unix;
 #[cfg(not(unix))]
 mod unsupported;
@@ -38,9 +42,16 @@ impl Reservation {
     ///
     /// **Call it after [`Command::new`], `args`, `env` and `current_dir`, and before every other
     /// setting.** Only the child knows its process id, so this call replaces the command by a shell
-    /// that sets `LISTEN_PID` and then executes the program. Three things follow:
+    /// that sets `LISTEN_PID` and then executes the program. This has consequences:
     ///
     /// - Arguments and variables can be added later, and `env_clear` can be called later.
+    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and assigns
+    ///   some by itself, such as `IFS`. Those that the child would have at the time of this call are
+    ///   passed by env(1), as operands that `ps` shows until the program is executed. Set such a
+    ///   variable before this call: later changes of it may be lost.
+    /// - The program must be the server itself. If it is a wrapper that starts the server as a
+    ///   child, such as a shell script, `LISTEN_PID` is the wrapper's, and the server finds no
+    ///   sockets: call [`pass_to_wrapper`](Reservation::pass_to_wrapper) then.
     /// - A program that does not exist results in exit status 127, not in an error of `spawn`.
     /// - The command itself owns the socket too. Drop the command once the child has started:
     ///   otherwise the socket still listens after the child has ended.
@@ -67,15 +78,64 @@ impl Reservation {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
     ///   before these.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if a variable would be lost, with its name:
+    ///   env(1) cannot pass it if the path of the program contains `=`, or if its name is empty.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix only. Hooks that were set by `pre_exec` before this call are lost.
+    /// Unix only. Hooks that were set by `pre_exec` before this call are lost. Sockets of
+    /// [`pass_to_fd`](Reservation::pass_to_fd) stay.
     #[doc(alias = "LISTEN_FDS")]
     pub fn pass_to(&self, command: &mut Command) -> Result<()> {
         system::pass_systemd_style(self, command)
+    }
+
+    /// Passes a socket to a server that a wrapper starts, such as a shell script, `env`, `npm` or
+    /// `strace`: [`pass_to`](Reservation::pass_to) without `LISTEN_PID`.
+    ///
+    /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
+    /// `LISTEN_FDNAMES`. Without `LISTEN_PID` the variables are for any process that inherits the
+    /// sockets. The `listenfd` crate accepts that; sd_listen_fds(3) finds no sockets. Every
+    /// program between the command and the server must leave descriptors from 3 on open.
+    ///
+    /// Several reservations are passed by several calls. The command keeps its program, arguments
+    /// and settings, so a program that does not exist is an error of `spawn`. Call it after
+    /// `env_clear`, which removes the variables. As with `pass_to`, the command owns the socket
+    /// too: drop it once the child has started.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use std::process::Command;
+    ///
+    /// let p = portlease::reserve_port();
+    /// let mut wrapper = Command::new("sh");
+    /// let server = "test -z \"$LISTEN_PID\" && test $LISTEN_FDS = 1";
+    /// wrapper.args(["-c", "sh -c \"$1\"; exit $?", "wrapper", server]);
+    /// p.pass_to_wrapper(&mut wrapper)?;
+    /// assert!(wrapper.status()?.success());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
+    ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to`, and on systems other than
+    ///   Unix.
+    /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
+    ///
+    /// `spawn` has the further errors of [`pass_to_fd`](Reservation::pass_to_fd).
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix only.
+    #[doc(alias = "LISTEN_FDS")]
+    pub fn pass_to_wrapper(&self, command: &mut Command) -> Result<()> {
+        system::pass_to_wrapper(self, command)
     }
 
     /// Passes a socket to a child process as descriptor `fd`, for programs that take a number:
@@ -84,6 +144,8 @@ impl Reservation {
     /// A reservation of two protocols passes its listener. The command keeps its program and
     /// arguments. As with [`pass_to`](Reservation::pass_to), it owns the socket too: drop it once
     /// the child has started.
+    ///
+    /// Until the command is dropped, it also occupies the number in this process, if it is free.
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {
@@ -101,9 +163,13 @@ impl Reservation {
     /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
     ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
-    /// - [`Io`](crate::ErrorKind::Io) for a negative `fd`, and for other errors of the system.
+    /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open files
+    ///   (RLIMIT_NOFILE), or already given to another socket of this command. Also for other errors
+    ///   of the system.
     ///
-    /// A number at or above the limit of open files (RLIMIT_NOFILE) makes `spawn` fail (dup2(2)).
+    /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
+    /// fails with EBUSY if `fd` was in use here at the time of this call, was closed since, and may
+    /// be the pipe by which `spawn` learns of a failed exec. Another `spawn` can succeed.
     ///
     /// # Platform-specific behavior
     ///

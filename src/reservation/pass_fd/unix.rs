@@ -1,15 +1,12 @@
 //! Unix: the sockets are opened here, and a hook of the command gives them to the child.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-use rustix::io::fcntl_dupfd_cloexec;
-
-use super::ffi::inherit;
+use super::passed::{NewSocket, Passed, Style, variables};
+use super::shell::{self, CarriedVariables};
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
 use crate::reservation::Reservation;
@@ -17,71 +14,52 @@ use crate::reservation::Reservation;
 /// The first descriptor that systemd's protocol passes (sd_listen_fds(3)).
 const FIRST_FD: i32 = 3;
 
-/// A socket that a command passes to its children.
-#[derive(Clone, Debug)]
-pub(super) struct PassedSocket {
-    pub(super) socket: Arc<OwnedFd>,
-    /// The descriptor number in the child.
-    pub(super) fd: i32,
-    name: String,
+pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Command) -> Result<()> {
+    let (mut passed, _) = earlier(command);
+    let program_and_args: Vec<OsString> = match passed.style {
+        Style::Shell { variables } => shell::unwrap(command, variables),
+        Style::Chosen => std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(OsStr::to_owned)
+            .collect(),
+        Style::Wrapper => return refuse(reservation, "the command was given to pass_to_wrapper"),
+    };
+    if !can_copy_all_settings(command) {
+        return refuse(
+            reservation,
+            "the command has settings that cannot be carried over (standard streams, user, \
+             process group or env_clear): pass first, then set them",
+        );
+    }
+    let carried = CarriedVariables::of(command, &program_and_args[0])
+        .or_else(|why| refuse(reservation, &why))?;
+    passed.style = Style::Shell {
+        variables: carried.len(),
+    };
+    add_systemd_sockets(&mut passed, reservation)?;
+    passed
+        .move_sources()
+        .map_err(|e| cannot_pass(reservation, e))?;
+    let mut wrapped = shell::wrap(&program_and_args, &carried, &passed);
+    copy_settings(command, &mut wrapped);
+    passed.inherit(&mut wrapped, 0);
+    *command = wrapped;
+    Ok(())
 }
 
-/// The sockets of each command that [`pass_systemd_style`] made, by the token in its arguments: a
-/// second call for the command adds to them.
-static PASSED: Mutex<Vec<(u64, Weak<Vec<PassedSocket>>)>> = Mutex::new(Vec::new());
-
-const SHELL: &str = "/bin/sh";
-
-/// How the argument with the token starts.
-const TOKEN_PREFIX: &str = "portlease-";
-
-/// The arguments before those of the program: `-c`, the script and the token.
-const SHELL_ARGS: usize = 3;
-
-pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Command) -> Result<()> {
-    let name = systemd_name(reservation);
-    let mut sockets = already_passed(command)
-        .map(|passed| passed.to_vec())
-        .unwrap_or_default();
-    let is_wrapped = !sockets.is_empty();
-    for protocol in reservation.protocols() {
-        sockets.push(PassedSocket {
-            socket: Arc::new(bound_socket(reservation, *protocol)?),
-            fd: FIRST_FD + sockets.len() as i32,
-            name: name.clone(),
-        });
+pub(super) fn pass_to_wrapper(reservation: &Reservation, command: &mut Command) -> Result<()> {
+    let (mut passed, count) = earlier(command);
+    if let Style::Shell { .. } = passed.style {
+        return refuse(reservation, "the command was given to pass_to");
     }
-    // Above all numbers that the child uses: a dup2(2) to one number must not replace a socket that
-    // is yet to be passed.
-    let above = FIRST_FD + sockets.len() as i32;
-    for passed in &mut sockets {
-        let moved = fcntl_dupfd_cloexec(passed.socket.as_fd(), above);
-        passed.socket = Arc::new(moved.map_err(|e| cannot_pass(reservation, e.into()))?);
-    }
-    let program_and_args: Vec<&OsStr> = if is_wrapped {
-        command.get_args().skip(SHELL_ARGS).collect()
-    } else {
-        std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .collect()
-    };
-    let token = fastrand::u64(..);
-    let mut wrapped = Command::new(SHELL);
-    wrapped
-        .arg("-c")
-        .arg(script(&sockets))
-        .arg(format!("{TOKEN_PREFIX}{token}"))
-        .args(program_and_args);
-    copy_settings(command, &mut wrapped);
-    if !can_copy_all_settings(command) {
-        return Err(Error::cannot_pass(&reservation.operand()));
-    }
-    let sockets = Arc::new(sockets);
-    let mut passed = PASSED.lock();
-    passed.retain(|(_, sockets)| sockets.strong_count() > 0);
-    passed.push((token, Arc::downgrade(&sockets)));
-    inherit(&mut wrapped, sockets);
-    *command = wrapped;
+    passed.style = Style::Wrapper;
+    add_systemd_sockets(&mut passed, reservation)?;
+    let (names, number) = passed.names();
+    command
+        .env("LISTEN_FDS", number.to_string())
+        .env("LISTEN_FDNAMES", names)
+        .env_remove("LISTEN_PID");
+    passed.inherit(command, count);
     Ok(())
 }
 
@@ -89,13 +67,40 @@ pub(super) fn pass_as(reservation: &Reservation, command: &mut Command, fd: i32)
     if fd < 0 {
         return Err(cannot_pass(reservation, rustix::io::Errno::BADF.into()));
     }
-    let socket = PassedSocket {
-        socket: Arc::new(bound_socket(reservation, reservation.protocols()[0])?),
+    let (mut passed, count) = earlier(command);
+    let new = NewSocket {
+        socket: bound_socket(reservation, reservation.protocols()[0])?,
         fd,
-        name: systemd_name(reservation),
+        name: None,
     };
-    inherit(command, Arc::new(vec![socket]));
+    passed
+        .add(vec![new])
+        .map_err(|e| cannot_pass(reservation, e))?;
+    passed.inherit(command, count);
     Ok(())
+}
+
+/// What the command passes already, and how many sockets that are.
+fn earlier(command: &Command) -> (Passed, usize) {
+    let (style, sockets) = match Passed::by(command) {
+        Some(passed) => (passed.style, passed.sockets.clone()),
+        None => (Style::Chosen, Vec::new()),
+    };
+    let count = sockets.len();
+    (Passed { style, sockets }, count)
+}
+
+fn add_systemd_sockets(passed: &mut Passed, reservation: &Reservation) -> Result<()> {
+    let (_, count) = passed.names();
+    let mut sockets = Vec::new();
+    for (fd, protocol) in (FIRST_FD + count as i32..).zip(reservation.protocols()) {
+        sockets.push(NewSocket {
+            socket: bound_socket(reservation, *protocol)?,
+            fd,
+            name: Some(systemd_name(reservation)),
+        });
+    }
+    passed.add(sockets).map_err(|e| cannot_pass(reservation, e))
 }
 
 fn bound_socket(reservation: &Reservation, protocol: Protocol) -> Result<OwnedFd> {
@@ -104,6 +109,10 @@ fn bound_socket(reservation: &Reservation, protocol: Protocol) -> Result<OwnedFd
         _ => reservation.udp_socket().map(OwnedFd::from),
     };
     socket.map_err(|e| cannot_pass(reservation, e))
+}
+
+fn refuse<T>(reservation: &Reservation, why: &str) -> Result<T> {
+    Err(Error::cannot_pass(&reservation.operand(), why))
 }
 
 fn cannot_pass(reservation: &Reservation, cause: io::Error) -> Error {
@@ -127,28 +136,11 @@ fn systemd_name(reservation: &Reservation) -> String {
         .collect()
 }
 
-/// The shell's `exec` keeps the process id, so `$$` is also the program's.
-fn script(sockets: &[PassedSocket]) -> String {
-    let names: Vec<&str> = sockets.iter().map(|passed| passed.name.as_str()).collect();
-    let (count, names) = (sockets.len(), names.join(":"));
-    format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; exec \"$@\"")
-}
-
-/// The sockets that the command passes already, if an earlier call made it.
-fn already_passed(command: &Command) -> Option<Arc<Vec<PassedSocket>>> {
-    if command.get_program() != SHELL {
-        return None;
-    }
-    let token = command.get_args().nth(SHELL_ARGS - 1)?.to_str()?;
-    let token: u64 = token.strip_prefix(TOKEN_PREFIX)?.parse().ok()?;
-    let passed = PASSED.lock();
-    let (_, sockets) = passed.iter().find(|(known, _)| *known == token)?;
-    sockets.upgrade()
-}
-
 fn copy_settings(from: &Command, to: &mut Command) {
-    for (name, value) in from.get_envs() {
+    for (name, value) in variables(from) {
         match value {
+            // It belongs to the variables that were carried before.
+            Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),
         };
@@ -163,6 +155,14 @@ fn copy_settings(from: &Command, to: &mut Command) {
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());
-    copy_settings(command, &mut copy);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => copy.env(name, value),
+            None => copy.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        copy.current_dir(folder);
+    }
     format!("{copy:#?}") == format!("{command:#?}")
 }

@@ -10,6 +10,10 @@ pub(super) fn pass_systemd_style(reservation: &Reservation, _command: &mut Comma
     unsupported(reservation)
 }
 
+pub(super) fn pass_to_wrapper(reservation: &Reservation, _command: &mut Command) -> Result<()> {
+    unsupported(reservation)
+}
+
 pub(super) fn pass_as(reservation: &Reservation, _command: &mut Command, _fd: i32) -> Result<()> {
     unsupported(reservation)
 }

@@ -10,6 +10,9 @@ use portlease::{ErrorKind, Reservation, ReserveOptions};
 use crate::support::helper::{self, LIBTEST_ARGS, MARK, NAME};
 use crate::support::{DEADLINE, capability, eventually, need};
 
+pub(crate) mod descriptors;
+pub(crate) mod environment;
+
 /// The helper process: a server that takes the sockets which `listenfd` finds. It replies with
 /// their names and addresses, and serves one client on each.
 pub(crate) fn serve_inherited() {
@@ -220,6 +223,63 @@ fn a_chosen_descriptor_number_is_what_the_child_gets() {
         .pass_to_fd(&mut Command::new("true"), -1)
         .unwrap_err();
     assert!(error.to_string().contains("cannot pass"), "{error}");
+}
+
+/// A wrapper that starts the server as its child, as a shell script does.
+fn wrapped_server() -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "\"$@\"; exit $?", "wrapper"])
+        .arg(std::env::current_exe().unwrap())
+        .args(LIBTEST_ARGS);
+    command
+}
+
+#[test]
+fn a_server_behind_a_wrapper_takes_the_sockets() {
+    let first = ReserveOptions::new().label("first").reserve().unwrap();
+    let pair = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
+    let mut command = wrapped_server();
+    command.env("LISTEN_PID", "1");
+    first.pass_to_wrapper(&mut command).unwrap();
+    pair.pass_to_wrapper(&mut command).unwrap();
+    let mut child = Running::start(command);
+    assert_eq!(answer_of(&first), "inherited");
+    assert_eq!(answer_of(&pair), "inherited");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.send_to(b"echo", pair.addr()).unwrap();
+    assert_eq!(client.recv(&mut [0; 16]).unwrap(), 4);
+    let (web, both) = (first.addr(), pair.addr());
+    assert_eq!(
+        child.reply(),
+        format!("first:{pair}:{pair}|{web},{both}|{both}|")
+    );
+    child.succeeds();
+
+    // The control: `LISTEN_PID` is the wrapper's, so `listenfd` ignores the sockets.
+    let mut command = wrapped_server();
+    first.pass_to(&mut command).unwrap();
+    let mut child = Running::start(command);
+    assert_eq!(child.reply(), "first|||");
+    child.succeeds();
+}
+
+#[test]
+fn a_command_is_passed_to_a_server_or_to_a_wrapper() {
+    let (a, b) = (portlease::reserve_port(), portlease::reserve_port());
+    let mut command = Command::new("true");
+    a.pass_to(&mut command).unwrap();
+    let error = b.pass_to_wrapper(&mut command).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let mut command = Command::new("true");
+    a.pass_to_wrapper(&mut command).unwrap();
+    let error = b.pass_to(&mut command).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let mut missing = Command::new("/nonexistent/program");
+    a.pass_to_wrapper(&mut missing).unwrap();
+    let error = missing.spawn().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 }
 
 #[test]

@@ -100,6 +100,42 @@ fn a_udp_socket_of_another_process_is_named() {
     );
 }
 
+/// Without a lease nothing distinguishes a claim from the bound socket of another program.
+#[test]
+fn held_by_refuses_a_claim_without_a_lease() {
+    let folder = Folder::new();
+    std::fs::write(folder.locks(), "a file").unwrap();
+    let mut reserver = Reserver::new(&folder.locks());
+    if !cfg!(target_os = "linux") {
+        reserver.reserve("").refused("Lease");
+        return;
+    }
+    let held = reserver.reserve("").held();
+    assert!(!held.leased, "control");
+    let (port, pid) = (held.port(), reserver.pid());
+    let text = portlease::check_port_held_by(port, pid)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains(&format!("is not held by pid {pid}")),
+        "{text}"
+    );
+    assert_eq!(reserver.command(&format!("serve={port}")), "serves");
+    portlease::assert_port_held_by(port, pid);
+}
+
+#[test]
+fn held_by_accepts_a_udp_socket_that_is_bound() {
+    let p = portlease::reserve_udp_port();
+    if holders(p.port()).is_none() {
+        return;
+    }
+    let mut server = Reserver::new(&own_locks());
+    portlease::check_port_held_by(&p, std::process::id()).unwrap_err();
+    assert_eq!(server.command(&format!("serve-udp={p}")), "serves");
+    portlease::assert_port_held_by(&p, server.pid());
+}
+
 #[test]
 fn held_by_accepts_the_process_and_its_descendants() {
     let folder = Folder::new();
@@ -258,27 +294,4 @@ fn without_sock_diag_the_report_comes_from_proc_net() {
         text.contains("is in use: ") && text.contains("listens on"),
         "{text}"
     );
-}
-
-/// Without a lease nothing marks a claim as one.
-#[test]
-fn a_process_that_only_reserves_does_not_serve() {
-    let folder = Folder::new();
-    // No folder can be made there.
-    let file = folder.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    for locks in [folder.locks(), file.join("locks")] {
-        let mut reserver = Reserver::new(&locks);
-        let held = reserver.reserve("").held();
-        let pid = reserver.pid();
-        if holders(held.port()).is_none() {
-            return;
-        }
-        portlease::check_port_held_by(held.port(), pid).unwrap_err();
-        assert_eq!(
-            reserver.command(&format!("serve={}", held.port())),
-            "serves"
-        );
-        portlease::check_port_held_by(held.port(), pid).unwrap();
-    }
 }

@@ -1,14 +1,90 @@
-//! Leaked listeners of children that never call exec, and copies that an exec closes.
+//! Listeners that a test leaves in a forked child.
 
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use portlease::reserve_port;
+use portlease::{Reservation, reserve_port};
 
 use super::spawn_children;
 use crate::support::fork;
 use crate::support::helper::{self, Launch};
-use crate::support::{DEADLINE, Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
+
+/// Forks a child that has the listener of `p` alone, and calls exec once `until` is closed.
+#[expect(
+    unsafe_code,
+    reason = "only pre_exec delays a child before it calls exec"
+)]
+fn fork_server(p: &Reservation, mut until: std::io::PipeReader) -> std::thread::JoinHandle<()> {
+    let server = p.listen().unwrap();
+    let mut child = Command::new("true");
+    // SAFETY: read(2) is a system call that takes no lock and allocates nothing.
+    unsafe { child.pre_exec(move || std::io::Read::read(&mut until, &mut [0]).map(drop)) };
+    let starter = std::thread::spawn(move || assert!(child.status().unwrap().success()));
+    eventually("a child shares the listener", DEADLINE, || {
+        let holders = portlease::who_holds(p).unwrap();
+        let shared = holders.iter().any(|holder| holder.processes.len() > 1);
+        if shared {
+            Ok(())
+        } else {
+            Err(holders.to_string())
+        }
+    });
+    drop(server);
+    starter
+}
+
+/// In a process of its own, because the check looks at every listener of the process.
+#[test]
+fn a_listener_in_a_forked_child_is_leaked_unless_the_child_calls_exec() {
+    let folder = Folder::new();
+    Launch::new("leaks-in-forked-children", &folder.locks())
+        .start()
+        .succeed();
+}
+
+pub(crate) fn leak_in_forked_children() {
+    // The child calls exec while the check looks.
+    let p = reserve_port();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut starter = None;
+    let begun = Instant::now();
+    let outcome = portlease::check_no_leaked_listeners(|| {
+        starter = Some(fork_server(&p, reader));
+        // The child inherits the writer too, so its end does not close the pipe.
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            writer.write_all(b"x").unwrap();
+        });
+    });
+    outcome.unwrap();
+    assert!(begun.elapsed() > Duration::from_millis(250), "control");
+    starter.unwrap().join().unwrap();
+
+    // The child never does.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut starter = None;
+    let begun = Instant::now();
+    let outcome = portlease::check_no_leaked_listeners(|| {
+        starter = Some(fork_server(&p, reader));
+    });
+    let report = outcome.unwrap_err().to_string();
+    assert!(
+        report.contains(&format!("port {p}/tcp was left listening")),
+        "{report}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    writer.write_all(b"x").unwrap();
+    starter.unwrap().join().unwrap();
+}
 
 /// Servers of `multiprocessing` in Python are such children.
 #[test]
