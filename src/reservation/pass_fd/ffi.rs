@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, FdFlags, dup2, fcntl_getfd};
+use socket2::SockRef;
 
 use super::passed::{FileId, Passed, PassedSocket};
 
@@ -24,8 +25,8 @@ pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) 
         sockets.clone().try_for_each(duplicate_to_number)?;
         sockets.clone().try_for_each(check_number)
     };
-    // SAFETY: between fork and exec the hook makes system calls only: dup2(2), fcntl(2) and fstat(2),
-    // which signal-safety(7) lists. It allocates nothing and takes no lock.
+    // SAFETY: between fork and exec the hook makes system calls only: dup2(2), fcntl(2), fstat(2)
+    // and getsockname(2), which signal-safety(7) lists. It allocates nothing and takes no lock.
     unsafe { command.pre_exec(hook) };
 }
 
@@ -41,18 +42,26 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     Ok(dup2(&passed.source, &mut target)?)
 }
 
-/// Whether the number may be the pipe by which `spawn` learns of a failed exec. Without that pipe a
-/// missing program would be reported as started.
+/// Whether the number may be where `spawn` learns of a failed exec: a pipe, or on Linux a Unix socket.
+/// If it were replaced, a missing program would be reported as started.
 ///
-/// What was open at the number when it was chosen is not that pipe: `spawn` opens it later.
+/// What was open at the number when it was chosen is neither: `spawn` opens it later.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
-    let Ok(stat) = fstat(borrow(passed.fd)) else {
+    let fd = borrow(passed.fd);
+    let Ok(stat) = fstat(fd) else {
         return false;
     };
-    FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
-        && fcntl_getfl(borrow(passed.fd))
-            .is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::RDONLY)
-        && fcntl_getfd(borrow(passed.fd)).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC))
+    let can_be = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => {
+            fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::RDONLY)
+        }
+        FileType::Socket => SockRef::from(&fd)
+            .local_addr()
+            .is_ok_and(|addr| addr.is_unix()),
+        _ => false,
+    };
+    can_be
+        && fcntl_getfd(fd).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC))
         && passed.replaced != Some(stat.st_ino.into())
 }
 

@@ -272,10 +272,12 @@ fn a_command_is_passed_to_a_server_or_to_a_wrapper() {
     a.pass_to(&mut command).unwrap();
     let error = b.pass_to_wrapper(&mut command).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    drop(command);
     let mut command = Command::new("true");
     a.pass_to_wrapper(&mut command).unwrap();
     let error = b.pass_to(&mut command).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    drop(command);
     let mut missing = Command::new("/nonexistent/program");
     a.pass_to_wrapper(&mut missing).unwrap();
     let error = missing.spawn().unwrap_err();
