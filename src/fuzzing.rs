@@ -307,9 +307,7 @@ pub fn ports(bytes: &[u8]) {
             if let Some(allowed) = &allowed {
                 assert_eq!(
                     tried.contains(port),
-                    allowed.contains(&port)
-                        && !withheld.contains(port)
-                        && !ports::is_blocked(port),
+                    allowed.contains(&port) && !withheld.contains(port) && !ports::is_blocked(port),
                     "{port}"
                 );
             }

@@ -270,7 +270,8 @@ pub(crate) const LOCK_REOPENS: usize = 16;
 #[cfg(unix)]
 pub(crate) const FOLDER_TRIES: usize = 64;
 
-/// How often a descriptor number is tried that other code of the process opens and closes meanwhile.
+/// How often a descriptor number is tried that other code of the process opens and closes
+/// meanwhile.
 #[cfg(unix)]
 pub(crate) const NUMBER_TRIES: usize = 16;
 

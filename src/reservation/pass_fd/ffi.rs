@@ -42,8 +42,8 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     Ok(dup2(&passed.source, &mut target)?)
 }
 
-/// Whether the number may be where `spawn` learns of a failed exec: a pipe, or on Linux a Unix socket.
-/// If it were replaced, a missing program would be reported as started.
+/// Whether the number may be where `spawn` learns of a failed exec: a pipe, or on Linux a Unix
+/// socket. If it were replaced, a missing program would be reported as started.
 ///
 /// What was open at the number when it was chosen is neither: `spawn` opens it later.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
@@ -62,7 +62,7 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     };
     can_be
         && fcntl_getfd(fd).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC))
-        && passed.replaced != Some(stat.st_ino.into())
+        && passed.replaced != Some(stat.st_ino)
 }
 
 /// Code that closes descriptors of others can have closed the source too, and its number can be
@@ -78,14 +78,14 @@ fn check_number(passed: &PassedSocket) -> io::Result<()> {
 /// What is open at this number; `None` if the number is free.
 pub(super) fn file_at(fd: i32) -> io::Result<Option<FileId>> {
     match fstat(borrow(fd)) {
-        Ok(stat) => Ok(Some(stat.st_ino.into())),
+        Ok(stat) => Ok(Some(stat.st_ino)),
         Err(Errno::BADF) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
 
 pub(super) fn id_of(socket: impl AsFd) -> io::Result<FileId> {
-    Ok(fstat(socket)?.st_ino.into())
+    Ok(fstat(socket)?.st_ino)
 }
 
 fn borrow(fd: i32) -> BorrowedFd<'static> {

@@ -45,10 +45,10 @@ impl Reservation {
     /// that sets `LISTEN_PID` and then executes the program. This has consequences:
     ///
     /// - Arguments and variables can be added later, and `env_clear` can be called later.
-    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and assigns
-    ///   some by itself, such as `IFS`. Those that the child would have at the time of this call are
-    ///   passed by env(1), as operands that `ps` shows until the program is executed. Set such a
-    ///   variable before this call: later changes of it may be lost.
+    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and
+    ///   assigns some by itself, such as `IFS`. Those that the child would have at the time of this
+    ///   call are passed by env(1), as operands that `ps` shows until the program is executed. Set
+    ///   such a variable before this call: later changes of it may be lost.
     /// - The program must be the server itself. If it is a wrapper that starts the server as a
     ///   child, such as a shell script, `LISTEN_PID` is the wrapper's, and the server finds no
     ///   sockets: call [`pass_to_wrapper`](Reservation::pass_to_wrapper) then.
@@ -163,9 +163,9 @@ impl Reservation {
     /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
     ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
-    /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open files
-    ///   (RLIMIT_NOFILE), or already given to another socket of this command. Also for other errors
-    ///   of the system.
+    /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open
+    ///   files (RLIMIT_NOFILE), or already given to another socket of this command. Also for other
+    ///   errors of the system.
     ///
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
     /// fails with EBUSY if `fd` was in use here at the time of this call, was closed since, and may

@@ -53,8 +53,8 @@ pub(super) struct Passed {
 /// The sockets of each command, by its token: a further call for the command adds to them.
 static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
 
-/// How a variable starts that the command removes from the environment of its children. Its name ends
-/// with the token of the command. No child sees it, but `Command::get_envs` shows it.
+/// How a variable starts that the command removes from the environment of its children. Its name
+/// ends with the token of the command. No child sees it, but `Command::get_envs` shows it.
 const TOKEN_PREFIX: &str = "PORTLEASE_PASSED_";
 
 impl Passed {
@@ -99,7 +99,8 @@ impl Passed {
         }
         let mut sources = Vec::new();
         for new in sockets {
-            // The socket itself may be at one of the numbers: it is closed before they are occupied.
+            // The socket itself may be at one of the numbers: it is closed before they are
+            // occupied.
             sources.push((
                 duplicate_beside(new.socket.as_fd(), &numbers)?,
                 new.fd,
@@ -120,8 +121,8 @@ impl Passed {
         Ok(())
     }
 
-    /// Moves the sources to numbers that no socket of the command goes to, for a child that gets all
-    /// of them at once: a dup2(2) must not replace a source that is yet to be duplicated.
+    /// Moves the sources to numbers that no socket of the command goes to, for a child that gets
+    /// all of them at once: a dup2(2) must not replace a source that is yet to be duplicated.
     pub(super) fn move_sources(&mut self) -> io::Result<()> {
         let numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for passed in &mut self.sockets {

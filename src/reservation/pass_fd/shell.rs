@@ -19,7 +19,8 @@ const SHELL_ARGS: usize = 3;
 /// A variable that shows the script whether `env_clear` was called since.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
-/// What a shell assigns by itself, whatever value it inherits. Measured on dash 0.5.12 and bash 5.2.
+/// What a shell assigns by itself, for every value that it inherits. Measured on dash 0.5.12 and
+/// bash 5.2.
 const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
     b"BASH",
     b"BASHOPTS",
@@ -90,8 +91,8 @@ pub(super) fn wrap(
         );
         command.env(MARKER, "1");
     }
-    // Of the shells, some take a program that starts with a dash for an option, and the others have no
-    // `exec --`.
+    // Of the shells, some take a program that starts with a dash for an option, and the others have
+    // no `exec --`.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");
