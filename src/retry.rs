@@ -8,6 +8,7 @@
 //! | a process that is visible and has called exec | 0 | it reports the process |
 //! | no visible owner | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
+//! | a read of the lock file | 2 s as well | it reports a reservation |
 //!
 //! The limits are wall-clock time: that of a forked child from the first refusal, that of no
 //! visible owner from the moment at which none is visible. The last look at the sockets and the
@@ -31,6 +32,9 @@ pub(crate) enum ResidualOwner {
     Unknown,
     /// Only children that have not called exec since they were forked.
     ForkedChild,
+    /// A process that reads a lock file. That takes microseconds, but many can read in turn, and
+    /// one can be suspended meanwhile.
+    Reader,
 }
 
 /// How long a call retries while no owner is visible.
@@ -89,7 +93,7 @@ impl RetryBudget {
         let started = *self.started.get_or_insert_with(Instant::now);
         let left = match owner() {
             ResidualOwner::Process => return false,
-            ResidualOwner::ForkedChild => {
+            ResidualOwner::ForkedChild | ResidualOwner::Reader => {
                 self.unknown_since = None;
                 FORKED_CHILD_LIMIT.saturating_sub(started.elapsed())
             }

@@ -66,7 +66,7 @@ pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock,
             }
             Attempt::Taken => return Err(Refusal::Taken),
             Attempt::BeingPeeked => {
-                if !budget.pause(|| ResidualOwner::Unknown) {
+                if !budget.pause(|| ResidualOwner::Reader) {
                     return Err(Refusal::Taken);
                 }
             }

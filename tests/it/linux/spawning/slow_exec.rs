@@ -12,7 +12,7 @@ use crate::support::ports::non_ephemeral_port;
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// How long a child takes to call exec, as on an overloaded machine.
-const EXEC_DELAY: Duration = Duration::from_millis(1500);
+const EXEC_DELAY: Duration = Duration::from_millis(1200);
 
 /// Forks a child that shares the sockets of this process until it calls exec, and then exits.
 /// Returns once a second process is seen to share the socket of `endpoint`.
@@ -71,7 +71,7 @@ pub(crate) fn reserve_beside_slow_child() {
         drop(p);
         assert_eq!(options.reserve().unwrap().port(), port);
         assert!(
-            begun.elapsed() > EXEC_DELAY / 2,
+            begun.elapsed() > EXEC_DELAY / 4,
             "control: the child had called exec already"
         );
         starter.join().unwrap();
@@ -116,7 +116,7 @@ pub(crate) fn close_beside_slow_child() {
         drop(server);
         assert_eq!(options.port(port).reserve().unwrap().port(), port);
         assert!(
-            begun.elapsed() > EXEC_DELAY / 2,
+            begun.elapsed() > EXEC_DELAY / 4,
             "control: the child had called exec already"
         );
         starter.join().unwrap();
