@@ -22,6 +22,7 @@
 //! | several ports | [`reserve_ports`] |
 //! | a listener or a UDP socket, without any window | [`Reservation::listen`], [`udp_socket`][1] |
 //! | the same, inherited by a child process | [`Reservation::pass_to`], [`pass_to_fd`][2] |
+//! | the same, through a wrapper such as a shell script | [`Reservation::pass_to_wrapper`] |
 //! | a UDP port | [`reserve_udp_port`] |
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
