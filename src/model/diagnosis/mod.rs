@@ -50,7 +50,9 @@ pub(crate) struct Facts {
 
 impl Diagnosis {
     pub(crate) fn new(facts: Facts) -> Self {
-        Diagnosis(Box::new(Report::new(facts)))
+        let mut report = Report::new(facts);
+        report.remedies = advice::remedies(&report);
+        Diagnosis(Box::new(report))
     }
 
     pub(crate) fn invalid(message: String) -> Self {

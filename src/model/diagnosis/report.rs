@@ -5,7 +5,7 @@ use std::slice;
 
 use super::trial::Trials;
 use super::verdict::{Cause, Verdict};
-use super::{Diagnosis, Facts, advice};
+use super::{Diagnosis, Facts};
 use crate::model::holder::Holder;
 use crate::model::holder_report::line;
 use crate::model::holders::Holders;
@@ -24,14 +24,13 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Without remedies.
     pub(super) fn new(facts: Facts) -> Self {
-        let mut report = Report {
+        Report {
             facts,
             remedies: Vec::new(),
             more: Vec::new(),
-        };
-        report.remedies = advice::remedies(&report);
-        report
+        }
     }
 
     pub(super) fn cause(&self) -> String {

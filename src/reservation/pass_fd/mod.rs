@@ -8,7 +8,11 @@ use crate::reservation::Reservation;
 #[cfg(unix)]
 mod ffi;
 #[cfg(unix)]
+mod numbers;
+#[cfg(unix)]
 mod passed;
+#[cfg(unix)]
+mod registry;
 #[cfg(unix)]
 mod shell;
 #[cfg(unix)]

@@ -6,7 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
 
-use super::passed::{Passed, variables};
+use super::passed::Passed;
+use super::registry::variables;
 
 pub(super) const SHELL: &str = "/bin/sh";
 

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use super::passed::{NewSocket, Passed, Style, variables};
+use super::numbers::NewSocket;
+use super::passed::{Passed, Style};
+use super::registry::variables;
 use super::shell::{self, CarriedVariables};
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};

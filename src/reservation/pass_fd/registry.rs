@@ -1,0 +1,56 @@
+//! Which command passes which sockets: a further call for a command adds to those of the earlier
+//! ones.
+
+use std::ffi::{OsStr, OsString};
+use std::process::Command;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::ffi;
+use super::passed::Passed;
+
+/// The sockets of each command, by its token: a further call for the command adds to them.
+static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
+
+/// How a variable starts that the command removes from the environment of its children. Its name
+/// ends with the token of the command. No child sees it, but `Command::get_envs` shows it.
+const TOKEN_PREFIX: &str = "PORTLEASE_PASSED_";
+
+impl Passed {
+    /// What earlier calls pass to the children of this command.
+    pub(super) fn by(command: &Command) -> Option<Arc<Passed>> {
+        let passed = PASSED.lock();
+        let sockets_of = |(name, value): (&OsStr, Option<&OsStr>)| {
+            let token = token_in(name).filter(|_| value.is_none())?;
+            let (_, sockets) = passed.iter().find(|(known, _)| *known == token)?;
+            sockets.upgrade()
+        };
+        command.get_envs().find_map(sockets_of)
+    }
+
+    /// Makes each child of the command inherit the sockets from the index `first` on.
+    pub(super) fn inherit(self, command: &mut Command, first: usize) {
+        let known = command.get_envs().find_map(|(name, _)| token_in(name));
+        let token = known.unwrap_or_else(|| fastrand::u64(..));
+        let this = Arc::new(self);
+        let mut passed = PASSED.lock();
+        passed.retain(|(other, sockets)| *other != token && sockets.strong_count() > 0);
+        passed.push((token, Arc::downgrade(&this)));
+        drop(passed);
+        command.env_remove(format!("{TOKEN_PREFIX}{token}"));
+        ffi::inherit(command, this, first);
+    }
+}
+
+/// The settings of a command's environment, without those of this module.
+pub(super) fn variables(command: &Command) -> impl Iterator<Item = (OsString, Option<OsString>)> {
+    command
+        .get_envs()
+        .filter(|(name, _)| token_in(name).is_none())
+        .map(|(name, value)| (name.to_owned(), value.map(OsStr::to_owned)))
+}
+
+fn token_in(variable: &OsStr) -> Option<u64> {
+    variable.to_str()?.strip_prefix(TOKEN_PREFIX)?.parse().ok()
+}
