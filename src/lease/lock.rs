@@ -111,7 +111,8 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
 fn is_shared(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
-            file.unlock()?;
+            // If it fails, the close ends the lock.
+            let _unlocked = file.unlock();
             Ok(true)
         }
         Err(TryLockError::WouldBlock) => Ok(false),

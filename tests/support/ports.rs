@@ -4,13 +4,14 @@ use portlease::{Guarantee, ReserveOptions};
 
 use super::DEADLINE;
 
-/// The guarantee of a TCP reservation. On Linux a claim keeps the port; elsewhere it is a
-/// non-ephemeral one.
-pub(crate) const TCP_GUARANTEE: Guarantee = if cfg!(target_os = "linux") {
-    Guarantee::Kernel
-} else {
-    Guarantee::Cooperative
-};
+/// Whether a TCP reservation has the right guarantee. On Linux a claim keeps the port. Elsewhere it
+/// is a non-ephemeral one, which is known only where the ephemeral range can be read: wine has none.
+pub(crate) fn is_tcp_guarantee(guarantee: Guarantee) -> bool {
+    match guarantee {
+        Guarantee::Kernel => cfg!(target_os = "linux"),
+        _ => !cfg!(target_os = "linux"),
+    }
+}
 
 /// A free port that stays free for a while: on most machines it is outside the ephemeral range, so
 /// that the kernel assigns it to no process.
