@@ -109,6 +109,8 @@ fn retry_until_deadline<T>(
         }
         level = match queue.pause(level, before.elapsed()) {
             Some(level) => level,
+            // The last try reads the table.
+            None if level == RetryLevel::Once => RetryLevel::WithTable,
             None => {
                 return Err(Refused {
                     error,

@@ -1,6 +1,9 @@
 //! The ephemeral range of Linux: `/proc/sys/net/ipv4`.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::EphemeralRange;
 use super::settings::{parse_list, parse_pair};
@@ -27,6 +30,13 @@ pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }
 
+/// Read in one call, because the list of reserved ports is empty for every further one. The buffer
+/// holds the longest list, of every other number.
 fn setting(name: &str) -> Option<String> {
-    std::fs::read_to_string(std::path::Path::new("/proc/sys/net/ipv4").join(name)).ok()
+    const LONGEST: usize = 256 * 1024;
+    let mut file = File::open(Path::new("/proc/sys/net/ipv4").join(name)).ok()?;
+    let mut bytes = vec![0; LONGEST];
+    let length = file.read(&mut bytes).ok()?;
+    bytes.truncate(length);
+    String::from_utf8(bytes).ok()
 }
