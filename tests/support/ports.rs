@@ -5,7 +5,8 @@ use portlease::{Guarantee, ReserveOptions};
 use super::DEADLINE;
 
 /// Whether a TCP reservation has the right guarantee. On Linux a claim keeps the port. Elsewhere it
-/// is a non-ephemeral one, which is known only where the ephemeral range can be read: wine has none.
+/// is a non-ephemeral one, which is known only where the ephemeral range can be read: wine has
+/// none.
 pub(crate) fn is_tcp_guarantee(guarantee: Guarantee) -> bool {
     match guarantee {
         Guarantee::Kernel => cfg!(target_os = "linux"),
