@@ -53,7 +53,8 @@ impl Claim {
     /// This number, over the connections that an earlier server with SO_REUSEADDR left.
     ///
     /// The options are set before the bind, so it succeeds beside another such bind. The caller
-    /// looks at the socket table before and after; its name excludes a second caller.
+    /// therefore reads the socket table before and after it, and its abstract name keeps a second
+    /// caller out.
     pub(crate) fn over_leftovers(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         system::share(&socket)?;

@@ -88,7 +88,8 @@ impl ReserveOptions {
         self
     }
 
-    /// Whether the TCP server sets SO_REUSEADDR or SO_REUSEPORT before it binds; `true` by default.
+    /// Whether the TCP server sets SO_REUSEADDR before it binds; `true` by default. For a server
+    /// that sets SO_REUSEPORT alone use [`server`](Self::server).
     ///
     /// A server that sets neither cannot bind over the kernel's claim. With `false` the port is
     /// therefore kept like a UDP port. Such servers are Python's bare `socketserver.TCPServer`,

@@ -1,4 +1,4 @@
-//! Forked children that never call exec, as a daemon or a worker of a server.
+//! Forked children that never call exec, such as daemons and workers of servers.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ unsafe extern "C" {
     fn fork() -> i32;
 }
 
-/// Forks this process, for a helper process alone. `None` in the child.
+/// Forks this process. `None` in the child. Only a helper process may call it.
 pub(crate) fn in_two() -> Option<ForkedChild> {
     #[expect(unsafe_code, reason = "the standard library cannot fork without exec")]
     // SAFETY: the C library makes the child's allocator usable. The other threads of a helper

@@ -181,7 +181,7 @@ pub(crate) fn reserve_in_several_namespaces() {
     stranger.reserve(&format!("udp port={shared}")).held();
 }
 
-/// Every ephemeral number, or all others, are numbers that clients refuse.
+/// Ephemeral ranges that contain, equal or border numbers that clients refuse.
 #[test]
 fn automatic_picks_yield_no_number_that_clients_refuse_from_any_ephemeral_range() {
     need!(capability::network_namespace());

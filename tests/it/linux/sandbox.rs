@@ -75,7 +75,7 @@ fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
         .reserve(&format!("port={two}"))
         .refused("PermissionDenied");
     assert!(message.contains(&two.to_string()), "{message}");
-    // UDP is not concerned.
+    // The sandbox does not restrict UDP.
     let held = sandboxed(&folder, &[]).reserve("udp=").held();
     assert_eq!(held.guarantee, "Cooperative");
     // The control: without a sandbox.
