@@ -96,11 +96,10 @@ fn is_of_another_user(holder: &Holder) -> bool {
 }
 
 /// What these processes are together, which all own a socket.
-pub(crate) fn owner_among<'a>(owners: impl IntoIterator<Item = &'a Process>) -> ResidualOwner {
-    let mut owners = owners.into_iter().peekable();
-    if owners.peek().is_none() {
+pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
+    if owners.is_empty() {
         ResidualOwner::Unknown
-    } else if owners.all(is_about_to_exec) {
+    } else if owners.iter().all(is_about_to_exec) {
         ResidualOwner::ForkedChild
     } else {
         ResidualOwner::Process

@@ -28,12 +28,7 @@ pub(super) fn reserve(
         let blocks = ports::shuffled(firsts.clone()).filter_map(block);
         blocks.filter(|block| block.clone().all(|port| request.admits(port)))
     };
-    let mut search = Search {
-        request,
-        n,
-        refused: request.exclude.clone(),
-        stats: AttemptStats::of_block(n),
-    };
+    let mut search = Search::new(request, n);
     let preferred = request.prefer.iter().copied().filter_map(block);
     let preferred = preferred.filter(|block| request.allows(block.clone()));
     if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
@@ -44,13 +39,8 @@ pub(super) fn reserve(
     }
     // A block that begins with a number that only old connections occupy is better than none.
     if effort.level > RetryLevel::Once {
-        let mut again = Search {
-            request,
-            n,
-            refused: request.exclude.clone(),
-            stats: AttemptStats::of_block(n),
-        };
         let blocks = admitted().take(NUMBERS_LOOKED_UP);
+        let mut again = Search::new(request, n);
         if let Some(held) = again.first_of(blocks, RetryLevel::WithTable, effort)? {
             return Ok(held);
         }
@@ -67,7 +57,16 @@ struct Search<'a> {
     stats: AttemptStats,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(request: &'a Request, n: usize) -> Search<'a> {
+        Search {
+            request,
+            n,
+            refused: request.exclude.clone(),
+            stats: AttemptStats::of_block(n),
+        }
+    }
+
     /// The first of these blocks that can be reserved. `level` is for the first number of each: it
     /// is refused most often.
     fn first_of(
