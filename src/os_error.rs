@@ -3,15 +3,26 @@
 use std::fmt;
 use std::io;
 
+const ENFILE: i32 = 23;
+
 /// Whether the error is EMFILE, ENFILE or WSAEMFILE, which `io::ErrorKind` does not name.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    const WSAEMFILE: i32 = 10024;
-    const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
+    const WSAEMFILE: i32 = 10024;
     match error.raw_os_error() {
         Some(code) if cfg!(windows) => code == WSAEMFILE,
         Some(code) => matches!(code, ENFILE | EMFILE),
         None => false,
+    }
+}
+
+/// Which limit of file descriptors the error reports.
+pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(ENFILE) if !cfg!(windows) => {
+            "the system is at its limit of open files (on Linux fs.file-max)"
+        }
+        _ => "this process is at its limit of file descriptors (ulimit -n)",
     }
 }
 

@@ -8,12 +8,12 @@
 //! | a process that is visible and has called exec | 0 | it reports the process |
 //! | no visible owner | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
-//! | a read of the lock file | 2 s as well | it reports a reservation |
+//! | a process that reads the lock file | 2 s as well | it reports a reservation |
 //!
-//! The limits are wall-clock time: that of a forked child from the first refusal, that of no
-//! visible owner from the moment at which none is visible. The last look at the sockets and the
-//! report come on top: an exact number that is refused returns within 150 ms, or within 2.5 s while
-//! a forked child has it (`tests/it/linux/retries.rs` measures both). Nothing renews a budget.
+//! The limits are wall-clock time. The 2 s start at the first refusal, the 100 ms when no owner is
+//! visible. After them the call reads the socket table once more and writes its report. So an
+//! exact number that is refused returns within 150 ms, or within 2.5 s while a forked child has it.
+//! `tests/it/linux/retries.rs` shows both. Nothing renews a budget.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) has the caller's
 //! limit instead, and uses the pauses below between its polls.
@@ -155,8 +155,9 @@ pub(crate) enum RetryLevel {
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// After a slow try, which walks a range, the pause is this many times its duration, up to the
-/// second bound. The fastest try so far counts: the process may have been preempted in another.
+/// A try that walks a range is slow. The pause after it is this many times the duration of the
+/// fastest try so far, and at most [`QUEUE_PAUSE_AFTER_TRY`]. The fastest try is used because a
+/// slower one may have been preempted.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 

@@ -107,7 +107,7 @@ impl PortServer {
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);
-        number.ok_or_else(|| cannot("the server granted no port to this process"))
+        number.ok_or_else(|| cannot("the server sent no port number, which is how it refuses"))
     }
 }
 

@@ -156,7 +156,8 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
             protocol: None,
         } if !text.starts_with(':') => Ok(port),
         _ => Err(InvalidPort(format!(
-            "{text:?} is not a bare number: a port is reserved on every address"
+            "{text:?} is not a port number without address and protocol: expected a number such as \
+             60315"
         ))),
     }
 }

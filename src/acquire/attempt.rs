@@ -39,8 +39,8 @@ pub(crate) enum AttemptError {
     Named(Port),
     /// A socket refuses the bind.
     Occupied(Port),
-    /// The bind requires a privilege.
-    Privileged(Port, io::Error),
+    /// The bind requires a privilege, or a sandbox forbids it.
+    NotPermitted(Port, io::Error),
     /// The place of its lock file holds something else.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
@@ -68,7 +68,7 @@ impl AttemptError {
     pub(super) fn bind(port: Port, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::AddrInUse => AttemptError::Occupied(port),
-            io::ErrorKind::PermissionDenied => AttemptError::Privileged(port, cause),
+            io::ErrorKind::PermissionDenied => AttemptError::NotPermitted(port, cause),
             _ => AttemptError::system("bind", port, cause),
         }
     }
@@ -96,7 +96,7 @@ impl AttemptError {
                 stats.in_use += 1;
                 stats.note_residual(port);
             }
-            AttemptError::Privileged(..) => stats.privileged += 1,
+            AttemptError::NotPermitted(..) => stats.not_permitted += 1,
             AttemptError::Planted(path, _) => stats.note_planted(path),
             ends => return Err(ends),
         }

@@ -85,8 +85,8 @@ impl Claim {
 pub(crate) struct Identity {
     /// Its inode, by which the socket table names it; `None` where sockets have no inode.
     pub(crate) inode: Option<NonZeroU64>,
-    /// The user that made it: this process's user for the file system. `None` where the system
-    /// does not say.
+    /// The user who made it, which is the file-system user of this process. `None` except on
+    /// Linux.
     pub(crate) user: Option<u32>,
 }
 

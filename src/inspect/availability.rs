@@ -11,7 +11,7 @@ use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::model::state::State;
 use crate::namespace::Memo;
-use crate::os_error::{OsMessage, is_out_of_descriptors};
+use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 use crate::ownership::{Asker, Owned};
 use crate::ports;
 use crate::residual;
@@ -110,7 +110,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     match try_bind(port, mode, budget) {
         Ok(()) => return Availability::of(Verdict::Free),
         Err(e) => {
-            if let Some(verdict) = refusal(&e) {
+            if let Some(verdict) = refusal(port, &e) {
                 return Availability::of(verdict);
             }
         }
@@ -178,14 +178,18 @@ fn unexplained(port: Port) -> Availability {
 }
 
 /// What a refused bind means by itself; `None` is "address in use", which the table explains.
-fn refusal(error: &io::Error) -> Option<Verdict> {
+fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
         io::ErrorKind::AddrNotAvailable => Some(Verdict::NoSuchAddress),
-        io::ErrorKind::PermissionDenied => Some(Verdict::Privileged),
+        io::ErrorKind::PermissionDenied if ports::is_privileged(port.number) => {
+            Some(Verdict::Privileged)
+        }
+        io::ErrorKind::PermissionDenied => Some(Verdict::Forbidden),
         _ if is_out_of_descriptors(error) => Some(Verdict::CannotTell(format!(
-            "{}: this process is at its limit of file descriptors (ulimit -n)",
-            OsMessage(error)
+            "{}: {}",
+            OsMessage(error),
+            descriptor_limit(error)
         ))),
         _ => Some(Verdict::CannotBind(OsMessage(error).to_string())),
     }

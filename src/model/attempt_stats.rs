@@ -11,7 +11,7 @@ use crate::retry::FEW_NUMBERS;
 pub(crate) struct AttemptStats {
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
-    pub(crate) privileged: usize,
+    pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
     /// The numbers of the range that were not tried because clients refuse them.
     pub(crate) blocked: usize,
@@ -38,7 +38,7 @@ impl AttemptStats {
     }
 
     pub(crate) fn tried(&self) -> usize {
-        self.in_use + self.reserved + self.privileged + self.excluded + self.planted
+        self.in_use + self.reserved + self.not_permitted + self.excluded + self.planted
     }
 
     pub(crate) fn note_residual(&mut self, port: Port) {
@@ -67,7 +67,7 @@ impl fmt::Display for AttemptStats {
         let counts = [
             (self.in_use, "in use"),
             (self.reserved, "reserved by others"),
-            (self.privileged, "privileged"),
+            (self.not_permitted, "not permitted"),
             (self.excluded, "excluded"),
             (self.planted, planted.as_str()),
         ];

@@ -11,8 +11,8 @@ use super::endpoint::Protocol;
 use super::error::Error;
 use super::error_kind::ErrorKind;
 use super::port::Port;
-use super::text::{DurationText, RangeText};
-use crate::os_error::{OsMessage, is_out_of_descriptors};
+use super::text::{DurationText, FORBIDDEN, RangeText};
+use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 
 /// The request can never be met.
 impl Error {
@@ -156,18 +156,20 @@ impl Error {
 
 /// The operating system refused, or does not support the call.
 impl Error {
-    pub(crate) fn privileged(port: Port, cause: io::Error) -> Self {
-        let message = format!(
-            "cannot reserve {port}: {}: binding a port below net.ipv4.ip_unprivileged_port_start \
-             (1024 by default) requires root or CAP_NET_BIND_SERVICE",
-            OsMessage(&cause)
-        );
+    pub(crate) fn not_permitted(port: Port, is_privileged: bool, cause: io::Error) -> Self {
+        let reason = if is_privileged {
+            "binding a port below net.ipv4.ip_unprivileged_port_start (1024 by default) requires \
+             root or CAP_NET_BIND_SERVICE"
+        } else {
+            FORBIDDEN
+        };
+        let message = format!("cannot reserve {port}: {}: {reason}", OsMessage(&cause));
         Self::caused(ErrorKind::PermissionDenied, message, cause)
     }
 
     pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {
         let message = format!(
-            "cannot lock {}: {}: this is not a lock file that can be shared",
+            "cannot lock {}: {}: expected a regular file that every user can open",
             path.display(),
             OsMessage(&cause)
         );
@@ -205,11 +207,10 @@ impl Error {
         };
         let advice = match kind {
             _ if is_out_of_descriptors(&cause) => {
-                ": this process is at its limit of file descriptors (ulimit -n); each reservation \
-                 takes two"
+                format!(": {}; each reservation takes two", descriptor_limit(&cause))
             }
-            ErrorKind::AddressNotAvailable => ": this machine does not have the address",
-            _ => "",
+            ErrorKind::AddressNotAvailable => ": this machine does not have the address".to_owned(),
+            _ => String::new(),
         };
         let message = format!("cannot {act} {operand}: {}{advice}", OsMessage(&cause));
         Self::caused(kind, message, cause)

@@ -87,8 +87,8 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// A note rather than a remedy: the wait blocked its thread. On a current-thread async runtime
-    /// no other task ran in that time.
+    /// The wait blocked its thread. On a current-thread async runtime no other task ran in that
+    /// time, not even the server's: use a wait of `portlease::tokio`, or a multi-thread runtime.
     UnblockRuntime,
 }
 
@@ -162,7 +162,8 @@ impl fmt::Display for Remedy {
                 write!(f, "look it up with who_holds({operand:?})")
             }
             Remedy::UnblockRuntime => f.write_str(
-                "on a current-thread async runtime nothing else runs while this thread waits",
+                "on a current-thread async runtime nothing else runs while this thread waits: use \
+                 a wait of portlease::tokio, or a multi-thread runtime",
             ),
         }
     }
@@ -305,7 +306,8 @@ mod tests {
         assert_eq!(
             in_one_line(&[Remedy::StartServer, wait, Remedy::UnblockRuntime]).unwrap(),
             "start the server first, and wait for it with wait_until_listening(60315, ..); on a \
-             current-thread async runtime nothing else runs while this thread waits"
+             current-thread async runtime nothing else runs while this thread waits: use a wait of \
+             portlease::tokio, or a multi-thread runtime"
         );
     }
 }

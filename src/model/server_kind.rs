@@ -13,7 +13,7 @@
 ///
 /// # Platform-specific behavior
 ///
-/// Servers of Windows use a port exclusively: there, all kinds mean the same.
+/// On Windows, servers use a port exclusively, so all kinds are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerKind {

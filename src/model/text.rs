@@ -1,8 +1,12 @@
-//! The text of ranges, durations, ages and counts in messages.
+//! The text of ranges, durations, ages, counts and causes in messages.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// The cause of EACCES from a bind to a number that requires no privilege.
+pub(crate) const FORBIDDEN: &str = "this number requires no privilege, so a sandbox or a security \
+                                    policy forbids the bind (on Linux for example Landlock)";
 
 /// `20000-20999`.
 pub(crate) struct RangeText<'a>(pub(crate) &'a RangeInclusive<u16>);

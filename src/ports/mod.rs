@@ -29,5 +29,10 @@ pub(crate) use port_order::shuffled;
 pub(crate) use settings::every_range_in;
 pub(crate) use system::{is_excluded, unprivileged_from};
 
+/// Whether a bind to the number requires a privilege.
+pub(crate) fn is_privileged(number: u16) -> bool {
+    number < unprivileged_from()
+}
+
 /// The first dynamic port (RFC 6335, section 6).
 const DYNAMIC_FROM: u16 = 49152;

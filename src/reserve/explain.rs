@@ -5,6 +5,7 @@ use crate::inspect::diagnose;
 use crate::lease::Unusable;
 use crate::model::error::Error;
 use crate::os_error::is_out_of_descriptors;
+use crate::ports;
 
 pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     let Refused { error, waited } = refused;
@@ -12,7 +13,9 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
         AttemptError::Leased(port) | AttemptError::Named(port) | AttemptError::Occupied(port) => {
             Error::cannot_reserve(port, waited, diagnose::in_use(port, request.server))
         }
-        AttemptError::Privileged(port, cause) => Error::privileged(port, cause),
+        AttemptError::NotPermitted(port, cause) => {
+            Error::not_permitted(port, ports::is_privileged(port.number), cause)
+        }
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
             Error::no_free_port(request.allowed.as_ref(), waited, &stats)

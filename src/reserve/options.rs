@@ -283,7 +283,8 @@ impl ReserveOptions {
     ///   several numbers could be reserved.
     /// - [`TimedOut`](crate::ErrorKind::TimedOut) for either of these two after a
     ///   [`wait`](Self::wait).
-    /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a privileged port.
+    /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a port that requires a
+    ///   privilege, or that a sandbox or a security policy forbids.
     /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path, if the lock
     ///   file of an exact port cannot be used, or if the lock folder cannot be used for a port
     ///   without a claim.

@@ -142,5 +142,5 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
     let message = reserver
         .reserve(&format!("range={port}-{port}"))
         .refused("NoFreePort");
-    assert!(message.contains("1 privileged"), "{message}");
+    assert!(message.contains("1 not permitted"), "{message}");
 }

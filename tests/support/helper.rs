@@ -119,13 +119,13 @@ impl Launch {
         self
     }
 
-    /// In its own mount namespace, after these shell commands.
+    /// In its own mount namespace, in which these shell commands run first.
     pub(crate) fn in_mounts(mut self, setup: impl AsRef<str>) -> Self {
         self.unshare.push("-m");
         self.setup(setup)
     }
 
-    /// After these shell commands.
+    /// Runs these shell commands before the helper process.
     pub(crate) fn setup(mut self, setup: impl AsRef<str>) -> Self {
         let _infallible = writeln!(self.setup, "{} || exit 99", setup.as_ref());
         self

@@ -161,7 +161,8 @@ fn substitute_ports(argument: &OsStr, reservations: &[NamedReservation]) -> OsSt
     OsString::from_vec(out)
 }
 
-/// Reports why the command did not start, and returns the exit code that a shell would.
+/// Reports why the command did not start. Returns 126 or 127 as a shell would, or
+/// [`exit::RUN_FAILED`] if the system lacks resources.
 fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
     let code = match cause.kind() {
         io::ErrorKind::NotFound => 127,

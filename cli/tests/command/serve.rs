@@ -288,7 +288,7 @@ fn ports_of_portpickers_own_server_are_claimed_and_leased() {
     assert!(
         output
             .err
-            .contains("the server granted no port to this process"),
+            .contains("the server sent no port number, which is how it refuses"),
         "{output:#?}"
     );
     finish(&mut command(&["release", &port_list(&held)])).code(0);

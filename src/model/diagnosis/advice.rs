@@ -39,7 +39,9 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             },
         ],
         (Verdict::NoSuchAddress, _) => vec![Remedy::UseLocalAddress],
-        (Verdict::CannotBind(_), Some(endpoint)) => vec![Remedy::ReserveAnotherPort { endpoint }],
+        (Verdict::Forbidden | Verdict::CannotBind(_), Some(endpoint)) => {
+            vec![Remedy::ReserveAnotherPort { endpoint }]
+        }
         (Verdict::CannotTell(_), Some(endpoint))
             if endpoint.protocol == Some(Protocol::UdpLite) =>
         {

@@ -111,8 +111,7 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain. It is `false` if something could not be read that could
-    /// change the answer.
+    /// Whether the answer is certain: `false` if the check could not be made, or not completed.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports
@@ -239,7 +238,7 @@ impl Diagnosis {
     pub(crate) fn error_kind(&self) -> ErrorKind {
         match &self.0.facts.verdict {
             Verdict::InUse(_) | Verdict::NotHeldBy(_) | Verdict::Leaked => ErrorKind::InUse,
-            Verdict::Privileged => ErrorKind::PermissionDenied,
+            Verdict::Privileged | Verdict::Forbidden => ErrorKind::PermissionDenied,
             Verdict::NoSuchAddress => ErrorKind::AddressNotAvailable,
             Verdict::Invalid(_) => ErrorKind::InvalidPort,
             Verdict::Free

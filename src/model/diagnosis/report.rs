@@ -12,7 +12,7 @@ use crate::model::holders::Holders;
 use crate::model::lease_info::Lease;
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
-use crate::model::text::connections;
+use crate::model::text::{FORBIDDEN, connections};
 
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
@@ -81,6 +81,7 @@ impl Report {
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
+            Verdict::Forbidden => FORBIDDEN.to_owned(),
             Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
             Verdict::CannotBind(text) | Verdict::CannotTell(text) | Verdict::Invalid(text) => {
                 text.clone()
@@ -96,9 +97,10 @@ impl Report {
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
             Verdict::NotHeldBy(pid) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::Leaked => format!("{operand} was left listening: {cause}"),
-            Verdict::Privileged | Verdict::NoSuchAddress | Verdict::CannotBind(_) => {
-                format!("{operand} cannot be bound: {cause}")
-            }
+            Verdict::Privileged
+            | Verdict::Forbidden
+            | Verdict::NoSuchAddress
+            | Verdict::CannotBind(_) => format!("{operand} cannot be bound: {cause}"),
             Verdict::CannotTell(_) => format!("cannot check {operand}: {cause}"),
             Verdict::Invalid(_) => cause,
         }

@@ -13,6 +13,8 @@ pub(crate) enum Verdict {
     Leaked,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
+    /// A sandbox or a security policy forbids the bind. The number requires no privilege.
+    Forbidden,
     /// This machine does not have the address.
     NoSuchAddress,
     /// The system refuses the bind for a reason other than a holder of the port.

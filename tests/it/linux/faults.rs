@@ -115,7 +115,8 @@ pub(crate) fn used_up_range_in_namespace() {
     let folder = Folder::new();
     let mut reserver = Reserver::new(&folder.locks());
     let is_ephemeral = |port: u16| (EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&port);
-    // Numbers outside the range follow when its last ones are left for connections.
+    // The last ephemeral numbers are left for connections. After them come numbers outside the
+    // range.
     let mut count = 0;
     let outside = loop {
         let held = reserver.reserve("").held();

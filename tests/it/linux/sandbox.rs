@@ -74,7 +74,18 @@ fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
     let message = sandboxed(&folder, &[one])
         .reserve(&format!("port={two}"))
         .refused("PermissionDenied");
-    assert!(message.contains(&two.to_string()), "{message}");
+    let expected = format!(
+        "cannot reserve {two}/tcp: permission denied: this number requires no privilege, so a \
+         sandbox or a security policy forbids the bind (on Linux for example Landlock)"
+    );
+    assert_eq!(message, expected);
+    // No remedy names a privilege, which would not help.
+    let text = sandboxed(&folder, &[one]).command(&format!("check={two}/tcp"));
+    assert!(
+        text.contains("a sandbox or a security policy forbids"),
+        "{text}"
+    );
+    assert!(!text.contains("root"), "{text}");
     // The sandbox does not restrict UDP.
     let held = sandboxed(&folder, &[]).reserve("udp=").held();
     assert_eq!(held.guarantee, "Cooperative");

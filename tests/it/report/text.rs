@@ -223,7 +223,8 @@ port {p}/tcp is free: nobody holds it
     assert!(
         format!("{error:?}").ends_with(&format!(
             "help: stop pid {pid}, or reserve another port with reserve_port(); on a \
-             current-thread async runtime nothing else runs while this thread waits"
+             current-thread async runtime nothing else runs while this thread waits: use a wait of \
+             portlease::tokio, or a multi-thread runtime"
         )),
         "{error:?}"
     );

@@ -96,7 +96,7 @@ impl Process {
         self.process.id()
     }
 
-    /// Its pid is its own, because it has not been reaped yet.
+    /// The pid cannot be another process's yet, because this one has not been reaped.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.process.id() as i32) {
             let _zombie = kill_process(pid, signal);

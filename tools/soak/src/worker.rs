@@ -47,8 +47,8 @@ struct Held {
 }
 
 fn print(line: &str) {
-    // One write, which a pipe takes whole. If it fails, the supervisor is gone, and stdin is
-    // closed.
+    // One write, because a pipe keeps the bytes of one write together. If it fails, the supervisor
+    // has ended, and the worker finds its stdin closed.
     let _printed = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
