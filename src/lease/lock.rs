@@ -156,7 +156,10 @@ impl LeaseLock {
         for _ in 0..LOCK_REOPENS {
             let (file, _) = match folder.open_file(&self.name, Access::Write) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    folder.open_file(&self.name, Access::New)?
+                    match folder.open_file(&self.name, Access::New) {
+                        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                        made => made?,
+                    }
                 }
                 opened => opened?,
             };
@@ -196,7 +199,7 @@ impl Drop for LeaseLock {
 /// What a peek at a lock file found.
 #[derive(Debug)]
 pub(super) enum Peek {
-    /// With the record, and the user that owns its file.
+    /// With the record, and the user that owns its file. `None` if the record cannot be read.
     Live(Option<(Record, u32)>),
     Free,
 }
@@ -206,6 +209,13 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     let (file, owner) = match folder.folder().open_file(&name, Access::Read) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Free),
+        // Its owner's processes can open it, and may have it locked.
+        Err(e)
+            if e.kind() == io::ErrorKind::PermissionDenied
+                && folder.folder().has_regular_file(&name) =>
+        {
+            return Ok(Peek::Live(None));
+        }
         Err(e) => return Err(e),
     };
     if is_shared(&file)? {
@@ -262,6 +272,7 @@ pub(super) fn sweep(
     let Some(_sole) = folder.lock_for_sweep() else {
         return Ok(());
     };
+    folder.sweep_staged()?;
     for port in files {
         let name = name(port);
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {

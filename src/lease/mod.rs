@@ -89,10 +89,10 @@ fn refusal(unusable: Unusable) -> Refusal {
     }
 }
 
-/// Sweeps some lock files that no live process has locked and that were not used for a while: many
-/// processes take one or two leases and end.
+/// Sweeps some lock files that no live process has locked and that were not used for a while.
 ///
-/// Sweeping is a courtesy: if it fails, another process does it.
+/// It is a matter of chance: most processes take one or two leases and end, so none of them would
+/// reach a fixed count. A sweep that fails is left to another process.
 fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
@@ -144,7 +144,7 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
             Ok(Peek::Free) => dead.push(port),
             Ok(peeked) => leases.extend(lease(port, peeked)),
             Err(cause) if is_out_of_descriptors(&cause) => return Err(fail(cause)),
-            // Planted by another user: no lease.
+            // A folder, a link or a fifo, or a file system without locks: no lease.
             Err(_) => {}
         }
     }

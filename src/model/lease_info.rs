@@ -223,7 +223,7 @@ impl Lease {
     /// Who reserved it: `by test restarts (tests/restart.rs:17), pid 4100`.
     pub(crate) fn by(&self) -> String {
         let Some(record) = &self.record else {
-            return "by a process that left no record".to_owned();
+            return "by a process whose record is missing or unreadable".to_owned();
         };
         let mut text = match (self.test(), self.program()) {
             (Some(test), _) => format!("by test {}", printable(test)),

@@ -105,6 +105,15 @@ impl Folder {
         Ok((file, USER))
     }
 
+    pub(crate) fn has_regular_file(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
+    }
+
+    /// Nothing is staged: access rights are inherited from the folder.
+    pub(crate) fn sweep_staged(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Windows deletes no file that is open: sweepers need not exclude each other.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         Some(SweepLock)

@@ -45,7 +45,8 @@ fn a_record_that_cannot_be_read_leaves_the_lease_in_force() {
         let begun = Instant::now();
         let message = other.reserve(&exactly).refused("InUse");
         assert!(!message.contains("whole"), "{what}: {message}");
-        let lease = format!("{port}/tcp is reserved by a process that left no record");
+        let lease =
+            format!("{port}/tcp is reserved by a process whose record is missing or unreadable");
         assert_eq!(other.command(&format!("lease={port}")), lease, "{what}");
         assert!(
             begun.elapsed() < Duration::from_secs(10),

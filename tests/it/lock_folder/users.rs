@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::ports::non_ephemeral_port;
 use crate::support::reserver::Reserver;
-use crate::support::{Folder, capability, need};
+use crate::support::{Folder, capability, need, set_mode};
 
 /// The user id of nobody, and its group id.
 pub(super) const NOBODY: u32 = 65534;
@@ -152,6 +152,66 @@ fn a_umask_of_077_excludes_no_other_user() {
     one.release("all");
     let again = two.reserve(&format!("port={}", held.port())).held();
     assert!(again.leased);
+}
+
+/// strace kills the process at fchmod(2), which gives a new lock file its mode.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "strace")]
+fn a_process_killed_while_it_creates_a_lock_file_leaves_none_that_others_cannot_open() {
+    need!(capability::nobody());
+    need!(capability::strace());
+    let folder = Folder::new();
+    let mut other = User::Nobody.reserver(&folder.locks());
+    let port = non_ephemeral_port();
+    // It creates the folders, so that the first fchmod is that of a file.
+    other.reserve("").held();
+    let kill = ["-f", "-qq", "-e", "signal=none", "-e", "trace=fchmod"];
+    let inject = ["-e", "inject=fchmod:signal=SIGKILL"];
+    let args = kill.into_iter().chain(inject).map(str::to_owned);
+    let launch = Reserver::launch(&folder.locks()).setup("umask 077");
+    let mut killed = Reserver::start(launch.traced(args));
+    let request = format!("reserve port={port}");
+    killed.process().send(&request);
+    while killed.process().receive_or_end().is_some() {}
+    let staged = || {
+        let names = std::fs::read_dir(folder.scope()).unwrap().flatten();
+        let mut names = names.map(|entry| entry.file_name().into_string().unwrap());
+        names.any(|name| name.starts_with(".portlease-"))
+    };
+    assert!(
+        staged(),
+        "the control: it was killed while it created the file"
+    );
+    other.reserve(&format!("port={port}")).held();
+    // A list sweeps what the killed process left.
+    User::Root.reserver(&folder.locks()).command("lease=1");
+    assert!(!staged());
+}
+
+/// A process of its owner may have it locked.
+#[test]
+fn a_lock_file_that_cannot_be_read_counts_as_a_reservation() {
+    need!(capability::nobody());
+    let folder = Folder::new();
+    let mut root = User::Root.reserver(&folder.locks());
+    let port = root.reserve("udp= label=secret").held().port();
+    set_mode(&folder.lock_file(port).with_extension("udp"), 0o600);
+    let mut nobody = User::Nobody.reserver(&folder.locks());
+    let lease = nobody.command(&format!("lease={port}"));
+    assert!(lease.starts_with(&port.to_string()), "{lease}");
+    assert!(!lease.contains("secret"), "{lease}");
+    let check = nobody.command(&format!("check={port}/udp"));
+    assert!(
+        check.contains("a process whose record is missing or unreadable"),
+        "{check}"
+    );
+    let message = nobody
+        .reserve(&format!("port={port} udp="))
+        .refused("Lease");
+    assert!(
+        message.contains("expected a regular file that every user can open"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,20 +1,19 @@
 //! Unix: folders stay open, and every name is resolved within an open folder by openat(2).
 
 use std::ffi::OsStr;
-use std::fs::{File, Permissions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat,
-    unlinkat,
-};
-#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-use rustix::fs::{RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
+
+mod staged;
+
+use staged::is_lost_race;
 
 use super::Access;
 use crate::kept_fd::KeptFd;
@@ -48,8 +47,14 @@ pub(super) const SHARED: Mode = Mode::from_raw_mode(0o1777);
 /// The mode of a folder that every user reads and only its owner changes.
 pub(super) const OWN: Mode = Mode::from_raw_mode(0o755);
 
-/// How the name of a new folder starts until the folder has its mode.
-const STAGING_PREFIX: &str = ".portlease-";
+/// The mode of a lock file, and of a record beside one: every user reads it, its owner writes it.
+const FILE: Mode = Mode::from_raw_mode(0o644);
+
+/// NONBLOCK, because without it the open of a planted fifo would block.
+const SAFE_OPEN: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOCTTY);
 
 #[derive(Debug)]
 pub(crate) struct Folder(KeptFd<OwnedFd>);
@@ -97,8 +102,7 @@ impl Folder {
         openat(&self.0, name, Self::FLAGS, Mode::empty())
     }
 
-    /// As [`open_within`](Self::open_within), created if it is missing. A new folder gets its mode
-    /// under a temporary name and is then renamed, so no process finds it with another mode.
+    /// As [`open_within`](Self::open_within), created if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         for attempt in 0..FOLDER_TRIES {
@@ -109,74 +113,13 @@ impl Folder {
             if attempt == 0 {
                 self.sweep_staged()?;
             }
-            match self.make_staged(name, mode) {
+            match self.make_staged_folder(name, mode) {
                 // Another process created it first, or swept ours before we locked it.
                 Err(e) if is_lost_race(&e) => {}
                 outcome => outcome?,
             }
         }
         self.open_within(name)
-    }
-
-    fn make_staged(&self, name: &OsStr, mode: Mode) -> io::Result<()> {
-        let make = |path: &Path| {
-            let staged = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            mkdirat(&self.0, staged.as_str(), mode)?;
-            Ok(staged)
-        };
-        // tempfile only generates the name: `make` resolves it in this folder, so no path is
-        // needed.
-        let staged = tempfile::Builder::new()
-            .prefix(STAGING_PREFIX)
-            .make_in("", make)?
-            .keep();
-        let (staged, _) = staged.map_err(|e| e.error)?;
-        let prepare = |folder: OwnedFd| {
-            // No process sweeps a locked folder. On a file system without locks a process may sweep
-            // it, and the caller retries.
-            let folder = File::from(folder);
-            let _locked = folder.try_lock();
-            fchmod(&folder, mode)?;
-            self.rename_staged(&staged, name)
-        };
-        let moved = self.open_fd(OsStr::new(&staged)).and_then(prepare);
-        if moved.is_err() {
-            // If this fails, the next process that creates a folder here sweeps it.
-            let _removed = unlinkat(&self.0, staged.as_str(), AtFlags::REMOVEDIR);
-        }
-        Ok(moved?)
-    }
-
-    /// Fails if `name` exists, where the system has such a rename: a plain rename(2) replaces an
-    /// empty folder, which other processes may have open already.
-    fn rename_staged(&self, staged: &str, name: &OsStr) -> rustix::io::Result<()> {
-        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-        match renameat_with(&self.0, staged, &self.0, name, RenameFlags::NOREPLACE) {
-            // The kernel or the file system does not support NOREPLACE.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-            moved => return moved,
-        }
-        renameat(&self.0, staged, &self.0, name)
-    }
-
-    /// Removes the staged folders that killed processes left behind: no process has them locked.
-    fn sweep_staged(&self) -> io::Result<()> {
-        let is_staged = |name: &str| name.starts_with(STAGING_PREFIX).then(|| name.to_owned());
-        for name in self.names(usize::MAX, is_staged)? {
-            let Ok(staged) = self.open_fd(OsStr::new(&name)) else {
-                continue;
-            };
-            let staged = File::from(staged);
-            if staged.try_lock().is_ok() {
-                // It fails if the folder belongs to another user or is not empty; it stays then.
-                let _removed = unlinkat(&self.0, name.as_str(), AtFlags::REMOVEDIR);
-            }
-        }
-        Ok(())
     }
 
     /// Whether the descriptor still belongs to this folder, and the folder still has a name.
@@ -230,26 +173,24 @@ impl Folder {
 
     /// The regular file of this name, and its owner.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
-        // NONBLOCK, because without it the open of a planted fifo would block.
-        let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let (flags, mode) = match access {
-            Access::Read => (OFlags::RDONLY, Mode::empty()),
-            Access::Write => (OFlags::RDWR, Mode::empty()),
-            Access::New => (
-                OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
-                Mode::from_raw_mode(0o644),
-            ),
+        let file = match access {
+            Access::Read => File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?),
+            Access::Write => {
+                let flags = OFlags::RDWR | SAFE_OPEN;
+                File::from(openat(&self.0, name, flags, Mode::empty())?)
+            }
+            Access::New => self.make_staged_file(name)?,
         };
-        let file = File::from(openat(&self.0, name, flags | safe, mode)?);
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("not a regular file"));
         }
-        // With a umask of 077 other users could not open the file.
-        if access == Access::New && stat.st_mode & 0o777 != 0o644 {
-            file.set_permissions(Permissions::from_mode(0o644))?;
-        }
         Ok((file, stat.st_uid))
+    }
+
+    pub(crate) fn has_regular_file(&self, name: &str) -> bool {
+        statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
 
     /// The names in the folder, as far as `parse` accepts them; at most `limit`.
@@ -281,13 +222,6 @@ impl Drop for SweepLock {
         // A child that was forked meanwhile would keep the lock past the close.
         let _unlocked = self.folder.unlock();
     }
-}
-
-fn is_lost_race(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
-    )
 }
 
 /// The user of this process for the file system: it owns the pipes that the process creates

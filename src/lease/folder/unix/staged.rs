@@ -1,0 +1,138 @@
+//! A new folder or file gets its mode under a temporary name and is then renamed. So no process
+//! finds it with another mode, with any umask, even if its maker is killed.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, unlinkat,
+};
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+use rustix::fs::{RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::{FILE, Folder, SAFE_OPEN};
+
+/// How the temporary names start.
+const PREFIX: &str = ".portlease-";
+
+impl Folder {
+    pub(super) fn make_staged_folder(&self, name: &OsStr, mode: Mode) -> io::Result<()> {
+        let make = |staged: &str| mkdirat(&self.0, staged, mode);
+        let (staged, ()) = with_temporary_name(make)?;
+        let prepare = |folder: OwnedFd| {
+            // No process sweeps a locked folder. On a file system without locks a process may sweep
+            // it, and the caller retries.
+            let folder = File::from(folder);
+            let _locked = folder.try_lock();
+            fchmod(&folder, mode)?;
+            match self.rename_if_absent(&staged, name) {
+                // A plain rename(2) replaces an empty folder, which other processes may have open
+                // already. They find that it has no name.
+                Err(e) if is_unsupported(e) => renameat(&self.0, &staged, &self.0, name),
+                moved => moved,
+            }
+        };
+        let moved = self.open_fd(OsStr::new(&staged)).and_then(prepare);
+        if moved.is_err() {
+            self.remove_staged(&staged, AtFlags::REMOVEDIR);
+        }
+        Ok(moved?)
+    }
+
+    /// Creates the file, locked. It fails if the name exists.
+    pub(super) fn make_staged_file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
+        let make = |staged: &str| openat(&self.0, staged, flags, FILE);
+        let (staged, file) = with_temporary_name(make)?;
+        let file = File::from(file);
+        // As in `make_staged_folder`.
+        let _locked = file.try_lock();
+        let moved =
+            fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
+        let Err(e) = moved else { return Ok(file) };
+        self.remove_staged(&staged, AtFlags::empty());
+        match e {
+            // It was swept before it was locked. The caller tries again, as after any lost race.
+            Errno::NOENT => Err(io::ErrorKind::AlreadyExists.into()),
+            e if is_unsupported(e) => {
+                // With a tight umask other users cannot open the file until its mode is set.
+                let file = File::from(openat(&self.0, name, flags, FILE)?);
+                fchmod(&file, FILE)?;
+                Ok(file)
+            }
+            e => Err(e.into()),
+        }
+    }
+
+    /// Fails if `name` exists.
+    fn rename_if_absent(&self, staged: &str, name: &OsStr) -> rustix::io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+        return renameat_with(&self.0, staged, &self.0, name, RenameFlags::NOREPLACE);
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+        {
+            let (_, _) = (staged, name);
+            Err(Errno::NOSYS)
+        }
+    }
+
+    /// If it fails, a later [`sweep_staged`](Self::sweep_staged) removes it.
+    fn remove_staged(&self, staged: &str, flags: AtFlags) {
+        let _removed = unlinkat(&self.0, staged, flags);
+    }
+
+    /// Removes the staged folders and files that killed processes left behind: no process has them
+    /// locked.
+    pub(crate) fn sweep_staged(&self) -> io::Result<()> {
+        let is_staged = |name: &str| name.starts_with(PREFIX).then(|| name.to_owned());
+        for name in self.names(usize::MAX, is_staged)? {
+            let Ok(staged) = openat(&self.0, name.as_str(), SAFE_OPEN, Mode::empty()) else {
+                continue;
+            };
+            let staged = File::from(staged);
+            if staged.try_lock().is_err() {
+                continue;
+            }
+            let is_folder = fstat(&staged)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+            // What belongs to another user, and a folder that is not empty, stays.
+            let flags = if is_folder {
+                AtFlags::REMOVEDIR
+            } else {
+                AtFlags::empty()
+            };
+            self.remove_staged(&name, flags);
+        }
+        Ok(())
+    }
+}
+
+/// Whether another process created the name first, or swept ours before it was locked.
+pub(super) fn is_lost_race(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+    )
+}
+
+/// Whether the kernel or the file system has no NOREPLACE.
+fn is_unsupported(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+}
+
+/// Calls `make` with new names until one of them does not exist.
+fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
+    // tempfile only generates the name: `make` resolves it in the folder, so no path is needed.
+    let make = |path: &Path| {
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let made = make(&name)?;
+        Ok((name, made))
+    };
+    let made = tempfile::Builder::new().prefix(PREFIX).make_in("", make)?;
+    let (made, _) = made.keep().map_err(|e| e.error)?;
+    Ok(made)
+}
