@@ -10,6 +10,7 @@ use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
+use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::port_set::PortSet;
 use crate::model::process::Process;
@@ -356,7 +357,9 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the first listener that is left, with the others as its
-/// [`more`](Diagnosis::more). Also if the socket table cannot be read.
+/// [`more`](Diagnosis::more). Also if the socket table cannot be read, and if there are new
+/// listeners and no process can be inspected, as without `/proc`. A descendant that runs as another
+/// user is only seen by root.
 ///
 /// A listener that was closed stays open in a forked child until the child calls exec. So the call
 /// retries for 2 s while only such children have a listener. What they have then counts.
@@ -371,9 +374,13 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
     let left = loop {
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
-        let mut left = sockets::owners(rows, ScanDepth::Complete)
-            .map_err(unreadable)?
-            .holders;
+        let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
+        // Without /proc nobody knows whose the new listeners are.
+        if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
+            let cause = Incompleteness::Proc.to_string();
+            return Err(Diagnosis::bare(None, Verdict::CannotTell(cause)));
+        }
+        let mut left = owned.holders;
         left.retain(|holder| holder.state == State::Listen);
         left.iter_mut()
             .for_each(|holder| holder.processes.retain(is_ours));

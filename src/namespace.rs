@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::retry::NAMESPACES_KEPT;
+
 /// A network namespace, by the inode of its file below `/proc`. It is 0 where namespaces cannot be
 /// distinguished: on systems other than Linux, and without `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,10 @@ impl Drop for Memo {
     }
 }
 
-/// A value for each namespace that this process has been in.
+/// A value for each of the last [`NAMESPACES_KEPT`] namespaces that this process has used.
+///
+/// The kernel gives the inode of a namespace that has ended to a new one. So a value must be one
+/// that is checked when it is used, or that holds in any namespace of this kernel.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 
@@ -105,6 +110,9 @@ impl<T> PerNamespace<T> {
         let mut known = self.0.write();
         known.retain(|(namespace, _)| *namespace != current);
         known.push((current, value.clone()));
+        if known.len() > NAMESPACES_KEPT {
+            known.remove(0);
+        }
         value
     }
 
@@ -133,6 +141,20 @@ mod tests {
         assert_eq!(kept.get().as_deref(), Some(&2));
         kept.forget(&two);
         assert!(kept.get().is_none());
+    }
+
+    #[test]
+    fn the_values_of_the_last_namespaces_are_kept() {
+        let kept = PerNamespace::new();
+        for inode in 1..=20 {
+            MEMO.set(Some(Namespace(inode)));
+            kept.set(inode);
+        }
+        assert_eq!(kept.get().as_deref(), Some(&20));
+        assert_eq!(kept.0.read().len(), NAMESPACES_KEPT);
+        MEMO.set(Some(Namespace(20 - NAMESPACES_KEPT as u64)));
+        assert!(kept.get().is_none());
+        MEMO.set(None);
     }
 
     #[test]

@@ -89,9 +89,11 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     }
 }
 
-/// The table shows no user for an abstract name.
+/// Whether this process cannot see the owner's descriptors, because it is another user's and this
+/// one is not root. The table shows no user for an abstract name.
 fn is_of_another_user(holder: &Holder) -> bool {
-    let is_other = |uid| !lease::user().is_ok_and(|user| user == uid);
+    const ROOT: u32 = 0;
+    let is_other = |uid| lease::user().is_ok_and(|user| user != ROOT && user != uid);
     holder.uid.is_some_and(is_other)
 }
 

@@ -264,6 +264,9 @@ pub(crate) const NUMBERS_TRIED: usize = 4096;
 /// How many of them it looks up in the socket table; some hundred microseconds each.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
+/// For how many network namespaces values are kept. A kept socket keeps its namespace alive.
+pub(crate) const NAMESPACES_KEPT: usize = 8;
+
 /// Up to this many refused numbers may all be residues of what was just released.
 pub(crate) const FEW_NUMBERS: usize = 64;
 

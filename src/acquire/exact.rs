@@ -35,7 +35,7 @@ fn part(
     let lease = lease_for(port, claims, effort)?;
     // Numbers outside the ephemeral range may be kept without a claim: there, containers that do
     // not share the lock folder exclude each other by name.
-    let is_named = !claims || EphemeralRange::cached().is_non_ephemeral(port.number);
+    let is_named = !claims || EphemeralRange::refreshed().is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?
     } else {
@@ -74,15 +74,17 @@ fn exclusive_name(
 /// Proves that no socket has the port now. The connections of an earlier server refuse a plain
 /// server, so they refuse this too.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
+    let mut is_last = false;
     loop {
         match try_bind(port, BindMode::Plain, effort.budget) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(AttemptError::bind(port, e)),
         }
-        if !effort.retries() || !pause_for(Occupant::of(port), effort) {
+        if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
+        is_last = !pause_for(Occupant::of(port), effort);
     }
 }
 
@@ -93,6 +95,7 @@ fn claim(
     leased: bool,
     name: &mut Option<ExclusiveName>,
 ) -> Result<(Claim, Guarantee), AttemptError> {
+    let mut is_last = false;
     loop {
         match Claim::exact(port.number) {
             Ok(claim) => return Ok((claim, Guarantee::Kernel)),
@@ -102,11 +105,10 @@ fn claim(
         if effort.level == RetryLevel::Once {
             return Err(AttemptError::Occupied(port));
         }
-        let occupant = Occupant::of(port);
+        let mut occupant = Occupant::of(port);
         if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            let claim = claim_over_leftovers(request, port, effort, name)?;
             // A claim that the table does not show, another container's, would not have refused
             // this bind.
             let guarantee = if sees_claims {
@@ -114,23 +116,28 @@ fn claim(
             } else {
                 Guarantee::Cooperative
             };
-            return Ok((claim, guarantee));
+            match claim_over_leftovers(request, port, effort, name)? {
+                Ok(claim) => return Ok((claim, guarantee)),
+                Err(others) => occupant = Occupant::Sockets(others),
+            }
         }
-        if !effort.retries() || !pause_for(occupant, effort) {
+        if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
+        // The search for the owner takes longer than another process's probe of the number.
+        is_last = !pause_for(occupant, effort);
     }
 }
 
 /// The bind over the connections of an earlier server proves nothing by itself: it succeeds beside
 /// another such bind. The name excludes that, and the table before and after the bind shows every
-/// other socket.
+/// other socket. It returns those other sockets if there are any.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,
     effort: &mut Effort<'_>,
     name: &mut Option<ExclusiveName>,
-) -> Result<Claim, AttemptError> {
+) -> Result<Result<Claim, Vec<Row>>, AttemptError> {
     if name.is_none() {
         *name = exclusive_name(port, effort)?;
     }
@@ -150,11 +157,13 @@ fn claim_over_leftovers(
         .map_err(|e| AttemptError::system("inspect the claim of", port, e))?;
     let table = sockets::sockets(port.number, Some(port.protocol))
         .map_err(|e| AttemptError::system("read the sockets of", port, e))?;
-    let is_expected = |row: &Row| row.is_leftover() || row.inode == own.inode;
-    if !table.rows.iter().all(is_expected) {
-        return Err(AttemptError::Occupied(port));
-    }
-    Ok(claim)
+    let is_other = |row: &Row| !row.is_leftover() && row.inode != own.inode;
+    let others: Vec<Row> = table.rows.into_iter().filter(is_other).collect();
+    Ok(if others.is_empty() {
+        Ok(claim)
+    } else {
+        Err(others)
+    })
 }
 
 /// What refuses a claim of a number.

@@ -75,7 +75,7 @@ impl Pick<'_, '_> {
     }
 
     fn at_random(&mut self, stats: &mut AttemptStats) -> Result<Option<Reservation>, AttemptError> {
-        let range = EphemeralRange::cached();
+        let range = EphemeralRange::refreshed();
         let request = self.request;
         let mut numbers = range
             .draws()
@@ -93,7 +93,7 @@ impl Pick<'_, '_> {
                 Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
             };
             let is_scarce = refusals >= SCARCE_AFTER || is_small(&range);
-            if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats) {
+            if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats)? {
                 stats.spared = true;
                 return Ok(None);
             }
@@ -141,14 +141,17 @@ fn leaves_spare(
     numbers: &mut impl Iterator<Item = u16>,
     spare: usize,
     stats: &mut AttemptStats,
-) -> bool {
+) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(spare);
     while free.len() < spare {
-        match numbers.next().map(Claim::exact) {
-            Some(Ok(claim)) => free.push(claim),
-            Some(Err(_)) => stats.in_use += 1,
-            None => return false,
+        let Some(number) = numbers.next() else {
+            return Ok(false);
+        };
+        match Claim::exact(number) {
+            Ok(claim) => free.push(claim),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => stats.in_use += 1,
+            Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
         }
     }
-    true
+    Ok(true)
 }

@@ -26,7 +26,7 @@ use windows as system;
 
 pub(crate) use abstract_name::ExclusiveName;
 pub(crate) use probe::{BindMode, try_bind};
-pub(crate) use self_test::kernel_keeps_claims;
+pub(crate) use self_test::{assigns_no_claimed_port, kernel_keeps_claims};
 /// A listener and a bound UDP socket, with the options that servers of this system set.
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 

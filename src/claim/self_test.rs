@@ -9,7 +9,8 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
-/// Whether this kernel keeps a claim, and why not. Tested once per process and network namespace.
+/// Whether this kernel keeps a claim, and why not. It is tested once per process and network
+/// namespace; the setting that lets it assign a claimed number is read each time.
 ///
 /// Only an answer is kept. A test that fails for another reason (a sandbox, a lack of descriptors)
 /// is repeated by the next call.
@@ -25,7 +26,7 @@ pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
         self_test()
     };
     match ANSWER.get_or_try_init(test) {
-        Ok(answer) => Ok(*answer),
+        Ok(answer) => Ok(answer.and_then(|()| assigns_no_claimed_port())),
         Err(Untested::Forbidden) => Ok(Err("a sandbox forbids the test")),
         Err(Untested::Failed(cause)) => Err(cause),
     }
@@ -80,15 +81,6 @@ fn self_test() -> Result<Answer, Untested> {
             Err(e) => return Err(e.into()),
         }
     }
-    match assigns_shared_ports() {
-        Some(false) => {}
-        Some(true) => {
-            return Ok(Err(
-                "net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port",
-            ));
-        }
-        None => return Ok(Err("net.ipv4.ip_autobind_reuse cannot be read")),
-    }
     for ip in loopback.into_iter().chain(wildcards) {
         match serve_over(ip, claim.port) {
             Ok(()) => {}
@@ -138,22 +130,23 @@ fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {
     server.listen(1)
 }
 
-/// Whether the kernel may assign a number that another socket with SO_REUSEADDR has to `bind(…, 0)`
-/// with SO_REUSEADDR; `None` is unknown.
+/// Whether the kernel, as it is set now, assigns no number of a claim to `bind(…, 0)` with
+/// SO_REUSEADDR; and why not.
 ///
-/// A bind within IP_LOCAL_PORT_RANGE of one number would answer it, but no safe call sets that
-/// option.
-fn assigns_shared_ports() -> Option<bool> {
+/// A bind within IP_LOCAL_PORT_RANGE of one number would answer it by trying, but no safe call sets
+/// that option.
+pub(crate) fn assigns_no_claimed_port() -> Answer {
     let folder = std::path::Path::new("/proc/sys/net/ipv4");
     match std::fs::read_to_string(folder.join("ip_autobind_reuse")) {
-        Ok(text) => Some(text.trim() != "0"),
+        Ok(text) if text.trim() == "0" => Ok(()),
+        Ok(_) => Err("net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port"),
         // Kernels before 5.7 lack the setting, and do not share.
         Err(e)
             if e.kind() == io::ErrorKind::NotFound
                 && folder.join("ip_local_port_range").exists() =>
         {
-            Some(false)
+            Ok(())
         }
-        Err(_) => None,
+        Err(_) => Err("net.ipv4.ip_autobind_reuse cannot be read"),
     }
 }

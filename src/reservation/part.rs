@@ -1,7 +1,7 @@
 //! [`ProtocolReservation`]: the claim, name and lease that keep one protocol's port.
 
 use super::Guarantee;
-use crate::claim::{Claim, ExclusiveName, Identity};
+use crate::claim::{Claim, ExclusiveName, Identity, assigns_no_claimed_port};
 use crate::lease::LeaseLock;
 use crate::model::lease_info::Record;
 use crate::model::port::Port;
@@ -45,10 +45,13 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee as it is now: it is weaker than it was if the ephemeral range was changed so
-    /// that the kernel may assign the number.
+    /// The guarantee as it is now: it is weaker than it was if a setting was changed so that the
+    /// kernel may assign the number.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
+            Guarantee::Kernel if assigns_no_claimed_port().is_err() => {
+                Guarantee::without_claim(self.port.number)
+            }
             Guarantee::Cooperative if self.claim.is_none() => {
                 Guarantee::without_claim(self.port.number)
             }

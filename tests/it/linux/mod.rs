@@ -35,6 +35,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "becomes-daemon" => spawning::without_exec::become_daemon(),
         "reserves-in-forked-child" => spawning::without_exec::reserve_in_forked_child(),
         "leaks-in-children" => spawning::leak::leak_in_children(),
+        "leaks-without-proc" => spawning::leak::leak_without_proc(),
         "forks-first-process" => spawning::without_exec::fork_first_process(),
         "checks-while-forking" => crate::lock_folder::forks::check_while_forking(),
         "closes-descriptors" => faults::close_descriptors_and_go_on(),

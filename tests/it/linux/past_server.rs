@@ -5,6 +5,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use portlease::{ReserveOptions, ServerKind, State};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -337,6 +339,30 @@ pub(crate) fn race_after_past_servers() {
         }
     }
     assert!(held.iter().sum::<u16>() >= 100, "{held:?}");
+
+    // Beside another process that probes the number, for some microseconds each time.
+    let port = numbers.next().unwrap();
+    let _kept = leave(LEFTOVERS[0], V4, port, reuse_addr);
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stopped.load(Ordering::Relaxed) {
+                drop(bound(port));
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let outcomes = (0..500).map(|_| {
+            let outcome = racers[0].reserve(&format!("port={port}"));
+            if matches!(outcome, Outcome::Held(_)) {
+                racers[0].release("all");
+            }
+            outcome
+        });
+        let refused = outcomes.filter(|outcome| matches!(outcome, Outcome::Refused { .. }));
+        let refused: Vec<_> = refused.collect();
+        stopped.store(true, Ordering::Relaxed);
+        assert!(refused.is_empty(), "{refused:?}");
+    });
 }
 
 /// A socket that is bound as a server with SO_REUSEADDR, and does not listen.

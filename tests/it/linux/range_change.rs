@@ -1,4 +1,4 @@
-//! The ephemeral range is changed while a process runs.
+//! The settings of the ephemeral range are changed while a process runs.
 
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::reserver::Reserver;
@@ -54,6 +54,29 @@ pub(crate) fn change_the_range() {
         assert_eq!(held.guarantee, "Cooperative", "{kind}");
     }
     assert_eq!(now(&mut reserver, claimed.port()), "Kernel");
+    // A kernel that assigns claimed numbers to sockets with SO_REUSEADDR.
+    let share = |value| std::fs::write("/proc/sys/net/ipv4/ip_autobind_reuse", value).unwrap();
+    share("1");
+    assert_eq!(now(&mut reserver, claimed.port()), "BestEffort");
+    assert_eq!(now(&mut reserver, claimed_outside.port()), "Cooperative");
+    assert_eq!(reserver.reserve("").held().guarantee, "Cooperative");
+    share("0");
+    assert_eq!(now(&mut reserver, claimed.port()), "Kernel");
+    assert_eq!(reserver.reserve("").held().guarantee, "Kernel");
+    // The administrator withholds numbers of the range from the kernel: a list that is longer than
+    // what one small read returns.
+    let last = EPHEMERAL_LOW + 200;
+    let withheld: Vec<String> = (EPHEMERAL_LOW..=last)
+        .step_by(2)
+        .map(|n| n.to_string())
+        .collect();
+    let reserved_ports = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+    std::fs::write(reserved_ports, withheld.join(",")).unwrap();
+    let held = reserver.reserve(&format!("udp= port={last}")).held();
+    assert_eq!(held.guarantee, "Cooperative");
+    let held = reserver.reserve(&format!("udp= port={}", last - 1)).held();
+    assert_eq!(held.guarantee, "BestEffort", "the control");
+    std::fs::write(reserved_ports, "\n").unwrap();
     // A range somewhere else: the numbers that were outside of it are the kernel's now.
     set_range(45000, 65535);
     for kind in kinds {

@@ -136,3 +136,27 @@ pub(crate) fn leak_in_children() {
     });
     helper::reply("100 rounds, no leak");
 }
+
+#[test]
+fn without_proc_a_new_listener_is_an_error_and_does_not_count_as_another_process() {
+    need!(capability::mount_namespace());
+    need!(capability::sock_diag());
+    let folder = Folder::new();
+    Launch::new("leaks-without-proc", &folder.locks())
+        .in_mounts("mount -t tmpfs none /proc")
+        .in_network("true")
+        .start()
+        .succeed();
+}
+
+/// The helper process.
+pub(crate) fn leak_without_proc() {
+    let bind = || TcpListener::bind("0.0.0.0:0").unwrap();
+    // The control.
+    portlease::check_no_leaked_listeners(|| drop(bind())).unwrap();
+    let mut forgotten = None;
+    let leaked = portlease::check_no_leaked_listeners(|| forgotten = Some(bind()));
+    let text = leaked.unwrap_err().to_string();
+    assert!(text.contains("there is no /proc"), "{text}");
+    drop(forgotten);
+}
