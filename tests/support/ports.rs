@@ -1,5 +1,9 @@
 //! Free ports, and the guarantee that a test expects of a reservation.
 
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::sync::Mutex;
+
 use portlease::{Guarantee, ReserveOptions};
 
 use super::DEADLINE;
@@ -15,22 +19,71 @@ pub(crate) fn is_tcp_guarantee(guarantee: Guarantee) -> bool {
 }
 
 /// A free port that stays free for a while: on most machines it is outside the ephemeral range, so
-/// that the kernel assigns it to no process.
+/// that the kernel assigns it to no process, and no other test uses it.
 pub(crate) fn non_ephemeral_port() -> u16 {
     non_ephemeral_ports(1)[0]
 }
 
 /// This number of consecutive free ports.
 pub(crate) fn non_ephemeral_ports(count: usize) -> Vec<u16> {
-    let block = ReserveOptions::new()
-        .range(20000..=29999)
-        .reserve_block(count)
-        .unwrap();
-    let ports: Vec<u16> = block.iter().map(|r| r.port()).collect();
-    drop(block);
-    // A child that another test has just forked shares the claims until it calls exec.
-    for port in &ports {
-        portlease::wait_until_free(*port, DEADLINE).unwrap();
+    loop {
+        let ports = allot(count.try_into().unwrap());
+        let first_to_last = ports.start..=ports.end - 1;
+        let Ok(block) = ReserveOptions::new()
+            .range(first_to_last)
+            .reserve_block(count)
+        else {
+            // Another program uses one of them.
+            continue;
+        };
+        drop(block);
+        // A child that another test has just forked shares the claims until it calls exec.
+        for port in ports.clone() {
+            portlease::wait_until_free(port, DEADLINE).unwrap();
+        }
+        return ports.collect();
     }
-    ports
+}
+
+/// The numbers are divided into slices, of which each test process locks what it needs. So tests do
+/// not use the same numbers, in one process or in several.
+const FIRST_SLICE: u16 = 20000;
+const SLICE: u16 = 320;
+const SLICES: u16 = 31;
+
+/// A locked slice, and which of its numbers are not allotted yet.
+static SLICE_IN_USE: Mutex<Option<(Range<u16>, Vec<File>)>> = Mutex::new(None);
+
+/// Numbers that no other test has, unless this process needs more than there are.
+fn allot(count: u16) -> Range<u16> {
+    assert!(count <= SLICE);
+    let mut in_use = SLICE_IN_USE.lock().unwrap();
+    let (left, locks) = in_use.get_or_insert_default();
+    if left.len() < count.into() {
+        let start = fastrand::u16(..SLICES);
+        let order = (start..SLICES).chain(0..start);
+        let (slice, lock) = order
+            .filter_map(|slice| Some((slice, lock(slice)?)))
+            .next()
+            .expect("a slice that no test process has locked");
+        let first = FIRST_SLICE + slice * SLICE;
+        *left = first..first + SLICE;
+        locks.push(lock);
+    }
+    let allotted = left.start..left.start + count;
+    left.start = allotted.end;
+    allotted
+}
+
+fn lock(slice: u16) -> Option<File> {
+    let path = std::env::temp_dir().join(format!("portlease-test-numbers-{slice}"));
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(&path);
+    // Of another user it can only be read, which is enough for a lock.
+    let file = file.or_else(|_| File::open(&path)).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
 }
