@@ -227,14 +227,14 @@ fn the_files_of_network_namespaces_that_have_ended_are_swept() {
     let port = ended.reserve("many=3").held().ports[0];
     let gone = scopes();
     let scope = gone.iter().next().unwrap().clone();
+    // It exists before the other one ends: afterwards it could get the same inode, and thus scope.
+    let mut living = Reserver::start(in_namespace());
+    let live_port = living.reserve("label=there").held().port();
     ended.release("all");
     drop(ended);
     let records = scope.with_extension("records");
     std::fs::create_dir_all(records.join("0")).unwrap();
     std::fs::write(records.join(format!("0/{port}.tcp")), "-").unwrap();
-    // Of a namespace that exists.
-    let mut living = Reserver::start(in_namespace());
-    let live_port = living.reserve("label=there").held().port();
     let living_scope = scopes()
         .into_iter()
         .find(|path| *path != scope && *path != records)
