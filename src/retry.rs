@@ -161,8 +161,9 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// One try in this many reads the socket table, which costs as much as a hundred others.
-const QUEUE_TABLE_EVERY: u32 = 48;
+/// How often a try reads the socket table, which costs as much as a hundred others. It shows that
+/// only connections of an earlier server are left, over which a number can be reserved.
+const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of a queue for a busy number.
 #[derive(Debug)]
@@ -170,16 +171,17 @@ pub(crate) struct Queue {
     started: Instant,
     at_most: Duration,
     fastest: Option<Duration>,
-    tries: u32,
+    table_read: Instant,
 }
 
 impl Queue {
     pub(crate) fn new(at_most: Duration) -> Self {
+        let now = Instant::now();
         Queue {
-            started: Instant::now(),
+            started: now,
             at_most,
             fastest: None,
-            tries: 0,
+            table_read: now,
         }
     }
 
@@ -201,12 +203,11 @@ impl Queue {
         }
         // Processes of one queue do not poll in step.
         std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
-        self.tries += 1;
-        Some(if self.tries.is_multiple_of(QUEUE_TABLE_EVERY) {
-            RetryLevel::WithTable
-        } else {
-            RetryLevel::Once
-        })
+        if self.table_read.elapsed() < QUEUE_TABLE_EVERY {
+            return Some(RetryLevel::Once);
+        }
+        self.table_read = Instant::now();
+        Some(RetryLevel::WithTable)
     }
 }
 

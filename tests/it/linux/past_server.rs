@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portlease::{ReserveOptions, ServerKind, State};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -339,6 +339,29 @@ pub(crate) fn race_after_past_servers() {
         }
     }
     assert!(held.iter().sum::<u16>() >= 100, "{held:?}");
+
+    // A queue for a number of which only such connections are left, soon or at its last try.
+    for (how, wait) in [
+        ("port", 20_000),
+        ("range", 20_000),
+        ("port", 300),
+        ("range", 300),
+    ] {
+        let port = numbers.next().unwrap();
+        let _kept = leave(LEFTOVERS[0], V4, port, reuse_addr);
+        let server = serve(V4, port, reuse_addr).unwrap();
+        let asked = match how {
+            "range" => format!("range={port}-{port} wait={wait}"),
+            how => format!("{how}={port} wait={wait}"),
+        };
+        racers[0].begin_reserve(&asked);
+        std::thread::sleep(Duration::from_millis(200));
+        drop(server);
+        let stopped = Instant::now();
+        racers[0].end_reserve().held();
+        assert!(stopped.elapsed() < Duration::from_secs(5), "{asked}");
+        racers[0].release("all");
+    }
 
     // Beside another process that probes the number, for some microseconds each time.
     let port = numbers.next().unwrap();
