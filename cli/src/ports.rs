@@ -156,8 +156,8 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
             protocol: None,
         } if !text.starts_with(':') => Ok(port),
         _ => Err(InvalidPort(format!(
-            "{text:?} is not a port number without address and protocol: expected a number such as \
-             60315"
+            "{text:?} names an address or a protocol: expected a number such as 60315, because a \
+             port is reserved on every address"
         ))),
     }
 }
