@@ -5,11 +5,13 @@ use std::io;
 
 use crate::inspect::availability::availability;
 use crate::inspect::listening::is_listening;
+use crate::inspect::whose::{self, Expected};
 use crate::inspect::{diagnose, who};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
+use crate::model::holder::Holder;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::port_set::PortSet;
@@ -259,8 +261,12 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or a descendant of it, listens on the port: a TCP socket that
-/// would accept a connection, or a UDP socket that is bound. A reservation alone does not count.
+/// Checks that the process `pid`, or one that it started, listens on the port, and no other process
+/// beside it: a TCP socket that would accept a connection, or a UDP socket that is bound. A
+/// reservation alone does not count.
+///
+/// Two processes that set SO_REUSEPORT can listen on one address. The kernel then gives a part of
+/// the clients to each.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -276,22 +282,25 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// the owner cannot be seen (another user's process), if the operand names no port, or on a system
 /// whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
+    let expected = Expected::new(pid);
     for port in ports(&port)? {
         let holders = match who::holders(port.endpoint(), port.scope_id, ScanDepth::Complete) {
             Ok(holders) => holders,
             Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };
-        // No claim listens, and a claim that no lease shows looks like any bound socket.
-        let mut processes = holders
+        let (own, others): (Vec<&Holder>, Vec<&Holder>) = holders
             .iter()
-            .filter(|holder| match holder.protocol {
-                Protocol::Tcp => holder.state == State::Listen,
-                Protocol::Udp | Protocol::UdpLite => holder.state == State::Bound,
-            })
-            .flat_map(|holder| &holder.processes);
-        if !processes.any(|process| is_descendant(process.pid, pid)) {
-            return Err(diagnose::report(port, Verdict::NotHeldBy(pid)));
-        }
+            .filter(|socket| whose::answers(socket))
+            .partition(|socket| expected.has(socket));
+        let is_beside = |other: &&Holder| own.iter().any(|own| whose::overlap(own, other));
+        let verdict = if own.is_empty() {
+            Verdict::NotHeldBy(Some(pid))
+        } else if others.iter().any(is_beside) {
+            Verdict::SharedWithStranger(pid)
+        } else {
+            continue;
+        };
+        return Err(diagnose::not_listening(port, verdict, &expected));
     }
     Ok(())
 }

@@ -29,7 +29,7 @@
 //! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
 //! | a number alone, until the process exits | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
-//! | to wait until a server listens | [`Reservation::wait_for`], [`wait_until_listening`] |
+//! | to wait until a server listens | [`Reservation::wait_for`], [`wait_until_held_by`], [`wait_until_listening`] |
 //! | to wait until a server is gone | [`wait_until_free`] |
 //! | the same on tokio, if the server needs the thread | `portlease::tokio` (feature `tokio`) |
 //! | a check after a server stopped | [`assert_port_free`] |
@@ -278,4 +278,4 @@ pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
     try_reserve_ports, try_reserve_udp_port,
 };
-pub use wait::{wait_until_free, wait_until_listening};
+pub use wait::{wait_until_free, wait_until_held_by, wait_until_listening};

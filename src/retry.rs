@@ -219,6 +219,10 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_millis(1),
 ];
 
+/// How often the owners of a listener are searched that was another process's in the last search:
+/// reading the processes costs some milliseconds.
+pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
+
 /// The pause of a wait for a free port whose holder is no listener. Only a read of every socket
 /// shows it, which costs some hundred microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);

@@ -49,7 +49,6 @@
 //! tokio panics. Durations are measured by the real clock, also while tokio's clock is paused.
 
 use std::io;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use ::tokio::net::{TcpListener, UdpSocket};
@@ -57,6 +56,7 @@ use ::tokio::process::Child;
 use ::tokio::task::spawn_blocking;
 use ::tokio::time::sleep;
 
+use crate::inspect::whose::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
@@ -91,7 +91,7 @@ use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 /// macOS it reads every process, and on systems without a socket table (FreeBSD) it tries one
 /// connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(ports_of(&port)?, at_most, || Ok(None)).await
+    listening(ports_of(&port)?, None, at_most, || Ok(None)).await
 }
 
 /// Waits until the port is free, as [`wait_until_free`](crate::wait_until_free) does, without
@@ -131,8 +131,9 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
     }
 }
 
-/// Waits until something listens on the reservation's [`addr`](Reservation::addr). Fails as soon as
-/// the child ends. [`Reservation::wait_for`] does the same with a child of the standard library.
+/// Waits until the child, or a process that it started, listens on the reservation's
+/// [`addr`](Reservation::addr). Fails as soon as the child ends. [`Reservation::wait_for`] does the
+/// same with a child of the standard library.
 ///
 /// It polls the child by `try_wait`, which leaves the child's standard input open.
 ///
@@ -163,13 +164,9 @@ pub async fn wait_for(
     at_most: Duration,
 ) -> Result<()> {
     // tokio reports no pid once the child was waited for.
-    let pid = child.id();
-    listening(reservation.ports_on_addr(), at_most, || {
-        let exit = |status: ExitStatus| ExitInfo {
-            pid,
-            how: status.to_string(),
-        };
-        Ok(child.try_wait()?.map(exit))
+    let expected = child.id().map_or_else(Expected::ended, Expected::new);
+    listening(reservation.ports_on_addr(), Some(expected), at_most, || {
+        Ok(child.try_wait()?.map(ExitInfo::from))
     })
     .await
 }
@@ -240,10 +237,11 @@ impl Reservation {
 
 async fn listening(
     ports: Vec<Port>,
+    expected: Option<Expected>,
     at_most: Duration,
     mut exit_info: impl FnMut() -> io::Result<Option<ExitInfo>>,
 ) -> Result<()> {
-    let mut wait = Listening::new(ports, at_most);
+    let mut wait = Listening::new(ports, expected, at_most);
     loop {
         // A quick poll takes about as long as waking another thread. It also works when every
         // thread for blocking work is busy, perhaps with the server.

@@ -1,13 +1,16 @@
 //! Waits: until something listens, until the port is free, or until the server's process has ended.
 //! The functions here block the thread. `tokio.rs` uses the same polls and pauses by a timer.
 
+use std::fmt;
 use std::io;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use crate::inspect::availability::{QuickStatus, look, quick_status};
 use crate::inspect::listening::is_listening;
+use crate::inspect::whose::{Expected, Listener, Watch};
 use crate::inspect::{diagnose, who};
+use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::{Error, Result};
 use crate::model::holders::Holders;
@@ -23,8 +26,7 @@ use crate::sockets;
 /// socket that is bound. Without an address, any address of this machine counts.
 ///
 /// It polls the socket table about every millisecond, so a server that counts its connections sees
-/// none. It does not check *which* process listens: see
-/// [`assert_port_held_by`](crate::assert_port_held_by).
+/// none. It does not check *which* process listens: see [`wait_until_held_by`].
 ///
 /// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
@@ -52,7 +54,39 @@ use crate::sockets;
 ///
 /// On systems without a socket table each poll tries one TCP connection, for at most 100 ms.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(ports_of(&port)?, at_most, || Ok(None))
+    let mut wait = Listening::new(ports_of(&port)?, None, at_most);
+    block_on(|| wait.poll(|| Ok(None)))
+}
+
+/// Waits until the process `pid`, or one that it started, listens on the port. Fails as soon as the
+/// process ends. [`Reservation::wait_for_pid`] does the same for a reservation.
+///
+/// Another process's listener does not count: a server of an earlier run that still listens, or
+/// that of a parallel test. The wait goes on, and its error names that process.
+/// A process that `pid` started is a descendant of it, or a daemon: its parent has ended, and it
+/// started after `pid`. A listener whose owner cannot be seen counts.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// portlease::wait_until_held_by(&p, std::process::id(), Duration::from_secs(10))?;
+/// # drop(server);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends first. Also
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a process
+/// runs.
+///
+/// # Platform-specific behavior
+///
+/// Where the system does not show the owners of sockets, any listener counts.
+pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) -> Result<()> {
+    wait_by_pid(ports_of(&port)?, pid, at_most)
 }
 
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
@@ -101,7 +135,8 @@ impl Reservation {
     ///
     /// As [`wait_until_listening`].
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
-        listening(self.ports_on_addr(), at_most, || Ok(None))
+        let mut wait = Listening::new(self.ports_on_addr(), None, at_most);
+        block_on(|| wait.poll(|| Ok(None)))
     }
 
     /// Waits until the server on the port is gone, on every address.
@@ -119,8 +154,9 @@ impl Reservation {
         wait_until_free(self, at_most)
     }
 
-    /// Waits until something listens on [`addr`](Reservation::addr). Fails as soon as the child
-    /// ends.
+    /// Waits until the child, or a process that it started, listens on
+    /// [`addr`](Reservation::addr). Fails as soon as the child ends. Another process's listener does
+    /// not count, as [`wait_until_held_by`] explains.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -137,18 +173,13 @@ impl Reservation {
     /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status
     /// if it ends first.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
-        let pid = child.id();
-        listening(self.ports_on_addr(), at_most, || {
-            let exit = |status: ExitStatus| ExitInfo {
-                pid: Some(pid),
-                how: status.to_string(),
-            };
-            Ok(child.try_wait()?.map(exit))
-        })
+        let expected = Expected::new(child.id());
+        let mut wait = Listening::new(self.ports_on_addr(), Some(expected), at_most);
+        block_on(|| wait.poll(|| Ok(child.try_wait()?.map(ExitInfo::from))))
     }
 
-    /// [`wait_for`](Reservation::wait_for) by pid, for a process that need not be a child of this
-    /// one.
+    /// [`wait_until_held_by`], on [`addr`](Reservation::addr): [`wait_for`](Reservation::wait_for)
+    /// by pid, for a process that need not be a child of this one.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -164,16 +195,7 @@ impl Reservation {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
     /// process runs.
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
-        let started = sockets::started(pid);
-        listening(self.ports_on_addr(), at_most, || {
-            // A later process can have the same pid, with another start.
-            let is_running = sockets::is_running(pid)? && sockets::started(pid) == started;
-            let exit = || ExitInfo {
-                pid: Some(pid),
-                how: "gone".to_owned(),
-            };
-            Ok((!is_running).then(exit))
-        })
+        wait_by_pid(self.ports_on_addr(), pid, at_most)
     }
 
     /// Everything on the port, as [`who_holds`](crate::who_holds) returns it, for the protocols of
@@ -206,25 +228,66 @@ pub(crate) enum Poll {
 /// thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
-    TimedOut(Duration, Port, Verdict),
-    EndedFirst(ExitInfo, Port),
+    TimedOut(Duration, Unmet),
+    EndedFirst(ExitInfo, Unmet),
     CannotTell(Port, Verdict),
     System(Port, io::Error),
 }
 
-/// How a process ended, and its pid if it is still known.
+/// The port that did not meet the condition of a wait.
+#[derive(Debug)]
+pub(crate) struct Unmet {
+    port: Port,
+    verdict: Verdict,
+    /// The process that was to listen; `None` if any may.
+    expected: Option<Expected>,
+}
+
+impl Unmet {
+    fn report(&self) -> Diagnosis {
+        match &self.expected {
+            Some(expected) => diagnose::not_listening(self.port, self.verdict.clone(), expected),
+            None => diagnose::report(self.port, self.verdict.clone()),
+        }
+    }
+}
+
+/// How the expected process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
-    pub(crate) pid: Option<u32>,
-    pub(crate) how: String,
+    /// `None` for a process that is not a child of this one.
+    status: Option<ExitStatus>,
+}
+
+impl From<ExitStatus> for ExitInfo {
+    fn from(status: ExitStatus) -> Self {
+        ExitInfo {
+            status: Some(status),
+        }
+    }
+}
+
+impl ExitInfo {
+    fn is_failure(&self) -> bool {
+        self.status.is_some_and(|status| !status.success())
+    }
+}
+
+impl fmt::Display for ExitInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "ended ({status})"),
+            None => f.write_str("ended"),
+        }
+    }
 }
 
 impl WaitError {
     /// `blocked_thread`: the wait blocked its thread, which may be the reason that it timed out.
     pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
-            WaitError::TimedOut(waited, port, verdict) => {
-                let report = diagnose::report(port, verdict);
+            WaitError::TimedOut(waited, unmet) => {
+                let report = unmet.report();
                 let report = if blocked_thread {
                     report.after_a_wait()
                 } else {
@@ -232,8 +295,9 @@ impl WaitError {
                 };
                 Error::timed_out(waited, report)
             }
-            WaitError::EndedFirst(ExitInfo { pid, how }, port) => {
-                Error::ended_first(pid, &how, diagnose::report(port, Verdict::NotListening))
+            WaitError::EndedFirst(exit, unmet) => {
+                let pid = unmet.expected.as_ref().and_then(Expected::pid);
+                Error::ended_first(pid, &exit.to_string(), unmet.port, unmet.report())
             }
             WaitError::CannotTell(port, verdict) => diagnose::report(port, verdict).into(),
             WaitError::System(port, cause) => Error::system("wait for", Some(port), cause),
@@ -262,18 +326,20 @@ impl Deadline {
     }
 }
 
-/// A wait until something listens, on each port in turn.
+/// A wait until something listens, or until the expected process does, on each port in turn.
 #[derive(Debug)]
 pub(crate) struct Listening {
     ports: std::vec::IntoIter<Port>,
+    watch: Option<Watch>,
     deadline: Deadline,
     pauses: std::array::IntoIter<Duration, 3>,
 }
 
 impl Listening {
-    pub(crate) fn new(ports: Vec<Port>, at_most: Duration) -> Self {
+    pub(crate) fn new(ports: Vec<Port>, expected: Option<Expected>, at_most: Duration) -> Self {
         Listening {
             ports: ports.into_iter(),
+            watch: expected.map(Watch::new),
             deadline: Deadline::new(at_most),
             pauses: LISTENING_PAUSES.into_iter(),
         }
@@ -293,31 +359,47 @@ impl Listening {
             Ok(exit) => exit,
             Err(e) => return Poll::Failed(WaitError::System(first, e)),
         };
+        if let (Some(watch), Some(exit)) = (&mut self.watch, &exit) {
+            watch.expected.note_end(exit.is_failure());
+        }
         while let Some(&port) = self.ports.as_slice().first() {
-            match is_listening(port) {
-                Ok(true) => self.ports.next(),
-                Ok(false) => return self.not_yet(port, exit),
+            match self.listener(port) {
+                Ok(Listener::Expected) => self.ports.next(),
+                Ok(listener) => return self.not_yet(port, listener, exit),
                 Err(e) => return Poll::Failed(WaitError::System(port, e)),
             };
         }
         Poll::Met
     }
 
-    fn not_yet(&mut self, port: Port, exit: Option<ExitInfo>) -> Poll {
-        if let Some(exit) = exit {
-            return Poll::Failed(WaitError::EndedFirst(exit, port));
+    fn listener(&mut self, port: Port) -> io::Result<Listener> {
+        match &mut self.watch {
+            Some(watch) => watch.listener(port),
+            None if is_listening(port)? => Ok(Listener::Expected),
+            None => Ok(Listener::Nobody),
         }
-        match self.deadline.left() {
-            Some(left) => {
-                let [.., longest] = LISTENING_PAUSES;
-                Poll::Pause(self.pauses.next().unwrap_or(longest).min(left))
-            }
-            None => Poll::Failed(WaitError::TimedOut(
-                self.deadline.at_most,
-                port,
-                Verdict::NotListening,
-            )),
+    }
+
+    fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {
+        let left = self.deadline.left();
+        if let (Some(left), None) = (left, &exit) {
+            let [.., longest] = LISTENING_PAUSES;
+            return Poll::Pause(self.pauses.next().unwrap_or(longest).min(left));
         }
+        let expected = self.watch.as_ref().map(|watch| watch.expected.clone());
+        let verdict = match (listener, &expected) {
+            (Listener::Stranger, Some(expected)) => Verdict::NotHeldBy(expected.pid()),
+            _ => Verdict::NotListening,
+        };
+        let unmet = Unmet {
+            port,
+            verdict,
+            expected,
+        };
+        Poll::Failed(match exit {
+            Some(exit) => WaitError::EndedFirst(exit, unmet),
+            None => WaitError::TimedOut(self.deadline.at_most, unmet),
+        })
     }
 }
 
@@ -374,7 +456,14 @@ impl Freeing {
         }
         match check() {
             Verdict::Free => Poll::Met,
-            verdict => Poll::Failed(WaitError::TimedOut(self.deadline.at_most, port, verdict)),
+            verdict => {
+                let unmet = Unmet {
+                    port,
+                    verdict,
+                    expected: None,
+                };
+                Poll::Failed(WaitError::TimedOut(self.deadline.at_most, unmet))
+            }
         }
     }
 }
@@ -390,11 +479,15 @@ fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     }
 }
 
-fn listening(
-    ports: Vec<Port>,
-    at_most: Duration,
-    mut exit_info: impl FnMut() -> io::Result<Option<ExitInfo>>,
-) -> Result<()> {
-    let mut wait = Listening::new(ports, at_most);
-    block_on(|| wait.poll(&mut exit_info))
+/// Waits until the process listens, which need not be a child of this one.
+fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
+    let started = sockets::started(pid);
+    let mut wait = Listening::new(ports, Some(Expected::new(pid)), at_most);
+    block_on(|| {
+        wait.poll(|| {
+            // A later process can have the same pid, with another start.
+            let is_running = sockets::is_running(pid)? && sockets::started(pid) == started;
+            Ok((!is_running).then_some(ExitInfo { status: None }))
+        })
+    })
 }

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use portlease::{Endpoint, wait_until_free, wait_until_listening};
+use portlease::{
+    Diagnosis, Endpoint, check_port_free, check_port_held_by, check_port_listening,
+    wait_until_free, wait_until_held_by, wait_until_listening,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Free,
     Listening,
+    /// The process with this id, or one that it started, listens.
+    HeldBy(u32),
 }
 
 impl Condition {
@@ -23,7 +28,15 @@ impl Condition {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Condition::Free => "free",
-            Condition::Listening => "listening",
+            Condition::Listening | Condition::HeldBy(_) => "listening",
+        }
+    }
+
+    pub(crate) fn check(self, endpoint: Endpoint) -> Result<(), Diagnosis> {
+        match self {
+            Condition::Free => check_port_free(endpoint),
+            Condition::Listening => check_port_listening(endpoint),
+            Condition::HeldBy(pid) => check_port_held_by(endpoint, pid),
         }
     }
 
@@ -31,6 +44,7 @@ impl Condition {
         match self {
             Condition::Free => wait_until_free(endpoint, limit),
             Condition::Listening => wait_until_listening(endpoint, limit),
+            Condition::HeldBy(pid) => wait_until_held_by(endpoint, pid, limit),
         }
     }
 }

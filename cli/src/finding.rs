@@ -1,6 +1,6 @@
 //! [`Finding`]: the result of checking one port.
 
-use portlease::{Diagnosis, Endpoint, check_port_free, check_port_listening};
+use portlease::{Diagnosis, Endpoint};
 
 use crate::condition::Condition;
 
@@ -14,13 +14,9 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub(crate) fn new(endpoint: Endpoint, condition: Condition) -> Self {
-        let checked = match condition {
-            Condition::Free => check_port_free(endpoint),
-            Condition::Listening => check_port_listening(endpoint),
-        };
         Finding {
             endpoint,
-            problem: checked.err(),
+            problem: condition.check(endpoint).err(),
         }
     }
 

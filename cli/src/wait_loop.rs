@@ -40,8 +40,11 @@ pub(crate) fn wait_for(
         None => None,
     };
     // A condition that is met already prints nothing.
-    if holds_now(endpoints, condition)? {
-        return Ok(Outcome::Met);
+    match holds_now(endpoints, condition) {
+        Ok(true) => return Ok(Outcome::Met),
+        Ok(false) => {}
+        Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded),
+        Err(failure) => return Err(failure),
     }
     let limit_text = humantime::format_duration(limit);
     let list = port_summary(endpoints);
@@ -66,24 +69,16 @@ pub(crate) fn wait_for(
         match receiver.recv_timeout(PROGRESS_INTERVAL) {
             Ok(Ok(())) => break Outcome::Met,
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut,
+            // The wait notices the end of the process too.
+            Ok(Err(_)) if has_ended(process.as_ref())? => break after_end(endpoints, condition)?,
             Ok(Err(error)) => return Err(error.into()),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Failure::new("cannot wait: the waiting thread panicked"));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if let Some((pid, process)) = &process {
-            let ended = process
-                .as_ref()
-                .map_or(Ok(true), |process| process.ended_within(Duration::ZERO));
-            if ended.map_err(|e| watch_failure(*pid, &e))? {
-                // The end of the process may have freed the ports.
-                break if holds_now(endpoints, condition)? {
-                    Outcome::Met
-                } else {
-                    Outcome::ProcessEnded
-                };
-            }
+        if has_ended(process.as_ref())? {
+            break after_end(endpoints, condition)?;
         }
         let waiting_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
         let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
@@ -104,6 +99,29 @@ pub(crate) fn wait_for(
         });
     }
     Ok(outcome)
+}
+
+/// A process of `--pid`; without a handle if it had ended before the wait began.
+type Watched = (u32, Option<ProcessHandle>);
+
+fn has_ended(process: Option<&Watched>) -> Result<bool, Failure> {
+    let Some((pid, handle)) = process else {
+        return Ok(false);
+    };
+    let ended = handle
+        .as_ref()
+        .map_or(Ok(true), |handle| handle.ended_within(Duration::ZERO));
+    ended.map_err(|e| watch_failure(*pid, &e))
+}
+
+/// The end of the process may have freed the ports.
+fn after_end(endpoints: &[Endpoint], condition: Condition) -> Result<Outcome, Failure> {
+    let is_met = condition == Condition::Free && holds_now(endpoints, condition)?;
+    Ok(if is_met {
+        Outcome::Met
+    } else {
+        Outcome::ProcessEnded
+    })
 }
 
 fn wait_for_all(

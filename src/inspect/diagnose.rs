@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::availability::{availability, look};
 use super::inheritance;
 use super::who::holders;
+use super::whose::{self, Expected};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
 use crate::model::diagnosis::number::Number;
@@ -14,6 +15,7 @@ use crate::model::diagnosis::trial::Trial;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::diagnosis::{Diagnosis, Facts};
 use crate::model::endpoint::Protocol;
+use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
@@ -22,7 +24,7 @@ use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::ownership::Asker;
 use crate::ports::{self, EphemeralRange, services};
 use crate::retry::RetryBudget;
-use crate::sockets::ScanDepth;
+use crate::sockets::{self, ScanDepth};
 
 /// All that is known about a port: what the number is, who holds it, which servers could bind it,
 /// why not, and what helps. It never fails: the report says what could not be read.
@@ -86,6 +88,30 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(facts(port, verdict, ScanDepth::FirstHit))
 }
 
+/// A [`report`] of a port on which the expected process does not listen, or not alone.
+pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
+    let facts = facts(port, verdict, ScanDepth::Complete);
+    let holders = facts.holders.iter().flatten();
+    let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
+    Diagnosis::new(Facts {
+        expected: Some(expected.pid().filter(runs)),
+        stranger: holders
+            .filter(|socket| whose::answers(socket) && !expected.has(socket))
+            .min_by_key(|socket| socket.processes.is_empty())
+            .cloned(),
+        // What cannot be read is not reported.
+        instead: whose::other_listeners(expected, port).unwrap_or_default(),
+        ..facts
+    })
+}
+
+/// The listeners on the number whose address does not match the endpoint.
+fn elsewhere(port: Port) -> Vec<Holder> {
+    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
+    rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
+    sockets::owners(rows, ScanDepth::FirstHit).map_or_else(|_| Vec::new(), |owned| owned.holders)
+}
+
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     let endpoint = port.endpoint();
     let holders = holders(endpoint, port.scope_id, depth).unwrap_or_else(|_| {
@@ -93,9 +119,17 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         let leases = inheritance::of_leases(lease::of_number(port.number, &[port.protocol]));
         Holders::new(port.number, endpoint.protocol, Vec::new(), leases, unseen)
     });
+    let elsewhere = match verdict {
+        Verdict::NotListening | Verdict::NotHeldBy(_) => elsewhere(port),
+        _ => Vec::new(),
+    };
     Facts {
         endpoint: Some(endpoint),
         verdict,
+        expected: None,
+        stranger: None,
+        elsewhere,
+        instead: Vec::new(),
         holders: Some(holders),
         number: Some(number(port.number, port.protocol)),
         trials: Vec::new(),

@@ -7,3 +7,4 @@ pub(crate) mod listening;
 mod port_context;
 pub(crate) mod probe;
 pub(crate) mod who;
+pub(crate) mod whose;

@@ -147,9 +147,21 @@ impl Error {
         Self::diagnosed(ErrorKind::TimedOut, message, diagnosis)
     }
 
-    pub(crate) fn ended_first(pid: Option<u32>, how: &str, diagnosis: Diagnosis) -> Self {
+    /// `how` continues "the process": "ended (exit status: 3)".
+    pub(crate) fn ended_first(
+        pid: Option<u32>,
+        how: &str,
+        port: Port,
+        diagnosis: Diagnosis,
+    ) -> Self {
         let process = pid.map_or("the process".to_owned(), |pid| format!("process {pid}"));
-        let message = format!("{process} ended ({how}) first: {}", diagnosis.headline());
+        let mut message = format!(
+            "{process} {how} before it listened on port {}",
+            port.endpoint()
+        );
+        if let Some(listeners) = diagnosis.listeners_headline() {
+            message += &format!(": {listeners}");
+        }
         Self::diagnosed(ErrorKind::Io, message, diagnosis)
     }
 }

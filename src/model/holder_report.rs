@@ -110,7 +110,7 @@ impl Holders {
 }
 
 /// A line for each group of sockets that differ only in the peer.
-fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> {
+pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> {
     let mut groups: Vec<(&Holder, usize)> = Vec::new();
     let mut unlisted = 0;
     for socket in sockets {

@@ -15,7 +15,7 @@ const SHARERS_NAMED: usize = 4;
 
 impl Holder {
     /// Who owns this socket, in one sentence.
-    pub(super) fn headline(&self) -> String {
+    pub(crate) fn headline(&self) -> String {
         let owner = match self.processes.first() {
             Some(process) => process.name_and_pid(),
             None if self.hidden => return self.held_by_user(),

@@ -1,6 +1,7 @@
 //! [`Remedy`]: an action that helps, as a value.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::endpoint::{Endpoint, Protocol};
 
@@ -47,6 +48,21 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
+    /// Connect to the address on which the server listens.
+    #[non_exhaustive]
+    UseListenersAddress {
+        /// The address of the listener.
+        addr: SocketAddr,
+    },
+    /// Let the server listen on the address that was asked about.
+    #[non_exhaustive]
+    ListenOn {
+        /// The address of the endpoint that was checked.
+        ip: IpAddr,
+    },
+    /// Reserve the port for a server that does not set SO_REUSEADDR, if the server reported "address
+    /// already in use".
+    ReserveForPlainServer,
     /// Wait until the connections in TIME_WAIT end, which takes at most 60 s.
     WaitForTimeWait,
     /// Wait until the kernel has closed the socket.
@@ -126,6 +142,19 @@ impl fmt::Display for Remedy {
                     write!(f, "wait for it with wait_until_listening({operand:?}, ..)")
                 }
             },
+            Remedy::UseListenersAddress { addr } => {
+                let ip = match addr.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                    ip => ip,
+                };
+                write!(f, "connect to {}", SocketAddr::new(ip, addr.port()))
+            }
+            Remedy::ListenOn { ip } => write!(f, "let the server listen on {ip}"),
+            Remedy::ReserveForPlainServer => f.write_str(
+                "if it reported \"address already in use\", it does not set SO_REUSEADDR: reserve \
+                 its port with ReserveOptions::new().reuse_addr(false)",
+            ),
             Remedy::WaitForTimeWait => f.write_str("wait until TIME_WAIT ends, within 60 s"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
             Remedy::InspectWithPermission => {
@@ -198,12 +227,16 @@ mod tests {
     /// missing.
     fn next(remedy: &Remedy) -> Option<Remedy> {
         let (pid, port, endpoint) = (4242, 60315, ENDPOINT);
+        let addr = (Ipv4Addr::LOCALHOST, port).into();
         Some(match remedy {
             Remedy::StopProcess { .. } => Remedy::ReserveAnotherPort { endpoint },
             Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
             Remedy::Queue { .. } => Remedy::StartServer,
             Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
-            Remedy::WaitUntilListening { .. } => Remedy::WaitForTimeWait,
+            Remedy::WaitUntilListening { .. } => Remedy::UseListenersAddress { addr },
+            Remedy::UseListenersAddress { .. } => Remedy::ListenOn { ip: addr.ip() },
+            Remedy::ListenOn { .. } => Remedy::ReserveForPlainServer,
+            Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
             Remedy::InspectWithPermission => Remedy::ReserveInSysctl { port },
@@ -228,7 +261,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 18);
+        assert_eq!(remedies.len(), 21);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -118,6 +118,19 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     system::parent(pid)
 }
 
+/// A process group and a session, each by the pid of the process that started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) group: u32,
+    pub(crate) session: u32,
+}
+
+/// Those of a process; `None` if the process has ended or cannot be read, and on systems other than
+/// Linux.
+pub(crate) fn group(pid: u32) -> Option<Group> {
+    system::group(pid)
+}
+
 /// The effective user of a process; `None` if the process has ended or cannot be read, and on
 /// systems that do not report it.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroU64;
 
-use super::{Inode, Row, ScanDepth, ScanResult, Table};
+use super::{Group, Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
 
 fn unsupported<T>() -> io::Result<T> {
@@ -46,6 +46,10 @@ pub(super) fn parent(_pid: u32) -> Option<u32> {
     None
 }
 
+pub(super) fn group(_pid: u32) -> Option<Group> {
+    None
+}
+
 pub(super) fn user_of(_pid: u32) -> Option<u32> {
     None
 }
@@ -81,5 +85,6 @@ mod tests {
         assert_eq!(abstract_socket("portlease/tcp/1").unwrap(), None);
         assert_eq!((users(), started(1)), (Vec::new(), None));
         assert_eq!((parent(1), user_of(1)), (None, None));
+        assert_eq!(group(1), None);
     }
 }

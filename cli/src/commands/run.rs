@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, Reservation, wait_until_listening};
+use portlease::{Endpoint, Protocol, Reservation, wait_until_held_by};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -93,7 +93,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
     let listening = match args.wait_listening {
-        Some(limit) => Some(spawn_listen_wait(&reservations, limit)?),
+        Some(limit) => Some(spawn_listen_wait(&reservations, child.id(), limit)?),
         None => None,
     };
     supervise(console, &mut child, &mut signals, listening)
@@ -267,6 +267,7 @@ fn exit_code(status: ExitStatus) -> u8 {
 /// the error, and raises SIGCHLD to wake `supervise`, which waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
+    pid: u32,
     limit: Duration,
 ) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
     let endpoints: Vec<Endpoint> = reservations
@@ -279,7 +280,7 @@ fn spawn_listen_wait(
         // The first wait gets the whole limit, so that a time-out reports it unshortened.
         let mut left = limit;
         let listen = endpoints.into_iter().try_for_each(|endpoint| {
-            wait_until_listening(endpoint, left)?;
+            wait_until_held_by(endpoint, pid, left)?;
             left = remaining(limit, started);
             Ok(())
         });

@@ -21,7 +21,10 @@ struct Answer {
 
 pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let endpoints = PortList::tcp_by_default(&args.ports);
-    let condition = Condition::from_flag(args.listening);
+    let condition = match (args.listening, args.pid) {
+        (true, Some(pid)) => Condition::HeldBy(pid),
+        (listening, _) => Condition::from_flag(listening),
+    };
     let outcome = wait_loop::wait_for(console, &endpoints, condition, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
@@ -35,7 +38,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             ports,
             outcome: word,
         })?;
-    } else if outcome == Outcome::TimedOut {
+    } else if outcome != Outcome::Met {
         for endpoint in endpoints {
             let finding = Finding::new(endpoint, condition);
             if finding.problem.is_some() {

@@ -37,6 +37,11 @@ fn command(remedy: &Remedy) -> Option<String> {
         Remedy::AskWhoHolds { endpoint, .. } => {
             format!("look it up with `portlease who {endpoint}`")
         }
+        Remedy::ReserveForPlainServer => {
+            "if it reported \"address already in use\", it does not set \
+             SO_REUSEADDR: reserve its port with --no-reuse-addr"
+                .to_owned()
+        }
         Remedy::UnblockRuntime => return None,
         // An action outside of this crate.
         other => other.to_string(),

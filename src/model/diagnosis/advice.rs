@@ -1,5 +1,6 @@
 //! Which remedies follow from the verdict and the facts of a report.
 
+use super::Facts;
 use super::report::Report;
 use super::verdict::{Cause, Verdict};
 use crate::model::endpoint::{Endpoint, Protocol};
@@ -17,19 +18,10 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             remedies.push(Remedy::ReserveAnotherPort { endpoint });
             remedies
         }
-        (Verdict::NotListening, Some(endpoint)) => start_first(endpoint),
-        (Verdict::NotHeldBy(pid), Some(endpoint)) => {
-            if report.sockets().any(|holder| holder.hidden) {
-                vec![Remedy::InspectWithPermission]
-            } else if report
-                .sockets_besides_claims()
-                .any(|holder| !holder.processes.is_empty())
-            {
-                vec![Remedy::CheckCommand { pid: *pid }]
-            } else {
-                start_first(endpoint)
-            }
-        }
+        (
+            Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_),
+            Some(endpoint),
+        ) => for_missing_listener(report, endpoint),
         (Verdict::Leaked, _) => vec![Remedy::StopServersBeforeTestEnds],
         (Verdict::Privileged, Some(endpoint)) => vec![
             Remedy::ReserveAnotherPort { endpoint },
@@ -52,6 +44,41 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
     };
     remedies.dedup();
     remedies
+}
+
+/// The expected process, or any, does not listen on the endpoint.
+fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
+    let Facts {
+        stranger,
+        elsewhere,
+        instead,
+        ..
+    } = &report.facts;
+    let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
+    if let Some(stranger) = stranger {
+        return vec![
+            for_holder(stranger, endpoint.port),
+            Remedy::ReserveAnotherPort { endpoint },
+        ];
+    }
+    if let Some(pid) = instead.first().and_then(pid) {
+        return vec![Remedy::CheckCommand { pid }];
+    }
+    match (elsewhere.first(), endpoint.ip) {
+        (Some(other), Some(ip)) => vec![
+            Remedy::UseListenersAddress { addr: other.local },
+            Remedy::ListenOn { ip },
+        ],
+        _ if report.sockets().any(|holder| holder.hidden) => vec![Remedy::InspectWithPermission],
+        _ => match (&report.facts.verdict, report.facts.expected) {
+            (Verdict::NotListening, Some(running)) => {
+                let check = running.map(|pid| Remedy::CheckCommand { pid });
+                let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
+                check.into_iter().chain(reserve).collect()
+            }
+            _ => start_first(endpoint),
+        },
+    }
 }
 
 fn start_first(endpoint: Endpoint) -> Vec<Remedy> {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::endpoint::Endpoint;
 use super::error_kind::ErrorKind;
+use super::holder::Holder;
 use super::holders::Holders;
 use super::lease_info::Lease;
 use super::remedy::{self, Remedy};
@@ -40,6 +41,14 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
+    /// The process that was to listen: `None` if any may, `Some(None)` if it has ended.
+    pub(crate) expected: Option<Option<u32>>,
+    /// A listener on the endpoint that is not the expected process's.
+    pub(crate) stranger: Option<Holder>,
+    /// Listeners on the number whose address does not match the endpoint.
+    pub(crate) elsewhere: Vec<Holder>,
+    /// Listeners of the process that was to listen, on other numbers.
+    pub(crate) instead: Vec<Holder>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
     /// The inode of the caller's own claim, which may have no record.
@@ -65,6 +74,10 @@ impl Diagnosis {
             endpoint,
             verdict,
             holders: None,
+            expected: None,
+            stranger: None,
+            elsewhere: Vec::new(),
+            instead: Vec::new(),
             number: None,
             trials: Vec::new(),
             own_claim: None,
@@ -78,6 +91,11 @@ impl Diagnosis {
             self.0.remedies.push(Remedy::UnblockRuntime);
         }
         self
+    }
+
+    /// Who listens, if the expected process does not listen on the endpoint.
+    pub(crate) fn listeners_headline(&self) -> Option<String> {
+        self.0.listeners_headline()
     }
 
     pub(crate) fn with_more(mut self, more: Vec<Diagnosis>) -> Self {
@@ -237,7 +255,10 @@ impl Diagnosis {
 
     pub(crate) fn error_kind(&self) -> ErrorKind {
         match &self.0.facts.verdict {
-            Verdict::InUse(_) | Verdict::NotHeldBy(_) | Verdict::Leaked => ErrorKind::InUse,
+            Verdict::InUse(_)
+            | Verdict::NotHeldBy(_)
+            | Verdict::SharedWithStranger(_)
+            | Verdict::Leaked => ErrorKind::InUse,
             Verdict::Privileged | Verdict::Forbidden => ErrorKind::PermissionDenied,
             Verdict::NoSuchAddress => ErrorKind::AddressNotAvailable,
             Verdict::Invalid(_) => ErrorKind::InvalidPort,

@@ -6,8 +6,9 @@ use std::slice;
 use super::trial::Trials;
 use super::verdict::{Cause, Verdict};
 use super::{Diagnosis, Facts};
+use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
-use crate::model::holder_report::line;
+use crate::model::holder_report::{line, socket_lines};
 use crate::model::holders::Holders;
 use crate::model::lease_info::Lease;
 use crate::model::remedy::Remedy;
@@ -74,10 +75,10 @@ impl Report {
             Verdict::InUse(Cause::Unexplained) => {
                 "the bind is refused, and no visible socket explains it".to_owned()
             }
-            Verdict::InUse(Cause::Holder)
-            | Verdict::NotListening
-            | Verdict::NotHeldBy(_)
-            | Verdict::Leaked => holders_headline(),
+            Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
+                self.listeners_headline().unwrap_or_else(holders_headline)
+            }
+            Verdict::InUse(Cause::Holder) | Verdict::Leaked => holders_headline(),
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
@@ -89,13 +90,44 @@ impl Report {
         }
     }
 
+    /// Who listens, if the expected process does not listen on the endpoint.
+    pub(super) fn listeners_headline(&self) -> Option<String> {
+        let Facts {
+            stranger,
+            elsewhere,
+            instead,
+            ..
+        } = &self.facts;
+        let mut sentences = Vec::new();
+        if let Some(stranger) = stranger {
+            sentences.push(stranger.headline());
+        }
+        if let Some(other) = instead.first() {
+            sentences.push(format!("{} instead", other.headline()));
+        } else if let (Some(other), true) = (elsewhere.first(), sentences.is_empty()) {
+            let ip = self.facts.endpoint.and_then(|endpoint| endpoint.ip)?;
+            let unreached = match other.protocol {
+                Protocol::Tcp => format!("clients of {ip} are refused"),
+                _ => format!("datagrams to {ip} do not reach it"),
+            };
+            sentences.push(format!("{} only; {unreached}", other.headline()));
+        }
+        (!sentences.is_empty()).then(|| sentences.join("; "))
+    }
+
     pub(super) fn headline(&self) -> String {
         let (operand, cause) = (self.operand(), self.cause());
         match &self.facts.verdict {
             Verdict::Free => format!("{operand} is free: {cause}"),
             Verdict::InUse(_) => format!("{operand} is in use: {cause}"),
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
-            Verdict::NotHeldBy(pid) => format!("{operand} is not held by pid {pid}: {cause}"),
+            Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
+            Verdict::SharedWithStranger(pid) => {
+                format!("{operand} is not held by pid {pid} alone: {cause}")
+            }
+            Verdict::NotHeldBy(None) => {
+                format!("{operand} is not held by the process that ended: {cause}")
+            }
             Verdict::Leaked => format!("{operand} was left listening: {cause}"),
             Verdict::Privileged
             | Verdict::Forbidden
@@ -115,6 +147,8 @@ impl Report {
         let Facts {
             verdict,
             holders,
+            elsewhere,
+            instead,
             number,
             trials,
             at,
@@ -133,6 +167,8 @@ impl Report {
             };
             lines.extend(holders.lines(*at, time_wait_note));
         }
+        let others: Vec<&Holder> = elsewhere.iter().chain(instead).collect();
+        lines.extend(socket_lines(&others, *at));
         if !trials.is_empty() {
             lines.push(line("a server", Trials(trials)));
         }
@@ -162,6 +198,16 @@ impl Report {
             move |holder: &Holder| holders.is_none_or(|all| all.lease_of(holder).is_some());
         self.sockets()
             .filter(move |holder| !is_own_claim(holder) && !is_leased(holder))
+    }
+
+    /// Whether a reservation refuses servers that do not set SO_REUSEADDR.
+    pub(super) fn has_claim(&self) -> bool {
+        let holders = self.facts.holders.as_ref();
+        self.sockets().any(|socket| {
+            socket.state == State::Bound
+                && socket.protocol == Protocol::Tcp
+                && holders.is_some_and(|all| all.lease_of(socket).is_some())
+        })
     }
 
     fn time_wait_count(&self) -> usize {

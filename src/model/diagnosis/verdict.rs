@@ -7,8 +7,11 @@ pub(crate) enum Verdict {
     Free,
     InUse(Cause),
     NotListening,
-    /// Neither the process with this id nor a descendant of it holds the port.
-    NotHeldBy(u32),
+    /// Neither the process with this id nor one that it started listens. The id is `None` if the
+    /// process has ended and its id is not known any more.
+    NotHeldBy(Option<u32>),
+    /// The process with this id listens, and another process beside it on the same address.
+    SharedWithStranger(u32),
     /// Code that has ended left listeners behind.
     Leaked,
     /// Binding the port requires a privilege that this user lacks.

@@ -89,6 +89,9 @@ pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
 pub(crate) struct Stat {
     pub(crate) name: String,
     pub(crate) parent: u32,
+    /// Its process group and its session (setsid(2)).
+    pub(crate) group: u32,
+    pub(crate) session: u32,
     /// It has ended, and its parent has not waited for it yet (a zombie).
     pub(crate) ended: bool,
     /// It has not called exec since it was forked (PF_FORKNOEXEC).
@@ -112,12 +115,16 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         .split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
-    let flags: u64 = fields.nth(4)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
+    let flags: u64 = fields.nth(2)?.parse().ok()?;
     let started = fields.nth(12)?.parse().ok()?;
     let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
     Some(Stat {
         name,
         parent,
+        group,
+        session,
         ended,
         forked: flags & PF_FORKNOEXEC != 0,
         started,
@@ -334,7 +341,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_process_can_have_any_name() {
-        let tail = b" S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2";
+        let tail = b" S 41 7 6 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2";
         for name in ["sleep", "a) b\n(c", "", ")", "((", "\u{1b}[31m"] {
             let text = [b"7 (", name.as_bytes(), b")", &tail[..]].concat();
             assert_eq!(
@@ -342,6 +349,8 @@ pub(crate) mod tests {
                 Some(Stat {
                     name: name.to_owned(),
                     parent: 41,
+                    group: 7,
+                    session: 6,
                     ended: false,
                     forked: false,
                     started: 123_456

@@ -18,7 +18,7 @@ mod scan;
 
 pub(super) use proc_net::abstract_socket;
 pub(super) use process::{
-    command_line, innermost_pid, is_running, parent, started, user_of, users,
+    command_line, group, innermost_pid, is_running, parent, started, user_of, users,
 };
 pub(super) use scan::processes;
 

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
+use super::super::Group;
 use super::super::decode::procfs;
 use super::proc_folder::open;
 use crate::model::process::Process;
@@ -104,6 +105,14 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
     stat(pid)
         .map(|stat| stat.parent)
         .filter(|parent| *parent != 0)
+}
+
+pub(in super::super) fn group(pid: u32) -> Option<Group> {
+    let stat = stat(pid)?;
+    Some(Group {
+        group: stat.group,
+        session: stat.session,
+    })
 }
 
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::decode::libproc;
-use super::{Inode, Row, ScanDepth, ScanResult, Table};
+use super::{Group, Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
@@ -149,6 +149,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     info(pid)
         .map(|info| info.parent)
         .filter(|parent| *parent != 0)
+}
+
+pub(super) fn group(_pid: u32) -> Option<Group> {
+    None
 }
 
 pub(super) fn user_of(pid: u32) -> Option<u32> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::decode::iphlpapi;
-use super::{Inode, Row, ScanDepth, ScanResult, Table};
+use super::{Group, Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
@@ -139,6 +139,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
         _ => true,
     };
     (parent != 0 && is_older).then_some(parent)
+}
+
+pub(super) fn group(_pid: u32) -> Option<Group> {
+    None
 }
 
 pub(super) fn user_of(_pid: u32) -> Option<u32> {

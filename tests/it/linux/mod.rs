@@ -19,6 +19,7 @@ mod servers; // servers from Debian packages, stopped by signals
 mod spawning; // fork
 mod time_wait; // SO_REUSEADDR, as the kernel's table shows it
 mod used_up_range; // namespaces with few ephemeral ports
+mod whose;
 
 /// The helper processes of these modules.
 pub(crate) fn run_helper(name: &str, args: &Args) {

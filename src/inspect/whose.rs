@@ -1,0 +1,212 @@
+//! Whose listener it is: the expected process's, one that it started, or a stranger's.
+
+use std::io;
+use std::num::NonZeroU64;
+use std::time::Instant;
+
+use super::listening::is_listening;
+use crate::model::endpoint::Protocol;
+use crate::model::holder::Holder;
+use crate::model::port::Port;
+use crate::model::process::Process;
+use crate::model::state::State;
+use crate::ownership::is_descendant;
+use crate::retry::OWNERS_EVERY;
+use crate::sockets::{self, Group, Inode, ScanDepth};
+
+/// The process that a wait or an assertion expects to listen, itself or by a process that it
+/// started.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    /// `None` if it has ended and nobody knows its pid any more.
+    pid: Option<u32>,
+    /// A later process can have the same pid, with another start. `None` if it is not known.
+    started: Option<NonZeroU64>,
+    group: Option<Group>,
+    /// It has ended, and not with a failure: it may have left a daemon.
+    ended_well: bool,
+}
+
+/// Who listens on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Nobody,
+    Stranger,
+    /// The expected process, one that it started, or a process that cannot be seen.
+    Expected,
+}
+
+impl Expected {
+    pub(crate) fn new(pid: u32) -> Expected {
+        Expected {
+            pid: Some(pid),
+            started: sockets::started(pid),
+            group: sockets::group(pid),
+            ended_well: false,
+        }
+    }
+
+    /// A process that has ended, and whose pid is not known any more.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn ended() -> Expected {
+        Expected {
+            pid: None,
+            started: None,
+            group: None,
+            ended_well: false,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    pub(crate) fn note_end(&mut self, is_failure: bool) {
+        self.ended_well = !is_failure;
+    }
+
+    /// Whether the socket is one of the expected process.
+    pub(crate) fn has(&self, socket: &Holder) -> bool {
+        socket
+            .processes
+            .iter()
+            .any(|process| self.includes(process))
+    }
+
+    /// Whether the process is the expected one, a descendant of it, or a daemon that it left.
+    fn includes(&self, process: &Process) -> bool {
+        let is_this_start = |started| self.started.is_none() || started == self.started;
+        let is_or_is_below = |pid| {
+            if process.pid == pid {
+                is_this_start(process.ticks)
+            } else {
+                is_this_start(sockets::started(pid)) && is_descendant(process.pid, pid)
+            }
+        };
+        self.pid.is_some_and(is_or_is_below) || self.left(process)
+    }
+
+    /// Whether the process is a daemon that the expected one left. Its parent has ended, so it is
+    /// no descendant any more. It is in a process group or session of the expected process, or made
+    /// its own, as a daemon does that calls setsid(2).
+    fn left(&self, process: &Process) -> bool {
+        // In units of 10 ms: a daemon can have the same start as its parent.
+        if process.ticks < self.started {
+            return false;
+        }
+        let group = sockets::group(process.pid);
+        // The kernel gives a pid to no other process while a group or a session has the number.
+        let is_led = group
+            .zip(self.pid)
+            .is_some_and(|(of, pid)| of.group == pid || of.session == pid);
+        let is_shared = group.zip(self.group).is_some_and(|(of, expected)| {
+            of.group == expected.group || of.session == expected.session
+        });
+        is_led || is_orphan(process) && (is_shared || self.ended_well)
+    }
+}
+
+/// Whether the parent of the process has ended, so that another process adopted it: init, or a
+/// service manager such as `systemd --user`. The manager is above this process in a session of its
+/// own. A parent in this session, such as a test runner, may have started the process.
+fn is_orphan(process: &Process) -> bool {
+    const INIT: u32 = 1;
+    let own = std::process::id();
+    let session = |pid| sockets::group(pid).map(|of| of.session);
+    process.parent.is_none_or(|parent| {
+        parent == INIT && own != INIT
+            || is_descendant(own, parent) && parent != own && session(parent) != session(own)
+    })
+}
+
+/// Looks repeatedly who listens on a port.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) expected: Expected,
+    /// The listeners that were a stranger's, and when that was found.
+    strangers: Option<(Vec<Option<Inode>>, Instant)>,
+}
+
+impl Watch {
+    pub(crate) fn new(expected: Expected) -> Watch {
+        Watch {
+            expected,
+            strangers: None,
+        }
+    }
+
+    /// Who listens on the port. Where the system does not show the owners of a listener, it counts
+    /// as the expected process's.
+    pub(crate) fn listener(&mut self, port: Port) -> io::Result<Listener> {
+        let mut rows = match sockets::listening(port.number, port.protocol) {
+            Ok(rows) => rows,
+            // Only a connection can answer.
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                return Ok(match is_listening(port)? {
+                    true => Listener::Expected,
+                    false => Listener::Nobody,
+                });
+            }
+            Err(e) => return Err(e),
+        };
+        rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+        if rows.is_empty() {
+            return Ok(Listener::Nobody);
+        }
+        let inodes: Vec<_> = rows.iter().map(|row| row.inode).collect();
+        if let Some((strangers, found)) = &self.strangers
+            && *strangers == inodes
+            && found.elapsed() < OWNERS_EVERY
+        {
+            return Ok(Listener::Stranger);
+        }
+        let holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
+        let listener = who_of(&holders, &self.expected);
+        self.strangers = (listener == Listener::Stranger).then(|| (inodes, Instant::now()));
+        Ok(listener)
+    }
+}
+
+fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
+    let is_expected = |holder: &Holder| holder.hidden || expected.has(holder);
+    if holders.is_empty() {
+        // They were closed during the search.
+        Listener::Nobody
+    } else if holders.iter().any(is_expected) {
+        Listener::Expected
+    } else {
+        Listener::Stranger
+    }
+}
+
+/// The TCP listeners of the expected process on other ports: a server may have taken another number.
+/// The listeners of this process show nothing, because it may run any number of servers.
+pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
+    if expected.pid == Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let mut rows = sockets::all_listeners()?;
+    rows.retain(|row| row.local.port() != than.number);
+    let mut holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
+    holders.retain(|holder| expected.has(holder));
+    Ok(holders)
+}
+
+/// Whether the socket answers: it listens, or is a UDP socket that is bound. No claim listens.
+pub(crate) fn answers(socket: &Holder) -> bool {
+    match socket.protocol {
+        Protocol::Tcp => socket.state == State::Listen,
+        Protocol::Udp | Protocol::UdpLite => socket.state == State::Bound,
+    }
+}
+
+/// Whether both sockets can be given the same client: their addresses are equal, or one of them is
+/// a wildcard that contains the other.
+pub(crate) fn overlap(one: &Holder, other: &Holder) -> bool {
+    let contains = |wildcard: &Holder, other: &Holder| {
+        let (ip, of) = (wildcard.local.ip(), other.local.ip());
+        ip.is_unspecified() && (ip.is_ipv4() == of.is_ipv4() || wildcard.dual_stack)
+    };
+    one.protocol == other.protocol
+        && (one.local == other.local || contains(one, other) || contains(other, one))
+}

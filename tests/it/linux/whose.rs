@@ -1,0 +1,249 @@
+//! Whose listener a wait or an assertion accepts.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use portlease::{ErrorKind, Reservation, reserve_port};
+
+use crate::support::program::python;
+use crate::support::reserver::Reserver;
+use crate::support::{DEADLINE, own_locks};
+
+/// Long enough for a process that started before the wait to have listened.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A server on the port of its second argument. Its first says how it runs.
+const SERVER: &str = r#"
+import os, signal, socket, sys
+how, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if how == "on-ipv6" else socket.AF_INET
+listener = socket.socket(family)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, how != "plain")
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how == "twin")
+listener.bind(("::1" if how == "on-ipv6" else "127.0.0.1", port))
+listener.listen()
+print(listener.getsockname()[1], flush=True)
+if how == "daemon" and os.fork() != 0:
+    os._exit(0)
+if how == "daemon":
+    os.setsid()
+    # Only the listener keeps it in touch with the test.
+    print(os.getpid(), flush=True)
+    os.close(1)
+signal.pause()
+"#;
+
+/// A running server, which is killed when the value is dropped.
+struct Server(Child);
+
+impl Server {
+    fn new(how: &str, port: u16) -> Server {
+        let child = Command::new(python())
+            .args(["-c", SERVER, how, &port.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        Server(child.unwrap())
+    }
+
+    /// The port on which it listens, once it does.
+    fn port(&mut self) -> u16 {
+        self.line()
+    }
+
+    fn line<T: std::str::FromStr<Err: std::fmt::Debug>>(&mut self) -> T {
+        let mut line = String::new();
+        // One byte at a time, so that no later line is lost with the buffer.
+        let stdout = self.0.stdout.as_mut().unwrap();
+        BufReader::with_capacity(1, stdout)
+            .read_line(&mut line)
+            .unwrap();
+        line.trim().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// A reserved port on which another process listens: it binds over the claim.
+fn served_by_a_stranger() -> (Reservation, Reserver) {
+    let p = reserve_port();
+    let mut stranger = Reserver::new(&own_locks());
+    assert_eq!(stranger.command(&format!("serve={p}")), "serves");
+    (p, stranger)
+}
+
+#[test]
+fn a_child_that_fails_while_a_stranger_listens_is_no_server() {
+    let (p, stranger) = served_by_a_stranger();
+    p.wait_until_listening(DEADLINE).unwrap();
+    for _ in 0..10 {
+        let mut child = Server::new("plain", p.port());
+        let error = p.wait_for(&mut child.0, DEADLINE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let expected = format!(
+            "process {} ended (exit status: 1) before it listened on port 127.0.0.1:{p}/tcp: ",
+            child.0.id()
+        );
+        let text = error.to_string();
+        assert!(text.starts_with(&expected), "{text}");
+        let named = format!("(pid {}) listens on 127.0.0.1:{p}", stranger.pid());
+        assert!(text.ends_with(&named), "{text}");
+    }
+}
+
+#[test]
+fn a_wait_for_a_process_goes_on_while_a_stranger_listens() {
+    let (p, mut stranger) = served_by_a_stranger();
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let errors = [
+        p.wait_for(&mut child, SHORT).unwrap_err(),
+        p.wait_for_pid(child.id(), SHORT).unwrap_err(),
+        portlease::wait_until_held_by(&p, child.id(), SHORT).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let text = format!("{error:?}");
+        let named = format!("(pid {}) listens on 127.0.0.1:{p}", stranger.pid());
+        assert!(text.lines().next().unwrap().ends_with(&named), "{text}");
+        let help = format!("help: stop pid {}, or reserve another port", stranger.pid());
+        assert!(text.contains(&help), "{text}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // The stranger stops while the wait goes on, and the server follows.
+    let script = format!("sleep 0.4; exec '{}' -c \"$0\" server {p}", python());
+    let mut server = Command::new("sh");
+    server.args(["-c", &script, SERVER]).stdout(Stdio::null());
+    let mut server = Server(server.spawn().unwrap());
+    let stopping = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        stranger.process().kill();
+    });
+    p.wait_for(&mut server.0, DEADLINE).unwrap();
+    stopping.join().unwrap();
+}
+
+#[test]
+fn a_descendant_and_a_daemon_are_servers_of_the_process() {
+    let p = reserve_port();
+    let script = format!("'{}' -c \"$0\" server {p} & wait", python());
+    let mut shell = Command::new("sh")
+        .args(["-c", &script, SERVER])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    p.wait_for(&mut shell, DEADLINE).unwrap();
+    portlease::assert_port_held_by(&p, shell.id());
+    let holders = portlease::who_holds(&p).unwrap();
+    let server = holders.iter().find(|socket| !socket.processes.is_empty());
+    let server = server.unwrap().processes[0].pid;
+    // The shell ends by itself.
+    Command::new("kill")
+        .arg(server.to_string())
+        .status()
+        .unwrap();
+    shell.wait().unwrap();
+
+    let p = reserve_port();
+    let mut parent = Server::new("daemon", p.port());
+    assert_eq!(parent.port(), p.port());
+    let daemon: u32 = parent.line();
+    assert!(parent.0.wait().unwrap().success());
+    p.wait_for(&mut parent.0, DEADLINE).unwrap();
+    // It is no server of a process that started after it, by the kernel's clock of 10 ms.
+    std::thread::sleep(Duration::from_millis(30));
+    let mut later = Command::new("true").spawn().unwrap();
+    let error = p.wait_for(&mut later, DEADLINE).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("(pid {daemon})")),
+        "{error}"
+    );
+    Command::new("kill")
+        .arg(daemon.to_string())
+        .status()
+        .unwrap();
+}
+
+#[test]
+fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
+    let p = reserve_port();
+    let mut own = Server::new("twin", p.port());
+    own.port();
+    portlease::assert_port_held_by(&p, own.0.id());
+    let mut twin = Server::new("twin", p.port());
+    twin.port();
+    let text = portlease::check_port_held_by(&p, own.0.id())
+        .unwrap_err()
+        .to_string();
+    let expected = format!("port {p}/tcp is not held by pid {} alone: ", own.0.id());
+    assert!(text.starts_with(&expected), "{text}");
+    let named = format!("(pid {}) listens on 127.0.0.1:{p}", twin.0.id());
+    assert!(text.lines().next().unwrap().ends_with(&named), "{text}");
+    // A listener on another address takes no client of the first.
+    drop(twin);
+    let mut beside = Server::new("on-ipv6", p.port());
+    beside.port();
+    portlease::assert_port_held_by(&p, own.0.id());
+}
+
+#[test]
+fn a_server_on_another_number_or_address_is_named() {
+    let p = reserve_port();
+    let mut child = Server::new("server", 0);
+    let other = child.port();
+    let error = p.wait_for(&mut child.0, SHORT).unwrap_err().to_string();
+    let expected = format!(
+        "(pid {}) listens on 127.0.0.1:{other} instead",
+        child.0.id()
+    );
+    assert!(error.ends_with(&expected), "{error}");
+
+    let mut child = Server::new("on-ipv6", p.port());
+    child.port();
+    let errors = [
+        format!("{:?}", p.wait_for(&mut child.0, SHORT).unwrap_err()),
+        portlease::check_port_listening(p.addr())
+            .unwrap_err()
+            .to_string(),
+    ];
+    for error in errors {
+        let expected = format!(
+            "(pid {}) listens on [::1]:{p} only; clients of 127.0.0.1 are refused",
+            child.0.id()
+        );
+        assert!(
+            error.lines().next().unwrap().ends_with(&expected),
+            "{error}"
+        );
+        let help = format!("help: connect to [::1]:{p}, or let the server listen on 127.0.0.1");
+        assert!(error.contains(&help), "{error}");
+    }
+    // Without an address both are the question.
+    portlease::check_port_listening(p.port()).unwrap();
+}
+
+/// The child sets no option, so the claim refuses it.
+#[test]
+fn a_server_that_the_reservation_refuses_is_explained() {
+    let p = reserve_port();
+    let mut child = Server::new("plain", p.port());
+    let error = format!("{:?}", p.wait_for(&mut child.0, DEADLINE).unwrap_err());
+    assert!(
+        error.contains("reserve its port with ReserveOptions::new().reuse_addr(false)"),
+        "{error}"
+    );
+    // The remedy.
+    let p = portlease::ReserveOptions::new()
+        .reuse_addr(false)
+        .reserve()
+        .unwrap();
+    let mut child = Server::new("plain", p.port());
+    p.wait_for(&mut child.0, DEADLINE).unwrap();
+}
