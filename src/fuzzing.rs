@@ -48,7 +48,7 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// A decoded record prints on one line, and encoding changes it at most once, by shortening long
+/// A decoded record prints on one line. Only its first encoding changes it, by shortening long
 /// texts. No bytes can make a lease live, because only the lock decides that:
 /// `tests/it/lock_folder/record.rs` shows it.
 pub fn record(bytes: &[u8]) {
@@ -71,8 +71,8 @@ pub fn record(bytes: &[u8]) {
     assert!(lease.since().is_none_or(|since| since >= UNIX_EPOCH));
 }
 
-/// Only complete messages become rows. Truncated bytes give the first of the rows that all the
-/// bytes give.
+/// Only complete messages become rows. If the bytes are truncated, they give the first rows and no
+/// others.
 pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;

@@ -1,8 +1,8 @@
 //! [`KeptFd`]: a descriptor that is kept between calls. Other code of the process may close it
 //! meanwhile.
 //!
-//! A library that makes a process a daemon closes every descriptor it finds. The number can then
-//! belong to another file, which this crate must neither use nor close.
+//! A library that turns a process into a daemon closes every descriptor it finds. The descriptor's
+//! number can then belong to another file, which this crate must neither use nor close.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

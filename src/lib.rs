@@ -51,18 +51,20 @@
 //! # Guarantees
 //!
 //! The sockets of [`Reservation::listen`], [`Reservation::udp_socket`] and [`Reservation::pass_to`]
-//! are bound when the call returns. From then on no other process can bind their address, on any
-//! system. A number is promised in three grades, and [`Reservation::guarantee`] returns the grade:
+//! are bound when the call returns. From then on no other process can bind their address. This
+//! holds on every system, but Windows does not support `pass_to`. A number is promised in three
+//! grades, and [`Reservation::guarantee`] returns the grade:
 //!
-//! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. No `bind(…, 0)` and no outgoing
-//!   connection of any process is given the number. Every second claim and every bind without the
-//!   reuse options is refused. The kernel keeps this promise, by a socket that is bound and never
-//!   listens.
+//! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. The crate holds a claim: a socket that is
+//!   bound and never listens. The kernel gives the number to no `bind(…, 0)` and no outgoing
+//!   connection of any process. It refuses every second claim, and every bind without the reuse
+//!   options (SO_REUSEADDR, SO_REUSEPORT). The kernel keeps this promise.
 //! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols and for TCP
-//!   servers without SO_REUSEADDR; for everything on other systems. The kernel does not assign the
-//!   number by itself, and no process that uses this crate takes it. The processes that share the
-//!   lock folder keep this promise. On Linux an abstract socket name makes all processes of the
-//!   network namespace keep it, also those with another lock folder.
+//!   servers without SO_REUSEADDR. On other systems TCP ports have this grade too. The kernel does
+//!   not assign the number by itself, and no process that uses this crate takes it. The processes
+//!   that share the lock folder keep this promise, by a locked file for each port (the lease). On
+//!   Linux an abstract socket name makes all processes of the network namespace keep it, also those
+//!   with another lock folder.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
 //!   number, or an ephemeral number was requested. No process that uses this crate takes it, but
 //!   the kernel may assign it to another socket. The same processes keep this promise.
@@ -76,9 +78,9 @@
 //!
 //! What is *not* promised, in any grade:
 //!
-//! - That a stranger who names this very number with SO_REUSEADDR set is refused before your server
-//!   listens. Your server gets the number in the same way. A program that tries number after number
-//!   can take it in this way.
+//! - That the kernel refuses a stranger that binds this very number with SO_REUSEADDR before your
+//!   server listens. Your server gets the number in the same way. A program that tries number after
+//!   number can take it in this way.
 //! - That a server which sets neither SO_REUSEADDR nor SO_REUSEPORT can bind the number. Such
 //!   servers are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` with its defaults, and
 //!   Java after `setReuseAddress(false)`. A server that sets SO_REUSEPORT alone and runs as another
@@ -123,8 +125,8 @@
 //! | no visible owner | 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | 2 s | it reports the child |
 //!
-//! Nothing renews the budget: neither a child that never calls exec nor an owner that cannot be
-//! seen. A child that is older than 2 s counts as a process of its own. The last check and the
+//! Nothing renews the budget, not even a child that never calls exec or an owner that stays
+//! invisible. A child that is older than 2 s counts as a process of its own. The last check and the
 //! report come on top, so the worst cases are:
 //!
 //! - An exact number that is refused ([`ReserveOptions::port`]) returns within 150 ms, or within
@@ -151,10 +153,11 @@
 //! |---|---|---|---|
 //! | Linux | kernel's guarantee for TCP | yes | yes: sock_diag(7), `/proc` |
 //! | Windows | cooperative | yes | yes: `GetExtendedTcpTable`, `GetExtendedUdpTable` |
-//! | macOS | cooperative; compiled, never run | yes | own processes; all as root |
+//! | macOS | cooperative; compiled, never run | yes | own processes; as root all |
 //! | FreeBSD, others | cooperative; compiled, never run | yes, without names | [`Unsupported`][3] |
 //!
-//! `PLATFORMS.md` in the repository lists what was run on which system, and under what.
+//! `PLATFORMS.md` in the repository lists what was run on which system, and what was run under qemu
+//! or wine.
 //!
 //! On Windows and macOS a reserved number lies outside the range that the system assigns from, and
 //! has a lease. `netsh` or sysctl(8) reports that range, and each process asks for it once. As on
@@ -165,12 +168,12 @@
 //! this option could bind it. A number in an excluded range counts as in use (Hyper-V and WinNAT
 //! exclude such ranges).
 //!
-//! On Linux the first reservation of a process asks the kernel, by trying, whether it keeps a
-//! claim. The grade follows from the answer, not from a version number. A network namespace is a
-//! scope of its own: two namespaces do not see or block each other's numbers. Two containers can
-//! share a network namespace but not the lock folder. Such containers do not see each other's
-//! leases. The kernel still keeps their claims apart. An abstract Unix socket name (unix(7)) keeps
-//! apart their numbers without a claim.
+//! On Linux the first reservation of a process binds a few sockets to test whether the kernel keeps
+//! the promise of a claim. The grade follows from this test, not from a version number. A network
+//! namespace is a scope of its own: two namespaces do not see or block each other's numbers. Two
+//! containers can share a network namespace but not the lock folder. Such containers do not see
+//! each other's leases. The kernel still keeps their claims apart. An abstract Unix socket name
+//! (unix(7)) keeps apart their numbers without a claim.
 //!
 //! [3]: ErrorKind::Unsupported
 //!
@@ -197,15 +200,16 @@
 //! - `PORTLEASE_DIR`: the lock folder, an absolute path. A process that has opened the folder keeps
 //!   it, also if the variable changes. Processes that must exclude each other need the same value.
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines with a firewall. Every automatic pick comes from
-//!   this range. [`ReserveOptions::range`] is narrowed to it. [`ReserveOptions::port`] is exempt.
+//!   this range. It narrows [`ReserveOptions::range`], and does not apply to
+//!   [`ReserveOptions::port`].
 //!
 //! # Features
 //!
 //! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, with waits
 //! for tests on a tokio runtime, and the methods `Reservation::listen_tokio` and
-//! `udp_socket_tokio`. It adds tokio with `net`, `process`, `rt` and `time`. Without it the
-//! dependencies are socket2, once_cell, parking_lot, tempfile, fastrand, rustix on Unix, libc on
-//! macOS and windows-sys on Windows. The command `portlease` is a package of its own,
+//! `udp_socket_tokio`. The feature adds tokio with `net`, `process`, `rt` and `time`. Without it
+//! the dependencies are socket2, once_cell, parking_lot, tempfile, fastrand, rustix on Unix, libc
+//! on macOS and windows-sys on Windows. The command `portlease` is a package of its own,
 //! `portlease-cli`.
 //!
 //! # More pages

@@ -1,4 +1,5 @@
-//! Errors of the operating system: which ones mean exhaustion, and their text in our messages.
+//! Errors of the operating system: which ones report a lack of descriptors, and their text in our
+//! messages.
 
 use std::fmt;
 use std::io;

@@ -179,8 +179,8 @@ pub async fn wait_for(
 }
 
 impl Reservation {
-    /// [`listen`](Reservation::listen), as a tokio listener (feature `tokio`). The reservation
-    /// stays in force.
+    /// Calls [`listen`](Reservation::listen) and returns a tokio listener (feature `tokio`). The
+    /// reservation stays in force.
     ///
     /// A server that binds by itself needs the address, because tokio's `ToSocketAddrs` is sealed:
     /// `tokio::net::TcpListener::bind(p.addr())`.
@@ -213,8 +213,8 @@ impl Reservation {
         TcpListener::from_std(listener)
     }
 
-    /// [`udp_socket`](Reservation::udp_socket), as a tokio socket (feature `tokio`). The
-    /// reservation stays in force.
+    /// Calls [`udp_socket`](Reservation::udp_socket) and returns a tokio socket (feature `tokio`).
+    /// The reservation stays in force.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

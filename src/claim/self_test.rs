@@ -1,4 +1,4 @@
-//! The self-test: asks the kernel, by trying, whether it keeps a claim.
+//! The self-test: binds a few sockets to find out whether the kernel keeps what a claim promises.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,9 +9,9 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
-/// Whether this kernel keeps a claim; the inner error says why not. The answer of the test is kept
-/// per process and network namespace. The setting `ip_autobind_reuse` lets the kernel assign a
-/// claimed number, so it is read each time.
+/// Whether this kernel keeps what a [`Claim`] promises; the inner error says why not. The answer of
+/// the test is kept per process and network namespace. The setting `ip_autobind_reuse` lets the
+/// kernel assign a claimed number, so it is read each time.
 ///
 /// If the test fails for another reason (a sandbox, a lack of descriptors), there is no answer to
 /// keep, and the next call repeats the test.

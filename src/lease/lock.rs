@@ -233,8 +233,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 }
 
 /// The record of the process that has the lock. A record beside the lock file counts first, if a
-/// live process keeps it locked; then the record in the lock file counts. Their times do not decide
-/// it, because clocks step.
+/// live process keeps it locked; then the record in the lock file counts. The times of the records
+/// do not decide, because clocks step.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // Records are notes: one that cannot be read counts as missing.
     let users = folder.record_users().unwrap_or_default();
@@ -247,7 +247,7 @@ fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Opti
             None
         }
     });
-    // There is more than one only if another process keeps a stale record locked.
+    // Several records are locked only if another process keeps a stale one locked.
     beside
         .max_by_key(|(record, _)| record.since)
         .or_else(|| Some((decode(lock)?, owner)))

@@ -28,8 +28,8 @@ pub(crate) enum Access {
     New,
 }
 
-/// The folder of one scope. On Unix it stays open: a process that renames the folder cannot lead
-/// this process to another one.
+/// The folder of one scope. On Unix it stays open: a process that renames the folder cannot make
+/// this process use another one.
 #[derive(Debug)]
 pub(super) struct LockFolder {
     path: PathBuf,

@@ -1,9 +1,9 @@
 //! Windows: folders are paths, by default below the user's temporary directory.
 //!
 //! Every process opens lock files without FILE_SHARE_DELETE, so Windows does not delete an open
-//! file. An open file therefore always has its name. No process has a file open that can be
-//! deleted, so none is about to lock it. A lock also keeps other processes from reading the file,
-//! so records have files of their own.
+//! file. An open file therefore always has its name. If a file can be deleted, no process has it
+//! open, so none is about to lock it. A lock also keeps other processes from reading the file, so
+//! records have files of their own.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// Processes of one user agree on it. Processes of two users do not exclude each other.
+/// Processes of one user agree on this folder. Processes of two users do not exclude each other.
 pub(super) fn default_root() -> PathBuf {
     std::env::temp_dir().join("portlease")
 }
@@ -71,7 +71,7 @@ impl Folder {
         Folder::open(&self.0.join(name.as_ref()))
     }
 
-    /// As [`open_within`](Self::open_within), created if it is missing.
+    /// The folder of this name in this one, created if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, _mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         match std::fs::create_dir(self.0.join(name)) {

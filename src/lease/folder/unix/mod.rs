@@ -102,7 +102,7 @@ impl Folder {
         openat(&self.0, name, Self::FLAGS, Mode::empty())
     }
 
-    /// As [`open_within`](Self::open_within), created if it is missing.
+    /// The folder of this name in this one, created if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         for attempt in 0..FOLDER_TRIES {
@@ -143,7 +143,8 @@ impl Folder {
     /// name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
-        // If the name was not removed, a child that was forked meanwhile would keep the lock.
+        // If the name was not removed, a child that was forked meanwhile would otherwise keep the
+        // lock.
         file.unlock()?;
         removed
     }
@@ -220,7 +221,7 @@ pub(crate) struct SweepLock {
 
 impl Drop for SweepLock {
     fn drop(&mut self) {
-        // A child that was forked meanwhile would keep the lock past the close.
+        // Without the unlock, a child that was forked meanwhile would keep the lock past the close.
         let _unlocked = self.folder.unlock();
     }
 }
@@ -246,8 +247,8 @@ pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
     Ok(fstat(file)?.st_nlink > 0)
 }
 
-/// Whether this user's record goes into the lock file itself. The owner of another user's lock file
-/// could change the record.
+/// Whether this user's record goes into the lock file itself. If another user owns the lock file,
+/// that user could change the record.
 pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
@@ -269,7 +270,8 @@ pub(crate) fn lock_record(file: &File) -> io::Result<()> {
 pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
-            // A child that is forked meanwhile would keep the lock past the close.
+            // Without the unlock, a child that is forked meanwhile would keep the lock past the
+            // close.
             file.unlock()?;
             Ok(false)
         }
