@@ -20,7 +20,7 @@
 //! |---|---|
 //! | a port for a server that is started by number | [`reserve_port`] |
 //! | several ports | [`reserve_ports`] |
-//! | a listener or a UDP socket that is already bound | [`Reservation::listen`], [`udp_socket`][1] |
+//! | a listener or UDP socket that is already bound | [`Reservation::listen`], [`udp_socket`][1] |
 //! | such a socket, inherited by a child process | [`Reservation::pass_to`], [`pass_to_fd`][2] |
 //! | such a socket, through a wrapper such as a shell script | [`Reservation::pass_to_wrapper`] |
 //! | a UDP port | [`reserve_udp_port`] |
