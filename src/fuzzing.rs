@@ -48,7 +48,7 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// A decoded record prints on one line, and encoding changes it at most once, by shortening long
+/// A decoded record prints on one line. Only its first encoding changes it, by shortening long
 /// texts. No bytes can make a lease live, because only the lock decides that:
 /// `tests/it/lock_folder/record.rs` shows it.
 pub fn record(bytes: &[u8]) {
@@ -71,12 +71,13 @@ pub fn record(bytes: &[u8]) {
     assert!(lease.since().is_none_or(|since| since >= UNIX_EPOCH));
 }
 
-/// Only complete messages become rows: truncated bytes give the first rows of the whole.
+/// Only complete messages become rows. If the bytes are truncated, they give the first rows and no
+/// others.
 pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
-    // The number in the captured answers.
+    // The sequence number in the captured answers.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
     let whole = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);
@@ -90,14 +91,14 @@ pub fn sock_diag(bytes: &[u8]) {
     let mut first = Vec::new();
     let truncated = sock_diag::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
     assert_eq!(first, rows[..first.len()], "cut at {cut}");
-    // A dump that has ended, or failed, is not changed by later bytes.
+    // Later bytes do not change the outcome of a dump that has ended or failed.
     assert!(
         truncated.progress == Progress::More || truncated == whole,
         "{truncated:?}, then {whole:?}"
     );
 }
 
-/// Only complete lines become rows, and only those of the requested port; port 0 requests all.
+/// Only complete lines of the requested port become rows. Port 0 requests all ports.
 pub fn proc_net(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -124,7 +125,7 @@ pub fn proc_net(bytes: &[u8]) {
     }
 }
 
-/// Every file that describes a process: its decoder returns a valid value or nothing.
+/// For every file that describes a process, the decoder returns a valid value or nothing.
 pub fn process(bytes: &[u8]) {
     if let Some(stat) = procfs::stat(bytes) {
         let open = bytes.iter().position(|b| *b == b'(').unwrap();
@@ -204,8 +205,8 @@ pub fn report(bytes: &[u8]) {
     );
 }
 
-/// The tables of Windows: no more rows than the table counts or the bytes hold. No row belongs to
-/// process 0.
+/// A Windows table gives at most as many rows as it counts, and as its bytes hold. No row belongs
+/// to process 0.
 pub fn iphlpapi(bytes: &[u8]) {
     let Some((_, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -236,7 +237,7 @@ pub fn iphlpapi(bytes: &[u8]) {
     }
 }
 
-/// The structures of macOS: only a complete one becomes a socket or a process. A socket has a port.
+/// Only a complete macOS structure becomes a socket or a process. A socket has a port.
 pub fn libproc(bytes: &[u8]) {
     if let Some(row) = libproc::socket(bytes) {
         assert!(
@@ -258,7 +259,8 @@ pub fn libproc(bytes: &[u8]) {
     }
 }
 
-/// The numbers that an automatic pick tries: finitely many, none twice, none reserved or excluded.
+/// An automatic pick tries finitely many numbers, none of them twice. It tries no number that is
+/// reserved or excluded.
 pub fn ports(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes
         .chunks_exact(2)
@@ -315,7 +317,7 @@ pub fn ports(bytes: &[u8]) {
     }
 }
 
-/// The settings that a system reports, by sysctl and by netsh: no parsed range is empty.
+/// No range that is parsed from the output of sysctl or netsh is empty.
 pub fn settings(bytes: &[u8]) {
     for range in ports::every_range_in(&String::from_utf8_lossy(bytes)) {
         assert!(!range.is_empty(), "{range:?}");
@@ -335,7 +337,7 @@ fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
     set
 }
 
-/// In the kernel's form, which merges adjacent ranges: `8080-8080,9000-9010`.
+/// Prints the set as ranges, and merges adjacent ones: `8080-8080,9000-9010`.
 fn text(set: &PortSet) -> String {
     let is_start = |port: &u16| {
         port.checked_sub(1)
@@ -354,8 +356,8 @@ fn text(set: &PortSet) -> String {
         .join(",")
 }
 
-/// Decodes the header before the bytes: byte order and protocol in one byte, then where to truncate
-/// the bytes, in two.
+/// Decodes the header before the bytes. The first byte is the byte order and the protocol. The next
+/// two are the length to which the bytes are truncated.
 fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
     let ([mode, low, high], bytes) = bytes.split_first_chunk()?;
     let order = if mode & 1 == 0 {

@@ -1,7 +1,8 @@
-//! [`KeptFd`]: a descriptor that is kept between calls, and may be closed by other code meanwhile.
+//! [`KeptFd`]: a descriptor that is kept between calls. Other code of the process may close it
+//! meanwhile.
 //!
-//! A library that makes a process a daemon closes every descriptor it finds. The number can then
-//! belong to another file, which this crate must neither use nor close.
+//! A library that turns a process into a daemon closes every descriptor it finds. The descriptor's
+//! number can then belong to another file, which this crate must neither use nor close.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,12 +11,12 @@ use rustix::fs::fstat;
 
 #[derive(Debug)]
 pub(crate) struct KeptFd<T: AsFd> {
-    /// `None` only while it is dropped.
+    /// `None` only inside `drop`.
     value: Option<T>,
     identity: Identity,
 }
 
-/// Device and inode, which no two open files share.
+/// Device and inode, which differ between any two files that are open at the same time.
 type Identity = (i128, i128);
 
 impl<T: AsFd> KeptFd<T> {
@@ -27,8 +28,8 @@ impl<T: AsFd> KeptFd<T> {
         })
     }
 
-    /// The descriptor; `None` if its number belongs to another file by now, or to none. The
-    /// question is fstat(2), which takes 0.3 us.
+    /// The descriptor; `None` if its number now belongs to another file, or to none. The check is
+    /// one fstat(2), which takes 0.3 us.
     pub(crate) fn intact(&self) -> Option<&T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
@@ -36,12 +37,12 @@ impl<T: AsFd> KeptFd<T> {
     }
 }
 
-/// For a caller that has asked [`intact`](KeptFd::intact) at the beginning of its call.
+/// Only for code that has checked [`intact`](KeptFd::intact) at the beginning of the call.
 impl<T: AsFd> AsFd for KeptFd<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.value {
             Some(value) => value.as_fd(),
-            None => unreachable!("it is only taken by drop"),
+            None => unreachable!("only drop takes the value"),
         }
     }
 }
@@ -49,7 +50,7 @@ impl<T: AsFd> AsFd for KeptFd<T> {
 impl<T: AsFd> Drop for KeptFd<T> {
     fn drop(&mut self) {
         if self.intact().is_none() {
-            // Its number is another file's.
+            // The number belongs to another file, which a drop would close, or to none.
             std::mem::forget(self.value.take());
         }
     }
@@ -67,8 +68,8 @@ mod tests {
 
     use super::*;
 
-    /// The number is made another file's by dup2(2), as code that closes every descriptor and opens
-    /// files would.
+    /// dup2(2) makes the number another file's, as happens when other code closes every descriptor
+    /// and then opens files.
     #[test]
     fn a_descriptor_whose_number_is_another_files_is_neither_used_nor_closed() {
         let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
@@ -80,6 +81,9 @@ mod tests {
         rustix::io::dup2(&other, &mut target).unwrap();
         assert!(kept.intact().is_none());
         drop(kept);
-        assert!(rustix::fs::fstat(&target).is_ok(), "it was closed");
+        assert!(
+            rustix::fs::fstat(&target).is_ok(),
+            "drop closed the other file"
+        );
     }
 }

@@ -20,9 +20,9 @@
 //! |---|---|
 //! | a port for a server that is started by number | [`reserve_port`] |
 //! | several ports | [`reserve_ports`] |
-//! | a listener or a UDP socket, without any window | [`Reservation::listen`], [`udp_socket`][1] |
-//! | the same, inherited by a child process | [`Reservation::pass_to`], [`pass_to_fd`][2] |
-//! | the same, through a wrapper such as a shell script | [`Reservation::pass_to_wrapper`] |
+//! | a listener or UDP socket that is already bound | [`Reservation::listen`], [`udp_socket`][1] |
+//! | such a socket, inherited by a child process | [`Reservation::pass_to`], [`pass_to_fd`][2] |
+//! | such a socket, through a wrapper such as a shell script | [`Reservation::pass_to_wrapper`] |
 //! | a UDP port | [`reserve_udp_port`] |
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
@@ -31,7 +31,7 @@
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
 //! | to wait until a server listens | [`Reservation::wait_for`], [`wait_until_held_by`], [`wait_until_listening`] |
 //! | to wait until a server is gone | [`wait_until_free`] |
-//! | the same on tokio, if the server needs the thread | `portlease::tokio` (feature `tokio`) |
+//! | these waits on tokio, if the server needs the thread | `portlease::tokio` (feature `tokio`) |
 //! | a check after a server stopped | [`assert_port_free`] |
 //! | a check before a suite | [`assert_ports_free`] |
 //! | to check that your own server answers, not another one | [`assert_port_held_by`] |
@@ -41,28 +41,30 @@
 //! | to list what is reserved on this machine | [`reservations`] |
 //!
 //! A failed check is a [`Diagnosis`]. It prints its [headline](Diagnosis::headline), its
-//! [facts](Diagnosis::facts), what [helps](Diagnosis::help), and the reports of
-//! [more](Diagnosis::more) ports that failed the same check. It converts to an [`Error`], so `?`
-//! works in a function that returns this crate's [`Result`].
+//! [facts](Diagnosis::facts) and its [help](Diagnosis::help). The reports of
+//! [more](Diagnosis::more) ports that failed the same check follow. A diagnosis converts to an
+//! [`Error`], so `?` works in a function that returns this crate's [`Result`].
 //!
 //! [1]: Reservation::udp_socket
 //! [2]: Reservation::pass_to_fd
 //!
 //! # Guarantees
 //!
-//! A socket that is handed over directly is free of any window on every system:
-//! [`Reservation::listen`], [`Reservation::udp_socket`] and [`Reservation::pass_to`]. A number is
-//! promised in three grades, which [`Reservation::guarantee`] returns:
+//! The sockets of [`Reservation::listen`], [`Reservation::udp_socket`] and [`Reservation::pass_to`]
+//! are bound when the call returns. From then on no other process can bind their address. This
+//! holds on every system, but Windows does not support `pass_to`. A number is promised in three
+//! grades, and [`Reservation::guarantee`] returns the grade:
 //!
-//! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. No `bind(…, 0)` and no outgoing
-//!   connection of any process is given the number. Every second claim and every bind without the
-//!   reuse options is refused. The kernel keeps this promise, by a socket that is bound and never
-//!   listens.
+//! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. The crate holds a claim: a socket that is
+//!   bound and never listens. The kernel gives the number to no `bind(…, 0)` and no outgoing
+//!   connection of any process. It refuses every second claim, and every bind without the reuse
+//!   options (SO_REUSEADDR, SO_REUSEPORT). The kernel keeps this promise.
 //! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols and for TCP
-//!   servers without SO_REUSEADDR; for everything on other systems. The kernel does not assign the
-//!   number by itself, and no process that uses this crate takes it. The processes that share the
-//!   lock folder keep this promise. On Linux all processes of the network namespace do, by an
-//!   abstract socket name.
+//!   servers without SO_REUSEADDR. On other systems TCP ports have this grade too. The kernel does
+//!   not assign the number by itself, and no process that uses this crate takes it. The processes
+//!   that share the lock folder keep this promise, by a locked file for each port (the lease). On
+//!   Linux an abstract socket name makes all processes of the network namespace keep it, also those
+//!   with another lock folder.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
 //!   number, or an ephemeral number was requested. No process that uses this crate takes it, but
 //!   the kernel may assign it to another socket. The same processes keep this promise.
@@ -76,13 +78,14 @@
 //!
 //! What is *not* promised, in any grade:
 //!
-//! - That a stranger who names this very number with SO_REUSEADDR set is refused before your server
-//!   listens. Your server gets the number in the same way. Programs that try number after number do
-//!   this.
+//! - That the kernel refuses a stranger that binds this very number with SO_REUSEADDR before your
+//!   server listens. Your server gets the number in the same way. A program that tries number after
+//!   number can take it in this way.
 //! - That a server which sets neither SO_REUSEADDR nor SO_REUSEPORT can bind the number. Such
 //!   servers are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` with its defaults, and
 //!   Java after `setReuseAddress(false)`. A server that sets SO_REUSEPORT alone and runs as another
-//!   user cannot bind it either. They get `EADDRINUSE`; [`ReserveOptions::reuse_addr`] is for them.
+//!   user cannot bind it either. All these servers get `EADDRINUSE`. Reserve with
+//!   [`ReserveOptions::reuse_addr`] for them.
 //! - Anything against root with `TCP_REPAIR`.
 //!
 //! # Races
@@ -95,25 +98,26 @@
 //! 3. Your server binds 41023: "address already in use". Or the other test's server answers your
 //!    client.
 //!
-//! This crate does not close the socket in step 1. It stays bound, so the kernel gives the number
-//! to no other process in step 2. SO_REUSEADDR is set *after* its bind, so your server's bind in
-//! step 3 succeeds. Nothing has to be released before.
+//! This crate does not close the socket in step 1. The socket stays bound, so the kernel gives the
+//! number to no other process in step 2. The crate sets SO_REUSEADDR *after* the socket's bind, so
+//! your server's bind in step 3 succeeds. You need not release the reservation before.
 //!
-//! **Stopped and started again.** Between the two, any process can take an unguarded number, and
-//! TIME_WAIT may refuse it for a minute. A reservation stays in force beside the server, however
-//! often you start, stop or kill it.
+//! **Stopped and started again.** Between the stop and the start, any process can take a number
+//! that is not reserved. A connection in TIME_WAIT may also block it for a minute. A reservation
+//! stays in force beside the server, however often you start, stop or kill the server.
 //!
 //! **The self-connection.** A client that retries on an ephemeral number where nothing listens can
-//! be given that number as its own source port. It is then connected to itself. On a reserved
-//! number it is refused, at once, every time.
+//! be given that number as its own source port. The client is then connected to itself. On a
+//! reserved number the kernel refuses the connection at once, every time.
 //!
 //! **Dropped too early.** `reserve_port().port()` drops the reservation at the end of the
-//! statement, and so does `let _ = reserve_port();`. Bind it to a name, or
+//! statement, and so does `let _ = reserve_port();`. Bind the reservation to a name, or
 //! [`leak`](Reservation::leak) it.
 //!
 //! **Released a moment ago.** A forked child has a copy of every socket of its parent until it
 //! calls exec, so a port that was just released can still be in use. The calls retry. One public
-//! call has one retry budget, in wall-clock time from the first refusal:
+//! call has one retry budget, in wall-clock time. The 2 s start at the first refusal. The 100 ms
+//! start when no owner is visible:
 //!
 //! | what still holds the port | the call retries for | then |
 //! |---|---|---|
@@ -121,8 +125,8 @@
 //! | no visible owner | 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | 2 s | it reports the child |
 //!
-//! Nothing renews the budget: neither a child that never calls exec nor an owner that cannot be
-//! seen. A child that is older than 2 s counts as a process of its own. The last check and the
+//! Nothing renews the budget, not even a child that never calls exec or an owner that stays
+//! invisible. A child that is older than 2 s counts as a process of its own. The last check and the
 //! report come on top, so the worst cases are:
 //!
 //! - An exact number that is refused ([`ReserveOptions::port`]) returns within 150 ms, or within
@@ -149,64 +153,69 @@
 //! |---|---|---|---|
 //! | Linux | kernel's guarantee for TCP | yes | yes: sock_diag(7), `/proc` |
 //! | Windows | cooperative | yes | yes: `GetExtendedTcpTable`, `GetExtendedUdpTable` |
-//! | macOS | cooperative; compiled, never run | yes | own processes; all as root |
+//! | macOS | cooperative; compiled, never run | yes | own processes; as root all |
 //! | FreeBSD, others | cooperative; compiled, never run | yes, without names | [`Unsupported`][3] |
 //!
-//! `PLATFORMS.md` in the repository lists what was run on which system, and under what.
+//! `PLATFORMS.md` in the repository lists what was run on which system, and what was run under qemu
+//! or wine.
 //!
-//! On Windows and macOS, as everywhere, [`Reservation::listen`] and [`Reservation::udp_socket`]
-//! return sockets without a window. A number lies outside the range that the system assigns from,
-//! and has a lease. `netsh` or sysctl(8) reports that range, and each process asks once.
+//! On Windows and macOS a reserved number lies outside the range that the system assigns from, and
+//! has a lease. `netsh` or sysctl(8) reports that range, and each process asks for it once. As on
+//! every system, [`Reservation::listen`] and [`Reservation::udp_socket`] return a socket that is
+//! already bound.
 //!
-//! On Windows the crate's sockets set SO_EXCLUSIVEADDRUSE, and a number is free if a server that
-//! sets it could bind the number. A number in an excluded range counts as in use (Hyper-V and
-//! WinNAT exclude such ranges).
+//! On Windows the crate's sockets set SO_EXCLUSIVEADDRUSE. A number is free if a server that sets
+//! this option could bind it. A number in an excluded range counts as in use (Hyper-V and WinNAT
+//! exclude such ranges).
 //!
-//! On Linux the first reservation of a process asks the kernel, by trying, whether it keeps a
-//! claim. The grade follows from the answer, not from a version number. A network namespace is a
-//! scope of its own: two namespaces do not see or block each other's numbers. Two containers can
-//! share a network namespace but not the lock folder. They do not see each other's leases, yet the
-//! kernel keeps their claims apart, and an abstract Unix socket name (unix(7)) the numbers without
-//! a claim.
+//! On Linux the first reservation of a process binds a few sockets to test whether the kernel keeps
+//! the promise of a claim. The grade follows from this test, not from a version number. A network
+//! namespace is a scope of its own: two namespaces do not see or block each other's numbers. Two
+//! containers can share a network namespace but not the lock folder. Such containers do not see
+//! each other's leases. The kernel still keeps their claims apart. An abstract Unix socket name
+//! (unix(7)) keeps apart their numbers without a claim.
 //!
 //! [3]: ErrorKind::Unsupported
 //!
 //! # The lock folder
 //!
 //! On Windows it is `portlease` in the user's own temporary directory, so leases exclude each other
-//! within one user. Elsewhere it is `/tmp/portlease`. It does not follow `TMPDIR`, which differs
-//! between processes that must exclude each other. It is sticky and writable for all, like `/tmp`
-//! itself.
+//! within one user. Elsewhere it is `/tmp/portlease`. The path does not depend on `TMPDIR`, which
+//! differs between processes that must exclude each other. The folder is sticky and writable for
+//! all, like `/tmp` itself.
 //!
-//! Users exclude each other and read each other's records, and cannot change them. The user that
-//! made the folder can delete files in it. Another user can lock your lock files. That is a denial
-//! of service they can cause anyway, by binding.
+//! Different users exclude each other. A user can read the records of others, and cannot change
+//! them. The user that made the folder can delete files in it. Another user can lock your lock
+//! files. This is a denial of service which that user can also cause by binding the port.
 //!
 //! A record holds port, process id, program path, test name, source line, label and time. It never
 //! holds a command line or the environment.
 //!
-//! If the folder cannot be used, what the kernel guarantees is reserved without a record, and
-//! anything else is an error.
+//! If the folder cannot be used, a reservation with the kernel's guarantee succeeds without a
+//! record. Any other reservation fails. If `PORTLEASE_DIR` is not an absolute path, every
+//! reservation fails.
 //!
 //! # Environment variables
 //!
-//! - `PORTLEASE_DIR`: the lock folder, an absolute path. Each process reads it once. Processes that
-//!   must exclude each other need the same value.
+//! - `PORTLEASE_DIR`: the lock folder, an absolute path. A process that has opened the folder keeps
+//!   it, also if the variable changes. Processes that must exclude each other need the same value.
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines with a firewall. Every automatic pick comes from
-//!   this range. [`ReserveOptions::range`] is narrowed to it. [`ReserveOptions::port`] is exempt.
+//!   this range. It narrows [`ReserveOptions::range`], and does not apply to
+//!   [`ReserveOptions::port`].
 //!
 //! # Features
 //!
-//! None by default. `tokio` has the module `portlease::tokio`, with waits for tests on a tokio
-//! runtime, and the methods `Reservation::listen_tokio` and `udp_socket_tokio`. It adds tokio with
-//! `net`, `process`, `rt` and `time`. The dependencies without it are socket2, once_cell,
-//! parking_lot, tempfile, fastrand, rustix on Unix, libc on macOS and windows-sys on Windows. The
-//! command `portlease` is a package of its own, `portlease-cli`.
+//! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, with waits
+//! for tests on a tokio runtime, and the methods `Reservation::listen_tokio` and
+//! `udp_socket_tokio`. The feature adds tokio with `net`, `process`, `rt` and `time`. Without it
+//! the dependencies are socket2, once_cell, parking_lot, tempfile, fastrand, rustix on Unix, libc
+//! on macOS and windows-sys on Windows. The command `portlease` is a package of its own,
+//! `portlease-cli`.
 //!
 //! # More pages
 //!
-//! - `portlease::migration`: what portpicker, port_check, get-port, openport, reserve-port and
-//!   `serial_test` are called for, and what to call here instead.
+//! - `portlease::migration`: what to call instead of portpicker, port_check, get-port, openport,
+//!   reserve-port and `serial_test`.
 //! - `portlease::suites`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
 //!
 //! # Minimum Rust version

@@ -5,11 +5,11 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// The socket addresses of `ip` with this number. It is one, except for a link-local address
-/// without a scope id (0): then each interface that has the address gives one.
+/// The socket addresses of `ip` with this number. There is one, except for a link-local address
+/// without a scope id (0): then there is one for each interface that has the address.
 ///
-/// Only Linux lists the interfaces here. Elsewhere, and for an address that no interface has, the
-/// scope id stays 0 and the kernel refuses the bind.
+/// This crate lists the interfaces on Linux only. On other systems, and for an address that no
+/// interface has, the scope id stays 0 and the kernel refuses the bind.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
     let IpAddr::V6(ip) = ip else {
         return vec![SocketAddr::new(ip, number)];
@@ -28,7 +28,7 @@ pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<Socket
         .collect()
 }
 
-/// The indexes of the interfaces, in the network namespace of the thread.
+/// The indexes of the interfaces that have this address, in the thread's network namespace.
 #[cfg(target_os = "linux")]
 fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
     let list = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
@@ -40,8 +40,9 @@ fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()
 }
 
-/// The lines of `if_inet6` that have this address, as in
-/// `fe800000000000000000000000000001 0d 40 20 80 eth0`: address and index in hexadecimal.
+/// The interface indexes in the lines of `if_inet6` that have this address. A line such as
+/// `fe800000000000000000000000000001 0d 40 20 80 eth0` has the address and the index in
+/// hexadecimal.
 #[cfg_attr(not(target_os = "linux"), cfg(test))]
 fn indexes(list: &str, ip: Ipv6Addr) -> Vec<u32> {
     let address = format!("{:032x}", ip.to_bits());

@@ -1,8 +1,8 @@
-//! [`Namespace`]: the network namespace of the calling thread, by which everything is cached that
-//! was asked of the kernel.
+//! [`Namespace`]: the network namespace of the calling thread. Answers of the kernel that can
+//! differ between namespaces are cached per namespace.
 //!
 //! Ports belong to a network namespace, and two threads of one process can be in different ones
-//! (setns(2), unshare(2)). An answer of one namespace must not serve the other.
+//! (setns(2), unshare(2)). An answer for one namespace must not be used in the other.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use crate::retry::NAMESPACES_KEPT;
 
-/// A network namespace, by the inode of its file below `/proc`. It is 0 where namespaces cannot be
+/// The inode of a network namespace's file below `/proc`. The value is 0 where namespaces cannot be
 /// distinguished: on systems other than Linux, and without `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace(u64);
@@ -22,12 +22,13 @@ thread_local! {
 }
 
 impl Namespace {
-    /// That of the calling thread, as the call began if a [`Memo`] exists.
+    /// The namespace of the calling thread. While a [`Memo`] exists, the one that the memo has
+    /// read.
     pub(crate) fn current() -> Namespace {
         MEMO.get().unwrap_or_else(read)
     }
 
-    /// `None` if it cannot be distinguished from others.
+    /// `None` where namespaces cannot be distinguished.
     pub(crate) fn inode(self) -> Option<u64> {
         Some(self.0).filter(|inode| *inode != 0)
     }
@@ -35,7 +36,7 @@ impl Namespace {
 
 #[cfg(target_os = "linux")]
 fn read() -> Namespace {
-    // Of the thread, not of the process: it is the thread that binds.
+    // Reads the thread's namespace, not the process's, because a thread binds in its own.
     let about = rustix::fs::stat("/proc/thread-self/ns/net");
     Namespace(about.map_or(0, |about| about.st_ino))
 }
@@ -45,7 +46,7 @@ fn read() -> Namespace {
     Namespace(0)
 }
 
-/// Reads the namespace once for all questions of one call: a read costs some microseconds. A thread
+/// Makes one call read the namespace only once, because a read costs some microseconds. A thread
 /// cannot change its namespace in the middle of a call of this crate.
 #[derive(Debug)]
 pub(crate) struct Memo {
@@ -72,8 +73,9 @@ impl Drop for Memo {
 
 /// A value for each of the last [`NAMESPACES_KEPT`] namespaces that this process has used.
 ///
-/// The kernel gives the inode of a namespace that has ended to a new one. So a value must be one
-/// that is checked when it is used, or that holds in any namespace of this kernel.
+/// The kernel can give the inode of a namespace that has ended to a new namespace. A value must
+/// therefore be checked when it is used, hold in every namespace of this kernel, or keep its
+/// namespace alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 
@@ -116,7 +118,7 @@ impl<T> PerNamespace<T> {
         value
     }
 
-    /// Removes this very value.
+    /// Removes this value, unless another one has replaced it.
     pub(crate) fn forget(&self, value: &Arc<T>) {
         self.0
             .write()

@@ -1,11 +1,12 @@
-//! Errors of the operating system: which ones mean exhaustion, and their text in our messages.
+//! Errors of the operating system: which ones report a lack of descriptors, and their text in our
+//! messages.
 
 use std::fmt;
 use std::io;
 
 const ENFILE: i32 = 23;
 
-/// Whether the error is EMFILE, ENFILE or WSAEMFILE, which `io::ErrorKind` does not name.
+/// Whether the error is EMFILE, ENFILE or WSAEMFILE. `io::ErrorKind` has no name for them.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     const WSAEMFILE: i32 = 10024;
@@ -16,13 +17,14 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// Which limit of file descriptors the error reports.
+/// The limit that such an error reports, and what to do.
 pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(ENFILE) if !cfg!(windows) => {
-            "the system is at its limit of open files (on Linux fs.file-max)"
+        _ if cfg!(windows) => "this process has opened too many sockets (close some)",
+        Some(ENFILE) => {
+            "the system has reached its limit of open files (on Linux raise fs.file-max)"
         }
-        _ => "this process is at its limit of file descriptors (ulimit -n)",
+        _ => "this process has reached its limit of file descriptors (raise it with ulimit -n)",
     }
 }
 

@@ -1,12 +1,12 @@
-//! [`ProcessId`]: this process, distinguished from a forked child also in a new pid namespace.
+//! [`ProcessId`]: identifies this process. A forked child differs from it, also in a new pid
+//! namespace.
 
 /// The pid and its namespace. A child that is forked into a new pid namespace can have the pid of
 /// its parent: 1, if the parent is the first process of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pid: u32,
-    /// The inode of the namespace; `None` where it cannot be read. A child without a `/proc` of its
-    /// namespace cannot read it, and differs from its parent by that.
+    /// The inode of the pid namespace; `None` where `/proc/self` cannot be read.
     namespace: Option<u64>,
 }
 

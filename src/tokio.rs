@@ -36,17 +36,19 @@
 //! `from_std` does not change that. `accept` then blocks the runtime's thread until a client
 //! connects (debug builds of recent tokio releases panic instead, on Unix). Call
 //! `set_nonblocking(true)` first. [`listen_tokio`](Reservation::listen_tokio) and
-//! [`udp_socket_tokio`](Reservation::udp_socket_tokio) have called it.
+//! [`udp_socket_tokio`](Reservation::udp_socket_tokio) call it for you.
 //!
 //! # Child processes
 //!
 //! [`wait_for`] takes a tokio child. [`Reservation::pass_to`] and
-//! [`pass_to_fd`](Reservation::pass_to_fd) work with tokio's `Command` by its `as_std_mut`.
+//! [`pass_to_fd`](Reservation::pass_to_fd) take a `Command` of the standard library. For a tokio
+//! `Command`, pass the result of its `as_std_mut`.
 //!
 //! # The runtime
 //!
-//! Its timer and its I/O driver must be enabled, as `#[tokio::test]` and `enable_all` do. Otherwise
-//! tokio panics. Durations are measured by the real clock, also while tokio's clock is paused.
+//! The runtime's timer and I/O driver must be enabled, as `#[tokio::test]` and `enable_all` do.
+//! Otherwise tokio panics. Durations are measured by the real clock, also while tokio's clock is
+//! paused.
 
 use std::io;
 use std::time::Duration;
@@ -83,12 +85,13 @@ use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 ///
 /// # Errors
 ///
-/// As [`wait_until_listening`](crate::wait_until_listening), whose limit applies.
+/// Those of [`portlease::wait_until_listening`](crate::wait_until_listening). The report also comes
+/// on top of `at_most`.
 ///
 /// # Platform-specific behavior
 ///
-/// Only on Linux and Windows is a poll quick. Elsewhere it runs on a thread for blocking work: on
-/// macOS it reads every process, and on systems without a socket table (FreeBSD) it tries one
+/// A poll is quick on Linux and Windows. On other systems it runs on a thread for blocking work. On
+/// macOS it reads every process. On systems without a socket table (FreeBSD) it tries one
 /// connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, None, at_most, || Ok(None)).await
@@ -116,11 +119,12 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 ///
 /// # Errors
 ///
-/// As [`wait_until_free`](crate::wait_until_free), whose limit applies.
+/// Those of [`portlease::wait_until_free`](crate::wait_until_free). The last check and the report
+/// also come on top of `at_most`.
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
     loop {
-        // A poll can walk over every socket, and bind.
+        // A poll can read every socket and bind, which is too slow for the runtime's thread.
         let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;
         wait = polled;
         match poll {
@@ -156,8 +160,8 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 ///
 /// # Errors
 ///
-/// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status if it
-/// ends first.
+/// Those of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status
+/// if the child ends first.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,
@@ -172,8 +176,8 @@ pub async fn wait_for(
 }
 
 impl Reservation {
-    /// [`listen`](Reservation::listen), as a tokio listener (feature `tokio`). The reservation
-    /// stays in force.
+    /// Calls [`listen`](Reservation::listen) and returns a tokio listener (feature `tokio`). The
+    /// reservation stays in force.
     ///
     /// A server that binds by itself needs the address, because tokio's `ToSocketAddrs` is sealed:
     /// `tokio::net::TcpListener::bind(p.addr())`.
@@ -193,8 +197,9 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`listen`](Reservation::listen). It retries "address already in use" for 100 ms, and
-    /// blocks the thread meanwhile. To avoid that, await [`wait_until_free`] first.
+    /// Those of [`listen`](Reservation::listen). The call retries "address already in use" for
+    /// 100 ms, and blocks the thread meanwhile. To avoid that block, await [`wait_until_free`]
+    /// first.
     ///
     /// # Panics
     ///
@@ -205,8 +210,8 @@ impl Reservation {
         TcpListener::from_std(listener)
     }
 
-    /// [`udp_socket`](Reservation::udp_socket), as a tokio socket (feature `tokio`). The
-    /// reservation stays in force.
+    /// Calls [`udp_socket`](Reservation::udp_socket) and returns a tokio socket (feature `tokio`).
+    /// The reservation stays in force.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -222,12 +227,12 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`udp_socket`](Reservation::udp_socket). It retries "address already in use" for 100 ms,
-    /// and blocks the thread meanwhile.
+    /// Those of [`udp_socket`](Reservation::udp_socket). The call retries "address already in use"
+    /// for 100 ms, and blocks the thread meanwhile.
     ///
     /// # Panics
     ///
-    /// As [`listen_tokio`](Reservation::listen_tokio).
+    /// tokio panics outside of a runtime, and in a runtime without its I/O driver.
     pub fn udp_socket_tokio(&self) -> io::Result<UdpSocket> {
         let socket = self.udp_socket()?;
         socket.set_nonblocking(true)?;
@@ -243,8 +248,8 @@ async fn listening(
 ) -> Result<()> {
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
-        // A quick poll takes about as long as waking another thread. It also works when every
-        // thread for blocking work is busy, perhaps with the server.
+        // A quick poll runs here: it takes about as long as waking another thread. It also works
+        // while every thread for blocking work is busy, perhaps with the server.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {
@@ -261,7 +266,7 @@ async fn listening(
     }
 }
 
-/// The report reads every process, so another thread makes it.
+/// Writing the report reads every process, so a thread for blocking work does it.
 async fn error(failure: WaitError) -> Error {
     run_blocking(move || failure.into_error(false)).await
 }
@@ -272,7 +277,7 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         Ok(value) => value,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down and will not poll this again.
+            // The runtime is shutting down and will not poll this future again.
             Err(_cancelled) => std::future::pending().await,
         },
     }

@@ -1,5 +1,6 @@
-//! An abstract Unix socket name (unix(7)) for each reservation that the kernel alone does not keep.
-//! Like the port, it belongs to a network namespace. It has no file, and ends with the process.
+//! An abstract Unix socket name (unix(7)). It excludes a second reservation of a number that can be
+//! reserved without an exclusive claim. Like the port, the name belongs to a network namespace. It
+//! has no file, and the kernel releases it when the process ends.
 
 pub(crate) use system::ExclusiveName;
 
@@ -36,10 +37,11 @@ mod system {
             })
         }
 
-        /// Whether a socket of this network namespace has the name. The question takes nothing: it
-        /// connects, and sends nothing.
+        /// Whether a socket of this network namespace has the name. The check does not bind the
+        /// name: it connects a socket to it, and sends nothing.
         pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
-            // Making and closing a socket takes longer than the rest of a free check.
+            // One socket is kept, because making and closing a socket takes longer than all other
+            // steps of a check for a free port.
             static ASKER: PerNamespace<KeptFd<UnixDatagram>> = PerNamespace::new();
             let make = || KeptFd::new(UnixDatagram::unbound()?);
             let mut kept = ASKER.get_or_try_init(make)?;

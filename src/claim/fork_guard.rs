@@ -1,15 +1,15 @@
-//! Probes that leave no copy behind: a child that is forked during a probe shares its socket, and
-//! so occupies the number, until it calls exec.
+//! A guard for probes. A child that is forked during a probe has a copy of the probe's socket, and
+//! so occupies the number until it calls exec.
 
 use std::io;
 
 use crate::retry::RetryBudget;
 
-/// Runs `probe`, which makes, binds and closes a socket, and returns when no forked child has a
-/// copy of it. `AddrInUse` if a child keeps one for longer than the budget allows.
+/// Runs `probe`, which makes, binds and closes a socket. Returns when no forked child has a copy of
+/// that socket, or `AddrInUse` if a child keeps a copy for longer than the budget allows.
 ///
-/// A pipe that exists for longer than the socket shows it: a child that shares the socket shares
-/// the pipe's writing end.
+/// A pipe shows whether a child has a copy. The pipe is made before the socket, so a child that has
+/// a copy of the socket has a copy of the pipe's writing end too.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 pub(super) fn wait_for_forked_copies(
     probe: impl FnOnce() -> io::Result<()>,

@@ -27,12 +27,12 @@ use windows as system;
 pub(crate) use abstract_name::ExclusiveName;
 pub(crate) use probe::{BindMode, try_bind};
 pub(crate) use self_test::{assigns_no_claimed_port, kernel_keeps_claims};
-/// A listener and a bound UDP socket, with the options that servers of this system set.
+/// `listen` and `udp_socket` set the socket options that servers on this system set.
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 
-/// While it exists, no `bind(…, 0)` and no outgoing connection is given the port. The kernel
+/// While a claim exists, no `bind(…, 0)` and no outgoing connection is given its port. The kernel
 /// refuses a second claim and every bind without the reuse options. A server that sets SO_REUSEADDR
-/// binds and listens over it.
+/// binds and listens over the claim.
 #[derive(Debug)]
 pub(crate) struct Claim {
     socket: Socket,
@@ -40,21 +40,23 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// A number of the kernel's choice, from its ephemeral range.
+    /// Claims a number that the kernel chooses from its ephemeral range.
     pub(crate) fn any() -> io::Result<Claim> {
         Self::test_and_set(0)
     }
 
-    /// This number. The bind is the test: it fails if any socket has the port, TIME_WAIT included.
+    /// Claims this number. The bind is the test: it fails if any socket has the port, also one in
+    /// TIME_WAIT.
     pub(crate) fn exact(port: u16) -> io::Result<Claim> {
         Self::test_and_set(port)
     }
 
-    /// This number, over the connections that an earlier server with SO_REUSEADDR left.
+    /// Claims this number although connections of an earlier server with SO_REUSEADDR still have
+    /// it.
     ///
-    /// The options are set before the bind, so it succeeds beside another such bind. The caller
-    /// therefore reads the socket table before and after it, and its abstract name keeps a second
-    /// caller out.
+    /// The reuse options are set before the bind, so two such binds both succeed. The caller
+    /// therefore reads the socket table before and after the bind. The abstract name excludes a
+    /// second caller.
     pub(crate) fn over_leftovers(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         system::share(&socket)?;
@@ -83,10 +85,10 @@ impl Claim {
 /// What fstat(2) reports about a claim's socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Identity {
-    /// Its inode, by which the socket table names it; `None` where sockets have no inode.
+    /// The inode that the socket table shows for it; `None` where sockets have no inode.
     pub(crate) inode: Option<NonZeroU64>,
-    /// The user who made it, which is the file-system user of this process. `None` except on
-    /// Linux.
+    /// The user who made the socket, which is the file-system user of this process. `None` except
+    /// on Linux.
     pub(crate) user: Option<u32>,
 }
 
@@ -100,8 +102,9 @@ fn wildcard(port: u16) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Whether the kernel has IPv6, by making a socket. Only an answer is kept, once per process: a
-/// failure for another reason (a lack of descriptors, a sandbox) says nothing about IPv6.
+/// Whether the kernel has IPv6 sockets that also serve IPv4. The function makes one to find out,
+/// and keeps the answer for the process. A failure for another reason (a lack of descriptors, a
+/// sandbox) says nothing about IPv6, so it is not kept.
 fn has_ipv6() -> io::Result<bool> {
     static ANSWER: OnceCell<bool> = OnceCell::new();
     let ask = || match Socket::new(Domain::IPV6, Type::STREAM, None) {

@@ -11,15 +11,15 @@ use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::retry::RetryBudget;
 
-/// The bind mode of a probe. It decides which servers a forked child's copy of the probe's socket
-/// can refuse.
+/// How a probe binds. A child that is forked during the probe has a copy of its socket. The mode
+/// decides which servers the kernel refuses because of that copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindMode {
-    /// Without the reuse options. The probe ends only when no forked child has a copy of its
-    /// socket: any server could bind next.
+    /// Without the reuse options. The probe returns only when no forked child has a copy of its
+    /// socket, so that a server of any kind can bind next.
     Plain,
-    /// Without the reuse options, which are set after the bind: a copy then does not refuse a
-    /// server of the usual kind.
+    /// Without the reuse options, which are set after the bind. A copy then does not stop a server
+    /// with SO_REUSEADDR.
     Exclusive,
     /// As a server with SO_REUSEADDR binds.
     Server,
@@ -54,7 +54,7 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // Two UDP servers share a number only on purpose.
+        // A UDP server sets a reuse option only to share its number on purpose.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {
@@ -65,7 +65,7 @@ fn probe(
     };
     match mode {
         BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
-        // The option belongs to the socket, so every copy has it.
+        // The options belong to the socket, so they hold for every copy.
         BindMode::Exclusive => system::share(&bound()?),
         BindMode::Server | BindMode::ReusePort => bound().map(drop),
     }

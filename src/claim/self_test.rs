@@ -1,4 +1,4 @@
-//! The self-test: asks the kernel, by trying, whether it keeps a claim.
+//! The self-test: binds a few sockets to find out whether the kernel keeps what a claim promises.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,11 +9,12 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
-/// Whether this kernel keeps a claim, and why not. It is tested once per process and network
-/// namespace; the setting that lets it assign a claimed number is read each time.
+/// Whether this kernel keeps what a [`Claim`] promises; the inner error says why not. The answer of
+/// the test is kept per process and network namespace. The setting `ip_autobind_reuse` lets the
+/// kernel assign a claimed number, so it is read each time.
 ///
-/// Only an answer is kept. A test that fails for another reason (a sandbox, a lack of descriptors)
-/// is repeated by the next call.
+/// If the test fails for another reason (a sandbox, a lack of descriptors), there is no answer to
+/// keep, and the next call repeats the test.
 pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     let test = || {
@@ -27,7 +28,7 @@ pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
     };
     match ANSWER.get_or_try_init(test) {
         Ok(answer) => Ok(answer.and_then(|()| assigns_no_claimed_port())),
-        Err(Untested::Forbidden) => Ok(Err("a sandbox forbids the test")),
+        Err(Untested::Forbidden) => Ok(Err("a sandbox forbids the binds that test the kernel")),
         Err(Untested::Failed(cause)) => Err(cause),
     }
 }
@@ -54,7 +55,7 @@ impl From<io::Error> for Untested {
 
 fn self_test() -> Result<Answer, Untested> {
     if !cfg!(target_os = "linux") {
-        return Ok(Err("claims have not been measured on this system"));
+        return Ok(Err("this crate tests claims on Linux only"));
     }
     let claim = match Claim::any() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => outside_ephemeral_range(e)?,
@@ -71,12 +72,16 @@ fn self_test() -> Result<Answer, Untested> {
     match Claim::exact(claim.port) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         Err(e) => return Err(e.into()),
-        Ok(_) => return Ok(Err("the kernel admits a second claim of a port")),
+        Ok(_) => return Ok(Err("the kernel lets a second socket claim a port")),
     }
-    // A stranger of one family alone is refused too.
+    // The kernel must also refuse a plain socket of one family alone.
     for ip in loopback.into_iter().chain(wildcards) {
         match bind_one_family(ip, claim.port) {
-            Ok(()) => return Ok(Err("the kernel admits a plain bind over a claim")),
+            Ok(()) => {
+                return Ok(Err(
+                    "the kernel lets a server without SO_REUSEADDR bind a claimed port",
+                ));
+            }
             Err(e) if e.kind() == io::ErrorKind::AddrInUse || is_missing_address(&e) => {}
             Err(e) => return Err(e.into()),
         }
@@ -86,7 +91,7 @@ fn self_test() -> Result<Answer, Untested> {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 return Ok(Err(
-                    "the kernel refuses a server with SO_REUSEADDR over a claim",
+                    "the kernel refuses a server with SO_REUSEADDR on a claimed port",
                 ));
             }
             Err(e) if is_missing_address(&e) => {}
@@ -110,8 +115,8 @@ fn bind_one_family(ip: IpAddr, port: u16) -> io::Result<()> {
     socket.bind(&SocketAddr::new(ip, port).into())
 }
 
-/// A claim of any number, for a kernel whose ephemeral range is used up: it treats all numbers
-/// alike.
+/// Claims a random number, for a test while the ephemeral range is used up. The kernel treats
+/// claims of all numbers alike.
 fn outside_ephemeral_range(exhausted: io::Error) -> io::Result<Claim> {
     const UNPRIVILEGED: u16 = 1024;
     for _ in 0..SELF_TEST_NUMBERS {
@@ -130,23 +135,25 @@ fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {
     server.listen(1)
 }
 
-/// Whether the kernel, as it is set now, assigns no number of a claim to `bind(…, 0)` with
-/// SO_REUSEADDR; and why not.
+/// Whether the kernel's present settings forbid it to assign a claimed number to a `bind(…, 0)`
+/// with SO_REUSEADDR. The error says why not.
 ///
-/// A bind within IP_LOCAL_PORT_RANGE of one number would answer it by trying, but no safe call sets
-/// that option.
+/// It reads the setting. A trial would be a bind with IP_LOCAL_PORT_RANGE set to one number, but no
+/// safe call sets that option.
 pub(crate) fn assigns_no_claimed_port() -> Answer {
     let folder = std::path::Path::new("/proc/sys/net/ipv4");
     match std::fs::read_to_string(folder.join("ip_autobind_reuse")) {
         Ok(text) if text.trim() == "0" => Ok(()),
-        Ok(_) => Err("net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port"),
-        // Kernels before 5.7 lack the setting, and do not share.
+        Ok(_) => {
+            Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port")
+        }
+        // Kernels before 5.7 lack the setting, and never assign a claimed port.
         Err(e)
             if e.kind() == io::ErrorKind::NotFound
                 && folder.join("ip_local_port_range").exists() =>
         {
             Ok(())
         }
-        Err(_) => Err("net.ipv4.ip_autobind_reuse cannot be read"),
+        Err(_) => Err("the setting net.ipv4.ip_autobind_reuse cannot be read"),
     }
 }

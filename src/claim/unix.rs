@@ -11,8 +11,8 @@ use super::{BindMode, Identity};
 /// The bind modes whose outcomes differ on Unix.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. Not on Unix: there a
-/// server of either family refuses a socket for both.
+/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. Not needed on Unix: if a
+/// server of either family has the port, the kernel refuses the bind of `[::]` for both families.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {

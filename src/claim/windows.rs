@@ -11,7 +11,7 @@ use super::{BindMode, Identity, ffi};
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
 /// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. No document says whether
-/// a server of IPv4 alone refuses a socket for both families.
+/// Windows refuses a bind for both families while a server for IPv4 alone has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
 /// Sockets of Windows have no inode and no user.
@@ -30,8 +30,8 @@ pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Every mode is exclusive: otherwise a bind of the wildcard succeeds beside a server on one
-/// address.
+/// Every mode is exclusive. Otherwise a bind of the wildcard succeeds although a server has the
+/// port on one address.
 pub(super) fn set_mode(socket: &Socket, _mode: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
@@ -50,7 +50,8 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// With SO_EXCLUSIVEADDRUSE: no other process can take over its connections by SO_REUSEADDR.
+/// Sets SO_EXCLUSIVEADDRUSE, so that no other process can take over the connections by
+/// SO_REUSEADDR.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     /// The backlog of the standard library.
     const BACKLOG: i32 = 128;

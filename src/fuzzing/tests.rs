@@ -1,5 +1,5 @@
-//! The properties on random bytes, on captured answers that are truncated and changed, and on
-//! answers that a kernel could give.
+//! Checks the properties with random bytes, with captured answers that are truncated and changed,
+//! and with answers that a kernel could give.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
@@ -13,7 +13,7 @@ use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, s
 use crate::model::lease_info::Beneficiary;
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
-/// Without a file of failures in the source tree: proptest prints the smallest failing input.
+/// Writes no file of failures into the source tree. proptest prints the smallest failing input.
 fn cases(cases: u32) -> Config {
     Config {
         cases,
@@ -44,7 +44,7 @@ fn mutated(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// The bytes after a header for `split`.
+/// Puts a random header for `split` before the bytes.
 fn with_header(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     // The captures are little-endian, and so are half of these headers.
     (0..6u8, any::<u16>(), bytes).prop_map(|(mode, cut, bytes)| {
@@ -321,7 +321,7 @@ proptest! {
     ) {
         let cmdline = [arguments.join(&0), vec![0]].concat();
         let decoded: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
-        // The kernel shows erased arguments as it shows one empty argument.
+        // In `/proc/PID/cmdline` erased arguments and one empty argument look the same.
         let erased = arguments == [Vec::<u8>::new()];
         prop_assert_eq!(decoded, if erased { Vec::new() } else { arguments });
     }
@@ -417,7 +417,7 @@ fn record() -> Record {
     }
 }
 
-/// The control of these tests.
+/// Shows that the tests above fail if a property is violated.
 #[test]
 fn a_violated_property_panics() {
     let row = crate::sockets::Row {

@@ -1,4 +1,5 @@
-//! One lock file: locked, kept with its record, peeked at, swept.
+//! One lock file: locks it, writes its record, checks whether another process has it locked (a
+//! peek), and removes it once it is unused (a sweep).
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -31,7 +32,7 @@ pub(super) fn parse_name(name: &str) -> Option<Port> {
 pub(super) enum Attempt {
     Locked(LeaseLock),
     Taken,
-    /// Only a process that peeks has it, which takes microseconds.
+    /// Another process has it locked for a peek, or sweeps it. Both take microseconds.
     BeingPeeked,
     Planted(PathBuf, io::Error),
     /// Another process deleted the folder.
@@ -48,13 +49,15 @@ pub(crate) struct LeaseLock {
     record: Option<RecordLocation>,
     folder: Arc<LockFolder>,
     name: String,
-    /// A forked child has a copy of this value, and must not unlock.
+    /// The process that locked the file. A forked child has a copy of this value, and must not
+    /// unlock.
     process: ProcessId,
 }
 
 #[derive(Debug)]
 enum RecordLocation {
-    /// In the lock file: it belongs to this user, and can be read while it is locked.
+    /// In the lock file, if that file belongs to this user. Not on Windows, where no process can
+    /// read a locked file.
     Within,
     /// In a file of its own beside the lock file.
     Beside(File),
@@ -96,7 +99,7 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
                     process: ProcessId::current(),
                 });
             }
-            // Swept between the open and the lock.
+            // Another process swept the file between the open and the lock.
             Ok(false) => {}
             Err(e) => return Attempt::Failed(e),
         }
@@ -106,12 +109,13 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
 
 /// Whether no process has the file locked exclusively.
 ///
-/// A shared lock asks it, and no reservation mistakes that for a lease. The lock ends by an unlock:
-/// a child that is forked meanwhile has the file open too, and would keep the lock past the close.
+/// The check takes a shared lock, which no reservation mistakes for a lease. It unlocks the file
+/// explicitly: a child that is forked meanwhile has the file open too, and would keep the lock past
+/// the close.
 fn is_shared(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
-            // If it fails, the close ends the lock.
+            // If the unlock fails, the close of the file ends the lock.
             let _unlocked = file.unlock();
             Ok(true)
         }
@@ -120,10 +124,11 @@ fn is_shared(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The file as it is, writable if this user may write it. `None` if there is no such file.
+/// The existing file and its owner. The file is writable if this user may write it. `None` if the
+/// file does not exist.
 fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
     let opened = match folder.folder().open_file(name, Access::Write) {
-        // Another user's: reading is enough for a lock.
+        // The file belongs to another user. Read access is enough to lock it.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             folder.folder().open_file(name, Access::Read)
         }
@@ -164,7 +169,7 @@ impl LeaseLock {
                 opened => opened?,
             };
             system::lock_record(&file)?;
-            // Otherwise it was swept between the open and the lock.
+            // If the file has no name, another process swept it between the open and the lock.
             if system::is_linked(&file)? {
                 system::write(&file, &bytes)?;
                 self.record = Some(RecordLocation::Beside(file));
@@ -180,8 +185,8 @@ impl Drop for LeaseLock {
         if ProcessId::current() != self.process {
             return;
         }
-        // Neither failure loses anything. The record is a note. Closing the file unlocks it too,
-        // except while a forked child has it open, and then at that child's exec.
+        // A failure here loses nothing: the record is a note, and closing the file unlocks it too.
+        // If a forked child also has the file open, the lock ends when that child calls exec.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -199,7 +204,8 @@ impl Drop for LeaseLock {
 /// What a peek at a lock file found.
 #[derive(Debug)]
 pub(super) enum Peek {
-    /// With the record, and the user that owns its file. `None` if the record cannot be read.
+    /// A process has the file locked. The value is the record and the user that owns the record's
+    /// file, or `None` if the record cannot be read.
     Live(Option<(Record, u32)>),
     Free,
 }
@@ -209,7 +215,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     let (file, owner) = match folder.folder().open_file(&name, Access::Read) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Free),
-        // Its owner's processes can open it, and may have it locked.
+        // Only the owner of the file can open it. A process of the owner may have it locked, so it
+        // counts as a lease.
         Err(e)
             if e.kind() == io::ErrorKind::PermissionDenied
                 && folder.folder().has_regular_file(&name) =>
@@ -225,8 +232,9 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     }
 }
 
-/// The record of the lock's present holder: one beside the lock file that a live process keeps,
-/// else the lock file's own. Clocks cannot say which is the latest: they step.
+/// The record of the process that has the lock. A record beside the lock file counts first, if a
+/// live process keeps it locked; then the record in the lock file counts. The times of the records
+/// do not decide, because clocks step.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // Records are notes: one that cannot be read counts as missing.
     let users = folder.record_users().unwrap_or_default();
@@ -239,7 +247,7 @@ fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Opti
             None
         }
     });
-    // More than one only if another process keeps a stale record locked.
+    // Several records are locked only if another process keeps a stale one locked.
     beside
         .max_by_key(|(record, _)| record.since)
         .or_else(|| Some((decode(lock)?, owner)))
@@ -258,11 +266,12 @@ fn decode(file: &File) -> Option<Record> {
     None
 }
 
-/// Removes the files in `folder` that no process has locked, that were not used for this long, and
-/// that belong to this user. It does nothing while another process sweeps the folder.
+/// Removes those of `files` that no process has locked, and that no process has used for
+/// `unused_for`. It removes the files of `user`, and as root those of every user. It does nothing
+/// while another process sweeps the folder.
 ///
-/// One sweeper at a time: two of them could both find a file unlocked. The slower one would then
-/// remove the name of the file that a new reservation made in between.
+/// Only one process sweeps at a time, because two of them could both find a file unlocked. The
+/// slower one would then remove the name of the file that a new reservation made in between.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,
@@ -278,7 +287,7 @@ pub(super) fn sweep(
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {
             continue;
         };
-        // The folder is sticky: another user's processes sweep that user's files.
+        // In a sticky folder only root and the owner of a file can remove it.
         if owner != user && user != 0 {
             continue;
         }
@@ -309,7 +318,7 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
         if scope.idle_for()? < Sweep::SCOPE_UNUSED_FOR {
             continue;
         }
-        // Of the records beside lock files, each user has a folder.
+        // In a folder of records (`net-….records`) each user has a folder.
         for owner in scope.names(Sweep::FILES_LISTED, |name| name.parse::<u32>().ok())? {
             let owner = owner.to_string();
             if let Ok(records) = scope.open_within(&owner) {
@@ -318,7 +327,8 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
             }
         }
         sweep_all(&scope, user)?;
-        // It fails, and is tried again, while a file is left or if the folder is another user's.
+        // This fails while a file is left, or if the folder belongs to another user. A later sweep
+        // tries again.
         let _removed = folder.remove_scope(&name);
     }
     Ok(())

@@ -22,14 +22,15 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A live process has it: [`peek`] returns which.
+    /// A live process has the lease. [`peek`] returns its record.
     Taken,
-    /// What lies in the place of this one lock file is unusable: another user's link, fifo or
-    /// folder, or a file that may not be read.
+    /// The name of this one lock file leads to a link, a fifo, a folder, or a file that this
+    /// process may not read. Another user may have planted it.
     Planted { path: PathBuf, cause: io::Error },
-    /// This folder can hold no lease: it is read-only, full, without locks, or no folder.
+    /// No lease is possible in this folder: it is read-only or full, its file system has no locks,
+    /// or the path is no folder.
     Unusable(Unusable),
-    /// The process is out of file descriptors.
+    /// The process or the system is out of file descriptors.
     OutOfDescriptors(io::Error),
 }
 
@@ -38,7 +39,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Unusable {
     pub(crate) path: PathBuf,
     pub(crate) cause: io::Error,
-    /// `PORTLEASE_DIR` names no folder: an error even where a claim alone would do.
+    /// `PORTLEASE_DIR` is not an absolute path, or is a link that leads nowhere. That is an error
+    /// even for a reservation that needs no lease.
     pub(crate) misconfigured: bool,
 }
 
@@ -52,8 +54,8 @@ impl Unusable {
     }
 }
 
-/// Locks the file of this port. It retries only while another process looks at the file, and never
-/// waits for another reservation.
+/// Locks the file of this port. It retries only while another process peeks at the file or sweeps
+/// it, and never waits for another reservation.
 pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock, Refusal> {
     let mut renewed = false;
     loop {
@@ -91,8 +93,8 @@ fn refusal(unusable: Unusable) -> Refusal {
 
 /// Sweeps some lock files that no live process has locked and that were not used for a while.
 ///
-/// It is a matter of chance: most processes take one or two leases and end, so none of them would
-/// reach a fixed count. A sweep that fails is left to another process.
+/// Chance decides whether it sweeps: most processes take one or two leases and end, so none of them
+/// would reach a fixed count. If the sweep fails, another process sweeps later.
 fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
@@ -100,7 +102,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // From a random place on: the first ones may be another user's, and stay.
+    // Starts at a random file. The first files may belong to another user, and this process cannot
+    // remove those.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
@@ -109,7 +112,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     }
 }
 
-/// The live lease on this port, if there is one. It creates nothing, and makes no reservation fail.
+/// The live lease on this port, if there is one. The check creates no file or folder, and makes no
+/// reservation of another process fail.
 pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(None);
@@ -131,7 +135,8 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
     }
 }
 
-/// Every live lease of this scope, by port. Sweeps the files of dead ones, if it can.
+/// Every live lease of this scope (on Linux the network namespace), sorted by port. It also sweeps
+/// the files of leases that have ended, if it can.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(Vec::new());
@@ -144,7 +149,7 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
             Ok(Peek::Free) => dead.push(port),
             Ok(peeked) => leases.extend(lease(port, peeked)),
             Err(cause) if is_out_of_descriptors(&cause) => return Err(fail(cause)),
-            // A folder, a link or a fifo, or a file system without locks: no lease.
+            // A folder, a link or a fifo is no lease. On a file system without locks there is none.
             Err(_) => {}
         }
     }
@@ -159,7 +164,7 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
 
 /// The leases of these protocols on one number.
 pub(crate) fn of_number(number: u16, protocols: &[Protocol]) -> Vec<Lease> {
-    // A folder that cannot be read shows no lease; nothing is decided by it.
+    // If the folder cannot be read, the reports show no lease. No decision depends on it.
     let lease = |protocol: &Protocol| peek(Port::new(number, *protocol)).ok().flatten();
     protocols.iter().filter_map(lease).collect()
 }

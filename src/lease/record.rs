@@ -23,8 +23,8 @@ impl FromStr for Beneficiary {
 const HEADER: &str = "portlease 1 ";
 
 impl Record {
-    /// The size of every record in bytes. All have one size, so one write replaces the record
-    /// before.
+    /// The size of every record in bytes. All records have this size, so one write replaces the
+    /// previous record.
     pub(crate) const SIZE: usize = 1024;
 
     /// The first bytes of a record whose lease was released.
@@ -55,8 +55,8 @@ impl Record {
         bytes
     }
 
-    /// `None` unless the bytes are a complete record of this version: an empty file, a torn record
-    /// and a released one are none.
+    /// Returns `None` for an empty file, for a torn or a released record, and for a record of
+    /// another version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Record> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (stamp, mut rest) = text.strip_prefix(HEADER)?.split_once('\n')?;
@@ -80,7 +80,7 @@ impl Record {
                 "at" => record.at = unescape(value),
                 "label" => record.label = unescape(value),
                 "program" => record.program = unescape(value),
-                // A torn record has the first line of one write and the last line of another.
+                // A torn record mixes two writes, so the stamps in its first and last line differ.
                 "end" => {
                     return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
                         .then_some(record);

@@ -10,8 +10,8 @@ const BLOCKED_BY_FETCH: [u16; 82] = [
     6669, 6679, 6697, 10080,
 ];
 
-/// Whether clients refuse to connect to the number. Programs also use 65535 for "none", or compute
-/// the number after it.
+/// Whether clients refuse to connect to the number, or it is 65535. Programs use 65535 for "none",
+/// or add 1 to it.
 pub(crate) fn is_blocked(port: u16) -> bool {
     port == u16::MAX || BLOCKED_BY_FETCH.binary_search(&port).is_ok()
 }

@@ -15,9 +15,10 @@ const REGISTERED_FROM: u16 = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EphemeralRange {
     range: RangeInclusive<u16>,
-    /// Numbers of the range that the administrator withheld.
+    /// Numbers of the range that the administrator withheld from the kernel (on Linux
+    /// `ip_local_reserved_ports`).
     reserved: PortSet,
-    /// Whether the system reported it; otherwise it is the system's default.
+    /// Whether the system reported `range`. If not, `range` is the system's default.
     reported: bool,
 }
 
@@ -37,23 +38,23 @@ impl EphemeralRange {
         }
     }
 
-    /// As the kernel reports it now; where asking takes a program, as it did when this process
-    /// first asked.
+    /// The range as the kernel reports it now. Where only a program reports it (sysctl(8), netsh),
+    /// the range as it was when this process first ran that program.
     pub(crate) fn read() -> EphemeralRange {
         system::ephemeral()
     }
 
-    /// As the kernel reported it when this process first asked.
+    /// The range as this process last kept it for this network namespace. The first call reads it.
     pub(crate) fn cached() -> Arc<EphemeralRange> {
         CACHED.get_or_init(Self::read)
     }
 
-    /// As the kernel reports it now; kept for [`cached`](Self::cached).
+    /// Reads the range now, and keeps it for [`cached`](Self::cached).
     pub(crate) fn refreshed() -> Arc<EphemeralRange> {
         CACHED.set(Self::read())
     }
 
-    /// As [`cached`](Self::cached), read again if it does not contain a number that the kernel
+    /// The cached range, or a fresh one if the cached one does not contain `port`, which the kernel
     /// chose.
     pub(crate) fn cached_with(port: u16) -> Arc<EphemeralRange> {
         let known = Self::cached();
@@ -84,9 +85,9 @@ impl EphemeralRange {
         !self.range.contains(&port) || self.reserved.contains(port)
     }
 
-    /// The non-ephemeral ports in the order of preference, each once: those of IANA's dynamic range
-    /// (RFC 6335), then registered ones, then those that the administrator withheld from the
-    /// kernel, perhaps for a service.
+    /// The non-ephemeral ports, each once, in the order of preference. The ports of IANA's dynamic
+    /// range (RFC 6335) come first, then the registered ones. Those that the administrator withheld
+    /// from the kernel come last, because they may be meant for a service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
         let registered = system::unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
@@ -100,7 +101,7 @@ impl EphemeralRange {
         )
     }
 
-    /// The parts of a range that are not the kernel's, the higher part first.
+    /// The parts of `range` outside the ephemeral range, the higher part first.
     fn outside(&self, range: RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
         let above = self.range.end().checked_add(1);
         let above = above.map(|next| overlap(&(next..=u16::MAX), &range));
@@ -123,9 +124,9 @@ impl EphemeralRange {
         self.reserved.contains(port)
     }
 
-    /// Every number of the range but the reserved ones, once, in random order: those of the low
-    /// end's parity first. `bind(…, 0)` searches the other parity first, so these are free when
-    /// that one is used up.
+    /// Every number of the range except the reserved ones, once, in random order. Numbers with the
+    /// parity of the range's low end come first. `bind(…, 0)` searches the other parity first, so
+    /// the low end's parity still has free numbers when the other one is used up.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;

@@ -30,8 +30,8 @@ pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }
 
-/// Read in one call, because the list of reserved ports is empty for every further one. The buffer
-/// holds the longest list, of every other number.
+/// Reads the setting in one call, because a second read of the list of reserved ports returns
+/// nothing. The buffer can hold the longest list, which names every second number.
 fn setting(name: &str) -> Option<String> {
     const LONGEST: usize = 256 * 1024;
     let mut file = File::open(Path::new("/proc/sys/net/ipv4").join(name)).ok()?;

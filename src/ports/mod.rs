@@ -29,7 +29,6 @@ pub(crate) use port_order::shuffled;
 pub(crate) use settings::every_range_in;
 pub(crate) use system::{is_excluded, unprivileged_from};
 
-/// Whether a bind to the number requires a privilege.
 pub(crate) fn is_privileged(number: u16) -> bool {
     number < unprivileged_from()
 }

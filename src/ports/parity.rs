@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use crate::namespace::PerNamespace;
 use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
-/// From there on each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows
-/// down every other process: for a while, draw numbers of the other parity instead. The result of
-/// one bind counts for the whole process.
+/// Whether that half is used up. Each `bind(…, 0)` then walks the half without success, for about
+/// 1.5 ms, and slows down every other process. Until [`PARITY_VALID_FOR`] has passed, the process
+/// draws numbers of the other parity instead. The result of one bind counts for all threads.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 

@@ -1,4 +1,4 @@
-//! [`PortOrder`]: numbers in random order, without memory for each.
+//! [`PortOrder`]: numbers in random order, without a list of them in memory.
 
 use std::ops::RangeInclusive;
 use std::vec;
@@ -45,8 +45,8 @@ impl Iterator for PortOrder {
     }
 }
 
-/// `count` numbers from `low` on, `step` apart, each once, by a random stride: no memory, and no
-/// set-up that grows with the count.
+/// `count` numbers from `low` on, `step` apart, each once. Each number is a random stride after the
+/// one before, so neither memory nor set-up time grows with `count`.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 #[cfg(any(target_os = "linux", target_os = "android", windows, test, fuzzing))]
 use crate::model::port_set::PortSet;
 
-/// `8080,9000-9010`: the kernel's own form for sets of ports.
+/// Parses the form in which Linux prints sets of ports: `8080,9000-9010`.
 #[cfg(any(target_os = "linux", target_os = "android", test, fuzzing))]
 pub(super) fn parse_list(text: &str) -> Option<PortSet> {
     let number = |text: &str| text.trim().parse::<u16>().ok();
@@ -23,7 +23,7 @@ pub(super) fn parse_list(text: &str) -> Option<PortSet> {
     Some(ports)
 }
 
-/// `32768\t60999`, or the same on two lines.
+/// Parses a range such as `32768\t60999`, also with the two numbers on two lines.
 #[cfg(any(unix, test, fuzzing))]
 pub(super) fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(|n| n.parse::<u16>().ok());
@@ -31,7 +31,7 @@ pub(super) fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     (!range.is_empty()).then_some(range)
 }
 
-/// netsh in any language: a line for each range, `     50000       50059     *`.
+/// Parses a table of netsh in any language. It has a line such as `50000 50059 *` for each range.
 #[cfg(any(windows, test, fuzzing))]
 pub(super) fn parse_table(text: &str) -> PortSet {
     let range = |line: &str| {
@@ -41,8 +41,8 @@ pub(super) fn parse_table(text: &str) -> PortSet {
     text.lines().filter_map(range).flatten().collect()
 }
 
-/// netsh in any language: `Start Port : 49152` on a line, and `Number of Ports : 16384` on a later
-/// one.
+/// Parses output of netsh in any language. It has `Start Port : 49152` on one line, and
+/// `Number of Ports : 16384` on a later one.
 #[cfg(any(windows, test, fuzzing))]
 pub(super) fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
     let last_number = |line: &str| line.split_whitespace().next_back()?.parse::<u16>().ok();

@@ -43,7 +43,7 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
 /// From the lower start to the higher end of the dynamic ranges of TCP and of UDP. No documented
 /// call of Windows reports them.
 fn query_range() -> Option<RangeInclusive<u16>> {
-    // Both run at the same time.
+    // The two netsh processes run at the same time.
     let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));
     let ranges = processes
         .into_iter()
@@ -52,7 +52,7 @@ fn query_range() -> Option<RangeInclusive<u16>> {
 }
 
 fn start_netsh(setting: &str, protocol: &str) -> io::Result<Child> {
-    /// Otherwise netsh opens a console window when the calling program has none.
+    /// Without this flag netsh opens a console window if the calling program has none.
     const CREATE_NO_WINDOW: u32 = 0x0800_0000;
     let mut netsh = Command::new(netsh_path());
     netsh

@@ -28,8 +28,8 @@ pub(crate) enum Access {
     New,
 }
 
-/// The folder of one scope. It stays open, so that a process that renames or deletes it cannot
-/// redirect this one.
+/// The folder of one scope. On Unix it stays open: a process that renames the folder cannot make
+/// this process use another one.
 #[derive(Debug)]
 pub(super) struct LockFolder {
     path: PathBuf,
@@ -71,7 +71,8 @@ impl LockFolder {
         let root = root()?;
         let scope = system::scope();
         let path = root.join(&scope);
-        // In two steps, because a symbolic link that was planted at either must not be followed.
+        // Opens the two folders one by one, because neither open may follow a planted symbolic
+        // link.
         let opened = system::Folder::open(&root).and_then(|outer| {
             let folder = outer.open_within(&scope)?;
             Ok((outer, folder))
@@ -128,15 +129,15 @@ impl LockFolder {
         &self.folder
     }
 
-    /// This user's records for lock files that belong to other users. `None` if the folder does not
-    /// exist.
+    /// The folder with `user`'s records for lock files that belong to other users. `None` if it
+    /// does not exist.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
         let all_users = self.outer.open_within(self.records_name());
         none_if_missing(all_users.and_then(|all| all.open_within(user.to_string())))
     }
 
-    /// As [`records`](Self::records), created if it is missing: a folder that every user shares,
-    /// and in it a folder that only this user can write to.
+    /// The folder that [`records`](Self::records) opens, created if it is missing. Only `user` can
+    /// write to it. The folder around it is shared by all users.
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
         let all_users = self
             .outer
@@ -144,7 +145,7 @@ impl LockFolder {
         all_users.make_within(user.to_string(), system::OWN)
     }
 
-    /// The users that have such records.
+    /// The users that have records for lock files of other users.
     pub(super) fn record_users(&self) -> io::Result<Vec<u32>> {
         match none_if_missing(self.outer.open_within(self.records_name()))? {
             Some(folder) => folder.names(usize::MAX, |name| name.parse().ok()),
@@ -157,7 +158,7 @@ impl LockFolder {
         format!("{}.records", scope.to_string_lossy())
     }
 
-    /// The names of lock files, locked or not, as far as `parse` accepts them; at most `limit`.
+    /// At most `limit` names of lock files that `parse` accepts, locked or not.
     pub(super) fn entries<T>(
         &self,
         limit: usize,
@@ -185,7 +186,7 @@ fn root() -> Result<PathBuf, Unusable> {
     let checked = if !path.is_absolute() {
         Err(io::ErrorKind::InvalidInput.into())
     } else if system::is_trusted_link(&path) {
-        // The user named it. No other link is followed.
+        // The user chose this link, so it is followed. No other link is followed.
         path.canonicalize()
     } else {
         return Ok(path);

@@ -1,8 +1,9 @@
 //! Windows: folders are paths, by default below the user's temporary directory.
 //!
-//! A process that has a lock file open denies its deletion: it opens without FILE_SHARE_DELETE. So
-//! an open file still has its name, and no process is about to lock a file that can be deleted. A
-//! lock also keeps other processes from reading the file, so records have files of their own.
+//! Every process opens lock files without FILE_SHARE_DELETE, so Windows does not delete an open
+//! file. An open file therefore always has its name. If a file can be deleted, no process has it
+//! open, so none is about to lock it. A lock also keeps other processes from reading the file, so
+//! records have files of their own.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// Processes of one user agree on it. Processes of two users do not exclude each other.
+/// Processes of one user agree on this folder. Processes of two users do not exclude each other.
 pub(super) fn default_root() -> PathBuf {
     std::env::temp_dir().join("portlease")
 }
@@ -28,7 +29,8 @@ pub(super) fn scope() -> String {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode;
 
-/// Scopes of namespaces, which Windows does not have.
+/// How the folder name of a network namespace starts. Windows has no namespaces, so no folder has
+/// this name.
 pub(super) const SCOPE_PREFIX: &str = "net-";
 
 pub(super) const SHARED: Mode = Mode;
@@ -46,7 +48,7 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Folder> {
-        // Without following a planted link.
+        // Does not follow a planted link.
         if std::fs::symlink_metadata(path)?.is_dir() {
             Ok(Folder(path.to_owned()))
         } else {
@@ -69,7 +71,7 @@ impl Folder {
         Folder::open(&self.0.join(name.as_ref()))
     }
 
-    /// As [`open_within`](Self::open_within), created if it is missing.
+    /// The folder of this name in this one, created if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, _mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         match std::fs::create_dir(self.0.join(name)) {
@@ -78,7 +80,8 @@ impl Folder {
         }
     }
 
-    /// Always: each name is resolved by the path, so a folder that was created again is used.
+    /// Always true: every call resolves the path again, so it also finds a folder that was created
+    /// again.
     pub(super) fn is_linked(&self) -> bool {
         true
     }
@@ -96,7 +99,7 @@ impl Folder {
             .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
         let file = retry_open(
             || options.open(&path),
-            // A folder of this name is denied too, and does not go away.
+            // Windows also denies the open if the name is a folder. No retry helps then.
             |e| is_transient(e) && !path.is_dir(),
         )?;
         if !file.metadata()?.file_type().is_file() {
@@ -109,12 +112,12 @@ impl Folder {
         std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
     }
 
-    /// Nothing is staged: access rights are inherited from the folder.
+    /// Does nothing. Windows needs no staged files, because a new file inherits its access rights.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Windows deletes no file that is open: sweepers need not exclude each other.
+    /// Windows does not delete an open file, so sweepers need not exclude each other.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         Some(SweepLock)
     }
@@ -139,7 +142,7 @@ impl Folder {
         Ok(modified.elapsed().unwrap_or_default())
     }
 
-    /// The names in the folder, as far as `parse` accepts them; at most `limit`.
+    /// At most `limit` names in the folder that `parse` accepts.
     pub(crate) fn names<T>(
         &self,
         limit: usize,
@@ -160,7 +163,8 @@ impl Folder {
 #[derive(Debug)]
 pub(crate) struct SweepLock;
 
-/// A file cannot be opened while it is being deleted, or while a virus scanner reads a new one.
+/// Whether a retry can succeed. Windows refuses to open a file that is being deleted, or a new file
+/// that a virus scanner reads.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -168,7 +172,7 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// One value for every user: each has a lock folder of its own.
+/// One number for every user, because each user has a separate lock folder.
 const USER: u32 = 0;
 
 /// Links are not followed on Windows.
@@ -181,18 +185,19 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }
 
-/// Whether an open file still has a name. Always: it cannot be deleted while it is open.
+/// Whether an open file still has a name. Always true: Windows does not delete an open file.
 pub(crate) fn is_linked(_file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether a record goes into the lock file itself. Never: no process can read a locked file.
+/// Whether a record goes into the lock file itself. Always false: on Windows no process can read a
+/// locked file.
 pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }
 
-/// Leaves the record unlocked: no process could read it otherwise. No other user's records are in
-/// the folder.
+/// Does nothing: no process could read a locked record, and the folder has no records of other
+/// users.
 pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) fn default_root() -> PathBuf {
     PathBuf::from("/tmp/portlease")
 }
 
-/// How the folder of a network namespace begins.
+/// How the folder name of a network namespace starts.
 pub(super) const SCOPE_PREFIX: &str = "net-";
 
 /// The scope of this thread. Ports belong to a network namespace, but files do not: with one folder
@@ -102,7 +102,7 @@ impl Folder {
         openat(&self.0, name, Self::FLAGS, Mode::empty())
     }
 
-    /// As [`open_within`](Self::open_within), created if it is missing.
+    /// The folder of this name in this one, created if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         for attempt in 0..FOLDER_TRIES {
@@ -131,18 +131,20 @@ impl Folder {
     /// Makes this process the only one that sweeps the folder, until the value is dropped. `None`
     /// while another process sweeps it, and on a file system without locks.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
-        // A description of its own: a lock belongs to the open file description (flock(2)).
+        // Opens the folder again, because a lock belongs to an open file description (flock(2)).
         let folder = File::from(self.open_fd(OsStr::new(".")).ok()?);
         folder.try_lock().ok()?;
         Some(SweepLock { folder })
     }
 
-    /// Removes the name of an unused file, if it still leads to this file. The caller has the file
-    /// locked, and the folder [for a sweep](Self::lock_for_sweep): no other process removes a name
-    /// meanwhile. A process that has the file open finds by [`is_linked`] that its name is gone.
+    /// Removes the name of an unused file, if the name still leads to this file. The caller has
+    /// locked the file, and the folder [for a sweep](Self::lock_for_sweep), so no other process
+    /// removes a name meanwhile. A process that has the file open finds by [`is_linked`] that its
+    /// name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
-        // Where it could not be removed, a child that was forked meanwhile would keep the lock.
+        // If the name was not removed, a child that was forked meanwhile would otherwise keep the
+        // lock.
         file.unlock()?;
         removed
     }
@@ -193,7 +195,7 @@ impl Folder {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
 
-    /// The names in the folder, as far as `parse` accepts them; at most `limit`.
+    /// At most `limit` names in the folder that `parse` accepts.
     pub(crate) fn names<T>(
         &self,
         limit: usize,
@@ -219,7 +221,7 @@ pub(crate) struct SweepLock {
 
 impl Drop for SweepLock {
     fn drop(&mut self) {
-        // A child that was forked meanwhile would keep the lock past the close.
+        // Without the unlock, a child that was forked meanwhile would keep the lock past the close.
         let _unlocked = self.folder.unlock();
     }
 }
@@ -245,8 +247,8 @@ pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
     Ok(fstat(file)?.st_nlink > 0)
 }
 
-/// Whether this user's record goes into the lock file itself. In a lock file of another owner, that
-/// owner could change it.
+/// Whether this user's record goes into the lock file itself. If another user owns the lock file,
+/// that user could change the record.
 pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
@@ -268,7 +270,8 @@ pub(crate) fn lock_record(file: &File) -> io::Result<()> {
 pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
-            // A child that is forked meanwhile would keep the lock past the close.
+            // Without the unlock, a child that is forked meanwhile would keep the lock past the
+            // close.
             file.unlock()?;
             Ok(false)
         }
@@ -277,7 +280,8 @@ pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Keeps an unused file from being locked until it is closed; `false` if a process uses it.
+/// Locks an unused file until it is closed, so that no process takes a lease with it. `false` if a
+/// process has it locked.
 pub(crate) fn lock_unused(file: &File) -> bool {
     file.try_lock_shared().is_ok()
 }
@@ -303,7 +307,7 @@ mod tests {
         assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
     }
 
-    /// A forked child has the same open file descriptions as a clone.
+    /// A clone stands for a forked child: both share the open file description.
     #[test]
     fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
         let root = tempfile::tempdir().unwrap();
@@ -317,7 +321,7 @@ mod tests {
         let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
         assert!(lock_unused(&file));
         let _child = file.try_clone().unwrap();
-        // Under another name it is not removed.
+        // No file has this name, so none is removed. The lock must end all the same.
         folder.remove_unused("2.tcp", file).unwrap();
         let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
         file.try_lock().unwrap();

@@ -1,5 +1,6 @@
-//! A new folder or file gets its mode under a temporary name and is then renamed. So no process
-//! finds it with another mode, with any umask, even if its maker is killed.
+//! A new folder or file gets its mode under a temporary name and is then renamed. Other processes
+//! therefore never see it with a wrong mode, under any umask, even if the process that creates it
+//! is killed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -31,7 +32,7 @@ impl Folder {
             fchmod(&folder, mode)?;
             match self.rename_if_absent(&staged, name) {
                 // A plain rename(2) replaces an empty folder, which other processes may have open
-                // already. They find that it has no name.
+                // already. Those processes then find that their folder has no name.
                 Err(e) if is_unsupported(e) => renameat(&self.0, &staged, &self.0, name),
                 moved => moved,
             }
@@ -49,17 +50,19 @@ impl Folder {
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // As in `make_staged_folder`.
+        // No process sweeps a locked file.
         let _locked = file.try_lock();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
         let Err(e) = moved else { return Ok(file) };
         self.remove_staged(&staged, AtFlags::empty());
         match e {
-            // It was swept before it was locked. The caller tries again, as after any lost race.
+            // Another process swept the file before it was locked. The caller tries again, as after
+            // any lost race.
             Errno::NOENT => Err(io::ErrorKind::AlreadyExists.into()),
             e if is_unsupported(e) => {
-                // With a tight umask other users cannot open the file until its mode is set.
+                // The file is created under its final name. With a tight umask other users cannot
+                // open it until its mode is set.
                 let file = File::from(openat(&self.0, name, flags, FILE)?);
                 fchmod(&file, FILE)?;
                 Ok(file)
@@ -98,7 +101,7 @@ impl Folder {
             }
             let is_folder = fstat(&staged)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-            // What belongs to another user, and a folder that is not empty, stays.
+            // The kernel refuses to remove another user's entry, or a folder that is not empty.
             let flags = if is_folder {
                 AtFlags::REMOVEDIR
             } else {
