@@ -311,8 +311,8 @@ mod tests {
         assert_eq!(summary(&rows(&table6, Protocol::Udp, true)), expected);
     }
 
-    /// Captured from wine 8. It shows the process of a socket only after the first read from it,
-    /// and does not initialise the scope of an address.
+    /// Captured from wine 8. Wine shows the process of a socket only after the first read from the
+    /// socket, and does not initialise the scope of an address.
     #[test]
     fn captured_tables_are_decoded() {
         let tcp4 = bytes(

@@ -106,8 +106,8 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Whether descriptors or memory are used up. Every other source fails for the same reason, so the
-/// caller reports the error and does not fall back.
+/// Whether descriptors or memory are used up. `/proc/net` would fail for the same reason, so the
+/// caller returns the error and does not fall back.
 fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }

@@ -118,7 +118,7 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     let source = client.local_addr().unwrap().port();
     let accepted = server.accept().unwrap();
     client.set_nonblocking(true).unwrap();
-    // The window grows a little with the peer's buffer.
+    // The window grows a little with the peer's buffer, so the writes go on for a while.
     let fill_until = Instant::now() + Duration::from_millis(50);
     while Instant::now() < fill_until {
         drop(client.write(&[0; 65536]));
