@@ -63,8 +63,8 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
 }
 
 impl KeeperHandle {
-    /// Confirms to the keeper that the numbers are printed. Without the confirmation the keeper would
-    /// exit with this process.
+    /// Confirms to the keeper that the numbers are printed. Without the confirmation the keeper
+    /// would exit with this process.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
         let sent = self.socket.write_all(PRINTED.as_bytes());
         sent.map_err(|e| {
