@@ -1,4 +1,5 @@
-//! The command line: the definition behind the parser, the help, the completions and the man pages.
+//! The definition of the command line. clap derives the parser, the help, the completions and the
+//! man pages from it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,14 +17,14 @@ use crate::ports::{NamedPort, PortList, parse_port};
 const EXIT_CODES: &str = "\
 Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something could not be \
 read; 130 after Ctrl-C. `portlease run` returns the exit code of its command, 125 if portlease \
-failed, and 126 or 127 as a shell does.
+failed, 126 if the command cannot be executed, and 127 if it does not exist.
 
-Environment: PORTLEASE_DIR is the lock folder, by default /tmp/portlease. PORTLEASE_RANGE=LOW-HIGH \
-limits automatic picks to these numbers. PORTSERVER_ADDRESS names a port server, as for \
-portpicker, that makes the automatic picks.";
+Environment: PORTLEASE_DIR is the folder of the lock files, by default /tmp/portlease. \
+PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTSERVER_ADDRESS is \
+the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
 
-const PORTS: &str =
-    "60315, 5432,6379, 8000-8010, 53/udp, 127.0.0.1:8080 or [::1]:8080; TCP by default";
+const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
+                     5432,6379; TCP by default";
 
 /// Check ports, show who holds them, and reserve them for servers in any language
 #[derive(Debug, Parser)]
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Heading that puts these options below each command's own.
+/// The heading in `--help` for these options. It puts them below the options of each command.
 const OUTPUT: &str = "Output";
 
 #[derive(Debug, clap::Args)]
@@ -61,19 +62,20 @@ pub(crate) struct OutputArgs {
 pub(crate) enum Command {
     /// Check that all ports are free, and report each one that is not
     #[command(
-        after_help = "Exit codes: 0 all pass, 1 some do not, 2 usage error or failure, \
-                      3 some could not be checked"
+        after_help = "Exit codes: 0 all ports pass the check, 1 some fail, 2 usage error or \
+                      failure, 3 none fail but some could not be checked"
     )]
     Check(CheckArgs),
     /// Show who holds a port: its sockets in every state, their processes, and reservations
     #[command(
-        after_help = "Exit codes: 0 something holds it, 1 nothing does, 2 usage error or failure, \
-                      3 nothing found but something could not be read"
+        after_help = "Exit codes: 0 something holds the port, 1 nothing holds it, 2 usage error or \
+                      failure, 3 nothing found but something could not be read"
     )]
     Who(WhoArgs),
     /// Run a command with reserved ports
     ///
-    /// Each number is in the environment as NAME, and replaces {NAME} in the command's arguments.
+    /// Each port number is in the environment variable NAME, and replaces {NAME} in the command's
+    /// arguments.
     /// The ports stay reserved until the command ends. Signals are passed on to the command.
     #[command(
         after_help = "Exit codes: that of the command, or 128+N if signal N ended it; \
@@ -84,21 +86,21 @@ pub(crate) enum Command {
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
-    /// shell ends or `portlease release` releases them. In a pipe or a list, a subshell makes the
-    /// call; the keeper then waits for the shell around it to end. To name the shell explicitly,
-    /// pass --pid $$.
+    /// shell ends or `portlease release` releases them. A call in a pipe or a list runs in a
+    /// subshell. The keeper then holds the ports until the main shell ends. To name the shell
+    /// explicitly, pass --pid $$.
     #[command(after_help = "Exit codes: 0 reserved, 2 usage error or failure")]
     Reserve(ReserveArgs),
-    /// Release ports that a keeper holds
+    /// Release ports that were reserved with `portlease reserve`
     #[command(
-        after_help = "Exit codes: 0 released, 1 some are not held by a keeper of this user, \
-                      2 usage error or failure"
+        after_help = "Exit codes: 0 all released, 1 some were not reserved with \
+                      `portlease reserve` by this user, 2 usage error or failure"
     )]
     Release(ReleaseArgs),
-    /// Serve portpicker's clients (Python, C++): a port server that reserves what it hands out
+    /// Run a port server for portpicker clients (Python, C++) that reserves the ports it grants
     ///
-    /// Clients find it by the environment variable PORTSERVER_ADDRESS. A reservation ends when the
-    /// process that requested it ends.
+    /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
+    /// when the process that requested it ends.
     Serve(ServeArgs),
     /// Print the completion script for a shell
     Completions(CompletionsArgs),
@@ -119,7 +121,7 @@ pub(crate) struct CheckArgs {
     /// Wait up to DURATION for the check to pass
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
-    /// Check that a server listens on each port, instead of that the port is free
+    /// Check instead that a server listens on each port
     #[arg(long)]
     pub(crate) listening: bool,
     /// Also write a JUnit report to FILE, for CI servers
@@ -137,21 +139,21 @@ pub(crate) struct WhoArgs {
     /// Show the full command line of each process, which may contain secrets
     #[arg(long)]
     pub(crate) command_line: bool,
-    /// Connect once, and report the result
+    /// Connect to the port once, and report the result
     #[arg(long)]
     pub(crate) probe: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// Reserve any port, or port N, and pass its number as NAME. Without --port, one port is
-    /// passed as PORT. May be repeated
+    /// Reserve any free port, or port N, and pass its number in the environment variable NAME. May
+    /// be repeated; without --port, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
     /// Stop the command, and fail, if it does not listen on all ports within DURATION (30s if
-    /// omitted)
+    /// DURATION is omitted)
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
@@ -166,12 +168,12 @@ pub(crate) struct RunArgs {
 pub(crate) struct ReserveArgs {
     #[command(flatten)]
     pub(crate) selection: PortSelection,
-    /// Hold the ports until the process PID ends, instead of the calling shell
+    /// Hold the ports until process PID ends, instead of until the calling shell ends
     #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
 }
 
-/// Which ports a keeper reserves. `reserve` sends it to the keeper.
+/// Which ports a keeper reserves. `reserve` sends this value to the keeper.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct PortSelection {
     /// Number of ports to reserve, printed one per line
@@ -198,7 +200,7 @@ pub(crate) struct ReleaseArgs {
     #[arg(
         required = true,
         value_name = "PORT",
-        help = "Ports to release: 60315, 60315/udp, 5432,6379 or 8000-8010; \
+        help = "Ports to release: 60315, 60315/udp, 8000-8010, or a list such as 5432,6379; \
                 both protocols by default"
     )]
     pub(crate) ports: Vec<PortList>,
@@ -206,7 +208,7 @@ pub(crate) struct ReleaseArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Listen on ADDRESS: @NAME in the abstract namespace, or the path of a socket
+    /// Listen on ADDRESS: @NAME for an abstract Unix socket, or the path of a Unix socket
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: String,
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
@@ -232,7 +234,7 @@ pub(crate) struct SharedReserveArgs {
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
-    /// Wait up to DURATION for a busy port
+    /// Wait up to DURATION for a port that is in use
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
     /// Label for the reservation, shown in reports about the port

@@ -1,4 +1,4 @@
-//! The process that called `reserve`: the keeper holds ports for it unless `--pid` names another.
+//! The process that called `reserve`: the keeper holds ports for it, or for the process of `--pid`.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub(crate) fn calling_process() -> Result<u32, Failure> {
     if pid == 0 {
         return Err(Failure::new(
             "cannot determine the calling process: it is in another PID namespace; \
-             name one with --pid",
+             name a process with --pid",
         ));
     }
     for _ in 0..NESTED_SHELLS {
@@ -28,13 +28,15 @@ pub(crate) fn calling_process() -> Result<u32, Failure> {
     Ok(pid)
 }
 
-/// What a fork shares with its parent until one of them calls exec.
+/// The properties that a forked child shares with its parent until one of the two calls exec.
 #[derive(Debug, PartialEq, Eq)]
 struct ProcessImage {
     program: PathBuf,
     command_line: Vec<u8>,
-    /// Address of the arguments. The kernel randomizes it at each exec; 0 where it hides it.
+    /// Address of the arguments, which the kernel randomizes at each exec. 0 if the kernel hides
+    /// the address.
     arguments_at: u64,
+    /// The pid of the parent. A child and its parent differ in this field.
     parent: u32,
 }
 

@@ -14,15 +14,15 @@ use crate::output::console::Console;
 use crate::signals;
 
 pub(crate) fn main() -> ExitCode {
-    // Not a command of `Args`: help, completions and man pages would list it.
+    // The keeper is not a command of `Args`: help, completions and man pages would list it.
     if std::env::args_os().skip(1).eq([KEEPER_ARG]) {
-        // Its stderr is /dev/null. It reports failures to `reserve` over its socket.
+        // The keeper's stderr is /dev/null. It reports failures to `reserve` over its socket.
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // A closed stderr leaves no place to report that.
+            // If stderr is closed, the failed print cannot be reported either.
             let _printed = error.print();
             return ExitCode::from(match error.use_stderr() {
                 true if is_run_command() => exit::RUN_FAILED,
@@ -60,7 +60,7 @@ fn install_sigint(command: &Command) -> Result<(), Failure> {
     match command {
         // `run` passes signals on to its command.
         Command::Run(_) => Ok(()),
-        // `serve` removes its socket first.
+        // `serve` handles the signal itself, because it removes its socket before it exits.
         Command::Serve(_) => Ok(()),
         _ => signals::exit_on_interrupt(),
     }

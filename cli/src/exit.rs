@@ -1,4 +1,4 @@
-//! Exit codes of every command that has none of its own.
+//! Exit codes. `run` also returns those of its command, and 126 or 127 as a shell does.
 
 pub(crate) const YES: u8 = 0;
 pub(crate) const NO: u8 = 1;
@@ -6,7 +6,7 @@ pub(crate) const NO: u8 = 1;
 pub(crate) const FAILED: u8 = 2;
 /// Nothing was found, and something could not be read.
 pub(crate) const INCOMPLETE: u8 = 3;
-/// `run` failed before its command started.
+/// `run` itself failed, before or after it started its command.
 pub(crate) const RUN_FAILED: u8 = 125;
 /// `wait --pid`: the process ended before the ports met the condition.
 pub(crate) const PROCESS_ENDED: u8 = 2;

@@ -21,7 +21,7 @@ pub(crate) enum Cause {
 }
 
 impl Failure {
-    /// `text` has the form `cannot ACT OPERAND: CAUSE`.
+    /// `text` states what failed and why, as in `cannot ACT OPERAND: CAUSE`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Failure {
             code: exit::FAILED,

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// `run --wait-listening` and `wait --timeout`, where the user names no duration.
+/// The duration of `run --wait-listening` and `wait --timeout` if the user names none.
 pub(crate) const DEFAULT_WAIT: &str = "30s";
 
 /// How often a wait checks the process of `--pid` and redraws its progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// `who --probe`: a host that accepts or refuses answers in less; a firewall never answers.
+/// The timeout of `who --probe`. A host that accepts or refuses answers sooner. A firewall that
+/// drops packets never answers.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `run` sends SIGKILL to a command that has not ended this long after SIGTERM.
@@ -27,25 +28,27 @@ pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// attempt fails at once, and nothing reports when one becomes available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// `serve` has a thread per reservation, which only waits for a process to end. In bytes.
+/// The stack of a thread of `serve`. Each reservation has a thread, which only waits for a process
+/// to end.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
-/// One poll(2) of a thread that waits for a process to end. It then polls again.
+/// The timeout of poll(2) in a thread that waits for a process to end. The thread then polls again.
 pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 
-/// The server of `PORTSERVER_ADDRESS` fails a request that it has not answered in this time.
+/// A request to the server of `PORTSERVER_ADDRESS` fails if it has no answer within this time.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many numbers of that server may be in use before the last refusal becomes the error.
+/// How many numbers to request from the server of `PORTSERVER_ADDRESS` while each granted one is in
+/// use. The last refusal becomes the error.
 pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 
-/// The longest line read from either side of a port server: far more than a number needs. If
+/// The longest line that a port server or its client reads: far more than a number needs. If
 /// bytes stayed unread at close, the kernel would reset the connection, and the other side would
 /// see an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
-/// How many forks of one shell may stand between `reserve` and the shell that runs the script. The
-/// limit ends the search if the parents in /proc form a loop.
+/// How many subshells may stand between `reserve` and the shell that runs the script. The limit
+/// ends the search if the parents in /proc form a loop.
 pub(crate) const NESTED_SHELLS: usize = 64;
 
 /// The only sleep of the command.
@@ -53,7 +56,7 @@ pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// What is left of a limit, rounded up to whole milliseconds, as reports print it.
+/// The time left of a limit, rounded up to whole milliseconds, the unit in reports.
 pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();
     Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))

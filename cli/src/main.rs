@@ -48,6 +48,8 @@ fn main() -> ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
-    eprintln!("portlease: the command runs on Linux only so far; the library works on this system");
+    eprintln!(
+        "portlease: this command supports only Linux so far; the library supports other systems too"
+    );
     ExitCode::from(2)
 }

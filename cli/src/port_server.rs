@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
 use crate::text::os_message;
 
-/// `@name` in the abstract namespace, or the path of a socket.
+/// The address of a port server: `@name` in the abstract namespace, or the path of a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerAddress {
     Abstract(String),
@@ -75,8 +75,8 @@ impl PortServer {
         Some(PortServer(address.as_str().into()))
     }
 
-    /// Reserves a number that the server grants. A grant alone does not stop other programs from
-    /// binding the port, so a number in use is skipped.
+    /// Reserves a number that the server grants. A grant does not stop other programs from binding
+    /// the port, so a granted number can be in use. The next grant is tried then.
     pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Reservation, Failure> {
         let mut attempts = 0;
         loop {
@@ -92,7 +92,7 @@ impl PortServer {
     fn request_port(&self) -> Result<u16, Failure> {
         let cannot = |cause: &str| {
             Failure::new(format!(
-                "cannot get a port from PORTSERVER_ADDRESS, {}: {cause}",
+                "cannot get a port from the port server {} (PORTSERVER_ADDRESS): {cause}",
                 self.0
             ))
         };
@@ -107,7 +107,7 @@ impl PortServer {
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);
-        number.ok_or_else(|| cannot("the server sent no port number, which is how it refuses"))
+        number.ok_or_else(|| cannot("the server refused, and sent no port number"))
     }
 }
 

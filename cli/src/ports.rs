@@ -23,7 +23,7 @@ impl From<ParseEndpointError> for InvalidPort {
     }
 }
 
-/// `5432,6379`, `8000-8010`, `53/udp`, `[::1]:8080`: one argument.
+/// The ports of one argument, such as `5432,6379`, `8000-8010`, `53/udp` or `[::1]:8080`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PortList(Vec<Endpoint>);
 
@@ -61,7 +61,7 @@ impl PortList {
         all
     }
 
-    /// The same, where a port without a protocol is a TCP port.
+    /// The ports of several arguments, without duplicates. A port without a protocol is a TCP port.
     pub(crate) fn tcp_by_default(arguments: &[PortList]) -> Vec<Endpoint> {
         let mut all: Vec<Endpoint> = Vec::new();
         for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
@@ -87,7 +87,7 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
     let end = |number: &str| -> Result<Endpoint, InvalidPort> {
         if number.is_empty() {
             return Err(InvalidPort(format!(
-                "range {item:?} lacks an end: expected LOW-HIGH, as in 8000-8010"
+                "range {item:?} lacks a number: expected LOW-HIGH, as in 8000-8010"
             )));
         }
         Ok(format!("{address}{number}{protocol}").parse()?)
@@ -103,8 +103,8 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
     ))
 }
 
-/// `REDIS`, `REDIS=6379`, `DNS/udp`: a port to reserve, and the environment variable that gets its
-/// number.
+/// A port to reserve, and the environment variable for its number: `REDIS`, `REDIS=6379` or
+/// `DNS/udp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedPort {
     pub(crate) name: String,
@@ -121,7 +121,7 @@ impl FromStr for NamedPort {
             Some((head, "udp")) => (head, Protocol::Udp),
             Some((_, other)) => {
                 return Err(InvalidPort(format!(
-                    "{other:?} cannot be reserved: expected tcp or udp"
+                    "protocol {other:?} cannot be reserved: expected tcp or udp"
                 )));
             }
             None => (text, Protocol::Tcp),
@@ -146,7 +146,7 @@ impl FromStr for NamedPort {
     }
 }
 
-/// A port number without address and protocol.
+/// Parses a port number that stands alone, without an address or a protocol.
 pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
     let endpoint: Endpoint = text.parse()?;
     match endpoint {
@@ -189,8 +189,8 @@ mod tests {
             ("0", "port 0 names no port"),
             ("70000", "\"70000\" does not name a port"),
             ("80-70", "range \"80-70\" is empty"),
-            ("80-", "lacks an end"),
-            ("-80", "lacks an end"),
+            ("80-", "lacks a number"),
+            ("-80", "lacks a number"),
             ("1-2-3", "does not name a port"),
             ("0-3", "port 0 names no port"),
             ("", "\"\" does not name a port"),

@@ -1,6 +1,6 @@
 //! [`ProcessHandle`]: waits for a process to end.
 //!
-//! It holds a pidfd, so a later process with the same id is never mistaken for this one.
+//! The handle is a pidfd, so it never refers to a later process with the same id.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,7 +27,7 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits up to `timeout`. A zombie has ended.
+    /// Waits up to `timeout` for the process to end. A zombie counts as ended.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let timeout = Timespec {
@@ -42,7 +42,7 @@ impl ProcessHandle {
     }
 }
 
-/// For a child process to inherit.
+/// The keeper inherits the descriptor.
 impl From<ProcessHandle> for OwnedFd {
     fn from(process: ProcessHandle) -> OwnedFd {
         process.0

@@ -1,4 +1,4 @@
-//! The library's options, from the command line's, and a reservation by them.
+//! Converts the options of the command line to those of the library, and reserves a port with them.
 
 use portlease::{Protocol, Reservation, ReserveOptions};
 
@@ -23,7 +23,8 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// Reserves this number. Without one, a port server of the environment picks, or else the library.
+/// Reserves `number`. Without it, the server of `PORTSERVER_ADDRESS` picks a number, or the library
+/// if the variable is not set.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,

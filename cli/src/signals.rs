@@ -1,4 +1,4 @@
-//! Exit code 130 after Ctrl-C, and the signals that this process ignores since its start.
+//! Exits with 130 after Ctrl-C, and finds the signals that this process ignores since its start.
 
 use std::io;
 

@@ -39,7 +39,7 @@ pub(crate) fn wait_for(
         )),
         None => None,
     };
-    // A condition that is met already prints nothing.
+    // If the condition is met at once, no progress is printed.
     match holds_now(endpoints, condition) {
         Ok(true) => return Ok(Outcome::Met),
         Ok(false) => {}
@@ -94,7 +94,9 @@ pub(crate) fn wait_for(
         let after = format!("after {:.1} s", started.elapsed().as_secs_f64());
         console.note(match (&outcome, pid) {
             (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
-            (Outcome::ProcessEnded, Some(pid)) => format!("pid {pid} ended first, {after}"),
+            (Outcome::ProcessEnded, Some(pid)) => {
+                format!("stopped waiting: pid {pid} ended {after}")
+            }
             _ => format!("timed out {after}"),
         });
     }
@@ -158,7 +160,7 @@ fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failu
     }
 }
 
-/// `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
+/// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
 fn port_summary(endpoints: &[Endpoint]) -> String {
     const MAX_LISTED: usize = 4;
     let listed: Vec<String> = endpoints

@@ -7,8 +7,8 @@ use crate::model::error::{Error, Result};
 use crate::model::process::Process;
 
 impl Process {
-    /// The command line, read now. No report contains it unless it is requested: command lines
-    /// carry secrets.
+    /// Reads the command line now. Reports omit command lines unless the caller requests them,
+    /// because a command line can contain secrets.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -24,7 +24,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If the process has ended, even if another one has its pid by now, or may not be read.
+    /// If the process has ended, even if another process has its pid by now. If this user may not
+    /// read the command line of the process.
     ///
     /// # Platform-specific behavior
     ///

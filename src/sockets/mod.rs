@@ -1,8 +1,8 @@
 //! The socket table: which sockets are on a port, and which processes own them.
 //!
-//! One function per question, with one signature on every system. Reading the sockets is cheap and
-//! touches no process. Searching for their processes is the expensive half, and a question of its
-//! own.
+//! Each system implements the same functions with the same signatures. Reading the sockets is
+//! cheap, except on macOS, where it is a walk over every process. Searching for the processes that
+//! own the sockets is expensive, so it is a separate call: `owners`.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -45,30 +45,31 @@ pub(crate) use row::{Inode, Row, ScanDepth, ScanResult, Table};
 /// Whether a forked child shares its parent's sockets until it calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
-/// Whether reading the listeners is one question to the system. On macOS it is a walk over every
-/// process; on systems without a table a connection has to answer.
+/// Whether one system call reads all listeners. On macOS that takes a walk over every process. On
+/// systems whose socket table this crate cannot read, only a connection can find a listener.
 #[cfg(feature = "tokio")]
 pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
-/// Every socket with this local port, of one protocol or of all.
+/// Every socket with this local port (0: any), of one protocol or of all.
 ///
 /// # Errors
 ///
-/// If no table of sockets can be read at all; `Unsupported` on systems without one.
+/// If descriptors or memory are used up, or if no table of sockets can be read at all. The error is
+/// `Unsupported` on systems whose socket table this crate does not read.
 pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = system::sockets(port, protocol)?;
     row::label_clients(&mut table.rows);
     Ok(table)
 }
 
-/// The sockets that would answer on this port: TCP sockets that listen, UDP sockets without a peer.
-/// Cheap enough to be called every millisecond.
+/// The sockets that would answer on this port (0: any): TCP sockets that listen, and UDP sockets
+/// without a peer. On Linux and Windows a call is cheap enough to repeat each millisecond.
 pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     system::listening(port, protocol)
 }
 
-/// The sockets that matter most on this port: those of [`listening`], or all of them if there are
-/// none. As cheap as `listening` if there are some, else as expensive as [`sockets`].
+/// The sockets that [`listening`] returns, or every socket on this port if `listening` returns
+/// none. Only in the second case does the call cost as much as [`sockets`].
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
     if rows.is_empty() {
@@ -81,14 +82,14 @@ pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Tabl
     }
 }
 
-/// The abstract Unix socket of this name, as a row on the port that it names; `None` if there is
-/// none, or on a system without such names.
+/// The abstract Unix socket with this name, as a row on `port`, which the name contains. `None` if
+/// no such socket exists, and on systems without abstract Unix sockets.
 pub(crate) fn named(name: &str, port: Port) -> io::Result<Option<Row>> {
     let inode = system::abstract_socket(name)?;
     Ok(inode.map(|inode| by_inode(inode, port)))
 }
 
-/// A socket that is known by its inode, as a row on its port.
+/// A row for a socket of which only the inode and the port are known.
 pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
     Row {
         protocol: port.protocol,
@@ -107,8 +108,8 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
 }
 
-/// The start of a process in the system's own unit, which distinguishes it from a later process
-/// with the same pid.
+/// When a process started, in the system's own unit. The start distinguishes the process from a
+/// later one with the same pid.
 pub(crate) fn started(pid: u32) -> Option<NonZeroU64> {
     system::started(pid)
 }
@@ -137,8 +138,8 @@ pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }
 
-/// The pid of a process in its own pid namespace, the innermost that it has a pid in. On systems
-/// without such namespaces it is the same pid.
+/// The pid that a process has in its own pid namespace, which is the innermost one. Systems without
+/// pid namespaces return `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     #[cfg(target_os = "linux")]
     return linux::innermost_pid(pid);
@@ -146,7 +147,7 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return Some(pid);
 }
 
-/// Whether a process runs. A zombie does not.
+/// Whether a process runs. A zombie counts as ended.
 pub(crate) fn is_running(pid: u32) -> io::Result<bool> {
     system::is_running(pid)
 }

@@ -1,4 +1,4 @@
-//! The processes of sockets: searched, and put to their rows.
+//! Searches for the processes that own sockets, and adds them to the rows.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -11,8 +11,8 @@ use crate::model::state::State;
 
 type Found = Vec<(Process, Vec<Inode>)>;
 
-/// Searches for the processes of these sockets. If no process can own any of them, it searches
-/// nothing.
+/// Searches for the processes that own these sockets. If no process can own any of them, it skips
+/// the search.
 pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> {
     let wanted: Vec<(Inode, Option<u32>)> = rows
         .iter()
@@ -53,7 +53,7 @@ fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     } else {
         0
     };
-    // What cannot be read again counts as still there.
+    // If the table cannot be read again in full, every socket counts as still open.
     if let Ok(table) = system::sockets(port, None) {
         let present: HashSet<_> = table.rows.iter().map(|row| row.inode).collect();
         if table.unseen.is_empty() {
@@ -63,7 +63,7 @@ fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     rows
 }
 
-/// Gives every row its processes, the oldest first: of a server and its workers, the server.
+/// Gives each row its processes, the oldest first, so that a server comes before its workers.
 fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder> {
     for (process, _) in &mut found {
         process.user = name_of(process.uid, users);

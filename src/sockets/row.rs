@@ -9,7 +9,8 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
 use crate::model::state::State;
 
-/// The kernel's number of a socket.
+/// The number that identifies a socket: on Linux its inode. Windows has no such number, so
+/// `decode::iphlpapi` makes one up.
 pub(crate) type Inode = NonZeroU64;
 
 /// The sockets that were read, and what could not be read.
@@ -19,8 +20,8 @@ pub(crate) struct Table {
     pub(crate) unseen: Vec<Incompleteness>,
 }
 
-/// A socket whose processes have not been searched: the fields of [`Holder`] that the table itself
-/// shows.
+/// A socket as the system's table shows it, before the search for its processes. The fields are
+/// those of [`Holder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) protocol: Protocol,
@@ -39,14 +40,15 @@ pub(crate) struct Row {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
-    /// One process for each socket, the newest first: for a report that must not take long.
+    /// At least one process for each socket. The search starts at the newest processes and ends
+    /// early, for reports that must be quick.
     FirstHit,
 }
 
 /// What a system's search for processes found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScanResult {
-    /// Each process once, with those of the sockets that it owns.
+    /// The processes that own at least one of the sockets, and the sockets that each owns.
     pub(crate) found: Vec<(Process, Vec<Inode>)>,
     pub(crate) unseen: Vec<Incompleteness>,
 }
@@ -59,8 +61,8 @@ pub(crate) struct OwnedRows {
 }
 
 impl Row {
-    /// Whether the socket matters to a caller that asks about this address. Scope id 0 is every
-    /// interface, of the question and of the socket.
+    /// Whether the socket is relevant to a question about this address (`None`: any address). Scope
+    /// id 0 stands for every interface, in the question and in the address of the socket.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
         if let SocketAddr::V6(local) = self.local
@@ -70,14 +72,14 @@ impl Row {
             return false;
         }
         let (requested, local) = (ip.to_canonical(), self.local.ip().to_canonical());
-        // A question about a wildcard is about every address of its family.
+        // A question about 0.0.0.0 includes every IPv4 address, and one about [::] every address.
         requested == local
             || local.is_unspecified() && (self.dual_stack || local.is_ipv4() == requested.is_ipv4())
             || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
     }
 
-    /// Whether it is a connection that a server left, or accepted and has not closed. Another
-    /// server can bind beside it if both set SO_REUSEADDR.
+    /// Whether the socket can be a connection that a server accepted, closed or not. Another server
+    /// can bind beside such a socket if both set SO_REUSEADDR.
     pub(crate) fn is_leftover(&self) -> bool {
         match self.state {
             State::TimeWait => true,
@@ -110,7 +112,7 @@ impl Row {
             && (any || own.to_canonical() == target)
     }
 
-    /// Whether it is a connection that no process has accepted yet.
+    /// Whether the socket is a connection that no process has accepted yet.
     pub(super) fn waits_for_accept(&self) -> bool {
         let pending = [State::Established, State::CloseWait, State::SynRecv];
         self.inode.is_none() && pending.contains(&self.state)

@@ -1,4 +1,5 @@
-//! `portlease completions`: the completion script of a shell, generated from the definition.
+//! `portlease completions`: the completion script of a shell, generated from the definition of the
+//! command line.
 
 use clap::CommandFactory;
 

@@ -25,7 +25,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
             leases: leases.iter().map(LeaseRow::from).collect(),
         })?;
     } else if leases.is_empty() {
-        console.note("nothing is reserved");
+        console.note("no port is reserved");
     } else {
         let now = SystemTime::now();
         let mut table = Table::new([
@@ -42,7 +42,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
 fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    // `None` if the clock was set back since: the reservation then lies in the future.
+    // `None` if the clock was set back after the reservation: its time then lies in the future.
     let age = lease
         .since()
         .and_then(|since| now.duration_since(since).ok());

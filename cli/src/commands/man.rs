@@ -1,4 +1,4 @@
-//! `portlease man`: a man page, generated from the definition.
+//! `portlease man`: a man page, generated from the definition of the command line.
 
 use clap::CommandFactory;
 
@@ -17,7 +17,11 @@ pub(crate) fn man(console: &Console, args: &ManArgs) -> Result<u8, Failure> {
                 .get_subcommands()
                 .find(|command| command.get_name() == name);
             let named = named
-                .ok_or_else(|| Failure::new(format!("there is no command {name:?}")))?
+                .ok_or_else(|| {
+                    Failure::new(format!(
+                        "cannot print a man page: portlease has no command {name:?}"
+                    ))
+                })?
                 .clone();
             let title = format!("portlease-{name}");
             named.name(title)

@@ -43,7 +43,7 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
                 .first()
                 .map_or_else(|| "it is not reserved".to_owned(), ToString::to_string);
             console.report(format_args!(
-                "port {endpoint} is not held by a keeper of yours: {owner}"
+                "port {endpoint} was not reserved with `portlease reserve` by this user: {owner}"
             ))?;
         }
         answer.not_held.push(endpoint.to_string());
@@ -59,8 +59,8 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
     Ok(code)
 }
 
-/// Whether a keeper among the owners released the port. Two keepers may hold one number, one for
-/// each protocol.
+/// Requests the release from each keeper among the owners, and returns whether one released the
+/// port. Two keepers may hold one number, one for each protocol.
 fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     let mut released = false;
     let mut keepers: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();

@@ -1,4 +1,4 @@
-//! `portlease reserve`: reserves ports for a shell; a keeper holds them.
+//! `portlease reserve`: starts a keeper that holds ports for a shell.
 
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     };
     if !read {
         return Err(Failure::new(
-            "cannot print the number: the reader has closed stdout",
+            "cannot print the ports, so they are not reserved: the reader has closed stdout",
         ));
     }
     console.detail(format_args!(

@@ -75,7 +75,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
-    // Before the command starts, so that no signal is lost.
+    // The handlers come before the command, so that no signal is lost.
     let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
     let mut command = Command::new(substitute_ports(program, &reservations));
     command.args(
@@ -113,7 +113,7 @@ fn reserve(
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: two ports have this name",
+                "cannot reserve {}: --port uses this name twice",
                 port.name
             )));
         }
@@ -182,7 +182,7 @@ fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> 
     code
 }
 
-/// Whether the program may exist: it has a path, or a folder in PATH visibly has the file.
+/// Whether the program may exist: it is given by its path, or a folder of PATH visibly contains it.
 fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;
@@ -198,7 +198,7 @@ fn install_signals() -> io::Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(handled.chain([SIGCHLD]))
 }
 
-/// Passes signals on until the command ends.
+/// Passes signals on until the command ends. Stops the command if the wait for its listeners fails.
 fn supervise(
     console: &Console,
     child: &mut Child,
@@ -219,7 +219,10 @@ fn supervise(
         }
         match listening.as_ref().map(Receiver::try_recv) {
             Some(Ok(Ok(after))) => {
-                console.note(format_args!("listening after {:.1} s", after.as_secs_f64()));
+                console.note(format_args!(
+                    "the command listens after {:.1} s",
+                    after.as_secs_f64()
+                ));
                 listening = None;
             }
             Some(Ok(Err(error))) => {
@@ -236,7 +239,7 @@ fn supervise(
 fn send_signal(child: &Child, signal: i32) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
-        // The child may have ended, or changed to a user that this one may not signal.
+        // The child may have ended, or run as a user whose processes this one may not signal.
         let _sent = kill_process(pid, signal);
     }
 }
@@ -263,8 +266,8 @@ fn exit_code(status: ExitStatus) -> u8 {
         .unwrap_or(exit::RUN_FAILED)
 }
 
-/// Waits in a thread until the command listens on all ports. The thread sends the time this took or
-/// the error, and raises SIGCHLD to wake `supervise`, which waits for signals.
+/// Waits in a thread until the command listens on all ports. The thread sends the elapsed time or
+/// the error. It then raises SIGCHLD to wake `supervise`, which waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
@@ -277,7 +280,7 @@ fn spawn_listen_wait(
     let (sender, receiver) = channel();
     let wait = move || {
         let started = Instant::now();
-        // The first wait gets the whole limit, so that a time-out reports it unshortened.
+        // The first wait gets the whole limit, so that a timeout reports the user's DURATION.
         let mut left = limit;
         let listen = endpoints.into_iter().try_for_each(|endpoint| {
             wait_until_held_by(endpoint, pid, left)?;

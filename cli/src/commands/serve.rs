@@ -30,7 +30,7 @@ struct Answer {
 pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> {
     let address = ServerAddress::from(args.address.as_str());
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
-    // Before the socket exists: a signal in between would leave it behind.
+    // The handlers come before the socket: a signal in between would leave the socket behind.
     let signals = Signals::new(
         [SIGINT, SIGTERM]
             .into_iter()
@@ -103,8 +103,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// A reservation needs several descriptors. If the limit cannot be raised, a reservation that runs
-/// into it reports that.
+/// A reservation needs several descriptors. If the limit cannot be raised, a reservation above the
+/// limit reports an error.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(
@@ -116,7 +116,7 @@ fn raise_descriptor_limit() {
     );
 }
 
-/// Answers one request, and holds the reservation until the process ends.
+/// Answers one request, and holds the reservation until the process that it names ends.
 fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
     stream
@@ -126,9 +126,9 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         .set_write_timeout(Some(SERVE_REQUEST_TIMEOUT))
         .map_err(cannot)?;
     let requested = read_number(&stream).map_err(cannot)?;
-    // A client that sends 1 has read the id of its parent, which has ended.
+    // A client that sends 1 asked for the id of its parent after the parent had ended.
     let Some(pid) = requested.filter(|pid| *pid > 1) else {
-        console.note("refused a request that names no process");
+        console.note("refused a request: it contains no valid process id");
         return Ok(());
     };
     let Some(process) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? else {

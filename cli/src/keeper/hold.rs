@@ -50,14 +50,14 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     }
     // A working directory would keep its file system from being unmounted.
     std::env::set_current_dir("/").map_err(cannot)?;
-    // In a session of its own it gets neither Ctrl-C nor the hangup of the terminal.
+    // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
     rustix::process::setsid().map_err(|e| cannot(e.into()))?;
     serve_releases(&listener, &mut held).map_err(cannot)?;
     Ok(exit::YES)
 }
 
 /// Reads the confirmation in a thread. If `reserve` exits without one, the thread ends this
-/// process, also while the main thread waits for a busy port.
+/// process, even while the main thread waits for a port that is in use.
 fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
     let (sender, receiver) = channel();
     let read = move || {
@@ -80,7 +80,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     let Request { selection, pid } = request;
     let listener =
         release_address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
-    let listener = listener.map_err(|e| Failure::system("listen for releases", &e))?;
+    let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;
     let protocol = if selection.udp {
         Protocol::Udp
     } else {
@@ -105,7 +105,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     Ok((listener, held))
 }
 
-/// Answers release requests until the process on stdin ends or all ports are released.
+/// Answers release requests until all ports are released, or the process whose pidfd is stdin ends.
 fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
     let process = io::stdin();
     while !held.is_empty() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::PortSelection;
 use crate::output::json::ReservedRow;
 
-/// The only argument of this program when it is to run as a keeper.
+/// The single argument with which `reserve` starts this program as a keeper.
 pub(crate) const KEEPER_ARG: &str = "keeper";
 
 /// From `reserve` to the keeper.
@@ -32,8 +32,8 @@ pub(crate) const PRINTED: &str = "printed\n";
 /// From the keeper to `release`.
 pub(crate) const RELEASED: &str = "released";
 
-/// Where a keeper accepts release requests. An abstract name disappears with the process, and
-/// belongs to one network namespace, as the port does.
+/// The address on which a keeper accepts release requests. An abstract name disappears with its
+/// process, and belongs to one network namespace, as the ports do.
 pub(crate) fn release_address(keeper: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("portlease/keeper/{keeper}"))
 }

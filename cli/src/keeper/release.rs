@@ -26,7 +26,7 @@ pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<boo
     let mut reply = String::new();
     match BufReader::new(&stream).read_line(&mut reply) {
         Ok(_) => Ok(reply.trim_end() == RELEASED),
-        // The keeper exited before it answered, for another reason.
+        // The keeper exited before it answered, so it did not handle this request.
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(false),
         Err(e) => Err(e),
     }

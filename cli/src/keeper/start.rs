@@ -22,7 +22,8 @@ pub(crate) struct KeeperHandle {
 
 /// Starts a keeper for the process `pid`, and returns when it holds the ports.
 pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<KeeperHandle, Failure> {
-    let cannot = |e: io::Error| Failure::system("start a keeper", &e);
+    let cannot =
+        |e: io::Error| Failure::system("start a keeper, the process that holds the ports", &e);
     let process = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?;
     let process = process
         .ok_or_else(|| Failure::new(format!("cannot reserve for pid {pid}: no such process")))?;
@@ -33,7 +34,8 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
         .stdin(OwnedFd::from(process))
         .stdout(OwnedFd::from(keeper_socket))
         .stderr(Stdio::null());
-    // The keeper outlives the caller, and must not keep its files open: one may be locked by flock.
+    // The keeper outlives the caller, and must not keep the caller's files open: flock(2) may have
+    // locked one.
     close_fds::set_fds_cloexec(3, &[]);
     let keeper = command.spawn().map_err(cannot)?;
     // Closes our copy of the keeper's socket: only then does a read fail when the keeper dies.
@@ -55,15 +57,21 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
         }),
         Ok(Answer::Failed(text)) => Err(Failure::new(text)),
         Err(_) => Err(Failure::new(
-            "cannot start a keeper: it ended without an answer",
+            "cannot start a keeper, the process that holds the ports: it ended without an answer",
         )),
     }
 }
 
 impl KeeperHandle {
-    /// Lets the keeper hold the ports on its own from now on.
+    /// Confirms to the keeper that the numbers are printed. Without the confirmation the keeper
+    /// would exit with this process.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
         let sent = self.socket.write_all(PRINTED.as_bytes());
-        sent.map_err(|e| Failure::system(format_args!("confirm to keeper {}", self.pid), &e))
+        sent.map_err(|e| {
+            Failure::system(
+                format_args!("confirm the reservation to keeper {}", self.pid),
+                &e,
+            )
+        })
     }
 }

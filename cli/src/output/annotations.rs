@@ -1,4 +1,4 @@
-//! Annotations of GitHub Actions: output lines that it shows on the page of the run.
+//! Annotations: output lines that GitHub Actions shows on the page of a run.
 
 use crate::finding::Finding;
 use crate::output::report;
@@ -15,7 +15,7 @@ pub(crate) fn error_line(finding: &Finding) -> Option<String> {
         .map(|problem| format!("::error::{}", escaped(&report::headline_and_help(problem))))
 }
 
-/// Escapes what the runner unescapes.
+/// Escapes the three characters that the runner of GitHub Actions unescapes.
 fn escaped(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")

@@ -17,7 +17,8 @@ const BOLD: Style = Style::new().bold();
 const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// Streams of a command. Colours are removed where the stream is not a terminal.
+/// Prints the output of a command. With `--color auto`, `anstream` removes colours from a stream
+/// that is not a terminal.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,
@@ -76,7 +77,7 @@ impl Console {
         })
     }
 
-    /// Prints the answer with `-q` too. `false` if the reader has closed the stream.
+    /// Prints the answer with `-q` too. Returns `false` if the reader has closed the stream.
     pub(crate) fn print_always(&self, text: impl fmt::Display) -> Result<bool, Failure> {
         try_write_line(anstream::stdout(), text)
     }
@@ -87,7 +88,8 @@ impl Console {
             .map(drop)
     }
 
-    /// Prints an object on one line, with `-q` too. `false` if the reader has closed the stream.
+    /// Prints an object on one line, with `-q` too. Returns `false` if the reader has closed the
+    /// stream.
     pub(crate) fn print_json(&self, object: &impl Serialize) -> Result<bool, Failure> {
         self.print_always(to_json(object)?)
     }
@@ -144,7 +146,7 @@ fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
     try_write_line(out, text).map(drop)
 }
 
-/// Writes a line in one call. `false` if the reader has closed the stream.
+/// Writes a line in one call. Returns `false` if the reader has closed the stream.
 fn try_write_line(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
     match out
         .write_all(format!("{text}\n").as_bytes())

@@ -1,4 +1,5 @@
-//! The JSON shapes. Within a version, fields are only added, never renamed or removed.
+//! The objects of the JSON output. Within a version, fields are only added, never renamed or
+//! removed.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -102,14 +103,14 @@ impl From<&Lease> for LeaseRow {
     }
 }
 
-/// RFC 3339; `None` for a time outside its years, which a forged record can contain.
+/// The time in RFC 3339; `None` after the year 9999, which a forged record can contain.
 fn utc(time: SystemTime) -> Option<String> {
     let mut text = String::new();
     write!(text, "{}", humantime::format_rfc3339_seconds(time)).ok()?;
     Some(text)
 }
 
-/// A reservation of this process or its keeper.
+/// A reservation of this process, or of the keeper that it started.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
     pub(crate) port: u16,

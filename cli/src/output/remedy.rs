@@ -1,8 +1,8 @@
-//! The library's remedies as commands.
+//! Prints the library's remedies as commands of `portlease`.
 
 use portlease::{Endpoint, Protocol, Remedy};
 
-/// The remedies in one line; `None` if nothing needs help.
+/// The remedies in one line; `None` if there is none for a user of the command.
 pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = String::new();
     for remedy in remedies {
@@ -10,7 +10,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
             continue;
         };
         if !text.is_empty() {
-            // The second half of one remedy.
+            // "wait for it" completes the remedy before it, "start the server first".
             let is_continued = matches!(remedy, Remedy::WaitUntilListening { .. });
             text += if is_continued { ", and " } else { ", or " };
         }
@@ -19,7 +19,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// `None` for a note that does not apply to a command.
+/// `None` for a remedy that applies only to Rust programs.
 fn command(remedy: &Remedy) -> Option<String> {
     let text = match remedy {
         Remedy::ReserveAnotherPort { endpoint, .. } => {
@@ -43,7 +43,7 @@ fn command(remedy: &Remedy) -> Option<String> {
                 .to_owned()
         }
         Remedy::UnblockRuntime => return None,
-        // An action outside of this crate.
+        // The texts of the other remedies name no function of the library.
         other => other.to_string(),
     };
     Some(text)
@@ -56,7 +56,7 @@ fn udp(endpoint: &Endpoint) -> &'static str {
     }
 }
 
-/// The endpoint as a user writes it: TCP is the default.
+/// The endpoint as a user types it: without `/tcp`, which is the default.
 fn operand(endpoint: &Endpoint) -> Endpoint {
     Endpoint {
         protocol: endpoint

@@ -10,7 +10,7 @@ pub(crate) fn full(diagnosis: &Diagnosis) -> String {
     below(diagnosis.headline(), diagnosis)
 }
 
-/// The facts, the help line and the further ports below a headline.
+/// A headline, and below it the facts, the help line and the further ports.
 fn below(headline: String, diagnosis: &Diagnosis) -> String {
     let mut lines = vec![headline];
     lines.extend(diagnosis.facts());
@@ -31,7 +31,7 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// The error, and for an error of the library what it found on the port.
+/// The error, and below an error of the library the facts about the port.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),

@@ -42,7 +42,10 @@ fn every_command_has_completions_and_a_man_page() {
         assert!(page.contains("\\-\\-json"), "{page}");
     }
     let output = ran(&["man", "keeper"]).code(2);
-    assert_eq!(output.err, "portlease: there is no command \"keeper\"\n");
+    assert_eq!(
+        output.err,
+        "portlease: cannot print a man page: portlease has no command \"keeper\"\n"
+    );
     ran(&["completions", "tcsh"]).code(2);
 }
 

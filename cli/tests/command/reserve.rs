@@ -68,7 +68,8 @@ fn serves_scripts_of(shell: &str) {
     let output = run.finish().code(0);
     let lines: Vec<&str> = output.out.lines().collect();
     assert!(
-        lines[0].contains("is not held by a keeper of yours: it is not reserved"),
+        lines[0]
+            .contains("was not reserved with `portlease reserve` by this user: it is not reserved"),
         "{output:#?}"
     );
     assert_eq!(lines[2], port.to_string(), "{output:#?}");
@@ -207,7 +208,7 @@ fn a_reservation_without_a_keeper_is_not_released() {
         .code(1)
         .out;
     assert!(
-        output.contains("is not held by a keeper of yours: ")
+        output.contains("was not reserved with `portlease reserve` by this user: ")
             && output.contains("is reserved by test "),
         "{output}"
     );

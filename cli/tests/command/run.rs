@@ -267,7 +267,10 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
         "import socket, os, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(600)";
     let mut command = portlease(&["run", "--wait-listening=10m", "--", "python3", "-c", serve]);
     let (run, line) = Running::with_log(&mut command, &folder.path().join("log"));
-    assert!(line.starts_with("portlease: listening after "), "{line}");
+    assert!(
+        line.starts_with("portlease: the command listens after "),
+        "{line}"
+    );
     run.signal(Signal::TERM);
     run.finish().code(143);
 }

@@ -212,7 +212,8 @@ fn automatic_picks_come_from_the_server_of_the_environment() {
     let output =
         finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &unserved)).code(125);
     let expected = format!(
-        "portlease: cannot get a port from PORTSERVER_ADDRESS, {unserved}: connection refused\n"
+        "portlease: cannot get a port from the port server {unserved} (PORTSERVER_ADDRESS): \
+         connection refused\n"
     );
     assert_eq!(output.err, expected);
     // An empty address means no server. An exact number needs none.
@@ -288,7 +289,7 @@ fn ports_of_portpickers_own_server_are_claimed_and_leased() {
     assert!(
         output
             .err
-            .contains("the server sent no port number, which is how it refuses"),
+            .contains("the server refused, and sent no port number"),
         "{output:#?}"
     );
     finish(&mut command(&["release", &port_list(&held)])).code(0);

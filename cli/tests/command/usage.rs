@@ -77,7 +77,7 @@ fn a_usage_error_of_run_exits_with_125() {
         ),
         (
             &["run", "--port", "A", "--port", "A/udp", "--", "true"],
-            "two ports have this name",
+            "--port uses this name twice",
         ),
     ] {
         let ran = ran(args).code(125);

@@ -100,7 +100,9 @@ fn wait_ends_with_the_process_of_its_pid_option() {
     waiting.finish().code(2);
     let output = std::fs::read_to_string(log).unwrap();
     assert!(
-        output.contains(&format!("portlease: pid {pid} ended first, after ")),
+        output.contains(&format!(
+            "portlease: stopped waiting: pid {pid} ended after "
+        )),
         "{output}"
     );
     server.wait().unwrap();

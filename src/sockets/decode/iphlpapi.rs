@@ -118,14 +118,15 @@ fn row(
         state,
         uid: None,
         inode,
-        // The table does not show it. Assuming dual stack overlooks no conflict.
+        // The table does not show whether the socket is dual stack. A socket that counts as dual
+        // stack can only add a conflict to a report, never hide one.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
     }
 }
 
-/// A number for a socket, as Windows has none. The upper half is the pid, which [`process_of`]
-/// returns. The lower half is a hash of the protocol and the addresses.
+/// Makes up a number for a socket, because Windows has none. The upper half is the pid, which
+/// [`process_of`] returns. The lower half is a hash of the protocol and the addresses.
 fn socket_number(
     pid: u32,
     protocol: Protocol,
@@ -137,13 +138,13 @@ fn socket_number(
     NonZeroU64::new((u64::from(pid) << 32) | (hasher.finish() & u64::from(u32::MAX)))
 }
 
-/// The process of a socket, by its number; `None` if the table does not show it.
+/// The pid in a number of [`socket_number`]; `None` if the table did not show the process.
 pub(crate) fn process_of(inode: NonZeroU64) -> Option<u32> {
     let pid = (inode.get() >> 32) as u32;
     (pid != 0 && pid != UNKNOWN_PID).then_some(pid)
 }
 
-/// The rest of a row.
+/// The bytes of a row that have not been decoded yet.
 struct Words<'a>(&'a [u8]);
 
 impl Words<'_> {
@@ -310,8 +311,8 @@ mod tests {
         assert_eq!(summary(&rows(&table6, Protocol::Udp, true)), expected);
     }
 
-    /// Captured from wine 8. It shows the process of a socket only after the first read from it,
-    /// and does not initialise the scope of an address.
+    /// Captured from wine 8. Wine shows the process of a socket only after the first read from the
+    /// socket, and does not initialise the scope of an address.
     #[test]
     fn captured_tables_are_decoded() {
         let tcp4 = bytes(

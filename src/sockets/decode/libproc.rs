@@ -16,7 +16,7 @@ pub(crate) const DESCRIPTOR_SIZE: usize = 8;
 pub(crate) const SOCKET_SIZE: usize = 792;
 pub(crate) const PROCESS_SIZE: usize = 136;
 
-/// The descriptors in this list that are sockets.
+/// The descriptors that are sockets, from a list of `proc_fdinfo`.
 pub(crate) fn sockets(list: &[u8]) -> impl Iterator<Item = i32> + '_ {
     const SOCKET: u32 = 2;
     list.chunks_exact(DESCRIPTOR_SIZE)
@@ -24,17 +24,18 @@ pub(crate) fn sockets(list: &[u8]) -> impl Iterator<Item = i32> + '_ {
         .filter_map(|entry| word(entry, 0).map(u32::cast_signed))
 }
 
-/// An internet socket with a port; `None` for every other descriptor.
+/// Decodes a `socket_fdinfo`. `None` unless it is an internet socket with a port.
 pub(crate) fn socket(info: &[u8]) -> Option<Row> {
-    // AF_INET6 and INI_IPV4.
+    // The values of AF_INET6 and of INI_IPV4.
     const INET6: u32 = 30;
     const OF_IPV4: u8 = 1;
-    // Offsets in `socket_info`, which follows 24 bytes about the file.
+    // Fields of `socket_info`. The offsets count from the start of `socket_fdinfo`, which begins
+    // with 24 bytes about the file.
     const IDENTITY: usize = 160;
     const PROTOCOL: usize = 180;
     const FAMILY: usize = 184;
     const KIND: usize = 256;
-    // Offsets in `in_sockinfo`, and of the state that follows it in `tcp_sockinfo`.
+    // Fields of `in_sockinfo`, and the state that follows it in `tcp_sockinfo`.
     const REMOTE_PORT: usize = 264;
     const LOCAL_PORT: usize = 268;
     const VERSIONS: usize = 288;
@@ -80,7 +81,7 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
     (local.port() != 0).then_some(row)
 }
 
-/// Decodes `TSI_S_CLOSED` and the other states.
+/// Decodes the state of a TCP socket: `TSI_S_CLOSED` (0) to `TSI_S_TIME_WAIT` (10).
 fn tcp_state(number: u32) -> State {
     match number {
         // A closed socket that has a port is bound.
@@ -99,17 +100,17 @@ fn tcp_state(number: u32) -> State {
     }
 }
 
-/// The fields that are read of a `proc_bsdinfo`.
+/// The fields of a `proc_bsdinfo` that this crate reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Info {
     pub(crate) name: String,
     pub(crate) parent: u32,
     pub(crate) uid: u32,
-    /// It has ended, and its parent has not waited for it yet (a zombie).
+    /// The process has ended, and its parent has not waited for it yet (a zombie).
     pub(crate) ended: bool,
-    /// It has not called exec since it was forked.
+    /// The process has not called exec since it was forked.
     pub(crate) forked: bool,
-    /// Its start, in microseconds since 1970.
+    /// When the process started, in microseconds since 1970.
     pub(crate) started: u64,
 }
 

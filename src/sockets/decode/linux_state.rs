@@ -13,7 +13,7 @@ pub(super) fn state(protocol: Protocol, number: u8) -> State {
         (Protocol::Tcp, 4) => State::FinWait1,
         (Protocol::Tcp, 5) => State::FinWait2,
         (Protocol::Tcp, 6) => State::TimeWait,
-        // A socket that is only bound is requested as 13 and reported as 7, "closed".
+        // A request for sockets that are only bound contains 13. The answer contains 7, "closed".
         (Protocol::Tcp, 7 | 13) => State::Bound,
         (Protocol::Tcp, 8) => State::CloseWait,
         (Protocol::Tcp, 9) => State::LastAck,

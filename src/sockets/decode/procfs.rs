@@ -35,8 +35,8 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         state: super::linux_state::state(protocol, state),
         uid: Some(uid).filter(|_| inode.is_some()),
         inode,
-        // The file does not show it. Dual stack is the default of Linux. Assuming it overlooks no
-        // conflict.
+        // The file does not show whether the socket is dual stack, which is the default of Linux.
+        // A socket that counts as dual stack can only add a conflict to a report, never hide one.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
     })
@@ -84,7 +84,7 @@ pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
     }
 }
 
-/// The fields that are read of `/proc/PID/stat`.
+/// The fields of `/proc/PID/stat` that this crate reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) name: String,
@@ -92,11 +92,11 @@ pub(crate) struct Stat {
     /// Its process group and its session (setsid(2)).
     pub(crate) group: u32,
     pub(crate) session: u32,
-    /// It has ended, and its parent has not waited for it yet (a zombie).
+    /// The process has ended, and its parent has not waited for it yet (a zombie).
     pub(crate) ended: bool,
-    /// It has not called exec since it was forked (PF_FORKNOEXEC).
+    /// The process has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
-    /// The time from boot to its start, in units of 10 ms.
+    /// The time from boot to the start of the process, in units of 10 ms.
     pub(crate) started: u64,
 }
 
@@ -131,8 +131,8 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The effective user, from `/proc/PID/status`. The owner of the folder is not a substitute: it is
-/// root for a process that may not be dumped, such as a daemon that changed its user.
+/// The effective user, from `/proc/PID/status`. The owner of `/proc/PID` is not a substitute: root
+/// owns the folder of a process that may not be dumped, such as a daemon that changed its user.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     value(status, b"Uid:")?
         .split_ascii_whitespace()
@@ -141,7 +141,7 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// The last pid of `NSpid` in `/proc/PID/status`, which lists one for each pid namespace.
+/// The last pid of `NSpid` in `/proc/PID/status`. The line lists one pid for each pid namespace.
 pub(crate) fn innermost_pid(status: &[u8]) -> Option<u32> {
     value(status, b"NSpid:")?
         .split_ascii_whitespace()
@@ -219,8 +219,8 @@ pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
 /// The arguments in `/proc/PID/cmdline`.
 pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
     let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
-    // An empty file has no argument. A single NUL could be one empty argument, but programs that
-    // erase their arguments leave it too.
+    // An empty file has no argument. Neither has a single NUL: it could be one empty argument, but
+    // usually the program has erased its arguments.
     split(cmdline, 0).skip(usize::from(cmdline.is_empty()))
 }
 

@@ -39,11 +39,11 @@ impl Order {
     }
 }
 
-/// Which sockets a request is about.
+/// The address families that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
-    /// Both families in one request. Only TCP has it: in the older form of the message the kernel
-    /// ignores the family.
+    /// Both families in one request. This works for TCP only, with the older type of message, in
+    /// which the kernel ignores the family.
     Any,
     V4,
     V6,
@@ -66,12 +66,12 @@ const NLM_F_DUMP: u16 = 0x300;
 const HEADER_SIZE: usize = 16;
 /// The size of `struct inet_diag_msg`.
 const ANSWER_SIZE: usize = 72;
-/// The fewest bytes of a datagram that contain a row.
+/// The size of the smallest datagram that contains a row.
 #[cfg(any(test, fuzzing))]
 pub(crate) const ROW_AT_LEAST: usize = HEADER_SIZE + ANSWER_SIZE;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 
-/// The states to report, as bits by the kernel's numbers.
+/// Masks of the states that a request selects: bit N stands for the kernel's state N.
 pub(crate) const ALL: u32 = u32::MAX;
 pub(crate) const LISTEN: u32 = 1 << 10;
 /// UDP sockets without a peer.
@@ -142,11 +142,11 @@ pub(crate) enum Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram {
     pub(crate) progress: Progress,
-    /// The table changed during the dump (NLM_F_DUMP_INTR): rows can be missing or twice.
+    /// The table changed during the dump (NLM_F_DUMP_INTR): rows can be missing or repeated.
     pub(crate) interrupted: bool,
 }
 
-/// Appends the rows of one datagram. It stops at the first message that is not complete.
+/// Appends the rows of one datagram. It stops at the first incomplete message.
 pub(crate) fn answers(
     bytes: &[u8],
     order: Order,
@@ -222,7 +222,7 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::linux_state::state(protocol, state),
-        // A socket without a process has no user. Its field is mostly 0, which would be root.
+        // Without a process the field is mostly 0, which must not be reported as root.
         uid: if inode.is_none() {
             None
         } else {
@@ -242,7 +242,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // For other addresses the field is the interface that the socket is bound to.
+            // For other addresses the field is no scope. It is the interface that the socket is
+            // bound to (SO_BINDTODEVICE).
             let scope = if ip.is_unicast_link_local() {
                 interface
             } else {
@@ -254,7 +255,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
     }
 }
 
-/// The attribute INET_DIAG_SKV6ONLY. Only sockets that listen or are only bound have it.
+/// The attribute INET_DIAG_SKV6ONLY. Sockets have it only if they listen, or are bound and not
+/// connected.
 fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
     loop {
         let length = usize::from(order.u16(bytes_at(attributes, 0)?));

@@ -25,7 +25,7 @@ pub(super) use scan::processes;
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let diag = match netlink::SockDiag::open() {
         Err(error) if is_exhaustion(&error) => return Err(error),
-        // Sandboxes and emulators do not offer sock_diag. `/proc/net` replaces it there.
+        // Some sandboxes and emulators lack sock_diag. `/proc/net` replaces it there.
         opened => opened.ok(),
     };
     read_protocols(diag, port, protocol)
@@ -48,7 +48,7 @@ fn read_protocols(
             failed = Some(error);
         }
     }
-    // The kernel can report a socket twice that changes state during the dump.
+    // If a socket changes its state during the dump, the kernel can report it twice.
     let mut known = HashSet::new();
     table
         .rows
@@ -106,8 +106,8 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Whether descriptors or memory are used up. Every other source fails for the same reason, so the
-/// caller reports the error and does not fall back.
+/// Whether descriptors or memory are used up. `/proc/net` would fail for the same reason, so the
+/// caller returns the error and does not fall back.
 fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
@@ -117,7 +117,7 @@ pub(super) fn has_sock_diag() -> bool {
     netlink::SockDiag::open().is_ok()
 }
 
-/// As [`sockets`] on a system without sock_diag.
+/// Returns what [`sockets`] returns on a system without sock_diag.
 #[cfg(test)]
 pub(super) fn sockets_from_proc_net(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     read_protocols(None, port, protocol)

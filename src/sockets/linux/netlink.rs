@@ -21,12 +21,12 @@ pub(super) struct SockDiag {
     buffer: Vec<u8>,
 }
 
-/// The quality of a dump.
+/// What a dump shows besides its sockets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DumpInfo {
     /// The table did not change while it was read.
     pub(super) consistent: bool,
-    /// The dump contained a bound socket, on any port: so this kernel shows such sockets.
+    /// The dump contained a bound socket, on any port. So this kernel shows bound sockets.
     pub(super) saw_bound: bool,
 }
 
@@ -34,8 +34,8 @@ pub(super) struct DumpInfo {
 /// the same on every architecture.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
-/// The kernel's datagrams are smaller than this: its own buffer has this size and holds a header
-/// too.
+/// The kernel's datagrams are smaller than this: its own buffer has this size, and also holds a
+/// header.
 const BUFFER: usize = 32 * 1024;
 
 impl SockDiag {
@@ -78,7 +78,8 @@ impl SockDiag {
         Ok(info)
     }
 
-    /// Repeats the dump until the table does not change meanwhile. `false` if it kept changing.
+    /// Repeats the dump until the table does not change during it, at most [`TABLE_READS`] times.
+    /// `false` if the table kept changing.
     fn dump_family(
         &mut self,
         protocol: Protocol,
@@ -91,7 +92,7 @@ impl SockDiag {
         let mut consistent = true;
         for attempt in 0..TABLE_READS {
             if attempt > 0 {
-                // A new socket: datagrams of the previous dump may be waiting in the old one.
+                // Datagrams of the previous dump may still be waiting in the old socket.
                 rows.truncate(start);
                 self.socket = connect()?;
             }
@@ -163,7 +164,6 @@ fn connect() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Repeats the call while signals interrupt it.
 fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {

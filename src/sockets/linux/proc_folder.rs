@@ -1,5 +1,5 @@
-//! Folders of `/proc`. What is read through an open one belongs to the same process, even if its
-//! pid has been reused since.
+//! Opens and lists folders of `/proc`. All reads through one open folder are about the same
+//! process, even if its pid is reused meanwhile.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// The entries that are numbers, in the reverse of the kernel's order: the highest first.
+/// The entries whose names are numbers, the highest first. The kernel lists the lowest first.
 pub(super) fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(folder, &mut buffer);

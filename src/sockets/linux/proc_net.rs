@@ -1,5 +1,5 @@
-//! `/proc/net`, for kernels (and imitations of one) without `sock_diag`. It does not contain TCP
-//! sockets that are bound and do not listen. Reading it costs a millisecond.
+//! Reads `/proc/net`, for kernels and emulators without `sock_diag`. Its tables do not show TCP
+//! sockets that are bound and do not listen. Reading them takes a millisecond.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
 /// `/proc/net` shows the network namespace of the process's first thread. The calling thread can be
-/// in another one.
+/// in another namespace.
 const OF_THREAD: &str = "/proc/thread-self/net";
 const OF_PROCESS: &str = "/proc/net";
 
@@ -27,9 +27,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // A missing file means a kernel without UDP-Lite or without IPv6, so without such
-            // sockets. The files of TCP and UDP over IPv4 always exist.
-            // If `/proc/net` itself is missing, its error is returned.
+            // The kernel has no UDP-Lite or no IPv6, so no such socket exists. The files of TCP and
+            // UDP over IPv4 are always there. If `/proc/net` itself is missing, the call fails.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>
@@ -42,7 +41,7 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// As [`sockets`], but only TCP sockets that listen and UDP sockets without a peer.
+/// Like [`sockets`], but only TCP sockets that listen, and UDP sockets without a peer.
 pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
     sockets(protocol, port, rows)?;
     let answering = if protocol == Protocol::Tcp {

@@ -51,9 +51,9 @@ impl Clock {
         let Some(stat) = stat else {
             return Ok(None);
         };
-        // During exec a process has no arguments for a moment: it has left the memory of its
-        // parent, and the new program's is not set up. Its close-on-exec descriptors are still
-        // open.
+        // During exec a process has no arguments for a moment: its old memory is gone, and the new
+        // program's memory is not set up yet. Close-on-exec descriptors are still open then, so
+        // the process counts as forked.
         let is_in_exec =
             || read(folder, &format!("{process_path}/cmdline")).is_ok_and(|line| line.is_empty());
         let forked = stat.forked || is_in_exec();
@@ -90,9 +90,9 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 }
 
 fn stat(pid: u32) -> Option<procfs::Stat> {
-    // Read through the open folder. If a process opens its own file by the full path, the emulator
-    // qemu-user makes up the content, with another start. A process that cannot be read counts as
-    // ended.
+    // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user makes up
+    // the content, with a different start. A read through the open folder avoids that. A process
+    // that cannot be read counts as ended.
     let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
     procfs::stat(&read(folder.as_fd(), "stat").ok()?)
 }
@@ -123,7 +123,7 @@ pub(in super::super) fn innermost_pid(pid: u32) -> Option<u32> {
     procfs::innermost_pid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
 }
 
-/// `Unsupported` without `/proc`, which every other function about processes needs too.
+/// Fails with `Unsupported` if there is no `/proc`: the process may run, and nothing can show it.
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     match read(CWD, &format!("/proc/{pid}/stat")) {
         Ok(text) => Ok(procfs::stat(&text).is_some_and(|stat| !stat.ended)),
@@ -132,8 +132,8 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     }
 }
 
-/// The users in `/etc/passwd`. NSS knows more, but needs libc and can query the network. If the
-/// file cannot be read, reports show the numbers of users.
+/// The users in `/etc/passwd`. `getpwuid(3)` knows more users, but needs libc and can query the
+/// network. If the file cannot be read, reports show users by their numbers.
 pub(in super::super) fn users() -> Vec<(u32, String)> {
     fs::read("/etc/passwd")
         .map(|text| procfs::users(&text))
@@ -145,7 +145,7 @@ pub(in super::super) fn command_line(
     ticks: Option<NonZeroU64>,
 ) -> io::Result<Vec<OsString>> {
     let ended = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
-    // The open folder belongs to this process, even if another one gets its pid.
+    // The open folder stays that of this process, even if another process gets the pid.
     let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
         Errno::NOENT | Errno::SRCH => ended(),
         other => other.into(),

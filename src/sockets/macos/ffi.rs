@@ -84,7 +84,7 @@ fn size_of_buffer(buffer: &[u8]) -> c_int {
     c_int::try_from(buffer.len()).unwrap_or(c_int::MAX)
 }
 
-/// Any other length than that of the whole structure is a failure. 0 means that the call failed.
+/// Fails if the call did not write the whole structure. A length of 0 means that the call failed.
 fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
     match usize::try_from(written) {
         Ok(length) if length == SIZE => Ok(buffer),
@@ -96,8 +96,8 @@ fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u
     }
 }
 
-/// Repeats the call with a larger buffer until the list does not fill it. 0 means that the call
-/// failed.
+/// Repeats the call with a larger buffer until the list does not fill the buffer. A length of 0
+/// means that the call failed.
 fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];
@@ -113,6 +113,6 @@ fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<
     }
     Err(io::Error::new(
         io::ErrorKind::OutOfMemory,
-        "the list grew faster than it could be read",
+        "the list of processes or descriptors grew faster than it could be read",
     ))
 }

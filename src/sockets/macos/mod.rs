@@ -1,5 +1,6 @@
-//! macOS: the sockets of every process that may be read, from `libproc`. The system has no table of
-//! sockets. Those without a process, and those of other users' processes, stay invisible.
+//! macOS: the sockets of every process that this user may read, from `libproc`. The system has no
+//! table of sockets, so sockets without a process and those of other users' processes stay
+//! invisible.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -79,8 +80,8 @@ pub(super) fn processes(
     })
 }
 
-/// Calls `visit` for each internet socket of each process, the highest pid first, until it returns
-/// `false`. Returns the number of processes that may not be read.
+/// Calls `visit` for each internet socket of each process, the highest pid first, until `visit`
+/// returns `false`. Returns the number of processes that this user may not read.
 fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
     let mut pids = ffi::processes()?;
     pids.sort_unstable_by(|a, b| b.cmp(a));
@@ -96,7 +97,7 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {
-            // The descriptor was closed since it was listed.
+            // The descriptor was closed after the list was read.
             let Ok(info) = ffi::socket(pid, descriptor) else {
                 continue;
             };
@@ -136,7 +137,8 @@ pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
-/// None: users are in a directory service, and not in `/etc/passwd`. Reports show their numbers.
+/// Empty: macOS keeps its users in a directory service, not in `/etc/passwd`. Reports show users by
+/// their numbers.
 pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }

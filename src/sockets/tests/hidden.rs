@@ -1,4 +1,4 @@
-//! Processes that cannot be read, or not by every user.
+//! Sockets whose processes no user can read, or not every user.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -55,10 +55,10 @@ fn a_descriptor_in_flight_is_reported_as_a_possible_owner() {
     );
 }
 
-/// The port that [`the_helper`] reports.
+/// The variable with the port that [`the_helper`] reports.
 const HELPER_PORT: &str = "PORTLEASE_TEST_HELPER_PORT";
 
-/// Makes [`the_helper`] use up its descriptors first.
+/// The variable that makes [`the_helper`] use up its descriptors first.
 const HELPER_STARVES: &str = "PORTLEASE_TEST_HELPER_STARVES";
 
 fn report_without_descriptors(port: u16) {

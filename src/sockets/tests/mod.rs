@@ -24,14 +24,14 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// The limit of one expectation, long enough for a busy machine.
+/// How long a test polls for an expected state, also on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn me() -> u32 {
     std::process::id()
 }
 
-/// What a test compares of a holder: `listen 127.0.0.1:P by [7]`.
+/// The text by which tests compare holders, such as `listen 127.0.0.1:P by [7]`.
 fn summary(holder: &Holder, port: u16) -> String {
     let mut text = format!("{} {}", holder.state.name(), holder.local);
     if let Some(remote) = holder.remote {
@@ -63,8 +63,8 @@ fn search(table: Table) -> (Vec<Holder>, Vec<Incompleteness>) {
 /// Waits until the port has exactly these rows, in any order.
 ///
 /// Rows of other tests on the same number are ignored: a TIME_WAIT, and a socket on another
-/// address. It polls, because a child that another test starts has all of this process's sockets
-/// until it calls exec, and because the states of a closing connection take time.
+/// address. The function polls for two reasons. A child that another test starts shares this
+/// process's sockets until it calls exec, and the states of a closing connection take time.
 #[track_caller]
 fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     let mut expected: Vec<String> = expected
@@ -95,8 +95,8 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Asserts that no process is searched for if no socket can have one. It polls, because another
-/// test can have the number for a moment, on another address.
+/// Asserts that the search for processes is skipped if no process can own a socket on the port. It
+/// polls, because another test can use the number for a moment, on another address.
 #[track_caller]
 fn expect_no_search(port: u16) {
     let deadline = Instant::now() + TIMEOUT;
@@ -126,8 +126,8 @@ fn bound(ip: IpAddr, reuse: bool, kind: Type) -> (Socket, u16) {
     (socket, port)
 }
 
-/// A client on a port of its own. A port that connect(2) chooses can also be the port of another
-/// test's client, if that one has another server.
+/// Connects from a port that no other test uses. Without the bind, connect(2) could choose a port
+/// that a client of another test uses for a connection to another server.
 fn connect(ip: IpAddr, port: u16) -> TcpStream {
     let socket = Socket::new(
         Domain::for_address(SocketAddr::new(ip, 0)),

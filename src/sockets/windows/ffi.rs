@@ -69,13 +69,13 @@ fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>>
         let mut size = u32::try_from(buffer.len() * 4).map_err(|_| io::ErrorKind::OutOfMemory)?;
         match call(&mut buffer, &mut size) {
             NO_ERROR => return Ok(buffer.iter().flat_map(|word| word.to_ne_bytes()).collect()),
-            // Other processes open sockets meanwhile, hence the spare words.
+            // The spare words are for sockets that other processes open before the next call.
             ERROR_INSUFFICIENT_BUFFER => buffer = vec![0; size as usize / 4 + SPARE_WORDS],
             code => return Err(io::Error::from_raw_os_error(code as i32)),
         }
     }
     Err(io::Error::other(
-        "the table grew faster than it could be read",
+        "the socket table grew faster than it could be read",
     ))
 }
 
@@ -176,11 +176,11 @@ pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
     }
 }
 
-/// Whether the process has not ended. A pid can be opened after that too, while any process has a
-/// handle to it.
+/// Whether the process has not ended. A process that has ended can still be opened by its pid while
+/// another process has a handle to it.
 pub(super) fn is_running(process: &OwnedHandle) -> io::Result<bool> {
-    // SAFETY: the process is open with the right to wait for it. With a
-    // timeout of 0 the call only polls.
+    // SAFETY: the process is open with the right to wait for it. With a timeout of 0 the call only
+    // polls.
     match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
         WAIT_TIMEOUT => Ok(true),
         WAIT_OBJECT_0 => Ok(false),

@@ -58,7 +58,8 @@ fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> 
     Ok(())
 }
 
-/// The socket table already contains the pids. Only names, programs and starts are searched for.
+/// The socket table already contains the pids, so this function only looks up the name, the program
+/// and the start of each process.
 pub(super) fn processes(
     wanted: &[(Inode, Option<u32>)],
     _depth: ScanDepth,

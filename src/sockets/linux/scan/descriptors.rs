@@ -12,7 +12,8 @@ use super::super::super::decode::procfs;
 use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 
-/// Up to this many sockets of one process are read a second time. For thousands it costs too much.
+/// If more than this many sockets of a process match, the second read of them is skipped. For
+/// thousands it costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -32,10 +33,10 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads each descriptor in a folder, and returns whether there was one.
+    /// Reads each descriptor in a folder, and returns whether the folder contained any.
     ///
-    /// `process_path` leads from `folder` to the process's own folder. What is read by way of the
-    /// open folder belongs to this process, even if its pid has been reused since.
+    /// `process_path` leads from `folder` to the process's own folder. All reads start at the open
+    /// folder, so they are about this process even if its pid has been reused.
     pub(super) fn scan_descriptors(
         &self,
         pid: u32,
@@ -64,7 +65,7 @@ impl Scan<'_> {
             let mut link = [0; 64];
             let link = match readlinkat_raw(folder, entry.file_name(), &mut link) {
                 Ok(length) => &link[..length],
-                // Closed since it was listed.
+                // The descriptor was closed after the folder was listed.
                 Err(Errno::NOENT) => continue,
                 Err(error) => {
                     outcome = state.skip(error);
@@ -87,7 +88,7 @@ impl Scan<'_> {
         if sockets.is_empty() {
             return Ok(has_descriptors);
         }
-        // A process that has ended since owns nothing any more.
+        // A process that has ended meanwhile owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
             // The process may have called exec since the list was read, which closes descriptors.
             if !process.forked && sockets.len() <= CONFIRM_UP_TO {

@@ -35,7 +35,8 @@ impl Scan<'_> {
                 self.scan_ring(pid, &descriptor, state)?;
             }
         }
-        // If most processes cannot be read, one of them is the likelier owner.
+        // If most processes cannot be read, one of them is a likelier owner than a descriptor in
+        // flight.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth == ScanDepth::Complete {
             for &pid in pids {
@@ -47,11 +48,12 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Reads the descriptors through a thread other than the first. Returns whether one shows them.
+    /// Reads the descriptors through a thread other than the first. Returns whether a thread showed
+    /// any.
     fn scan_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<bool> {
         let task = format!("{pid}/task");
-        // A folder has two links, and one more per thread. A process with its first thread alone
-        // has nothing new to show.
+        // The folder has two links, and one more per thread. With three links the first thread is
+        // the only one, and it was read already.
         if statat(self.proc, &task, AtFlags::empty()).is_ok_and(|stat| stat.st_nlink <= 3) {
             return Ok(false);
         }
@@ -89,8 +91,9 @@ impl Scan<'_> {
     }
 }
 
-/// Whether descriptors wait in one of the process's Unix sockets. The kernel does not show which
-/// ones. It is only a hint, so a failure counts as no.
+/// Whether a Unix socket of the process contains descriptors that the process has not received. The
+/// kernel does not show which descriptors. The answer is only a hint, so a failed read counts as
+/// no.
 fn has_in_flight(pid: u32) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
         return false;

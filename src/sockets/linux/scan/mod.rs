@@ -65,7 +65,8 @@ pub(in super::super) fn processes(
         if pids.is_empty() {
             return Ok(without_proc());
         }
-        // With the mount option `hidepid=2`, `/proc` hides the processes of other users.
+        // With the mount option `hidepid=2`, `/proc` hides the processes of other users, and so
+        // pid 1.
         let lists_init = pids.contains(&1);
         if first_hit {
             pids.retain(|pid| !scanned.contains(pid));
@@ -86,11 +87,11 @@ pub(in super::super) fn processes(
 /// One search, shared by its threads.
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
-    /// The inodes of the sockets.
+    /// The sockets whose processes the search looks for.
     wanted: HashSet<Inode>,
-    /// Those without a process so far.
+    /// The wanted sockets that have no process so far.
     missing: Mutex<HashSet<Inode>>,
-    /// Every socket has a process, and the depth is [`ScanDepth::FirstHit`].
+    /// Set when every socket has a process, if the depth is [`ScanDepth::FirstHit`].
     is_done: AtomicBool,
     depth: ScanDepth,
     clock: Clock,
@@ -99,8 +100,8 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// Scans the processes that most often own a port, and returns their pids.
     ///
-    /// This process is the first, before the others are even listed: the usual owner is a server
-    /// that the test itself left running. The newest processes follow.
+    /// This process comes first, before a list of the others is read: the usual owner is a server
+    /// that the test itself left running. The newest processes come next.
     fn scan_recent(
         &self,
         proc: &OwnedFd,
@@ -129,7 +130,7 @@ impl Scan<'_> {
         let mut scanned = 0;
         let mut rest = Vec::with_capacity(pids.len());
         for &pid in pids.iter() {
-            // One thread scans these, so no more than that: `scan_all` is faster for the rest.
+            // This loop has one thread. Above this limit `scan_all` is faster, with its threads.
             let is_likely = scanned < PARALLEL_ABOVE
                 && !self.is_done()
                 && statat(self.proc, pid.to_string(), AtFlags::empty())
@@ -170,7 +171,7 @@ impl Scan<'_> {
                     let mut own = ScanState::default();
                     work(&mut own).map(|()| own)
                 };
-                // If no thread can be started, this one does the whole work.
+                // If no thread can be started, the calling thread scans every batch.
                 thread::Builder::new()
                     .name("portlease scan".to_owned())
                     .spawn_scoped(scope, run)
@@ -192,7 +193,7 @@ impl Scan<'_> {
     }
 
     /// Adds the ancestors that share a socket. The search finds the newest process first, which can
-    /// be a worker. The process to name and to stop is its server.
+    /// be a worker. A report must name the server that started the worker.
     fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {

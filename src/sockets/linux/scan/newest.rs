@@ -13,10 +13,11 @@ const PIDS: u32 = 256;
 /// The offset of a process in the list of `/proc`, minus its pid (`proc_pid_readdir`).
 const OFFSET: u64 = 258;
 
-/// The newest processes, the newest first, without a list of all, which takes 1 µs per process.
+/// The newest processes, the newest first. Only the end of the list in `/proc` is read, because the
+/// whole list takes 1 µs per process.
 ///
-/// `/proc` lists processes in the order of their pids, and its offsets contain the pid. Where that
-/// is not so, the result is empty, and the caller's full list finds them.
+/// `/proc` lists processes in the order of their pids, and the offset of an entry contains its pid.
+/// Where offsets have another form the result is empty, and the caller lists all processes.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
         .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS).max(1)))
@@ -29,7 +30,7 @@ fn latest_pid() -> Option<u32> {
 }
 
 fn list_from(proc: &OwnedFd, first: u32) -> Option<Vec<u32>> {
-    // A folder of its own: the offset belongs to the open file.
+    // A seek would move the offset of `proc` itself, so the folder is opened again.
     let folder = open(proc, ".").ok()?;
     seek(&folder, SeekFrom::Start(OFFSET + u64::from(first))).ok()?;
     numbers(folder.as_fd())

@@ -9,21 +9,21 @@ use super::super::is_exhaustion;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
 
-/// What one thread of a scan has found.
 #[derive(Default)]
 pub(super) struct ScanState {
     pub(super) found: Vec<(Process, Vec<Inode>)>,
-    /// The number of processes with descriptors that could not be read.
+    /// The number of processes whose descriptors could not be read.
     pub(super) unreadable: usize,
-    /// Processes that show no descriptor. If the first thread of a process has ended before the
-    /// others, those can still show its descriptors.
+    /// Processes that show no descriptor. If the first thread of a process has ended, its other
+    /// threads can still show the descriptors.
     pub(super) empty: Vec<u32>,
-    /// Processes that may not be read. For the same reason their other threads can be readable: the
-    /// folder of a thread that has ended belongs to root.
+    /// Processes whose descriptors this user may not read. If only the first thread has ended, its
+    /// folder belongs to root, and the folders of the other threads can still be readable.
     pub(super) denied: Vec<u32>,
-    /// The io_urings, by process and descriptor. They can own sockets that have no descriptor.
+    /// The pid and the descriptor of each io_uring. An io_uring can own sockets that have no
+    /// descriptor.
     pub(super) rings: Vec<(u32, String)>,
-    /// Processes with descriptors in flight.
+    /// Processes that have not received descriptors that were sent to them over a Unix socket.
     pub(super) in_flight: Vec<u32>,
     pub(super) buffer: Vec<u8>,
 }
