@@ -65,7 +65,7 @@ async fn a_child_that_ends_first_ends_the_wait_at_once() {
     let text = error.to_string();
     let start = format!("process {pid} ended (");
     assert!(
-        text.starts_with(&start) && text.contains("3) first: port"),
+        text.starts_with(&start) && text.contains("3), and port"),
         "{text}"
     );
     // tokio has reaped it, and forgets its pid.

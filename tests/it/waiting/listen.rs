@@ -113,7 +113,7 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
     let text = error.to_string();
     assert!(
         text.starts_with(&format!(
-            "process {} ended (exit status: 3) first: port",
+            "process {} ended (exit status: 3), and port",
             child.id()
         )),
         "{text}"
@@ -135,7 +135,7 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
     assert!(
         error
             .to_string()
-            .starts_with(&format!("process {pid} ended (gone) first: ")),
+            .starts_with(&format!("process {pid} ended (gone), and port ")),
         "{error}"
     );
     killed.join().unwrap().wait().unwrap();
