@@ -13,19 +13,20 @@ pub(crate) struct AttemptStats {
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
-    /// The numbers of the range that were not tried because clients refuse them.
+    /// The numbers that were not tried, because browsers refuse to connect to them.
     pub(crate) blocked: usize,
-    /// The lock file's path is taken by something that is not a lock file.
+    /// The numbers whose lock file could not be opened, for example because its path is a folder.
     planted: usize,
-    /// The first such path.
+    /// The path of the first lock file that could not be opened.
     planted_path: Option<PathBuf>,
-    /// The pick stopped before the last free numbers: outgoing connections need them.
+    /// The pick stopped early and left the last free numbers for outgoing connections.
     pub(crate) spared: bool,
-    /// The numbers came from the ephemeral range.
+    /// Whether the numbers came from the ephemeral range.
     pub(crate) ephemeral: bool,
     /// The number of ports in the requested block; `None` for single ports.
     pub(crate) block: Option<usize>,
-    /// The first [`FEW_NUMBERS`] refused ports whose owner may be about to release them.
+    /// The first [`FEW_NUMBERS`] refused ports. The pick retries if their owners may be about to
+    /// release them.
     residual: Vec<Port>,
 }
 
@@ -80,14 +81,12 @@ impl fmt::Display for AttemptStats {
         if self.blocked > 0 {
             write!(
                 f,
-                "; {} left out: browsers refuse to connect there",
+                "; {} not tried: browsers refuse to connect to them",
                 self.blocked
             )?;
         }
         if self.spared {
-            f.write_str(
-                "; the last free ports stay unreserved: each outgoing connection needs one",
-            )?;
+            f.write_str("; the last free ports are left for outgoing connections")?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// A transport protocol. One number is a different port in each.
+/// A transport protocol. Each has ports of its own: 53/tcp and 53/udp are different ports.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
@@ -20,14 +20,15 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// UDP-Lite (RFC 3828), protocol 136. This crate diagnoses such ports, and never reserves them.
+    /// UDP-Lite (RFC 3828), protocol 136. This crate reports who holds a UDP-Lite port, but never
+    /// reserves one.
     UdpLite,
 }
 
 impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
-    /// The requested protocol, or all protocols.
+    /// The requested protocol, or all protocols if the caller requested none.
     pub(crate) fn requested(one: &Option<Protocol>) -> &[Protocol] {
         if one.is_some() {
             one.as_slice()
@@ -59,8 +60,9 @@ impl fmt::Display for Protocol {
 /// A port number, with an optional address and an optional protocol.
 ///
 /// The text forms are `60315`, `:60315`, `60315/udp`, `127.0.0.1:60315` and `[::1]:60315/tcp`.
-/// Without an address it means every address of this machine. Without a protocol it means TCP,
-/// except for [`who_holds`](crate::who_holds), which then answers for all protocols.
+/// An endpoint without an address means every address of this machine. An endpoint without a
+/// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
+/// protocols.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
@@ -125,8 +127,8 @@ impl fmt::Display for ParseEndpointError {
                  60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp"
             ),
             BadText::PortZero => f.write_str(
-                "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to \
-                 65535",
+                "port 0 names no port (bind(2) reads 0 as \"any free port\"): expected a number \
+                 from 1 to 65535",
             ),
         }
     }
@@ -162,7 +164,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// An IPv6 address needs brackets: `::1:8080` without them is a valid address and names no port.
+/// An IPv6 address needs brackets. Without brackets `::1:8080` is an address and names no port.
 fn parse_ip(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),

@@ -10,7 +10,7 @@ use super::error_kind::ErrorKind;
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. `Display` prints one line: the act and its operand first, then the cause.
+/// Why a call failed. `Display` prints one line: what the call tried to do, then the cause.
 ///
 /// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people: if a port
 /// is in use, it names the holder. `Debug` prints the `Display` text and then the diagnosis, so
@@ -100,7 +100,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message contains the cause itself.
+        // The message already contains the text of the cause.
         self.0.cause.as_ref().and_then(|cause| cause.source())
     }
 }
@@ -126,7 +126,7 @@ impl From<ParseEndpointError> for Error {
     }
 }
 
-/// A failed check, for functions that return this crate's [`Result`].
+/// Lets `?` return a failed check from a function that returns this crate's [`Result`].
 ///
 /// ```
 /// fn preflight() -> portlease::Result<()> {

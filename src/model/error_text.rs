@@ -14,7 +14,7 @@ use super::port::Port;
 use super::text::{DurationText, FORBIDDEN, RangeText};
 use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 
-/// The request can never be met.
+/// Errors for requests that can never be met.
 impl Error {
     pub(crate) fn empty_range(low: Option<u16>, high: Option<u16>) -> Self {
         let end = |end: Option<u16>| end.map_or("?".to_owned(), |n| n.to_string());
@@ -36,7 +36,7 @@ impl Error {
         firewall: &RangeInclusive<u16>,
     ) -> Self {
         let message = format!(
-            "range {} has no port within PORTLEASE_RANGE, {}",
+            "range {} has no port within PORTLEASE_RANGE ({})",
             RangeText(range),
             RangeText(firewall)
         );
@@ -58,7 +58,7 @@ impl Error {
 
     pub(crate) fn block_outside_firewall(port: u16, firewall: &RangeInclusive<u16>) -> Self {
         let message = format!(
-            "port {port} of the block is outside PORTLEASE_RANGE, {}",
+            "port {port} of the block is outside PORTLEASE_RANGE ({})",
             RangeText(firewall)
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -74,19 +74,22 @@ impl Error {
 
     pub(crate) fn block_cannot_fit(n: usize, range: &RangeInclusive<u16>) -> Self {
         let message = format!(
-            "{n} ports cannot fit in {}: too few are allowed",
+            "cannot reserve {n} ports from {}: the range has fewer allowed ports",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)
     }
 
     pub(crate) fn not_reserved_for(port: Port, protocol: Protocol) -> Self {
-        let message = format!("port {port} is not reserved for {protocol}");
+        let message = format!(
+            "the reservation of {port} does not include {}/{protocol}",
+            port.number
+        );
         Self::new(ErrorKind::InvalidPort, message)
     }
 }
 
-/// The port, or every allowed port, is taken.
+/// Errors for ports that are taken.
 impl Error {
     pub(crate) fn cannot_reserve(
         port: Port,
@@ -136,7 +139,7 @@ fn within(waited: Option<Duration>) -> String {
     })
 }
 
-/// A wait ended before its condition was met.
+/// Errors of waits that ended before their condition was met.
 impl Error {
     pub(crate) fn timed_out(waited: Duration, diagnosis: Diagnosis) -> Self {
         let message = format!(
@@ -166,7 +169,7 @@ impl Error {
     }
 }
 
-/// The operating system refused, or does not support the call.
+/// Errors from the operating system.
 impl Error {
     pub(crate) fn not_permitted(port: Port, is_privileged: bool, cause: io::Error) -> Self {
         let reason = if is_privileged {
@@ -203,7 +206,8 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
-    /// `act` is a verb that fits into "cannot ACT PORT". Without a port the operand is "a port".
+    /// `act` is the verb in the message "cannot ACT PORT". Without a port the message says
+    /// "a port".
     pub(crate) fn system(act: &str, port: Option<Port>, cause: io::Error) -> Self {
         let operand = port.map_or("a port".to_owned(), |port| port.to_string());
         Self::of_system(act, &operand, cause)
@@ -219,7 +223,10 @@ impl Error {
         };
         let advice = match kind {
             _ if is_out_of_descriptors(&cause) => {
-                format!(": {}; each reservation takes two", descriptor_limit(&cause))
+                format!(
+                    ": {}; each reservation uses two descriptors",
+                    descriptor_limit(&cause)
+                )
             }
             ErrorKind::AddressNotAvailable => ": this machine does not have the address".to_owned(),
             _ => String::new(),

@@ -30,9 +30,11 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket; `None` if no process owns it any more, and on Windows.
+    /// The user who created the socket. `None` on Windows, and if no process owns the socket any
+    /// more.
     pub uid: Option<u32>,
-    /// That user's name. It is read from `/etc/passwd`, and from no other source.
+    /// That user's name in `/etc/passwd`. `None` if the user is not listed there, and on macOS and
+    /// Windows.
     pub user: Option<String>,
     /// The kernel's number of the socket.
     ///

@@ -9,10 +9,11 @@ use super::holders::Holders;
 use super::state::State;
 use super::text::connections;
 
-/// How many groups of sockets are listed; further connections are counted.
+/// A report lists this number of groups of sockets. After those it only counts connections.
 const GROUPS_LISTED: usize = 20;
 
-/// A fact in a report, after its label: `  listening    127.0.0.1:60315    redis-server, pid 4242`.
+/// A line of a report: a label, then a fact. Example:
+/// `  listening    127.0.0.1:60315    redis-server, pid 4242`.
 pub(crate) fn line(label: &str, text: impl fmt::Display) -> String {
     format!("  {label:<13}{text}")
 }
@@ -88,7 +89,8 @@ impl Holders {
     fn lease_lines(&self) -> impl Iterator<Item = String> {
         let is_only = self.leases.len() == 1;
         self.leases.iter().map(move |lease| {
-            // One call reserved both protocols of a pair, so nothing else distinguishes the leases.
+            // One call can reserve the TCP and the UDP port of a number. The two leases then differ
+            // only in the protocol.
             let protocol = if is_only {
                 String::new()
             } else {
@@ -98,8 +100,8 @@ impl Holders {
         })
     }
 
-    /// What could not be seen. If every socket has a visible process, a further process that
-    /// shares one would change nothing, so hidden processes are not mentioned.
+    /// What could not be read. If each socket has a visible owner, a hidden process could only be a
+    /// further owner. The report then does not mention hidden processes.
     fn unseen_lines(&self) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
@@ -109,7 +111,7 @@ impl Holders {
     }
 }
 
-/// A line for each group of sockets that differ only in the peer.
+/// One line for each group of sockets that differ only in the peer.
 pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> {
     let mut groups: Vec<(&Holder, usize)> = Vec::new();
     let mut unlisted = 0;
@@ -138,7 +140,10 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
     if unlisted > 0 {
         lines.push(line(
             "",
-            format_args!("and {unlisted} more of other processes or addresses"),
+            format_args!(
+                "and {} of other processes or addresses",
+                connections(unlisted)
+            ),
         ));
     }
     lines
@@ -217,7 +222,7 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100
         assert_eq!(
             report(vec![claim], vec![], vec![]),
             "\
-restart (pid 4100) has it bound on [::]:60315, without listening
+restart (pid 4100) has bound [::]:60315 and does not listen
   bound        [::]:60315    restart, pid 4100, user ci, started 3 min ago"
         );
     }
@@ -241,7 +246,7 @@ pid 4101 (restart), a forked child, still holds it
   reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
 pid 4101 (restart), a forked child, still holds it"
         );
-        // Its owner cannot be seen.
+        // No process that owns the claim is visible.
         let mut ended = lease(77);
         ended.set_inherited_by(Vec::new());
         assert_eq!(
@@ -266,7 +271,7 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
         assert!(
-            text.ends_with("\n               and 280 more of other processes or addresses"),
+            text.ends_with("\n               and 280 connections of other processes or addresses"),
             "{text}"
         );
     }

@@ -10,7 +10,8 @@ use super::state::State;
 use super::text::AgeText;
 use crate::printable::printable;
 
-/// How many further processes that share a socket are named; the rest is counted.
+/// A report names the first owner of a socket and this number of others. It counts the remaining
+/// owners.
 const SHARERS_NAMED: usize = 4;
 
 impl Holder {
@@ -30,7 +31,7 @@ impl Holder {
         match (self.state, self.protocol) {
             (State::Listen, _) => format!("{owner} listens on {local}"),
             (State::Bound, Protocol::Tcp) => {
-                format!("{owner} has it bound on {local}, without listening")
+                format!("{owner} has bound {local} and does not listen")
             }
             (State::Bound, _) => format!("{owner} is bound to {local}"),
             (State::Connected, _) => {
@@ -53,7 +54,7 @@ impl Holder {
             (Some(uid), None) => format!("uid {uid}"),
             (None, _) => "an unknown user".to_owned(),
         };
-        format!("held by {user}; its process is hidden from you")
+        format!("held by {user}; no owning process is visible")
     }
 
     fn to_peer(&self) -> String {
@@ -61,7 +62,7 @@ impl Holder {
             .map_or_else(String::new, |peer| format!("to {}", addr_text(peer)))
     }
 
-    /// The label of its line in a report.
+    /// The label of this socket's line in a report.
     pub(super) fn label(&self) -> String {
         match self.state {
             State::Listen => "listening".to_owned(),
@@ -96,7 +97,7 @@ impl Holder {
         if self.protocol != Protocol::Tcp {
             text += &format!("/{}", self.protocol);
         }
-        // In other states `dual_stack` is not known.
+        // `dual_stack` is known only for a socket that listens or is bound.
         let is_server = matches!(self.state, State::Listen | State::Bound);
         let is_wildcard = self.local.is_ipv6() && self.local.ip().is_unspecified();
         if is_server && is_wildcard && !self.dual_stack {
@@ -105,14 +106,14 @@ impl Holder {
         text
     }
 
-    /// The processes that own it. The user and the age of a process are printed where it comes
-    /// first; `introduced` has the pids of earlier lines.
+    /// The processes that own this socket. The text shows the user and the age of the first process
+    /// unless an earlier line did: `introduced` has the pids of those lines.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {
                 self.held_by_user()
             } else {
-                "no process, the kernel is closing it".to_owned()
+                "no process: the kernel is closing the socket".to_owned()
             };
         };
         let mut text = if introduced.contains(&first.pid) {
@@ -134,7 +135,7 @@ impl Holder {
     }
 }
 
-/// The address as text. An IPv4 address that is mapped into IPv6 is printed as IPv4.
+/// Prints an IPv4-mapped IPv6 address as IPv4.
 fn addr_text(addr: SocketAddr) -> String {
     match addr.ip().to_canonical() {
         ip if ip.is_ipv4() => SocketAddr::new(ip, addr.port()).to_string(),
@@ -217,8 +218,8 @@ started 3 min ago
                 vec![Incompleteness::Processes]
             ),
             "\
-held by uid 1000 (ci); its process is hidden from you
-  listening    [::]:60315    held by uid 1000 (ci); its process is hidden from you
+held by uid 1000 (ci); no owning process is visible
+  listening    [::]:60315    held by uid 1000 (ci); no owning process is visible
   not seen     some processes could not be read: this user may not inspect them"
         );
     }

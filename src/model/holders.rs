@@ -49,7 +49,7 @@ impl Holders {
         rows.sort_by_cached_key(order);
         let mut unseen = Vec::new();
         for reason in reasons {
-            // Sorted, without duplicates.
+            // Keeps the reasons sorted and without duplicates.
             if let Err(at) = unseen.binary_search(&reason) {
                 unseen.insert(at, reason);
             }
@@ -131,8 +131,8 @@ impl Holders {
     /// Whether everything could be read.
     ///
     /// It is `false` if the process of a socket is hidden, if processes that could share a socket
-    /// may not be inspected, or if a part of the socket table could not be read. The report says
-    /// which of these it was.
+    /// may not be inspected, or if a part of the socket table or the lock file of a reservation
+    /// could not be read. The report says which of these it was.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -166,7 +166,7 @@ impl Holders {
         &self.leases
     }
 
-    /// The reservation whose claim this socket is.
+    /// The reservation that this socket belongs to as its claim; `None` for any other socket.
     pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
         let inode = NonZeroU64::new(holder.inode);
         let is_claim = |lease: &&Lease| {
@@ -179,8 +179,8 @@ impl Holders {
             .find(is_claim)
     }
 
-    /// Whether the line of a reservation stands for this socket. Another process than the recorded
-    /// one has a line of its own.
+    /// Whether the report shows this socket only as a line of its reservation. The socket gets a
+    /// line of its own if the recorded process has ended and another process owns the socket.
     pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
         let lease = self.lease_of(holder);
         lease.is_some_and(|lease| lease.heir().is_none())

@@ -8,31 +8,31 @@ use super::endpoint::Protocol;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(
     dead_code,
-    reason = "each system fails to show something else, so none constructs every variant"
+    reason = "each system constructs only the variants for what it does not show"
 )]
 pub(crate) enum Incompleteness {
     /// The sockets of this protocol could not be read.
     Sockets(Protocol),
-    /// TCP sockets that neither listen nor connect are not shown.
+    /// The system does not show TCP sockets that are bound and neither listen nor are connected.
     Bound,
-    /// TCP sockets that no process owns are not shown.
+    /// The system does not show TCP sockets that no process owns.
     Ownerless,
-    /// The table kept changing while it was read.
+    /// The socket table of this protocol kept changing while it was read.
     Changed(Protocol),
     /// There is no `/proc`.
     Proc,
     /// This user may not inspect some processes.
     Processes,
-    /// A reservation of this protocol has no readable record: it uses another lock folder, or the
-    /// lock folder could not be used.
+    /// The port of this protocol is reserved, but no lock file of the reservation was found. The
+    /// reservation uses another lock folder, or this process cannot use the lock folder.
     Lease(Protocol),
-    /// Descriptors were sent to this process, and it has not received them yet. The socket may be
-    /// one of them.
+    /// The process with this pid has not yet received descriptors that were sent to it. The socket
+    /// may be one of those descriptors.
     InFlight(u32),
 }
 
 impl Incompleteness {
-    /// Whether processes could not be seen, rather than sockets or reservations.
+    /// Whether processes are what could not be read, rather than sockets or reservations.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,
@@ -67,7 +67,8 @@ impl fmt::Display for Incompleteness {
             }
             Incompleteness::Lease(protocol) => write!(
                 f,
-                "the {protocol} port is reserved by a process whose record cannot be read here"
+                "the {protocol} port is reserved by an unknown process: its lock file is in \
+                 another lock folder, or cannot be read"
             ),
             Incompleteness::InFlight(pid) => write!(
                 f,

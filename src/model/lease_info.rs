@@ -10,11 +10,11 @@ use crate::printable::printable;
 
 /// A live reservation on this machine, of this process or another, as its lock file describes it.
 ///
-/// A lease is live while the kernel reports its file as locked. The content of the file does not
-/// decide that: it is a record for people. The record can be missing, if there was no space to
-/// write it or if a newer release of this crate wrote it. Then only the port and the protocol are
-/// known, and everything else is `None`. Command lines and environments are never recorded, because
-/// they can contain secrets.
+/// A lease is live while the kernel reports its file as locked. The content of the file is a record
+/// for people, and does not decide whether the lease is live. The record can be missing or
+/// unreadable, for example if the disk was full or if a newer release of this crate wrote it. Then
+/// only the port and the protocol are known, and everything else is `None`. Command lines and
+/// environments are never recorded, because they can contain secrets.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -29,10 +29,10 @@ pub struct Lease {
     protocol: Protocol,
     port: u16,
     record: Option<Record>,
-    /// The user that owns the record's file, which only that user and root can write.
+    /// The owner of the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
-    /// Set once the recorded process is known to have ended: the processes that are seen to hold
-    /// the reservation since then.
+    /// The visible processes that still hold the reservation after the recorded process has ended.
+    /// `None` while that process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
 }
 
@@ -52,21 +52,21 @@ impl Lease {
         self
     }
 
-    /// Whether the owner of the record's file may speak for a process of this user. Records are
-    /// written by every user: one that names another user's process proves nothing.
+    /// Whether to believe a record that names a process of this user. Any user can write a record,
+    /// so only one that this user or root wrote counts. A record of an unknown writer counts too.
     pub(crate) fn speaks_for(&self, user: Option<u32>) -> bool {
         const ROOT: u32 = 0;
         self.recorded_by
             .is_none_or(|owner| owner == ROOT || Some(owner) == user)
     }
 
-    /// Notes that the recorded process has ended, and which processes hold the reservation now:
-    /// none if they are not known.
+    /// Notes that the recorded process has ended, and which processes still hold the reservation.
+    /// The list is empty if those processes are unknown.
     pub(crate) fn set_inherited_by(&mut self, processes: Vec<Process>) {
         self.inherited_by = Some(processes);
     }
 
-    /// The process that holds the reservation in place of the recorded one, which has ended.
+    /// The first process that still holds the reservation after the recorded process has ended.
     pub(crate) fn heir(&self) -> Option<&Process> {
         self.inherited_by.as_ref()?.first()
     }
@@ -97,9 +97,11 @@ impl Lease {
         self.protocol
     }
 
-    /// The id of the process that reserved it, in the PID namespace of that process: an id from
-    /// another container is meaningless here. It stays the same if that process has ended and a
-    /// forked child holds the reservation; `Display` names the child.
+    /// The id of the process that reserved the port.
+    ///
+    /// The id belongs to the PID namespace of that process, so an id from another container is
+    /// meaningless here. A forked child can hold the reservation after that process has ended. The
+    /// id stays the same then, and `Display` names the child as well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -112,8 +114,9 @@ impl Lease {
         self.record.as_ref().map(|r| r.pid)
     }
 
-    /// The id of the process that it is reserved for, if that is another one: see
-    /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of).
+    /// The id of the process that the port is reserved for, as passed to
+    /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of). `None` if a process
+    /// reserved the port for itself.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -129,7 +132,7 @@ impl Lease {
             .map(|process| process.pid)
     }
 
-    /// The path of the program that reserved it.
+    /// The path of the program that reserved the port.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -142,7 +145,8 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The test that reserved it: the name of its thread, or of the test in `cargo nextest`.
+    /// The test that reserved the port: the name of its thread. On the main thread it is the test's
+    /// name from `cargo nextest`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -155,7 +159,7 @@ impl Lease {
         self.text(|r| &r.test)
     }
 
-    /// The source line of the call that reserved it, such as `tests/restart.rs:17`.
+    /// The source line of the call that reserved the port, such as `tests/restart.rs:17`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -181,7 +185,7 @@ impl Lease {
         self.text(|r| &r.label)
     }
 
-    /// When it was reserved, by the clock of the process that reserved it.
+    /// When the port was reserved, by the system clock at that time.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -220,10 +224,10 @@ impl fmt::Display for Lease {
 }
 
 impl Lease {
-    /// Who reserved it: `by test restarts (tests/restart.rs:17), pid 4100`.
+    /// Who reserved the port: `by test restarts (tests/restart.rs:17), pid 4100`.
     pub(crate) fn by(&self) -> String {
         let Some(record) = &self.record else {
-            return "by a process whose record is missing or unreadable".to_owned();
+            return "by an unknown process: its lock file has no readable record".to_owned();
         };
         let mut text = match (self.test(), self.program()) {
             (Some(test), _) => format!("by test {}", printable(test)),
@@ -272,8 +276,8 @@ impl Lease {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) pid: u32,
-    /// The start of the process in the system's own unit. It distinguishes the process from a
-    /// later one with the same pid. `None` if the system does not report it.
+    /// When the process started, in the system's own unit; `None` if the system does not report
+    /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) started: Option<NonZeroU64>,
     pub(crate) program: String,
     pub(crate) test: String,
@@ -281,13 +285,14 @@ pub(crate) struct Record {
     pub(crate) label: String,
     /// When the port was reserved, as the time since the Unix epoch.
     pub(crate) since: Duration,
-    /// The inode of the claim; `None` without a claim.
+    /// The inode of the claim (the bound socket of the reservation); `None` without a claim.
     pub(crate) socket: Option<NonZeroU64>,
-    /// The process that it is reserved for, if that is another one.
+    /// The process that the port is reserved for; `None` if it is the reserving process itself.
     pub(crate) on_behalf_of: Option<Beneficiary>,
 }
 
-/// The process that a port is reserved for, distinguished from a later one with the same pid.
+/// The process that a port is reserved for. `started` distinguishes it from a later process with
+/// the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beneficiary {
     pub(crate) pid: u32,

@@ -1,4 +1,4 @@
-//! The public types of this crate: their parsing and their text. No I/O.
+//! The public types of this crate, with their parsing and their text. Nothing here does I/O.
 
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;

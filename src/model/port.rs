@@ -1,4 +1,5 @@
-//! [`Port`]: a port of one protocol. The code below the public calls uses it everywhere.
+//! [`Port`]: a port of one protocol. Internal code uses it in place of [`Endpoint`], whose protocol
+//! can be missing.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// The number on every address.
+    /// The port on every address of this machine.
     pub(crate) fn new(number: u16, protocol: Protocol) -> Port {
         Port {
             number,

@@ -38,13 +38,15 @@ pub struct Process {
     pub program: Option<PathBuf>,
     /// The user it runs as; `None` on Windows.
     pub uid: Option<u32>,
-    /// That user's name. It is read from `/etc/passwd`, and from no other source.
+    /// That user's name in `/etc/passwd`. `None` if the user is not listed there, and on macOS and
+    /// Windows.
     pub user: Option<String>,
-    /// When it started. On Linux it is `None` without `/proc/uptime` (mount option `subset=pid`).
+    /// When the process started. On Linux it is `None` if `/proc/uptime` is missing, as with the
+    /// mount option `subset=pid` of proc(5).
     pub started: Option<SystemTime>,
-    /// The start in the system's own unit. It distinguishes the process from a later one with the
-    /// same pid. `None` if the system does not report it.
+    /// When the process started, in the system's own unit; `None` if the system does not report
+    /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
-    /// A forked child that has not called exec, or is in the middle of that call.
+    /// Whether the process is a forked child that has not finished a call of exec.
     pub(crate) forked: bool,
 }

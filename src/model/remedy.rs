@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, Protocol};
 
 /// An action that helps with a port: see [`Diagnosis::remedies`](crate::Diagnosis::remedies).
 ///
-/// `Display` prints it for a user of this crate, as a call where there is one. The command
+/// `Display` prints it for a user of this crate, as a call where one exists. The command
 /// `portlease` prints the same value as a command.
 ///
 /// ```
@@ -42,7 +42,7 @@ pub enum Remedy {
     },
     /// Start the server first.
     StartServer,
-    /// Wait until something listens.
+    /// Wait until a server listens on the port.
     #[non_exhaustive]
     WaitUntilListening {
         /// The endpoint that was checked.
@@ -90,21 +90,22 @@ pub enum Remedy {
     /// Lower the first number that can be bound without a privilege.
     #[non_exhaustive]
     LowerUnprivilegedPortStart {
-        /// The number to lower it to.
+        /// The number of the port. The first number must not be higher.
         port: u16,
     },
     /// Use an address that this machine has.
     UseLocalAddress,
     /// Write the port in one of the accepted text forms.
     NamePort,
-    /// Call [`who_holds`](crate::who_holds): ports of this protocol cannot be checked by a bind.
+    /// Call [`who_holds`](crate::who_holds). This crate does not bind ports of this protocol, so it
+    /// cannot check them.
     #[non_exhaustive]
     AskWhoHolds {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// The wait blocked its thread. On a current-thread async runtime no other task ran in that
-    /// time, not even the server's: use a wait of `portlease::tokio`, or a multi-thread runtime.
+    /// Use a wait of `portlease::tokio`, or a multi-thread runtime. The wait blocked its thread. On
+    /// a current-thread async runtime the server's task could not run during the wait.
     UnblockRuntime,
 }
 
@@ -155,15 +156,15 @@ impl fmt::Display for Remedy {
                 "if it reported \"address already in use\", it does not set SO_REUSEADDR: reserve \
                  its port with ReserveOptions::new().reuse_addr(false)",
             ),
-            Remedy::WaitForTimeWait => f.write_str("wait until TIME_WAIT ends, within 60 s"),
+            Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
             Remedy::InspectWithPermission => {
                 f.write_str("retry with permission to inspect processes (for example as root)")
             }
             Remedy::ReserveInSysctl { port } => write!(
                 f,
-                "it is a client's outgoing port: withhold the number with sysctl \
-                 net.ipv4.ip_local_reserved_ports={port}"
+                "add {port} to the sysctl net.ipv4.ip_local_reserved_ports, so that no outgoing \
+                 connection uses the port"
             ),
             Remedy::ShowExcludedRanges => f.write_str(
                 "list the excluded ranges with netsh interface ipv4 show excludedportrange tcp",
@@ -178,7 +179,7 @@ impl fmt::Display for Remedy {
             Remedy::RunAsRoot => f.write_str("run as root"),
             Remedy::LowerUnprivilegedPortStart { port } => write!(
                 f,
-                "set net.ipv4.ip_unprivileged_port_start to {port} or less"
+                "set the sysctl net.ipv4.ip_unprivileged_port_start to {port} or less"
             ),
             Remedy::UseLocalAddress => {
                 f.write_str("name an address that this machine has, or omit the address")
@@ -204,7 +205,7 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     for remedy in &remedies[1..] {
         text += match remedy {
             Remedy::UnblockRuntime => "; ",
-            // It follows `StartServer`, as a second step.
+            // This remedy is the second step after `StartServer`, not an alternative.
             Remedy::WaitUntilListening { .. } => ", and ",
             _ => ", or ",
         };
@@ -223,8 +224,8 @@ mod tests {
         protocol: Some(Protocol::Tcp),
     };
 
-    /// The variant after this one; `None` after the last. The compiler rejects it if a variant is
-    /// missing.
+    /// The variant after this one; `None` after the last. If a variant is missing, the match does
+    /// not compile.
     fn next(remedy: &Remedy) -> Option<Remedy> {
         let (pid, port, endpoint) = (4242, 60315, ENDPOINT);
         let addr = (Ipv4Addr::LOCALHOST, port).into();

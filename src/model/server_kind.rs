@@ -18,19 +18,20 @@
 #[non_exhaustive]
 pub enum ServerKind {
     /// SO_REUSEADDR, with or without SO_REUSEPORT: practically every server. Connections that an
-    /// earlier server left do not refuse it.
+    /// earlier server left do not keep this kind from binding.
     #[default]
     ReuseAddr,
     /// SO_REUSEPORT alone.
     ReusePort,
     /// Neither: Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` by default, Java after
-    /// `setReuseAddress(false)`. Connections of an earlier server refuse it.
+    /// `setReuseAddress(false)`. Connections that an earlier server left keep this kind from
+    /// binding.
     Plain,
 }
 
 impl ServerKind {
-    /// Whether such a server binds over a claim. One with SO_REUSEPORT alone does under the same
-    /// user.
+    /// Whether the kernel lets such a server bind a port while a claim (this crate's own bound
+    /// socket) keeps the port. With SO_REUSEPORT alone the server must run as the claim's user.
     pub(crate) fn binds_over_claims(self) -> bool {
         self != ServerKind::Plain
     }

@@ -20,8 +20,8 @@ use std::fmt;
 pub enum State {
     /// A TCP socket that accepts connections.
     Listen,
-    /// A socket that is bound and no more: a TCP socket that neither listens nor is connected, or a
-    /// UDP socket without a peer.
+    /// A bound TCP socket that neither listens nor is connected, or a bound UDP socket without a
+    /// peer.
     Bound,
     /// A UDP socket with a peer.
     Connected,
@@ -43,7 +43,7 @@ pub enum State {
     LastAck,
     /// Closed, and kept by the kernel for late packets: 60 s on Linux. No process owns it.
     TimeWait,
-    /// A state that this release of the crate does not know, by the kernel's number.
+    /// A state that this release of the crate does not know, with the kernel's number for it.
     Unknown(u8),
 }
 

@@ -11,7 +11,7 @@ use super::lease_info::{Lease, Record};
 use super::process::Process;
 use super::state::State;
 
-/// When the reports are made. Every process started 200 s before.
+/// The time of every report, since the Unix epoch. Each process started 200 s earlier.
 const NOW: Duration = Duration::from_secs(1_769_860_800);
 
 pub(super) fn process(pid: u32, name: &str) -> Process {

@@ -32,8 +32,8 @@ impl fmt::Display for DurationText {
     }
 }
 
-/// `41 s`, `3 min`, `2 h`, `5 days`: rounded down, in the largest unit that still distinguishes
-/// ages.
+/// `41 s`, `3 min`, `2 h`, `5 days`. Ages are rounded down. Hours start at 2 h and days at 2 days,
+/// because `119 min` says more than `1 h`.
 pub(crate) struct AgeText(pub(crate) Duration);
 
 impl fmt::Display for AgeText {

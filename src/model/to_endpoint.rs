@@ -10,14 +10,14 @@ pub(crate) mod sealed {
     /// The supertrait that other crates cannot implement.
     #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed {
-        /// The id of the reservation, if the operand is one. A check then counts only this
-        /// reservation as the caller's own.
+        /// The id of the reservation, if the operand is a reservation. A check then counts only
+        /// this reservation as the caller's own.
         #[doc(hidden)]
         fn reservation(&self) -> Option<u64> {
             None
         }
 
-        /// The scope id of an IPv6 address. An [`Endpoint`](super::Endpoint) has no place for it.
+        /// The scope id of an IPv6 address, for which [`Endpoint`](super::Endpoint) has no field.
         #[doc(hidden)]
         fn scope_id(&self) -> u32 {
             0
@@ -30,7 +30,7 @@ pub(crate) mod sealed {
 ///
 /// The trait is sealed. `u16` is the only integer, so that a literal is a port number and 70000
 /// does not compile. A [`Reservation`](crate::Reservation) is accepted by reference only, so that
-/// an assertion cannot end it.
+/// an assertion cannot release the port.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();

@@ -36,12 +36,12 @@ fn automatic_picks_come_from_portlease_range() {
     let message = reserver.reserve("range=19000-19009").refused("InvalidPort");
     assert_eq!(
         message,
-        format!("range 19000-19009 has no port within PORTLEASE_RANGE, {low}-{high}")
+        format!("range 19000-19009 has no port within PORTLEASE_RANGE ({low}-{high})")
     );
     let message = reserver.reserve("many=33").refused("InvalidPort");
     assert_eq!(
         message,
-        format!("33 ports cannot fit in {low}-{high}: too few are allowed")
+        format!("cannot reserve 33 ports from {low}-{high}: the range has fewer allowed ports")
     );
 }
 

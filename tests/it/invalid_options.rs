@@ -20,8 +20,8 @@ fn invalid<T: std::fmt::Debug>(result: portlease::Result<T>, message: &str) {
 
 #[test]
 fn port_0_is_an_error_that_says_so() {
-    let message =
-        "port 0 names no port (to bind(2) it means \"any\"): expected a number from 1 to 65535";
+    let message = "port 0 names no port (bind(2) reads 0 as \"any free port\"): expected a number \
+                   from 1 to 65535";
     let options = ReserveOptions::new;
     invalid(options().port(0).reserve(), message);
     invalid(options().prefer([20000, 0]).reserve(), message);
@@ -88,14 +88,14 @@ fn many_that_cannot_fit_are_an_error_that_says_so() {
     let message = "port 20000 cannot be reserved 2 times: request a block, or do not request an \
                    exact port";
     invalid(options().port(20000).reserve_many(2), message);
-    let message = "11 ports cannot fit in 20000-20009: too few are allowed";
+    let message = "cannot reserve 11 ports from 20000-20009: the range has fewer allowed ports";
     invalid(ten().reserve_many(11), message);
     invalid(ten().reserve_block(11), message);
-    let message = "10 ports cannot fit in 20000-20009: too few are allowed";
+    let message = "cannot reserve 10 ports from 20000-20009: the range has fewer allowed ports";
     invalid(ten().exclude([20005]).reserve_many(10), message);
-    let message = "7 ports cannot fit in 65530-65535: too few are allowed";
+    let message = "cannot reserve 7 ports from 65530-65535: the range has fewer allowed ports";
     invalid(options().port(65530).reserve_block(7), message);
-    let message = "65536 ports cannot fit in 1-65535: too few are allowed";
+    let message = "cannot reserve 65536 ports from 1-65535: the range has fewer allowed ports";
     invalid(options().reserve_many(65536), message);
     invalid(options().reserve_block(65536), message);
 }

@@ -134,7 +134,7 @@ fn a_port_of_a_hidden_process_is_busy() {
     };
     let output = as_nobody(&["check", &port]).code(1).out;
     assert!(
-        output.contains("held by uid 0 (root); its process is hidden from you"),
+        output.contains("held by uid 0 (root); no owning process is visible"),
         "{output}"
     );
     let output = as_nobody(&["who", "--json", &port]).code(0).json();

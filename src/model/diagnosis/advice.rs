@@ -87,7 +87,7 @@ fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
 
 fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     match cause {
-        // The most important holder comes first.
+        // The sockets are sorted, the most important first.
         Cause::Holder => report
             .sockets_besides_claims()
             .next()
@@ -95,7 +95,8 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
             .into_iter()
             .collect(),
         Cause::Reserved | Cause::Named => {
-            // A forked child that never calls exec keeps the port for its life.
+            // A queue could wait forever for a forked child: without exec, the child keeps the port
+            // until it exits.
             let heir = report.leases().first().and_then(Lease::heir);
             vec![
                 heir.map_or(Remedy::Queue { endpoint }, |process| Remedy::StopProcess {

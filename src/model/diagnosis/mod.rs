@@ -1,4 +1,4 @@
-//! [`Diagnosis`]: what is known about a port, why it is so, and what helps.
+//! [`Diagnosis`]: the state of a port, its cause, and the remedies.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -51,9 +51,9 @@ pub(crate) struct Facts {
     pub(crate) instead: Vec<Holder>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
-    /// The inode of the caller's own claim, which may have no record.
+    /// The inode of the caller's own claim. If the claim has no lease, no lock file records it.
     pub(crate) own_claim: Option<NonZeroU64>,
-    /// When the facts were gathered: the ages in the report are relative to it.
+    /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
 }
 
@@ -85,7 +85,8 @@ impl Diagnosis {
         })
     }
 
-    /// Adds the most common reason why a wait never ends: it blocks the runtime of its own server.
+    /// Adds a remedy for the most common cause of a timeout: the wait blocks the async runtime that
+    /// the server runs on.
     pub(crate) fn after_a_wait(mut self) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime);
@@ -114,8 +115,8 @@ impl Diagnosis {
         self.0.facts.endpoint
     }
 
-    /// Whether the port is free: a server of the usual kind (SO_REUSEADDR on Unix) could bind it
-    /// now, and no other process has reserved it.
+    /// Whether the port is free: a server could bind it now, and no other process has reserved it.
+    /// The server is of the kind that the check asked for. By default it sets SO_REUSEADDR on Unix.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -129,7 +130,7 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain: `false` if the check could not be made, or not completed.
+    /// Whether the answer is certain: `false` if the check could not be started or completed.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports
@@ -184,7 +185,7 @@ impl Diagnosis {
         self.0.cause()
     }
 
-    /// What helps, the most direct remedy first; empty if no remedy is needed.
+    /// The remedies, the most direct first; empty if no remedy is needed.
     ///
     /// ```
     /// use portlease::Remedy;
@@ -225,8 +226,8 @@ impl Diagnosis {
         self.0.headline()
     }
 
-    /// The lines of the report between the headline and the help. Each has a label of 13 columns,
-    /// then a fact.
+    /// The lines of the report between the headline and the help. Each line is indented by two
+    /// columns. It has a label, padded to 13 columns, and then a fact.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -238,8 +239,8 @@ impl Diagnosis {
         self.0.fact_lines()
     }
 
-    /// The reports of the further ports that failed the same check, as
-    /// [`check_ports_free`](crate::check_ports_free) returns them.
+    /// The reports of the other ports that failed the same check, such as
+    /// [`check_ports_free`](crate::check_ports_free). This diagnosis reports the first such port.
     ///
     /// ```
     /// let [p, q] = portlease::reserve_ports();
@@ -292,7 +293,7 @@ impl Diagnosis {
     }
 }
 
-/// The report, so that the panic of an `unwrap` contains it. `{:#?}` prints the structure.
+/// Prints the report, so that the panic of an `unwrap` shows it. `{:#?}` prints the structure.
 impl fmt::Debug for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {

@@ -13,10 +13,10 @@ pub(crate) struct Number {
     pub(crate) service: Option<String>,
     /// The range from which the kernel assigns numbers; `None` if it is unknown.
     pub(crate) ephemeral: Option<RangeInclusive<u16>>,
-    /// The administrator withheld the number from that range
+    /// Whether the administrator withheld the number from the ephemeral range
     /// (`net.ipv4.ip_local_reserved_ports` on Linux).
     pub(crate) withheld: bool,
-    /// Binding a lower number requires a privilege.
+    /// The first number that can be bound without a privilege.
     pub(crate) unprivileged_from: u16,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Number {
             write!(f, ", service {}", printable(service))?;
         }
         if self.is_privileged() {
-            write!(f, ", privileged below {}", self.unprivileged_from)?;
+            write!(f, ", privileged (below {})", self.unprivileged_from)?;
         }
         if let Some(range) = &self.ephemeral {
             let place = match (range.contains(&self.port), self.withheld) {

@@ -25,7 +25,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Without remedies.
+    /// A report without remedies: the caller derives them from this report.
     pub(super) fn new(facts: Facts) -> Self {
         Report {
             facts,
@@ -41,15 +41,13 @@ impl Report {
         };
         match &self.facts.verdict {
             Verdict::Free if self.time_wait_count() > 0 => {
-                "connections that its server left in TIME_WAIT do not stop a server that sets \
-                 SO_REUSEADDR"
-                    .to_owned()
+                "connections in TIME_WAIT do not stop a server that sets SO_REUSEADDR".to_owned()
             }
             Verdict::Free => match self.left_connections() {
                 0 => "nobody holds it".to_owned(),
                 count => format!(
-                    "{} of a server that has stopped listening; a server that sets SO_REUSEADDR \
-                     can bind it all the same",
+                    "a server that sets SO_REUSEADDR can bind the port despite {} of a server \
+                     that has stopped listening",
                     connections(count)
                 ),
             },
@@ -58,8 +56,8 @@ impl Report {
                 None => holders_headline(),
             },
             Verdict::InUse(Cause::Named) => {
-                "reserved by a process whose record cannot be read here (it uses another lock \
-                 folder)"
+                "reserved by an unknown process: its lock file is in another lock folder, or \
+                 cannot be read"
                     .to_owned()
             }
             Verdict::InUse(Cause::TimeWait) => format!(
@@ -73,7 +71,7 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {
-                "the bind is refused, and no visible socket explains it".to_owned()
+                "the system refuses the bind, and no visible socket explains why".to_owned()
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 self.listeners_headline().unwrap_or_else(holders_headline)
@@ -187,7 +185,7 @@ impl Report {
         holders.map(Holders::iter).unwrap_or_default()
     }
 
-    /// The sockets that are not the claim of a reservation, the most important first.
+    /// The sockets on the port without the claims of reservations, the most important first.
     pub(super) fn sockets_besides_claims(&self) -> impl Iterator<Item = &Holder> {
         let holders = self.facts.holders.as_ref();
         let is_own_claim = |holder: &Holder| {

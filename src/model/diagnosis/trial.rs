@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// The result of one trial bind. Its socket is closed again.
+/// The result of one trial bind. The crate closes the socket of the trial at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial {
     pub(crate) ip: IpAddr,
@@ -13,7 +13,7 @@ pub(crate) struct Trial {
 
 /// Which servers could bind: `with SO_REUSEADDR could bind everywhere; without it nowhere`.
 ///
-/// On systems where servers do not set that option, such as Windows, the text does not name it.
+/// The text does not name SO_REUSEADDR on systems where servers do not set it, such as Windows.
 pub(super) struct Trials<'a>(pub(super) &'a [Trial]);
 
 impl fmt::Display for Trials<'_> {
@@ -34,7 +34,8 @@ impl fmt::Display for Trials<'_> {
 }
 
 impl Trials<'_> {
-    /// The addresses that servers with, or without, SO_REUSEADDR could bind.
+    /// The addresses that a server could bind. `reuse_addr` says whether the server sets
+    /// SO_REUSEADDR.
     fn fmt_places(&self, reuse_addr: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses = |admitted: bool| {
             let matching =

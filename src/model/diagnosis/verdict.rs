@@ -3,16 +3,17 @@
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A server of the usual kind could bind the port now.
+    /// A server of the requested kind could bind the port now, and no other process reserved it.
     Free,
     InUse(Cause),
     NotListening,
-    /// Neither the process with this id nor one that it started listens. The id is `None` if the
-    /// process has ended and its id is not known any more.
+    /// Neither the process with this id nor one that it started listens on the port. For a UDP port,
+    /// none of them has bound it. The id is `None` if the process has ended and its id is no longer
+    /// known.
     NotHeldBy(Option<u32>),
     /// The process with this id listens, and another process beside it on the same address.
     SharedWithStranger(u32),
-    /// Code that has ended left listeners behind.
+    /// Code that has ended, such as a test, left a socket that still listens.
     Leaked,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
@@ -22,7 +23,7 @@ pub(crate) enum Verdict {
     NoSuchAddress,
     /// The system refuses the bind for a reason other than a holder of the port.
     CannotBind(String),
-    /// Something could not be read that could change the result.
+    /// The check could not be started, or something that it needs could not be read.
     CannotTell(String),
     /// The operand names no port.
     Invalid(String),
@@ -31,16 +32,18 @@ pub(crate) enum Verdict {
 /// Why a port is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A socket: the first of the holders.
+    /// A socket keeps servers from binding the port. The report names the first of the holders.
     Holder,
-    /// A live lease. No socket is on the port except the claim of that lease.
+    /// A live lease. No socket except the claim of that lease keeps a server from binding.
     Reserved,
-    /// A reservation whose lease is not visible here, as in a container with another lock folder.
+    /// A reservation whose lease is not visible to this process, such as that of a container with
+    /// another lock folder.
     Named,
-    /// Only connections in TIME_WAIT, left by a client or by a server without SO_REUSEADDR.
+    /// Only connections in TIME_WAIT keep servers from binding. A client or a server without
+    /// SO_REUSEADDR left those connections.
     TimeWait,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
-    /// The bind is refused, and nothing visible explains it.
+    /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
 }

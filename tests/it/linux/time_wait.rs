@@ -38,7 +38,7 @@ fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_reported() {
     portlease::assert_port_free(port);
     let text = portlease::diagnose(port).to_string();
     assert!(
-        text.contains("is free: connections that its server left in TIME_WAIT do not stop"),
+        text.contains("is free: connections in TIME_WAIT do not stop a server"),
         "{text}"
     );
     assert!(
@@ -82,7 +82,7 @@ fn time_wait_of_a_plain_server_and_of_a_client_refuses_every_server() {
             "{text}"
         );
         assert!(
-            text.contains("help: wait until TIME_WAIT ends, within 60 s"),
+            text.contains("help: wait up to 60 s until TIME_WAIT ends"),
             "{text}"
         );
         let error = ReserveOptions::new().port(port).reserve().unwrap_err();
@@ -125,7 +125,7 @@ fn a_connection_that_a_server_left_open_is_reported_beside_free() {
     drop(server);
     portlease::assert_port_free(port);
     let text = portlease::diagnose(port).to_string();
-    let expected = "is free: 1 connection of a server that has stopped listening; a server that \
-                    sets SO_REUSEADDR can bind it";
+    let expected = "is free: a server that sets SO_REUSEADDR can bind the port despite 1 \
+                    connection of a server that has stopped listening";
     assert!(text.lines().next().unwrap().contains(expected), "{text}");
 }

@@ -45,8 +45,9 @@ fn a_record_that_cannot_be_read_leaves_the_lease_in_force() {
         let begun = Instant::now();
         let message = other.reserve(&exactly).refused("InUse");
         assert!(!message.contains("whole"), "{what}: {message}");
-        let lease =
-            format!("{port}/tcp is reserved by a process whose record is missing or unreadable");
+        let lease = format!(
+            "{port}/tcp is reserved by an unknown process: its lock file has no readable record"
+        );
         assert_eq!(other.command(&format!("lease={port}")), lease, "{what}");
         assert!(
             begun.elapsed() < Duration::from_secs(10),

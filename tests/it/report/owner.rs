@@ -179,7 +179,7 @@ fn a_hidden_owner_is_reported_as_hidden() {
     let text = nobody.command(&format!("check={p}"));
     assert!(
         text.starts_with(&format!(
-            "port {p}/tcp is in use: held by uid 0 (root); its process is hidden"
+            "port {p}/tcp is in use: held by uid 0 (root); no owning process is visible"
         )),
         "{text}"
     );
@@ -215,7 +215,7 @@ fn with_hidepid_an_owner_is_hidden_and_its_socket_is_not() {
     let text = nobody.command(&format!("who={p}"));
     assert!(
         text.starts_with(&format!(
-            "complete=false port {p}: held by uid 0 (root); its process is hidden"
+            "complete=false port {p}: held by uid 0 (root); no owning process is visible"
         )),
         "{text}"
     );

@@ -156,8 +156,8 @@ fn the_report_of_an_outgoing_port_reads_like_this() {
 port {port}/tcp is in use: outgoing connection of {comm} (pid {pid}) to 127.0.0.1:{p}
   outgoing     {from} -> 127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago
 {number}
-help: it is a client's outgoing port: withhold the number with sysctl \
-net.ipv4.ip_local_reserved_ports={port}, or reserve another port with reserve_port()"
+help: add {port} to the sysctl net.ipv4.ip_local_reserved_ports, so that no outgoing connection \
+uses the port, or reserve another port with reserve_port()"
         )
     );
 }
