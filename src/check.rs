@@ -83,9 +83,9 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names what blocks the port and what helps. Also if the operand names no
-/// port. A busy port is reported after the retries of [`is_port_free`]: 100 ms without a visible
-/// owner, 2 s for a forked child. The report comes on top.
+/// A [`Diagnosis`] that names what blocks the port and what helps, or reports that the operand
+/// names no port. A busy port is reported after the retries of [`is_port_free`]: 100 ms without a
+/// visible owner, 2 s for a forked child. The report takes additional time.
 ///
 /// `?` converts the diagnosis to an [`Error`] in a function that returns this crate's
 /// [`Result`](crate::Result).
@@ -138,8 +138,8 @@ fn check_each_free(
 ///
 /// # Panics
 ///
-/// If it is not free, with the holder's name, pid, state and what to do. It retries as
-/// [`check_port_free`] does, for at most 2 s.
+/// If the port is not free. The message has the holder's name, pid and state, and what to do. It
+/// retries as [`check_port_free`] does, for at most 2 s.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -149,7 +149,8 @@ pub fn assert_port_free(port: impl ToEndpoint) {
 ///
 /// # Panics
 ///
-/// If it is not, with the holder's name, pid, state and what to do.
+/// If the port is not free for such a server. The message has the holder's name, pid and state, and
+/// what to do.
 ///
 /// ```
 /// use portlease::{ReserveOptions, ServerKind};
@@ -172,9 +173,9 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 ///
 /// # Errors
 ///
-/// As [`check_port_free`]: the diagnosis of the first port that is not free. Those of the further
-/// ones are its [`more`](Diagnosis::more). All ports share one retry budget: 100 ms without a
-/// visible owner, 2 s for a forked child.
+/// As [`check_port_free`]: the diagnosis of the first port that is not free. It has the diagnoses
+/// of the further ones as its [`more`](Diagnosis::more). All ports share one retry budget: 100 ms
+/// without a visible owner, 2 s for a forked child.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
@@ -202,8 +203,8 @@ pub fn check_ports_free<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If any is not free, with the diagnosis of each that is not. It retries as [`check_ports_free`]
-/// does, for at most 2 s in all.
+/// If any port is not free. The message has the diagnosis of each such port. It retries as
+/// [`check_ports_free`] does, for at most 2 s in all.
 #[track_caller]
 pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
     or_panic(check_ports_free(ports));
@@ -272,16 +273,17 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names the process which has the port instead. Also if nothing listens, if
-/// the owner cannot be seen (another user's process), if the operand names no port, or on a system
-/// whose socket table cannot be read. It checks once and never retries.
+/// A [`Diagnosis`] that names the process which has the port instead. The call also fails if
+/// nothing listens, if the owner cannot be seen (another user's process), if the operand names no
+/// port, or on a system whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     for port in ports(&port)? {
         let holders = match who::holders(port.endpoint(), port.scope_id, ScanDepth::Complete) {
             Ok(holders) => holders,
             Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
         };
-        // No claim listens, and a claim that no lease shows looks like any bound socket.
+        // A claim never listens, so for TCP only listeners count. A claim without a readable lease
+        // looks like any bound socket.
         let mut processes = holders
             .iter()
             .filter(|holder| match holder.protocol {
@@ -333,8 +335,8 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 ///
 /// # Panics
 ///
-/// If listeners are left, with the name of each. Also if the socket table cannot be read. It
-/// retries as [`check_no_leaked_listeners`] does, for at most 2 s.
+/// If listeners are left, with the name of each, or if the socket table cannot be read. It retries
+/// as [`check_no_leaked_listeners`] does, for at most 2 s.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {
@@ -357,12 +359,13 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the first listener that is left, with the others as its
-/// [`more`](Diagnosis::more). Also if the socket table cannot be read, and if there are new
-/// listeners and no process can be inspected, as without `/proc`. A descendant that runs as another
-/// user is only seen by root.
+/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read, or if there
+/// are new listeners and no process can be inspected, as without `/proc`. Only root sees a
+/// descendant that runs as another user.
 ///
 /// A listener that was closed stays open in a forked child until the child calls exec. So the call
-/// retries for 2 s while only such children have a listener. What they have then counts.
+/// retries for 2 s while only such children have a listener. A listener that is still open after
+/// that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
@@ -375,7 +378,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
         let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
-        // Without /proc nobody knows whose the new listeners are.
+        // Without /proc the owners of the new listeners cannot be found.
         if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
             let cause = Incompleteness::Proc.to_string();
             return Err(Diagnosis::bare(None, Verdict::CannotTell(cause)));
@@ -385,7 +388,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         left.iter_mut()
             .for_each(|holder| holder.processes.retain(is_ours));
         left.retain(|holder| !holder.processes.is_empty());
-        // While one of them may be closed by exec, it is too early to report any.
+        // An exec may still close one of the listeners, so it is too early to report any.
         let owner = || {
             let owners = left
                 .iter()
@@ -438,7 +441,7 @@ impl Reservation {
                 let listeners = match sockets::listening(port.number, port.protocol) {
                     Ok(rows) => rows,
                     Err(e) if e.kind() == io::ErrorKind::Unsupported => break,
-                    Err(e) => return Err(Error::system("look at", Some(port), e)),
+                    Err(e) => return Err(Error::system("inspect", Some(port), e)),
                 };
                 if listeners.is_empty() {
                     break;
