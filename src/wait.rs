@@ -43,7 +43,7 @@ use crate::sockets;
 /// # Errors
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port. The
-///   report comes on top of `at_most`.
+///   report takes additional time after `at_most`.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
 /// - [`Unsupported`](crate::ErrorKind::Unsupported) for UDP on a system without a socket table.
@@ -75,7 +75,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// # Errors
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that names the
-///   holder. The last check, which takes up to 100 ms, and the report come on top of `at_most`.
+///   holder. The last check takes up to 100 ms after `at_most`, and the report takes additional
+///   time.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
 ///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)
@@ -160,17 +161,17 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_for`](Reservation::wait_for), without the exit status. Also
+    /// As [`wait_for`](Reservation::wait_for), without the exit status, and
     /// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
     /// process runs.
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
         let started = sockets::started(pid);
         listening(self.ports_on_addr(), at_most, || {
-            // A later process can have the same pid, with another start.
+            // A later process can get the same pid. Its start time differs.
             let is_running = sockets::is_running(pid)? && sockets::started(pid) == started;
             let exit = || ExitInfo {
                 pid: Some(pid),
-                how: "gone".to_owned(),
+                how: "exit status unknown".to_owned(),
             };
             Ok((!is_running).then(exit))
         })

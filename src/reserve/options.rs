@@ -59,7 +59,7 @@ impl ReserveOptions {
         }
     }
 
-    /// A UDP port instead.
+    /// Reserves a UDP port instead of a TCP port.
     ///
     /// No claim can coexist with a UDP server, which rarely sets the reuse options. So the number
     /// is one that the kernel never assigns by itself, and a lease keeps cooperating processes from
@@ -143,18 +143,18 @@ impl ReserveOptions {
     /// # Races
     ///
     /// If a reservation or a server of this process ended a moment ago, a child that was forked
-    /// before can still have a copy of its socket. The call then retries. A number that is refused
-    /// returns an error within 150 ms, or within 2.5 s while a forked child that has not called
-    /// exec holds it. A child that never calls exec, or an owner that cannot be seen, renews
-    /// nothing.
+    /// before can still have a copy of its socket. The call then retries. A refused call returns an
+    /// error within 150 ms, or within 2.5 s while a forked child that has not called exec holds the
+    /// number. Neither a child that never calls exec nor an owner that cannot be seen extends these
+    /// limits.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Only numbers of this range, without those that browsers and `fetch` refuse to connect to
-    /// (the Fetch standard's port blocking) and without 65535. [`port`](Self::port) and
-    /// [`prefer`](Self::prefer) can name those.
+    /// Only numbers of this range, without 65535 and without those that browsers and `fetch` refuse
+    /// to connect to (the Fetch standard's port blocking). [`port`](Self::port) and
+    /// [`prefer`](Self::prefer) can name the refused ones and 65535.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -225,7 +225,7 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// [`TimedOut`](crate::ErrorKind::TimedOut) if the port is still busy after `at_most`. The last
-    /// try and the report come on top of the limit. An error that waiting cannot change returns at
+    /// try and the report take additional time. An error that waiting cannot change is returned at
     /// once.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = at_most;
@@ -275,8 +275,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range without a port that
-    ///   could be reserved.
+    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for port 0, for options that contradict
+    ///   each other (such as a range of excluded ports only), and for a `PORTLEASE_RANGE` that is
+    ///   no range.
     /// - [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), if the
     ///   [exact port](Self::port) is taken.
     /// - [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was tried, if none of
@@ -293,8 +294,8 @@ impl ReserveOptions {
     /// # Races
     ///
     /// The call has one retry budget. An exact port that is refused returns within 150 ms, or
-    /// within 2.5 s while a forked child that has not called exec holds it. Preferred numbers, and
-    /// picks from at most 64 numbers that are all refused, share that budget. A
+    /// within 2.5 s while a forked child that has not called exec holds it. Preferred numbers share
+    /// that budget. So does a pick of at most 64 numbers if all of them are refused. A
     /// [`wait`](Self::wait) replaces it.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
@@ -313,9 +314,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports. Also
-    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for several times one
-    /// [exact port](Self::port), and for more ports than the range has.
+    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports.
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) also for an [exact port](Self::port) if `n`
+    /// is 2 or more, and if `n` is more than the options allow.
     #[track_caller]
     pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {

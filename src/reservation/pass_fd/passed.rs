@@ -3,13 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// The number of an open file, as fstat(2) reports it.
+/// The inode of an open file, as fstat(2) reports it.
 pub(super) type FileId = u64;
 
 /// A socket that a command passes to its children.
 #[derive(Clone, Debug)]
 pub(super) struct PassedSocket {
-    /// At a number that no socket of the command goes to.
+    /// The socket that the child duplicates to its number.
     pub(super) source: Arc<OwnedFd>,
     pub(super) id: FileId,
     /// The descriptor number in the child.
@@ -23,10 +23,10 @@ pub(super) struct PassedSocket {
     pub(super) name: Option<String>,
 }
 
-/// How the child learns of the sockets that have no chosen number.
+/// How the child learns of the sockets whose numbers the caller did not choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// There are none.
+    /// There are no such sockets.
     Chosen,
     /// From a shell, which was given this number of variables as operands.
     Shell { variables: usize },

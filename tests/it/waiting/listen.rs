@@ -133,9 +133,9 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
     // It is dead, and its parent has not reaped it yet.
     let error = p.wait_for_pid(pid, DEADLINE).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .starts_with(&format!("process {pid} ended (gone) first: ")),
+        error.to_string().starts_with(&format!(
+            "process {pid} ended (exit status unknown) first: "
+        )),
         "{error}"
     );
     killed.join().unwrap().wait().unwrap();
