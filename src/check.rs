@@ -27,10 +27,10 @@ use crate::sockets::{self, ScanDepth};
 /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
 /// process has reserved it.
 ///
-/// Without a protocol it checks TCP, without an address all addresses, on IPv4 and IPv6.
+/// Without a protocol it checks TCP. Without an address it checks all addresses, on IPv4 and IPv6.
 /// Connections in TIME_WAIT that such a server left do not count. Neither does a reservation of
-/// this process or of an ancestor. The answer holds for this moment: for a port that stays free,
-/// [reserve](crate::reserve_port) one.
+/// this process or of an ancestor. The answer holds only for this moment: to get a port that stays
+/// free, [reserve](crate::reserve_port) one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -83,9 +83,10 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names what blocks the port and what helps, or reports that the operand
-/// names no port. A busy port is reported after the retries of [`is_port_free`]: 100 ms without a
-/// visible owner, 2 s for a forked child. The report takes additional time.
+/// A [`Diagnosis`] that names what blocks the port and what helps, or why the port could not be
+/// checked (such as an operand that names no port). A busy port is reported after the retries of
+/// [`is_port_free`]: 100 ms without a visible owner, 2 s for a forked child. The report takes
+/// additional time.
 ///
 /// `?` converts the diagnosis to an [`Error`] in a function that returns this crate's
 /// [`Result`](crate::Result).
@@ -223,8 +224,8 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] of the port if nothing listens, or if the operand names no port. It checks once
-/// and never retries: to wait for a listener, call
+/// A [`Diagnosis`] of the port if nothing listens, if the socket table cannot be read, or if the
+/// operand names no port. It checks once and never retries: to wait for a listener, call
 /// [`wait_until_listening`](crate::wait_until_listening).
 ///
 /// # Platform-specific behavior
@@ -254,7 +255,7 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 ///
 /// # Panics
 ///
-/// If nothing listens, with a diagnosis of the port.
+/// If [`check_port_listening`] returns an error, with its diagnosis.
 #[track_caller]
 pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
@@ -318,11 +319,11 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 }
 
 /// Runs a closure and asserts that it leaves no TCP listener behind. A listener counts if it is new
-/// and belongs to this process or to a descendant, also to a forked child that never calls exec.
+/// and belongs to this process or to a descendant, such as a forked child that never calls exec.
 ///
 /// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
-/// the listeners of other tests in the process count too. There,
-/// [`Reservation::release`](crate::Reservation::release) checks one port.
+/// the listeners of other tests in the process count too. Check one port there, by
+/// [`Reservation::release`](crate::Reservation::release).
 ///
 /// ```
 /// let answer = portlease::assert_no_leaked_listeners(|| {
@@ -364,8 +365,8 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// descendant that runs as another user.
 ///
 /// A listener that was closed stays open in a forked child until the child calls exec. So the call
-/// retries for 2 s while only such children have a listener. A listener that is still open after
-/// that counts as left.
+/// retries, for at most 2 s, while only such children have one of the listeners. A listener that is
+/// still open after that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
@@ -426,7 +427,7 @@ impl Reservation {
     /// # Errors
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
-    ///   the server, if something still listens on the port. It retries for 100 ms without a
+    ///   the server, if something still listens on the port. The call retries for 100 ms without a
     ///   visible owner, and for 2 s while a forked child that has not called exec has the listener.
     /// - [`Io`](crate::ErrorKind::Io) if the sockets cannot be read.
     ///

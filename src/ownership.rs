@@ -46,7 +46,7 @@ pub(crate) struct ProcessReservation {
     pub(crate) claim: Option<NonZeroU64>,
 }
 
-/// Removes a reservation from the process's table when it is dropped.
+/// Removes a reservation from this process's table when the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     key: Key,
@@ -100,8 +100,8 @@ impl Drop for Guard {
 /// Who asks about a port. The asker's own reservations do not block the port for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// This process. Its own are the reservations of this process and of its ancestors, and those
-    /// made on behalf of one of them.
+    /// This process. Reservations of this process and of its ancestors are its own, and so are
+    /// reservations on behalf of one of these.
     Process,
     /// One reservation, by its id. Only this one is its own.
     Reservation(u64),

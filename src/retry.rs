@@ -150,10 +150,10 @@ pub(crate) enum RetryLevel {
     WithBudget,
 }
 
-/// The limits of a queue for a busy number (`ReserveOptions::wait`).
+/// The shortest and the longest pause between two tries for a busy number (`ReserveOptions::wait`).
 ///
-/// The pause grows with the time waited, within these bounds: a released port is found soon, and a
-/// long wait costs little.
+/// The pause grows with the time waited: a released port is found soon, and a long wait costs
+/// little.
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
@@ -164,8 +164,8 @@ const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
 /// How often a try reads the socket table. A read costs as much as a hundred tries without one. It
-/// shows whether only connections of an earlier server are left, over which a number can be
-/// reserved.
+/// shows whether only connections of an earlier server are left: a number can be reserved over
+/// these.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of a queue for a busy number.
@@ -214,8 +214,8 @@ impl Queue {
     }
 }
 
-/// The pauses of a wait for a listener: short at first, for a server that is nearly up. To read the
-/// listeners costs some ten microseconds.
+/// The pauses of a wait for a listener: short at first, for a server that is nearly up. A read of
+/// the listeners costs some ten microseconds.
 pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_micros(100),
     Duration::from_micros(300),
@@ -252,7 +252,8 @@ pub(crate) const KERNEL_PICKS: usize = 32;
 /// refused, almost nothing is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
-/// After this many refusals in a row the ephemeral range counts as nearly used up.
+/// After this many refused numbers in one pick, the ephemeral range counts as nearly used up. A
+/// range with at most this many numbers always does.
 pub(crate) const SCARCE_AFTER: u32 = 64;
 
 /// How long the half of the ephemeral range that `bind(…, 0)` searches first counts as used up. The

@@ -1,5 +1,5 @@
 //! Waits: until something listens, until the port is free, or until the server's process has ended.
-//! The functions here block the thread. `tokio.rs` uses the same polls and pauses by a timer.
+//! The functions here block the thread. `tokio.rs` uses the same polls, and a timer for the pauses.
 
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -202,9 +202,8 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait ended without its condition. The report reads every process, so
-/// [`WaitError::into_error`] makes it in a step of its own, which a runtime can run on another
-/// thread.
+/// Why a wait failed. The report reads every process, so [`WaitError::into_error`] makes it in a
+/// step of its own, which a runtime can run on another thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
     TimedOut(Duration, Port, Verdict),
@@ -213,7 +212,7 @@ pub(crate) enum WaitError {
     System(Port, io::Error),
 }
 
-/// How a process ended, and its pid if it is still known.
+/// How a process ended, and its pid if that is still known.
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
     pub(crate) pid: Option<u32>,

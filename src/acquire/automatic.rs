@@ -1,4 +1,4 @@
-//! Any number: the preferred ones, then any allowed one.
+//! Reserves any number: a preferred one if possible, else any allowed one.
 
 use super::{AttemptError, Effort, Request, exact, kernel_choice};
 use crate::model::attempt_stats::AttemptStats;

@@ -78,8 +78,8 @@ fn exclusive_name(
     }
 }
 
-/// Checks by a plain bind that no socket has the port now. Connections of an earlier server refuse
-/// this bind, as they refuse a plain server.
+/// Checks by a bind without the reuse options that no socket has the port now. Connections of an
+/// earlier server refuse this bind, as they refuse a server without these options.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {
@@ -117,8 +117,8 @@ fn claim(
             && (sees_claims || leased)
         {
             // On kernels whose table shows no claims (`sees_claims` is false), another container
-            // may have one beside the connections. It would not refuse the bind below, so the
-            // guarantee is lower.
+            // may have a claim beside the connections. That claim would not refuse the bind below,
+            // so the guarantee is lower.
             let guarantee = if sees_claims {
                 Guarantee::Kernel
             } else {
@@ -154,10 +154,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The connections keep the reuse options of their server. They can admit the claim, which sets
-    // both options, and refuse a server that sets one. So a bind of the requested kind comes first.
-    // It must precede the claim: beside a claim, the kernel admits a server with SO_REUSEPORT alone
-    // over connections that refuse it otherwise.
+    // The connections keep the reuse options of their server. The claim sets both options, so it
+    // can bind where a server that sets one cannot. So a bind of the requested kind comes first. It
+    // must precede the claim: beside a claim, a server with SO_REUSEPORT alone can bind over
+    // connections that refuse it otherwise.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,

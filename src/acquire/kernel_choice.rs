@@ -13,7 +13,8 @@ use crate::ports::{EphemeralRange, ParityExhaustion};
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER};
 
-/// `None` if no number could be reserved, or if the last free ones are left for connections.
+/// Reserves any ephemeral number. `None` if none could be reserved, or if the last free numbers are
+/// left for connections.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,

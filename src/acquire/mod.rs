@@ -63,8 +63,8 @@ fn one(request: &Request, effort: &mut Effort<'_>) -> Result<Reservation, Attemp
     }
 }
 
-/// Without a `wait`, it retries within the call's budget. With a `wait`, it queues until that
-/// deadline.
+/// Without a `wait`, it retries within the call's budget. With a `wait`, it queues for at most that
+/// time.
 fn retry_until_deadline<T>(
     request: &Request,
     attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,

@@ -99,7 +99,7 @@ fn cannot_tell(cause: &io::Error) -> Verdict {
     Verdict::CannotTell(OsMessage(cause).to_string())
 }
 
-/// Whether the kernel admits a server, regardless of reservations.
+/// Whether the kernel lets a server bind, regardless of reservations.
 fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget) -> Availability {
     let port = context.port;
     // A reservation without a claim may be for a plain server. A forked child's copy of the probe's
@@ -122,7 +122,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
         ServerKind::Plain => false,
     };
     let admitted = admits_server();
-    // To read only the listeners costs a hundredth of reading every socket, and is usually enough.
+    // A read of the listeners alone costs a hundredth of a read of every socket, and is usually
+    // enough.
     if !admitted {
         let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
         rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
@@ -154,8 +155,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // The options of connections in TIME_WAIT do not change. If they admit a server now,
-        // something else refused it before and is gone, such as a forked child's listener.
+        // The options of connections in TIME_WAIT do not change. If a server can bind beside them
+        // now, something else refused it before and is gone, such as a forked child's listener.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else {
@@ -196,10 +197,10 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// The answer without a bind, in the order of certainty.
+/// What can be known about a port without a bind, the most certain answer first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
-    /// In use, and the next check finds that as cheaply.
+    /// In use. The next check is as cheap as this one.
     Busy,
     /// In use, by a socket that only a walk over every socket shows.
     BusyExpensive,
@@ -225,8 +226,8 @@ pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> 
         State::Listen => QuickStatus::Busy,
         State::Bound if port.protocol != Protocol::Tcp => QuickStatus::Busy,
         State::Bound | State::Connected => QuickStatus::BusyExpensive,
-        // The port is the source port of a client. The connections of a server may admit another
-        // server.
+        // The port is the source port of a client. Beside the connections of a server, another
+        // server may be able to bind.
         _ if row.client => QuickStatus::BusyExpensive,
         _ => QuickStatus::MaybeFree,
     };

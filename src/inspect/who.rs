@@ -49,15 +49,15 @@ use crate::sockets::{self, ScanDepth, Table};
 /// On Linux the sockets come from sock_diag(7), else from `/proc/net`, which does not show TCP
 /// sockets that are bound without listening. The processes come from `/proc/PID/fd` (proc(5)).
 ///
-/// On macOS both come from `libproc`, process by process. Sockets of processes that may not be
-/// inspected, and sockets without a process, do not show. So an answer about TCP is never
-/// [complete](Holders::is_complete). This code was compiled, but never run.
+/// On macOS sockets and processes come from `libproc`, process by process. Sockets of processes
+/// that may not be inspected, and sockets without a process, do not show. So an answer about TCP is
+/// never [complete](Holders::is_complete). This code was compiled, but never run.
 ///
-/// On Windows both come from `GetExtendedTcpTable` and `GetExtendedUdpTable`. These tables name one
-/// process for each socket. They do not show TCP sockets that neither listen nor connect, nor the
-/// peers of UDP sockets. So an answer about TCP is never [complete](Holders::is_complete). The name
-/// of a process is always known. Its program and start are known if this user may open the process.
-/// Users are not reported.
+/// On Windows sockets and processes come from `GetExtendedTcpTable` and `GetExtendedUdpTable`.
+/// These tables name one process for each socket. They do not show TCP sockets that neither listen
+/// nor connect, nor the peers of UDP sockets. So an answer about TCP is never
+/// [complete](Holders::is_complete). The name of a process is always known. Its program and start
+/// are known if this user may open the process. Users are not reported.
 #[doc(alias = "lsof")]
 #[doc(alias = "fuser")]
 #[doc(alias = "netstat")]

@@ -13,7 +13,7 @@ use crate::ports::EphemeralRange;
 pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
     guarantee: Guarantee,
-    /// This process's user for the file system, if the claim shows it.
+    /// The file-system user of this process, if fstat(2) of the claim shows it.
     user: Option<u32>,
     // The fields are in drop order. The guard comes first: once the claim and the lease are gone,
     // another thread may reserve the number. The lease comes last: its next holder must find the

@@ -63,7 +63,8 @@ impl ReserveOptions {
     ///
     /// No claim can coexist with a UDP server, which rarely sets the reuse options. So the number
     /// is one that the kernel never assigns by itself, and a lease keeps cooperating processes from
-    /// it: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
+    /// it: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free,
+    /// the call reserves an ephemeral one: [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -199,8 +200,8 @@ impl ReserveOptions {
         self
     }
 
-    /// Queues for a busy port, for `at_most` at the longest. Tests of any number of processes that
-    /// all need one fixed port then run one after another.
+    /// Queues for a busy port, for `at_most` at the longest. Tests in several processes that need
+    /// the same port then run one after another.
     ///
     /// This limit replaces the retry budget of the call. The pause between two tries grows from
     /// 0.2 ms to 10 ms. If each try walks a range, the pause is 20 times the fastest try, but at
@@ -314,9 +315,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports.
-    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) also for an [exact port](Self::port) if `n`
-    /// is 2 or more, and if `n` is more than the options allow.
+    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports, and
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for an [exact port](Self::port) with `n`
+    /// above 1, or for more ports than the options allow.
     #[track_caller]
     pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -344,7 +345,7 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for the whole block. Also
+    /// As [`reserve`](Self::reserve), with one retry budget for the whole block, and
     /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a block that cannot fit.
     #[track_caller]
     pub fn reserve_block(self, n: usize) -> Result<Vec<Reservation>> {

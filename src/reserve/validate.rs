@@ -8,7 +8,7 @@ use crate::model::endpoint::ParseEndpointError;
 use crate::model::error::{Error, Result};
 
 impl ReserveOptions {
-    /// The request for `n` ports.
+    /// The request for `n` ports, or the contradiction between the options.
     #[track_caller]
     pub(super) fn validate(self, n: usize) -> Result<Request> {
         let at = std::panic::Location::caller();
@@ -107,8 +107,8 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
     }
 }
 
-/// The value of `PORTLEASE_RANGE`: the numbers that a machine's firewall opens for automatic picks
-/// and blocks.
+/// `PORTLEASE_RANGE`: the numbers that automatic picks and blocks may use, on a machine whose
+/// firewall opens only these.
 fn firewall() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);

@@ -82,8 +82,9 @@ impl Reservation {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
     ///   before these.
-    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if a variable would be lost, with its name:
-    ///   env(1) cannot pass it if the path of the program contains `=`, or if its name is empty.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable, with
+    ///   its name. env(1) cannot pass a variable if the path of the program contains `=`, if the
+    ///   name of the variable is empty or starts with `=`, or if `/usr/bin/env` is missing.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.

@@ -17,9 +17,9 @@ pub(super) struct PassedSocket {
     /// Occupies that number in this process, if it was free. Otherwise the pipe by which `spawn`
     /// learns of a failed exec could get it, and the child would replace that pipe.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
-    /// What was open at that number already.
+    /// The file that was open at that number when the caller chose it.
     pub(super) replaced: Option<FileId>,
-    /// Its name in `LISTEN_FDNAMES`; `None` if the caller chose the number.
+    /// The name of the socket in `LISTEN_FDNAMES`; `None` if the caller chose the number.
     pub(super) name: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct PassedSocket {
 pub(super) enum Style {
     /// There are no such sockets.
     Chosen,
-    /// From a shell, which was given this number of variables as operands.
+    /// From a shell. `variables` is the number of variables that it gets as operands.
     Shell { variables: usize },
     /// From the variables of the command.
     Wrapper,

@@ -43,7 +43,7 @@ impl Passed {
     }
 }
 
-/// The settings of a command's environment, without those of this module.
+/// The environment settings of a command, without the variable that has the token.
 pub(super) fn variables(command: &Command) -> impl Iterator<Item = (OsString, Option<OsString>)> {
     command
         .get_envs()

@@ -21,7 +21,7 @@ const SHELL_ARGS: usize = 3;
 /// script then also drops the carried variables.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
-/// Variables that a shell assigns by itself, for every value that it inherits. Measured on dash
+/// Variables that a shell assigns by itself, so that an inherited value is lost. Measured on dash
 /// 0.5.12 and bash 5.2.
 const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
     b"BASH",
@@ -40,7 +40,8 @@ const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
 pub(super) struct CarriedVariables(Vec<OsString>);
 
 impl CarriedVariables {
-    /// Collects those that a child of this command would have now.
+    /// The variables that a shell would drop or change, with the values that a child of this
+    /// command would have now.
     ///
     /// # Errors
     ///
