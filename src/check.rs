@@ -29,10 +29,10 @@ use crate::sockets::{self, ScanDepth};
 /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
 /// process has reserved it.
 ///
-/// Without a protocol it checks TCP, without an address all addresses, on IPv4 and IPv6.
+/// Without a protocol it checks TCP. Without an address it checks all addresses, on IPv4 and IPv6.
 /// Connections in TIME_WAIT that such a server left do not count. Neither does a reservation of
-/// this process or of an ancestor. The answer holds for this moment: for a port that stays free,
-/// [reserve](crate::reserve_port) one.
+/// this process or of an ancestor. The answer holds only for this moment: to get a port that stays
+/// free, [reserve](crate::reserve_port) one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -85,9 +85,10 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names what blocks the port and what helps. Also if the operand names no
-/// port. A busy port is reported after the retries of [`is_port_free`]: 100 ms without a visible
-/// owner, 2 s for a forked child. The report comes on top.
+/// A [`Diagnosis`] that names what blocks the port and what helps, or why the port could not be
+/// checked (such as an operand that names no port). A busy port is reported after the retries of
+/// [`is_port_free`]: 100 ms without a visible owner, 2 s for a forked child. The report takes
+/// additional time.
 ///
 /// `?` converts the diagnosis to an [`Error`] in a function that returns this crate's
 /// [`Result`](crate::Result).
@@ -140,8 +141,8 @@ fn check_each_free(
 ///
 /// # Panics
 ///
-/// If it is not free, with the holder's name, pid, state and what to do. It retries as
-/// [`check_port_free`] does, for at most 2 s.
+/// If the port is not free. The message has the holder's name, pid and state, and what to do. It
+/// retries as [`check_port_free`] does, for at most 2 s.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -151,7 +152,8 @@ pub fn assert_port_free(port: impl ToEndpoint) {
 ///
 /// # Panics
 ///
-/// If it is not, with the holder's name, pid, state and what to do.
+/// If the port is not free for such a server. The message has the holder's name, pid and state, and
+/// what to do.
 ///
 /// ```
 /// use portlease::{ReserveOptions, ServerKind};
@@ -174,9 +176,9 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 ///
 /// # Errors
 ///
-/// As [`check_port_free`]: the diagnosis of the first port that is not free. Those of the further
-/// ones are its [`more`](Diagnosis::more). All ports share one retry budget: 100 ms without a
-/// visible owner, 2 s for a forked child.
+/// As [`check_port_free`]: the diagnosis of the first port that is not free. It has the diagnoses
+/// of the further ones as its [`more`](Diagnosis::more). All ports share one retry budget: 100 ms
+/// without a visible owner, 2 s for a forked child.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
@@ -204,8 +206,8 @@ pub fn check_ports_free<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If any is not free, with the diagnosis of each that is not. It retries as [`check_ports_free`]
-/// does, for at most 2 s in all.
+/// If any port is not free. The message has the diagnosis of each such port. It retries as
+/// [`check_ports_free`] does, for at most 2 s in all.
 #[track_caller]
 pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
     or_panic(check_ports_free(ports));
@@ -224,8 +226,8 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] of the port if nothing listens, or if the operand names no port. It checks once
-/// and never retries: to wait for a listener, call
+/// A [`Diagnosis`] of the port if nothing listens, if the socket table cannot be read, or if the
+/// operand names no port. It checks once and never retries: to wait for a listener, call
 /// [`wait_until_listening`](crate::wait_until_listening).
 ///
 /// # Platform-specific behavior
@@ -255,7 +257,7 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 ///
 /// # Panics
 ///
-/// If nothing listens, with a diagnosis of the port.
+/// If [`check_port_listening`] returns an error, with its diagnosis.
 #[track_caller]
 pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
@@ -278,9 +280,9 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names the process which has the port instead. Also if nothing listens, if
-/// the owner cannot be seen (another user's process), if the operand names no port, or on a system
-/// whose socket table cannot be read. It checks once and never retries.
+/// A [`Diagnosis`] that names the process which has the port instead. The call also fails if
+/// nothing listens, if the owner cannot be seen (another user's process), if the operand names no
+/// port, or on a system whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     let expected = Expected::new(pid);
     for port in ports(&port)? {
@@ -325,11 +327,11 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 }
 
 /// Runs a closure and asserts that it leaves no TCP listener behind. A listener counts if it is new
-/// and belongs to this process or to a descendant, also to a forked child that never calls exec.
+/// and belongs to this process or to a descendant, such as a forked child that never calls exec.
 ///
 /// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
-/// the listeners of other tests in the process count too. There,
-/// [`Reservation::release`](crate::Reservation::release) checks one port.
+/// the listeners of other tests in the process count too. Check one port there, by
+/// [`Reservation::release`](crate::Reservation::release).
 ///
 /// ```
 /// let answer = portlease::assert_no_leaked_listeners(|| {
@@ -342,8 +344,8 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 ///
 /// # Panics
 ///
-/// If listeners are left, with the name of each. Also if the socket table cannot be read. It
-/// retries as [`check_no_leaked_listeners`] does, for at most 2 s.
+/// If listeners are left, with the name of each, or if the socket table cannot be read. It retries
+/// as [`check_no_leaked_listeners`] does, for at most 2 s.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {
@@ -366,12 +368,13 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the first listener that is left, with the others as its
-/// [`more`](Diagnosis::more). Also if the socket table cannot be read, and if there are new
-/// listeners and no process can be inspected, as without `/proc`. A descendant that runs as another
-/// user is only seen by root.
+/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read, or if there
+/// are new listeners and no process can be inspected, as without `/proc`. Only root sees a
+/// descendant that runs as another user.
 ///
 /// A listener that was closed stays open in a forked child until the child calls exec. So the call
-/// retries for 2 s while only such children have a listener. What they have then counts.
+/// retries, for at most 2 s, while only such children have one of the listeners. A listener that is
+/// still open after that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
@@ -384,7 +387,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
         let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
-        // Without /proc nobody knows whose the new listeners are.
+        // Without /proc the owners of the new listeners cannot be found.
         if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
             let cause = Incompleteness::Proc.to_string();
             return Err(Diagnosis::bare(None, Verdict::CannotTell(cause)));
@@ -394,7 +397,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         left.iter_mut()
             .for_each(|holder| holder.processes.retain(is_ours));
         left.retain(|holder| !holder.processes.is_empty());
-        // While one of them may be closed by exec, it is too early to report any.
+        // An exec may still close one of the listeners, so it is too early to report any.
         let owner = || {
             let owners = left
                 .iter()
@@ -432,7 +435,7 @@ impl Reservation {
     /// # Errors
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
-    ///   the server, if something still listens on the port. It retries for 100 ms without a
+    ///   the server, if something still listens on the port. The call retries for 100 ms without a
     ///   visible owner, and for 2 s while a forked child that has not called exec has the listener.
     /// - [`Io`](crate::ErrorKind::Io) if the sockets cannot be read.
     ///
@@ -447,7 +450,7 @@ impl Reservation {
                 let listeners = match sockets::listening(port.number, port.protocol) {
                     Ok(rows) => rows,
                     Err(e) if e.kind() == io::ErrorKind::Unsupported => break,
-                    Err(e) => return Err(Error::system("look at", Some(port), e)),
+                    Err(e) => return Err(Error::system("inspect", Some(port), e)),
                 };
                 if listeners.is_empty() {
                     break;

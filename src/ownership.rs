@@ -1,4 +1,4 @@
-//! Whose reservation it is: this process's own, or one that a check must hold against the caller.
+//! Which reservations count as the caller's own, and which ones block the port for the caller.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -24,8 +24,9 @@ type OfNumber = Vec<(Namespace, ProcessReservation)>;
 // parking_lot's: a test that panics while it holds a reservation must not poison the table.
 static TABLE: Lazy<Mutex<HashMap<Key, OfNumber>>> = Lazy::new(Mutex::default);
 
-/// The reservation of this number in the network namespace of the calling thread. A namespace that
-/// is not known, as after chroot(2) to a root without `/proc`, may be any.
+/// This process's reservation of the number in the network namespace of the calling thread. A
+/// namespace without a known inode, as after chroot(2) to a root without `/proc`, matches every
+/// other.
 fn own(key: Key) -> Option<ProcessReservation> {
     let current = Namespace::current();
     let may_be_current = |namespace: Namespace| {
@@ -41,11 +42,11 @@ fn own(key: Key) -> Option<ProcessReservation> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessReservation {
     pub(crate) id: u64,
-    /// The inode of its claim.
+    /// The inode of its claim, if it has one.
     pub(crate) claim: Option<NonZeroU64>,
 }
 
-/// Removes a reservation from the process's table when it is dropped.
+/// Removes a reservation from this process's table when the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     key: Key,
@@ -68,7 +69,7 @@ impl Guard {
         self.reservation.id
     }
 
-    /// Makes it part of the reservation that the other guard belongs to.
+    /// Makes this guard's port a part of the other guard's reservation.
     pub(crate) fn join(&mut self, other: &Guard) {
         let id = self.reservation.id;
         self.reservation.id = other.reservation.id;
@@ -96,14 +97,15 @@ impl Drop for Guard {
     }
 }
 
-/// Who asks about a port, and so which reservations are not held against it.
+/// Who asks about a port. The asker's own reservations do not block the port for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// The process: its own reservations and those of its ancestors.
+    /// This process. Reservations of this process and of its ancestors are its own, and so are
+    /// reservations on behalf of one of these.
     Process,
-    /// One reservation, by its id: that one alone.
+    /// One reservation, by its id. Only this one is its own.
     Reservation(u64),
-    /// A new reservation: every other one is held against it.
+    /// A new reservation. Every existing reservation blocks the port.
     NewReservation,
 }
 
@@ -144,10 +146,11 @@ pub(crate) struct Owned {
     pub(crate) claim: Option<NonZeroU64>,
 }
 
-/// Whether an ancestor reserved it, or another process on behalf of this one or of an ancestor.
+/// Whether an ancestor has this lease, or another process has it on behalf of this process or of an
+/// ancestor.
 ///
-/// A process is identified by its pid, its start and the user that wrote the record: no other user
-/// can make this process take a reservation for its own.
+/// A process is identified by its pid, its start time and the user that owns the record. So no
+/// other user except root can make this process take a reservation for its own.
 fn is_kept_for_this_process(lease: &Lease) -> bool {
     let Some(record) = lease.record() else {
         return false;

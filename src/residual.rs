@@ -15,8 +15,8 @@ use crate::sockets::{self, Row, ScanDepth, Table};
 
 /// The owner of these sockets, which refused a bind.
 ///
-/// Sockets that were closed since then do not count: without any left, the owner is unknown, and a
-/// retry succeeds.
+/// Sockets that were closed since the bind do not count. If none is left, the owner is unknown, and
+/// a retry succeeds.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
     owners_of(rows, |holders| weakest(holders.iter()))
 }
@@ -29,7 +29,8 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// The owner of any of these ports: of the one that is most worth a retry. One scan for all.
+/// The owner of one of these ports: of the port that is most worth a retry. One scan finds the
+/// owners of all.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let [first, others @ ..] = ports else {
         return ResidualOwner::Process;
@@ -70,7 +71,7 @@ fn owners_of(rows: Vec<Row>, judge: impl FnOnce(&[Holder]) -> ResidualOwner) -> 
     }
     match sockets::owners(rows, ScanDepth::Complete) {
         Ok(owned) => judge(&owned.holders),
-        // What cannot be read is reported as it is.
+        // A retry would not make the processes readable.
         Err(_) => ResidualOwner::Process,
     }
 }
@@ -83,21 +84,21 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
         }
         // No process can own it (TIME_WAIT, a closing connection): only time ends it.
         [] if !holder.hidden => ResidualOwner::Process,
-        // The descriptors of another user's process are never visible.
+        // A retry would not make the descriptors of another user's process visible.
         [] if is_of_another_user(holder) => ResidualOwner::Process,
         owners => owner_among(owners),
     }
 }
 
-/// Whether this process cannot see the owner's descriptors, because it is another user's and this
-/// one is not root. The table shows no user for an abstract name.
+/// Whether the socket is another user's and this process is not root, so that it cannot see the
+/// owner's descriptors. The table shows no user for an abstract name.
 fn is_of_another_user(holder: &Holder) -> bool {
     const ROOT: u32 = 0;
     let is_other = |uid| lease::user().is_ok_and(|user| user != ROOT && user != uid);
     holder.uid.is_some_and(is_other)
 }
 
-/// What these processes are together, which all own a socket.
+/// What kind of owner these processes are together. All of them own the same socket.
 pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     if owners.is_empty() {
         ResidualOwner::Unknown
@@ -108,14 +109,14 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Whether the process is a copy of its parent that may still call exec. A daemon is no such
-/// process: its parent has ended, or it is older.
+/// Whether the process is a copy of its parent that may still call exec. A daemon is not: its
+/// parent has ended, or it is older than the limit.
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process
         .started
         .and_then(|started| SystemTime::now().duration_since(started).ok());
-    // In a container this process itself can be number 1.
+    // In a container this process itself can have pid 1.
     let is_orphan = process.parent == Some(INIT) && std::process::id() != INIT;
     process.forked && !is_orphan && age.is_none_or(|age| age < FORKED_CHILD_LIMIT)
 }

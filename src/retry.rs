@@ -10,10 +10,10 @@
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
 //! | a process that reads the lock file | 2 s as well | it reports a reservation |
 //!
-//! The limits are wall-clock time. The 2 s start at the first refusal, the 100 ms when no owner is
-//! visible. After them the call reads the socket table once more and writes its report. So an
-//! exact number that is refused returns within 150 ms, or within 2.5 s while a forked child has it.
-//! `tests/it/linux/retries.rs` shows both. Nothing renews a budget.
+//! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when no
+//! owner is visible. After the last retry the call reads the socket table once more and writes its
+//! report. So an exact number that is refused returns within 150 ms, or within 2.5 s while a forked
+//! child has it. `tests/it/linux/retries.rs` shows both. Nothing renews a budget.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) has the caller's
 //! limit instead, and uses the pauses below between its polls.
@@ -32,8 +32,8 @@ pub(crate) enum ResidualOwner {
     Unknown,
     /// Only children that have not called exec since they were forked.
     ForkedChild,
-    /// A process that reads a lock file. That takes microseconds, but many can read in turn, and
-    /// one can be suspended meanwhile.
+    /// A process that reads the lock file. A read takes microseconds, but many processes can read
+    /// in turn, and a reader can be suspended.
     Reader,
 }
 
@@ -51,12 +51,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// What is left of the time that one public call may spend on retries.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
-    /// The first refusal.
+    /// When the first refusal came.
     started: Option<Instant>,
     /// Since when no owner is visible.
     unknown_since: Option<Instant>,
     pause: Duration,
-    /// All retries together.
+    /// The limit for all retries together.
     at_most: Duration,
 }
 
@@ -70,8 +70,8 @@ impl RetryBudget {
         Self::at_most(Duration::ZERO)
     }
 
-    /// For a poll of a wait, which has this long left: it ends the wait late by at most
-    /// [`NO_OWNER_LIMIT`].
+    /// For one check of a wait whose deadline is `left` from now. A check that lasts longer than
+    /// the deadline ends at most [`NO_OWNER_LIMIT`] late.
     pub(crate) fn of_poll(left: Option<Duration>) -> Self {
         Self::at_most(left.unwrap_or_default().max(NO_OWNER_LIMIT))
     }
@@ -85,7 +85,8 @@ impl RetryBudget {
         }
     }
 
-    /// Pauses, unless the owner is not worth waiting for or the time is up; `false` then.
+    /// Pauses and returns `true`. Returns `false` at once if the owner is not worth a retry, or if
+    /// the time is up.
     pub(crate) fn pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> bool {
         if self.at_most.is_zero() {
             return false;
@@ -97,7 +98,8 @@ impl RetryBudget {
                 self.unknown_since = None;
                 FORKED_CHILD_LIMIT.saturating_sub(started.elapsed())
             }
-            // A child that calls exec is not visible for a moment: the limit counts from then.
+            // A child that calls exec shows no owner for a moment. The limit counts from that
+            // moment.
             ResidualOwner::Unknown => {
                 let since = *self.unknown_since.get_or_insert_with(Instant::now);
                 NO_OWNER_LIMIT.saturating_sub(since.elapsed())
@@ -107,7 +109,7 @@ impl RetryBudget {
         if left.is_zero() {
             return false;
         }
-        // Two processes that refuse each other do not retry in step.
+        // The random factor keeps two processes that refuse each other from retrying in step.
         let jitter = self.pause * fastrand::u32(50..=100) / 100;
         std::thread::sleep(jitter.min(left));
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -148,10 +150,10 @@ pub(crate) enum RetryLevel {
     WithBudget,
 }
 
-/// The limits of a queue for a busy number (`ReserveOptions::wait`).
+/// The shortest and the longest pause between two tries for a busy number (`ReserveOptions::wait`).
 ///
-/// The pause grows with the time waited, within these bounds: a released port is found soon, and a
-/// long wait costs little.
+/// The pause grows with the time waited: a released port is found soon, and a long wait costs
+/// little.
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
@@ -161,8 +163,9 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// How often a try reads the socket table, which costs as much as a hundred others. It shows that
-/// only connections of an earlier server are left, over which a number can be reserved.
+/// How often a try reads the socket table. A read costs as much as a hundred tries without one. It
+/// shows whether only connections of an earlier server are left: a number can be reserved over
+/// these.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of a queue for a busy number.
@@ -185,8 +188,8 @@ impl Queue {
         }
     }
 
-    /// Pauses after a try that took this long, and returns how hard the next one is to try; `None`
-    /// once the time is up.
+    /// Pauses after a try of this level that lasted `took`. Returns the level of the next try, or
+    /// `None` once the time is up.
     pub(crate) fn pause(&mut self, level: RetryLevel, took: Duration) -> Option<RetryLevel> {
         let waited = self.started.elapsed();
         let left = self.at_most.saturating_sub(waited);
@@ -201,7 +204,7 @@ impl Queue {
             }
             self.fastest = Some(fastest);
         }
-        // Processes of one queue do not poll in step.
+        // The random factor keeps the processes of one queue from polling in step.
         std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
         if self.table_read.elapsed() < QUEUE_TABLE_EVERY {
             return Some(RetryLevel::Once);
@@ -211,7 +214,7 @@ impl Queue {
     }
 }
 
-/// The pauses of a wait for a listener: short at first, for a server that is nearly up. One look at
+/// The pauses of a wait for a listener: short at first, for a server that is nearly up. A read of
 /// the listeners costs some ten microseconds.
 pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_micros(100),
@@ -219,18 +222,18 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_millis(1),
 ];
 
-/// How often the owners of a listener are searched that was another process's in the last search:
-/// reading the processes costs some milliseconds.
+/// A wait for one process's listener searches the owners of a stranger's listener this often. A
+/// search reads every process, which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
-/// The pause of a wait for a free port whose holder is no listener. Only a read of every socket
-/// shows it, which costs some hundred microseconds.
+/// The pause of a wait for a free port whose holder does not listen. Only a read of every socket
+/// shows such a holder, and costs some hundred microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long one connection is tried, on systems without a socket table.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
-/// The shortest limit that the standard library accepts for a connection.
+/// The shortest limit for a connection. The standard library refuses a limit of zero.
 pub(crate) const SHORTEST_CONNECT: Duration = Duration::from_millis(1);
 
 /// Blocks the thread between two polls of a wait.
@@ -238,89 +241,97 @@ pub(crate) fn block_for(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// How often a self-test is repeated whose answer is no. A stranger that scans numbers can disturb
-/// one test, hardly three.
+/// How often a self-test must answer "no" in a row to count. Another process that scans ports can
+/// disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
-/// How many numbers a self-test tries if the ephemeral range is used up.
+/// How many random numbers from 1024 up a self-test tries if the ephemeral range is used up.
 pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 
-/// How many numbers of the kernel's choice an automatic pick tries. Each rejected one stays claimed
-/// meanwhile, so that the kernel does not offer it again.
+/// How many numbers of the kernel's choice an automatic pick tries. Each rejected number stays
+/// claimed until the pick ends, so that the kernel does not offer it again.
 pub(crate) const KERNEL_PICKS: usize = 32;
 
-/// How many numbers an automatic pick draws by itself: more fail only if almost nothing is free.
+/// How many random ephemeral numbers an automatic pick tries after the kernel's choices. If all are
+/// refused, almost nothing is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
-/// After this many refusals in a row the ephemeral range counts as nearly used up.
+/// After this many refused numbers in one pick, the ephemeral range counts as nearly used up. A
+/// range with at most this many numbers always does.
 pub(crate) const SCARCE_AFTER: u32 = 64;
 
-/// How long the result of one bind counts for the parity of the ephemeral range: at 1.5 ms for
-/// another bind, asking again costs little.
+/// How long the half of the ephemeral range that `bind(…, 0)` searches first counts as used up. The
+/// next test costs one bind of 1.5 ms, which is little once per second.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
-/// A bind that takes longer walked a parity that is used up, or the machine is busy. It is about
-/// twenty times the duration of a bind on an idle machine.
+/// If a `bind(…, 0)` takes longer, it walked a used-up half of the ephemeral range, or the machine
+/// is busy. This is about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers without a claim one pick tries; some ten microseconds each.
+/// How many ephemeral numbers a pick without claims tries. Each try costs some ten microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
-/// How many of them it looks up in the socket table; some hundred microseconds each.
+/// How many refused numbers, or blocks, a pick tries again with the socket table. Each costs some
+/// hundred microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
-/// For how many network namespaces values are kept. A kept socket keeps its namespace alive.
+/// For how many network namespaces this process keeps values. A kept socket keeps its namespace
+/// alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;
 
-/// Up to this many refused numbers may all be residues of what was just released.
+/// If at most this many numbers were refused, sockets that were released a moment ago may explain
+/// all of the refusals.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
-/// How often a lock file that another process swept is opened again.
+/// How often to open a lock file again that another process swept.
 pub(crate) const LOCK_REOPENS: usize = 16;
 
-/// How often a folder that another process swept is made again: each of the others can remove it
+/// How often to create a folder again that another process swept. Each other process can sweep it
 /// once.
 #[cfg(unix)]
 pub(crate) const FOLDER_TRIES: usize = 64;
 
-/// How often a descriptor number is tried that other code of the process opens and closes
-/// meanwhile.
+/// How often to try to occupy a descriptor number that other code of the process opens and closes
+/// at the same time.
 #[cfg(unix)]
 pub(crate) const NUMBER_TRIES: usize = 16;
 
-/// How often a torn record is read again. It is whole a moment later.
+/// How often to read a record that is torn. Its writer completes it within a moment.
 pub(crate) const RECORD_READS: usize = 3;
 
-/// How often a record is locked that another process asks about, which takes microseconds.
+/// How often to try to lock a record. A process that checks whether it is locked has the lock for
+/// microseconds.
 #[cfg(unix)]
 pub(crate) const RECORD_LOCKS: usize = 100;
 #[cfg(unix)]
 pub(crate) const RECORD_LOCK_PAUSE: Duration = Duration::from_micros(50);
 
-/// How often a sweep of unused lock files follows a reservation, and its bounds.
+/// When a reservation also sweeps unused lock files, and how many.
 pub(crate) struct Sweep;
 
 impl Sweep {
-    /// One reservation in this many sweeps.
+    /// Of this many reservations, one starts a sweep.
     pub(crate) const ONE_IN: u32 = 64;
     pub(crate) const FILES: usize = 64;
     pub(crate) const FILES_LISTED: usize = 1024;
-    /// A file released a moment ago is kept: making it again costs more than the whole reservation.
+    /// A sweep keeps files that were used within this time: to create a file again costs more than
+    /// a whole reservation.
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
     /// One sweep in this many also sweeps the folders of other network namespaces.
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
-/// How often a table that changed while it was read is read again.
+/// How often to read the socket table until it does not change during the read.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;
 
-/// Linux answers at once. An imitation of it must not hang a test.
+/// The limit for an answer of the kernel. Linux answers at once. A sandbox or an emulator that
+/// never answers must not hang a test.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// The most generations of processes that are followed. A loop in `/proc` ends here.
+/// How many generations of processes are followed at most, which also ends a loop in `/proc`.
 pub(crate) const GENERATIONS: usize = 64;
 
 /// Retries the opening of a file that another process deletes or scans (Windows).

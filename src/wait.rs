@@ -1,5 +1,5 @@
 //! Waits: until something listens, until the port is free, or until the server's process has ended.
-//! The functions here block the thread. `tokio.rs` uses the same polls and pauses by a timer.
+//! The functions here block the thread. `tokio.rs` uses the same polls, and a timer for the pauses.
 
 use std::fmt;
 use std::io;
@@ -45,7 +45,7 @@ use crate::sockets;
 /// # Errors
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port. The
-///   report comes on top of `at_most`.
+///   report takes additional time after `at_most`.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
 /// - [`Unsupported`](crate::ErrorKind::Unsupported) for UDP on a system without a socket table.
@@ -109,7 +109,8 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 /// # Errors
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that names the
-///   holder. The last check, which takes up to 100 ms, and the report come on top of `at_most`.
+///   holder. The last check takes up to 100 ms after `at_most`, and the report takes additional
+///   time.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
 ///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)
@@ -191,7 +192,7 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_for`](Reservation::wait_for), without the exit status. Also
+    /// As [`wait_for`](Reservation::wait_for), without the exit status, and
     /// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
     /// process runs.
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
@@ -223,9 +224,8 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait ended without its condition. The report reads every process, so
-/// [`WaitError::into_error`] makes it in a step of its own, which a runtime can run on another
-/// thread.
+/// Why a wait failed. The report reads every process, so [`WaitError::into_error`] makes it in a
+/// step of its own, which a runtime can run on another thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
     TimedOut(Duration, Unmet),

@@ -1,4 +1,4 @@
-//! One attempt: what it may spend, and why it failed.
+//! One attempt to reserve a number: how hard it tries, and why it failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::model::attempt_stats::AttemptStats;
 use crate::model::port::Port;
 use crate::retry::{RetryBudget, RetryLevel};
 
-/// What one attempt may spend.
+/// How hard one attempt tries, and the retry budget that it uses.
 #[derive(Debug)]
 pub(super) struct Effort<'a> {
     pub(super) level: RetryLevel,
@@ -17,7 +17,7 @@ pub(super) struct Effort<'a> {
 }
 
 impl Effort<'_> {
-    /// At most this level, from the same budget.
+    /// The same budget, with `level` as the upper limit.
     pub(super) fn at_most(&mut self, level: RetryLevel) -> Effort<'_> {
         Effort {
             level: self.level.min(level),
@@ -33,19 +33,20 @@ impl Effort<'_> {
 /// Why a number could not be reserved.
 #[derive(Debug)]
 pub(crate) enum AttemptError {
-    /// Another process has its lease.
+    /// Another reservation has the port's lease.
     Leased(Port),
-    /// Another process of the network namespace has its abstract name.
+    /// Another reservation of the network namespace has the port's abstract name.
     Named(Port),
     /// A socket refuses the bind.
     Occupied(Port),
     /// The bind requires a privilege, or a sandbox forbids it.
     NotPermitted(Port, io::Error),
-    /// The place of its lock file holds something else.
+    /// The path of the port's lock file leads to something that is no usable lock file.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
     NoneFree(Box<AttemptStats>),
-    /// No lease can be taken, and no claim would do instead.
+    /// The lock folder cannot be used. The port has no claim that would do instead, or
+    /// `PORTLEASE_DIR` is invalid.
     LockFolder(Unusable),
     /// The system failed; another number would fail too.
     System {

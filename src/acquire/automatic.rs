@@ -1,4 +1,4 @@
-//! Any number: the preferred ones, then any allowed one.
+//! Reserves any number: a preferred one if possible, else any allowed one.
 
 use super::{AttemptError, Effort, Request, exact, kernel_choice};
 use crate::model::attempt_stats::AttemptStats;
@@ -13,7 +13,7 @@ pub(super) fn reserve(
 ) -> Result<Reservation, AttemptError> {
     let mut stats = AttemptStats::default();
     for port in request.prefer.iter().copied() {
-        // One budget for all: many preferred numbers do not add up.
+        // All preferred numbers share one budget, so their retries do not add up.
         let level = if effort.budget.is_spent() {
             RetryLevel::Once
         } else {
@@ -32,7 +32,7 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
         // The ephemeral range is used up, or its last numbers are left for connections. A claim
-        // keeps every other number as well.
+        // also keeps a number outside the range.
         let others = EphemeralRange::refreshed().non_ephemeral();
         let others = others.filter(|port| request.admits(*port));
         let mut once = effort.at_most(RetryLevel::Once);
@@ -40,15 +40,15 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     } else {
-        // Which numbers need no claim is decided by the range as it is now.
+        // Only ephemeral numbers need a claim. The range may have changed since it was cached.
         EphemeralRange::refreshed();
         let mut once = effort.at_most(RetryLevel::Once);
         if let Some(reservation) = first_of(request, numbers(request), &mut once, &mut stats)? {
             return Ok(reservation);
         }
     }
-    // A number that only TIME_WAIT occupies is better than none, unless the last free numbers were
-    // left on purpose.
+    // A number that only old connections (such as TIME_WAIT) occupy is better than none. It is not
+    // taken if the last free numbers were left on purpose: connections need them.
     if effort.level > RetryLevel::Once && !stats.spared {
         let numbers = numbers(request).take(NUMBERS_LOOKED_UP);
         let mut with_table = effort.at_most(RetryLevel::WithTable);
@@ -61,21 +61,21 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
-/// The numbers an automatic pick tries without a preference, in order.
+/// The numbers that an automatic pick tries after the preferred ones, in order.
 pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
         Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
         None => {
             let range = EphemeralRange::cached();
             let draws = range.draws().filter(|port| request.admits(*port));
-            // The kernel's own numbers last: only a claim keeps those.
+            // Ephemeral numbers come last: only a claim keeps the kernel from assigning them.
             Box::new(range.non_ephemeral().chain(draws.take(NUMBERS_TRIED)))
         }
     };
     numbers.filter(|port| request.admits(*port))
 }
 
-/// The numbers of a request for this range and without these numbers.
+/// The numbers that a request with this range and these exclusions tries, in order.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn numbers_of(
     allowed: Option<std::ops::RangeInclusive<u16>>,

@@ -1,4 +1,4 @@
-//! Consecutive numbers, each leased and claimed in ascending order.
+//! Reserves consecutive numbers, in ascending order.
 
 use std::ops::RangeInclusive;
 
@@ -67,8 +67,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The first of these blocks that can be reserved. `level` is for the first number of each: it
-    /// is refused most often.
+    /// Reserves the first of these blocks that it can. `level` applies to the first number of a
+    /// block, which is refused most often.
     fn first_of(
         &mut self,
         blocks: impl Iterator<Item = RangeInclusive<u16>>,

@@ -1,4 +1,5 @@
-//! An exact number: the lease first, so that a refused caller learns by whom, then the claim.
+//! Reserves an exact number. The lease comes first: its record shows a refused caller who has the
+//! port. Then comes the claim.
 
 use std::io;
 
@@ -33,8 +34,8 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_for(port, claims, effort)?;
-    // Numbers outside the ephemeral range may be kept without a claim: there, containers that do
-    // not share the lock folder exclude each other by name.
+    // A process may keep a number outside the ephemeral range without a claim. The abstract name
+    // then excludes containers that share the network namespace, but not the lock folder.
     let is_named = !claims || EphemeralRange::refreshed().is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?
@@ -53,7 +54,7 @@ fn part(
     ))
 }
 
-/// `None` on systems without such names.
+/// Takes the port's abstract name. `None` on systems without abstract names.
 fn exclusive_name(
     port: Port,
     effort: &mut Effort<'_>,
@@ -63,7 +64,13 @@ fn exclusive_name(
             Ok(name) => return Ok(Some(name)),
             Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-            Err(e) => return Err(AttemptError::system("name", port, e)),
+            Err(e) => {
+                return Err(AttemptError::system(
+                    "bind the abstract Unix socket of",
+                    port,
+                    e,
+                ));
+            }
         }
         if !effort.retries() || !effort.budget.pause(|| residual::owner_of_name(port)) {
             return Err(AttemptError::Named(port));
@@ -71,8 +78,8 @@ fn exclusive_name(
     }
 }
 
-/// Proves that no socket has the port now. The connections of an earlier server refuse a plain
-/// server, so they refuse this too.
+/// Checks by a bind without the reuse options that no socket has the port now. Connections of an
+/// earlier server refuse this bind, as they refuse a server without these options.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {
@@ -109,8 +116,9 @@ fn claim(
         if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            // A claim that the table does not show, another container's, would not have refused
-            // this bind.
+            // On kernels whose table shows no claims (`sees_claims` is false), another container
+            // may have a claim beside the connections. That claim would not refuse the bind below,
+            // so the guarantee is lower.
             let guarantee = if sees_claims {
                 Guarantee::Kernel
             } else {
@@ -124,14 +132,18 @@ fn claim(
         if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
-        // The search for the owner takes longer than another process's probe of the number.
+        // The search for the owner takes longer than a probe of another process. If such a probe
+        // refused the bind, it has ended by now: one more try follows.
         is_last = !pause_for(occupant, effort);
     }
 }
 
-/// The bind over the connections of an earlier server proves nothing by itself: it succeeds beside
-/// another such bind. The name excludes that, and the table before and after the bind shows every
-/// other socket. It returns those other sockets if there are any.
+/// Claims the number over the connections of an earlier server. If other sockets have the number,
+/// it returns them instead.
+///
+/// This bind sets the reuse options first, so it also succeeds beside another such bind. The
+/// abstract name excludes a second caller. The table shows every other socket: it is read before
+/// and after the bind.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,
@@ -142,9 +154,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The connections keep the options of their server. They may admit the claim, which sets both,
-    // and refuse a server that sets only one. The bind comes before the claim: beside a claim, a
-    // server with SO_REUSEPORT alone is admitted over connections that refuse it otherwise.
+    // The connections keep the reuse options of their server. The claim sets both options, so it
+    // can bind where a server that sets one cannot. So a bind of the requested kind comes first. It
+    // must precede the claim: beside a claim, a server with SO_REUSEPORT alone can bind over
+    // connections that refuse it otherwise.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -154,9 +167,9 @@ fn claim_over_leftovers(
         Claim::over_leftovers(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
     let own = claim
         .identity()
-        .map_err(|e| AttemptError::system("inspect the claim of", port, e))?;
+        .map_err(|e| AttemptError::system("inspect the new socket on", port, e))?;
     let table = sockets::sockets(port.number, Some(port.protocol))
-        .map_err(|e| AttemptError::system("read the sockets of", port, e))?;
+        .map_err(|e| AttemptError::system("read the sockets on", port, e))?;
     let is_other = |row: &Row| !row.is_leftover() && row.inode != own.inode;
     let others: Vec<Row> = table.rows.into_iter().filter(is_other).collect();
     Ok(if others.is_empty() {
@@ -169,10 +182,10 @@ fn claim_over_leftovers(
 /// What refuses a claim of a number.
 #[derive(Clone, Debug)]
 enum Occupant {
-    /// Sockets that refuse a server; none if they were closed since the bind.
+    /// The sockets that refuse a server. Empty if they were closed since the bind.
     Sockets(Vec<Row>),
-    /// Only connections that an earlier server left; and whether the table would show a claim
-    /// beside them.
+    /// Only connections that an earlier server left. `sees_claims`: the table would also show a
+    /// claim.
     Leftovers { sees_claims: bool },
     /// The table cannot be read.
     Unreadable,

@@ -1,4 +1,5 @@
-//! A TCP port of the ephemeral range: the claim first, since the kernel chooses, then the lease.
+//! Reserves a TCP port of the ephemeral range. The claim comes first, because its bind lets the
+//! kernel choose the number. Then comes the lease.
 
 use std::io;
 use std::time::Instant;
@@ -12,7 +13,8 @@ use crate::ports::{EphemeralRange, ParityExhaustion};
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER};
 
-/// `None` if no number could be reserved, or if the last free ones are left for connections.
+/// Reserves any ephemeral number. `None` if none could be reserved, or if the last free numbers are
+/// left for connections.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,
@@ -33,7 +35,7 @@ pub(super) fn reserve(
 struct Pick<'a, 'b> {
     request: &'a Request,
     effort: &'a mut Effort<'b>,
-    /// Claims of numbers that will not do. They are kept, so that the kernel does not offer them
+    /// Claims of rejected numbers. They stay open, so that the kernel does not offer these numbers
     /// again.
     rejected: Vec<Claim>,
 }
@@ -53,7 +55,8 @@ impl Pick<'_, '_> {
                 Ok(claim) => {
                     let range = EphemeralRange::cached_with(claim.port());
                     parity.note(&range.range(), claim.port(), before.elapsed());
-                    // Of a range that is half used up, the random picks leave the last numbers.
+                    // If the range is half used up or small, the random picks take over: they leave
+                    // the last numbers for connections.
                     if parity.is_exhausted() || is_small(&range) {
                         break;
                     }
@@ -104,7 +107,8 @@ impl Pick<'_, '_> {
         Ok(None)
     }
 
-    /// The reservation of a claimed number; `None` if the number will not do.
+    /// Turns the claim into a reservation. `None` if its number is excluded, or if its lease is
+    /// refused.
     fn adopt(
         &mut self,
         claim: Claim,
@@ -131,12 +135,13 @@ impl Pick<'_, '_> {
     }
 }
 
-/// Whether each number of the range counts.
+/// Whether the range is so small that each pick must check what it leaves for connections.
 fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() <= SCARCE_AFTER as usize
 }
 
-/// Whether this many more numbers can be claimed: with none left, no connection can be made either.
+/// Whether `spare` more numbers are free, by claiming them for a moment. With no number left,
+/// connect(2) fails in every process.
 fn leaves_spare(
     numbers: &mut impl Iterator<Item = u16>,
     spare: usize,

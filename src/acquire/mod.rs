@@ -1,8 +1,7 @@
 //! The act of reserving: a lease and a claim for an exact number, for any of several, for many, or
 //! for a block.
 //!
-//! It reports why it failed by [`Refused`]. The rooms above turn that into an error with a
-//! diagnosis.
+//! A failure is a [`Refused`]. `reserve` turns it into an error with a diagnosis.
 
 use std::time::{Duration, Instant};
 
@@ -48,8 +47,8 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
 
 pub(crate) fn reserve_block(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     retry_until_deadline(request, &mut |effort| match request.port {
-        // In ascending order, like every process: of two that want overlapping blocks, one
-        // succeeds.
+        // Every process reserves a block in ascending order. So of two processes that want
+        // overlapping blocks, one succeeds.
         Some(first) => (0..n)
             .map(|i| exact::reserve(request, first + i as u16, effort))
             .collect(),
@@ -64,7 +63,8 @@ fn one(request: &Request, effort: &mut Effort<'_>) -> Result<Reservation, Attemp
     }
 }
 
-/// Without a wait, retries within the call's budget. With one, queues until the deadline.
+/// Without a `wait`, it retries within the call's budget. With a `wait`, it queues for at most that
+/// time.
 fn retry_until_deadline<T>(
     request: &Request,
     attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
@@ -82,7 +82,8 @@ fn retry_until_deadline<T>(
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            // The residues of what was just released can refuse each of a few numbers.
+            // If few numbers were tried, forked copies of sockets that were just closed can refuse
+            // all of them.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
@@ -109,7 +110,7 @@ fn retry_until_deadline<T>(
         }
         level = match queue.pause(level, before.elapsed()) {
             Some(level) => level,
-            // The last try reads the table.
+            // The last try reads the socket table.
             None if level == RetryLevel::Once => RetryLevel::WithTable,
             None => {
                 return Err(Refused {
@@ -130,8 +131,8 @@ impl Refused {
     }
 }
 
-/// Who still holds the few numbers that were refused: the owner that is worth a retry, if there is
-/// one.
+/// Who still holds the refused numbers: the owner that is most worth a retry. For more than
+/// [`FEW_NUMBERS`], or if free numbers were left for connections, no retry would help.
 fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
     if stats.spared || stats.tried() > FEW_NUMBERS {
         return ResidualOwner::Process;
@@ -139,7 +140,8 @@ fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
     residual::owner_of_any(stats.residual())
 }
 
-/// A lease; `None` if the folder cannot be used and a claim keeps the port all the same.
+/// The port's lease. `None` if the lock folder cannot be used, and a claim keeps the port without a
+/// lease.
 fn lease_for(
     port: Port,
     claims: bool,
@@ -149,13 +151,15 @@ fn lease_for(
         Ok(lock) => Ok(Some(lock)),
         Err(Refusal::Taken) => Err(AttemptError::Leased(port)),
         Err(Refusal::Planted { path, cause }) => Err(AttemptError::Planted(path, cause)),
-        Err(Refusal::OutOfDescriptors(cause)) => Err(AttemptError::system("lock", port, cause)),
+        Err(Refusal::OutOfDescriptors(cause)) => {
+            Err(AttemptError::system("open the lock file of", port, cause))
+        }
         Err(Refusal::Unusable(folder)) if claims && !folder.misconfigured => Ok(None),
         Err(Refusal::Unusable(folder)) => Err(AttemptError::LockFolder(folder)),
     }
 }
 
-/// The reservation of these parts, with its records written.
+/// Writes the record of each part, and makes them one reservation.
 fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservation {
     let record = provenance::record(request);
     for part in &mut parts {

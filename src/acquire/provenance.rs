@@ -11,7 +11,7 @@ use super::Request;
 use crate::model::lease_info::{Beneficiary, Record};
 use crate::sockets;
 
-/// The record of a request; each protocol adds its claim.
+/// The record of a request, without the inode of a claim.
 pub(super) fn record(request: &Request) -> Record {
     let process = this_process();
     Record {
@@ -36,7 +36,7 @@ struct ThisProcess {
     program: String,
 }
 
-/// Read once for each process: a forked child that reserves has a start of its own.
+/// The cache holds for one pid: a forked child that reserves has a start time of its own.
 fn this_process() -> Arc<ThisProcess> {
     static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
     let pid = std::process::id();
@@ -54,14 +54,14 @@ fn this_process() -> Arc<ThisProcess> {
         .clone()
 }
 
-/// `None` for a process that does not exist.
+/// `None` if the process does not exist, or on a system that does not report its start time.
 fn beneficiary(pid: u32) -> Option<Beneficiary> {
     let started = Some(sockets::started(pid)?);
     Some(Beneficiary { pid, started })
 }
 
-/// The name of the thread, which libtest names after the test, or nextest's variable; empty outside
-/// of a test.
+/// The name of the thread: libtest names it after the test. On the main thread and on unnamed
+/// threads `NEXTEST_TEST_NAME`, or an empty text without that variable.
 fn test_name() -> String {
     static NEXTEST: OnceCell<String> = OnceCell::new();
     let thread = std::thread::current();

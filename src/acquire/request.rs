@@ -16,7 +16,7 @@ pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
     pub(crate) port: Option<u16>,
-    /// `None` is the kernel's choice.
+    /// `None` allows every number.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
@@ -27,14 +27,17 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Whether a claim keeps the port: its server can bind over one, and the kernel keeps claims.
+    /// Whether a claim can keep the port: it is a TCP port, its server can bind over a claim, and
+    /// the kernel passed the self-test.
     pub(super) fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
         Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
-    /// Whether an automatic pick may yield the number. It never yields one that clients refuse.
-    /// Without a range it leaves numbers to the common service that uses them, unless the
-    /// administrator withheld them from the kernel, perhaps for these tests.
+    /// Whether an automatic pick may yield the number. It never yields 65535, or a number that
+    /// browsers refuse to connect to.
+    ///
+    /// Without a range it avoids the numbers of common services. It takes such a number if the
+    /// administrator withheld it from the kernel, perhaps for these tests.
     pub(super) fn admits(&self, port: u16) -> bool {
         let is_left_to_service =
             || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
@@ -43,7 +46,8 @@ impl Request {
             && (self.allowed.is_some() || !is_left_to_service())
     }
 
-    /// How many numbers of the range were left out because clients refuse them.
+    /// How many numbers of the range an automatic pick leaves out: 65535, and those that browsers
+    /// refuse to connect to.
     pub(super) fn blocked_in_range(&self) -> usize {
         let range = self.allowed.iter().cloned().flatten();
         range
@@ -51,7 +55,7 @@ impl Request {
             .count()
     }
 
-    /// Whether every number of a block is one that was allowed.
+    /// Whether the requested range contains the whole block.
     pub(super) fn allows(&self, mut block: RangeInclusive<u16>) -> bool {
         let allowed = self.allowed.as_ref();
         block.all(|port| allowed.is_none_or(|allowed| allowed.contains(&port)))
@@ -62,7 +66,7 @@ fn keeps_claims() -> Result<bool, AttemptError> {
     match claim::kernel_keeps_claims() {
         Ok(answer) => Ok(answer.is_ok()),
         Err(cause) => Err(AttemptError::System {
-            act: "test the kernel's claim on",
+            act: "test whether the kernel can reserve",
             port: None,
             cause,
         }),

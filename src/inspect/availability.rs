@@ -1,4 +1,4 @@
-//! Free: whether a server could bind a port now, and no other reservation has it.
+//! Whether a port is free: a server could bind it now, and no other reservation has it.
 
 use std::io;
 
@@ -18,7 +18,7 @@ use crate::residual;
 use crate::retry::{ResidualOwner, RetryBudget};
 use crate::sockets::{self, Row, Table};
 
-/// The answer of one look.
+/// The answer of one check.
 #[derive(Debug)]
 pub(crate) struct Availability {
     pub(crate) verdict: Verdict,
@@ -44,8 +44,8 @@ impl Availability {
 
 /// Whether a server of this kind could bind the port now, and no other process reserved it.
 ///
-/// If the port is busy but nothing visible explains it, or only a forked child that has not called
-/// exec holds it, it is asked again within the budget.
+/// The check is repeated within the budget if no visible owner explains that the port is busy, or
+/// if only a forked child that has not called exec holds it.
 pub(crate) fn availability(
     port: Port,
     kind: ServerKind,
@@ -67,8 +67,8 @@ pub(crate) fn availability(
     }
 }
 
-/// One look. A bind is the question; if it is refused, the socket table explains it. It reads no
-/// process.
+/// Checks the port once, by a bind. If the bind is refused, the socket table shows the reason. The
+/// check reads no process.
 pub(crate) fn look(
     port: Port,
     kind: ServerKind,
@@ -76,7 +76,7 @@ pub(crate) fn look(
     budget: &mut RetryBudget,
 ) -> Availability {
     if port.protocol == Protocol::UdpLite {
-        let text = "UDP-Lite ports are never bound here, only looked up";
+        let text = "portlease does not bind UDP-Lite ports, and can only report who holds them";
         return Availability::of(Verdict::CannotTell(text.to_owned()));
     }
     let context = match PortContext::read(port, asker) {
@@ -99,10 +99,11 @@ fn cannot_tell(cause: &io::Error) -> Verdict {
     Verdict::CannotTell(OsMessage(cause).to_string())
 }
 
-/// Whether the kernel admits a server, regardless of reservations.
+/// Whether the kernel lets a server bind, regardless of reservations.
 fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget) -> Availability {
     let port = context.port;
-    // A reservation without a claim may be for a plain server.
+    // A reservation without a claim may be for a plain server. A forked child's copy of the probe's
+    // socket would refuse that server, and only `Plain` waits until there is none.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
@@ -121,7 +122,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
         ServerKind::Plain => false,
     };
     let admitted = admits_server();
-    // The listeners alone are a hundred times as cheap to read, and usually enough.
+    // A read of the listeners alone costs a hundredth of a read of every socket, and is usually
+    // enough.
     if !admitted {
         let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
         rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
@@ -132,13 +134,13 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     let table = match sockets::sockets(port.number, Some(port.protocol)) {
         Ok(table) => table,
         Err(e) if is_out_of_descriptors(&e) => return Availability::of(cannot_tell(&e)),
-        // This system has no table.
+        // This system has no socket table, or it cannot be read.
         Err(_) => Table {
             rows: Vec::new(),
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // A claim refuses a plain server, also the claim of the asker.
+    // Every claim refuses a plain server, also the asker's own.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let mut others = table.rows;
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
@@ -153,8 +155,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // Connections that have ended stay as they are. If they admit a server now, then what
-        // refused it before is gone, such as a listener of a forked child.
+        // The options of connections in TIME_WAIT do not change. If a server can bind beside them
+        // now, something else refused it before and is gone, such as a forked child's listener.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else {
@@ -177,7 +179,7 @@ fn unexplained(port: Port) -> Availability {
     Availability::of(Verdict::InUse(cause))
 }
 
-/// What a refused bind means by itself; `None` is "address in use", which the table explains.
+/// What the error of a bind means. `None` for "address in use": the socket table shows the reason.
 fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
@@ -195,10 +197,10 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// The answer without a bind, in the order of certainty.
+/// What can be known about a port without a bind, the most certain answer first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
-    /// In use, and as cheap to see again.
+    /// In use. The next check is as cheap as this one.
     Busy,
     /// In use, by a socket that only a walk over every socket shows.
     BusyExpensive,
@@ -206,7 +208,8 @@ pub(crate) enum QuickStatus {
     MaybeFree,
 }
 
-/// Whether the port is obviously in use. It binds nothing, so that a wait refuses no server.
+/// Whether the port is obviously in use. It binds nothing: a bind in each poll of a wait could
+/// refuse a server that starts.
 pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> {
     let context = PortContext::read(port, asker)?;
     if context.conflict().is_some() {
@@ -223,8 +226,8 @@ pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> 
         State::Listen => QuickStatus::Busy,
         State::Bound if port.protocol != Protocol::Tcp => QuickStatus::Busy,
         State::Bound | State::Connected => QuickStatus::BusyExpensive,
-        // The port is the source port of a client. The connections of a server may admit another
-        // server.
+        // The port is the source port of a client. Beside the connections of a server, another
+        // server may be able to bind.
         _ if row.client => QuickStatus::BusyExpensive,
         _ => QuickStatus::MaybeFree,
     };

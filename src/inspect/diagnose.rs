@@ -29,7 +29,8 @@ use crate::sockets::{self, ScanDepth};
 /// All that is known about a port: what the number is, who holds it, which servers could bind it,
 /// why not, and what helps. It never fails: the report says what could not be read.
 ///
-/// Which servers could bind is found by binding: the port is occupied for some microseconds.
+/// The call tries which servers could bind by binding, so it occupies the port for some
+/// microseconds.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -65,17 +66,18 @@ pub(crate) fn check_free(
 
 /// What refused a reservation of this port for a server of this kind.
 pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
-    // The reservation has spent the call's budget.
+    // The refused attempt has spent the retry budget of the call.
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
-        // Released since.
+        // The port was released since the attempt.
         Verdict::Free => Verdict::InUse(Cause::Unexplained),
         verdict => verdict,
     };
     report(port, verdict)
 }
 
-/// A [`report`] to a caller that may have the port reserved: its own claim holds nothing.
+/// A [`report`] to a caller that may have reserved the port. The caller's own claim does not count
+/// as a holder.
 pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(Facts {
         own_claim: asker.claim(port),
@@ -168,7 +170,8 @@ fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
             let admitted = match try_bind(on_ip, *mode, budget) {
                 Ok(()) => true,
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => false,
-                // Such as an address that this machine does not have: no answer.
+                // Another error, such as an address that this machine does not have, answers
+                // nothing.
                 Err(_) => continue,
             };
             trials.push(Trial {

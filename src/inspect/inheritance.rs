@@ -30,7 +30,7 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
         return leases;
     }
     let rows = inherited.iter().map(|(_, row)| row.clone()).collect();
-    // Who holds it is a note: without it the report names the recorded process alone.
+    // If the processes cannot be read, the report names the recorded process alone.
     let Ok(owned) = sockets::owners(rows, ScanDepth::Complete) else {
         return leases;
     };
@@ -53,8 +53,8 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// `None` if the recorded process may run in another pid namespace: unseen, or seen here by another
-/// pid than the recorded one.
+/// The processes that hold the reservation in place of the recorded one. `None` if the recorded
+/// process may still run in another pid namespace: it is hidden here, or has another pid here.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();
@@ -63,7 +63,7 @@ fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
 }
 
 fn runs(record: &Record) -> bool {
-    // A system that does not report it reports no other process either.
+    // A system that does not report whether a process runs reports no owner of a socket either.
     sockets::is_running(record.pid).unwrap_or(true)
         && (record.started.is_none() || sockets::started(record.pid) == record.started)
 }

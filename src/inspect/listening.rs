@@ -8,7 +8,7 @@ use crate::model::port::Port;
 use crate::retry::CONNECT_LIMIT;
 use crate::sockets;
 
-/// By the socket table, or by a connection on systems without one.
+/// Reads the socket table. On systems without one it tries a connection, for TCP only.
 pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
     match sockets::listening(port.number, port.protocol) {
         Ok(rows) => Ok(rows

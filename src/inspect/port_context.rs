@@ -24,7 +24,7 @@ impl PortContext {
         let lease = match lease::peek(port) {
             Ok(lease) => lease,
             Err(unusable) if is_out_of_descriptors(&unusable.cause) => return Err(unusable.cause),
-            // A folder that cannot be read refuses no bind; the bind answers the rest.
+            // If the lock folder cannot be read, no lease is visible, and the bind decides.
             Err(_) => None,
         };
         let own = asker.owned(port, lease.as_ref());
@@ -50,9 +50,9 @@ impl PortContext {
     }
 }
 
-/// Whether a reservation has the port's abstract name. Without a lease here, it is one of another
-/// lock folder.
+/// Whether a reservation has the port's abstract name. If the lock folder shows no lease on the
+/// port, that reservation uses another lock folder.
 pub(super) fn is_named(port: Port) -> bool {
-    // If the question fails, the bind answers.
+    // If this cannot be read, the bind decides.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }

@@ -26,19 +26,23 @@ use crate::retry::SHORTEST_CONNECT;
 pub enum Reachability {
     /// The connection was made (nmap: open).
     Accepts,
-    /// It was refused at once: nothing listens there (nmap: closed).
+    /// The connection was refused at once: nothing listens there (nmap: closed).
     Refuses,
     /// No answer before the limit: a firewall, a full accept queue (nmap: filtered).
     NoAnswer,
-    /// It could not be tried.
+    /// The connection could not be tried, or it failed in another way.
     Failed(io::ErrorKind),
 }
 
 /// What a client would meet: tries **one TCP connection**, which a listening server sees, and
 /// closes it.
 ///
-/// For addresses of this machine; without one, `127.0.0.1`. It shows what the socket table does
-/// not: whether packets get through. `at_most` is the limit for the connection.
+/// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. For a
+/// link-local IPv6 address without a scope id it tries, on Linux, each interface that has the
+/// address.
+///
+/// A connection shows what the socket table does not: whether packets get through. `at_most` is the
+/// limit for each connection.
 ///
 /// ```
 /// use portlease::{Reachability, probe, reserve_port};

@@ -49,15 +49,15 @@ use crate::sockets::{self, ScanDepth, Table};
 /// On Linux the sockets come from sock_diag(7), else from `/proc/net`, which does not show TCP
 /// sockets that are bound without listening. The processes come from `/proc/PID/fd` (proc(5)).
 ///
-/// On macOS they come from `libproc`, process by process. Sockets of processes that may not be
-/// inspected, and sockets without a process, do not show, so an answer about TCP is never
-/// [complete](Holders::is_complete). Compiled, never run.
+/// On macOS sockets and processes come from `libproc`, process by process. Sockets of processes
+/// that may not be inspected, and sockets without a process, do not show. So an answer about TCP is
+/// never [complete](Holders::is_complete). This code was compiled, but never run.
 ///
-/// On Windows they come from `GetExtendedTcpTable` and `GetExtendedUdpTable`. These name one
-/// process for each socket. They do not show TCP sockets that neither listen nor connect, nor the
-/// peers of UDP sockets, so an answer about TCP is never [complete](Holders::is_complete). The name
-/// of a process is always known; its program and start are known if the process may be opened.
-/// Users are not reported.
+/// On Windows sockets and processes come from `GetExtendedTcpTable` and `GetExtendedUdpTable`.
+/// These tables name one process for each socket. They do not show TCP sockets that neither listen
+/// nor connect, nor the peers of UDP sockets. So an answer about TCP is never
+/// [complete](Holders::is_complete). The name of a process is always known. Its program and start
+/// are known if this user may open the process. Users are not reported.
 #[doc(alias = "lsof")]
 #[doc(alias = "fuser")]
 #[doc(alias = "netstat")]
@@ -65,7 +65,7 @@ use crate::sockets::{self, ScanDepth, Table};
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
     holders(endpoint, port.scope_id(), ScanDepth::Complete)
-        .map_err(|cause| Error::of_system("look at", &endpoint.to_string(), cause))
+        .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))
 }
 
 /// Every socket that matters to the endpoint, and the leases on it.

@@ -28,7 +28,7 @@ pub(crate) use part::ProtocolReservation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// A lease alone, on an ephemeral number: the kernel may assign it to another socket.
+    /// A lease alone, on a number that the kernel may assign to another socket.
     BestEffort,
     /// A lease, on a number that the kernel never assigns by itself: no cooperating process takes
     /// it.
@@ -302,7 +302,8 @@ impl sealed::Sealed for &Reservation {
     }
 }
 
-/// The reserved port on every address, with its protocol. A pair names no protocol.
+/// The reserved port on every address, with its protocol. A reservation of TCP and UDP names no
+/// protocol.
 impl ToEndpoint for &Reservation {
     fn to_endpoint(&self) -> Result<Endpoint> {
         Ok(match self.parts.as_slice() {

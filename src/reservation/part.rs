@@ -13,10 +13,11 @@ use crate::ports::EphemeralRange;
 pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
     guarantee: Guarantee,
-    /// This process's user for the file system, if the claim shows it.
+    /// The file-system user of this process, if fstat(2) of the claim shows it.
     user: Option<u32>,
-    // In drop order. The guard first: another thread may reserve the number as soon as the rest is
-    // gone. The lease last: its next holder must find the port free.
+    // The fields are in drop order. The guard comes first: once the claim and the lease are gone,
+    // another thread may reserve the number. The lease comes last: its next holder must find the
+    // port free.
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,
@@ -31,7 +32,7 @@ impl ProtocolReservation {
         lease: Option<LeaseLock>,
         guarantee: Guarantee,
     ) -> Self {
-        // Without its inode a claim works as well. Reports then show it like any bound socket.
+        // A claim whose inode is unknown works as well. Reports then show it like any bound socket.
         let identity = claim.as_ref().and_then(|claim| claim.identity().ok());
         let Identity { inode, user } = identity.unwrap_or_default();
         ProtocolReservation {
@@ -45,8 +46,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee as it is now: it is weaker than it was if a setting was changed so that the
-    /// kernel may assign the number.
+    /// The guarantee that holds now. It is weaker than at first if a setting has changed so that
+    /// the kernel may assign the number.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if assigns_no_claimed_port().is_err() => {
@@ -59,8 +60,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// Writes the record. It is a note for people: if there is no space for it the lease holds all
-    /// the same, and reports say that there is no record.
+    /// Writes the record, which is a note for people. If there is no space for it, the lease holds
+    /// all the same, and reports say that there is no record.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Some(lease) = &mut self.lease {
             let record = Record {
@@ -73,7 +74,8 @@ impl ProtocolReservation {
 }
 
 impl Guarantee {
-    /// What holds for a number that a lease and a name keep, by the ephemeral range as it is now.
+    /// The guarantee for a number without a claim, by the ephemeral range as it is now. A lease and
+    /// an abstract name keep such a number.
     pub(crate) fn without_claim(number: u16) -> Guarantee {
         if EphemeralRange::read().surely_excludes(number) {
             Guarantee::Cooperative

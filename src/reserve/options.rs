@@ -59,11 +59,12 @@ impl ReserveOptions {
         }
     }
 
-    /// A UDP port instead.
+    /// Reserves a UDP port instead of a TCP port.
     ///
     /// No claim can coexist with a UDP server, which rarely sets the reuse options. So the number
     /// is one that the kernel never assigns by itself, and a lease keeps cooperating processes from
-    /// it: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
+    /// it: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free,
+    /// the call reserves an ephemeral one: [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -143,18 +144,18 @@ impl ReserveOptions {
     /// # Races
     ///
     /// If a reservation or a server of this process ended a moment ago, a child that was forked
-    /// before can still have a copy of its socket. The call then retries. A number that is refused
-    /// returns an error within 150 ms, or within 2.5 s while a forked child that has not called
-    /// exec holds it. A child that never calls exec, or an owner that cannot be seen, renews
-    /// nothing.
+    /// before can still have a copy of its socket. The call then retries. A refused call returns an
+    /// error within 150 ms, or within 2.5 s while a forked child that has not called exec holds the
+    /// number. Neither a child that never calls exec nor an owner that cannot be seen extends these
+    /// limits.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Only numbers of this range, without those that browsers and `fetch` refuse to connect to
-    /// (the Fetch standard's port blocking) and without 65535. [`port`](Self::port) and
-    /// [`prefer`](Self::prefer) can name those.
+    /// Only numbers of this range, without 65535 and without those that browsers and `fetch` refuse
+    /// to connect to (the Fetch standard's port blocking). [`port`](Self::port) and
+    /// [`prefer`](Self::prefer) can name the refused ones and 65535.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -199,8 +200,8 @@ impl ReserveOptions {
         self
     }
 
-    /// Queues for a busy port, for `at_most` at the longest. Tests of any number of processes that
-    /// all need one fixed port then run one after another.
+    /// Queues for a busy port, for `at_most` at the longest. Tests in several processes that need
+    /// the same port then run one after another.
     ///
     /// This limit replaces the retry budget of the call. The pause between two tries grows from
     /// 0.2 ms to 10 ms. If each try walks a range, the pause is 20 times the fastest try, but at
@@ -225,7 +226,7 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// [`TimedOut`](crate::ErrorKind::TimedOut) if the port is still busy after `at_most`. The last
-    /// try and the report come on top of the limit. An error that waiting cannot change returns at
+    /// try and the report take additional time. An error that waiting cannot change is returned at
     /// once.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = at_most;
@@ -275,8 +276,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number or a range without a port that
-    ///   could be reserved.
+    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for port 0, for options that contradict
+    ///   each other (such as a range of excluded ports only), and for a `PORTLEASE_RANGE` that is
+    ///   no range.
     /// - [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), if the
     ///   [exact port](Self::port) is taken.
     /// - [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was tried, if none of
@@ -293,8 +295,8 @@ impl ReserveOptions {
     /// # Races
     ///
     /// The call has one retry budget. An exact port that is refused returns within 150 ms, or
-    /// within 2.5 s while a forked child that has not called exec holds it. Preferred numbers, and
-    /// picks from at most 64 numbers that are all refused, share that budget. A
+    /// within 2.5 s while a forked child that has not called exec holds it. Preferred numbers share
+    /// that budget. So does a pick of at most 64 numbers if all of them are refused. A
     /// [`wait`](Self::wait) replaces it.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
@@ -313,9 +315,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports. Also
-    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for several times one
-    /// [exact port](Self::port), and for more ports than the range has.
+    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports, and
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for an [exact port](Self::port) with `n`
+    /// above 1, or for more ports than the options allow.
     #[track_caller]
     pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -343,7 +345,7 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for the whole block. Also
+    /// As [`reserve`](Self::reserve), with one retry budget for the whole block, and
     /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a block that cannot fit.
     #[track_caller]
     pub fn reserve_block(self, n: usize) -> Result<Vec<Reservation>> {

@@ -8,7 +8,7 @@ use crate::model::endpoint::ParseEndpointError;
 use crate::model::error::{Error, Result};
 
 impl ReserveOptions {
-    /// The request for `n` ports.
+    /// The request for `n` ports, or the contradiction between the options.
     #[track_caller]
     pub(super) fn validate(self, n: usize) -> Result<Request> {
         let at = std::panic::Location::caller();
@@ -19,7 +19,7 @@ impl ReserveOptions {
             .range
             .map(|(low, high)| inclusive(low, high))
             .transpose()?;
-        // It does not apply to one exact number, but to a block.
+        // `PORTLEASE_RANGE` applies to a block, but not to one exact number.
         let firewall = match self.port {
             Some(_) if n == 1 => None,
             _ => firewall()?,
@@ -36,7 +36,7 @@ impl ReserveOptions {
             (None, None) => None,
         };
         let allowed_count = |range: &RangeInclusive<u16>| {
-            // No further than it takes: ranges are long.
+            // Stops at `n`, because ranges are long.
             let admitted = range.clone().filter(|port| !self.exclude.contains(*port));
             admitted.take(n).count()
         };
@@ -44,7 +44,7 @@ impl ReserveOptions {
             if n > usize::from(u16::MAX - port) + 1 {
                 return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
             }
-            // Of a block, every number.
+            // Every number of a block is checked.
             let mut numbers = port..=port + (n - 1) as u16;
             if let Some(firewall) = &firewall
                 && let Some(number) = numbers.clone().find(|number| !firewall.contains(number))
@@ -107,7 +107,8 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
     }
 }
 
-/// `PORTLEASE_RANGE`: on a machine with a firewall, automatic picks come from these numbers only.
+/// `PORTLEASE_RANGE`: the numbers that automatic picks and blocks may use, on a machine whose
+/// firewall opens only these.
 fn firewall() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);

@@ -17,8 +17,8 @@ use socket2::SockRef;
 
 use super::passed::{FileId, Passed, PassedSocket};
 
-/// Each child of this command gets the sockets from the index `first` on under their numbers. The
-/// command owns them from here on.
+/// Makes each child of this command inherit the sockets from the index `first` on, each at its
+/// descriptor number. From this call on the command owns the sockets.
 pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) {
     let hook = move || {
         let sockets = passed.sockets.iter().skip(first);
@@ -30,7 +30,8 @@ pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) 
     unsafe { command.pre_exec(hook) };
 }
 
-/// Makes the number a descriptor of the socket that stays open at exec. Runs between fork and exec.
+/// Duplicates the socket to its number, as a descriptor that stays open at exec. Runs between fork
+/// and exec.
 fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     if is_spawn_pipe(passed) {
         return Err(Errno::BUSY.into());
@@ -42,10 +43,12 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     Ok(dup2(&passed.source, &mut target)?)
 }
 
-/// Whether the number may be where `spawn` learns of a failed exec: a pipe, or on Linux a Unix
-/// socket. If it were replaced, a missing program would be reported as started.
+/// Whether the number may be the descriptor by which `spawn` learns of a failed exec: a pipe, or on
+/// Linux a Unix socket. If the hook replaced that, `spawn` would report a missing program as
+/// started.
 ///
-/// What was open at the number when it was chosen is neither: `spawn` opens it later.
+/// A file that was open at the number when the caller chose it is not that descriptor: `spawn`
+/// opens it later.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {
@@ -65,8 +68,8 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
         && passed.replaced != Some(stat.st_ino)
 }
 
-/// Code that closes descriptors of others can have closed the source too, and its number can be
-/// another file by now.
+/// Checks that the number has the socket. Other code of the process can have closed the source,
+/// whose descriptor number can belong to another file by now.
 fn check_number(passed: &PassedSocket) -> io::Result<()> {
     if file_at(passed.fd)? == Some(passed.id) {
         Ok(())

@@ -50,9 +50,9 @@ impl Reservation {
     ///
     /// - Arguments and variables can be added later, and `env_clear` can be called later.
     /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and
-    ///   assigns some by itself, such as `IFS`. Those that the child would have at the time of this
-    ///   call are passed by env(1), as operands that `ps` shows until the program is executed. Set
-    ///   such a variable before this call: later changes of it may be lost.
+    ///   assigns some by itself, such as `IFS`. This call keeps the values that such variables have
+    ///   now: it passes them by env(1), as operands that `ps` shows until the program is executed.
+    ///   Set such a variable before this call: later changes of it may be lost.
     /// - The program must be the server itself. If it is a wrapper that starts the server as a
     ///   child, such as a shell script, `LISTEN_PID` is the wrapper's, and the server finds no
     ///   sockets: call [`pass_to_wrapper`](Reservation::pass_to_wrapper) then.
@@ -82,8 +82,9 @@ impl Reservation {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
     ///   before these.
-    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if a variable would be lost, with its name:
-    ///   env(1) cannot pass it if the path of the program contains `=`, or if its name is empty.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable, with
+    ///   its name. env(1) cannot pass a variable if the path of the program contains `=`, if the
+    ///   name of the variable is empty or starts with `=`, or if `/usr/bin/env` is missing.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
@@ -102,8 +103,9 @@ impl Reservation {
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
     /// `LISTEN_FDNAMES`. Without `LISTEN_PID` the variables are for any process that inherits the
-    /// sockets. The `listenfd` crate accepts that; sd_listen_fds(3) finds no sockets. Every
-    /// program between the command and the server must leave descriptors from 3 on open.
+    /// sockets. The `listenfd` crate accepts that. A server that calls sd_listen_fds(3) finds no
+    /// sockets. Every program between the command and the server must leave descriptors from 3 on
+    /// open.
     ///
     /// Several reservations are passed by several calls. The command keeps its program, arguments
     /// and settings, so a program that does not exist is an error of `spawn`. Call it after
@@ -132,7 +134,7 @@ impl Reservation {
     ///   Unix.
     /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
     ///
-    /// `spawn` has the further errors of [`pass_to_fd`](Reservation::pass_to_fd).
+    /// `spawn` can fail as [`pass_to_fd`](Reservation::pass_to_fd) describes.
     ///
     /// # Platform-specific behavior
     ///
@@ -149,7 +151,8 @@ impl Reservation {
     /// arguments. As with [`pass_to`](Reservation::pass_to), it owns the socket too: drop it once
     /// the child has started.
     ///
-    /// Until the command is dropped, it also occupies the number in this process, if it is free.
+    /// If the number `fd` is free in this process, the command occupies it until the command is
+    /// dropped.
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {
@@ -168,12 +171,13 @@ impl Reservation {
     ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open
-    ///   files (RLIMIT_NOFILE), or already given to another socket of this command. Also for other
+    ///   files (RLIMIT_NOFILE), or already given to another socket of this command; and for other
     ///   errors of the system.
     ///
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
-    /// fails with EBUSY if `fd` was in use here at the time of this call, was closed since, and may
-    /// be the pipe by which `spawn` learns of a failed exec. Another `spawn` can succeed.
+    /// fails with EBUSY if `fd` may be the pipe by which `spawn` learns of a failed exec. That
+    /// happens only if `fd` was in use here at the time of this call and was closed since. Another
+    /// `spawn` can succeed.
     ///
     /// # Platform-specific behavior
     ///

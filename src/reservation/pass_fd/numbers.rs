@@ -1,5 +1,5 @@
-//! The descriptor numbers of the sockets that a command passes, in this process until the child is
-//! started.
+//! Occupies, in this process, the descriptor numbers that the sockets of a command get in the
+//! child.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,21 +24,24 @@ impl Passed {
     ///
     /// # Errors
     ///
-    /// If a number belongs to another socket of the command, or is not below the limit of open
-    /// files; if there is no further descriptor.
+    /// If a number belongs to another socket of the command, if it is not below the limit of open
+    /// files, or if the process is out of file descriptors.
     pub(super) fn add(&mut self, sockets: Vec<NewSocket>) -> io::Result<()> {
         let mut numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for NewSocket { fd, .. } in &sockets {
             if numbers.contains(fd) {
-                let message = format!("the command passes another socket as descriptor {fd}");
+                let message = format!(
+                    "the command passes another socket as descriptor {fd}: give pass_to_fd another \
+                     number"
+                );
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
             }
             numbers.push(*fd);
         }
         let mut sources = Vec::new();
         for new in sockets {
-            // The socket itself may be at one of the numbers: it is closed before they are
-            // occupied.
+            // The new socket may itself be at one of the numbers. It is closed here, before the
+            // numbers are occupied.
             sources.push((
                 duplicate_beside(new.socket.as_fd(), &numbers)?,
                 new.fd,
@@ -59,8 +62,8 @@ impl Passed {
         Ok(())
     }
 
-    /// Moves the sources to numbers that no socket of the command goes to, for a child that gets
-    /// all of them at once: a dup2(2) must not replace a source that is yet to be duplicated.
+    /// Moves the sources to numbers that no socket gets in the child. One hook duplicates all
+    /// sockets in turn, and its dup2(2) must not replace a source that comes later.
     pub(super) fn move_sources(&mut self) -> io::Result<()> {
         let numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for passed in &mut self.sockets {

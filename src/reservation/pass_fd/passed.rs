@@ -3,13 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// The number of an open file, as fstat(2) reports it.
+/// The inode of an open file, as fstat(2) reports it.
 pub(super) type FileId = u64;
 
 /// A socket that a command passes to its children.
 #[derive(Clone, Debug)]
 pub(super) struct PassedSocket {
-    /// At a number that no socket of the command goes to.
+    /// The socket that the child duplicates to its number.
     pub(super) source: Arc<OwnedFd>,
     pub(super) id: FileId,
     /// The descriptor number in the child.
@@ -17,18 +17,18 @@ pub(super) struct PassedSocket {
     /// Occupies that number in this process, if it was free. Otherwise the pipe by which `spawn`
     /// learns of a failed exec could get it, and the child would replace that pipe.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
-    /// What was open at that number already.
+    /// The file that was open at that number when the caller chose it.
     pub(super) replaced: Option<FileId>,
-    /// Its name in `LISTEN_FDNAMES`; `None` if the caller chose the number.
+    /// The name of the socket in `LISTEN_FDNAMES`; `None` if the caller chose the number.
     pub(super) name: Option<String>,
 }
 
-/// How the child learns of the sockets that have no chosen number.
+/// How the child learns of the sockets whose numbers the caller did not choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// There are none.
+    /// There are no such sockets.
     Chosen,
-    /// From a shell, which was given this number of variables as operands.
+    /// From a shell. `variables` is the number of variables that it gets as operands.
     Shell { variables: usize },
     /// From the variables of the command.
     Wrapper,

@@ -1,5 +1,4 @@
-//! Which command passes which sockets: a further call for a command adds to those of the earlier
-//! ones.
+//! Records which sockets a command passes, so that a further call for the command adds to them.
 
 use std::ffi::{OsStr, OsString};
 use std::process::Command;
@@ -10,11 +9,12 @@ use parking_lot::Mutex;
 use super::ffi;
 use super::passed::Passed;
 
-/// The sockets of each command, by its token: a further call for the command adds to them.
+/// The sockets of each command, by the token of the command.
 static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
 
-/// How a variable starts that the command removes from the environment of its children. Its name
-/// ends with the token of the command. No child sees it, but `Command::get_envs` shows it.
+/// The prefix of a variable whose name ends with the token of the command. The command removes this
+/// variable from the environment of its children, so no child sees it. `Command::get_envs` shows
+/// it.
 const TOKEN_PREFIX: &str = "PORTLEASE_PASSED_";
 
 impl Passed {
@@ -43,7 +43,7 @@ impl Passed {
     }
 }
 
-/// The settings of a command's environment, without those of this module.
+/// The environment settings of a command, without the variable that has the token.
 pub(super) fn variables(command: &Command) -> impl Iterator<Item = (OsString, Option<OsString>)> {
     command
         .get_envs()

@@ -11,17 +11,18 @@ use super::registry::variables;
 
 pub(super) const SHELL: &str = "/bin/sh";
 
-/// By its path: the command may have another `PATH`.
+/// An absolute path, because the command may have another `PATH`.
 const ENV: &str = "/usr/bin/env";
 
 /// The arguments before the variables and the program: `-c`, the script and the shell's `$0`.
 const SHELL_ARGS: usize = 3;
 
-/// A variable that shows the script whether `env_clear` was called since.
+/// A variable for the script. It is missing if the caller called `env_clear` after `pass_to`: the
+/// script then also drops the carried variables.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
-/// What a shell assigns by itself, for every value that it inherits. Measured on dash 0.5.12 and
-/// bash 5.2.
+/// Variables that a shell assigns by itself, so that an inherited value is lost. Measured on dash
+/// 0.5.12 and bash 5.2.
 const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
     b"BASH",
     b"BASHOPTS",
@@ -39,7 +40,8 @@ const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
 pub(super) struct CarriedVariables(Vec<OsString>);
 
 impl CarriedVariables {
-    /// Those that a child of this command would have now.
+    /// The variables that a shell would drop or change, with the values that a child of this
+    /// command would have now.
     ///
     /// # Errors
     ///
@@ -50,13 +52,18 @@ impl CarriedVariables {
             if survives_a_shell(name.as_bytes()) {
                 continue;
             }
-            let refuse = |why: String| Err(format!("the variable {name:?} would be lost: {why}"));
+            let refuse = |why: String| {
+                Err(format!(
+                    "the child would lose the variable {name:?}: {why}: remove it with env_remove"
+                ))
+            };
             if name.as_bytes().first().is_none_or(|first| *first == b'=') {
                 return refuse("its name is empty or starts with `=`".to_owned());
             }
             if program.as_bytes().contains(&b'=') {
                 return refuse(format!(
-                    "{SHELL} may drop it, and env(1) takes the program {program:?} for a variable"
+                    "{SHELL} may drop it, and env(1) would take the program {program:?} for a \
+                     variable"
                 ));
             }
             if !Path::new(ENV).exists() {
@@ -92,8 +99,8 @@ pub(super) fn wrap(
         );
         command.env(MARKER, "1");
     }
-    // Of the shells, some take a program that starts with a dash for an option, and the others have
-    // no `exec --`.
+    // Some shells take a program that starts with a dash for an option. Others do not accept `--`
+    // after `exec`. So env(1) executes such a program.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");
@@ -115,7 +122,7 @@ pub(super) fn unwrap(command: &Command, variables: usize) -> Vec<OsString> {
     args.map(OsStr::to_owned).collect()
 }
 
-/// Whether [`wrap`] set it.
+/// Whether [`wrap`] set this variable.
 pub(super) fn is_marker(variable: &OsStr) -> bool {
     variable == MARKER
 }

@@ -24,13 +24,18 @@ pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Comman
             .chain(command.get_args())
             .map(OsStr::to_owned)
             .collect(),
-        Style::Wrapper => return refuse(reservation, "the command was given to pass_to_wrapper"),
+        Style::Wrapper => {
+            return refuse(
+                reservation,
+                "pass_to_wrapper was called for this command: call it for this reservation too",
+            );
+        }
     };
     if !can_copy_all_settings(command) {
         return refuse(
             reservation,
-            "the command has settings that cannot be carried over (standard streams, user, \
-             process group or env_clear): pass first, then set them",
+            "pass_to cannot copy some settings of the command (standard streams, user, process \
+             group or env_clear): call pass_to first, then set them",
         );
     }
     let carried = CarriedVariables::of(command, &program_and_args[0])
@@ -52,7 +57,10 @@ pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Comman
 pub(super) fn pass_to_wrapper(reservation: &Reservation, command: &mut Command) -> Result<()> {
     let (mut passed, count) = earlier(command);
     if let Style::Shell { .. } = passed.style {
-        return refuse(reservation, "the command was given to pass_to");
+        return refuse(
+            reservation,
+            "pass_to was called for this command: call it for this reservation too",
+        );
     }
     passed.style = Style::Wrapper;
     add_systemd_sockets(&mut passed, reservation)?;
@@ -141,7 +149,8 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // It belongs to the variables that were carried before.
+            // The marker belongs to the previous shell. `wrap` has set a new one if there are
+            // variables to carry.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),

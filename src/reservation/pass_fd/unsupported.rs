@@ -19,9 +19,9 @@ pub(super) fn pass_as(reservation: &Reservation, _command: &mut Command, _fd: i3
 }
 
 fn unsupported(reservation: &Reservation) -> Result<()> {
-    Err(Error::of_system(
-        "pass",
-        &reservation.operand(),
-        io::ErrorKind::Unsupported.into(),
-    ))
+    let cause = io::Error::new(
+        io::ErrorKind::Unsupported,
+        "a child process inherits sockets on Unix only",
+    );
+    Err(Error::of_system("pass", &reservation.operand(), cause))
 }

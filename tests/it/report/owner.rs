@@ -16,7 +16,7 @@ pub(super) fn holders(port: u16) -> Option<Holders> {
         Err(e) => {
             assert_eq!(e.kind(), ErrorKind::Unsupported, "{e}");
             let expected = "portlease cannot read the socket table of this system";
-            assert_eq!(e.to_string(), format!("cannot look at {port}: {expected}"));
+            assert_eq!(e.to_string(), format!("cannot inspect {port}: {expected}"));
             None
         }
     }
