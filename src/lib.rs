@@ -29,7 +29,8 @@
 //! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
 //! | a number alone, until the process exits | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
-//! | to wait until a server listens | [`Reservation::wait_for`], [`wait_until_held_by`], [`wait_until_listening`] |
+//! | to wait until a server listens | [`wait_until_listening`] |
+//! | to wait until *your* server listens | [`Reservation::wait_for`], [`wait_until_held_by`] |
 //! | to wait until a server is gone | [`wait_until_free`] |
 //! | these waits on tokio, if the server needs the thread | `portlease::tokio` (feature `tokio`) |
 //! | a check after a server stopped | [`assert_port_free`] |

@@ -79,8 +79,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// # Errors
 ///
 /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends first. Also
-/// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a process
-/// runs.
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
+/// process runs.
 ///
 /// # Platform-specific behavior
 ///
@@ -155,9 +155,9 @@ impl Reservation {
         wait_until_free(self, at_most)
     }
 
-    /// Waits until the child, or a process that it started, listens on
-    /// [`addr`](Reservation::addr). Fails as soon as the child ends. Another process's listener does
-    /// not count, as [`wait_until_held_by`] explains.
+    /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
+    /// Fails as soon as the child ends. Another process's listener does not count, as
+    /// [`wait_until_held_by`] explains.
     ///
     /// ```
     /// # #[cfg(unix)] {

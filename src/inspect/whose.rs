@@ -179,8 +179,8 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     }
 }
 
-/// The TCP listeners of the expected process on other ports: a server may have taken another number.
-/// The listeners of this process show nothing, because it may run any number of servers.
+/// The TCP listeners of the expected process on other ports: a server may have taken another
+/// number. The listeners of this process show nothing, because it may run any number of servers.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());

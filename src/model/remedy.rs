@@ -60,8 +60,8 @@ pub enum Remedy {
         /// The address of the endpoint that was checked.
         ip: IpAddr,
     },
-    /// Reserve the port for a server that does not set SO_REUSEADDR, if the server reported "address
-    /// already in use".
+    /// Reserve the port for a server that does not set SO_REUSEADDR, if the server reported
+    /// "address already in use".
     ReserveForPlainServer,
     /// Wait until the connections in TIME_WAIT end, which takes at most 60 s.
     WaitForTimeWait,

@@ -7,9 +7,9 @@ pub(crate) enum Verdict {
     Free,
     InUse(Cause),
     NotListening,
-    /// Neither the process with this id nor one that it started listens on the port. For a UDP port,
-    /// none of them has bound it. The id is `None` if the process has ended and its id is no longer
-    /// known.
+    /// Neither the process with this id nor one that it started listens on the port. For a UDP
+    /// port, none of them has bound it. The id is `None` if the process has ended and its id is no
+    /// longer known.
     NotHeldBy(Option<u32>),
     /// The process with this id listens, and another process beside it on the same address.
     SharedWithStranger(u32),
