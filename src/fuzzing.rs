@@ -162,15 +162,14 @@ pub fn report(bytes: &[u8]) {
     let name = String::from_utf8_lossy(bytes).into_owned();
     let report = |name: &str| {
         let process = Process {
-            pid: 7,
-            parent: None,
-            name: name.to_owned(),
             program: Some(name.into()),
             uid: Some(1),
             user: Some(name.to_owned()),
             started: Some(SystemTime::now()),
-            ticks: None,
-            forked: false,
+            working_directory: Some(name.into()),
+            unit: Some(name.to_owned()),
+            container: Some(name.to_owned()),
+            ..Process::unknown(7, name.to_owned())
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 60315));
         let holder = Holder {

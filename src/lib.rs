@@ -277,7 +277,7 @@ pub use model::error_kind::ErrorKind;
 pub use model::holder::Holder;
 pub use model::holders::Holders;
 pub use model::lease_info::Lease;
-pub use model::process::Process;
+pub use model::process::{Process, ProcessState, Relation};
 pub use model::remedy::Remedy;
 pub use model::server_kind::ServerKind;
 pub use model::state::State;

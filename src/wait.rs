@@ -287,12 +287,14 @@ impl WaitError {
     pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
             WaitError::TimedOut(waited, unmet) => {
-                let report = unmet.report();
-                let report = if blocked_thread {
-                    report.after_a_wait()
-                } else {
-                    report
-                };
+                let mut report = unmet.report();
+                // A child's listener does not need this thread.
+                if blocked_thread && unmet.expected.is_none() && is_in_runtime() {
+                    report = report.after_blocking_runtime(match unmet.verdict {
+                        Verdict::NotListening => "wait_until_listening",
+                        _ => "wait_until_free",
+                    });
+                }
                 Error::timed_out(waited, report)
             }
             WaitError::EndedFirst(exit, unmet) => {
@@ -490,4 +492,13 @@ fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
             Ok((!is_running).then_some(ExitInfo { status: None }))
         })
     })
+}
+
+/// Whether an async runtime runs in this process. Without the feature `tokio` it is known only by
+/// the event loop that runtimes have.
+fn is_in_runtime() -> bool {
+    #[cfg(feature = "tokio")]
+    return ::tokio::runtime::Handle::try_current().is_ok();
+    #[cfg(not(feature = "tokio"))]
+    return sockets::has_event_loop();
 }

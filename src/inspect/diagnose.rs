@@ -81,13 +81,13 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
 pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(Facts {
         own_claim: asker.claim(port),
-        ..facts(port, verdict, ScanDepth::FirstHit)
+        ..facts(port, verdict, ScanDepth::Complete)
     })
 }
 
 /// The report of a verdict, with the first process that is found for each socket.
 pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
-    Diagnosis::new(facts(port, verdict, ScanDepth::FirstHit))
+    Diagnosis::new(facts(port, verdict, ScanDepth::Complete))
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or not alone.
@@ -111,7 +111,7 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
 fn elsewhere(port: Port) -> Vec<Holder> {
     let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
     rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
-    sockets::owners(rows, ScanDepth::FirstHit).map_or_else(|_| Vec::new(), |owned| owned.holders)
+    sockets::owners(rows, ScanDepth::Complete).map_or_else(|_| Vec::new(), |owned| owned.holders)
 }
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
@@ -145,7 +145,7 @@ fn number(number: u16, protocol: Protocol) -> Number {
     Number {
         port: number,
         service: services::name(number, protocol),
-        withheld: range.is_reserved(number),
+        withheld: range.withheld(),
         ephemeral: Some(range.range()),
         unprivileged_from: ports::unprivileged_from(),
     }

@@ -6,5 +6,6 @@ pub(crate) mod inheritance;
 pub(crate) mod listening;
 mod port_context;
 pub(crate) mod probe;
+mod relation;
 pub(crate) mod who;
 pub(crate) mod whose;

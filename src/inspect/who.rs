@@ -4,6 +4,7 @@ use std::io;
 
 use super::inheritance;
 use super::port_context::is_named;
+use super::relation;
 use crate::lease;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
@@ -75,7 +76,8 @@ pub(crate) fn holders(endpoint: Endpoint, scope_id: u32, depth: ScanDepth) -> io
         mut unseen,
     } = sockets::sockets(endpoint.port, endpoint.protocol)?;
     rows.retain(|row| row.matches_addr(endpoint.ip, scope_id));
-    let owned = sockets::owners(rows, depth)?;
+    let mut owned = sockets::owners(rows, depth)?;
+    relation::note(&mut owned.holders);
     unseen.extend(owned.unseen);
     let protocols = Protocol::requested(&endpoint.protocol);
     let leases = inheritance::of_leases(lease::of_number(endpoint.port, protocols));

@@ -102,7 +102,7 @@ impl Error {
             diagnosis.cause()
         );
         match waited {
-            Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.after_a_wait()),
+            Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis),
             None => Self::diagnosed(ErrorKind::InUse, message, diagnosis),
         }
     }

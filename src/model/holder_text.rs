@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::endpoint::Protocol;
 use super::holder::Holder;
-use super::process::Process;
+use super::process::{Process, ProcessState, Relation};
 use super::state::State;
 use super::text::AgeText;
 use crate::printable::printable;
@@ -146,7 +146,22 @@ fn addr_text(addr: SocketAddr) -> String {
 impl Process {
     /// `redis-server (pid 4242)`.
     fn name_and_pid(&self) -> String {
-        format!("{} (pid {})", printable(&self.name), self.pid)
+        format!(
+            "{} (pid {}{})",
+            printable(&self.name),
+            self.pid,
+            self.state_text()
+        )
+    }
+
+    /// Why the process answers no client, if it does not run.
+    fn state_text(&self) -> &'static str {
+        match self.state {
+            ProcessState::Running => "",
+            ProcessState::Suspended => ", suspended",
+            ProcessState::DumpingCore => ", ending: it is dumping core",
+            ProcessState::Zombie => ", ended",
+        }
     }
 
     /// `redis-server, pid 4242`.
@@ -168,6 +183,19 @@ impl Process {
             .and_then(|started| now.duration_since(started).ok());
         if let Some(age) = age {
             text += &format!(", started {} ago", AgeText(age));
+        }
+        match self.relation {
+            Some(Relation::ThisProcess) => text += ", this process",
+            Some(Relation::Ancestor) => text += ", an ancestor of this process",
+            Some(Relation::Descendant) => text += ", started by this process",
+            None => {}
+        }
+        if !self.shares_unit {
+            if let Some(id) = &self.container {
+                text += &format!(", in container {}", printable(id.get(..12).unwrap_or(id)));
+            } else if let Some(unit) = &self.unit {
+                text += &format!(", of {}", printable(unit));
+            }
         }
         text
     }

@@ -44,9 +44,90 @@ pub struct Process {
     /// When the process started. On Linux it is `None` if `/proc/uptime` is missing, as with the
     /// mount option `subset=pid` of proc(5).
     pub started: Option<SystemTime>,
+    /// Whether the process runs. On systems other than Linux it is always
+    /// [`ProcessState::Running`].
+    pub state: ProcessState,
+    /// The working directory; `None` if this user may not read it, and on systems other than Linux.
+    pub working_directory: Option<PathBuf>,
+    /// The systemd service that the process belongs to, such as `nginx.service`. systemd may start
+    /// the process again if it is killed. `None` if it belongs to none, and on systems other than
+    /// Linux.
+    pub unit: Option<String>,
+    /// The id of the container that the process runs in, as `docker ps` and `podman ps` print it.
+    /// `None` if it runs in none, and on systems other than Linux.
+    pub container: Option<String>,
+    /// The relation to this process; `None` if there is none, or if the parents cannot be read.
+    pub relation: Option<Relation>,
+    /// Whether this process runs in the same unit or container. To stop that would stop this
+    /// process too.
+    pub(crate) shares_unit: bool,
+    /// Whether the unit is one of a user's service manager.
+    pub(crate) user_unit: bool,
+    /// The parent, if it is a program that starts its children again when they end.
+    pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
     /// Whether the process is a forked child that has not finished a call of exec.
     pub(crate) forked: bool,
+}
+
+/// A program that starts its children again when they end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Supervisor {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+}
+
+/// Whether a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProcessState {
+    /// It runs, or sleeps until it has something to do.
+    #[default]
+    Running,
+    /// A signal (Ctrl-Z, SIGSTOP) or a debugger has stopped it. It keeps its sockets and answers no
+    /// client. SIGTERM takes effect only after SIGCONT.
+    Suspended,
+    /// The kernel writes its memory to a core file. The process ends after that.
+    DumpingCore,
+    /// It has ended, and its parent has not waited for it yet.
+    Zombie,
+}
+
+/// The relation of a process to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Relation {
+    /// It is this process.
+    ThisProcess,
+    /// It started this process, directly or through others: a shell, a test runner.
+    Ancestor,
+    /// This process started it, directly or through others.
+    Descendant,
+}
+
+impl Process {
+    /// A process of which nothing else is known.
+    pub(crate) fn unknown(pid: u32, name: String) -> Process {
+        Process {
+            pid,
+            parent: None,
+            name,
+            program: None,
+            uid: None,
+            user: None,
+            started: None,
+            state: ProcessState::default(),
+            working_directory: None,
+            unit: None,
+            container: None,
+            relation: None,
+            shares_unit: false,
+            user_unit: false,
+            supervisor: None,
+            ticks: None,
+            forked: false,
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::endpoint::{Endpoint, Protocol};
+use crate::printable::printable;
 
 /// An action that helps with a port: see [`Diagnosis::remedies`](crate::Diagnosis::remedies).
 ///
@@ -14,7 +15,7 @@ use super::endpoint::{Endpoint, Protocol};
 /// let p = portlease::reserve_port();
 /// let server = p.listen()?;
 /// for remedy in portlease::diagnose(&p).remedies() {
-///     println!("{remedy}"); // stop pid 4100
+///     println!("{remedy}"); // close the socket: this process has it
 /// }
 /// # drop(server);
 /// # Ok::<(), std::io::Error>(())
@@ -27,6 +28,63 @@ pub enum Remedy {
     StopProcess {
         /// The id of the process.
         pid: u32,
+    },
+    /// Close the listener: this process has it.
+    CloseOwnSocket,
+    /// Close the socket in the process that holds the port. It is an ancestor of this process,
+    /// which would end with it.
+    #[non_exhaustive]
+    CloseSocketOfAncestor {
+        /// The id of the process.
+        pid: u32,
+    },
+    /// Resume or kill the process that holds the port: it is suspended, so SIGTERM has no effect.
+    #[non_exhaustive]
+    ResumeOrKill {
+        /// The id of the process.
+        pid: u32,
+    },
+    /// Wait until the kernel has written the core file of the process that holds the port.
+    #[non_exhaustive]
+    WaitForCoreDump {
+        /// The id of the process.
+        pid: u32,
+    },
+    /// Stop the systemd service that holds the port: systemd may start its process again.
+    #[non_exhaustive]
+    StopUnit {
+        /// The name of the service.
+        unit: String,
+        /// Whether a user's service manager runs it (`systemctl --user`).
+        user: bool,
+    },
+    /// Find and stop the systemd socket unit that holds the port.
+    #[non_exhaustive]
+    ListSocketUnits {
+        /// Whether a user's service manager has it (`systemctl --user`).
+        user: bool,
+    },
+    /// Stop the container in which the holder of the port runs.
+    #[non_exhaustive]
+    StopContainer {
+        /// The id of the container.
+        id: String,
+    },
+    /// Stop the container that publishes the port: the holder is only its proxy.
+    #[non_exhaustive]
+    StopPublishingContainer {
+        /// The number of the port.
+        port: u16,
+    },
+    /// Stop the process by its supervisor, which would start it again.
+    #[non_exhaustive]
+    StopBySupervisor {
+        /// The id of the process.
+        pid: u32,
+        /// The id of the supervisor.
+        supervisor: u32,
+        /// The name of the supervisor.
+        name: String,
     },
     /// Reserve any other free port.
     #[non_exhaustive]
@@ -74,6 +132,8 @@ pub enum Remedy {
     ReserveInSysctl {
         /// The number of the port.
         port: u16,
+        /// The new value of `net.ipv4.ip_local_reserved_ports`: its value now, with this port.
+        ports: String,
     },
     /// List the port ranges that Windows excludes from use.
     ShowExcludedRanges,
@@ -104,15 +164,71 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// Use a wait of `portlease::tokio`, or a multi-thread runtime. The wait blocked its thread. On
-    /// a current-thread async runtime the server's task could not run during the wait.
-    UnblockRuntime,
+    /// Call the wait of `portlease::tokio` that has this name. The wait that timed out blocked its
+    /// thread: on a current-thread runtime the server's task could not run meanwhile.
+    #[non_exhaustive]
+    UnblockRuntime {
+        /// The name of the function.
+        call: &'static str,
+    },
 }
 
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remedy::StopProcess { pid } => write!(f, "stop pid {pid}"),
+            Remedy::CloseOwnSocket => f.write_str("close the socket: this process has it"),
+            Remedy::CloseSocketOfAncestor { pid } => {
+                write!(
+                    f,
+                    "close the socket in pid {pid}, which started this process"
+                )
+            }
+            Remedy::ResumeOrKill { pid } => write!(
+                f,
+                "resume pid {pid} with kill -CONT {pid}, or end it with kill -KILL {pid}"
+            ),
+            Remedy::WaitForCoreDump { pid } => {
+                write!(
+                    f,
+                    "wait until the kernel has written the core file of pid {pid}"
+                )
+            }
+            Remedy::StopUnit { unit, user } => {
+                write!(
+                    f,
+                    "stop the service with systemctl{} stop {}",
+                    of_user(*user),
+                    printable(unit)
+                )
+            }
+            Remedy::ListSocketUnits { user } => write!(
+                f,
+                "find the socket unit with systemctl{} list-sockets, and stop it",
+                of_user(*user)
+            ),
+            Remedy::StopContainer { id } => {
+                let id = id.get(..12).unwrap_or(id);
+                write!(
+                    f,
+                    "stop the container with docker stop {id} or podman stop {id}"
+                )
+            }
+            Remedy::StopPublishingContainer { port } => write!(
+                f,
+                "stop the container that publishes the port: docker ps --filter publish={port} \
+                 shows it"
+            ),
+            Remedy::StopBySupervisor {
+                pid,
+                supervisor,
+                name,
+            } => write!(
+                f,
+                "stop pid {pid} by its supervisor {} (pid {supervisor}), which would start it \
+                 again",
+                printable(name)
+            ),
             Remedy::ReserveAnotherPort { endpoint } => {
                 let call = match endpoint.protocol {
                     Some(Protocol::Udp) => "reserve_udp_port()",
@@ -161,10 +277,10 @@ impl fmt::Display for Remedy {
             Remedy::InspectWithPermission => {
                 f.write_str("retry with permission to inspect processes (for example as root)")
             }
-            Remedy::ReserveInSysctl { port } => write!(
+            Remedy::ReserveInSysctl { ports, .. } => write!(
                 f,
-                "add {port} to the sysctl net.ipv4.ip_local_reserved_ports, so that no outgoing \
-                 connection uses the port"
+                "keep later outgoing connections off the port with sysctl -w \
+                 net.ipv4.ip_local_reserved_ports={ports}"
             ),
             Remedy::ShowExcludedRanges => f.write_str(
                 "list the excluded ranges with netsh interface ipv4 show excludedportrange tcp",
@@ -191,20 +307,28 @@ impl fmt::Display for Remedy {
                 let operand = endpoint.to_string();
                 write!(f, "look it up with who_holds({operand:?})")
             }
-            Remedy::UnblockRuntime => f.write_str(
-                "on a current-thread async runtime nothing else runs while this thread waits: use \
-                 a wait of portlease::tokio, or a multi-thread runtime",
+            Remedy::UnblockRuntime { call } => write!(
+                f,
+                "this wait blocks its thread, and on a current-thread runtime every task: await \
+                 portlease::tokio::{call} instead"
             ),
         }
     }
 }
 
+fn of_user(is_user: bool) -> &'static str {
+    if is_user { " --user" } else { "" }
+}
+
 /// The remedies of one report: `stop pid 7, or reserve another port with reserve_port()`.
 pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = remedies.first()?.to_string();
-    for remedy in &remedies[1..] {
+    for (earlier, remedy) in remedies.iter().zip(&remedies[1..]) {
+        let is_stop = matches!(earlier, Remedy::StopProcess { .. });
         text += match remedy {
-            Remedy::UnblockRuntime => "; ",
+            Remedy::UnblockRuntime { .. } => "; ",
+            // One of several holders, all of which must end.
+            Remedy::StopProcess { .. } if is_stop => " and ",
             // This remedy is the second step after `StartServer`, not an alternative.
             Remedy::WaitUntilListening { .. } => ", and ",
             _ => ", or ",
@@ -229,8 +353,25 @@ mod tests {
     fn next(remedy: &Remedy) -> Option<Remedy> {
         let (pid, port, endpoint) = (4242, 60315, ENDPOINT);
         let addr = (Ipv4Addr::LOCALHOST, port).into();
+        let name = || "name".to_owned();
         Some(match remedy {
-            Remedy::StopProcess { .. } => Remedy::ReserveAnotherPort { endpoint },
+            Remedy::StopProcess { .. } => Remedy::CloseOwnSocket,
+            Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
+            Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
+            Remedy::ResumeOrKill { .. } => Remedy::WaitForCoreDump { pid },
+            Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
+                unit: name(),
+                user: true,
+            },
+            Remedy::StopUnit { .. } => Remedy::ListSocketUnits { user: false },
+            Remedy::ListSocketUnits { .. } => Remedy::StopContainer { id: name() },
+            Remedy::StopContainer { .. } => Remedy::StopPublishingContainer { port },
+            Remedy::StopPublishingContainer { .. } => Remedy::StopBySupervisor {
+                pid,
+                supervisor: 1,
+                name: name(),
+            },
+            Remedy::StopBySupervisor { .. } => Remedy::ReserveAnotherPort { endpoint },
             Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
             Remedy::Queue { .. } => Remedy::StartServer,
             Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
@@ -240,7 +381,10 @@ mod tests {
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
-            Remedy::InspectWithPermission => Remedy::ReserveInSysctl { port },
+            Remedy::InspectWithPermission => Remedy::ReserveInSysctl {
+                port,
+                ports: name(),
+            },
             Remedy::ReserveInSysctl { .. } => Remedy::ShowExcludedRanges,
             Remedy::ShowExcludedRanges => Remedy::CheckCommand { pid },
             Remedy::CheckCommand { .. } => Remedy::StopServersBeforeTestEnds,
@@ -249,8 +393,10 @@ mod tests {
             Remedy::LowerUnprivilegedPortStart { .. } => Remedy::UseLocalAddress,
             Remedy::UseLocalAddress => Remedy::NamePort,
             Remedy::NamePort => Remedy::AskWhoHolds { endpoint },
-            Remedy::AskWhoHolds { .. } => Remedy::UnblockRuntime,
-            Remedy::UnblockRuntime => return None,
+            Remedy::AskWhoHolds { .. } => Remedy::UnblockRuntime {
+                call: "wait_until_free",
+            },
+            Remedy::UnblockRuntime { .. } => return None,
         })
     }
 
@@ -262,7 +408,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 21);
+        assert_eq!(remedies.len(), 30);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");
@@ -337,11 +483,14 @@ mod tests {
             in_one_line(&[Remedy::StopProcess { pid: 7 }, another]).unwrap(),
             "stop pid 7, or reserve another port with reserve_port()"
         );
+        let unblock = Remedy::UnblockRuntime {
+            call: "wait_until_listening",
+        };
         assert_eq!(
-            in_one_line(&[Remedy::StartServer, wait, Remedy::UnblockRuntime]).unwrap(),
-            "start the server first, and wait for it with wait_until_listening(60315, ..); on a \
-             current-thread async runtime nothing else runs while this thread waits: use a wait of \
-             portlease::tokio, or a multi-thread runtime"
+            in_one_line(&[Remedy::StartServer, wait, unblock]).unwrap(),
+            "start the server first, and wait for it with wait_until_listening(60315, ..); this \
+             wait blocks its thread, and on a current-thread runtime every task: await \
+             portlease::tokio::wait_until_listening instead"
         );
     }
 }

@@ -16,15 +16,12 @@ const NOW: Duration = Duration::from_secs(1_769_860_800);
 
 pub(super) fn process(pid: u32, name: &str) -> Process {
     Process {
-        pid,
         parent: Some(1),
-        name: name.to_owned(),
-        program: None,
         uid: Some(1000),
         user: Some("ci".to_owned()),
         started: Some(UNIX_EPOCH + NOW - Duration::from_secs(200)),
         ticks: NonZeroU64::new(pid.into()),
-        forked: false,
+        ..Process::unknown(pid, name.to_owned())
     }
 }
 

@@ -119,6 +119,11 @@ impl EphemeralRange {
         ranges
     }
 
+    /// The numbers that the administrator withheld from the kernel, also those outside the range.
+    pub(crate) fn withheld(&self) -> Vec<RangeInclusive<u16>> {
+        self.reserved.ranges_within(0..=u16::MAX)
+    }
+
     /// Whether the administrator withheld the number from the kernel.
     pub(crate) fn is_reserved(&self, port: u16) -> bool {
         self.reserved.contains(port)

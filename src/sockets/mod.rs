@@ -4,6 +4,7 @@
 //! cheap, except on macOS, where it is a walk over every process. Searching for the processes that
 //! own the sockets is expensive, so it is a separate call: `owners`.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
@@ -132,6 +133,28 @@ pub(crate) fn group(pid: u32) -> Option<Group> {
     system::group(pid)
 }
 
+/// The systemd service and the container of a process. Neither is known on systems other than
+/// Linux.
+pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
+    #[cfg(target_os = "linux")]
+    return linux::unit_and_container(pid);
+    #[cfg(not(target_os = "linux"))]
+    return (None, None);
+}
+
+/// The name by which the kernel knows a process. It is not known on systems other than Linux.
+pub(crate) fn name(pid: u32) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    return linux::name(pid);
+    #[cfg(not(target_os = "linux"))]
+    return None;
+}
+
+/// The arguments of a process; empty if they cannot be read.
+pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
+    system::command_line(pid, started(pid)).unwrap_or_default()
+}
+
 /// The effective user of a process; `None` if the process has ended or cannot be read, and on
 /// systems that do not report it.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
@@ -145,6 +168,16 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return linux::innermost_pid(pid);
     #[cfg(not(target_os = "linux"))]
     return Some(pid);
+}
+
+/// Whether this process has an event loop: a descriptor of epoll(7). It is not known on systems
+/// other than Linux.
+#[cfg(not(feature = "tokio"))]
+pub(crate) fn has_event_loop() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::has_event_loop();
+    #[cfg(not(target_os = "linux"))]
+    return false;
 }
 
 /// Whether a process runs. A zombie counts as ended.

@@ -72,7 +72,7 @@ fn the_source_port_of_a_client_is_reported_as_one() {
     );
     assert!(text.contains("dynamic (RFC 6335), "), "{text}");
     assert!(
-        text.contains("add 60315 to the sysctl net.ipv4.ip_local_reserved_ports"),
+        text.contains("sysctl -w net.ipv4.ip_local_reserved_ports="),
         "{text}"
     );
     drop(client);

@@ -46,7 +46,7 @@ async fn a_server_on_the_same_thread_is_waited_for() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(
-        format!("{error:?}").contains("current-thread async runtime"),
+        format!("{error:?}").contains("await portlease::tokio::wait_until_listening instead"),
         "{error:?}"
     );
 

@@ -42,7 +42,7 @@ fn command(remedy: &Remedy) -> Option<String> {
              SO_REUSEADDR: reserve its port with --no-reuse-addr"
                 .to_owned()
         }
-        Remedy::UnblockRuntime => return None,
+        Remedy::UnblockRuntime { .. } => return None,
         // The texts of the other remedies name no function of the library.
         other => other.to_string(),
     };

@@ -38,7 +38,9 @@ fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
         "{holder}"
     );
     assert!(
-        help.starts_with(&format!("help: stop pid {pid}, or ")),
+        help.starts_with(&format!(
+            "help: close the socket in pid {pid}, which started this process, or "
+        )),
         "{help}"
     );
     drop(server);

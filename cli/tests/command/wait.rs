@@ -48,7 +48,10 @@ fn a_wait_that_times_out_exits_with_1_and_reports_why() {
         lines.len() == 2 && lines[0].starts_with(&format!("port {busy}/tcp is in use: ")),
         "{output:#?}"
     );
-    assert!(lines[1].starts_with("help: stop pid "), "{output:#?}");
+    assert!(
+        lines[1].starts_with("help: close the socket in pid "),
+        "{output:#?}"
+    );
     assert!(
         output.err.starts_with("portlease: waiting up to 30ms for "),
         "{output:#?}"

@@ -6,7 +6,9 @@ use super::verdict::{Cause, Verdict};
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::Holder;
 use crate::model::lease_info::Lease;
+use crate::model::process::{Process, ProcessState, Relation};
 use crate::model::remedy::Remedy;
+use crate::model::state::State;
 
 pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
     let endpoint = report.facts.endpoint;
@@ -56,10 +58,9 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     } = &report.facts;
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
-        return vec![
-            for_holder(stranger, endpoint.port),
-            Remedy::ReserveAnotherPort { endpoint },
-        ];
+        let mut remedies = for_holder(stranger, endpoint.port);
+        remedies.push(Remedy::ReserveAnotherPort { endpoint });
+        return remedies;
     }
     if let Some(pid) = instead.first().and_then(pid) {
         return vec![Remedy::CheckCommand { pid }];
@@ -87,13 +88,7 @@ fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
 
 fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     match cause {
-        // The sockets are sorted, the most important first.
-        Cause::Holder => report
-            .sockets_besides_claims()
-            .next()
-            .map(|holder| for_holder(holder, endpoint.port))
-            .into_iter()
-            .collect(),
+        Cause::Holder => for_holders(report, endpoint.port),
         Cause::Reserved | Cause::Named => {
             // A queue could wait forever for a forked child: without exec, the child keeps the port
             // until it exits.
@@ -110,13 +105,101 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-fn for_holder(holder: &Holder, port: u16) -> Remedy {
-    if holder.client {
-        return Remedy::ReserveInSysctl { port };
+/// Each of the processes that must end before the port is free.
+fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
+    let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
+    let sockets: Vec<&Holder> = report.sockets_besides_claims().collect();
+    let servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
+    // If a server ends, its connections end too. Of connections alone, the first is named.
+    let blocking = if servers.is_empty() {
+        sockets.into_iter().take(1).collect()
+    } else {
+        servers
+    };
+    let mut remedies: Vec<Remedy> = Vec::new();
+    for remedy in blocking.iter().flat_map(|holder| for_holder(holder, port)) {
+        if !remedies.contains(&remedy) && remedies.len() < REMEDIES {
+            remedies.push(remedy);
+        }
     }
-    match holder.processes.first() {
-        Some(process) => Remedy::StopProcess { pid: process.pid },
-        None if holder.hidden => Remedy::InspectWithPermission,
-        None => Remedy::WaitForKernel,
+    let number = report.facts.number.as_ref();
+    if cfg!(target_os = "linux")
+        && blocking.iter().any(|holder| holder.client)
+        && let Some(number) = number.filter(|number| number.is_assigned_by_the_kernel())
+    {
+        remedies.push(Remedy::ReserveInSysctl {
+            port,
+            ports: number.withheld_with_this(),
+        });
     }
+    remedies
 }
+
+/// More remedies than these would hide the first.
+const REMEDIES: usize = 4;
+
+fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
+    if holder.processes.is_empty() {
+        return vec![if holder.hidden {
+            Remedy::InspectWithPermission
+        } else {
+            Remedy::WaitForKernel
+        }];
+    }
+    // A server ends its workers. A process that shares the socket by chance must be stopped too.
+    let is_worker = |process: &Process| {
+        let is_parent = |other: &Process| process.parent == Some(other.pid);
+        holder.processes.iter().any(is_parent)
+    };
+    let mut heads = holder
+        .processes
+        .iter()
+        .filter(|process| !is_worker(process));
+    heads
+        .by_ref()
+        .filter_map(|process| for_process(process, port))
+        .collect()
+}
+
+/// `None` if nothing may be done to the process.
+fn for_process(process: &Process, port: u16) -> Option<Remedy> {
+    const INIT: u32 = 1;
+    let pid = process.pid;
+    let name = process.name.as_str();
+    let is_other_unit = !process.shares_unit;
+    let unit = process.unit.as_ref().filter(|_| is_other_unit);
+    let container = process.container.as_ref().filter(|_| is_other_unit);
+    Some(match process.relation {
+        Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
+        Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
+        _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
+        _ if PROXIES.contains(&name) => Remedy::StopPublishingContainer { port },
+        _ if process.state == ProcessState::Suspended => Remedy::ResumeOrKill { pid },
+        _ if process.state == ProcessState::DumpingCore => Remedy::WaitForCoreDump { pid },
+        _ => match (container, unit, &process.supervisor) {
+            (Some(id), _, _) => Remedy::StopContainer { id: id.clone() },
+            (_, Some(unit), _) => Remedy::StopUnit {
+                unit: unit.clone(),
+                user: process.user_unit,
+            },
+            (_, _, Some(supervisor)) => Remedy::StopBySupervisor {
+                pid,
+                supervisor: supervisor.pid,
+                name: supervisor.name.clone(),
+            },
+            // The first process of a container, which ends with it.
+            _ if pid == INIT => return None,
+            _ => Remedy::StopProcess { pid },
+        },
+    })
+}
+
+/// Programs that forward a published port into a container, by the names that the kernel shows.
+const PROXIES: [&str; 6] = [
+    "docker-proxy",
+    "rootlessport",
+    "rootlesskit",
+    "slirp4netns",
+    "pasta",
+    "pasta.avx2",
+];

@@ -85,11 +85,11 @@ impl Diagnosis {
         })
     }
 
-    /// Adds a remedy for the most common cause of a timeout: the wait blocks the async runtime that
-    /// the server runs on.
-    pub(crate) fn after_a_wait(mut self) -> Self {
+    /// Adds that the wait blocked the thread of a runtime, perhaps its server's, and the call of
+    /// `portlease::tokio` that does not.
+    pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
-            self.0.remedies.push(Remedy::UnblockRuntime);
+            self.0.remedies.push(Remedy::UnblockRuntime { call });
         }
         self
     }
@@ -193,7 +193,7 @@ impl Diagnosis {
     /// let p = portlease::reserve_port();
     /// let server = p.listen()?;
     /// let diagnosis = portlease::diagnose(&p);
-    /// assert!(matches!(diagnosis.remedies()[0], Remedy::StopProcess { .. }));
+    /// assert_eq!(diagnosis.remedies()[0], Remedy::CloseOwnSocket);
     /// # drop(server);
     /// # Ok::<(), std::io::Error>(())
     /// ```

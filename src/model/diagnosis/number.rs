@@ -13,14 +13,36 @@ pub(crate) struct Number {
     pub(crate) service: Option<String>,
     /// The range from which the kernel assigns numbers; `None` if it is unknown.
     pub(crate) ephemeral: Option<RangeInclusive<u16>>,
-    /// Whether the administrator withheld the number from the ephemeral range
+    /// The numbers that the administrator withheld from the ephemeral range
     /// (`net.ipv4.ip_local_reserved_ports` on Linux).
-    pub(crate) withheld: bool,
+    pub(crate) withheld: Vec<RangeInclusive<u16>>,
     /// The first number that can be bound without a privilege.
     pub(crate) unprivileged_from: u16,
 }
 
 impl Number {
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld.iter().any(|range| range.contains(&self.port))
+    }
+
+    /// Whether the kernel may use the number for an outgoing connection.
+    pub(super) fn is_assigned_by_the_kernel(&self) -> bool {
+        let ephemeral = self.ephemeral.as_ref();
+        ephemeral.is_some_and(|range| range.contains(&self.port)) && !self.is_withheld()
+    }
+
+    /// The withheld numbers with this one, as `net.ipv4.ip_local_reserved_ports` takes them.
+    pub(super) fn withheld_with_this(&self) -> String {
+        let mut ranges = self.withheld.clone();
+        ranges.push(self.port..=self.port);
+        ranges.sort_by_key(|range| *range.start());
+        let text = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+            (start, end) if start == end => start.to_string(),
+            (start, end) => format!("{start}-{end}"),
+        };
+        ranges.iter().map(text).collect::<Vec<_>>().join(",")
+    }
+
     fn is_privileged(&self) -> bool {
         self.port < self.unprivileged_from
     }
@@ -41,7 +63,7 @@ impl fmt::Display for Number {
             write!(f, ", privileged (below {})", self.unprivileged_from)?;
         }
         if let Some(range) = &self.ephemeral {
-            let place = match (range.contains(&self.port), self.withheld) {
+            let place = match (range.contains(&self.port), self.is_withheld()) {
                 (true, true) => "withheld from",
                 (true, false) => "inside",
                 (false, _) => "outside",

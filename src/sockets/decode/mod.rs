@@ -1,5 +1,7 @@
 //! Decodes the bytes and texts in which systems report sockets and processes. No I/O.
 
+#[cfg(any(target_os = "linux", test))]
+pub(crate) mod cgroup;
 #[cfg(any(windows, test, fuzzing))]
 pub(crate) mod iphlpapi;
 #[cfg(any(target_os = "macos", test, fuzzing))]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::Row;
 use super::sock_diag::Order;
 use crate::model::endpoint::Protocol;
+use crate::model::process::ProcessState;
 
 /// The rows of `/proc/net/{tcp,udp,udplite}{,6}` with this local port (0: any). A line that is not
 /// a row is skipped.
@@ -92,8 +93,7 @@ pub(crate) struct Stat {
     /// Its process group and its session (setsid(2)).
     pub(crate) group: u32,
     pub(crate) session: u32,
-    /// The process has ended, and its parent has not waited for it yet (a zombie).
-    pub(crate) ended: bool,
+    pub(crate) state: ProcessState,
     /// The process has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
     /// The time from boot to the start of the process, in units of 10 ms.
@@ -113,7 +113,11 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&bytes[close + 1..])
         .ok()?
         .split_ascii_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X");
+    let state = match fields.next()? {
+        "Z" | "X" => ProcessState::Zombie,
+        "T" | "t" => ProcessState::Suspended,
+        _ => ProcessState::Running,
+    };
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
@@ -125,7 +129,7 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         parent,
         group,
         session,
-        ended,
+        state,
         forked: flags & PF_FORKNOEXEC != 0,
         started,
     })
@@ -139,6 +143,11 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .nth(1)?
         .parse()
         .ok()
+}
+
+/// Whether the kernel writes a core file of the process, from `/proc/PID/status`.
+pub(crate) fn dumps_core(status: &[u8]) -> bool {
+    value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
 
 /// The last pid of `NSpid` in `/proc/PID/status`. The line lists one pid for each pid namespace.
@@ -351,7 +360,7 @@ pub(crate) mod tests {
                     parent: 41,
                     group: 7,
                     session: 6,
-                    ended: false,
+                    state: ProcessState::Running,
                     forked: false,
                     started: 123_456
                 }),

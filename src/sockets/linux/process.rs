@@ -13,9 +13,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::super::Group;
+use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::proc_folder::open;
-use crate::model::process::Process;
+use crate::model::process::{Process, ProcessState};
 
 /// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
@@ -57,22 +58,33 @@ impl Clock {
         let is_in_exec =
             || read(folder, &format!("{process_path}/cmdline")).is_ok_and(|line| line.is_empty());
         let forked = stat.forked || is_in_exec();
-        let uid = read(folder, &format!("{process_path}/status"))
-            .ok()
-            .and_then(|text| procfs::effective_uid(&text));
-        let program = readlinkat(folder, format!("{process_path}/exe"), Vec::new()).ok();
+        let status = read(folder, &format!("{process_path}/status")).unwrap_or_default();
+        let state = if procfs::dumps_core(&status) {
+            ProcessState::DumpingCore
+        } else {
+            stat.state
+        };
+        let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
+        let groups = cgroup::membership(&groups);
+        let link = |name: &str| {
+            let path = readlinkat(folder, format!("{process_path}/{name}"), Vec::new()).ok()?;
+            Some(PathBuf::from(OsString::from_vec(path.into_bytes())))
+        };
         // USER_HZ is 100 on every architecture that Rust's std supports.
         let age = Duration::from_millis(stat.started.saturating_mul(10));
         Ok(Some(Process {
-            pid,
             parent: Some(stat.parent).filter(|parent| *parent != 0),
-            name: stat.name,
-            program: program.map(|path| PathBuf::from(OsString::from_vec(path.into_bytes()))),
-            uid,
-            user: None,
+            program: link("exe"),
+            uid: procfs::effective_uid(&status),
             started: self.boot.and_then(|boot| boot.checked_add(age)),
+            state,
+            working_directory: link("cwd"),
+            unit: groups.unit,
+            user_unit: groups.user_unit,
+            container: groups.container,
             ticks: NonZeroU64::new(stat.started),
             forked,
+            ..Process::unknown(pid, stat.name)
         }))
     }
 }
@@ -115,6 +127,16 @@ pub(in super::super) fn group(pid: u32) -> Option<Group> {
     })
 }
 
+pub(in super::super) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
+    let groups = read(CWD, &format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let groups = cgroup::membership(&groups);
+    (groups.unit, groups.container)
+}
+
+pub(in super::super) fn name(pid: u32) -> Option<String> {
+    stat(pid).map(|stat| stat.name)
+}
+
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {
     procfs::effective_uid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
 }
@@ -123,10 +145,19 @@ pub(in super::super) fn innermost_pid(pid: u32) -> Option<u32> {
     procfs::innermost_pid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
 }
 
+#[cfg(not(feature = "tokio"))]
+pub(in super::super) fn has_event_loop() -> bool {
+    let is_epoll = |entry: fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]")
+    };
+    let descriptors = fs::read_dir("/proc/self/fd");
+    descriptors.is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_epoll)))
+}
+
 /// Fails with `Unsupported` if there is no `/proc`: the process may run, and nothing can show it.
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     match read(CWD, &format!("/proc/{pid}/stat")) {
-        Ok(text) => Ok(procfs::stat(&text).is_some_and(|stat| !stat.ended)),
+        Ok(text) => Ok(procfs::stat(&text).is_some_and(|stat| stat.state != ProcessState::Zombie)),
         Err(_) if fs::exists("/proc/self/stat")? => Ok(false),
         Err(e) => Err(io::Error::new(io::ErrorKind::Unsupported, e)),
     }

@@ -119,17 +119,15 @@ fn info(pid: u32) -> Option<libproc::Info> {
 fn describe(pid: u32) -> Option<Process> {
     let info = info(pid)?;
     Some(Process {
-        pid,
         parent: Some(info.parent).filter(|parent| *parent != 0),
         started: info.started_at(),
-        name: info.name,
         program: ffi::program(pid)
             .ok()
             .map(|path| PathBuf::from(OsString::from_vec(path))),
         uid: Some(info.uid),
-        user: None,
         ticks: NonZeroU64::new(info.started),
         forked: info.forked,
+        ..Process::unknown(pid, info.name)
     })
 }
 

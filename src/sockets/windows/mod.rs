@@ -90,17 +90,13 @@ fn describe(listed: &ffi::Listed) -> Process {
         .and_then(|process| ffi::created(process).ok())
         .unwrap_or(0);
     Process {
-        pid: listed.pid,
         parent: Some(listed.parent).filter(|parent| *parent != 0),
-        name: listed.name.clone(),
         program: handle
             .and_then(|process| ffi::program(&process).ok())
             .map(PathBuf::from),
-        uid: None,
-        user: None,
         started: time_of(ticks),
         ticks: NonZeroU64::new(ticks),
-        forked: false,
+        ..Process::unknown(listed.pid, listed.name.clone())
     }
 }
 

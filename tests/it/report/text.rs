@@ -116,13 +116,13 @@ fn the_report_of_a_server_reads_like_this() {
         format!(
             "\
 port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}
-  listening    127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago
+  listening    127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago, this process
   connected    127.0.0.1:{p} <- {first}    {comm}, pid {pid} (and 2 more)
   TIME_WAIT    1 connection, no process; they end within 60 s and do not stop a server that \
 sets SO_REUSEADDR
   reserved     {reserved}
 {number}
-help: stop pid {pid}, or reserve another port with reserve_port()"
+help: close the socket: this process has it, or reserve another port with reserve_port()"
         )
     );
 }
@@ -154,10 +154,11 @@ fn the_report_of_an_outgoing_port_reads_like_this() {
         format!(
             "\
 port {port}/tcp is in use: outgoing connection of {comm} (pid {pid}) to 127.0.0.1:{p}
-  outgoing     {from} -> 127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago
+  outgoing     {from} -> 127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago, this \
+process
 {number}
-help: add {port} to the sysctl net.ipv4.ip_local_reserved_ports, so that no outgoing connection \
-uses the port, or reserve another port with reserve_port()"
+help: close the socket: this process has it, or keep later outgoing connections off the port with \
+sysctl -w net.ipv4.ip_local_reserved_ports={port}, or reserve another port with reserve_port()"
         )
     );
 }
@@ -221,11 +222,10 @@ port {p}/tcp is free: nobody holds it
         )]
     );
     assert!(
-        format!("{error:?}").ends_with(&format!(
-            "help: stop pid {pid}, or reserve another port with reserve_port(); on a \
-             current-thread async runtime nothing else runs while this thread waits: use a wait of \
-             portlease::tokio, or a multi-thread runtime"
-        )),
+        format!("{error:?}").ends_with(
+            "help: close the socket: this process has it, or reserve another port with \
+             reserve_port()"
+        ),
         "{error:?}"
     );
     drop(server);

@@ -66,10 +66,9 @@ fn a_wait_that_times_out_reports_what_it_saw() {
         )),
         "{text}"
     );
-    assert!(
-        format!("{error:?}").contains("current-thread async runtime"),
-        "{error:?}"
-    );
+    // No runtime is in this process.
+    let report = format!("{error:?}");
+    assert!(!report.contains("runtime"), "{report}");
     assert_eq!(
         p.wait_until_listening(Duration::ZERO).unwrap_err().kind(),
         ErrorKind::TimedOut

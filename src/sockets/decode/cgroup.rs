@@ -1,0 +1,97 @@
+//! The systemd service and the container of a process, from the names of its control groups
+//! (cgroups(7)).
+
+/// What the control groups of a process belong to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Membership {
+    pub(crate) unit: Option<String>,
+    /// Whether a user's service manager runs the unit.
+    pub(crate) user_unit: bool,
+    pub(crate) container: Option<String>,
+}
+
+/// Decodes `/proc/PID/cgroup`, which has a line `ID:CONTROLLERS:PATH` for each hierarchy. systemd
+/// and the container runtimes choose the names in the paths: `nginx.service`, `docker-ID.scope`,
+/// `libpod-ID.scope`, `cri-containerd-ID.scope`, or the id alone.
+pub(crate) fn membership(text: &[u8]) -> Membership {
+    let text = String::from_utf8_lossy(text);
+    let mut membership = Membership::default();
+    for line in text.lines() {
+        let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+        for name in path.split('/') {
+            if let Some(id) = container_id(name) {
+                membership.container.get_or_insert(id);
+            } else if name.starts_with("user@") {
+                // It runs all programs of a user.
+                membership.user_unit = true;
+            } else if name.ends_with(".service") {
+                membership.unit = Some(name.to_owned());
+            }
+        }
+    }
+    // The systemd of this machine does not know a service that runs within a container.
+    if membership.container.is_some() {
+        membership.unit = None;
+    }
+    membership
+}
+
+fn container_id(name: &str) -> Option<String> {
+    const LENGTH: usize = 64;
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let id = name.rsplit('-').next()?;
+    let is_id = id.len() == LENGTH && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f1c9a0b7d5e4c2f8a6b1d0e9f7c5a3b2d4e6f8091a2b3c4d5e6f708192a3b4c";
+
+    fn of(text: &str) -> (Option<String>, Option<String>) {
+        let found = membership(text.as_bytes());
+        (found.unit, found.container)
+    }
+
+    #[test]
+    fn units_and_containers_are_found_by_the_names_that_their_managers_give() {
+        let unit = |name: &str| (Some(name.to_owned()), None);
+        assert_eq!(
+            of("0::/system.slice/nginx.service\n"),
+            unit("nginx.service")
+        );
+        let user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/vite.service\n";
+        assert_eq!(of(user), unit("vite.service"));
+        assert!(membership(user.as_bytes()).user_unit);
+        let session = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-a.scope\n";
+        assert_eq!(of(session), (None, None));
+        let of_container = (None, Some(ID.to_owned()));
+        for path in [
+            format!("0::/system.slice/docker-{ID}.scope\n"),
+            format!("12:memory:/docker/{ID}\n11:cpu:/docker/{ID}\n0::/system.slice/x.service\n"),
+            format!("0::/machine.slice/libpod-{ID}.scope/container\n"),
+            format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n"),
+            format!("0::/system.slice/docker-{ID}.scope/system.slice/nginx.service\n"),
+        ] {
+            assert_eq!(of(&path), of_container, "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_and_odd_lines_name_nothing() {
+        for text in [
+            "",
+            "0::/\n",
+            "x",
+            "0::/../../a-b.scope\n",
+            "::::\n",
+            "0::/0123.scope\n",
+        ] {
+            assert_eq!(of(text), (None, None), "{text:?}");
+        }
+        let odd = [b"0::/a\xff.service\n".as_slice(), b"\xff\xfe"].concat();
+        assert_eq!(membership(&odd).unit.as_deref(), Some("a\u{fffd}.service"));
+    }
+}
