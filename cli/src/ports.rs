@@ -40,6 +40,11 @@ impl FromStr for PortList {
                 None => vec![part],
             });
         for item in items {
+            if item.is_empty() && !text.trim().is_empty() {
+                return Err(InvalidPort(format!(
+                    "the list {text:?} has an empty part: expected a port between two commas"
+                )));
+            }
             match parse_range(item)? {
                 Some(range) => endpoints.extend(range),
                 None => endpoints.push(item.parse()?),
@@ -79,6 +84,10 @@ impl PortList {
 
 /// A range such as `127.0.0.1:8000-8010/udp`; `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
+    // A pasted URL or port of a container. The parser of endpoints says what to pass.
+    if item.contains("://") || item.contains("->") {
+        return Ok(None);
+    }
     let (head, protocol) = item.split_at(item.rfind('/').unwrap_or(item.len()));
     let (address, numbers) = head.split_at(head.rfind(':').map_or(0, |colon| colon + 1));
     let Some((low, high)) = numbers.split_once('-') else {
@@ -194,7 +203,7 @@ mod tests {
             ("1-2-3", "does not name a port"),
             ("0-3", "port 0 names no port"),
             ("", "\"\" does not name a port"),
-            ("80,", "\"\" does not name a port"),
+            ("80,", "the list \"80,\" has an empty part"),
             ("80/sctp", "does not name a port"),
         ] {
             let error = read(text).unwrap_err();

@@ -1,7 +1,7 @@
 //! [`Endpoint`] and [`Protocol`]: the names of a port, and their text form.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// A transport protocol. Each has ports of its own: 53/tcp and 53/udp are different ports.
@@ -59,7 +59,10 @@ impl fmt::Display for Protocol {
 
 /// A port number, with an optional address and an optional protocol.
 ///
-/// The text forms are `60315`, `:60315`, `60315/udp`, `127.0.0.1:60315` and `[::1]:60315/tcp`.
+/// The text forms are `60315`, `:60315`, `60315/udp`, `udp/60315`, `127.0.0.1:60315` and
+/// `[::1]:60315/tcp`. `*:60315`, `:::60315` and `[fe80::1%eth0]:60315`, which ss(8) and netstat(8)
+/// print, are accepted too. `localhost:60315` means every address of this machine, as `60315` does.
+///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
 /// protocols.
@@ -111,6 +114,12 @@ pub struct ParseEndpointError(BadText);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum BadText {
     NoPort(String),
+    /// A URL, and the endpoint in it.
+    Url(String, String),
+    /// A published port of a container, and the endpoint on this machine.
+    Mapping(String, String),
+    /// An IPv6 address with a port, and the same with brackets.
+    NoBrackets(String, String),
     PortZero,
 }
 
@@ -126,6 +135,16 @@ impl fmt::Display for ParseEndpointError {
                 "{text:?} does not name a port: expected a number from 1 to 65535, as in 60315, \
                  60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp"
             ),
+            BadText::Url(text, part) => write!(f, "{text:?} is a URL: expected its port, {part}"),
+            BadText::Mapping(text, part) => write!(
+                f,
+                "{text:?} names the port of a container too: expected the port of this machine \
+                 alone, {part}"
+            ),
+            BadText::NoBrackets(text, part) => write!(
+                f,
+                "{text:?} does not name a port: expected the IPv6 address in brackets, as in {part}"
+            ),
             BadText::PortZero => f.write_str(
                 "port 0 names no port (bind(2) reads 0 as \"any free port\"): expected a number \
                  from 1 to 65535",
@@ -140,35 +159,92 @@ impl FromStr for Endpoint {
     type Err = ParseEndpointError;
 
     fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
-        let invalid = || ParseEndpointError(BadText::NoPort(text.to_owned()));
-        let (address, protocol) = match text.rsplit_once('/') {
-            Some((address, name)) => {
-                let known = Protocol::ALL
-                    .into_iter()
-                    .find(|p| p.as_str().eq_ignore_ascii_case(name));
-                (address, Some(known.ok_or_else(invalid)?))
-            }
+        let invalid = || ParseEndpointError(BadText::of(text));
+        let (address, protocol) = match text.split_once('/') {
+            Some((address, name)) => match (protocol(name), protocol(address)) {
+                (Some(protocol), _) => (address, Some(protocol)),
+                (None, Some(protocol)) => (name, Some(protocol)),
+                (None, None) => return Err(invalid()),
+            },
             None => (text, None),
         };
         let (ip, port) = match address.rsplit_once(':') {
-            Some(("", port)) => (None, port),
+            Some(("" | "*" | "localhost", port)) => (None, port),
+            // ss(8) and netstat(8) print the wildcard of IPv6 without brackets.
+            Some(("::", port)) => (Some(Ipv6Addr::UNSPECIFIED.into()), port),
             Some((ip, port)) => (Some(parse_ip(ip).ok_or_else(invalid)?), port),
             None => (None, address),
         };
-        // u16's own parser accepts "+80".
-        if !port.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(invalid());
-        }
-        let port = port.parse().map_err(|_| invalid())?;
+        let port = parse_number(port).ok_or_else(invalid)?;
         Endpoint { port, ip, protocol }.checked()
     }
 }
 
-/// An IPv6 address needs brackets. Without brackets `::1:8080` is an address and names no port.
+fn protocol(name: &str) -> Option<Protocol> {
+    let mut all = Protocol::ALL.into_iter();
+    all.find(|protocol| protocol.as_str().eq_ignore_ascii_case(name))
+}
+
+fn parse_number(text: &str) -> Option<u16> {
+    // The parser of u16 accepts "+80".
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
+}
+
+/// An IPv6 address needs brackets. Without brackets `::1:8080` is an address and names no port. ss(8)
+/// prints the interface of an address after a `%`. It is ignored: a link-local address is then one
+/// on any interface.
 fn parse_ip(text: &str) -> Option<IpAddr> {
-    match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
-        None => text.parse().ok().map(IpAddr::V4),
+    let (text, has_brackets) = match text.strip_prefix('[') {
+        Some(rest) => (rest.strip_suffix(']')?, true),
+        None => (text, false),
+    };
+    let (ip, interface) = text.split_once('%').unwrap_or((text, "any"));
+    if interface.is_empty() {
+        return None;
+    }
+    if has_brackets {
+        ip.parse().ok().map(IpAddr::V6)
+    } else {
+        ip.parse().ok().map(IpAddr::V4)
+    }
+}
+
+impl BadText {
+    /// What the text may be that is not an endpoint, and the endpoint in it.
+    fn of(text: &str) -> BadText {
+        let text = || text.to_owned();
+        let endpoint = |part: &str| part.parse::<Endpoint>().ok().map(|_| part.to_owned());
+        let whole = text();
+        if let Some((_, rest)) = whole.split_once("://") {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            // The host may be a name, which an endpoint cannot have.
+            let port = host.rsplit_once(':').and_then(|(_, port)| endpoint(port));
+            if let Some(part) = endpoint(host).or(port) {
+                return BadText::Url(text(), part);
+            }
+        }
+        if let Some((host, container)) = whole.split_once("->") {
+            let protocol = container.find('/').map_or("", |at| &container[at..]);
+            if let Some(part) = endpoint(&format!("{host}{protocol}")) {
+                return BadText::Mapping(text(), part);
+            }
+        }
+        if let Some((host, container)) = whole.split_once(':')
+            && let (Some(_), Some(_)) = (parse_number(host), parse_number(container))
+        {
+            return BadText::Mapping(text(), host.to_owned());
+        }
+        if let Some((ip, port)) = whole.rsplit_once(':')
+            && let (Ok(ip), Some(_)) = (ip.parse::<Ipv6Addr>(), parse_number(port))
+        {
+            return BadText::NoBrackets(text(), format!("[{ip}]:{port}"));
+        }
+        BadText::NoPort(text())
     }
 }
 
@@ -196,6 +272,13 @@ mod tests {
             ("127.0.0.1:60315", "127.0.0.1:60315"),
             ("[::1]:60315/tcp", "[::1]:60315/tcp"),
             ("0.0.0.0:1/udplite", "0.0.0.0:1/udplite"),
+            ("udp/60315", "60315/udp"),
+            ("TCP/127.0.0.1:60315", "127.0.0.1:60315/tcp"),
+            ("*:60315", "60315"),
+            ("localhost:60315/udp", "60315/udp"),
+            (":::60315", "[::]:60315"),
+            ("[fe80::1%eth0]:80", "[fe80::1]:80"),
+            ("127.0.0.53%lo:53/udp", "127.0.0.53:53/udp"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), printed);
@@ -220,12 +303,49 @@ mod tests {
             "::1:80",
             "[::1]",
             "1.2.3:80",
-            "localhost:80",
+            "example.org:80",
+            "udp/80/tcp",
+            "[fe80::1%]:80",
+            "80:443:1",
             "[127.0.0.1]:80",
             "80-90",
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn pasted_text_that_is_no_endpoint_is_an_error_with_the_endpoint_in_it() {
+        for (text, part) in [
+            (
+                "http://localhost:60315/",
+                "expected its port, localhost:60315",
+            ),
+            (
+                "https://user@[::1]:60315/a?b:1",
+                "expected its port, [::1]:60315",
+            ),
+            ("postgres://db:5432/test", "expected its port, 5432"),
+            ("tcp://127.0.0.1:5000", "expected its port, 127.0.0.1:5000"),
+            (
+                "0.0.0.0:5000->80/tcp",
+                "of this machine alone, 0.0.0.0:5000/tcp",
+            ),
+            ("5000:80", "of this machine alone, 5000"),
+            ("::1:5000", "in brackets, as in [::1]:5000"),
+            ("http://localhost/", "does not name a port"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(
+                error.contains(part) && error.contains(&format!("{text:?}")),
+                "{error}"
+            );
+            // The remedy.
+            if !part.starts_with("does not") {
+                let endpoint = part.rsplit(' ').next().unwrap();
+                endpoint.parse::<Endpoint>().unwrap();
+            }
         }
     }
 
