@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::acquire;
 use crate::model::endpoint::{Endpoint, Protocol};
-use crate::model::holder::Holder;
+use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::holders::Holders;
 use crate::model::lease_info::{Lease, Record};
 use crate::model::port_set::PortSet;
@@ -184,6 +184,8 @@ pub fn report(bytes: &[u8]) {
             client: false,
             hidden: false,
             processes: vec![process.clone(), process],
+            unseen_owner: UnseenOwner::default(),
+            may_be_client: false,
         };
         let record = Record {
             test: name.to_owned(),

@@ -274,7 +274,7 @@ pub use model::diagnosis::Diagnosis;
 pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};
 pub use model::error::{Error, Result};
 pub use model::error_kind::ErrorKind;
-pub use model::holder::Holder;
+pub use model::holder::{Holder, Owner};
 pub use model::holders::Holders;
 pub use model::lease_info::Lease;
 pub use model::process::{Process, ProcessState, Relation};
@@ -288,4 +288,4 @@ pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
     try_reserve_ports, try_reserve_udp_port,
 };
-pub use wait::{wait_until_free, wait_until_held_by, wait_until_listening};
+pub use wait::{wait_until_free, wait_until_free_for, wait_until_held_by, wait_until_listening};

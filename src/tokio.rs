@@ -61,6 +61,7 @@ use ::tokio::time::sleep;
 use crate::inspect::whose::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::port::Port;
+use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
@@ -122,7 +123,12 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 /// Those of [`portlease::wait_until_free`](crate::wait_until_free). The last check and the report
 /// also come on top of `at_most`.
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
+    let mut wait = Freeing::new(
+        ports_of(&port)?,
+        ServerKind::ReuseAddr,
+        Asker::of(&port),
+        at_most,
+    );
     loop {
         // A poll can read every socket and bind, which is too slow for the runtime's thread.
         let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;

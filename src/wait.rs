@@ -116,7 +116,31 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 ///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)
 ///   if the port cannot be bound or checked.
 pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
+    wait_until_free_for(port, ServerKind::ReuseAddr, at_most)
+}
+
+/// [`wait_until_free`] for a server of this kind, as
+/// [`check_port_free_for`](crate::check_port_free_for): connections in TIME_WAIT stop a server that
+/// sets neither SO_REUSEADDR nor SO_REUSEPORT for up to 60 s.
+///
+/// ```
+/// use portlease::ServerKind;
+/// use std::time::Duration;
+///
+/// let port = portlease::ReserveOptions::new().reuse_addr(false).reserve()?.port();
+/// portlease::wait_until_free_for(port, ServerKind::Plain, Duration::from_secs(70))?;
+/// # Ok::<(), portlease::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`wait_until_free`].
+pub fn wait_until_free_for(
+    port: impl ToEndpoint,
+    kind: ServerKind,
+    at_most: Duration,
+) -> Result<()> {
+    let mut wait = Freeing::new(ports_of(&port)?, kind, Asker::of(&port), at_most);
     block_on(|| wait.poll())
 }
 
@@ -295,7 +319,7 @@ impl WaitError {
                         _ => "wait_until_free",
                     });
                 }
-                Error::timed_out(waited, report)
+                Error::timed_out(waited, report.without_waits())
             }
             WaitError::EndedFirst(exit, unmet) => {
                 let pid = unmet.expected.as_ref().and_then(Expected::pid);
@@ -362,7 +386,7 @@ impl Listening {
             Err(e) => return Poll::Failed(WaitError::System(first, e)),
         };
         if let (Some(watch), Some(exit)) = (&mut self.watch, &exit) {
-            watch.expected.note_end(exit.is_failure());
+            watch.note_end(exit.is_failure());
         }
         while let Some(&port) = self.ports.as_slice().first() {
             match self.listener(port) {
@@ -409,14 +433,16 @@ impl Listening {
 #[derive(Debug)]
 pub(crate) struct Freeing {
     ports: std::vec::IntoIter<Port>,
+    kind: ServerKind,
     asker: Asker,
     deadline: Deadline,
 }
 
 impl Freeing {
-    pub(crate) fn new(ports: Vec<Port>, asker: Asker, at_most: Duration) -> Self {
+    pub(crate) fn new(ports: Vec<Port>, kind: ServerKind, asker: Asker, at_most: Duration) -> Self {
         Freeing {
             ports: ports.into_iter(),
+            kind,
             asker,
             deadline: Deadline::new(at_most),
         }
@@ -437,7 +463,7 @@ impl Freeing {
         let check = || {
             look(
                 port,
-                ServerKind::ReuseAddr,
+                self.kind,
                 self.asker,
                 &mut RetryBudget::of_poll(self.deadline.left()),
             )

@@ -124,6 +124,9 @@ pub(crate) struct CheckArgs {
     /// Check instead that a server listens on each port
     #[arg(long)]
     pub(crate) listening: bool,
+    /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
+    #[arg(long, conflicts_with = "listening")]
+    pub(crate) no_reuse_addr: bool,
     /// Also write a JUnit report to FILE, for CI servers
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
@@ -253,6 +256,9 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
+    /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
+    #[arg(long, conflicts_with = "listening")]
+    pub(crate) no_reuse_addr: bool,
     /// Time out after DURATION
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,

@@ -3,38 +3,39 @@
 use std::time::Duration;
 
 use portlease::{
-    Diagnosis, Endpoint, check_port_free, check_port_held_by, check_port_listening,
-    wait_until_free, wait_until_held_by, wait_until_listening,
+    Diagnosis, Endpoint, ServerKind, check_port_free_for, check_port_held_by, check_port_listening,
+    wait_until_free_for, wait_until_held_by, wait_until_listening,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    Free,
+    /// A server of this kind could bind the port.
+    Free(ServerKind),
     Listening,
     /// The process with this id, or one that it started, listens.
     HeldBy(u32),
 }
 
 impl Condition {
-    /// The condition that `--listening` selects.
-    pub(crate) fn from_flag(listening: bool) -> Self {
-        if listening {
-            Condition::Listening
-        } else {
-            Condition::Free
+    /// The condition that `--listening` and `--no-reuse-addr` select.
+    pub(crate) fn of(listening: bool, no_reuse_addr: bool) -> Self {
+        match (listening, no_reuse_addr) {
+            (true, _) => Condition::Listening,
+            (false, true) => Condition::Free(ServerKind::Plain),
+            (false, false) => Condition::Free(ServerKind::ReuseAddr),
         }
     }
 
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Condition::Free => "free",
+            Condition::Free(_) => "free",
             Condition::Listening | Condition::HeldBy(_) => "listening",
         }
     }
 
     pub(crate) fn check(self, endpoint: Endpoint) -> Result<(), Diagnosis> {
         match self {
-            Condition::Free => check_port_free(endpoint),
+            Condition::Free(kind) => check_port_free_for(endpoint, kind),
             Condition::Listening => check_port_listening(endpoint),
             Condition::HeldBy(pid) => check_port_held_by(endpoint, pid),
         }
@@ -42,7 +43,7 @@ impl Condition {
 
     pub(crate) fn wait(self, endpoint: Endpoint, limit: Duration) -> portlease::Result<()> {
         match self {
-            Condition::Free => wait_until_free(endpoint, limit),
+            Condition::Free(kind) => wait_until_free_for(endpoint, kind, limit),
             Condition::Listening => wait_until_listening(endpoint, limit),
             Condition::HeldBy(pid) => wait_until_held_by(endpoint, pid, limit),
         }

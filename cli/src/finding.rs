@@ -10,13 +10,16 @@ pub(crate) struct Finding {
     pub(crate) endpoint: Endpoint,
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
+    /// Whether the check follows a wait for the condition.
+    pub(crate) waited: bool,
 }
 
 impl Finding {
-    pub(crate) fn new(endpoint: Endpoint, condition: Condition) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, condition: Condition, waited: bool) -> Self {
         Finding {
             endpoint,
             problem: condition.check(endpoint).err(),
+            waited,
         }
     }
 

@@ -12,6 +12,9 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// drops packets never answers.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long `run` waits for the report on a command that ended before it listened.
+pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(1);
+
 /// `run` sends SIGKILL to a command that has not ended this long after SIGTERM.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 

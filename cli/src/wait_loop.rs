@@ -118,7 +118,7 @@ fn has_ended(process: Option<&Watched>) -> Result<bool, Failure> {
 
 /// The end of the process may have freed the ports.
 fn after_end(endpoints: &[Endpoint], condition: Condition) -> Result<Outcome, Failure> {
-    let is_met = condition == Condition::Free && holds_now(endpoints, condition)?;
+    let is_met = matches!(condition, Condition::Free(_)) && holds_now(endpoints, condition)?;
     Ok(if is_met {
         Outcome::Met
     } else {

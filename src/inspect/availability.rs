@@ -85,7 +85,10 @@ pub(crate) fn look(
     };
     let found = probe_bind(&context, kind, budget);
     match &found.verdict {
-        Verdict::Free | Verdict::InUse(Cause::TimeWait | Cause::Excluded | Cause::Unexplained) => {
+        Verdict::Free
+        | Verdict::Privileged
+        | Verdict::Forbidden
+        | Verdict::InUse(Cause::TimeWait | Cause::Excluded | Cause::Unexplained) => {
             match context.conflict() {
                 Some(cause) => Availability::of(Verdict::InUse(cause)),
                 None => found,
@@ -112,6 +115,13 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
         Ok(()) => return Availability::of(Verdict::Free),
         Err(e) => {
             if let Some(verdict) = refusal(port, &e) {
+                // Without the privilege to bind the port, the listeners still show that it is
+                // taken.
+                let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
+                rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+                if matches!(verdict, Verdict::Privileged | Verdict::Forbidden) && !rows.is_empty() {
+                    return Availability::blocked_by(rows);
+                }
                 return Availability::of(verdict);
             }
         }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::availability::{availability, look};
 use super::inheritance;
+use super::sight;
 use super::who::holders;
 use super::whose::{self, Expected};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
@@ -128,6 +129,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     Facts {
         endpoint: Some(endpoint),
         verdict,
+        as_root: sight::is_root(),
         expected: None,
         stranger: None,
         elsewhere,

@@ -7,5 +7,6 @@ pub(crate) mod listening;
 mod port_context;
 pub(crate) mod probe;
 mod relation;
+mod sight;
 pub(crate) mod who;
 pub(crate) mod whose;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::inheritance;
 use super::port_context::is_named;
-use super::relation;
+use super::{relation, sight};
 use crate::lease;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
@@ -77,8 +77,10 @@ pub(crate) fn holders(endpoint: Endpoint, scope_id: u32, depth: ScanDepth) -> io
     } = sockets::sockets(endpoint.port, endpoint.protocol)?;
     rows.retain(|row| row.matches_addr(endpoint.ip, scope_id));
     let mut owned = sockets::owners(rows, depth)?;
-    relation::note(&mut owned.holders);
     unseen.extend(owned.unseen);
+    relation::note(&mut owned.holders);
+    sight::note_unseen(&mut owned.holders, &mut unseen);
+    sight::note_direction(&mut owned.holders);
     let protocols = Protocol::requested(&endpoint.protocol);
     let leases = inheritance::of_leases(lease::of_number(endpoint.port, protocols));
     for &protocol in protocols {

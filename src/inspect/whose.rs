@@ -61,10 +61,6 @@ impl Expected {
         self.pid
     }
 
-    pub(crate) fn note_end(&mut self, is_failure: bool) {
-        self.ended_well = !is_failure;
-    }
-
     /// Whether the socket is one of the expected process.
     pub(crate) fn has(&self, socket: &Holder) -> bool {
         socket
@@ -133,6 +129,12 @@ impl Watch {
             expected,
             strangers: None,
         }
+    }
+
+    /// Notes that the expected process has ended. A stranger's listener may be its daemon's now.
+    pub(crate) fn note_end(&mut self, is_failure: bool) {
+        self.expected.ended_well = !is_failure;
+        self.strangers = None;
     }
 
     /// Who listens on the port. Where the system does not show the owners of a listener, it counts

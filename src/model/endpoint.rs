@@ -194,9 +194,9 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// An IPv6 address needs brackets. Without brackets `::1:8080` is an address and names no port. ss(8)
-/// prints the interface of an address after a `%`. It is ignored: a link-local address is then one
-/// on any interface.
+/// An IPv6 address needs brackets. Without brackets `::1:8080` is an address and names no port.
+/// ss(8) prints the interface of an address after a `%`. It is ignored: a link-local address is
+/// then one on any interface.
 fn parse_ip(text: &str) -> Option<IpAddr> {
     let (text, has_brackets) = match text.strip_prefix('[') {
         Some(rest) => (rest.strip_suffix(']')?, true),

@@ -102,7 +102,7 @@ impl Error {
             diagnosis.cause()
         );
         match waited {
-            Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis),
+            Some(_) => Self::diagnosed(ErrorKind::TimedOut, message, diagnosis.without_waits()),
             None => Self::diagnosed(ErrorKind::InUse, message, diagnosis),
         }
     }
@@ -126,10 +126,12 @@ impl Error {
             None => ErrorKind::NoFreePort,
         };
         let after = within(waited);
-        Self::new(
-            kind,
-            format!("cannot reserve {what}{place}{after}: {stats}"),
-        )
+        let mut message = format!("cannot reserve {what}{place}{after}: {stats}");
+        if stats.not_permitted > 0 && stats.not_permitted == stats.tried() {
+            message += ": a sandbox or a security policy forbids the binds, or the ports require a \
+                        privilege";
+        }
+        Self::new(kind, message)
     }
 }
 

@@ -60,4 +60,64 @@ pub struct Holder {
     /// Every process that owns the socket, the oldest first. A connection that has not been
     /// accepted yet belongs to the processes of its listener.
     pub processes: Vec<Process>,
+    /// Who can own the socket if no process that owns it is visible.
+    pub(crate) unseen_owner: UnseenOwner,
+    /// A UDP socket without a peer whose number the kernel may have chosen for a client.
+    pub(crate) may_be_client: bool,
+}
+
+/// Who owns a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Owner {
+    /// Visible processes: [`Holder::processes`].
+    Processes,
+    /// No process: the kernel itself (VXLAN, WireGuard, NFS), or a call that is still in progress,
+    /// such as accept(2) or one of io_uring. Every process could be inspected.
+    Unowned,
+    /// A process that this user may not inspect, or the kernel itself.
+    Hidden,
+    /// A process outside of this pid namespace, such as one on the host of this container, or the
+    /// kernel itself.
+    Elsewhere,
+    /// Nobody: the connection has ended, and the kernel keeps it for a while (TIME_WAIT).
+    None,
+}
+
+/// Who can own a socket of which no owner is visible. The kernel itself always can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UnseenOwner {
+    /// Some processes could not be inspected.
+    pub(crate) is_denied: bool,
+    /// This process is in a pid namespace that does not show every process.
+    pub(crate) is_outside: bool,
+    /// This process runs as root.
+    pub(crate) as_root: bool,
+}
+
+impl Holder {
+    /// Who owns the socket.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.iter().next().unwrap().owner(), portlease::Owner::Processes);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn owner(&self) -> Owner {
+        match self.unseen_owner {
+            _ if !self.processes.is_empty() => Owner::Processes,
+            _ if !self.hidden => Owner::None,
+            UnseenOwner {
+                is_denied: true, ..
+            } => Owner::Hidden,
+            UnseenOwner {
+                is_outside: true, ..
+            } => Owner::Elsewhere,
+            _ => Owner::Unowned,
+        }
+    }
 }

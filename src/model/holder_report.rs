@@ -39,12 +39,24 @@ impl Holders {
     /// reservation comes first, then a reservation, then any other socket.
     pub(crate) fn headline(&self) -> String {
         let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
-        let server = self
+        let mut servers = self
             .iter()
             .filter(|holder| self.lease_of(holder).is_none())
-            .find(is_server);
-        if let Some(holder) = server {
-            return holder.headline();
+            .filter(is_server);
+        if let Some(holder) = servers.next() {
+            let first = holder.processes.first();
+            // Sockets of one server, on several addresses, are one holder.
+            let other = servers
+                .filter_map(|server| server.processes.first())
+                .find(|process| first.is_some_and(|first| first.pid != process.pid));
+            return match other {
+                Some(other) => format!(
+                    "{}, and so does {}",
+                    holder.headline(),
+                    other.name_and_pid()
+                ),
+                None => holder.headline(),
+            };
         }
         if let Some(lease) = self.leases.first() {
             return format!("reserved {}", lease.by());

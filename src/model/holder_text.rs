@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::endpoint::Protocol;
-use super::holder::Holder;
+use super::holder::{Holder, UnseenOwner};
 use super::process::{Process, ProcessState, Relation};
 use super::state::State;
 use super::text::AgeText;
@@ -33,6 +33,9 @@ impl Holder {
             (State::Bound, Protocol::Tcp) => {
                 format!("{owner} has bound {local} and does not listen")
             }
+            (State::Bound, _) if self.may_be_client => {
+                format!("{owner} is bound to {local}, and may be a client")
+            }
             (State::Bound, _) => format!("{owner} is bound to {local}"),
             (State::Connected, _) => {
                 format!("{owner} has a UDP socket connected {}", self.to_peer())
@@ -43,7 +46,7 @@ impl Holder {
             }
             _ => {
                 let peer = self.remote.map_or_else(String::new, addr_text);
-                format!("connection of {owner} with {peer}")
+                format!("connection of {owner} with {peer}, and no listener is left on the port")
             }
         }
     }
@@ -54,7 +57,28 @@ impl Holder {
             (Some(uid), None) => format!("uid {uid}"),
             (None, _) => "an unknown user".to_owned(),
         };
-        format!("held by {user}; no owning process is visible")
+        let UnseenOwner {
+            is_denied,
+            is_outside,
+            as_root,
+        } = self.unseen_owner;
+        let outside = is_outside.then_some("a process outside of this pid namespace");
+        let denied = is_denied.then_some(if as_root {
+            "a process that even root may not inspect here"
+        } else {
+            "a process that this user may not inspect"
+        });
+        let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
+        if owners.is_empty() {
+            format!(
+                "held by {user}, but by no process: by the kernel itself, or a call in progress"
+            )
+        } else {
+            format!(
+                "held by {user}: by {}, or the kernel itself",
+                owners.join(", ")
+            )
+        }
     }
 
     fn to_peer(&self) -> String {
@@ -145,7 +169,7 @@ fn addr_text(addr: SocketAddr) -> String {
 
 impl Process {
     /// `redis-server (pid 4242)`.
-    fn name_and_pid(&self) -> String {
+    pub(super) fn name_and_pid(&self) -> String {
         format!(
             "{} (pid {}{})",
             printable(&self.name),
@@ -246,8 +270,8 @@ started 3 min ago
                 vec![Incompleteness::Processes]
             ),
             "\
-held by uid 1000 (ci); no owning process is visible
-  listening    [::]:60315    held by uid 1000 (ci); no owning process is visible
+held by uid 1000 (ci): by a process that this user may not inspect, or the kernel itself
+  listening    [::]:60315    held by uid 1000 (ci): by a process that this user may not inspect, or the kernel itself
   not seen     some processes could not be read: this user may not inspect them"
         );
     }

@@ -23,6 +23,8 @@ pub(crate) enum Incompleteness {
     Proc,
     /// This user may not inspect some processes.
     Processes,
+    /// This process is in a container or another pid namespace, which does not show every process.
+    PidNamespace,
     /// The port of this protocol is reserved, but no lock file of the reservation was found. The
     /// reservation uses another lock folder, or this process cannot use the lock folder.
     Lease(Protocol),
@@ -36,7 +38,10 @@ impl Incompleteness {
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,
-            Incompleteness::Proc | Incompleteness::Processes | Incompleteness::InFlight(_)
+            Incompleteness::Proc
+                | Incompleteness::Processes
+                | Incompleteness::PidNamespace
+                | Incompleteness::InFlight(_)
         )
     }
 }
@@ -62,6 +67,9 @@ impl fmt::Display for Incompleteness {
                 )
             }
             Incompleteness::Proc => f.write_str("processes could not be read: there is no /proc"),
+            Incompleteness::PidNamespace => {
+                f.write_str("processes outside of this pid namespace could not be read")
+            }
             Incompleteness::Processes => {
                 f.write_str("some processes could not be read: this user may not inspect them")
             }

@@ -127,6 +127,10 @@ pub enum Remedy {
     WaitForKernel,
     /// Retry with permission to inspect the processes of other users.
     InspectWithPermission,
+    /// Look from outside of this container: a process there may own the socket.
+    InspectFromHost,
+    /// Find the part of the kernel that owns the socket.
+    FindKernelSocket,
     /// Keep the kernel from choosing the number for outgoing connections.
     #[non_exhaustive]
     ReserveInSysctl {
@@ -274,6 +278,13 @@ impl fmt::Display for Remedy {
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
+            Remedy::InspectFromHost => {
+                f.write_str("look from outside of this container, where every process is visible")
+            }
+            Remedy::FindKernelSocket => f.write_str(
+                "find the part of the kernel that uses the port with ip -d link (VXLAN), wg show \
+                 (WireGuard) or rpcinfo -p (NFS)",
+            ),
             Remedy::InspectWithPermission => {
                 f.write_str("retry with permission to inspect processes (for example as root)")
             }
@@ -381,7 +392,9 @@ mod tests {
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
-            Remedy::InspectWithPermission => Remedy::ReserveInSysctl {
+            Remedy::InspectWithPermission => Remedy::InspectFromHost,
+            Remedy::InspectFromHost => Remedy::FindKernelSocket,
+            Remedy::FindKernelSocket => Remedy::ReserveInSysctl {
                 port,
                 ports: name(),
             },
@@ -408,7 +421,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 30);
+        assert_eq!(remedies.len(), 32);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

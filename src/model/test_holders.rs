@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::endpoint::Protocol;
-use super::holder::Holder;
+use super::holder::{Holder, UnseenOwner};
 use super::holders::Holders;
 use super::incompleteness::Incompleteness;
 use super::lease_info::{Lease, Record};
@@ -38,6 +38,11 @@ pub(super) fn holder(state: State, local: &str, remote: &str, processes: &[Proce
         client: false,
         hidden: processes.is_empty(),
         processes: processes.to_vec(),
+        unseen_owner: UnseenOwner {
+            is_denied: true,
+            ..UnseenOwner::default()
+        },
+        may_be_client: false,
     }
 }
 

@@ -155,6 +155,15 @@ pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
     system::command_line(pid, started(pid)).unwrap_or_default()
 }
 
+/// Whether `/proc` shows every process of this machine. In a container it shows those of the
+/// container.
+pub(crate) fn shows_every_process() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::is_in_first_pid_namespace();
+    #[cfg(not(target_os = "linux"))]
+    return true;
+}
+
 /// The effective user of a process; `None` if the process has ended or cannot be read, and on
 /// systems that do not report it.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::io;
 
 use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult};
 use super::system;
-use crate::model::holder::Holder;
+use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::process::Process;
 use crate::model::state::State;
 
@@ -115,6 +115,8 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
             client: row.client,
             hidden: inode.is_some() && processes.is_empty(),
             processes,
+            unseen_owner: UnseenOwner::default(),
+            may_be_client: false,
         }
     };
     rows.into_iter().map(holder).collect()

@@ -37,14 +37,14 @@ struct Answer {
 
 pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> {
     let endpoints = PortList::tcp_by_default(&args.ports);
-    let condition = Condition::from_flag(args.listening);
+    let condition = Condition::of(args.listening, args.no_reuse_addr);
     if let Some(limit) = args.wait {
         // The check below reports which ports failed, so the outcome of the wait does not matter.
         wait_loop::wait_for(console, &endpoints, condition, limit, None)?;
     }
     let findings: Vec<Finding> = endpoints
         .into_iter()
-        .map(|endpoint| Finding::new(endpoint, condition))
+        .map(|endpoint| Finding::new(endpoint, condition, args.wait.is_some()))
         .collect();
     if let Some(file) = &args.junit {
         junit::write_report(file, &findings)?;
@@ -86,7 +86,7 @@ fn row(finding: &Finding, condition: Condition) -> PortRow {
     let holders = finding.problem.as_ref().and_then(Diagnosis::holders);
     PortRow {
         endpoint: finding.endpoint.to_string(),
-        free: (condition == Condition::Free).then(|| finding.answer()),
+        free: matches!(condition, Condition::Free(_)).then(|| finding.answer()),
         listening: (condition == Condition::Listening).then(|| finding.answer()),
         holders: holders
             .into_iter()
@@ -94,6 +94,9 @@ fn row(finding: &Finding, condition: Condition) -> PortRow {
             .map(|holder| HolderRow::new(holder, false))
             .collect(),
         cause: finding.problem.as_ref().map(Diagnosis::cause),
-        help: finding.problem.as_ref().and_then(report::help),
+        help: finding
+            .problem
+            .as_ref()
+            .and_then(|problem| report::help(problem, finding.waited)),
     }
 }

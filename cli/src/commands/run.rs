@@ -20,9 +20,10 @@ use signal_hook::low_level::siginfo::Cause;
 use crate::args::{RunArgs, SharedReserveArgs};
 use crate::exit;
 use crate::failure::Failure;
-use crate::limits::{TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
+use crate::limits::{LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
+use crate::output::report;
 use crate::ports::NamedPort;
 use crate::reserve_options::{reserve_options, reserve_port};
 use crate::signals::starts_ignored;
@@ -215,6 +216,12 @@ fn supervise(
             }
         }
         if let Some(status) = child.try_wait().map_err(cannot)? {
+            // The wait notices the end too, and reports what the command did not do.
+            if let Some(listening) = listening
+                && let Ok(Err(error)) = listening.recv_timeout(LISTEN_REPORT)
+            {
+                console.note(report::failure(&error.into()));
+            }
             return Ok(exit_code(status));
         }
         match listening.as_ref().map(Receiver::try_recv) {

@@ -23,7 +23,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let endpoints = PortList::tcp_by_default(&args.ports);
     let condition = match (args.listening, args.pid) {
         (true, Some(pid)) => Condition::HeldBy(pid),
-        (listening, _) => Condition::from_flag(listening),
+        (listening, _) => Condition::of(listening, args.no_reuse_addr),
     };
     let outcome = wait_loop::wait_for(console, &endpoints, condition, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
@@ -40,7 +40,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         })?;
     } else if outcome != Outcome::Met {
         for endpoint in endpoints {
-            let finding = Finding::new(endpoint, condition);
+            let finding = Finding::new(endpoint, condition, true);
             if finding.problem.is_some() {
                 console.finding(&finding, condition)?;
             }

@@ -1,6 +1,9 @@
 //! `portlease who`: all sockets and reservations on one port.
 
-use portlease::{Holders, Process, Reachability, probe, who_holds};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use portlease::{Endpoint, Holders, Process, Reachability, probe, who_holds};
 use serde::Serialize;
 
 use crate::args::WhoArgs;
@@ -20,11 +23,53 @@ struct Answer {
     leases: Vec<LeaseRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    probes: Vec<Probe>,
+}
+
+/// The result of one connection.
+#[derive(Debug, Serialize)]
+struct Probe {
+    address: String,
+    result: &'static str,
+    #[serde(skip)]
+    description: String,
+}
+
+/// Connects to the address, or to both loopback addresses if there is none.
+fn probes(endpoint: Endpoint) -> Vec<Probe> {
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let addresses = match endpoint.ip {
+        Some(ip) => vec![ip],
+        None => loopbacks.to_vec(),
+    };
+    let probe = |ip: IpAddr| {
+        let endpoint = Endpoint {
+            ip: Some(ip),
+            ..endpoint
+        };
+        let reachability = probe(endpoint, PROBE_TIMEOUT);
+        // Of two families, this machine may lack one.
+        let is_missing = matches!(
+            reachability,
+            Reachability::Failed(ErrorKind::AddrNotAvailable)
+        );
+        (!is_missing || ip.is_ipv4()).then(|| Probe {
+            address: SocketAddr::new(ip, endpoint.port).to_string(),
+            result: reachability_name(reachability),
+            description: describe_reachability(reachability),
+        })
+    };
+    addresses.into_iter().filter_map(probe).collect()
 }
 
 pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     let holders = who_holds(args.port)?;
-    let reachability = args.probe.then(|| probe(args.port, PROBE_TIMEOUT));
+    let probes = if args.probe {
+        probes(args.port)
+    } else {
+        Vec::new()
+    };
     if console.is_json() {
         console.print_json(&Answer {
             version: JSON_VERSION,
@@ -35,18 +80,18 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
             leases: holders.leases().iter().map(LeaseRow::from).collect(),
-            probe: reachability.map(reachability_name),
+            probe: probes.first().map(|probe| probe.result),
+            probes,
         })?;
     } else {
         let mut text = holders.to_string();
         if args.command_line {
             text.extend(processes(&holders).into_iter().map(command_line));
         }
-        if let Some(reachability) = reachability {
+        for probe in &probes {
             text += &format!(
-                "\n  {:<13}{}",
-                "a client",
-                describe_reachability(reachability)
+                "\n  {:<13}of {} {}",
+                "a client", probe.address, probe.description
             );
         }
         console.report(text)?;

@@ -9,10 +9,12 @@ pub(crate) fn in_github_actions() -> bool {
 }
 
 pub(crate) fn error_line(finding: &Finding) -> Option<String> {
-    finding
-        .problem
-        .as_ref()
-        .map(|problem| format!("::error::{}", escaped(&report::headline_and_help(problem))))
+    finding.problem.as_ref().map(|problem| {
+        format!(
+            "::error::{}",
+            escaped(&report::headline_and_help(problem, finding.waited))
+        )
+    })
 }
 
 /// Escapes the three characters that the runner of GitHub Actions unescapes.

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
+use portlease::ServerKind;
 use serde::Serialize;
 
 use crate::args::OutputArgs;
@@ -59,21 +60,32 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
+    /// What is known of a port that passes its check: of a free one also for which servers it is
+    /// free, and what is left on it.
+    fn passed(&self, finding: &Finding, condition: Condition) -> String {
+        let Finding { endpoint, .. } = finding;
+        if condition == Condition::Free(ServerKind::ReuseAddr) {
+            let diagnosis = portlease::diagnose(*endpoint);
+            if diagnosis.is_free() {
+                return report::full(&diagnosis, finding.waited);
+            }
+        }
+        format!("port {endpoint} is {}", condition.word())
+    }
+
     /// Prints the report on a port that fails its check. `-v` prints all facts, and also a note for
     /// a port that passes.
     pub(crate) fn finding(&self, finding: &Finding, condition: Condition) -> Result<(), Failure> {
         let Some(problem) = &finding.problem else {
-            self.detail(format_args!(
-                "port {} is {}",
-                finding.endpoint,
-                condition.word()
-            ));
+            if self.verbose {
+                self.detail(self.passed(finding, condition));
+            }
             return Ok(());
         };
         self.report(if self.verbose {
-            report::full(problem)
+            report::full(problem, finding.waited)
         } else {
-            report::headline_and_help(problem)
+            report::headline_and_help(problem, finding.waited)
         })
     }
 

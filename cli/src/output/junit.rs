@@ -74,7 +74,7 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
         let element = writer
             .create_element(kind)
             .with_attribute(("message", problem.headline().as_str()));
-        element.write_text_content(BytesText::new(&report::full(problem)))?;
+        element.write_text_content(BytesText::new(&report::full(problem, finding.waited)))?;
         Ok(())
     })?;
     Ok(())

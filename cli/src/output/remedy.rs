@@ -2,19 +2,34 @@
 
 use portlease::{Endpoint, Protocol, Remedy};
 
-/// The remedies in one line; `None` if there is none for a user of the command.
-pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
+/// The remedies in one line; `None` if there is none for a user of the command. After a wait, no
+/// remedy says to wait again.
+pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
+    let is_wait = |remedy: &Remedy| {
+        matches!(
+            remedy,
+            Remedy::WaitUntilListening { .. } | Remedy::Queue { .. }
+        )
+    };
     let mut text = String::new();
-    for remedy in remedies {
+    let mut earlier: Option<&Remedy> = None;
+    for remedy in remedies
+        .iter()
+        .filter(|remedy| !(waited && is_wait(remedy)))
+    {
         let Some(command) = command(remedy) else {
             continue;
         };
-        if !text.is_empty() {
+        text += match (earlier, remedy) {
+            (None, _) => "",
+            // One of several holders, all of which must end.
+            (Some(Remedy::StopProcess { .. }), Remedy::StopProcess { .. }) => " and ",
             // "wait for it" completes the remedy before it, "start the server first".
-            let is_continued = matches!(remedy, Remedy::WaitUntilListening { .. });
-            text += if is_continued { ", and " } else { ", or " };
-        }
+            (_, Remedy::WaitUntilListening { .. }) => ", and ",
+            _ => ", or ",
+        };
         text += &command;
+        earlier = Some(remedy);
     }
     (!text.is_empty()).then_some(text)
 }
@@ -75,7 +90,7 @@ mod tests {
     use super::*;
 
     fn help(diagnosis: &Diagnosis) -> String {
-        in_one_line(diagnosis.remedies()).unwrap()
+        in_one_line(diagnosis.remedies(), false).unwrap()
     }
 
     #[test]

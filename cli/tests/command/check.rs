@@ -60,12 +60,13 @@ fn verbose_prints_the_full_report_and_quiet_nothing() {
     assert_eq!((output.out.as_str(), output.err.as_str()), ("", ""));
     let free = silent();
     let output = ran(&["check", "-v", &free.to_string()]).code(0);
-    assert_eq!(
-        (output.out, output.err),
-        (
-            String::new(),
-            format!("portlease: port {free}/tcp is free\n")
-        )
+    assert_eq!(output.out, "");
+    let headline = format!("portlease: port {free}/tcp is free: nobody holds it\n");
+    assert!(output.err.starts_with(&headline), "{}", output.err);
+    assert!(
+        output.err.contains("\n  a server     could bind "),
+        "{}",
+        output.err
     );
 }
 
@@ -136,7 +137,7 @@ fn a_port_of_a_hidden_process_is_busy() {
     };
     let output = as_nobody(&["check", &port]).code(1).out;
     assert!(
-        output.contains("held by uid 0 (root); no owning process is visible"),
+        output.contains("held by uid 0 (root): by a process that this user may not inspect"),
         "{output}"
     );
     let output = as_nobody(&["who", "--json", &port]).code(0).json();

@@ -4,7 +4,7 @@ use super::Facts;
 use super::report::Report;
 use super::verdict::{Cause, Verdict};
 use crate::model::endpoint::{Endpoint, Protocol};
-use crate::model::holder::Holder;
+use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::lease_info::Lease;
 use crate::model::process::{Process, ProcessState, Relation};
 use crate::model::remedy::Remedy;
@@ -41,7 +41,7 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         {
             vec![Remedy::AskWhoHolds { endpoint }]
         }
-        (Verdict::CannotTell(_), _) => vec![Remedy::InspectWithPermission],
+        (Verdict::CannotTell(_), _) => with_permission(report),
         (_, None) => Vec::new(),
     };
     remedies.dedup();
@@ -70,7 +70,10 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
             Remedy::UseListenersAddress { addr: other.local },
             Remedy::ListenOn { ip },
         ],
-        _ if report.sockets().any(|holder| holder.hidden) => vec![Remedy::InspectWithPermission],
+        _ if report.sockets().any(|holder| holder.hidden) => {
+            let mut hidden = report.sockets().filter(|holder| holder.hidden);
+            hidden.next().map(for_hidden).into_iter().collect()
+        }
         _ => match (&report.facts.verdict, report.facts.expected) {
             (Verdict::NotListening, Some(running)) => {
                 let check = running.map(|pid| Remedy::CheckCommand { pid });
@@ -101,7 +104,7 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         }
         Cause::TimeWait => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
-        Cause::Unexplained => vec![Remedy::InspectWithPermission],
+        Cause::Unexplained => with_permission(report),
     }
 }
 
@@ -141,7 +144,7 @@ const REMEDIES: usize = 4;
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     if holder.processes.is_empty() {
         return vec![if holder.hidden {
-            Remedy::InspectWithPermission
+            for_hidden(holder)
         } else {
             Remedy::WaitForKernel
         }];
@@ -171,8 +174,9 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     let container = process.container.as_ref().filter(|_| is_other_unit);
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
-        Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
+        // It may start this process, and holds sockets for its socket units.
         _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
+        Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
         _ if PROXIES.contains(&name) => Remedy::StopPublishingContainer { port },
         _ if process.state == ProcessState::Suspended => Remedy::ResumeOrKill { pid },
         _ if process.state == ProcessState::DumpingCore => Remedy::WaitForCoreDump { pid },
@@ -203,3 +207,27 @@ const PROXIES: [&str; 6] = [
     "pasta",
     "pasta.avx2",
 ];
+
+/// Where to look for the owner of a socket of which none is visible.
+fn for_hidden(holder: &Holder) -> Remedy {
+    match holder.unseen_owner {
+        UnseenOwner {
+            is_denied: true,
+            as_root: false,
+            ..
+        } => Remedy::InspectWithPermission,
+        UnseenOwner {
+            is_outside: true, ..
+        } => Remedy::InspectFromHost,
+        _ => Remedy::FindKernelSocket,
+    }
+}
+
+/// Root has the permission already.
+fn with_permission(report: &Report) -> Vec<Remedy> {
+    if report.facts.as_root {
+        Vec::new()
+    } else {
+        vec![Remedy::InspectWithPermission]
+    }
+}

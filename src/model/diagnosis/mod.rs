@@ -41,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
+    /// Whether the caller runs as root, so that more permission would show nothing more.
+    pub(crate) as_root: bool,
     /// The process that was to listen: `None` if any may, `Some(None)` if it has ended.
     pub(crate) expected: Option<Option<u32>>,
     /// A listener on the endpoint that is not the expected process's.
@@ -74,6 +76,7 @@ impl Diagnosis {
             endpoint,
             verdict,
             holders: None,
+            as_root: false,
             expected: None,
             stranger: None,
             elsewhere: Vec::new(),
@@ -83,6 +86,17 @@ impl Diagnosis {
             own_claim: None,
             at: SystemTime::now(),
         })
+    }
+
+    /// Removes the remedies that say to wait, for a report of a wait that has just timed out.
+    pub(crate) fn without_waits(mut self) -> Self {
+        self.0.remedies.retain(|remedy| {
+            !matches!(
+                remedy,
+                Remedy::WaitUntilListening { .. } | Remedy::Queue { .. }
+            )
+        });
+        self
     }
 
     /// Adds that the wait blocked the thread of a runtime, perhaps its server's, and the call of

@@ -1,0 +1,73 @@
+//! What this process can see: which owners of a socket may be hidden from it, and which side of a
+//! connection it shows.
+
+use std::net::SocketAddr;
+
+use crate::lease;
+use crate::model::endpoint::Protocol;
+use crate::model::holder::{Holder, UnseenOwner};
+use crate::model::incompleteness::Incompleteness;
+use crate::model::state::State;
+use crate::ports::EphemeralRange;
+use crate::sockets;
+
+/// Whether this process runs as root.
+pub(super) fn is_root() -> bool {
+    lease::user().is_ok_and(|user| user == 0)
+}
+
+/// Notes in each socket without a visible owner who can own it. Outside the first pid namespace a
+/// process that is not visible can own any socket, so the answer is then incomplete.
+pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
+    let denials = [Incompleteness::Proc, Incompleteness::Processes];
+    let owner = UnseenOwner {
+        is_denied: unseen.iter().any(|reason| denials.contains(reason)),
+        is_outside: !sockets::shows_every_process(),
+        as_root: is_root(),
+    };
+    for holder in holders.iter_mut() {
+        holder.unseen_owner = owner;
+    }
+    if owner.is_outside && holders.iter().any(|holder| holder.inode != 0) {
+        unseen.push(Incompleteness::PidNamespace);
+    }
+}
+
+/// Corrects which connections count as outgoing. That none of the listeners of now can have
+/// accepted a connection does not prove it: the listener may have been closed. A connection is
+/// outgoing if its server is visible at the other end, or if the kernel chose its number and not
+/// that of the peer.
+pub(super) fn note_direction(holders: &mut [Holder]) {
+    let is_doubtful = |holder: &Holder| {
+        holder.client && holder.protocol == Protocol::Tcp && holder.state != State::SynSent
+    };
+    let is_unconnected =
+        |holder: &Holder| holder.protocol != Protocol::Tcp && holder.state == State::Bound;
+    if !holders
+        .iter()
+        .any(|holder| is_doubtful(holder) || is_unconnected(holder))
+    {
+        return;
+    }
+    let range = EphemeralRange::read();
+    let is_assigned = |port: u16| range.range().contains(&port) && !range.is_reserved(port);
+    for holder in holders {
+        let local = holder.local;
+        if is_unconnected(holder) {
+            holder.may_be_client = local.ip().is_unspecified() && is_assigned(local.port());
+        } else if is_doubtful(holder) {
+            holder.client = holder.remote.is_some_and(|remote| {
+                let is_chosen = is_assigned(local.port()) && !is_assigned(remote.port());
+                is_chosen || is_served(local, remote)
+            });
+        }
+    }
+}
+
+/// Whether a socket of this machine listens at the other end of a connection.
+fn is_served(local: SocketAddr, remote: SocketAddr) -> bool {
+    let ip = remote.ip().to_canonical();
+    let is_here = ip.is_loopback() || ip == local.ip().to_canonical();
+    let listeners = sockets::listening(remote.port(), Protocol::Tcp);
+    is_here && listeners.is_ok_and(|rows| rows.iter().any(|row| row.matches_addr(Some(ip), 0)))
+}
