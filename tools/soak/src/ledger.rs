@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::clock::SECOND;
 use crate::ranges::Ranges;
-use crate::usage::{self, Used};
+use crate::usage::{self, Usage};
 
 /// The crate's `Guarantee`, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ pub(crate) struct Ledger {
     observations: Vec<Observation>,
     refusals: Vec<(u64, u64, String)>,
     /// What the long-lived processes used.
-    pub(crate) usage: HashMap<usize, Vec<Used>>,
+    pub(crate) usage: HashMap<usize, Usage>,
     pub(crate) ranges: Ranges,
     /// What must not be, unless the lock folder was in trouble meanwhile.
     doubts: Vec<(u64, u64, String)>,
@@ -151,8 +151,12 @@ impl Ledger {
                 }
             }
             ["doubtful", _, _, ..] => {
-                let what = format!("process {pid}: {}", words[3..].join(" "));
-                self.doubts.push((number(1), number(2), what));
+                if self.troubled(number(1), number(2)) {
+                    self.count("wrong lists without a usable lock folder");
+                } else {
+                    let what = format!("process {pid}: {}", words[3..].join(" "));
+                    self.doubts.push((number(1), number(2), what));
+                }
             }
             ["wrong", ..] => self.find(format!("process {pid}: {}", words[1..].join(" "))),
             ["round", kind] => {
@@ -179,9 +183,13 @@ impl Ledger {
                     ));
                 }
             }
-            ["idle", ..] => {
+            ["idle", _, _, _, descriptors] => {
                 let used = (number(1), number(2) as usize, number(3));
-                self.usage.entry(process).or_default().push(used);
+                let usage = self.usage.entry(process).or_default();
+                // Only a change is worth its space.
+                let last = usage.last().map(|(used, _)| used.1);
+                let changed = last != Some(used.1);
+                usage.push((used, changed.then(|| descriptors.to_owned())));
             }
             ["seen", _, _, port, bindable, claims, leases] => {
                 let list = |text: &str| {
@@ -241,10 +249,9 @@ impl Ledger {
             hold.level
         };
         if !self.ranges.allow((picked, read), port, during) {
-            self.find(format!(
-                "the grade of {port} was {read:?} in {:?}, while {hold:?}",
-                self.ranges
-            ));
+            let ranges: Vec<_> = self.ranges.during(during.0, during.1).collect();
+            let what = format!("the grade of {port} was {read:?} in {ranges:?}: {hold:?}");
+            self.find(what);
         }
     }
 
@@ -286,6 +293,8 @@ impl Ledger {
                 .troubles
                 .iter()
                 .rev()
+                // They are nearly in order, and none lasts as long.
+                .take_while(|t| t.from.saturating_add(60 * SECOND) >= from)
                 .any(|t| t.from <= until && t.until.saturating_add(SECOND) >= from)
     }
 
@@ -319,11 +328,6 @@ impl Ledger {
                 found.push(what.clone());
             }
         }
-        let doubts = self.doubts.len() as u64;
-        self.counts.insert(
-            "wrong lists without a usable lock folder".to_owned(),
-            doubts,
-        );
         for (process, usage) in &self.usage {
             found.extend(usage::growth(*process, usage));
         }

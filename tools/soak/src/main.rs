@@ -1,8 +1,8 @@
 //! A soak test. For some minutes eight processes reserve ports of every kind, serve on them and
-//! start children, of which some are slow to call exec and some never do. Meanwhile some of them are
-//! killed or suspended, and the lock folder is deleted or made unwritable. Two more processes list
-//! the reservations without a pause. In the last quarter a hostile second user does all the harm
-//! that a user can.
+//! start children, of which some are slow to call exec and some never do. Meanwhile some of them
+//! are killed or suspended, and the lock folder is deleted or made unwritable. Two more processes
+//! list the reservations without a pause. In the last quarter a hostile second user does all the
+//! harm that a user can.
 //!
 //! ```text
 //! cargo run --release -p portlease-soak -- MINUTES

@@ -71,21 +71,23 @@ impl Ranges {
         true
     }
 
-    /// Of the ranges during this time, whether each contains the port. The latest come first.
-    fn contain(&self, port: u16, from: u64, until: u64) -> impl Iterator<Item = bool> {
-        let during = self
-            .0
-            .iter()
-            .rev()
+    /// The ranges during this time, the latest first.
+    pub(crate) fn during(
+        &self,
+        from: u64,
+        until: u64,
+    ) -> impl Iterator<Item = &RangeInclusive<u16>> {
+        let latest = self.0.iter().rev();
+        latest
             .skip_while(move |period| period.from > until)
-            .take_while(move |period| period.until >= from);
-        during.map(move |period| period.range.contains(&port))
+            .take_while(move |period| period.until >= from)
+            .map(|period| &period.range)
     }
 
     /// Whether the kernel may have assigned the port by itself during this time. A client that was
     /// given it may have it for longer, and its TIME_WAIT for 60 s.
     pub(crate) fn may_assign(&self, port: u16, from: u64, until: u64) -> bool {
-        self.contain(port, from, until).any(|contains| contains)
+        self.during(from, until).any(|range| range.contains(&port))
     }
 
     /// Whether a reservation that had the first grade can have the second, which it read during
@@ -100,12 +102,12 @@ impl Ranges {
         if !Ranges::are_own() {
             return true;
         }
-        let expected = |contains: bool| match picked {
+        let expected = |range: &RangeInclusive<u16>| match picked {
             Level::Kernel => Level::Kernel,
-            Level::Cooperative if !contains => Level::Cooperative,
+            Level::Cooperative if !range.contains(&port) => Level::Cooperative,
             _ => Level::BestEffort,
         };
-        self.contain(port, from, until)
-            .any(|contains| read == expected(contains))
+        self.during(from, until)
+            .any(|range| read == expected(range))
     }
 }

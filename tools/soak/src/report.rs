@@ -19,9 +19,10 @@ pub(crate) fn count(what: &str) {
 
 /// Reports reservations whose call began at `begun` and has just returned.
 pub(crate) fn report_held(begun: u64, reservations: &[Reservation]) {
-    let at = now();
     for reservation in reservations {
         let (level, leased) = (level(reservation), is_leased(reservation));
+        // The grade was read before.
+        let at = now();
         for protocol in reservation.protocols() {
             print(&format!(
                 "held {begun} {at} {protocol} {reservation} {level} {leased}"

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 /// Time, descriptors, KiB.
 pub(crate) type Used = (u64, usize, u64);
 
+/// What one process used, and its descriptors where their number changed.
+pub(crate) type Usage = Vec<(Used, Option<String>)>;
+
 /// Of each long-lived process, what it used early and last, for the summary.
-pub(crate) fn early_and_last(all: &HashMap<usize, Vec<Used>>) -> Vec<String> {
+pub(crate) fn early_and_last(all: &HashMap<usize, Usage>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for usage in all.values() {
-        if let (Some(first), Some(last)) = (usage.get(usage.len() / 4), usage.last()) {
+        if let (Some((first, _)), Some((last, _))) = (usage.get(usage.len() / 4), usage.last()) {
             lines.push(format!(
                 "{} then {} descriptors, {} then {} KiB",
                 first.1, last.1, first.2, last.2
@@ -20,7 +23,7 @@ pub(crate) fn early_and_last(all: &HashMap<usize, Vec<Used>>) -> Vec<String> {
 }
 
 /// A finding if the process used more in its last quarter than in its second: it leaks.
-pub(crate) fn growth(process: usize, usage: &[Used]) -> Vec<String> {
+pub(crate) fn growth(process: usize, usage: &Usage) -> Vec<String> {
     const SLACK_KIB: u64 = 1024;
     const ENOUGH: usize = 12;
     let quarter = usage.len() / 4;
@@ -31,9 +34,10 @@ pub(crate) fn growth(process: usize, usage: &[Used]) -> Vec<String> {
         )];
     }
     let (second, last) = (&usage[quarter..2 * quarter], &usage[3 * quarter..]);
-    let descriptors = |part: &[Used]| part.iter().map(|used| used.1).max().unwrap_or(0);
-    let resident = |part: &[Used]| {
-        let mut all: Vec<u64> = part.iter().map(|used| used.2).collect();
+    let descriptors =
+        |part: &[(Used, Option<String>)]| part.iter().map(|(used, _)| used.1).max().unwrap_or(0);
+    let resident = |part: &[(Used, Option<String>)]| {
+        let mut all: Vec<u64> = part.iter().map(|(used, _)| used.2).collect();
         all.sort_unstable();
         all[all.len() / 2]
     };
@@ -44,6 +48,9 @@ pub(crate) fn growth(process: usize, usage: &[Used]) -> Vec<String> {
             descriptors(second),
             descriptors(last)
         ));
+        let most = descriptors(last);
+        let texts = usage.iter().rev().filter(|(used, _)| used.1 == most);
+        found.extend(texts.filter_map(|(_, text)| text.clone()).take(1));
     }
     if resident(last) > resident(second) + SLACK_KIB {
         found.push(format!(
