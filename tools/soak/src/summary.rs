@@ -1,5 +1,6 @@
 //! The summary at the end of a soak.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use crate::clock::SECOND;
@@ -27,6 +28,13 @@ fn required(took: u64) -> Vec<&'static str> {
         required.push("grades lower than at first, by a change of the range");
     }
     required
+}
+
+/// The beginning of a finding's text, without numbers.
+fn kind_of(finding: &str) -> String {
+    const LENGTH: usize = 32;
+    let text = finding.chars().filter(|letter| !letter.is_ascii_digit());
+    text.take(LENGTH).collect()
 }
 
 impl Soak {
@@ -65,9 +73,15 @@ impl Soak {
                 findings.push(format!("there was none of: {kind}"));
             }
         }
-        const SHOWN: usize = 40;
-        for finding in findings.iter().take(SHOWN) {
-            println!("FOUND: {finding}");
+        // Many findings of one kind must not hide those of another.
+        const SHOWN: usize = 8;
+        let mut shown: BTreeMap<String, usize> = BTreeMap::new();
+        for finding in &findings {
+            let of_kind = shown.entry(kind_of(finding)).or_default();
+            *of_kind += 1;
+            if *of_kind <= SHOWN {
+                println!("FOUND: {finding}");
+            }
         }
         println!("soak: {} findings", findings.len());
         if findings.is_empty() {
