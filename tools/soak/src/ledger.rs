@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::clock::SECOND;
+use crate::ranges::Ranges;
+use crate::usage::{self, Usage};
 
 /// The crate's `Guarantee`, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
+pub(crate) enum Level {
     BestEffort,
     Cooperative,
     Kernel,
@@ -25,6 +27,8 @@ impl Level {
 /// A port that a process held, until just before it released the port or was killed.
 #[derive(Clone, Debug)]
 struct Hold {
+    /// When the call that reserved it began and returned.
+    begun: u64,
     from: u64,
     until: u64,
     process: usize,
@@ -60,17 +64,24 @@ pub(crate) struct Ledger {
     pub(crate) hostile_from: Option<u64>,
     observations: Vec<Observation>,
     refusals: Vec<(u64, u64, String)>,
-    /// What the long-lived processes used: time, descriptors, KiB.
-    usage: HashMap<usize, Vec<(u64, usize, u64)>>,
+    /// What the long-lived processes used.
+    pub(crate) usage: HashMap<usize, Usage>,
+    pub(crate) ranges: Ranges,
+    /// What must not be, unless the lock folder was in trouble meanwhile.
+    doubts: Vec<(u64, u64, String)>,
     /// Rounds by kind: before the second user started, and since.
     pub(crate) rounds: BTreeMap<String, [u64; 2]>,
-    pub(crate) counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<String, u64>,
     pub(crate) findings: Vec<String>,
 }
 
 impl Ledger {
-    pub(crate) fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+    pub(crate) fn count(&mut self, what: &str) {
+        self.count_several(what, 1);
+    }
+
+    fn count_several(&mut self, what: &str, several: u64) {
+        *self.counts.entry(what.to_owned()).or_default() += several;
     }
 
     pub(crate) fn find(&mut self, what: String) {
@@ -92,17 +103,19 @@ impl Ledger {
                 .unwrap_or(0)
         };
         match words[..] {
-            ["held", _, protocol, port, level, leased] => {
+            ["held", _, _, protocol, port, level, leased] => {
                 let key = (protocol.to_owned(), port.parse().unwrap_or(0));
                 let (level, leased) = (Level::parse(level), leased == "true");
                 let hold = Hold {
-                    from: number(1),
+                    begun: number(1),
+                    from: number(2),
                     until: OPEN,
                     process,
                     pid,
                     level,
                     leased,
                 };
+                self.check_grade(&hold, key.1, level, (number(1), number(2)));
                 self.holds.entry(key.clone()).or_default().push(hold);
                 self.open.entry(process).or_default().push(key);
                 self.count("reservations");
@@ -110,14 +123,42 @@ impl Ledger {
                     self.count("of them without a lease");
                 }
             }
-            ["ended", _, protocol, port] => {
+            ["ended", _, _, protocol, port, level] => {
                 let key = (protocol.to_owned(), port.parse().unwrap_or(0));
-                self.close(process, &key, number(1));
+                let holds = self.holds.get(&key).into_iter().flatten().rev();
+                let hold = holds.take(8).find(|hold| hold.process == process).cloned();
+                if let Some(hold) = hold {
+                    let level = Level::parse(level);
+                    self.check_grade(&hold, key.1, level, (number(1), number(2)));
+                    if level < hold.level {
+                        self.count("grades lower than at first, by a change of the range");
+                    }
+                }
+                self.close(process, &key, number(2));
                 self.open
                     .entry(process)
                     .or_default()
                     .retain(|open| *open != key);
             }
+            ["count", several, ..] => {
+                self.count_several(&words[2..].join(" "), several.parse().unwrap_or(0));
+            }
+            ["listed", _, _, _] => {
+                self.count("lists of the workers");
+                // What happened to the lock folder before this line is noted already.
+                if !self.troubled(number(1), number(2)) {
+                    self.count_several("own reservations listed, without trouble", number(3));
+                }
+            }
+            ["doubtful", _, _, ..] => {
+                if self.troubled(number(1), number(2)) {
+                    self.count("wrong lists without a usable lock folder");
+                } else {
+                    let what = format!("process {pid}: {}", words[3..].join(" "));
+                    self.doubts.push((number(1), number(2), what));
+                }
+            }
+            ["wrong", ..] => self.find(format!("process {pid}: {}", words[1..].join(" "))),
             ["round", kind] => {
                 let phase = usize::from(self.hostile_from.is_some());
                 self.rounds.entry(kind.to_owned()).or_default()[phase] += 1;
@@ -128,8 +169,12 @@ impl Ledger {
             }
             ["lost", _, _, kind, port, level, ..] => {
                 let hostile = self.hostile_from.is_some_and(|from| number(2) >= from);
+                let weak = Level::parse(level) < Level::Kernel;
+                let port = port.parse().unwrap_or(0);
+                if weak && self.may_have_been_assigned(process, port, number(2)) {
+                    self.count("rounds lost of what a changed range no longer kept");
                 // The second user can bind an exact port that the kernel does not keep.
-                if hostile && Level::parse(level) < Level::Kernel {
+                } else if hostile && weak {
                     self.count("rounds lost to the second user, of what the kernel does not keep");
                 } else {
                     self.find(format!(
@@ -138,9 +183,13 @@ impl Ledger {
                     ));
                 }
             }
-            ["idle", ..] => {
+            ["idle", _, _, _, descriptors] => {
                 let used = (number(1), number(2) as usize, number(3));
-                self.usage.entry(process).or_default().push(used);
+                let usage = self.usage.entry(process).or_default();
+                // Only a change is worth its space.
+                let last = usage.last().map(|(used, _)| used.1);
+                let changed = last != Some(used.1);
+                usage.push((used, changed.then(|| descriptors.to_owned())));
             }
             ["seen", _, _, port, bindable, claims, leases] => {
                 let list = |text: &str| {
@@ -191,6 +240,29 @@ impl Ledger {
         }
     }
 
+    /// Finds a grade that this hold cannot have had during this time.
+    fn check_grade(&mut self, hold: &Hold, port: u16, read: Level, during: (u64, u64)) {
+        // At first, every number that the kernel does not keep has the grade of the range.
+        let picked = if during.0 < hold.from {
+            hold.level.max(Level::Cooperative)
+        } else {
+            hold.level
+        };
+        if !self.ranges.allow((picked, read), port, during) {
+            let ranges: Vec<_> = self.ranges.during(during.0, during.1).collect();
+            let what = format!("the grade of {port} was {read:?} in {ranges:?}: {hold:?}");
+            self.find(what);
+        }
+    }
+
+    /// Whether the kernel may have assigned a port of this process by itself since its pick.
+    fn may_have_been_assigned(&self, process: usize, port: u16, until: u64) -> bool {
+        let both = ["tcp", "udp"].map(|protocol| (protocol.to_owned(), port));
+        let holds = both.iter().filter_map(|key| self.holds.get(key)).flatten();
+        let mut lost = holds.filter(|hold| hold.process == process && hold.until == OPEN);
+        lost.any(|hold| self.ranges.may_assign(port, hold.begun, until))
+    }
+
     /// A TCP port that the kernel keeps now, picked at random.
     pub(crate) fn any_kept(&self) -> Option<u16> {
         let mut kept: Vec<u16> = Vec::new();
@@ -220,6 +292,9 @@ impl Ledger {
             || self
                 .troubles
                 .iter()
+                .rev()
+                // They are nearly in order, and none lasts as long.
+                .take_while(|t| t.from.saturating_add(60 * SECOND) >= from)
                 .any(|t| t.from <= until && t.until.saturating_add(SECOND) >= from)
     }
 
@@ -235,7 +310,10 @@ impl Ledger {
             // Refused with reason: only the lock folder keeps such a port, or another user planted
             // the lock file.
             let is_folder = what.split(' ').nth(1) == Some("Lease") && !what.starts_with("tcp ");
-            if !(is_folder && self.troubled(*from, *until)) {
+            // The second user can have the number once it is released.
+            let is_attacked = what.starts_with("again ")
+                && self.hostile_from.is_some_and(|since| *until >= since);
+            if !(is_attacked || is_folder && self.troubled(*from, *until)) {
                 found.push(format!(
                     "refused after {} ms: {what}",
                     (until - from) / 1_000_000
@@ -244,9 +322,14 @@ impl Ledger {
         }
         let refused = self.refusals.len() as u64;
         self.counts
-            .insert("refusals without a usable lock folder", refused);
+            .insert("refusals without a usable lock folder".to_owned(), refused);
+        for (from, until, what) in &self.doubts {
+            if !self.troubled(*from, *until) {
+                found.push(what.clone());
+            }
+        }
         for (process, usage) in &self.usage {
-            found.extend(growth(*process, usage));
+            found.extend(usage::growth(*process, usage));
         }
         self.findings.extend(found);
     }
@@ -262,7 +345,14 @@ impl Ledger {
                     .take_while(|other| other.from < one.until)
                 {
                     // Only the lock folder keeps a best-effort port, and it may have been replaced.
-                    let weak = one.level.min(other.level) == Level::BestEffort;
+                    // So is one that a changed range has made one.
+                    let is_weak = |hold: &Hold| {
+                        hold.level < Level::Kernel
+                            && self.ranges.may_assign(*port, hold.begun, other.from)
+                    };
+                    let weak = is_weak(one)
+                        || is_weak(other)
+                        || one.level.min(other.level) == Level::BestEffort;
                     if !(weak && self.troubled(one.from, other.from)) {
                         found.push(format!(
                             "two had {port}/{protocol} at once: {one:?} and {other:?}"
@@ -298,55 +388,4 @@ impl Ledger {
         (hold.leased && !listed && !self.troubled(hold.from, seen.until))
             .then(|| format!("the leases of {port} were {leases:?} while {hold:?}"))
     }
-
-    /// What the long-lived processes used, early and last, for the summary.
-    pub(crate) fn usage(&self) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
-        for usage in self.usage.values() {
-            if let (Some(first), Some(last)) = (usage.get(usage.len() / 4), usage.last()) {
-                lines.push(format!(
-                    "{} then {} descriptors, {} then {} KiB",
-                    first.1, last.1, first.2, last.2
-                ));
-            }
-        }
-        lines
-    }
-}
-
-/// A finding if the process used more in its last quarter than in its second: it leaks.
-fn growth(process: usize, usage: &[(u64, usize, u64)]) -> Vec<String> {
-    const SLACK_KIB: u64 = 1024;
-    const ENOUGH: usize = 12;
-    let quarter = usage.len() / 4;
-    if usage.len() < ENOUGH {
-        return vec![format!(
-            "process {process} was idle only {} times",
-            usage.len()
-        )];
-    }
-    let (second, last) = (&usage[quarter..2 * quarter], &usage[3 * quarter..]);
-    let descriptors =
-        |part: &[(u64, usize, u64)]| part.iter().map(|used| used.1).max().unwrap_or(0);
-    let resident = |part: &[(u64, usize, u64)]| {
-        let mut all: Vec<u64> = part.iter().map(|used| used.2).collect();
-        all.sort_unstable();
-        all[all.len() / 2]
-    };
-    let mut found = Vec::new();
-    if descriptors(last) > descriptors(second) {
-        found.push(format!(
-            "process {process}: {} descriptors, then {}",
-            descriptors(second),
-            descriptors(last)
-        ));
-    }
-    if resident(last) > resident(second) + SLACK_KIB {
-        found.push(format!(
-            "process {process}: {} KiB, then {}",
-            resident(second),
-            resident(last)
-        ));
-    }
-    found
 }

@@ -95,14 +95,17 @@ fn names() -> Vec<String> {
 fn lock_files(place: &Place) -> Vec<String> {
     let mut found = Vec::new();
     let locks = place.locks();
-    for path in files(&locks) {
+    // In place of the folder the second user may have planted something.
+    for path in [locks.clone()].into_iter().chain(files(&locks)) {
         let about = std::fs::symlink_metadata(&path);
         let is_planted = about
             .as_ref()
             .is_ok_and(|about| Some(about.uid()) == User::Hostile.id());
         if is_planted || about.is_err() {
             remove(&path);
-        } else if std::fs::File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
+        } else if path != locks
+            && std::fs::File::open(&path).is_ok_and(|file| file.try_lock().is_err())
+        {
             found.push(format!("{} is still locked", path.display()));
         }
     }

@@ -1,6 +1,8 @@
 //! A soak test. For some minutes eight processes reserve ports of every kind, serve on them and
-//! start children. Meanwhile some of them are killed or suspended, and the lock folder is deleted
-//! or made unwritable. In the last quarter a hostile second user does all the harm that a user can.
+//! start children, of which some are slow to call exec and some never do. Meanwhile some of them
+//! are killed or suspended, and the lock folder is deleted or made unwritable. Two more processes
+//! list the reservations without a pause. In the last quarter a hostile second user does all the
+//! harm that a user can.
 //!
 //! ```text
 //! cargo run --release -p portlease-soak -- MINUTES
@@ -14,8 +16,9 @@
 //! is left at the end. It exits with 1 on any finding.
 //!
 //! Run by root, it creates its own network and mount namespaces, and its processes run as an
-//! unprivileged user. Otherwise it runs in the machine's network, without the second user. It
-//! signals only processes that it started.
+//! unprivileged user. There it also changes the ephemeral range, and one more process reserves
+//! the same numbers in two network namespaces at once. Otherwise it runs in the machine's network,
+//! without these and without the second user. It signals only processes that it started.
 #![allow(clippy::unwrap_used, reason = "a failing soak names the line")]
 
 #[cfg(target_os = "linux")]
@@ -23,19 +26,35 @@ mod checker;
 #[cfg(target_os = "linux")]
 mod clock;
 #[cfg(target_os = "linux")]
+mod forks;
+#[cfg(target_os = "linux")]
+mod harm;
+#[cfg(target_os = "linux")]
 mod hostile;
 #[cfg(target_os = "linux")]
 mod ledger;
 #[cfg(target_os = "linux")]
 mod leftovers;
 #[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
 mod place;
 #[cfg(target_os = "linux")]
 mod processes;
 #[cfg(target_os = "linux")]
+mod ranges;
+#[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
+mod summary;
+#[cfg(target_os = "linux")]
 mod supervisor;
+#[cfg(target_os = "linux")]
+mod sweeper;
+#[cfg(target_os = "linux")]
+mod usage;
 #[cfg(target_os = "linux")]
 mod worker;
 
@@ -49,7 +68,9 @@ fn main() -> std::process::ExitCode {
         ["child", token] => server::serve_inherited(token),
         ["checker"] => checker::check(),
         ["hostile"] => hostile::harm(),
+        ["namespaces"] => namespaces::work(),
         ["sweep"] => leftovers::sweep(),
+        ["sweeper"] => sweeper::list_always(),
         [minutes] => match minutes.parse::<f64>() {
             Ok(minutes) if minutes > 0.0 && minutes <= 24.0 * 60.0 => {
                 return place::inside(minutes, || supervisor::run(minutes));

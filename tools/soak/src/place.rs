@@ -97,6 +97,11 @@ impl Place {
     pub(crate) fn locks(&self) -> PathBuf {
         self.folder.path().join("locks")
     }
+
+    /// `PORTLEASE_DIR` in the network namespaces besides the soak's. Nothing harms it.
+    pub(crate) fn locks_elsewhere(&self) -> PathBuf {
+        self.folder.path().join("elsewhere")
+    }
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {

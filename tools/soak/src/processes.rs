@@ -16,6 +16,8 @@ pub(crate) enum User {
     Own,
     Nobody,
     Hostile,
+    /// Neither the workers' user nor the hostile one, and not root.
+    Other,
 }
 
 impl User {
@@ -25,6 +27,7 @@ impl User {
             User::Own => None,
             User::Nobody => Some(65534),
             User::Hostile => Some(65533),
+            User::Other => Some(65532),
         }
     }
 }
@@ -32,6 +35,7 @@ impl User {
 /// A process of the soak, with the number that identifies it in the ledger.
 pub(crate) struct Process {
     pub(crate) number: usize,
+    pub(crate) user: User,
     process: Child,
     pub(crate) stdin: Option<ChildStdin>,
 }
@@ -68,10 +72,12 @@ impl Process {
         user: User,
     ) -> Process {
         let mut command = command(place, user);
-        command
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.args(args);
+        Process::of(command, events, number, user)
+    }
+
+    pub(crate) fn of(mut command: Command, events: &Events, number: usize, user: User) -> Process {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
         let sender = events.sender.clone();
@@ -87,6 +93,7 @@ impl Process {
         });
         Process {
             number,
+            user,
             process,
             stdin,
         }

@@ -70,11 +70,15 @@ pub(crate) fn by_number(
 }
 
 /// A child that inherits its listener, and the client that checks its answer.
-pub(crate) fn by_child(reservation: &Reservation) -> io::Result<()> {
+pub(crate) fn by_child(reservation: &Reservation, retry: Retry) -> io::Result<()> {
     let token = format!("child-of-{}", std::process::id());
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["child", &token]);
-    reservation.pass_to(&mut command)?;
+    let program = std::env::current_exe()?;
+    let mut command = retry.run(|| {
+        let mut command = Command::new(&program);
+        command.args(["child", &token]);
+        reservation.pass_to(&mut command)?;
+        Ok(command)
+    })?;
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn()?;
     // The command has the listener open too.

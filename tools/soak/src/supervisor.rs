@@ -6,14 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::clock::{MILLISECOND, SECOND, now};
 use crate::ledger::Ledger;
 use crate::leftovers;
-use crate::place::{Place, is_alone, is_root, set_mode};
-use crate::processes::{Event, Events, Process, User};
-use crate::worker::LONG_LIVED;
+use crate::place::{Place, is_alone, is_root};
+use crate::processes::{Event, Events, Process, User, command};
+use crate::ranges::Ranges;
 
 const WORKERS: usize = 8;
 
@@ -54,23 +52,28 @@ pub(crate) fn run(minutes: f64) -> ExitCode {
     soak.summarize(now() - begun)
 }
 
-struct Soak {
-    place: Place,
+pub(crate) struct Soak {
+    pub(crate) place: Place,
     events: Events,
-    workers: Vec<Process>,
+    pub(crate) workers: Vec<Process>,
     checker: Process,
+    /// One of the workers' user, and one of another user.
+    pub(crate) sweepers: Vec<Process>,
+    /// The process that enters other network namespaces.
+    traveller: Option<Process>,
     hostile: Option<Process>,
     /// Of every process, by its number, also of those that ended.
     pids: HashMap<usize, u32>,
-    next: usize,
-    ledger: Ledger,
+    pub(crate) next: usize,
+    pub(crate) ledger: Ledger,
     /// Whether the checker has a port to check.
     checking: bool,
     harm_at: u64,
-    stopped: Option<(usize, u64)>,
-    closed: Option<(Vec<PathBuf>, u64)>,
+    change_range_at: u64,
+    pub(crate) stopped: Option<(usize, u64)>,
+    pub(crate) closed: Option<(Vec<PathBuf>, u64)>,
     /// What the hostile process printed at its end.
-    hostile_counts: Vec<String>,
+    pub(crate) hostile_counts: Vec<String>,
 }
 
 impl Soak {
@@ -82,27 +85,62 @@ impl Soak {
             events,
             workers: Vec::new(),
             checker,
+            sweepers: Vec::new(),
+            traveller: None,
             hostile: None,
             pids: HashMap::new(),
             next: 0,
             ledger: Ledger::default(),
             checking: false,
             harm_at: now() + SECOND,
+            change_range_at: now() + 2 * SECOND,
             stopped: None,
             closed: None,
             hostile_counts: Vec::new(),
         };
+        soak.ledger.ranges = Ranges::read();
         (0..WORKERS).for_each(|_| soak.start_worker());
+        soak.start_sweeper(User::Nobody);
+        soak.start_sweeper(User::Other);
+        if Ranges::are_own() {
+            soak.start_traveller();
+        }
         soak
     }
 
-    fn start_worker(&mut self) {
+    pub(crate) fn start_worker(&mut self) {
         let number = self.next;
         self.next += 1;
         let args = ["worker", &number.to_string()];
         let worker = Process::start(&self.place, &self.events, number, &args, User::Nobody);
         self.pids.insert(number, worker.pid());
         self.workers.push(worker);
+    }
+
+    /// Another user than the workers' is root or an unprivileged one, at random.
+    pub(crate) fn start_sweeper(&mut self, last: User) {
+        let user = match last {
+            User::Nobody => User::Nobody,
+            _ if fastrand::bool() => User::Own,
+            _ => User::Other,
+        };
+        let number = self.next;
+        self.next += 1;
+        let sweeper = Process::start(&self.place, &self.events, number, &["sweeper"], user);
+        self.pids.insert(number, sweeper.pid());
+        self.sweepers.push(sweeper);
+    }
+
+    fn start_traveller(&mut self) {
+        let number = self.next;
+        self.next += 1;
+        let mut command = command(&self.place, User::Own);
+        command
+            .arg("namespaces")
+            .env("PORTLEASE_DIR", self.place.locks_elsewhere());
+        let traveller = Process::of(command, &self.events, number, User::Own);
+        self.pids.insert(number, traveller.pid());
+        self.traveller = Some(traveller);
     }
 
     fn start_hostile(&mut self) {
@@ -143,6 +181,12 @@ impl Soak {
             self.harm();
             self.harm_at = now() + fastrand::u64(40..400) * MILLISECOND;
         }
+        if Ranges::are_own() && now() >= self.change_range_at {
+            if self.ledger.ranges.change() {
+                self.ledger.count("changes of the ephemeral range");
+            }
+            self.change_range_at = now() + fastrand::u64(5_000..20_000) * MILLISECOND;
+        }
         self.replace_ended();
     }
 
@@ -159,92 +203,16 @@ impl Soak {
         }
     }
 
-    /// Does one act of harm, picked at random.
-    fn harm(&mut self) {
-        match fastrand::u8(..100) {
-            0..30 => {
-                let Some(at) = self.short_lived() else { return };
-                let mut worker = self.workers.swap_remove(at);
-                if self
-                    .stopped
-                    .is_some_and(|(number, _)| number == worker.number)
-                {
-                    self.stopped = None;
-                }
-                // Its reservations count until before the kill, and its last lines are still taken.
-                let at = now();
-                worker.kill();
-                self.take_all(worker.number);
-                self.ledger.end(worker.number, at);
-                self.ledger.count("kill -9");
-                self.start_worker();
-            }
-            30..60 if self.stopped.is_none() => {
-                let worker = &self.workers[fastrand::usize(..self.workers.len())];
-                worker.signal(Signal::STOP);
-                self.stopped = Some((worker.number, now() + fastrand::u64(1..200) * MILLISECOND));
-                self.ledger.count("SIGSTOP and SIGCONT");
-            }
-            60..72 => {
-                let from = now();
-                remove(&self.place.locks());
-                self.ledger.trouble(from, now());
-                self.ledger.count("lock folder deleted");
-            }
-            72..90 if self.closed.is_none() => {
-                let locks = self.place.locks();
-                let within = std::fs::read_dir(&locks)
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .map(|e| e.path());
-                let folders: Vec<PathBuf> = within
-                    .filter(|path| is_folder(path))
-                    .chain([locks.clone()])
-                    .collect();
-                if !is_folder(&locks) {
-                    return;
-                }
-                let length = fastrand::u64(5..300) * MILLISECOND;
-                // On a busy machine it may take longer until this is undone, which is noted then.
-                self.ledger.trouble(now(), now() + length + SECOND);
-                folders.iter().for_each(|path| set_mode(path, 0o555));
-                self.closed = Some((folders, now() + length));
-                self.ledger.count("lock folder made unwritable");
-            }
-            _ => {}
-        }
-    }
-
-    /// The index of a worker that may be killed.
-    fn short_lived(&self) -> Option<usize> {
-        let short_lived: Vec<usize> = (0..self.workers.len())
-            .filter(|at| self.workers[*at].number >= LONG_LIVED)
-            .collect();
-        if short_lived.is_empty() {
-            None
-        } else {
-            Some(short_lived[fastrand::usize(..short_lived.len())])
-        }
-    }
-
-    fn undo(&mut self, time: u64) {
-        if let Some((number, _)) = self.stopped.take_if(|(_, until)| *until <= time)
-            && let Some(worker) = self.workers.iter().find(|worker| worker.number == number)
-        {
-            worker.signal(Signal::CONT);
-        }
-        if let Some((folders, until)) = self.closed.take_if(|(_, until)| *until <= time) {
-            folders
-                .iter()
-                .filter(|path| is_folder(path))
-                .for_each(|path| set_mode(path, 0o1777));
-            self.ledger.trouble(until.min(time), now());
-        }
-    }
-
-    /// Replaces workers that ended by themselves, which is a finding.
+    /// Replaces processes that ended by themselves, which is a finding.
     fn replace_ended(&mut self) {
+        for at in (0..self.sweepers.len()).rev() {
+            if let Some(status) = self.sweepers[at].ended() {
+                let sweeper = self.sweepers.swap_remove(at);
+                let what = format!("sweeper {} ended by itself: {status}", sweeper.pid());
+                self.ledger.find(what);
+                self.start_sweeper(sweeper.user);
+            }
+        }
         for at in (0..self.workers.len()).rev() {
             if let Some(status) = self.workers[at].ended() {
                 let worker = self.workers.swap_remove(at);
@@ -258,7 +226,7 @@ impl Soak {
     }
 
     /// Takes events until the output of this process ends.
-    fn take_all(&mut self, last: usize) {
+    pub(crate) fn take_all(&mut self, last: usize) {
         let until = now() + SECOND;
         while now() < until {
             match self.events.next(Duration::from_millis(10)) {
@@ -272,7 +240,7 @@ impl Soak {
     fn end(&mut self) {
         self.undo(u64::MAX);
         drop(self.checker.stdin.take());
-        for worker in self.hostile.iter_mut().chain(&mut self.workers) {
+        for worker in self.all() {
             drop(worker.stdin.take());
         }
         let closed = now();
@@ -282,7 +250,7 @@ impl Soak {
             }
         }
         let mut stuck = Vec::new();
-        for worker in self.hostile.iter_mut().chain(&mut self.workers) {
+        for worker in self.all() {
             match worker.ended() {
                 Some(status) if status.success() => {}
                 status => stuck.push(format!(
@@ -297,7 +265,8 @@ impl Soak {
             (now() - closed) / MILLISECOND
         );
         self.workers.clear();
-        self.hostile = None;
+        self.sweepers.clear();
+        (self.hostile, self.traveller) = (None, None);
         while let Some((number, event)) = self.events.next(Duration::from_millis(100)) {
             self.take(number, event);
         }
@@ -306,64 +275,13 @@ impl Soak {
         self.ledger.findings.extend(left);
     }
 
+    /// All but the checker.
+    fn all(&mut self) -> impl Iterator<Item = &mut Process> {
+        let workers = self.workers.iter_mut().chain(&mut self.sweepers);
+        workers.chain(&mut self.hostile).chain(&mut self.traveller)
+    }
+
     fn all_ended(&mut self) -> bool {
-        self.hostile
-            .iter_mut()
-            .chain(&mut self.workers)
-            .all(|worker| worker.ended().is_some())
-    }
-
-    /// Prints the summary.
-    fn summarize(self, took: u64) -> ExitCode {
-        let ledger = &self.ledger;
-        println!("after {} s, {} processes in all:", took / SECOND, self.next);
-        for (what, count) in &ledger.counts {
-            println!("  {count:>9}  {what}");
-        }
-        let rounds: Vec<String> = ledger
-            .rounds
-            .iter()
-            .map(|(kind, [a, b])| format!("{kind} {a} + {b}"))
-            .collect();
-        println!(
-            "  rounds served, before the second user and beside it: {}",
-            rounds.join(", ")
-        );
-        for line in ledger.usage().iter().chain(&self.hostile_counts) {
-            println!("  {line}");
-        }
-        let mut findings = ledger.findings.clone();
-        let phases = if ledger.hostile_from.is_some() { 2 } else { 1 };
-        for kind in ["tcp", "udp", "pair", "block", "exact", "plain"] {
-            let rounds = ledger.rounds.get(kind).copied().unwrap_or_default();
-            if rounds[..phases].contains(&0) {
-                findings.push(format!("no round was served of {kind}: {rounds:?}"));
-            }
-        }
-        const SHOWN: usize = 40;
-        for finding in findings.iter().take(SHOWN) {
-            println!("FOUND: {finding}");
-        }
-        println!("soak: {} findings", findings.len());
-        if findings.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn is_folder(path: &std::path::Path) -> bool {
-    // Does not follow a link, which the second user may have planted.
-    std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
-}
-
-/// Retries, because other processes create files in it meanwhile.
-fn remove(path: &std::path::Path) {
-    for _ in 0..50 {
-        let removed = std::fs::remove_dir_all(path).or_else(|_| std::fs::remove_file(path));
-        if removed.is_ok() || std::fs::symlink_metadata(path).is_err() {
-            return;
-        }
+        self.all().all(|worker| worker.ended().is_some())
     }
 }

@@ -1,14 +1,17 @@
 //! A worker process: reserves, serves, starts children, releases, and prints a line for each.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use portlease::{Guarantee, Reservation, ReserveOptions};
+use portlease::{Reservation, ReserveOptions};
 
 use crate::clock::{MILLISECOND, now};
+use crate::forks;
+use crate::report::{is_leased, level, print, report_ended, report_held, report_refused};
 use crate::server::{self, Retry};
+use crate::sweeper;
 
 /// The kinds of reservations, with their names in the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +46,8 @@ pub(crate) const LONG_LIVED: usize = 2;
 struct Held {
     kind: &'static str,
     reservations: Vec<Reservation>,
+    since: u64,
     until: u64,
-}
-
-fn print(line: &str) {
-    // One write, because a pipe keeps the bytes of one write together. If it fails, the supervisor
-    // has ended, and the worker finds its stdin closed.
-    let _printed = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
 pub(crate) fn work(number: usize) {
@@ -61,7 +59,12 @@ pub(crate) fn work(number: usize) {
             done.store(true, Ordering::Relaxed);
         });
         let spawns = number >= LONG_LIVED && number % 2 == 1;
-        let retry = if spawns {
+        // Two threads, so that a new child also has copies of what an older one shares.
+        let forks = number >= LONG_LIVED && number % 4 == 2;
+        if forks {
+            (0..2).for_each(|_| drop(scope.spawn(|| forks::start_children(&done))));
+        }
+        let retry = if spawns || forks {
             Retry::WhileInUse
         } else {
             Retry::Never
@@ -74,6 +77,10 @@ pub(crate) fn work(number: usize) {
                 }
             });
         }
+        // The library keeps one Unix socket since its first check of a port without a reservation.
+        // In a worker such a check comes late, with the first refusal that has no lease. The check
+        // here keeps that socket from being counted as a leak.
+        let _free = portlease::is_port_free(forks::AGAIN.start - 1);
         let mut held: Vec<Held> = Vec::new();
         for round in 0u64.. {
             if done.load(Ordering::Relaxed) {
@@ -85,6 +92,17 @@ pub(crate) fn work(number: usize) {
             if number >= LONG_LIVED && fastrand::u8(..) < 2 {
                 reserve_by_command();
             }
+            if fastrand::u8(..) < 8 {
+                let all = held.iter().flat_map(|held| {
+                    let leased = held.reservations.iter().filter(|one| is_leased(one));
+                    leased.map(|one| (held.since, one))
+                });
+                sweeper::check_listed(all);
+            }
+            // A worker that holds an exact port must release it soon.
+            if forks && fastrand::u8(..) < 16 && held.iter().all(|held| held.kind != "exact") {
+                forks::reserve_again(number);
+            }
             if !held.is_empty() {
                 serve(&held[fastrand::usize(..held.len())], retry);
             }
@@ -95,7 +113,9 @@ pub(crate) fn work(number: usize) {
             if round.is_multiple_of(16) {
                 held.drain(..).for_each(release);
                 if number < LONG_LIVED {
-                    print(&format!("idle {} {} {}", now(), descriptors(), resident()));
+                    let open = descriptors();
+                    let (length, open) = (open.len(), open.join(","));
+                    print(&format!("idle {} {length} {} {open}", now(), resident()));
                 }
             }
         }
@@ -110,7 +130,8 @@ fn reserve(may_wait: bool) -> Option<Held> {
         return None;
     }
     // A worker that got an exact port by chance would wait for itself.
-    let any = ReserveOptions::new().label(name).exclude(EXACT);
+    let others = EXACT.into_iter().chain(forks::AGAIN);
+    let any = ReserveOptions::new().label(name).exclude(others);
     let begun = now();
     let outcome = match kind {
         Kind::Tcp => any.reserve().map(|one| vec![one]),
@@ -125,42 +146,23 @@ fn reserve(may_wait: bool) -> Option<Held> {
         }
         Kind::Plain => any.reuse_addr(false).reserve().map(|one| vec![one]),
     };
-    let at = now();
     match outcome {
         Ok(reservations) => {
-            for reservation in &reservations {
-                let leased = format!("{reservation:?}").contains("leased: true");
-                let level = level(reservation);
-                for protocol in reservation.protocols() {
-                    print(&format!(
-                        "held {at} {protocol} {reservation} {level} {leased}"
-                    ));
-                }
-            }
+            report_held(begun, &reservations);
             // A port that others wait for is released soon.
             let longest = if kind == Kind::Exact { 20 } else { 150 };
+            let since = now();
             Some(Held {
                 kind: name,
                 reservations,
-                until: at + fastrand::u64(0..longest) * MILLISECOND,
+                since,
+                until: since + fastrand::u64(0..longest) * MILLISECOND,
             })
         }
         Err(e) => {
-            print(&format!(
-                "refused {begun} {at} {name} {:?} {}",
-                e.kind(),
-                e.to_string().replace('\n', "; ")
-            ));
+            report_refused(begun, name, &e);
             None
         }
-    }
-}
-
-fn level(reservation: &Reservation) -> &'static str {
-    match reservation.guarantee() {
-        Guarantee::Kernel => "kernel",
-        Guarantee::Cooperative => "cooperative",
-        _ => "best_effort",
     }
 }
 
@@ -174,7 +176,7 @@ fn serve(held: &Held, retry: Retry) {
             server::udp(port, retry).and_then(|()| server::by_number(port, true, false, retry))
         }
         "plain" => server::by_number(port, false, false, retry),
-        _ if fastrand::u8(..) < 24 => server::by_child(reservation),
+        _ if fastrand::u8(..) < 24 => server::by_child(reservation, retry),
         _ => server::by_number(port, true, fastrand::u8(..) < 24, retry),
     };
     let outcome = outcome.map_err(|e| e.to_string()).and_then(|()| {
@@ -233,15 +235,33 @@ fn reserve_by_command() {
 
 fn release(held: Held) {
     for reservation in held.reservations {
-        // Printed first: as soon as it is released, another process may have it.
-        for protocol in reservation.protocols() {
-            print(&format!("ended {} {protocol} {reservation}", now()));
-        }
+        report_ended(&reservation);
     }
 }
 
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+/// What each descriptor leads to. A socket of the Unix domain is named as such.
+fn descriptors() -> Vec<String> {
+    let links = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let links = links.flatten().map(|entry| {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        target.display().to_string().replace(' ', "_")
+    });
+    let links: Vec<String> = links.collect();
+    let unix = std::fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
+    let is_unix = |link: &str| {
+        let inode = link
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        inode.is_some_and(|inode| unix.split_whitespace().any(|word| word == inode))
+    };
+    let named = |link: String| {
+        if is_unix(&link) {
+            format!("unix_{link}")
+        } else {
+            link
+        }
+    };
+    links.into_iter().map(named).collect()
 }
 
 /// In KiB.
