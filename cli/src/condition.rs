@@ -1,4 +1,4 @@
-//! [`Condition`]: what a check asserts of a port, and what a wait waits for.
+//! [`Condition`]: what `check` asserts of a port, and what `wait` waits for.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use portlease::{
 pub(crate) enum Condition {
     Free,
     Listening,
-    /// The process with this id, or one that it started, listens.
+    /// The process with this id listens on the port, or a process that it started.
     HeldBy(u32),
 }
 
 impl Condition {
-    /// The condition that `--listening` selects.
+    /// `Listening` with the flag `--listening`, otherwise `Free`.
     pub(crate) fn from_flag(listening: bool) -> Self {
         if listening {
             Condition::Listening

@@ -2,7 +2,7 @@
 
 use portlease::{Endpoint, Protocol, Remedy};
 
-/// The remedies in one line; `None` if there is none for a user of the command.
+/// The remedies in one line. Returns `None` if no remedy applies to a user of the command.
 pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = String::new();
     for remedy in remedies {
@@ -19,7 +19,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// `None` for a remedy that applies only to Rust programs.
+/// The text of a remedy for a user of the command. Returns `None` for a remedy that applies only to
+/// Rust programs.
 fn command(remedy: &Remedy) -> Option<String> {
     let text = match remedy {
         Remedy::ReserveAnotherPort { endpoint, .. } => {
@@ -38,7 +39,7 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("look it up with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "if it reported \"address already in use\", it does not set \
+            "if the server reported \"address already in use\", it does not set \
              SO_REUSEADDR: reserve its port with --no-reuse-addr"
                 .to_owned()
         }

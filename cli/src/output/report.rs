@@ -5,7 +5,8 @@ use portlease::Diagnosis;
 use crate::failure::{Cause, Failure};
 use crate::output::remedy;
 
-/// The headline, the facts and the help line, also of further ports that failed the same check.
+/// The headline, the facts and the help line. Further ports that failed the same check follow, each
+/// with the same parts.
 pub(crate) fn full(diagnosis: &Diagnosis) -> String {
     below(diagnosis.headline(), diagnosis)
 }
@@ -31,7 +32,8 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// The error, and below an error of the library the facts about the port.
+/// The text of a failure. If it is an error of the library with a diagnosis, the facts about the
+/// port follow below.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),
