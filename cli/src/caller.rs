@@ -1,12 +1,13 @@
-//! Finds the process that called `reserve`. The keeper (the process that holds the ports) holds
-//! them until that process ends. `--pid` names another process instead.
+//! Finds the process that called `reserve`. A keeper process then holds the ports until that
+//! process ends. With `--pid`, the user names another process instead.
 
 use std::path::PathBuf;
 
 use crate::failure::Failure;
 use crate::limits::NESTED_SHELLS;
 
-/// Shells. For a pipe, a list or `$(…)` they fork a subshell, which does not call exec.
+/// The names of shells. For a pipe, a list or `$(…)` a shell forks a subshell, which does not call
+/// exec.
 const SHELLS: [&str; 10] = [
     "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];

@@ -12,8 +12,8 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// firewall drops the packets, no answer comes.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After a timeout `run` sends SIGTERM to its command. If the command has not ended after this
-/// time, `run` sends SIGKILL.
+/// `run --wait-listening` sends SIGTERM to a command that does not listen in time. If the command
+/// has not ended this long after SIGTERM, `run` sends SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
 /// How often `run` checks whether the command has ended after SIGTERM.

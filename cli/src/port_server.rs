@@ -77,8 +77,8 @@ impl PortServer {
     }
 
     /// Reserves a number that the server grants. A grant does not stop other programs from binding
-    /// the port. If a granted number is in use, the function requests another one, at most
-    /// [`PORT_SERVER_ATTEMPTS`] in all.
+    /// the port. So if a granted number is in use, this function requests another one. It makes at
+    /// most [`PORT_SERVER_ATTEMPTS`] requests.
     pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Reservation, Failure> {
         let mut attempts = 0;
         loop {

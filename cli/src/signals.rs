@@ -8,8 +8,8 @@ use signal_hook::iterator::Signals;
 use crate::exit;
 use crate::failure::Failure;
 
-/// Makes Ctrl-C exit with 130. Nothing must be cleaned up: the kernel closes sockets and releases
-/// file locks.
+/// Makes Ctrl-C exit with 130. No cleanup is needed: the kernel closes sockets and releases file
+/// locks.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("handle signals", &e);
     if starts_ignored(SIGINT) {

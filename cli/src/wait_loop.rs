@@ -59,7 +59,7 @@ pub(crate) fn wait_for(
     let (sender, receiver) = channel();
     let (ports, index) = (endpoints.to_vec(), current.clone());
     let wait = move || {
-        // The receiver is gone if the process ended first.
+        // If the process of `--pid` ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(wait_for_all(&ports, condition, started, limit, &index));
     };
     let thread = std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! `portlease check`: whether all ports are free, or all have a listener.
+//! `portlease check`: checks that all ports are free, or that all have a listener.
 
 use portlease::Diagnosis;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! `portlease list`: the live reservations on this machine.
+//! `portlease list`: lists the live reservations on this machine.
 
 use std::time::{Duration, SystemTime};
 

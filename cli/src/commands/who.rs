@@ -1,4 +1,4 @@
-//! `portlease who`: all sockets and reservations on one port.
+//! `portlease who`: shows all sockets and reservations on one port.
 
 use portlease::{Holders, Process, Reachability, probe, who_holds};
 use serde::Serialize;

@@ -11,7 +11,7 @@ pub(crate) fn full(diagnosis: &Diagnosis) -> String {
     below(diagnosis.headline(), diagnosis)
 }
 
-/// A headline, and below it the facts, the help line and the further ports.
+/// Puts the facts, the help line and the further ports below the headline.
 fn below(headline: String, diagnosis: &Diagnosis) -> String {
     let mut lines = vec![headline];
     lines.extend(diagnosis.facts());

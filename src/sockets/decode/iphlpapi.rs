@@ -118,8 +118,8 @@ fn row(
         state,
         uid: None,
         inode,
-        // The table does not show whether the socket is dual stack. If the socket wrongly counts as
-        // dual stack, a report can show a conflict that does not exist, but never hides one.
+        // The table does not show whether the socket is dual stack, so every IPv6 wildcard counts
+        // as dual stack. A wrong guess can add a conflict to a report, but cannot hide one.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
     }

@@ -85,7 +85,7 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
 /// Decodes the state of a TCP socket: `TSI_S_CLOSED` (0) to `TSI_S_TIME_WAIT` (10).
 fn tcp_state(number: u32) -> State {
     match number {
-        // macOS reports a socket that is only bound as closed.
+        // For a socket that is only bound, macOS reports the state "closed".
         0 => State::Bound,
         1 => State::Listen,
         2 => State::SynSent,

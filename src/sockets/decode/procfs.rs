@@ -36,9 +36,9 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         state: super::linux_state::state(protocol, state),
         uid: Some(uid).filter(|_| inode.is_some()),
         inode,
-        // The file does not show whether the socket is dual stack, which is the default of Linux.
-        // If the socket wrongly counts as dual stack, a report can show a conflict that does not
-        // exist, but never hides one.
+        // The file does not show whether the socket is dual stack. Linux makes it so by default, so
+        // every IPv6 wildcard counts as dual stack. A wrong guess can add a conflict to a report,
+        // but cannot hide one.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
     })

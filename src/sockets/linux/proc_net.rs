@@ -27,9 +27,9 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // Without this file the kernel lacks IPv6 or UDP-Lite, so there is no such socket to
-            // report. The files of TCP and UDP over IPv4 are always there. If `/proc/net` itself is
-            // missing, `metadata` returns the error.
+            // If this file is missing, the kernel lacks IPv6 or UDP-Lite, and there is no such
+            // socket to report. The files of TCP and UDP over IPv4 are always there. If `/proc/net`
+            // itself is missing, `metadata` returns the error.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>

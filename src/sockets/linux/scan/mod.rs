@@ -207,8 +207,8 @@ impl Scan<'_> {
                 .parent
                 .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
             if let Some(parent) = parent {
-                // If the parent owns one of the sockets, this adds it to `found`, and the loop
-                // reaches its own parent later. If not, the loop goes no further up.
+                // If the parent owns one of the sockets, it is added to `found`, and a later round
+                // scans the grandparent. If not, the loop goes no further up.
                 self.scan_process(parent, state)?;
             }
             next += 1;
