@@ -1,5 +1,5 @@
-//! The definition of the command line. clap derives the parser, the help, the completions and the
-//! man pages from it.
+//! Defines the command line. clap derives the parser, the help, the completions and the man pages
+//! from this definition.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,7 +36,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// The heading in `--help` for these options. It puts them below the options of each command.
+/// The heading of the output options in `--help`. Options with a heading come below the options of
+/// each command.
 const OUTPUT: &str = "Output";
 
 #[derive(Debug, clap::Args)]

@@ -1,16 +1,19 @@
-//! The process that called `reserve`: the keeper holds ports for it, or for the process of `--pid`.
+//! Finds the process that called `reserve`. A keeper process then holds the ports until that
+//! process ends. With `--pid`, the user names another process instead.
 
 use std::path::PathBuf;
 
 use crate::failure::Failure;
 use crate::limits::NESTED_SHELLS;
 
-/// Programs that fork without exec for a pipe, a list or `$(…)`.
+/// The names of shells. For a pipe, a list or `$(…)` a shell forks a subshell, which does not call
+/// exec.
 const SHELLS: [&str; 10] = [
     "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
 
-/// The first ancestor that is not a subshell. A subshell ends long before its script does.
+/// The nearest ancestor that is not a subshell. A subshell ends long before the script of its
+/// shell.
 pub(crate) fn calling_process() -> Result<u32, Failure> {
     let mut pid = std::os::unix::process::parent_id();
     if pid == 0 {
@@ -28,7 +31,8 @@ pub(crate) fn calling_process() -> Result<u32, Failure> {
     Ok(pid)
 }
 
-/// The properties that a forked child shares with its parent until one of the two calls exec.
+/// The properties of a process by which this file recognises a fork. Except for `parent`, a forked
+/// child has the same ones as its parent until one of the two calls exec.
 #[derive(Debug, PartialEq, Eq)]
 struct ProcessImage {
     program: PathBuf,
@@ -36,7 +40,7 @@ struct ProcessImage {
     /// Address of the arguments, which the kernel randomizes at each exec. 0 if the kernel hides
     /// the address.
     arguments_at: u64,
-    /// The pid of the parent. A child and its parent differ in this field.
+    /// The pid of the parent.
     parent: u32,
 }
 
@@ -53,7 +57,7 @@ impl ProcessImage {
         })
     }
 
-    /// The parent, if this process is a shell and a fork of that parent.
+    /// The pid of the parent, if this process is a shell and a fork of that parent.
     fn forked_from(&self) -> Option<u32> {
         let name = self.program.file_name()?.to_str()?;
         let parent = ProcessImage::of(self.parent)?;
@@ -65,8 +69,8 @@ impl ProcessImage {
     }
 }
 
-/// Parent and address of the arguments: fields 4 and 48 of proc_pid_stat(5). Field 2, the name, may
-/// contain blanks and parentheses, so fields count from its end.
+/// The parent and the address of the arguments: fields 4 and 48 of proc_pid_stat(5). Field 2, the
+/// name, may contain blanks and parentheses. So the fields are counted from the end of the name.
 fn parse_stat(text: &str) -> Option<(u32, u64)> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! [`Condition`]: what a check asserts of a port, and what a wait waits for.
+//! [`Condition`]: what `check` asserts of a port, and what `wait` waits for.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(crate) enum Condition {
     /// A server of this kind could bind the port.
     Free(ServerKind),
     Listening,
-    /// The process with this id, or one that it started, listens.
+    /// The process with this id listens on the port, or a process that it started.
     HeldBy(u32),
 }
 

@@ -14,15 +14,17 @@ use crate::output::console::Console;
 use crate::signals;
 
 pub(crate) fn main() -> ExitCode {
-    // The keeper is not a command of `Args`: help, completions and man pages would list it.
+    // `reserve` starts this program as a keeper (the process that holds the ports). The keeper is
+    // not a command of `Args`, because help, completions and man pages would then list it.
     if std::env::args_os().skip(1).eq([KEEPER_ARG]) {
-        // The keeper's stderr is /dev/null. It reports failures to `reserve` over its socket.
+        // The keeper's stderr is /dev/null, so nothing is printed here. If a reservation fails, the
+        // keeper sends the error to `reserve` over its socket.
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // If stderr is closed, the failed print cannot be reported either.
+            // If the print fails, stderr is closed, and nothing can report the failure.
             let _printed = error.print();
             return ExitCode::from(match error.use_stderr() {
                 true if is_run_command() => exit::RUN_FAILED,
@@ -58,16 +60,16 @@ fn dispatch(console: &Console, command: &Command) -> Result<u8, Failure> {
 
 fn install_sigint(command: &Command) -> Result<(), Failure> {
     match command {
-        // `run` passes signals on to its command.
+        // `run` installs its own handlers, which pass signals on to its command.
         Command::Run(_) => Ok(()),
-        // `serve` handles the signal itself, because it removes its socket before it exits.
+        // `serve` installs its own handlers, because it removes its socket before it exits.
         Command::Serve(_) => Ok(()),
         _ => signals::exit_on_interrupt(),
     }
 }
 
-/// Whether the arguments that failed to parse belong to `run`. Its exit codes are those of the
-/// command it runs, so a usage error there must not be 2.
+/// Whether the arguments that failed to parse belong to `run`. `run` returns the exit code of its
+/// command, which may be 2. So a usage error of `run` has the code 125.
 fn is_run_command() -> bool {
     let lenient = Args::command().ignore_errors(true).try_get_matches();
     lenient.is_ok_and(|matches| matches.subcommand_name() == Some("run"))

@@ -1,4 +1,4 @@
-//! Exit codes. `run` also returns those of its command, and 126 or 127 as a shell does.
+//! The exit codes. `run` also returns the exit code of its command, and 126 or 127 as a shell does.
 
 pub(crate) const YES: u8 = 0;
 pub(crate) const NO: u8 = 1;

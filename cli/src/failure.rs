@@ -6,14 +6,14 @@ use std::io;
 use crate::exit;
 use crate::text::os_message;
 
-/// An error for stderr, and the exit code.
+/// A failure that ends the command: the error for stderr, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
     cause: Cause,
 }
 
-/// The library's error is kept as a value: only `output` turns it into text.
+/// The library's error stays a value here, because only `output` turns errors into text.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Text(String),

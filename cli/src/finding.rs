@@ -23,7 +23,7 @@ impl Finding {
         }
     }
 
-    /// `None` if the port could not be checked.
+    /// Whether the port meets the condition; `None` if it could not be checked.
     pub(crate) fn answer(&self) -> Option<bool> {
         match &self.problem {
             None => Some(true),

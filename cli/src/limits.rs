@@ -2,37 +2,39 @@
 
 use std::time::{Duration, Instant};
 
-/// The duration of `run --wait-listening` and `wait --timeout` if the user names none.
+/// The duration of `run --wait-listening` and `wait --timeout` if the user passes no DURATION.
 pub(crate) const DEFAULT_WAIT: &str = "30s";
 
 /// How often a wait checks the process of `--pid` and redraws its progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The timeout of `who --probe`. A host that accepts or refuses answers sooner. A firewall that
-/// drops packets never answers.
+/// The timeout of `who --probe`. A host that accepts or refuses the connection answers sooner. If a
+/// firewall drops the packets, no answer comes.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `run` waits for the report on a command that ended before it listened.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(1);
 
-/// `run` sends SIGKILL to a command that has not ended this long after SIGTERM.
+/// `run --wait-listening` sends SIGTERM to a command that does not listen in time. If the command
+/// has not ended this long after SIGTERM, `run` sends SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
 /// How often `run` checks whether the command has ended after SIGTERM.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 
-/// A keeper handles one release at a time, so a client that sends nothing must not block it.
+/// The timeout of a keeper for one client of `release`. A keeper handles one client at a time, so a
+/// client that sends nothing must not block it.
 pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `serve` closes a connection that sends no complete request in this time.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `serve` pauses after a failed accept or thread start. Without descriptors or threads, the next
-/// attempt fails at once, and nothing reports when one becomes available.
+/// `serve` pauses this long after a failed accept or thread start. If descriptors or threads are
+/// used up, the next attempt fails at once, and nothing reports when one becomes available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The stack of a thread of `serve`. Each reservation has a thread, which only waits for a process
-/// to end.
+/// The size of the stack of each thread of `serve`. Each reservation has a thread, which only waits
+/// for a process to end.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
 /// The timeout of poll(2) in a thread that waits for a process to end. The thread then polls again.
@@ -41,16 +43,16 @@ pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 /// A request to the server of `PORTSERVER_ADDRESS` fails if it has no answer within this time.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many numbers to request from the server of `PORTSERVER_ADDRESS` while each granted one is in
-/// use. The last refusal becomes the error.
+/// How many numbers to request from the server of `PORTSERVER_ADDRESS` before an error. The next
+/// number is requested only if the granted one is in use.
 pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 
-/// The longest line that a port server or its client reads: far more than a number needs. If
-/// bytes stayed unread at close, the kernel would reset the connection, and the other side would
-/// see an error instead of an empty answer.
+/// The longest line that `serve` and its clients read: far longer than a number. The limit leaves
+/// room to read a wrong line whole. If bytes stayed unread at close, the kernel would reset the
+/// connection. The other side would then see an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
-/// How many subshells may stand between `reserve` and the shell that runs the script. The limit
+/// The largest number of subshells between `reserve` and the shell that runs the script. The limit
 /// ends the search if the parents in /proc form a loop.
 pub(crate) const NESTED_SHELLS: usize = 64;
 
@@ -59,7 +61,7 @@ pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// The time left of a limit, rounded up to whole milliseconds, the unit in reports.
+/// The time that is left of a limit, rounded up to whole milliseconds. Reports show milliseconds.
 pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();
     Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))

@@ -1,6 +1,7 @@
 //! `portlease`: checks ports, and reserves them for servers in any language.
 //!
-//! The command uses the library's public API alone. Answers go to stdout, all else to stderr.
+//! The command uses only the public API of the library. It prints answers on stdout, and everything
+//! else on stderr.
 
 #[cfg(target_os = "linux")]
 mod args;

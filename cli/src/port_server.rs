@@ -55,7 +55,8 @@ impl ServerAddress {
     }
 }
 
-/// The number on the line that the other side sends; `None` if it sends anything else.
+/// Reads the line that the other side sends. Returns the number on it, or `None` if the other side
+/// sends anything else.
 pub(crate) fn read_number(stream: &UnixStream) -> io::Result<Option<u32>> {
     let mut line = String::new();
     BufReader::new(stream.take(PORT_SERVER_LINE_BYTES)).read_line(&mut line)?;
@@ -76,7 +77,8 @@ impl PortServer {
     }
 
     /// Reserves a number that the server grants. A grant does not stop other programs from binding
-    /// the port, so a granted number can be in use. The next grant is tried then.
+    /// the port. So if a granted number is in use, this function requests another one. It makes at
+    /// most [`PORT_SERVER_ATTEMPTS`] requests.
     pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Reservation, Failure> {
         let mut attempts = 0;
         loop {

@@ -32,7 +32,8 @@ impl FromStr for PortList {
 
     fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let mut endpoints = Vec::new();
-        // Split at blanks too: zsh passes "$PORTS", the output of `reserve -n 2`, as one argument.
+        // The text is also split at blanks: zsh passes an unquoted $PORTS, such as the output of
+        // `reserve -n 2`, as one argument.
         let items = text
             .split(',')
             .flat_map(|part| match part.split_whitespace().next() {
@@ -82,7 +83,7 @@ impl PortList {
     }
 }
 
-/// A range such as `127.0.0.1:8000-8010/udp`; `None` if the text is not a range.
+/// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
     // A pasted URL or port of a container. The parser of endpoints says what to pass.
     if item.contains("://") || item.contains("->") {

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 pub(crate) struct ProcessHandle(OwnedFd);
 
 impl ProcessHandle {
-    /// `None` if the process does not exist.
+    /// Opens a handle of the process. Returns `None` if the process does not exist.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
@@ -27,7 +27,8 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits up to `timeout` for the process to end. A zombie counts as ended.
+    /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
+    /// counts as ended. A signal ends the wait early, with `false`.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let timeout = Timespec {
@@ -42,7 +43,7 @@ impl ProcessHandle {
     }
 }
 
-/// The keeper inherits the descriptor.
+/// The keeper (the process that holds the ports) inherits the descriptor as its stdin.
 impl From<ProcessHandle> for OwnedFd {
     fn from(process: ProcessHandle) -> OwnedFd {
         process.0
@@ -50,5 +51,5 @@ impl From<ProcessHandle> for OwnedFd {
 }
 
 pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> Failure {
-    Failure::system(format_args!("watch pid {pid}"), cause)
+    Failure::system(format_args!("wait for pid {pid} to end"), cause)
 }

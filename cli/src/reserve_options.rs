@@ -23,8 +23,8 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// Reserves `number`. Without it, the server of `PORTSERVER_ADDRESS` picks a number, or the library
-/// if the variable is not set.
+/// Reserves `number`. If it is `None`, the server of `PORTSERVER_ADDRESS` picks a number. If that
+/// variable is not set, the library picks one.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,

@@ -1,4 +1,4 @@
-//! Exits with 130 after Ctrl-C, and finds the signals that this process ignores since its start.
+//! Makes Ctrl-C exit with 130, and finds the signals that were ignored when this process started.
 
 use std::io;
 
@@ -8,7 +8,8 @@ use signal_hook::iterator::Signals;
 use crate::exit;
 use crate::failure::Failure;
 
-/// Makes Ctrl-C exit with 130. Nothing is cleaned up: the kernel releases claims and locks.
+/// Makes Ctrl-C exit with 130. No cleanup is needed: the kernel closes sockets and releases file
+/// locks.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("handle signals", &e);
     if starts_ignored(SIGINT) {
@@ -27,9 +28,9 @@ pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the parent started this process with the signal ignored: nohup does so, and shells do so
-/// for background jobs. Such a signal must stay ignored, here and in children. Without a readable
-/// /proc/self/status the answer is no.
+/// Whether the parent started this process with the signal ignored. nohup does so, and shells do so
+/// for background jobs. Such a signal must stay ignored, here and in children. If /proc/self/status
+/// cannot be read, the result is `false`.
 pub(crate) fn starts_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// The system's message for use after a colon: it starts in lower case and lacks "(os error N)".
+/// The system's message for an error, to print after a colon. It starts in lower case and lacks
+/// "(os error N)".
 pub(crate) fn os_message(cause: &io::Error) -> String {
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -12,7 +13,7 @@ pub(crate) fn os_message(cause: &io::Error) -> String {
     })
 }
 
-/// Escapes control characters and bidirectional overrides. With them the name of another process
+/// Escapes control characters and bidirectional overrides. Unescaped, the name of another process
 /// could move the cursor or forge a line.
 pub(crate) fn escape(text: &str) -> String {
     let overrides_direction =

@@ -1,4 +1,5 @@
-//! Waits for ports, and reports progress: one changing line on a terminal, two lines in a log.
+//! Waits for ports, and reports progress. A terminal shows one line that changes. A log gets one
+//! line at the start, and one at the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,7 +59,7 @@ pub(crate) fn wait_for(
     let (sender, receiver) = channel();
     let (ports, index) = (endpoints.to_vec(), current.clone());
     let wait = move || {
-        // The receiver is gone if the process ended first.
+        // If the process of `--pid` ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(wait_for_all(&ports, condition, started, limit, &index));
     };
     let thread = std::thread::Builder::new()
@@ -69,7 +70,8 @@ pub(crate) fn wait_for(
         match receiver.recv_timeout(PROGRESS_INTERVAL) {
             Ok(Ok(())) => break Outcome::Met,
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut,
-            // The wait notices the end of the process too.
+            // If the process of `--pid` ends, the wait in the thread can fail before this loop
+            // checks the process.
             Ok(Err(_)) if has_ended(process.as_ref())? => break after_end(endpoints, condition)?,
             Ok(Err(error)) => return Err(error.into()),
             Err(RecvTimeoutError::Disconnected) => {
@@ -103,7 +105,8 @@ pub(crate) fn wait_for(
     Ok(outcome)
 }
 
-/// A process of `--pid`; without a handle if it had ended before the wait began.
+/// The pid of `--pid`, and a handle of that process. The handle is `None` if the process had ended
+/// before the wait began.
 type Watched = (u32, Option<ProcessHandle>);
 
 fn has_ended(process: Option<&Watched>) -> Result<bool, Failure> {
@@ -116,7 +119,8 @@ fn has_ended(process: Option<&Watched>) -> Result<bool, Failure> {
     ended.map_err(|e| watch_failure(*pid, &e))
 }
 
-/// The end of the process may have freed the ports.
+/// The outcome after the process of `--pid` has ended. Its end may have freed the ports, so a wait
+/// for free ports checks them once more.
 fn after_end(endpoints: &[Endpoint], condition: Condition) -> Result<Outcome, Failure> {
     let is_met = matches!(condition, Condition::Free(_)) && holds_now(endpoints, condition)?;
     Ok(if is_met {
@@ -138,7 +142,8 @@ fn wait_for_all(
             current.store(n, Ordering::Relaxed);
             condition.wait(*endpoint, remaining(limit, started))?;
         }
-        // A port that was checked early may have changed since. All must pass in one round.
+        // A port that met the condition early may have changed since. So all ports must meet it in
+        // one more round.
         match endpoints
             .iter()
             .try_for_each(|endpoint| condition.wait(*endpoint, Duration::ZERO))

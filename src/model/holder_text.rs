@@ -271,7 +271,8 @@ started 3 min ago
             ),
             "\
 held by uid 1000 (ci): by a process that this user may not inspect, or the kernel itself
-  listening    [::]:60315    held by uid 1000 (ci): by a process that this user may not inspect, or the kernel itself
+  listening    [::]:60315    held by uid 1000 (ci): by a process that this user may not inspect, \
+or the kernel itself
   not seen     some processes could not be read: this user may not inspect them"
         );
     }

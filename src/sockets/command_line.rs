@@ -1,4 +1,4 @@
-//! The command line of a process.
+//! Reads the command line of a process.
 
 use std::ffi::OsString;
 
@@ -24,8 +24,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If the process has ended, even if another process has its pid by now. If this user may not
-    /// read the command line of the process.
+    /// If the process has ended, even if another process now has the same pid. Also if this user
+    /// may not read the command line of the process.
     ///
     /// # Platform-specific behavior
     ///

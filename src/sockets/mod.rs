@@ -1,8 +1,8 @@
 //! The socket table: which sockets are on a port, and which processes own them.
 //!
 //! Each system implements the same functions with the same signatures. Reading the sockets is
-//! cheap, except on macOS, where it is a walk over every process. Searching for the processes that
-//! own the sockets is expensive, so it is a separate call: `owners`.
+//! cheap, except on macOS, which has to walk over every process. Searching for the processes that
+//! own the sockets is expensive, so a separate function does it: `owners`.
 
 use std::ffi::OsString;
 use std::io;
@@ -43,20 +43,22 @@ use windows as system;
 pub(crate) use owners::owners;
 pub(crate) use row::{Inode, Row, ScanDepth, ScanResult, Table};
 
-/// Whether a forked child shares its parent's sockets until it calls exec.
+/// Whether a forked child shares the sockets of its parent until the child calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
-/// Whether one system call reads all listeners. On macOS that takes a walk over every process. On
-/// systems whose socket table this crate cannot read, only a connection can find a listener.
+/// Whether [`listening`] is cheap enough for a thread that must not block. On macOS it walks over
+/// every process. On systems whose socket table this crate cannot read, only a connection can find
+/// a listener.
 #[cfg(feature = "tokio")]
 pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
-/// Every socket with this local port (0: any), of one protocol or of all.
+/// Every socket with this local port (0: any), of one protocol, or of all protocols for `None`.
 ///
 /// # Errors
 ///
-/// If descriptors or memory are used up, or if no table of sockets can be read at all. The error is
-/// `Unsupported` on systems whose socket table this crate does not read.
+/// If descriptors or memory are used up. If no table can be read; on Windows also if one table
+/// cannot be read and the others have no socket on the port. The error is `Unsupported` on systems
+/// whose socket table this crate does not read.
 pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = system::sockets(port, protocol)?;
     row::label_clients(&mut table.rows);
@@ -64,13 +66,13 @@ pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
 }
 
 /// The sockets that would answer on this port (0: any): TCP sockets that listen, and UDP sockets
-/// without a peer. On Linux and Windows a call is cheap enough to repeat each millisecond.
+/// without a peer. On Linux and Windows the call is cheap enough to repeat each millisecond.
 pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     system::listening(port, protocol)
 }
 
-/// The sockets that [`listening`] returns, or every socket on this port if `listening` returns
-/// none. Only in the second case does the call cost as much as [`sockets`].
+/// The sockets that [`listening`] returns. If it returns none, every socket on this port. Only in
+/// the second case does the call cost as much as [`sockets`].
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
     if rows.is_empty() {
@@ -83,14 +85,15 @@ pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Tabl
     }
 }
 
-/// The abstract Unix socket with this name, as a row on `port`, which the name contains. `None` if
-/// no such socket exists, and on systems without abstract Unix sockets.
+/// Searches for the abstract Unix socket `name` of a reservation, and returns it as a row on
+/// `port`. Returns `None` if no such socket exists, and always on systems without abstract Unix
+/// sockets.
 pub(crate) fn named(name: &str, port: Port) -> io::Result<Option<Row>> {
     let inode = system::abstract_socket(name)?;
     Ok(inode.map(|inode| by_inode(inode, port)))
 }
 
-/// A row for a socket of which only the inode and the port are known.
+/// A row for a socket about which only the inode and the port are known.
 pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
     Row {
         protocol: port.protocol,
@@ -109,32 +112,34 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
 }
 
-/// When a process started, in the system's own unit. The start distinguishes the process from a
-/// later one with the same pid.
+/// When a process started, in the system's own unit. The value distinguishes the process from a
+/// later one with the same pid. Returns `None` if the process has ended or cannot be read.
 pub(crate) fn started(pid: u32) -> Option<NonZeroU64> {
     system::started(pid)
 }
 
-/// The parent of a process; `None` if the process has ended or cannot be read.
+/// The parent of a process. Returns `None` if the process has no parent, has ended or cannot be
+/// read.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     system::parent(pid)
 }
 
-/// A process group and a session, each by the pid of the process that started it.
+/// The process group and the session of a process. The id of each is the pid of the process that
+/// created it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) group: u32,
     pub(crate) session: u32,
 }
 
-/// Those of a process; `None` if the process has ended or cannot be read, and on systems other than
-/// Linux.
+/// Reads the process group and the session of a process. Returns `None` if the process has ended or
+/// cannot be read, and always on systems other than Linux.
 pub(crate) fn group(pid: u32) -> Option<Group> {
     system::group(pid)
 }
 
-/// The systemd service and the container of a process. Neither is known on systems other than
-/// Linux.
+/// The names of the systemd service and the container that a process runs in. Systems other than
+/// Linux always return `None` for both.
 pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
     #[cfg(target_os = "linux")]
     return linux::unit_and_container(pid);
@@ -142,7 +147,8 @@ pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
     return (None, None);
 }
 
-/// The name by which the kernel knows a process. It is not known on systems other than Linux.
+/// The name that the kernel has for a process (`comm`). Returns `None` if the process has ended or
+/// cannot be read, and always on systems other than Linux.
 pub(crate) fn name(pid: u32) -> Option<String> {
     #[cfg(target_os = "linux")]
     return linux::name(pid);
@@ -164,14 +170,14 @@ pub(crate) fn shows_every_process() -> bool {
     return true;
 }
 
-/// The effective user of a process; `None` if the process has ended or cannot be read, and on
-/// systems that do not report it.
+/// The effective user of a process. Returns `None` if the process has ended or cannot be read, and
+/// on systems that do not report the user.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }
 
-/// The pid that a process has in its own pid namespace, which is the innermost one. Systems without
-/// pid namespaces return `pid` itself.
+/// The pid that a process has in its own pid namespace, which is the innermost one. Returns `None`
+/// if the process has ended or cannot be read. Systems without pid namespaces return `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     #[cfg(target_os = "linux")]
     return linux::innermost_pid(pid);
@@ -179,8 +185,8 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return Some(pid);
 }
 
-/// Whether this process has an event loop: a descriptor of epoll(7). It is not known on systems
-/// other than Linux.
+/// Whether this process has a descriptor of epoll(7), as the event loops of most async runtimes do.
+/// Always `false` on systems other than Linux.
 #[cfg(not(feature = "tokio"))]
 pub(crate) fn has_event_loop() -> bool {
     #[cfg(target_os = "linux")]
@@ -189,7 +195,7 @@ pub(crate) fn has_event_loop() -> bool {
     return false;
 }
 
-/// Whether a process runs. A zombie counts as ended.
+/// Whether a process still runs. A zombie counts as ended.
 pub(crate) fn is_running(pid: u32) -> io::Result<bool> {
     system::is_running(pid)
 }

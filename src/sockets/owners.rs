@@ -11,8 +11,8 @@ use crate::model::state::State;
 
 type Found = Vec<(Process, Vec<Inode>)>;
 
-/// Searches for the processes that own these sockets. If no process can own any of them, it skips
-/// the search.
+/// Searches for the processes that own these sockets. If no row has an inode, no process owns any
+/// of the sockets, and the search is skipped.
 pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> {
     let wanted: Vec<(Inode, Option<u32>)> = rows
         .iter()
@@ -36,7 +36,8 @@ pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> 
     })
 }
 
-/// Removes the sockets that were closed during the search: they are gone, not hidden.
+/// Removes the sockets that were closed during the search. Without a process they would otherwise
+/// be reported as hidden.
 fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     let mut known = HashSet::<Inode>::new();
     for (_, inodes) in found {
@@ -63,7 +64,8 @@ fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     rows
 }
 
-/// Gives each row its processes, the oldest first, so that a server comes before its workers.
+/// Adds to each row the processes that own the socket. The oldest process comes first, so that a
+/// server comes before its workers.
 fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder> {
     for (process, _) in &mut found {
         process.user = name_of(process.uid, users);
@@ -88,7 +90,8 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
     let holder = |mut row: Row| {
         let mut inode = row.inode;
         if row.waits_for_accept() {
-            // An exact address wins over a wildcard, as in the kernel.
+            // A listener on the exact address gets a connection before a wildcard listener, as in
+            // the kernel.
             let acceptor = listeners
                 .iter()
                 .filter(|listener| listener.accepts(&row))

@@ -9,19 +9,19 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
 use crate::model::state::State;
 
-/// The number that identifies a socket: on Linux its inode. Windows has no such number, so
-/// `decode::iphlpapi` makes one up.
+/// The number that identifies a socket. On Linux it is the inode of the socket. Windows has no such
+/// number, so `decode::iphlpapi` makes one up.
 pub(crate) type Inode = NonZeroU64;
 
-/// The sockets that were read, and what could not be read.
+/// The sockets that were read, and a list of what could not be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
     pub(crate) unseen: Vec<Incompleteness>,
 }
 
-/// A socket as the system's table shows it, before the search for its processes. The fields are
-/// those of [`Holder`].
+/// A socket as the system's table shows it. The processes that own the socket are not known yet.
+/// The fields mean the same as those of [`Holder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) protocol: Protocol,
@@ -35,25 +35,26 @@ pub(crate) struct Row {
     pub(crate) client: bool,
 }
 
-/// How far to search for processes.
+/// How far to search for the processes that own the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
-    /// At least one process for each socket. The search starts at the newest processes and ends
-    /// early, for reports that must be quick.
+    /// At least one process for each socket. The search starts at the newest processes, and ends
+    /// when every socket has a process. Reports that must be quick use this depth.
     FirstHit,
 }
 
-/// What a system's search for processes found.
+/// The result of a search for the processes that own sockets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScanResult {
-    /// The processes that own at least one of the sockets, and the sockets that each owns.
+    /// The processes that own at least one of the sockets. Each comes with the sockets that it
+    /// owns.
     pub(crate) found: Vec<(Process, Vec<Inode>)>,
     pub(crate) unseen: Vec<Incompleteness>,
 }
 
-/// The rows with their processes.
+/// The rows, turned into holders with the processes that own each socket.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnedRows {
     pub(crate) holders: Vec<Holder>,
@@ -61,8 +62,9 @@ pub(crate) struct OwnedRows {
 }
 
 impl Row {
-    /// Whether the socket is relevant to a question about this address (`None`: any address). Scope
-    /// id 0 stands for every interface, in the question and in the address of the socket.
+    /// Whether the socket is relevant to a question about this address (`None`: any address). The
+    /// scope id 0 stands for every interface, both in the question and in the address of the
+    /// socket.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
         if let SocketAddr::V6(local) = self.local
@@ -78,8 +80,8 @@ impl Row {
             || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
     }
 
-    /// Whether the socket can be a connection that a server accepted, closed or not. Another server
-    /// can bind beside such a socket if both set SO_REUSEADDR.
+    /// Whether the socket can be a connection that a server accepted, open or already closed. A new
+    /// server can bind beside such a connection if both servers set SO_REUSEADDR.
     pub(crate) fn is_leftover(&self) -> bool {
         match self.state {
             State::TimeWait => true,
@@ -119,8 +121,9 @@ impl Row {
     }
 }
 
-/// Marks outgoing connections. The kernel does not record who connected, so a connection counts as
-/// outgoing if no listener can have accepted it.
+/// Sets `client` on outgoing connections. The kernel does not record which side connected. So a
+/// connection with a process counts as outgoing if no listener in `rows` can have accepted it. A
+/// connection in SYN_SENT is always outgoing.
 pub(super) fn label_clients(rows: &mut [Row]) {
     let answers = |row: &&Row| matches!(row.state, State::Listen | State::Bound);
     let answering: Vec<Row> = rows.iter().filter(answers).cloned().collect();

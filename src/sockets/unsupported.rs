@@ -1,5 +1,5 @@
-//! Systems whose socket table this crate does not read yet. Every function about sockets returns
-//! `Unsupported`: an empty answer would mean that the port is free.
+//! Systems whose socket table this crate does not read yet. The functions that read the table fail
+//! with `Unsupported`, because an empty table would mean that the port is free.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,26 +8,25 @@ use std::num::NonZeroU64;
 use super::{Group, Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
 
-fn unsupported<T>() -> io::Result<T> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "portlease cannot read the socket table of this system",
-    ))
+const SOCKET_TABLE: &str = "portlease cannot read the socket table of this system";
+
+fn unsupported<T>(message: &str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, message))
 }
 
 pub(super) fn sockets(_port: u16, _protocol: Option<Protocol>) -> io::Result<Table> {
-    unsupported()
+    unsupported(SOCKET_TABLE)
 }
 
 pub(super) fn listening(_port: u16, _protocol: Protocol) -> io::Result<Vec<Row>> {
-    unsupported()
+    unsupported(SOCKET_TABLE)
 }
 
 pub(super) fn processes(
     _wanted: &[(Inode, Option<u32>)],
     _depth: ScanDepth,
 ) -> io::Result<ScanResult> {
-    unsupported()
+    unsupported(SOCKET_TABLE)
 }
 
 pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
@@ -55,11 +54,11 @@ pub(super) fn user_of(_pid: u32) -> Option<u32> {
 }
 
 pub(super) fn is_running(_pid: u32) -> io::Result<bool> {
-    unsupported()
+    unsupported("portlease cannot inspect processes on this system")
 }
 
 pub(super) fn command_line(_pid: u32, _ticks: Option<NonZeroU64>) -> io::Result<Vec<OsString>> {
-    unsupported()
+    unsupported("portlease cannot read command lines on this system")
 }
 
 #[cfg(test)]

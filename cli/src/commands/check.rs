@@ -1,4 +1,4 @@
-//! `portlease check`: whether all ports are free, or all have a listener.
+//! `portlease check`: checks that all ports are free, or that all have a listener.
 
 use portlease::Diagnosis;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::output::report;
 use crate::ports::PortList;
 use crate::wait_loop;
 
-/// One port in the JSON answer.
+/// One port in the JSON answer of `check`.
 #[derive(Debug, Serialize)]
 struct PortRow {
     endpoint: String,
@@ -39,7 +39,7 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     let endpoints = PortList::tcp_by_default(&args.ports);
     let condition = Condition::of(args.listening, args.no_reuse_addr);
     if let Some(limit) = args.wait {
-        // The check below reports which ports failed, so the outcome of the wait does not matter.
+        // The check below reports which ports failed, so the outcome of the wait is not needed.
         wait_loop::wait_for(console, &endpoints, condition, limit, None)?;
     }
     let findings: Vec<Finding> = endpoints
@@ -50,7 +50,7 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
         junit::write_report(file, &findings)?;
     }
     if annotations::in_github_actions() {
-        // The runner reads stderr too, and stdout carries only the answer.
+        // The runner of GitHub Actions reads stderr too, so stdout carries only the answer.
         findings
             .iter()
             .filter_map(annotations::error_line)

@@ -1,5 +1,5 @@
-//! `portlease completions`: the completion script of a shell, generated from the definition of the
-//! command line.
+//! `portlease completions`: prints the completion script of a shell. clap generates the script from
+//! the definition of the command line.
 
 use clap::CommandFactory;
 

@@ -1,4 +1,4 @@
-//! `portlease list`: the live reservations on this machine.
+//! `portlease list`: lists the live reservations on this machine.
 
 use std::time::{Duration, SystemTime};
 
@@ -42,7 +42,8 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
 fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    // `None` if the clock was set back after the reservation: its time then lies in the future.
+    // If the clock was set back after the reservation, `since` lies in the future, and the age is
+    // unknown.
     let age = lease
         .since()
         .and_then(|since| now.duration_since(since).ok());

@@ -1,4 +1,5 @@
-//! `portlease man`: a man page, generated from the definition of the command line.
+//! `portlease man`: prints a man page. clap generates the page from the definition of the command
+//! line.
 
 use clap::CommandFactory;
 

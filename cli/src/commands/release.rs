@@ -1,4 +1,4 @@
-//! `portlease release`: releases ports that a keeper holds.
+//! `portlease release`: releases ports that a keeper (started by `portlease reserve`) holds.
 
 use portlease::{Endpoint, Lease, reservations};
 use serde::Serialize;
@@ -39,12 +39,13 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
             continue;
         }
         if !console.is_json() {
-            let owner = leases
-                .first()
-                .map_or_else(|| "it is not reserved".to_owned(), ToString::to_string);
-            console.report(format_args!(
-                "port {endpoint} was not reserved with `portlease reserve` by this user: {owner}"
-            ))?;
+            console.report(match leases.first() {
+                Some(lease) => format!(
+                    "port {endpoint} was not reserved with `portlease reserve` by this user: \
+                     {lease}"
+                ),
+                None => format!("port {endpoint} is not reserved"),
+            })?;
         }
         answer.not_held.push(endpoint.to_string());
     }
@@ -59,17 +60,17 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
     Ok(code)
 }
 
-/// Requests the release from each keeper among the owners, and returns whether one released the
-/// port. Two keepers may hold one number, one for each protocol.
+/// Asks each process that reserved the port to release it, and returns whether one did. Only a
+/// keeper can release a port on request. Two keepers may hold one number, one for each protocol.
 fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     let mut released = false;
-    let mut keepers: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
-    keepers.sort_unstable();
-    keepers.dedup();
-    for keeper in keepers {
-        let outcome = request_release(keeper, endpoint);
+    let mut pids: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    for pid in pids {
+        let outcome = request_release(pid, endpoint);
         released |= outcome.map_err(|e| {
-            Failure::system(format_args!("request a release from keeper {keeper}"), &e)
+            Failure::system(format_args!("ask pid {pid} to release port {endpoint}"), &e)
         })?;
     }
     Ok(released)

@@ -1,4 +1,4 @@
-//! `portlease reserve`: starts a keeper that holds ports for a shell.
+//! `portlease reserve`: starts a keeper, the process that holds the ports for a shell.
 
 use serde::Serialize;
 
@@ -42,7 +42,7 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         ));
     }
     console.detail(format_args!(
-        "keeper {} holds the reservation until pid {pid} ends",
+        "a keeper process (pid {}) holds the ports until pid {pid} ends",
         keeper.pid
     ));
     keeper.confirm()?;

@@ -45,7 +45,7 @@ struct NamedRow<'a> {
     reserved: ReservedRow,
 }
 
-/// A reservation, and the environment variable that has its number.
+/// A reservation, and the name of the environment variable that passes its number to the command.
 #[derive(Debug)]
 struct NamedReservation {
     name: String,
@@ -70,13 +70,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
     }
     if console.is_json() {
-        // stdout belongs to the command.
+        // stdout belongs to the command, so the answer goes to stderr.
         console.json_on_stderr(&Answer {
             version: JSON_VERSION,
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
-    // The handlers come before the command, so that no signal is lost.
+    // The handlers are installed before the command starts, so that no signal is lost.
     let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
     let mut command = Command::new(substitute_ports(program, &reservations));
     command.args(
@@ -134,7 +134,7 @@ fn reserve(
     ports.iter().map(reserve_named).collect()
 }
 
-/// Replaces each `{NAME}` by the number. Other braces stay.
+/// Replaces each `{NAME}` of a reservation by its number. Other braces stay.
 fn substitute_ports(argument: &OsStr, reservations: &[NamedReservation]) -> OsString {
     let mut rest = argument.as_bytes();
     let mut out = Vec::with_capacity(rest.len());
@@ -183,7 +183,8 @@ fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> 
     code
 }
 
-/// Whether the program may exist: it is given by its path, or a folder of PATH visibly contains it.
+/// Whether the program may exist. `false` only if the name has no slash, and no folder of PATH
+/// visibly contains the program.
 fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;
@@ -199,7 +200,8 @@ fn install_signals() -> io::Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(handled.chain([SIGCHLD]))
 }
 
-/// Passes signals on until the command ends. Stops the command if the wait for its listeners fails.
+/// Passes signals on to the command until it ends. If the wait for its listeners fails, stops the
+/// command.
 fn supervise(
     console: &Console,
     child: &mut Child,
@@ -209,8 +211,8 @@ fn supervise(
     let cannot = |e: io::Error| Failure::system("wait for the command", &e);
     loop {
         for origin in signals.wait() {
-            // The kernel sends a terminal's signals to the whole process group, so the command
-            // has them already.
+            // For Ctrl-C and similar keys the kernel sends the signal to the whole process group.
+            // So the command has that signal already.
             if origin.signal != SIGCHLD && !matches!(origin.cause, Cause::Kernel) {
                 send_signal(child, origin.signal);
             }
@@ -227,7 +229,7 @@ fn supervise(
         match listening.as_ref().map(Receiver::try_recv) {
             Some(Ok(Ok(after))) => {
                 console.note(format_args!(
-                    "the command listens after {:.1} s",
+                    "the command started to listen after {:.1} s",
                     after.as_secs_f64()
                 ));
                 listening = None;
@@ -242,11 +244,12 @@ fn supervise(
     }
 }
 
-/// The child has not been reaped, so its pid still belongs to it.
+/// The caller must not have reaped the child. After that, another process can have its pid.
 fn send_signal(child: &Child, signal: i32) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
-        // The child may have ended, or run as a user whose processes this one may not signal.
+        // The call fails if the child has ended, or runs as a user whose processes this one may not
+        // signal. Then nothing more can be done.
         let _sent = kill_process(pid, signal);
     }
 }
@@ -294,7 +297,7 @@ fn spawn_listen_wait(
             left = remaining(limit, started);
             Ok(())
         });
-        // The receiver is gone if the command ended first.
+        // If the command ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);
     };

@@ -30,7 +30,8 @@ struct Answer {
 pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> {
     let address = ServerAddress::from(args.address.as_str());
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
-    // The handlers come before the socket: a signal in between would leave the socket behind.
+    // The handlers are installed before the socket exists. A signal in between would end this
+    // process and leave the socket behind.
     let signals = Signals::new(
         [SIGINT, SIGTERM]
             .into_iter()
@@ -69,7 +70,8 @@ pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> 
     }
 }
 
-/// Replaces a socket that refuses connections: a killed server left it.
+/// Binds the address. If the path is a socket that refuses connections, a killed server left it,
+/// and this function replaces it.
 fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -91,7 +93,7 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
             if let ServerAddress::Path(path) = address {
-                // Another process may have removed it already.
+                // The call fails if another process has removed the socket already.
                 let _removed = std::fs::remove_file(path);
             }
             std::process::exit(128 + signal);
@@ -103,8 +105,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// A reservation needs several descriptors. If the limit cannot be raised, a reservation above the
-/// limit reports an error.
+/// Each reservation needs several descriptors. If the limit cannot be raised, reservations fail
+/// with an error once the descriptors are used up.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(
@@ -116,7 +118,7 @@ fn raise_descriptor_limit() {
     );
 }
 
-/// Answers one request, and holds the reservation until the process that it names ends.
+/// Answers one request, and holds the reservation until the process that the request names ends.
 fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
     stream
@@ -126,13 +128,16 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         .set_write_timeout(Some(SERVE_REQUEST_TIMEOUT))
         .map_err(cannot)?;
     let requested = read_number(&stream).map_err(cannot)?;
-    // A client that sends 1 asked for the id of its parent after the parent had ended.
+    // A client that sends 1 read the id of its parent after the parent had ended. The end of its
+    // real parent cannot be seen any more.
     let Some(pid) = requested.filter(|pid| *pid > 1) else {
-        console.note("refused a request: it contains no valid process id");
+        console.note("refused a request that contains no valid process id");
         return Ok(());
     };
     let Some(process) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? else {
-        console.note(format_args!("refused pid {pid}: no such process"));
+        console.note(format_args!(
+            "refused a port for pid {pid}: no such process"
+        ));
         return Ok(());
     };
     let reservation = options.on_behalf_of(pid).reserve()?;

@@ -1,4 +1,4 @@
-//! `portlease who`: all sockets and reservations on one port.
+//! `portlease who`: shows all sockets and reservations on one port.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -103,7 +103,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     })
 }
 
-/// The processes without duplicates, in the order of the report.
+/// The processes that own the sockets, without duplicates, in the order of the report.
 fn processes(holders: &Holders) -> Vec<&Process> {
     let mut all: Vec<&Process> = Vec::new();
     for process in holders.iter().flat_map(|holder| &holder.processes) {
@@ -130,7 +130,7 @@ fn command_line(process: &Process) -> String {
     )
 }
 
-/// Quotes an argument for a shell, if it needs quotes.
+/// Quotes an argument for a shell if the shell would change it without quotes.
 fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {

@@ -1,4 +1,4 @@
-//! The keeper process.
+//! The main program of the keeper (the process that holds the ports).
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -24,7 +24,7 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
         .try_clone_to_owned()
         .map(UnixStream::from)
         .map_err(cannot)?;
-    // Fails if a user started `portlease keeper`: stdout is then a terminal or a pipe.
+    // If a user started `portlease keeper`, stdout is no socket, and this call fails.
     socket.peer_addr().map_err(cannot)?;
     let mut answers = socket.try_clone().map_err(cannot)?;
     let mut reader = BufReader::new(socket);
@@ -48,7 +48,7 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }
-    // A working directory would keep its file system from being unmounted.
+    // The file system of a working directory cannot be unmounted, so the keeper moves to `/`.
     std::env::set_current_dir("/").map_err(cannot)?;
     // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
     rustix::process::setsid().map_err(|e| cannot(e.into()))?;
@@ -56,15 +56,15 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-/// Reads the confirmation in a thread. If `reserve` exits without one, the thread ends this
-/// process, even while the main thread waits for a port that is in use.
+/// Reads the confirmation of `reserve` in a thread. If `reserve` exits without a confirmation, the
+/// thread ends this process, even while the main thread waits for a port that is in use.
 fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
     let (sender, receiver) = channel();
     let read = move || {
         let mut message = String::new();
         match reader.read_line(&mut message) {
             Ok(_) if message == PRINTED => {
-                // The receiver is gone if the reservation failed.
+                // If the reservation failed, the receiver is gone, and the send fails.
                 let _received = sender.send(());
             }
             _ => std::process::exit(i32::from(exit::FAILED)),
@@ -91,7 +91,8 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     let held = match (selection.port, selection.block, PortServer::from_env()) {
         (None, true, Some(_)) => {
             return Err(Failure::new(
-                "cannot reserve a block: the server of PORTSERVER_ADDRESS grants single ports only",
+                "cannot reserve a block: the port server of PORTSERVER_ADDRESS grants only single \
+                 ports; name the first port with --port, or unset PORTSERVER_ADDRESS",
             ));
         }
         (None, false, Some(server)) => (0..count)
@@ -105,7 +106,8 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     Ok((listener, held))
 }
 
-/// Answers release requests until all ports are released, or the process whose pidfd is stdin ends.
+/// Answers release requests until all ports are released, or until the process that they are
+/// reserved for ends. stdin is the pidfd of that process.
 fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
     let process = io::stdin();
     while !held.is_empty() {
@@ -123,7 +125,7 @@ fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::R
         }
         if requested {
             let (stream, _) = listener.accept()?;
-            // The client may have closed the connection.
+            // The answer fails if the client has closed the connection, which does not matter here.
             let _answered = answer_release(stream, held);
         }
     }

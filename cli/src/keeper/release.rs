@@ -1,4 +1,4 @@
-//! Requests a release from a keeper, for `portlease release`.
+//! Sends the request of `portlease release` to a keeper (the process that holds the ports).
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,8 @@ use portlease::Endpoint;
 
 use crate::keeper::messages::{RELEASED, release_address};
 
-/// Requests the release of a port. `false` if the process refuses, or is not a keeper.
+/// Asks the process `keeper` to release a port. Returns `false` if it is not a keeper, refuses,
+/// does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     let stream =
         match release_address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
@@ -26,7 +27,7 @@ pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<boo
     let mut reply = String::new();
     match BufReader::new(&stream).read_line(&mut reply) {
         Ok(_) => Ok(reply.trim_end() == RELEASED),
-        // The keeper exited before it answered, so it did not handle this request.
+        // The keeper exited before it read the request, so it did not handle it.
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(false),
         Err(e) => Err(e),
     }

@@ -1,4 +1,4 @@
-//! Starts a keeper, for `portlease reserve`.
+//! Starts a keeper (the process that holds the ports), for `portlease reserve`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use crate::keeper::messages::{Answer, KEEPER_ARG, PRINTED, Request, send};
 use crate::output::json::ReservedRow;
 use crate::process::{ProcessHandle, watch_failure};
 
-/// A keeper that holds the ports. It exits if this value is dropped without
+/// A keeper that holds the ports. The keeper exits if this value is dropped without
 /// [`confirm`](KeeperHandle::confirm).
 #[derive(Debug)]
 pub(crate) struct KeeperHandle {
@@ -34,11 +34,12 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
         .stdin(OwnedFd::from(process))
         .stdout(OwnedFd::from(keeper_socket))
         .stderr(Stdio::null());
-    // The keeper outlives the caller, and must not keep the caller's files open: flock(2) may have
-    // locked one.
+    // The keeper outlives the process that called `reserve`, and must not inherit the files of that
+    // process. If one is locked with flock(2), it would stay locked.
     close_fds::set_fds_cloexec(3, &[]);
     let keeper = command.spawn().map_err(cannot)?;
-    // Closes our copy of the keeper's socket: only then does a read fail when the keeper dies.
+    // `command` contains a copy of the keeper's end of the socket. While this process has the copy,
+    // a read does not fail when the keeper dies.
     drop(command);
     let request = Request {
         selection: selection.clone(),
@@ -64,12 +65,15 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
 
 impl KeeperHandle {
     /// Confirms to the keeper that the numbers are printed. Without the confirmation the keeper
-    /// would exit with this process.
+    /// exits when this process does.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
         let sent = self.socket.write_all(PRINTED.as_bytes());
         sent.map_err(|e| {
             Failure::system(
-                format_args!("confirm the reservation to keeper {}", self.pid),
+                format_args!(
+                    "confirm the reservation to pid {}, the process that holds the ports",
+                    self.pid
+                ),
                 &e,
             )
         })

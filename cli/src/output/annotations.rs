@@ -1,4 +1,4 @@
-//! Annotations: output lines that GitHub Actions shows on the page of a run.
+//! Annotations: lines of output that GitHub Actions shows on the page of a run.
 
 use crate::finding::Finding;
 use crate::output::report;

@@ -1,4 +1,4 @@
-//! [`Console`]: prints answers on stdout and all else on stderr, as `OutputArgs` selects.
+//! [`Console`]: prints answers on stdout and everything else on stderr, as `OutputArgs` selects.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -46,7 +46,7 @@ impl Console {
         self.json
     }
 
-    /// Prints the answer, but not with `-q`: the exit code is the answer then.
+    /// Prints the answer. Prints nothing with `-q`, because the exit code is then the answer.
     pub(crate) fn answer(&self, text: impl fmt::Display) -> Result<(), Failure> {
         if self.quiet {
             Ok(())
@@ -60,8 +60,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// What is known of a port that passes its check: of a free one also for which servers it is
-    /// free, and what is left on it.
+    /// The note for a port that passes its check. For a free port it says for which servers the port
+    /// is free, and which connections are left.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
@@ -73,8 +73,8 @@ impl Console {
         format!("port {endpoint} is {}", condition.word())
     }
 
-    /// Prints the report on a port that fails its check. `-v` prints all facts, and also a note for
-    /// a port that passes.
+    /// Prints the report on a port that fails its check, with `-v` in full. For a port that passes,
+    /// prints a note with `-v`, and otherwise nothing.
     pub(crate) fn finding(&self, finding: &Finding, condition: Condition) -> Result<(), Failure> {
         let Some(problem) = &finding.problem else {
             if self.verbose {
@@ -89,43 +89,44 @@ impl Console {
         })
     }
 
-    /// Prints the answer with `-q` too. Returns `false` if the reader has closed the stream.
+    /// Prints the answer, also with `-q`. Returns `false` if the reader has closed stdout.
     pub(crate) fn print_always(&self, text: impl fmt::Display) -> Result<bool, Failure> {
         try_write_line(anstream::stdout(), text)
     }
 
-    /// Prints a script or a man page, with `-q` too.
+    /// Prints a script or a man page, also with `-q`.
     pub(crate) fn document(&self, text: &[u8]) -> Result<(), Failure> {
         self.print_always(String::from_utf8_lossy(text).trim_end())
             .map(drop)
     }
 
-    /// Prints an object on one line, with `-q` too. Returns `false` if the reader has closed the
-    /// stream.
+    /// Prints an object on one line, also with `-q`. Returns `false` if the reader has closed
+    /// stdout.
     pub(crate) fn print_json(&self, object: &impl Serialize) -> Result<bool, Failure> {
         self.print_always(to_json(object)?)
     }
 
-    /// Prints a note on stderr, but not with `-q`. A failure to write it is ignored.
+    /// Prints a note on stderr. Prints nothing with `-q`. Ignores a failure to write.
     pub(crate) fn note(&self, text: impl fmt::Display) {
         if !self.quiet {
             let _written = write_line(anstream::stderr(), format_args!("portlease: {text}"));
         }
     }
 
-    /// A note that only `-v` prints.
+    /// Prints a note on stderr, but only with `-v`.
     pub(crate) fn detail(&self, text: impl fmt::Display) {
         if self.verbose {
             self.note(text);
         }
     }
 
-    /// Prints a line on stderr for a machine, with `-q` too and without `portlease:`.
+    /// Prints a line on stderr for a machine, also with `-q`, and without the prefix `portlease:`.
     pub(crate) fn machine_line(&self, line: impl fmt::Display) {
         let _written = write_line(anstream::stderr(), line);
     }
 
-    /// Prints an object on stderr: the stdout of `run` belongs to its command.
+    /// Prints an object on stderr. `run` uses this, because its stdout belongs to the command it
+    /// runs.
     pub(crate) fn json_on_stderr(&self, object: &impl Serialize) -> Result<(), Failure> {
         write_line(anstream::stderr(), to_json(object)?)
     }
@@ -135,7 +136,8 @@ impl Console {
         let _written = write_line(anstream::stderr(), text);
     }
 
-    /// On a terminal, replaces the progress line. `None` clears it.
+    /// Replaces the progress line on a terminal; `None` clears it. Does nothing if stderr is no
+    /// terminal.
     pub(crate) fn progress(&self, line: Option<&str>) {
         if self.shows_progress() {
             let mut err = io::stderr().lock();
@@ -153,7 +155,7 @@ fn to_json(object: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(object).map_err(|e| Failure::new(format!("cannot write JSON: {e}")))
 }
 
-/// A reader may close the stream early, as `head` does. That is not a failure.
+/// Writes a line. A reader may close the stream early, as `head` does, which is not a failure.
 fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
     try_write_line(out, text).map(drop)
 }

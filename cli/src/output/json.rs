@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The value of `version` in every object.
 pub(crate) const JSON_VERSION: u8 = 1;
 
-/// A socket.
+/// One socket, with the processes that own it.
 #[derive(Debug, Serialize)]
 pub(crate) struct HolderRow {
     protocol: &'static str,
@@ -49,7 +49,7 @@ struct ProcessRow {
     pid: u32,
     name: String,
     program: Option<String>,
-    /// Absent without `--command-line`; null where it cannot be read.
+    /// Absent without `--command-line`; null if it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     command_line: Option<Option<Vec<String>>>,
 }
@@ -75,7 +75,7 @@ impl ProcessRow {
     }
 }
 
-/// A reservation of any process.
+/// One reservation, of any process on this machine.
 #[derive(Debug, Serialize)]
 pub(crate) struct LeaseRow {
     protocol: &'static str,
@@ -103,14 +103,15 @@ impl From<&Lease> for LeaseRow {
     }
 }
 
-/// The time in RFC 3339; `None` after the year 9999, which a forged record can contain.
+/// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged record can
+/// contain.
 fn utc(time: SystemTime) -> Option<String> {
     let mut text = String::new();
     write!(text, "{}", humantime::format_rfc3339_seconds(time)).ok()?;
     Some(text)
 }
 
-/// A reservation of this process, or of the keeper that it started.
+/// A reservation that `run` or `reserve` has made. For `reserve`, its keeper process makes it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
     pub(crate) port: u16,

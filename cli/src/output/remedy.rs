@@ -2,8 +2,8 @@
 
 use portlease::{Endpoint, Protocol, Remedy};
 
-/// The remedies in one line; `None` if there is none for a user of the command. After a wait, no
-/// remedy says to wait again.
+/// The remedies in one line. Returns `None` if no remedy applies to a user of the command. After a
+/// wait, no remedy says to wait again.
 pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
     let is_wait = |remedy: &Remedy| {
         matches!(
@@ -34,7 +34,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// `None` for a remedy that applies only to Rust programs.
+/// The text of a remedy for a user of the command. Returns `None` for a remedy that applies only to
+/// Rust programs.
 fn command(remedy: &Remedy) -> Option<String> {
     let text = match remedy {
         Remedy::ReserveAnotherPort { endpoint, .. } => {
@@ -53,7 +54,7 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("look it up with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "if it reported \"address already in use\", it does not set \
+            "if the server reported \"address already in use\", it does not set \
              SO_REUSEADDR: reserve its port with --no-reuse-addr"
                 .to_owned()
         }

@@ -5,13 +5,13 @@ use portlease::{Diagnosis, ErrorKind};
 use crate::failure::{Cause, Failure};
 use crate::output::remedy;
 
-/// The headline, the facts and the help line, also of further ports that failed the same check.
-/// `waited`: the report follows a wait.
+/// The headline, the facts and the help line. Further ports that failed the same check follow, each
+/// with the same parts. `waited` says that the report follows a wait.
 pub(crate) fn full(diagnosis: &Diagnosis, waited: bool) -> String {
     below(diagnosis.headline(), diagnosis, waited)
 }
 
-/// A headline, and below it the facts, the help line and the further ports.
+/// Puts the facts, the help line and the further ports below the headline.
 fn below(headline: String, diagnosis: &Diagnosis, waited: bool) -> String {
     let mut lines = vec![headline];
     lines.extend(diagnosis.facts());
@@ -32,7 +32,8 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis, waited: bool) -> String {
     }
 }
 
-/// The error, and below an error of the library the facts about the port.
+/// The text of a failure. If it is an error of the library with a diagnosis, the facts about the
+/// port follow below.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),

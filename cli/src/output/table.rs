@@ -9,11 +9,11 @@ use crate::text::escape;
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
-    /// Width of the terminal; `None` if stdout is not a terminal.
+    /// The width of the terminal; `None` if stdout is not a terminal.
     width: Option<usize>,
 }
 
-/// Blanks between two columns.
+/// The number of blanks between two columns.
 const COLUMN_GAP: usize = 2;
 
 /// Columns are not truncated below this width.
@@ -33,7 +33,8 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| escape(&cell)));
     }
 
-    /// The width that the cells need, with the widest columns narrowed until the row fits.
+    /// The width of each column: what its cells need. If a row does not fit the terminal, the
+    /// widest columns are narrowed until it does.
     fn widths(&self) -> [usize; N] {
         let mut widths = [0; N];
         for row in &self.rows {
@@ -72,7 +73,7 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// Truncates from the start: the end of a path or a test name is the specific part.
+/// Truncates the start of the cell, because the end of a path or a test name is the specific part.
 fn truncate_start(cell: &str, width: usize) -> String {
     let length = cell.chars().count();
     if length <= width {

@@ -268,7 +268,7 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
     let mut command = portlease(&["run", "--wait-listening=10m", "--", "python3", "-c", serve]);
     let (run, line) = Running::with_log(&mut command, &folder.path().join("log"));
     assert!(
-        line.starts_with("portlease: the command listens after "),
+        line.starts_with("portlease: the command started to listen after "),
         "{line}"
     );
     run.signal(Signal::TERM);

@@ -211,7 +211,7 @@ fn command_lines_and_a_probe_are_shown_on_request() {
     );
     drop(server);
     let text = ran(&["who", "--probe", &port]).code(0).out;
-    let refused = format!("\n  a client     of 127.0.0.1:{port} is refused\n");
+    let refused = format!("\n  a client     of 127.0.0.1:{p} is refused\n");
     assert!(text.contains(&refused), "{text}");
     let text = ran(&["who", &port]).code(0).out;
     assert!(!text.contains(&pid), "{text}");

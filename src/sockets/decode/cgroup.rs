@@ -1,11 +1,11 @@
 //! The systemd service and the container of a process, from the names of its control groups
 //! (cgroups(7)).
 
-/// What the control groups of a process belong to.
+/// The systemd service and the container of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) unit: Option<String>,
-    /// Whether a user's service manager runs the unit.
+    /// Whether the service manager of a user runs the process, and not the one of the system.
     pub(crate) user_unit: bool,
     pub(crate) container: Option<String>,
 }
@@ -22,14 +22,15 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
             if let Some(id) = container_id(name) {
                 membership.container.get_or_insert(id);
             } else if name.starts_with("user@") {
-                // It runs all programs of a user.
+                // `user@UID.service` is the service manager of a user. It runs many programs, so
+                // its name does not identify one.
                 membership.user_unit = true;
             } else if name.ends_with(".service") {
                 membership.unit = Some(name.to_owned());
             }
         }
     }
-    // The systemd of this machine does not know a service that runs within a container.
+    // The systemd of the host does not know a service that runs within a container.
     if membership.container.is_some() {
         membership.unit = None;
     }

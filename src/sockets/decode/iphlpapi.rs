@@ -1,8 +1,8 @@
 //! Decodes Windows' tables of sockets and their processes (`MIB_TCPTABLE_OWNER_PID`,
 //! `MIB_TCP6TABLE_OWNER_PID` and their UDP counterparts in `tcpmib.h` and `udpmib.h`). No I/O.
 //!
-//! A table is a count, then rows of 32-bit words. Words are in machine order, which is
-//! little-endian on every Windows. Addresses and ports are in network order.
+//! A table starts with the number of rows. Each row consists of 32-bit words in machine order,
+//! which is little-endian on every Windows. Addresses and ports are in network order.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -12,11 +12,11 @@ use super::super::Row;
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
-/// Stands for a process that the table does not show. No process has this pid: pids are multiples
-/// of four.
+/// Stands for the pid of a process that the table does not show. No process has this pid: pids are
+/// multiples of four.
 const UNKNOWN_PID: u32 = u32::MAX;
 
-/// The rows of one table. A truncated row is left out.
+/// Decodes the rows of one table, and leaves out a truncated row.
 pub(crate) fn rows(table: &[u8], protocol: Protocol, v6: bool) -> Vec<Row> {
     let Some((count, rows)) = table.split_first_chunk() else {
         return Vec::new();
@@ -75,7 +75,7 @@ fn udp6(row: &[u8]) -> Option<Row> {
 
 fn tcp(number: u32, local: SocketAddr, remote: SocketAddr, pid: u32) -> Row {
     let state = state(number);
-    // The remote address of a listener is not initialised.
+    // Windows does not initialise the remote address of a listener.
     let remote = Some(remote).filter(|remote| state != State::Listen && remote.port() != 0);
     row(Protocol::Tcp, local, remote, state, pid)
 }
@@ -93,7 +93,7 @@ fn state(number: u32) -> State {
         9 => State::Closing,
         10 => State::LastAck,
         11 => State::TimeWait,
-        // 1 is closed, and 12 is about to be deleted.
+        // 1 means that the socket is closed, and 12 that it is about to be deleted.
         other => State::Unknown(u8::try_from(other).unwrap_or(u8::MAX)),
     }
 }
@@ -106,7 +106,7 @@ fn row(
     pid: u32,
 ) -> Row {
     let inode = match pid {
-        // The kernel owns a connection in TIME_WAIT.
+        // The kernel owns a connection in TIME_WAIT, so it has no process.
         0 if state == State::TimeWait => None,
         0 => socket_number(UNKNOWN_PID, protocol, local, remote),
         pid => socket_number(pid, protocol, local, remote),
@@ -118,8 +118,8 @@ fn row(
         state,
         uid: None,
         inode,
-        // The table does not show whether the socket is dual stack. A socket that counts as dual
-        // stack can only add a conflict to a report, never hide one.
+        // The table does not show whether the socket is dual stack, so every IPv6 wildcard counts
+        // as dual stack. A wrong guess can add a conflict to a report, but cannot hide one.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
     }
@@ -138,7 +138,8 @@ fn socket_number(
     NonZeroU64::new((u64::from(pid) << 32) | (hasher.finish() & u64::from(u32::MAX)))
 }
 
-/// The pid in a number of [`socket_number`]; `None` if the table did not show the process.
+/// The pid in a number that [`socket_number`] made. Returns `None` if the table did not show the
+/// process.
 pub(crate) fn process_of(inode: NonZeroU64) -> Option<u32> {
     let pid = (inode.get() >> 32) as u32;
     (pid != 0 && pid != UNKNOWN_PID).then_some(pid)
@@ -158,7 +159,7 @@ impl Words<'_> {
         self.next().map(u32::from_le_bytes)
     }
 
-    /// The upper half of the word is not initialised.
+    /// Reads a port from the first two bytes of a word. Windows does not initialise the other two.
     fn port(&mut self) -> Option<u16> {
         let [high, low, ..] = self.next::<4>()?;
         Some(u16::from_be_bytes([high, low]))
@@ -169,7 +170,7 @@ impl Words<'_> {
             .map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into())
     }
 
-    /// An address, its scope and a port.
+    /// Reads an IPv6 address, its scope id and a port.
     fn v6(&mut self) -> Option<SocketAddr> {
         let ip = Ipv6Addr::from(self.next::<16>()?);
         let scope = self.number()?;
@@ -184,7 +185,7 @@ mod tests {
 
     const PID: u32 = 4100;
 
-    /// A table as the system lays it out, with arbitrary bytes in the upper half of each port.
+    /// Builds a table as Windows lays it out. The unused half of each port has arbitrary bytes.
     fn table(count: u32, rows: &[&[&[u8]]]) -> Vec<u8> {
         let rows = rows.iter().flat_map(|row| row.concat());
         count.to_le_bytes().into_iter().chain(rows).collect()
@@ -311,8 +312,8 @@ mod tests {
         assert_eq!(summary(&rows(&table6, Protocol::Udp, true)), expected);
     }
 
-    /// Captured from wine 8. Wine shows the process of a socket only after the first read from the
-    /// socket, and does not initialise the scope of an address.
+    /// These tables were captured from wine 8. Wine shows the process of a socket only after the
+    /// first read from the socket. It does not initialise the scope of an address.
     #[test]
     fn captured_tables_are_decoded() {
         let tcp4 = bytes(

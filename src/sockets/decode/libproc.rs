@@ -16,7 +16,7 @@ pub(crate) const DESCRIPTOR_SIZE: usize = 8;
 pub(crate) const SOCKET_SIZE: usize = 792;
 pub(crate) const PROCESS_SIZE: usize = 136;
 
-/// The descriptors that are sockets, from a list of `proc_fdinfo`.
+/// The descriptors that are sockets, from a list of `proc_fdinfo` structures.
 pub(crate) fn sockets(list: &[u8]) -> impl Iterator<Item = i32> + '_ {
     const SOCKET: u32 = 2;
     list.chunks_exact(DESCRIPTOR_SIZE)
@@ -24,18 +24,19 @@ pub(crate) fn sockets(list: &[u8]) -> impl Iterator<Item = i32> + '_ {
         .filter_map(|entry| word(entry, 0).map(u32::cast_signed))
 }
 
-/// Decodes a `socket_fdinfo`. `None` unless it is an internet socket with a port.
+/// Decodes a `socket_fdinfo`. Returns `None` for sockets other than TCP and UDP, for a socket
+/// without a port, and for truncated bytes.
 pub(crate) fn socket(info: &[u8]) -> Option<Row> {
     // The values of AF_INET6 and of INI_IPV4.
     const INET6: u32 = 30;
     const OF_IPV4: u8 = 1;
-    // Fields of `socket_info`. The offsets count from the start of `socket_fdinfo`, which begins
-    // with 24 bytes about the file.
+    // Offsets of the fields of `socket_info`. They count from the start of `socket_fdinfo`, which
+    // begins with 24 bytes about the file.
     const IDENTITY: usize = 160;
     const PROTOCOL: usize = 180;
     const FAMILY: usize = 184;
     const KIND: usize = 256;
-    // Fields of `in_sockinfo`, and the state that follows it in `tcp_sockinfo`.
+    // Offsets of the fields of `in_sockinfo`, and of the state that follows them in `tcp_sockinfo`.
     const REMOTE_PORT: usize = 264;
     const LOCAL_PORT: usize = 268;
     const VERSIONS: usize = 288;
@@ -84,7 +85,7 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
 /// Decodes the state of a TCP socket: `TSI_S_CLOSED` (0) to `TSI_S_TIME_WAIT` (10).
 fn tcp_state(number: u32) -> State {
     match number {
-        // A closed socket that has a port is bound.
+        // For a socket that is only bound, macOS reports the state "closed".
         0 => State::Bound,
         1 => State::Listen,
         2 => State::SynSent,
@@ -106,9 +107,9 @@ pub(crate) struct Info {
     pub(crate) name: String,
     pub(crate) parent: u32,
     pub(crate) uid: u32,
-    /// The process has ended, and its parent has not waited for it yet (a zombie).
+    /// `true` if the process is a zombie: it has ended, and its parent has not waited for it yet.
     pub(crate) ended: bool,
-    /// The process has not called exec since it was forked.
+    /// `true` if the process has not called exec since it was forked.
     pub(crate) forked: bool,
     /// When the process started, in microseconds since 1970.
     pub(crate) started: u64,
@@ -153,7 +154,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// A port is the lower half of its word, in network order.
+/// A port is in the first two bytes of its 32-bit field, in network order.
 fn port(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
@@ -162,7 +163,7 @@ fn port(bytes: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// A `socket_fdinfo` written by hand from the header file. Nothing was captured on a Mac.
+    /// Builds a `socket_fdinfo` by the header file. Nothing in it was captured on a Mac.
     fn socket_info(
         kind: u32,
         protocol: u32,

@@ -3,7 +3,7 @@
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
-/// UDP has two states: with a peer, and without one.
+/// Decodes the state of a socket. A UDP socket has state 1 with a peer, and state 7 without one.
 pub(super) fn state(protocol: Protocol, number: u8) -> State {
     match (protocol, number) {
         (Protocol::Tcp, 1) => State::Established,
@@ -13,7 +13,7 @@ pub(super) fn state(protocol: Protocol, number: u8) -> State {
         (Protocol::Tcp, 4) => State::FinWait1,
         (Protocol::Tcp, 5) => State::FinWait2,
         (Protocol::Tcp, 6) => State::TimeWait,
-        // A request for sockets that are only bound contains 13. The answer contains 7, "closed".
+        // State 13 selects bound sockets in a request. The kernel answers with state 7, "closed".
         (Protocol::Tcp, 7 | 13) => State::Bound,
         (Protocol::Tcp, 8) => State::CloseWait,
         (Protocol::Tcp, 9) => State::LastAck,

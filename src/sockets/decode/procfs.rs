@@ -9,8 +9,8 @@ use super::sock_diag::Order;
 use crate::model::endpoint::Protocol;
 use crate::model::process::ProcessState;
 
-/// The rows of `/proc/net/{tcp,udp,udplite}{,6}` with this local port (0: any). A line that is not
-/// a row is skipped.
+/// Decodes the rows of `/proc/net/{tcp,udp,udplite}{,6}` with this local port (0: any). Skips lines
+/// that are not rows.
 pub(crate) fn sockets(
     text: &str,
     order: Order,
@@ -36,8 +36,9 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         state: super::linux_state::state(protocol, state),
         uid: Some(uid).filter(|_| inode.is_some()),
         inode,
-        // The file does not show whether the socket is dual stack, which is the default of Linux.
-        // A socket that counts as dual stack can only add a conflict to a report, never hide one.
+        // The file does not show whether the socket is dual stack. Linux makes it so by default, so
+        // every IPv6 wildcard counts as dual stack. A wrong guess can add a conflict to a report,
+        // but cannot hide one.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
     })
@@ -75,7 +76,8 @@ fn address(text: &str, order: Order) -> Option<SocketAddr> {
     }
 }
 
-/// The inode in a line of `/proc/net/unix`, if the line is the abstract socket of this name.
+/// The inode in a line of `/proc/net/unix`. Returns `None` if the line does not show the abstract
+/// socket `name`.
 pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
     let (socket, path) = line.split_once(" @")?;
     if path != name {
@@ -90,11 +92,12 @@ pub(crate) fn abstract_socket(line: &str, name: &str) -> Option<NonZeroU64> {
 pub(crate) struct Stat {
     pub(crate) name: String,
     pub(crate) parent: u32,
-    /// Its process group and its session (setsid(2)).
+    /// The id of the process group (setpgid(2)).
     pub(crate) group: u32,
+    /// The id of the session (setsid(2)).
     pub(crate) session: u32,
     pub(crate) state: ProcessState,
-    /// The process has not called exec since it was forked (PF_FORKNOEXEC).
+    /// `true` if the process has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
     /// The time from boot to the start of the process, in units of 10 ms.
     pub(crate) started: u64,
@@ -102,8 +105,8 @@ pub(crate) struct Stat {
 
 const PF_FORKNOEXEC: u64 = 0x40;
 
-/// Decodes `/proc/PID/stat`. The name ends at the last bracket: it can contain brackets and line
-/// ends itself.
+/// Decodes `/proc/PID/stat`. The name of the process can contain brackets and line ends. So the
+/// name ends at the last bracket of the file.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|b| *b == b'(')?;
     let close = bytes
@@ -135,8 +138,9 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The effective user, from `/proc/PID/status`. The owner of `/proc/PID` is not a substitute: root
-/// owns the folder of a process that may not be dumped, such as a daemon that changed its user.
+/// The effective user, from `/proc/PID/status`. The owner of the folder `/proc/PID` can be a
+/// different user. Root owns the folder if the process may not be dumped, such as a daemon that
+/// changed its user.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     value(status, b"Uid:")?
         .split_ascii_whitespace()
@@ -145,7 +149,7 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Whether the kernel writes a core file of the process, from `/proc/PID/status`.
+/// Whether the kernel is writing a core file of the process, as `/proc/PID/status` shows.
 pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
@@ -159,7 +163,7 @@ pub(crate) fn innermost_pid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// The rest of the first line that begins with this label.
+/// The text after the label in the first line that begins with the label.
 fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
     let value = split(text, b'\n').find_map(|line| line.strip_prefix(label))?;
     std::str::from_utf8(value).ok()
@@ -169,7 +173,8 @@ fn split(bytes: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     bytes.split(move |b| *b == separator)
 }
 
-/// The time since boot, from `/proc/uptime`. Its unit of 10 ms is also that of [`Stat::started`].
+/// The time since boot, from `/proc/uptime`. The file counts in units of 10 ms, like
+/// [`Stat::started`].
 pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
     let (seconds, hundredths) = std::str::from_utf8(text)
         .ok()?
@@ -190,22 +195,24 @@ pub(crate) fn socket_inode(link: &[u8]) -> Option<NonZeroU64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The inodes of the sockets among the files that the `fdinfo` of an io_uring lists.
+/// The inodes of the sockets that an io_uring owns. The `fdinfo` of the io_uring lists them among
+/// its files.
 pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = NonZeroU64> + '_ {
     fdinfo
         .split(u8::is_ascii_whitespace)
         .filter_map(socket_inode)
 }
 
-/// The number of descriptors that wait in a Unix socket, from its `fdinfo`.
+/// The number of descriptors in a Unix socket that no process has received yet, from the `fdinfo`
+/// of the socket.
 pub(crate) fn in_flight(fdinfo: &[u8]) -> u32 {
     value(fdinfo, b"scm_fds:")
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
 }
 
-/// The name of each user in `/etc/passwd`. For a user with several lines the first counts, as in
-/// `getpwuid(3)`.
+/// The number and the name of each user in `/etc/passwd`. If a user has several lines, the first
+/// one counts, as in `getpwuid(3)`.
 pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
     let mut users: Vec<(u32, String)> = Vec::new();
     for line in split(passwd, b'\n') {
@@ -228,8 +235,8 @@ pub(crate) fn users(passwd: &[u8]) -> Vec<(u32, String)> {
 /// The arguments in `/proc/PID/cmdline`.
 pub(crate) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
     let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
-    // An empty file has no argument. Neither has a single NUL: it could be one empty argument, but
-    // usually the program has erased its arguments.
+    // An empty file has no argument. A single NUL counts as no argument too. It could be one empty
+    // argument, but usually the program has erased its arguments.
     split(cmdline, 0).skip(usize::from(cmdline.is_empty()))
 }
 
@@ -238,7 +245,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::state::State;
 
-    // Captured from Linux 6.18, x86-64: the same sockets as in the tests of `sock_diag`.
+    // Captured from Linux 6.18, x86-64. The sockets are the same as in the tests of `sock_diag`.
     const TCP: &str = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:D054 0100007F:84A3 01 00000000:00000000 00:00000000 00000000     0        0 2005233 2 00000000c86839d2 20 0 0 10 -1
@@ -263,7 +270,8 @@ pub(crate) mod tests {
 
     pub(crate) const CAPTURED: [&str; 4] = [TCP, TCP6, UDP, UDP6];
 
-    /// `stat`, `status`, the `fdinfo` of an io_uring and a socket, a link, users, a command line.
+    /// Samples of what the decoders read: `stat`, `status`, the `fdinfo` of an io_uring and of a
+    /// socket, a link, users, a command line.
     pub(crate) const OF_A_PROCESS: [&[u8]; 7] = [
         b"7 (a) b\n(c) S 41 7 7 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 123456 1 2\n",
         b"Name:\tx\nUmask:\t0022\nUid:\t1000\t33\t0\t0\nGid:\t5\t5\t5\t5\n",

@@ -2,7 +2,8 @@
 //! `linux/inet_diag.h`). No I/O.
 //!
 //! Headers and counters are in the machine's byte order, ports and addresses in network order. The
-//! machine's order is a parameter, so captured bytes decode the same everywhere.
+//! decoder gets the machine's order as a parameter, so tests decode captured bytes on every
+//! machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU64;
@@ -54,9 +55,9 @@ const AF_INET6: u8 = 10;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// The older type of a request and of its answers, for TCP only.
+/// The older message type of requests and answers, for TCP only.
 const TCPDIAG_GETSOCK: u16 = 18;
-/// The type since Linux 3.3, for any protocol.
+/// The message type since Linux 3.3, for any protocol.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -79,7 +80,7 @@ pub(crate) const UNCONNECTED: u32 = 1 << 7;
 /// TCP sockets that are bound and neither listen nor connect. Kernels before 6.8 ignore the bit.
 pub(crate) const BOUND: u32 = 1 << 13;
 
-/// A request for every socket with this local port (0: any).
+/// Encodes a request for every socket with this local port (0: any) and one of these states.
 pub(crate) fn request(
     protocol: Protocol,
     family: Family,
@@ -132,7 +133,7 @@ fn protocol_number(protocol: Protocol) -> u8 {
 pub(crate) enum Progress {
     /// More datagrams follow.
     More,
-    /// It was the last datagram.
+    /// The dump ended with this datagram.
     Done,
     /// The kernel refused the request with this errno.
     Refused(i32),
@@ -146,7 +147,7 @@ pub(crate) struct Datagram {
     pub(crate) interrupted: bool,
 }
 
-/// Appends the rows of one datagram. It stops at the first incomplete message.
+/// Appends the rows of one datagram. Decoding stops at the first incomplete message.
 pub(crate) fn answers(
     bytes: &[u8],
     order: Order,
@@ -222,7 +223,7 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::linux_state::state(protocol, state),
-        // Without a process the field is mostly 0, which must not be reported as root.
+        // If no process owns the socket, the field is mostly 0, which must not be reported as root.
         uid: if inode.is_none() {
             None
         } else {
@@ -242,8 +243,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // For other addresses the field is no scope. It is the interface that the socket is
-            // bound to (SO_BINDTODEVICE).
+            // Only with a link-local address is the field the scope of the address. With other
+            // addresses it is the interface that the socket is bound to (SO_BINDTODEVICE).
             let scope = if ip.is_unicast_link_local() {
                 interface
             } else {
@@ -255,8 +256,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
     }
 }
 
-/// The attribute INET_DIAG_SKV6ONLY. Sockets have it only if they listen, or are bound and not
-/// connected.
+/// Finds the attribute INET_DIAG_SKV6ONLY. The kernel sends it only for sockets that listen, and
+/// for sockets that are bound and not connected.
 fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
     loop {
         let length = usize::from(order.u16(bytes_at(attributes, 0)?));
@@ -311,7 +312,8 @@ pub(crate) mod tests {
             .collect()
     }
 
-    /// One answer of a kernel with this byte order. `only_v6` adds the attribute of a listener.
+    /// Builds one answer of a kernel with this byte order. `only_v6` adds the attribute
+    /// INET_DIAG_SKV6ONLY.
     pub(crate) fn answer(
         order: Order,
         state: u8,
@@ -347,11 +349,11 @@ pub(crate) mod tests {
         payload.extend(remote.port().to_be_bytes());
         payload.extend(ip(local));
         payload.extend(ip(remote));
-        // Interface, cookie, expiry and the lengths of two queues.
+        // The interface, the cookie, the expiry and the lengths of two queues are 0.
         payload.extend([0; 24]);
         payload.extend(u32(uid));
         payload.extend(u32(inode));
-        // Another attribute comes first. Attributes are padded to four bytes.
+        // The decoder must skip another attribute first. Attributes are padded to four bytes.
         for (kind, value) in [
             Some((5, 7)),
             only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into())),
@@ -422,7 +424,7 @@ pub(crate) mod tests {
             rows.iter().map(summary).collect::<Vec<_>>(),
             [
                 expected("[::]:33955", "", State::Listen, Some(0), true),
-                // For bound sockets the kernel ignores the requested port.
+                // For bound sockets the kernel ignores the requested port, 33955.
                 expected("127.0.0.1:47031", "", State::Bound, Some(0), false),
                 expected(
                     &format!("{mapped}:33955"),

@@ -1,5 +1,5 @@
-//! Linux: the sockets from `sock_diag(7)`, or from `/proc/net` where that is missing, and the
-//! processes from `/proc/PID`.
+//! Linux: reads the sockets from `sock_diag(7)`, or from `/proc/net` if the system lacks sock_diag.
+//! Reads the processes from `/proc/PID`.
 
 use std::collections::HashSet;
 use std::io;
@@ -28,7 +28,7 @@ pub(super) use scan::processes;
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let diag = match netlink::SockDiag::open() {
         Err(error) if is_exhaustion(&error) => return Err(error),
-        // Some sandboxes and emulators lack sock_diag. `/proc/net` replaces it there.
+        // Some sandboxes and emulators lack sock_diag. Without it `read` uses `/proc/net`.
         opened => opened.ok(),
     };
     read_protocols(diag, port, protocol)
@@ -62,7 +62,8 @@ fn read_protocols(
     }
 }
 
-/// The sockets of one protocol, from sock_diag or else from `/proc/net`.
+/// Appends the sockets of one protocol to the table. Reads them from sock_diag, or from `/proc/net`
+/// if sock_diag is missing or fails.
 fn read(
     diag: &mut Option<netlink::SockDiag>,
     protocol: Protocol,
@@ -109,8 +110,8 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Whether descriptors or memory are used up. `/proc/net` would fail for the same reason, so the
-/// caller returns the error and does not fall back.
+/// Whether the error means that descriptors or memory are used up. `/proc/net` would fail for the
+/// same reason, so the caller returns this error and does not try `/proc/net`.
 fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }

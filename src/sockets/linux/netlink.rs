@@ -1,4 +1,4 @@
-//! The kernel's table of sockets, read over netlink (`sock_diag(7)`). It needs no privilege.
+//! Reads the kernel's table of sockets over netlink (`sock_diag(7)`). This needs no privilege.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -21,12 +21,13 @@ pub(super) struct SockDiag {
     buffer: Vec<u8>,
 }
 
-/// What a dump shows besides its sockets.
+/// The properties of a dump (one read of the socket table).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DumpInfo {
-    /// The table did not change while it was read.
+    /// `true` if the table did not change during the dump.
     pub(super) consistent: bool,
-    /// The dump contained a bound socket, on any port. So this kernel shows bound sockets.
+    /// `true` if the dump contained a bound socket on any port. That proves that this kernel shows
+    /// bound sockets.
     pub(super) saw_bound: bool,
 }
 
@@ -34,8 +35,8 @@ pub(super) struct DumpInfo {
 /// the same on every architecture.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
-/// The kernel's datagrams are smaller than this: its own buffer has this size, and also holds a
-/// header.
+/// Larger than any datagram that the kernel sends for a dump. If a datagram fills the buffer all
+/// the same, the buffer is doubled and the dump is repeated.
 const BUFFER: usize = 32 * 1024;
 
 impl SockDiag {
@@ -69,7 +70,8 @@ impl SockDiag {
             info.consistent &= self.dump_family(protocol, family, states, port, rows)?;
         }
         info.saw_bound = rows[start..].iter().any(|row| row.state == State::Bound);
-        // For bound sockets the kernel ignores the requested port.
+        // For bound sockets the kernel ignores the requested port, so sockets on other ports are
+        // removed here.
         let mut position = 0;
         rows.retain(|row| {
             position += 1;
@@ -79,7 +81,7 @@ impl SockDiag {
     }
 
     /// Repeats the dump until the table does not change during it, at most [`TABLE_READS`] times.
-    /// `false` if the table kept changing.
+    /// Returns `false` if no dump was consistent. The rows of the last dump stay.
     fn dump_family(
         &mut self,
         protocol: Protocol,
@@ -92,7 +94,8 @@ impl SockDiag {
         let mut consistent = true;
         for attempt in 0..TABLE_READS {
             if attempt > 0 {
-                // Datagrams of the previous dump may still be waiting in the old socket.
+                // Datagrams of the previous dump may still wait in the old socket, so the next dump
+                // uses a new socket.
                 rows.truncate(start);
                 self.socket = connect()?;
             }
@@ -124,7 +127,7 @@ impl SockDiag {
         loop {
             let filled = match retry_interrupted(|| (&self.socket).read(&mut self.buffer)) {
                 Ok(filled) => filled,
-                // The kernel dropped datagrams.
+                // The kernel dropped datagrams, so sockets may be missing.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
                     return Ok(DumpOutcome::Changed);
                 }
@@ -173,11 +176,13 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
     }
 }
 
-/// Whether this kernel shows TCP sockets that are bound and do not listen: Linux 6.8 and later, and
-/// older ones with the change backported. Determined once per process.
+/// Whether this kernel shows TCP sockets that are bound and do not listen. Linux 6.8 and later show
+/// them, and so do older kernels with the change backported. The result is determined once per
+/// process.
 pub(super) fn shows_bound() -> bool {
     static SHOWN: OnceLock<bool> = OnceLock::new();
-    // A failed test counts as no. The report then says that such sockets could not be read.
+    // If the test fails, the result is `false`. The report then says that such sockets could not be
+    // read.
     *SHOWN.get_or_init(|| release_is_at_least(6, 8) || shows_own_bound().unwrap_or(false))
 }
 

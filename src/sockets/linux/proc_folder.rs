@@ -15,7 +15,8 @@ pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// The entries whose names are numbers, the highest first. The kernel lists the lowest first.
+/// The entries whose names are numbers, the highest first. The kernel lists the lowest first, so
+/// the function reverses the list.
 pub(super) fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(folder, &mut buffer);

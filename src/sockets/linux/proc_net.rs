@@ -1,5 +1,5 @@
-//! Reads `/proc/net`, for kernels and emulators without `sock_diag`. Its tables do not show TCP
-//! sockets that are bound and do not listen. Reading them takes a millisecond.
+//! Reads `/proc/net`, for kernels and emulators without `sock_diag`. The files there do not show
+//! TCP sockets that are bound and do not listen. Reading the files takes a millisecond.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
 /// `/proc/net` shows the network namespace of the process's first thread. The calling thread can be
-/// in another namespace.
+/// in another namespace, so `read` tries the folder of the thread first.
 const OF_THREAD: &str = "/proc/thread-self/net";
 const OF_PROCESS: &str = "/proc/net";
 
@@ -27,8 +27,9 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // The kernel has no UDP-Lite or no IPv6, so no such socket exists. The files of TCP and
-            // UDP over IPv4 are always there. If `/proc/net` itself is missing, the call fails.
+            // If this file is missing, the kernel lacks IPv6 or UDP-Lite, and there is no such
+            // socket to report. The files of TCP and UDP over IPv4 are always there. If `/proc/net`
+            // itself is missing, `metadata` returns the error.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>
@@ -41,7 +42,7 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// Like [`sockets`], but only TCP sockets that listen, and UDP sockets without a peer.
+/// Like [`sockets`], but appends only TCP sockets that listen, and UDP sockets without a peer.
 pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
     sockets(protocol, port, rows)?;
     let answering = if protocol == Protocol::Tcp {
@@ -53,7 +54,7 @@ pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> i
     Ok(())
 }
 
-/// The inode of the abstract Unix socket of this name.
+/// The inode of the abstract Unix socket with this name; `None` if no such socket exists.
 pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<Inode>> {
     let text = read("unix")?;
     Ok(String::from_utf8_lossy(&text)

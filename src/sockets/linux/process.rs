@@ -1,4 +1,4 @@
-//! The name, parent, program, user and start of a process, from `/proc/PID`.
+//! Reads the name, parent, program, user and start of a process from `/proc/PID`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -25,8 +25,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Without `/proc/uptime`, as with the mount option `subset=pid`, the start of every process is
-    /// unknown.
+    /// If `/proc/uptime` is missing, as with the mount option `subset=pid`, reports show no start
+    /// times.
     pub(super) fn now(proc: BorrowedFd<'_>) -> io::Result<Self> {
         let uptime = match read(proc, "uptime") {
             Err(error) if super::is_exhaustion(&error) => return Err(error),
@@ -37,7 +37,8 @@ impl Clock {
         })
     }
 
-    /// The process whose folder in `/proc` is `folder/process_path`; `None` if it has ended.
+    /// Describes the process whose folder in `/proc` is `folder/process_path`. Returns `None` if
+    /// the process has ended or its `stat` cannot be read.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -70,7 +71,7 @@ impl Clock {
             let path = readlinkat(folder, format!("{process_path}/{name}"), Vec::new()).ok()?;
             Some(PathBuf::from(OsString::from_vec(path.into_bytes())))
         };
-        // USER_HZ is 100 on every architecture that Rust's std supports.
+        // USER_HZ is 100 on every architecture that Rust's std supports, so a tick is 10 ms.
         let age = Duration::from_millis(stat.started.saturating_mul(10));
         Ok(Some(Process {
             parent: Some(stat.parent).filter(|parent| *parent != 0),
@@ -103,8 +104,8 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 
 fn stat(pid: u32) -> Option<procfs::Stat> {
     // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user makes up
-    // the content, with a different start. A read through the open folder avoids that. A process
-    // that cannot be read counts as ended.
+    // the content, with a different start. A read through the open folder avoids that. If the
+    // process cannot be read, the result is `None`, as if it had ended.
     let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
     procfs::stat(&read(folder.as_fd(), "stat").ok()?)
 }
@@ -160,7 +161,8 @@ pub(in super::super) fn has_event_loop() -> bool {
     descriptors.is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_epoll)))
 }
 
-/// Fails with `Unsupported` if there is no `/proc`: the process may run, and nothing can show it.
+/// Whether the process runs. A zombie counts as ended. Without `/proc` nothing can show whether the
+/// process runs, so the function fails with `Unsupported`.
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
     match read(CWD, &format!("/proc/{pid}/stat")) {
         Ok(text) => Ok(procfs::stat(&text).is_some_and(|stat| stat.state != ProcessState::Zombie)),
@@ -182,7 +184,7 @@ pub(in super::super) fn command_line(
     ticks: Option<NonZeroU64>,
 ) -> io::Result<Vec<OsString>> {
     let ended = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
-    // The open folder stays that of this process, even if another process gets the pid.
+    // The open folder keeps referring to this process, even if another process gets the pid.
     let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
         Errno::NOENT | Errno::SRCH => ended(),
         other => other.into(),

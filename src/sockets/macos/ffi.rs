@@ -1,5 +1,5 @@
-//! The calls of `libproc`, which have no safe form. Results are bytes of a buffer that was
-//! initialised before the call.
+//! The calls of `libproc`, which have no safe form. Each call writes into a buffer that was
+//! initialised before, and the functions here return its bytes.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::io;
@@ -8,7 +8,7 @@ use libc::{PROC_PIDLISTFDS, PROC_PIDPATHINFO_MAXSIZE, PROC_PIDTBSDINFO, c_int};
 
 use super::libproc::{DESCRIPTOR_SIZE, PROCESS_SIZE, SOCKET_SIZE};
 
-/// From `sys/proc_info.h`; missing from libc.
+/// The value in `sys/proc_info.h`. The crate `libc` does not have it.
 const PROC_PIDFDSOCKETINFO: c_int = 3;
 
 /// The pids of all processes.
@@ -19,7 +19,7 @@ pub(super) fn processes() -> io::Result<Vec<u32>> {
         // no more.
         let count =
             unsafe { libc::proc_listallpids(buffer.as_mut_ptr().cast(), size_of_buffer(buffer)) };
-        // The call returns a number of processes, not of bytes.
+        // The call returns the number of processes, not of bytes.
         count.saturating_mul(PID_SIZE as c_int)
     })?;
     let pid = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or(0);
@@ -37,7 +37,7 @@ pub(super) fn process(pid: u32) -> io::Result<[u8; PROCESS_SIZE]> {
     whole(info(pid, PROC_PIDTBSDINFO, &mut buffer), buffer)
 }
 
-/// The `socket_fdinfo` of a process's descriptor. It fails if the descriptor is not a socket.
+/// The `socket_fdinfo` of a process's descriptor. Fails if the descriptor is not a socket.
 pub(super) fn socket(pid: u32, descriptor: i32) -> io::Result<[u8; SOCKET_SIZE]> {
     let mut buffer = [0_u8; SOCKET_SIZE];
     let size = size_of_buffer(&buffer);
@@ -56,7 +56,6 @@ pub(super) fn socket(pid: u32, descriptor: i32) -> io::Result<[u8; SOCKET_SIZE]>
     whole(written, buffer)
 }
 
-/// The path of a process's program.
 pub(super) fn program(pid: u32) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0_u8; PROC_PIDPATHINFO_MAXSIZE as usize];
     let size = size_of_buffer(&buffer).cast_unsigned();
@@ -84,7 +83,8 @@ fn size_of_buffer(buffer: &[u8]) -> c_int {
     c_int::try_from(buffer.len()).unwrap_or(c_int::MAX)
 }
 
-/// Fails if the call did not write the whole structure. A length of 0 means that the call failed.
+/// Fails if the call did not write the whole structure. If `written` is 0 or negative, the call
+/// itself failed.
 fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
     match usize::try_from(written) {
         Ok(length) if length == SIZE => Ok(buffer),
@@ -96,8 +96,8 @@ fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u
     }
 }
 
-/// Repeats the call with a larger buffer until the list does not fill the buffer. A length of 0
-/// means that the call failed.
+/// Repeats the call with a larger buffer until the list is shorter than the buffer. If the call
+/// returns 0 or a negative length, it has failed.
 fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];

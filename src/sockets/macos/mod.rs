@@ -1,6 +1,6 @@
-//! macOS: the sockets of every process that this user may read, from `libproc`. The system has no
-//! table of sockets, so sockets without a process and those of other users' processes stay
-//! invisible.
+//! macOS: reads the sockets of every process that this user may read, with `libproc`. The system
+//! has no table of sockets. So sockets without a process, and sockets of other users' processes,
+//! stay invisible.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -80,8 +80,8 @@ pub(super) fn processes(
     })
 }
 
-/// Calls `visit` for each internet socket of each process, the highest pid first, until `visit`
-/// returns `false`. Returns the number of processes that this user may not read.
+/// Calls `visit` for each internet socket of each process, the highest pid first. Stops when
+/// `visit` returns `false`. Returns the number of processes that this user may not read.
 fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
     let mut pids = ffi::processes()?;
     pids.sort_unstable_by(|a, b| b.cmp(a));
@@ -93,11 +93,11 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
                 denied += 1;
                 continue;
             }
-            // The process has ended.
+            // Another error means that the process has ended.
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {
-            // The descriptor was closed after the list was read.
+            // The process closed the descriptor after the list was read.
             let Ok(info) = ffi::socket(pid, descriptor) else {
                 continue;
             };
@@ -111,7 +111,7 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
     Ok(denied)
 }
 
-/// `None` if the process has ended or cannot be read.
+/// Returns `None` if the process has ended or cannot be read.
 fn info(pid: u32) -> Option<libproc::Info> {
     libproc::process(&ffi::process(pid).ok()?)
 }
@@ -135,8 +135,8 @@ pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
-/// Empty: macOS keeps its users in a directory service, not in `/etc/passwd`. Reports show users by
-/// their numbers.
+/// Always empty: macOS keeps its users in a directory service, not in `/etc/passwd`. Reports show
+/// users by their numbers.
 pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
@@ -162,7 +162,7 @@ pub(super) fn user_of(pid: u32) -> Option<u32> {
 pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     match ffi::process(pid) {
         Ok(bytes) => Ok(libproc::process(&bytes).is_some_and(|info| !info.ended)),
-        // If access is denied, the process exists.
+        // macOS denies access only to a process that exists.
         Err(error) => Ok(error.kind() == io::ErrorKind::PermissionDenied),
     }
 }

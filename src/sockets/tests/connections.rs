@@ -41,7 +41,8 @@ fn a_client_and_a_server_on_another_address_are_both_reported() {
         let accepted = server.accept().unwrap();
         let port = client.local_addr().unwrap().port();
         let beside = has_ipv6.then(|| TcpListener::bind((V6, port))).transpose();
-        // Another test can use the number on the IPv6 address.
+        // Another test can have a socket on this number and the IPv6 address. Another pair is tried
+        // then.
         beside.ok().map(|beside| (client, accepted, port, beside))
     };
     let (_client, _accepted, port, beside) = std::iter::repeat_with(pair)
@@ -118,7 +119,7 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     let source = client.local_addr().unwrap().port();
     let accepted = server.accept().unwrap();
     client.set_nonblocking(true).unwrap();
-    // The window grows a little with the peer's buffer, so the writes go on for a while.
+    // The window of the peer grows a little with its buffer, so the writes go on for a while.
     let fill_until = Instant::now() + Duration::from_millis(50);
     while Instant::now() < fill_until {
         drop(client.write(&[0; 65536]));

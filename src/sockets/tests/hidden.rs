@@ -1,4 +1,5 @@
-//! Sockets whose processes no user can read, or not every user.
+//! Sockets whose processes the search cannot see: processes of other users or in other namespaces,
+//! all processes if `/proc` is missing, and sockets in flight between processes.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -55,10 +56,10 @@ fn a_descriptor_in_flight_is_reported_as_a_possible_owner() {
     );
 }
 
-/// The variable with the port that [`the_helper`] reports.
+/// The environment variable with the port for which [`the_helper`] prints the holders.
 const HELPER_PORT: &str = "PORTLEASE_TEST_HELPER_PORT";
 
-/// The variable that makes [`the_helper`] use up its descriptors first.
+/// The environment variable that makes [`the_helper`] use up its descriptors first.
 const HELPER_STARVES: &str = "PORTLEASE_TEST_HELPER_STARVES";
 
 fn report_without_descriptors(port: u16) {
@@ -69,7 +70,8 @@ fn report_without_descriptors(port: u16) {
     }
     let table = sockets(port, None).unwrap_err();
     let listeners = listening(port, Tcp).unwrap_err();
-    // One descriptor is free now: enough for `/proc`, and not for the folder of a process.
+    // One descriptor is free now. The search needs one for `/proc`, and another one for the folder
+    // of a process.
     drop(files.pop());
     let search = owners(rows, ScanDepth::Complete).unwrap_err();
     println!(
@@ -109,13 +111,14 @@ fn the_helper() {
     println!("unseen {unseen:?}");
 }
 
-/// What [`the_helper`] prints if this test binary runs under the command `wrapper`.
+/// Runs [`the_helper`] of this test binary under the command `wrapper`, and returns the lines of
+/// its report.
 fn run_wrapped(wrapper: &[&str], port: u16) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("helper");
-    // cp(1) writes the copy. If this process did, a child that another test forks could inherit the
-    // open file, and execve(2) would fail with ETXTBSY.
+    // cp(1) writes the copy. If this process wrote it, a child that another test forks could
+    // inherit the open file. execve(2) of the copy would then fail with ETXTBSY.
     let copied = Command::new("cp")
         .arg(std::env::current_exe().unwrap())
         .arg(&program)
@@ -146,7 +149,7 @@ fn run_wrapped(wrapper: &[&str], port: u16) -> Vec<String> {
         .collect()
 }
 
-/// Runs a command as the user `nobody`.
+/// The start of a command line that runs a command as the user `nobody`.
 const AS_NOBODY: [&str; 7] = [
     "setpriv",
     "--reuid",

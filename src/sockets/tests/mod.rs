@@ -1,4 +1,4 @@
-//! The socket table against real sockets of this machine.
+//! Tests that compare the socket table with real sockets of this machine.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -24,14 +24,14 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// How long a test polls for an expected state, also on a busy machine.
+/// How long a test polls for an expected state. On a busy machine a state can take long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn me() -> u32 {
     std::process::id()
 }
 
-/// The text by which tests compare holders, such as `listen 127.0.0.1:P by [7]`.
+/// A text for comparing holders, such as `listen 127.0.0.1:P by [7]`. `P` replaces the port.
 fn summary(holder: &Holder, port: u16) -> String {
     let mut text = format!("{} {}", holder.state.name(), holder.local);
     if let Some(remote) = holder.remote {
@@ -62,9 +62,10 @@ fn search(table: Table) -> (Vec<Holder>, Vec<Incompleteness>) {
 
 /// Waits until the port has exactly these rows, in any order.
 ///
-/// Rows of other tests on the same number are ignored: a TIME_WAIT, and a socket on another
-/// address. The function polls for two reasons. A child that another test starts shares this
-/// process's sockets until it calls exec, and the states of a closing connection take time.
+/// Two kinds of rows that other tests cause on the same number are ignored: a TIME_WAIT, and a
+/// socket on another address. The function polls for two reasons. A child that another test starts
+/// shares this process's sockets until it calls exec. And the states of a closing connection take
+/// time.
 #[track_caller]
 fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     let mut expected: Vec<String> = expected
@@ -95,8 +96,8 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Asserts that the search for processes is skipped if no process can own a socket on the port. It
-/// polls, because another test can use the number for a moment, on another address.
+/// Asserts that the search for processes is skipped if no process can own a socket on the port. The
+/// function polls, because another test can use the number for a moment, on another address.
 #[track_caller]
 fn expect_no_search(port: u16) {
     let deadline = Instant::now() + TIMEOUT;
@@ -140,7 +141,7 @@ fn connect(ip: IpAddr, port: u16) -> TcpStream {
     socket.into()
 }
 
-/// Reports a test that cannot run here, and why, as `tests/support` does.
+/// Prints that a test cannot run here, and why. `tests/support` does the same for other tests.
 fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
     assert!(
@@ -174,8 +175,8 @@ fn is_root(test: &str) -> bool {
     root
 }
 
-/// Without sock_diag no answer is complete: TCP sockets that are bound and do not listen are
-/// missing.
+/// Whether this system has sock_diag; if not, the test is reported as skipped. Without sock_diag,
+/// TCP sockets that are bound and do not listen are missing from every answer.
 pub(super) fn has_sock_diag(test: &str) -> bool {
     let has = linux::has_sock_diag();
     if !has {

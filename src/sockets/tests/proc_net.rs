@@ -1,4 +1,4 @@
-//! `/proc/net`, which replaces sock_diag(7) on systems without it.
+//! Reading `/proc/net`, which replaces sock_diag(7) on systems without it.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn the_fallback_reports_the_same_rows_as_sock_diag() {
 
 #[test]
 fn the_fallback_does_not_report_a_bound_port_as_free() {
-    // Bound on every address, so that no other test can get the number.
+    // The socket is bound on every address, so that no other test can get the number.
     let (_socket, port) = bound(ANY6, false, Type::STREAM);
     let fallback = linux::sockets_from_proc_net(port, Some(Tcp)).unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The processes of sockets.
+//! The search for the processes that own sockets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +46,7 @@ fn every_process_that_shares_a_socket_is_reported() {
     assert!(!first.holders[0].processes.is_empty());
 }
 
-/// During the exec the child still shows the descriptors that it is about to close.
+/// During an exec, `/proc` still shows the descriptors that the exec is about to close.
 #[test]
 fn a_child_has_its_parents_sockets_until_its_exec_and_not_after() {
     let (_listener, port) = listener(V4);
@@ -169,8 +169,9 @@ fn a_socket_closed_during_the_search_is_not_reported_as_hidden() {
     }
 }
 
-/// Runs a Python program that owns a socket in a way that Rust's std does not offer, and prints its
-/// port.
+/// Runs a Python program that owns a socket in a way that Rust's std does not offer. The program
+/// prints the port of the socket, which this function returns. If it prints a reason instead, the
+/// test is skipped.
 fn python(test: &str, program: &str) -> Option<(KillOnDrop, u16)> {
     let child = Command::new("python3")
         .args(["-c", program])

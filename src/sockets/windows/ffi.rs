@@ -23,7 +23,7 @@ use windows_sys::Win32::System::Threading::{
     QueryFullProcessImageNameW, WaitForSingleObject,
 };
 
-/// The table of TCP sockets, or only of those that listen.
+/// The table of TCP sockets. With `listening`, the table contains only sockets that listen.
 pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
     let class = if listening {
         TCP_TABLE_OWNER_PID_LISTENER
@@ -59,8 +59,8 @@ fn family(v6: bool) -> u32 {
     u32::from(if v6 { AF_INET6 } else { AF_INET })
 }
 
-/// Repeats the call with a larger buffer while the table grows. Bytes that the call did not write
-/// are zero.
+/// Repeats the call with a larger buffer until the table fits. In the returned bytes, those that
+/// the call did not write are zero.
 fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     const SPARE_WORDS: usize = 4096;
@@ -79,7 +79,7 @@ fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>>
     ))
 }
 
-/// A process in the snapshot of the system.
+/// A process as the snapshot of the system lists it.
 pub(super) struct Listed {
     pub(super) pid: u32,
     pub(super) parent: u32,
@@ -137,9 +137,8 @@ pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {
     Ok(unsafe { OwnedHandle::from_raw_handle(process) })
 }
 
-/// The path of the process's program.
 pub(super) fn program(process: &OwnedHandle) -> io::Result<OsString> {
-    // The longest path that Windows supports.
+    // This is the length of the longest path that Windows supports.
     let mut path = vec![0u16; 32_768];
     let mut length = path.len() as u32;
     // SAFETY: the process is open with the right to query it, and `path` is writable for `length`
@@ -176,8 +175,8 @@ pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
     }
 }
 
-/// Whether the process has not ended. A process that has ended can still be opened by its pid while
-/// another process has a handle to it.
+/// Whether the process still runs. `open` can succeed for a process that has ended, while another
+/// process has a handle to it.
 pub(super) fn is_running(process: &OwnedHandle) -> io::Result<bool> {
     // SAFETY: the process is open with the right to wait for it. With a timeout of 0 the call only
     // polls.

@@ -1,5 +1,5 @@
-//! Windows: the sockets from `GetExtendedTcpTable` and `GetExtendedUdpTable`, the names of
-//! processes from a snapshot, and the program and the start of each process from its handle.
+//! Windows: reads the sockets with `GetExtendedTcpTable` and `GetExtendedUdpTable`. Reads the names
+//! of processes from a snapshot, and the program and the start of each process through its handle.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     let mut failed = None;
     for &protocol in Protocol::requested(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
-            // The table has no row for a TCP socket that neither listens nor connects.
+            // The table of Windows has no row for a TCP socket that neither listens nor connects.
             Ok(()) if protocol == Protocol::Tcp => table.unseen.push(Incompleteness::Bound),
             Ok(()) => {}
             Err(error) => {
@@ -44,7 +44,7 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The sockets of one protocol in both families. Windows has no UDP-Lite.
+/// Appends the sockets of one protocol in both address families. Windows has no UDP-Lite.
 fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> io::Result<()> {
     for v6 in [false, true] {
         let table = match protocol {
@@ -81,8 +81,8 @@ pub(super) fn processes(
     })
 }
 
-/// Every user can read the name. The program and the start need a handle, which the system can
-/// refuse.
+/// Every user can read the name of a process. The program and the start need a handle, which the
+/// system can refuse. They are then unknown.
 fn describe(listed: &ffi::Listed) -> Process {
     let handle = ffi::open(listed.pid).ok();
     let ticks = handle
@@ -100,7 +100,8 @@ fn describe(listed: &ffi::Listed) -> Process {
     }
 }
 
-/// Converts units of 100 ns since 1601 to a time; 0 is unknown.
+/// Converts units of 100 ns since 1601 to a time. Returns `None` for 0, which means unknown, and
+/// for every time before 1970.
 fn time_of(ticks: u64) -> Option<SystemTime> {
     const PER_SECOND: u64 = 10_000_000;
     const EPOCH: u64 = 11_644_473_600 * PER_SECOND;
@@ -123,8 +124,9 @@ pub(super) fn started(pid: u32) -> Option<NonZeroU64> {
     NonZeroU64::new(ffi::created(&ffi::open(pid).ok()?).ok()?)
 }
 
-/// Windows keeps the pid of a parent that has ended, and can give that pid to another process. A
-/// parent that started after its child is such a process.
+/// Windows keeps the pid of a parent that has ended, and can give that pid to another process. If
+/// the process with that pid started after the child, it is not the parent, and the result is
+/// `None`.
 pub(super) fn parent(pid: u32) -> Option<u32> {
     let parent = ffi::processes()
         .ok()?
@@ -152,7 +154,7 @@ pub(super) fn is_running(pid: u32) -> io::Result<bool> {
     match ffi::open(pid) {
         Ok(process) => ffi::is_running(&process),
         Err(e) if e.raw_os_error() == Some(ERROR_INVALID_PARAMETER) => Ok(false),
-        // The process exists: access to it is denied.
+        // Windows denies access only to a process that exists.
         Err(e) if e.raw_os_error() == Some(ERROR_ACCESS_DENIED) => Ok(true),
         Err(e) => Err(e),
     }

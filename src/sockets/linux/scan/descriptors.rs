@@ -1,4 +1,4 @@
-//! The descriptors of one process.
+//! Scans the descriptors of one process.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -12,8 +12,9 @@ use super::super::super::decode::procfs;
 use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 
-/// If more than this many sockets of a process match, the second read of them is skipped. For
-/// thousands it costs too much.
+/// The matching sockets of a process are read a second time, because an exec may have closed them.
+/// If a process has more matching sockets than this, the second read is skipped. For thousands of
+/// sockets it costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -35,8 +36,8 @@ impl Scan<'_> {
 
     /// Reads each descriptor in a folder, and returns whether the folder contained any.
     ///
-    /// `process_path` leads from `folder` to the process's own folder. All reads start at the open
-    /// folder, so they are about this process even if its pid has been reused.
+    /// `process_path` is the path from `folder` to the folder of the process. All reads start at
+    /// the open folder, so they are about this process even if another process gets its pid.
     pub(super) fn scan_descriptors(
         &self,
         pid: u32,
@@ -88,9 +89,10 @@ impl Scan<'_> {
         if sockets.is_empty() {
             return Ok(has_descriptors);
         }
-        // A process that has ended meanwhile owns no socket any more.
+        // If the process has ended by now, it owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
-            // The process may have called exec since the list was read, which closes descriptors.
+            // The process may have called exec after the folder was listed, and exec closes
+            // descriptors.
             if !process.forked && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
             }

@@ -1,5 +1,6 @@
-//! Sockets that no descriptor in `/proc/PID/fd` shows: those of a process whose first thread has
-//! ended, those of an io_uring, and those in flight.
+//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. The first thread of their
+//! process has ended, or an io_uring owns them, or they are in flight: sent over a Unix socket and
+//! not received yet.
 
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ use super::super::proc_folder::{numbers, open};
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Searches for the sockets that still have no process.
+    /// Searches for the sockets for which the scan of the descriptors found no process.
     pub(super) fn scan_indirect(
         &self,
         pids: &[u32],
@@ -35,8 +36,8 @@ impl Scan<'_> {
                 self.scan_ring(pid, &descriptor, state)?;
             }
         }
-        // If most processes cannot be read, one of them is a likelier owner than a descriptor in
-        // flight.
+        // If this user cannot read most processes, the owner is probably one of those. A search for
+        // descriptors in flight would then mislead, so it is skipped.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth == ScanDepth::Complete {
             for &pid in pids {
@@ -48,12 +49,12 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Reads the descriptors through a thread other than the first. Returns whether a thread showed
-    /// any.
+    /// Reads the descriptors of a process through a thread other than the first. Returns `true` if
+    /// that thread showed a descriptor.
     fn scan_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<bool> {
         let task = format!("{pid}/task");
-        // The folder has two links, and one more per thread. With three links the first thread is
-        // the only one, and it was read already.
+        // The folder `task` has two hard links, and one more per thread. With three links the first
+        // thread is the only one, and the scan has already read it.
         if statat(self.proc, &task, AtFlags::empty()).is_ok_and(|stat| stat.st_nlink <= 3) {
             return Ok(false);
         }
@@ -62,7 +63,8 @@ impl Scan<'_> {
             Err(error) => return state.skip(error).map(|()| false),
         };
         for tid in tids.into_iter().filter(|tid| *tid != pid) {
-            // Threads share their descriptors, so the first one that can be read shows all.
+            // The threads of a process share their descriptors, so the first readable thread shows
+            // all of them.
             if let Ok(folder) = open(self.proc, &format!("{task}/{tid}/fd")) {
                 return self.scan_descriptors(pid, &folder, "../../..", state);
             }
@@ -91,9 +93,9 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a Unix socket of the process contains descriptors that the process has not received. The
-/// kernel does not show which descriptors. The answer is only a hint, so a failed read counts as
-/// no.
+/// Whether a Unix socket of the process contains descriptors that the process has not received yet.
+/// The kernel does not show which descriptors these are. The result is only a hint, so a failed
+/// read counts as `false`.
 fn has_in_flight(pid: u32) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
         return false;

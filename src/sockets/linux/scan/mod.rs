@@ -1,4 +1,4 @@
-//! Which processes own a socket: a search through the descriptors of every process, `/proc/PID/fd`.
+//! Finds the processes that own sockets: searches the descriptors of every process, `/proc/PID/fd`.
 
 use std::collections::HashSet;
 use std::io;
@@ -23,10 +23,11 @@ mod state;
 use newest::newest_processes;
 use state::ScanState;
 
-/// Above this many processes a second thread saves time (measured; below 200 it costs time).
+/// A scan of more processes than this uses several threads. Measured: above 300 processes a second
+/// thread saves time, below 200 it costs time.
 const PARALLEL_ABOVE: usize = 300;
 const MAX_THREADS: usize = 4;
-/// How many processes a thread takes at once.
+/// The number of processes that a thread takes from the list at once.
 const BATCH: usize = 16;
 
 pub(in super::super) fn processes(
@@ -65,8 +66,8 @@ pub(in super::super) fn processes(
         if pids.is_empty() {
             return Ok(without_proc());
         }
-        // With the mount option `hidepid=2`, `/proc` hides the processes of other users, and so
-        // pid 1.
+        // With the mount option `hidepid=2`, `/proc` does not list the processes of other users.
+        // Pid 1 is then missing, so without pid 1 the list counts as incomplete.
         let lists_init = pids.contains(&1);
         if first_hit {
             pids.retain(|pid| !scanned.contains(pid));
@@ -84,14 +85,15 @@ pub(in super::super) fn processes(
     Ok(state.into_result(lists_all))
 }
 
-/// One search, shared by its threads.
+/// One search. The threads that run it share this value.
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
-    /// The sockets whose processes the search looks for.
+    /// The sockets for which the search looks for processes.
     wanted: HashSet<Inode>,
-    /// The wanted sockets that have no process so far.
+    /// The wanted sockets for which no process has been found yet.
     missing: Mutex<HashSet<Inode>>,
-    /// Set when every socket has a process, if the depth is [`ScanDepth::FirstHit`].
+    /// With [`ScanDepth::FirstHit`]: set when a process is found for every socket, to end the
+    /// search. With [`ScanDepth::Complete`]: never set.
     is_done: AtomicBool,
     depth: ScanDepth,
     clock: Clock,
@@ -100,8 +102,9 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// Scans the processes that most often own a port, and returns their pids.
     ///
-    /// This process comes first, before a list of the others is read: the usual owner is a server
-    /// that the test itself left running. The newest processes come next.
+    /// This process comes first, because the usual owner is a server that the test itself left
+    /// running. If this process owns all the sockets, `/proc` need not be listed. The newest
+    /// processes come next.
     fn scan_recent(
         &self,
         proc: &OwnedFd,
@@ -120,7 +123,8 @@ impl Scan<'_> {
         Ok(scanned)
     }
 
-    /// Scans the processes of the users that own the sockets, and removes them from the list.
+    /// Scans processes of the users that own the sockets, and removes the scanned pids from the
+    /// list. Scans at most [`PARALLEL_ABOVE`] processes, and stops when the search is done.
     fn scan_users(
         &self,
         pids: &mut Vec<u32>,
@@ -130,7 +134,8 @@ impl Scan<'_> {
         let mut scanned = 0;
         let mut rest = Vec::with_capacity(pids.len());
         for &pid in pids.iter() {
-            // This loop has one thread. Above this limit `scan_all` is faster, with its threads.
+            // This loop has one thread. For more processes `scan_all` is faster, because it uses
+            // several.
             let is_likely = scanned < PARALLEL_ABOVE
                 && !self.is_done()
                 && statat(self.proc, pid.to_string(), AtFlags::empty())
@@ -192,8 +197,9 @@ impl Scan<'_> {
         })
     }
 
-    /// Adds the ancestors that share a socket. The search finds the newest process first, which can
-    /// be a worker. A report must name the server that started the worker.
+    /// Adds the ancestors of the found processes that own the same sockets. The search finds the
+    /// newest process first, which can be a worker. A report must name the server that started the
+    /// worker.
     fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
@@ -201,7 +207,8 @@ impl Scan<'_> {
                 .parent
                 .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
             if let Some(parent) = parent {
-                // A parent that shares no socket is not added, so its own parent is not scanned.
+                // If the parent owns one of the sockets, it is added to `found`, and a later round
+                // scans the grandparent. If not, the loop goes no further up.
                 self.scan_process(parent, state)?;
             }
             next += 1;

@@ -1,4 +1,4 @@
-//! The newest processes.
+//! Lists the newest processes.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,17 +7,19 @@ use rustix::fs::{SeekFrom, seek};
 
 use super::super::proc_folder::{numbers, open};
 
-/// How far below the latest pid the list reaches.
+/// The list starts this many pids below the latest pid.
 const PIDS: u32 = 256;
 
-/// The offset of a process in the list of `/proc`, minus its pid (`proc_pid_readdir`).
+/// In the folder `/proc`, the entry of a process is at the offset `OFFSET + pid`
+/// (`proc_pid_readdir` in the kernel).
 const OFFSET: u64 = 258;
 
-/// The newest processes, the newest first. Only the end of the list in `/proc` is read, because the
-/// whole list takes 1 µs per process.
+/// The pids of the newest processes, the newest first. Only the end of the list in `/proc` is read,
+/// because the whole list takes 1 µs per process.
 ///
 /// `/proc` lists processes in the order of their pids, and the offset of an entry contains its pid.
-/// Where offsets have another form the result is empty, and the caller lists all processes.
+/// If the entries show that offsets have another form here, the result is empty. The caller then
+/// lists all processes.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
         .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS).max(1)))

@@ -14,16 +14,18 @@ pub(super) struct ScanState {
     pub(super) found: Vec<(Process, Vec<Inode>)>,
     /// The number of processes whose descriptors could not be read.
     pub(super) unreadable: usize,
-    /// Processes that show no descriptor. If the first thread of a process has ended, its other
-    /// threads can still show the descriptors.
+    /// Processes that show no descriptor. If the first thread of such a process has ended, its
+    /// other threads can still show the descriptors.
     pub(super) empty: Vec<u32>,
-    /// Processes whose descriptors this user may not read. If only the first thread has ended, its
-    /// folder belongs to root, and the folders of the other threads can still be readable.
+    /// Processes whose descriptors this user may not read. If only the first thread has ended, root
+    /// owns the folder of that thread. This user may still be able to read the folders of the other
+    /// threads.
     pub(super) denied: Vec<u32>,
-    /// The pid and the descriptor of each io_uring. An io_uring can own sockets that have no
-    /// descriptor.
+    /// The pid and the descriptor of each io_uring that the scan found. An io_uring can own sockets
+    /// that have no descriptor of their own.
     pub(super) rings: Vec<(u32, String)>,
-    /// Processes that have not received descriptors that were sent to them over a Unix socket.
+    /// Processes with a Unix socket that contains descriptors which the process has not received
+    /// yet.
     pub(super) in_flight: Vec<u32>,
     pub(super) buffer: Vec<u8>,
 }
@@ -49,7 +51,8 @@ impl ScanState {
         self.rings.extend(other.rings);
     }
 
-    /// A process that has exited is skipped. One that cannot be read is counted.
+    /// Handles an error of a read in `/proc`. If the process has exited, the error is ignored. For
+    /// other errors the process counts as unreadable.
     ///
     /// # Errors
     ///
