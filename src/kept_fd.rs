@@ -77,7 +77,10 @@ mod tests {
     fn a_descriptor_whose_number_is_another_files_is_neither_used_nor_closed() {
         let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
         let number = kept.intact().unwrap().as_raw_fd();
-        #[expect(unsafe_code, reason = "the number is replaced behind the value's back")]
+        #[expect(
+            unsafe_code,
+            reason = "the test replaces the file of a kept descriptor"
+        )]
         // SAFETY: the value is forgotten below, so that the number has one owner.
         let mut target = unsafe { OwnedFd::from_raw_fd(number) };
         let other = File::open("/dev/zero").unwrap();

@@ -71,7 +71,7 @@ mod tests {
         assert!(!after(&[(40001, quick), (40003, quick)]));
         assert!(after(&[(40000, quick)]));
         let one_slow = [(40001, slow), (40003, quick), (40005, slow)];
-        assert!(!after(&one_slow), "a busy machine");
+        assert!(!after(&one_slow), "one slow bind is no sign of exhaustion");
         assert!(after(&[(40001, slow), (40003, slow)]));
     }
 }

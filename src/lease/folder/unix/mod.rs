@@ -326,7 +326,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::open(root.path()).unwrap();
         let sole = folder.lock_for_sweep().unwrap();
-        assert!(folder.lock_for_sweep().is_none(), "the control");
+        assert!(
+            folder.lock_for_sweep().is_none(),
+            "a second sweep must be refused"
+        );
         let _child = sole.folder.try_clone().unwrap();
         drop(sole);
         assert!(folder.lock_for_sweep().is_some());
@@ -363,6 +366,6 @@ mod tests {
             assert_eq!(root.path().join(&name).read_dir().unwrap().count(), MAKERS);
         }
         let left = root.path().read_dir().unwrap().count();
-        assert_eq!(left, 50, "no staged folder is left");
+        assert_eq!(left, 50, "a folder with a temporary name is left");
     }
 }
