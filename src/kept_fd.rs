@@ -81,7 +81,8 @@ mod tests {
             unsafe_code,
             reason = "the test replaces the file of a kept descriptor"
         )]
-        // SAFETY: the value is forgotten below, so that the number has one owner.
+        // SAFETY: the drop of `kept` below does not close the number, so `target` is its only
+        // owner.
         let mut target = unsafe { OwnedFd::from_raw_fd(number) };
         let other = File::open("/dev/zero").unwrap();
         rustix::io::dup2(&other, &mut target).unwrap();

@@ -47,8 +47,8 @@ fn read() -> Namespace {
     Namespace(0)
 }
 
-/// While it exists, the thread uses the namespace that was read when it was created, because each
-/// read costs some microseconds. One public call has one memo. The thread cannot change its
+/// While a memo exists, its thread uses the namespace that was read when the memo was created. Each
+/// read costs some microseconds, so one public call reads once. The thread cannot change its
 /// namespace in the middle of that call.
 #[derive(Debug)]
 pub(crate) struct Memo {

@@ -108,7 +108,7 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
     Attempt::BeingPeeked
 }
 
-/// Whether no process has an exclusive lock on the file, as a lease has.
+/// Whether no process has an exclusive lock on the file. A lease is an exclusive lock.
 ///
 /// The check takes a shared lock. A reservation that meets the shared lock calls this function too,
 /// and sees that the file has no lease. The function unlocks the file explicitly. A child that is
@@ -237,9 +237,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 
 /// The record of the process that has the lock file locked.
 ///
-/// A locked record in a folder of records has priority over the record in the lock file. A killed
-/// process may have left the latter. Their times do not decide between the two, because clocks
-/// step.
+/// A locked record in a folder of records has priority over the record in the lock file, which a
+/// killed process may have left. The times in the two records do not decide, because clocks step.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing, because records only inform people.
     let users = folder.record_users().unwrap_or_default();
@@ -252,8 +251,8 @@ fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Opti
             None
         }
     });
-    // More than one record is locked only if some process keeps an old one locked. The newest one
-    // counts.
+    // More than one record is locked only if some process keeps an old record locked. The newest
+    // record counts.
     beside
         .max_by_key(|(record, _)| record.since)
         .or_else(|| Some((decode(lock)?, owner)))
@@ -273,8 +272,8 @@ fn decode(file: &File) -> Option<Record> {
 }
 
 /// Removes each of `files` that no process has locked and that no process has written to for
-/// `unused_for`. A user removes only that user's files, and root removes those of every user. The
-/// call does nothing while another process sweeps the folder.
+/// `unused_for`. If `user` is root, this applies to the files of every user, else to the files of
+/// `user`. The call does nothing while another process sweeps the folder.
 ///
 /// Two concurrent sweeps could both find one file unlocked. After the first sweep removes the file,
 /// a reservation can create a new file of that name. The second sweep would then remove the new

@@ -23,8 +23,8 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A reservation has the lease. Or other processes read or removed its lock file until the
-    /// retry budget was used up. [`peek`] returns the lease.
+    /// A reservation has the lease, or other processes used the lock file until the retry budget
+    /// was spent. [`peek`] returns the lease.
     Taken,
     /// The name of this port's lock file leads to a link, a fifo, a folder, or a file that this
     /// process may not read. Another user may have planted it there. Other ports are not affected.

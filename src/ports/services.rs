@@ -47,7 +47,7 @@ struct Entry<'a> {
     protocol: &'a str,
 }
 
-/// Parses lines such as `http 80/tcp www # WorldWideWeb`, and skips other lines.
+/// Parses lines such as `http  80/tcp  www  # WorldWideWeb`, and skips other lines.
 fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
     text.lines().filter_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();

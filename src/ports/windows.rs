@@ -23,7 +23,7 @@ pub(super) fn ephemeral() -> EphemeralRange {
     EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
 }
 
-/// Always 1: every user can bind every number on Windows.
+/// Always 1: no number requires a privilege on Windows.
 pub(crate) fn unprivileged_from() -> u16 {
     1
 }
@@ -40,7 +40,7 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     cached.get_or_init(query).contains(port)
 }
 
-/// One range that covers the dynamic ranges of TCP and UDP. netsh reports them, because no
+/// One range that covers the dynamic ranges of TCP and UDP. netsh reports these ranges, because no
 /// documented function of Windows does.
 fn query_range() -> Option<RangeInclusive<u16>> {
     // The two netsh processes run at the same time.

@@ -108,7 +108,7 @@ impl LockFolder {
     }
 
     /// The names and folders of the other scopes, which may be network namespaces that have ended.
-    /// Their folders of records are included.
+    /// The folders of records (`net-….records`) of these scopes are included.
     pub(super) fn other_scopes(&self) -> io::Result<Vec<(String, system::Folder)>> {
         let own = self.path.file_name().unwrap_or_default().to_string_lossy();
         let is_other = |name: &str| {

@@ -87,8 +87,8 @@ impl Folder {
         true
     }
 
-    /// Opens the file of this name, and returns it with its owner, which is always [`USER`]. Fails
-    /// if it is not a regular file.
+    /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
+    /// owner, which is always [`USER`]. Fails if it is not a regular file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let path = self.0.join(name);
         let mut options = OpenOptions::new();
@@ -177,7 +177,8 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// The owner of every file, because each user has a separate lock folder.
+/// The user ID of every user and every file owner. Each user has a separate lock folder, so these
+/// IDs need not differ.
 const USER: u32 = 0;
 
 /// Always false, so that no link is followed on Windows.
@@ -185,7 +186,7 @@ pub(super) fn is_trusted_link(_path: &Path) -> bool {
     false
 }
 
-/// Always [`USER`], as the owner of every file.
+/// Always [`USER`], the owner of every file.
 pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }

@@ -30,7 +30,8 @@ pub(super) fn default_root() -> PathBuf {
 pub(super) const SCOPE_PREFIX: &str = "net-";
 
 /// The name of the folder for this thread's network namespace. Each namespace has port numbers of
-/// its own. With one folder for all, a reservation would block its number in every namespace.
+/// its own. With one folder for all, a reservation would block its number in every namespace. On
+/// systems other than Linux there is one folder.
 pub(super) fn scope() -> String {
     if cfg!(target_os = "linux") {
         match Namespace::current().inode() {
@@ -151,8 +152,8 @@ impl Folder {
     /// that the name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
-        // Unlocks the file explicitly. If it kept its name, a child that was forked meanwhile would
-        // otherwise keep it locked.
+        // Unlocks explicitly. If the removal failed, the file keeps its name, and a child that was
+        // forked meanwhile would keep the file locked.
         file.unlock()?;
         removed
     }
@@ -181,8 +182,8 @@ impl Folder {
         Ok(folder.metadata()?.modified()?.elapsed().unwrap_or_default())
     }
 
-    /// Opens the file of this name, and returns it with its owner. Fails if it is not a regular
-    /// file.
+    /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
+    /// owner. Fails if it is not a regular file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let file = match access {
             Access::Read => File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?),
@@ -277,7 +278,7 @@ pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     Ok(file.try_lock()?)
 }
 
-/// Whether a process has this record file locked.
+/// Whether a process has locked this record file with [`lock_record`].
 pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
@@ -319,8 +320,8 @@ mod tests {
         assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
     }
 
-    /// A clone of the file stands for a forked child, because both share one open file description
-    /// with the file.
+    /// A clone of a file stands for the copy that a forked child has. The clone and the file share
+    /// one open file description.
     #[test]
     fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
         let root = tempfile::tempdir().unwrap();

@@ -25,8 +25,9 @@ impl Folder {
         let make = |staged: &str| mkdirat(&self.0, staged, mode);
         let (staged, ()) = with_temporary_name(make)?;
         let prepare = |folder: OwnedFd| {
-            // The lock keeps other processes from removing the folder as a leftover. On a file
-            // system without locks a process may remove it, and the caller retries.
+            // The lock keeps other processes from removing the folder as left behind by a killed
+            // process. On a file system without locks another process may remove it, and the caller
+            // retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
@@ -51,7 +52,7 @@ impl Folder {
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // The lock keeps other processes from removing the file as a leftover.
+        // The lock keeps other processes from removing the file as left behind by a killed process.
         let _locked = file.try_lock();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
