@@ -1,10 +1,10 @@
-//! Properties that hold for all bytes that a kernel, another process or another user gives to this
-//! crate. The fuzz targets in `fuzz/` and the property tests beside this file call these functions;
-//! other builds do not contain them.
+//! Properties that hold for any bytes from the kernel, another process or another user. The fuzz
+//! targets in `fuzz/` and the property tests beside this file call these functions. Other builds do
+//! not contain them.
 //!
 //! # Panics
 //!
-//! Each function accepts any bytes, and panics if they violate a property.
+//! Each function accepts any bytes, and panics if they violate its property.
 #![allow(clippy::unwrap_used, reason = "a violated property panics")]
 
 use std::collections::BTreeSet;
@@ -48,9 +48,9 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// A decoded record prints on one line. Only its first encoding changes it, by shortening long
-/// texts. No bytes can make a lease live, because only the lock decides that:
-/// `tests/it/lock_folder/record.rs` shows it.
+/// A decoded record prints on one line. Encoding a record can shorten long texts, and encoding the
+/// result again changes nothing. No bytes can make a lease live, because only the lock decides
+/// that: `tests/it/lock_folder/record.rs` shows it.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {
@@ -71,13 +71,13 @@ pub fn record(bytes: &[u8]) {
     assert!(lease.since().is_none_or(|since| since >= UNIX_EPOCH));
 }
 
-/// Only complete messages become rows. If the bytes are truncated, they give the first rows and no
-/// others.
+/// Only complete messages of sock_diag(7) become rows. Truncated bytes give the first rows of the
+/// whole bytes, and no other rows.
 pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
-    // The sequence number in the captured answers.
+    // The sequence number of the captured answers.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
     let whole = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);
@@ -91,14 +91,15 @@ pub fn sock_diag(bytes: &[u8]) {
     let mut first = Vec::new();
     let truncated = sock_diag::answers(&bytes[..cut], order, protocol, SEQUENCE, &mut first);
     assert_eq!(first, rows[..first.len()], "cut at {cut}");
-    // Later bytes do not change the outcome of a dump that has ended or failed.
+    // Once a dump has ended or failed, later bytes do not change the outcome.
     assert!(
         truncated.progress == Progress::More || truncated == whole,
         "{truncated:?}, then {whole:?}"
     );
 }
 
-/// Only complete lines of the requested port become rows. Port 0 requests all ports.
+/// Only complete lines of a `/proc/net` table that are about the requested port become rows. Port 0
+/// requests all ports.
 pub fn proc_net(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -114,7 +115,7 @@ pub fn proc_net(bytes: &[u8]) {
         .map_or(0, |end| end + 1);
     let first = rows(&bytes[..whole], 0);
     assert_eq!(first, all[..first.len()], "cut at {cut}");
-    // An incomplete last line must not panic.
+    // Decodes an incomplete last line too, which must not panic.
     rows(&bytes[..cut], 0);
     if let Some(port) = all.first().map(|row| row.local.port()) {
         let of_the_port: Vec<&Row> = all
@@ -125,7 +126,7 @@ pub fn proc_net(bytes: &[u8]) {
     }
 }
 
-/// For every file that describes a process, the decoder returns a valid value or nothing.
+/// Each `/proc` file about a process decodes to a valid value or to none.
 pub fn process(bytes: &[u8]) {
     if let Some(stat) = procfs::stat(bytes) {
         let open = bytes.iter().position(|b| *b == b'(').unwrap();
@@ -143,7 +144,7 @@ pub fn process(bytes: &[u8]) {
     assert!(procfs::ring_inodes(bytes).count() <= bytes.len() / b"socket:[1]".len());
     let users = procfs::users(bytes);
     let numbers: BTreeSet<u32> = users.iter().map(|(uid, _)| *uid).collect();
-    assert_eq!(numbers.len(), users.len(), "a user id has one name");
+    assert_eq!(numbers.len(), users.len(), "a user id came twice");
     assert!(
         users
             .iter()
@@ -206,8 +207,8 @@ pub fn report(bytes: &[u8]) {
     );
 }
 
-/// A Windows table gives at most as many rows as it counts, and as its bytes hold. No row belongs
-/// to process 0.
+/// A Windows socket table has a count, and then the rows. The decoder returns at most that many
+/// rows, and at most as many as fit into the bytes. No row belongs to process 0.
 pub fn iphlpapi(bytes: &[u8]) {
     let Some((_, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -238,7 +239,8 @@ pub fn iphlpapi(bytes: &[u8]) {
     }
 }
 
-/// Only a complete macOS structure becomes a socket or a process. A socket has a port.
+/// Only a complete macOS structure becomes a socket or a process. Each socket has a port that is
+/// not 0.
 pub fn libproc(bytes: &[u8]) {
     if let Some(row) = libproc::socket(bytes) {
         assert!(
@@ -260,8 +262,7 @@ pub fn libproc(bytes: &[u8]) {
     }
 }
 
-/// An automatic pick tries finitely many numbers, none of them twice. It tries no number that is
-/// reserved or excluded.
+/// An automatic pick tries no number twice, and no number that is reserved or excluded.
 pub fn ports(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes
         .chunks_exact(2)
@@ -284,11 +285,11 @@ pub fn ports(bytes: &[u8]) {
         assert_eq!(
             drawn.contains(port),
             assigned,
-            "{port}: `draws` returns every number that the kernel assigns, and no other"
+            "{port}: `draws` must return every number that the kernel assigns, and no other"
         );
         assert!(
             !(non_ephemeral.contains(port) && assigned),
-            "{port}: the kernel assigns it, so it is not non-ephemeral"
+            "{port}: `non_ephemeral` returned a number that the kernel assigns"
         );
         assert_eq!(ephemeral.is_non_ephemeral(port), !assigned, "{port}");
     }
@@ -305,7 +306,7 @@ pub fn ports(bytes: &[u8]) {
         for port in 1..=u16::MAX {
             assert!(
                 !(tried.contains(port) && withheld.contains(port)),
-                "{port} is excluded"
+                "{port}: the pick tried an excluded number"
             );
             if let Some(allowed) = &allowed {
                 assert_eq!(
@@ -318,14 +319,14 @@ pub fn ports(bytes: &[u8]) {
     }
 }
 
-/// No range that is parsed from the output of sysctl or netsh is empty.
+/// The parsers of the settings of Linux, sysctl(8) and netsh return no empty range.
 pub fn settings(bytes: &[u8]) {
     for range in ports::every_range_in(&String::from_utf8_lossy(bytes)) {
         assert!(!range.is_empty(), "{range:?}");
     }
 }
 
-/// The set of these numbers. Panics if one is 0 or comes twice.
+/// The set of these numbers. Panics if a number is 0 or comes twice.
 fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
     let mut set = PortSet::default();
     for port in numbers {
@@ -338,7 +339,7 @@ fn distinct(numbers: impl Iterator<Item = u16>) -> PortSet {
     set
 }
 
-/// Prints the set as ranges, and merges adjacent ones: `8080-8080,9000-9010`.
+/// Prints the set as ranges, each as long as possible: `8080-8080,9000-9010`.
 fn text(set: &PortSet) -> String {
     let is_start = |port: &u16| {
         port.checked_sub(1)
@@ -357,8 +358,9 @@ fn text(set: &PortSet) -> String {
         .join(",")
 }
 
-/// Decodes the header before the bytes. The first byte is the byte order and the protocol. The next
-/// two are the length to which the bytes are truncated.
+/// Splits the input into a header and the bytes to decode. The first byte of the header selects the
+/// byte order and the protocol. The next two bytes are the length to which the caller truncates the
+/// bytes. `None` if the input has no header.
 fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
     let ([mode, low, high], bytes) = bytes.split_first_chunk()?;
     let order = if mode & 1 == 0 {
@@ -375,7 +377,7 @@ fn is_row_of(row: &Row, protocol: Protocol) {
     assert_eq!(row.protocol, protocol);
     assert!(
         row.inode.is_some() || row.uid.is_none(),
-        "a socket without an inode has no user: {row:?}"
+        "a socket without an inode has a user: {row:?}"
     );
     assert!(!row.dual_stack || row.local.is_ipv6(), "{row:?}");
 }

@@ -1,8 +1,9 @@
-//! [`KeptFd`]: a descriptor that is kept between calls. Other code of the process may close it
-//! meanwhile.
+//! [`KeptFd`]: a descriptor that this crate keeps between calls. Other code of the process may
+//! close it in between.
 //!
-//! A library that turns a process into a daemon closes every descriptor it finds. The descriptor's
-//! number can then belong to another file, which this crate must neither use nor close.
+//! For example, a library that turns a process into a daemon closes every descriptor it finds. The
+//! number of the descriptor can then belong to another file. This crate must neither use nor close
+//! that file.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,8 +29,8 @@ impl<T: AsFd> KeptFd<T> {
         })
     }
 
-    /// The descriptor; `None` if its number now belongs to another file, or to none. The check is
-    /// one fstat(2), which takes 0.3 us.
+    /// The descriptor, or `None` if its number now belongs to another file or to no file. The check
+    /// is one fstat(2), which takes 0.3 us.
     pub(crate) fn intact(&self) -> Option<&T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
@@ -37,7 +38,8 @@ impl<T: AsFd> KeptFd<T> {
     }
 }
 
-/// Only for code that has checked [`intact`](KeptFd::intact) at the beginning of the call.
+/// Does not check that the descriptor is still [`intact`](KeptFd::intact). Use it only in a call
+/// that has checked this at its beginning.
 impl<T: AsFd> AsFd for KeptFd<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.value {
@@ -50,7 +52,8 @@ impl<T: AsFd> AsFd for KeptFd<T> {
 impl<T: AsFd> Drop for KeptFd<T> {
     fn drop(&mut self) {
         if self.intact().is_none() {
-            // The number belongs to another file, which a drop would close, or to none.
+            // The number may now belong to another file, and dropping the value would close that
+            // file.
             std::mem::forget(self.value.take());
         }
     }
@@ -68,14 +71,18 @@ mod tests {
 
     use super::*;
 
-    /// dup2(2) makes the number another file's, as happens when other code closes every descriptor
-    /// and then opens files.
+    /// dup2(2) makes the number refer to another file. The same happens when other code closes
+    /// every descriptor and then opens files.
     #[test]
     fn a_descriptor_whose_number_is_another_files_is_neither_used_nor_closed() {
         let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
         let number = kept.intact().unwrap().as_raw_fd();
-        #[expect(unsafe_code, reason = "the number is replaced behind the value's back")]
-        // SAFETY: the value is forgotten below, so that the number has one owner.
+        #[expect(
+            unsafe_code,
+            reason = "the test replaces the file of a kept descriptor"
+        )]
+        // SAFETY: the drop of `kept` below does not close the number, so `target` is its only
+        // owner.
         let mut target = unsafe { OwnedFd::from_raw_fd(number) };
         let other = File::open("/dev/zero").unwrap();
         rustix::io::dup2(&other, &mut target).unwrap();

@@ -21,8 +21,8 @@
 //! | a port for a server that is started by number | [`reserve_port`] |
 //! | several ports | [`reserve_ports`] |
 //! | a listener or UDP socket that is already bound | [`Reservation::listen`], [`udp_socket`][1] |
-//! | such a socket, inherited by a child process | [`Reservation::pass_to`], [`pass_to_fd`][2] |
-//! | such a socket, through a wrapper such as a shell script | [`Reservation::pass_to_wrapper`] |
+//! | a bound socket that a child process inherits | [`Reservation::pass_to`], [`pass_to_fd`][2] |
+//! | a bound socket that a child inherits through a script | [`Reservation::pass_to_wrapper`] |
 //! | a UDP port | [`reserve_udp_port`] |
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
@@ -32,7 +32,7 @@
 //! | to wait until a server listens | [`wait_until_listening`] |
 //! | to wait until *your* server listens | [`Reservation::wait_for`], [`wait_until_held_by`] |
 //! | to wait until a server is gone | [`wait_until_free`] |
-//! | these waits on tokio, if the server needs the thread | `portlease::tokio` (feature `tokio`) |
+//! | a wait that does not block a tokio thread | `portlease::tokio` (feature `tokio`) |
 //! | a check after a server stopped | [`assert_port_free`] |
 //! | a check before a suite | [`assert_ports_free`] |
 //! | to check that your own server answers, not another one | [`assert_port_held_by`] |
@@ -42,9 +42,9 @@
 //! | to list what is reserved on this machine | [`reservations`] |
 //!
 //! A failed check is a [`Diagnosis`]. It prints its [headline](Diagnosis::headline), its
-//! [facts](Diagnosis::facts) and its [help](Diagnosis::help). The reports of
-//! [more](Diagnosis::more) ports that failed the same check follow. A diagnosis converts to an
-//! [`Error`], so `?` works in a function that returns this crate's [`Result`].
+//! [facts](Diagnosis::facts) and its [help](Diagnosis::help). If [more](Diagnosis::more) ports
+//! failed the same check, their reports follow. A diagnosis converts to an [`Error`], so `?` works
+//! in a function that returns this crate's [`Result`].
 //!
 //! [1]: Reservation::udp_socket
 //! [2]: Reservation::pass_to_fd
@@ -53,8 +53,10 @@
 //!
 //! The sockets of [`Reservation::listen`], [`Reservation::udp_socket`] and [`Reservation::pass_to`]
 //! are bound when the call returns. From then on no other process can bind their address. This
-//! holds on every system, but Windows does not support `pass_to`. A number is promised in three
-//! grades, and [`Reservation::guarantee`] returns the grade:
+//! holds on every system, but Windows does not support `pass_to`.
+//!
+//! A number for which you have no such socket is promised in one of three grades.
+//! [`Reservation::guarantee`] returns the grade:
 //!
 //! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. The crate holds a claim: a socket that is
 //!   bound and never listens. The kernel gives the number to no `bind(…, 0)` and no outgoing
@@ -64,30 +66,31 @@
 //!   servers without SO_REUSEADDR. On other systems TCP ports have this grade too. The kernel does
 //!   not assign the number by itself, and no process that uses this crate takes it. The processes
 //!   that share the lock folder keep this promise, by a locked file for each port (the lease). On
-//!   Linux an abstract socket name makes all processes of the network namespace keep it, also those
-//!   with another lock folder.
+//!   Linux an abstract socket name extends the promise to all processes of the network namespace
+//!   that use this crate, also those with another lock folder.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
 //!   number, or an ephemeral number was requested. No process that uses this crate takes it, but
-//!   the kernel may assign it to another socket. The same processes keep this promise.
+//!   the kernel may assign it to another socket. The processes that keep the promise are those of
+//!   `Cooperative`.
 //!
-//! The numbers of the second grade lie outside the ephemeral range (`ip_local_port_range`). Those
-//! of IANA's dynamic range (RFC 6335) come first, then the registered ones that no common service
-//! uses. A machine whose ephemeral range is 1024–65535 has no such numbers. There, under the load
-//! of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of 37,464 with servers
-//! without SO_REUSEADDR, and 6 of 8,551 with pairs. Of the 33,957 rounds with TCP servers, whose
-//! numbers the kernel keeps, none was lost.
+//! The numbers of the grade `Cooperative` lie outside the ephemeral range (`ip_local_port_range`).
+//! Those of IANA's dynamic range (RFC 6335) come first, then the registered ones that no common
+//! service uses. A machine whose ephemeral range is 1024–65535 has no such numbers. On such a
+//! machine, under the load of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of
+//! 37,464 with servers without SO_REUSEADDR, and 6 of 8,551 with pairs. Of the 33,957 rounds with
+//! TCP servers, whose numbers the kernel keeps, none was lost.
 //!
 //! What is *not* promised, in any grade:
 //!
 //! - That the kernel refuses a stranger that binds this very number with SO_REUSEADDR before your
-//!   server listens. Your server gets the number in the same way. A program that tries number after
-//!   number can take it in this way.
+//!   server listens. The bind of your server is of the same kind, so the kernel cannot distinguish
+//!   the two. A program that sets SO_REUSEADDR and tries number after number can take the number.
 //! - That a server which sets neither SO_REUSEADDR nor SO_REUSEPORT can bind the number. Such
 //!   servers are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` with its defaults, and
 //!   Java after `setReuseAddress(false)`. A server that sets SO_REUSEPORT alone and runs as another
 //!   user cannot bind it either. All these servers get `EADDRINUSE`. Reserve with
-//!   [`ReserveOptions::reuse_addr`] for them.
-//! - Anything against root with `TCP_REPAIR`.
+//!   [`reuse_addr(false)`](ReserveOptions::reuse_addr) for them.
+//! - Protection from a process of root that sets `TCP_REPAIR`.
 //!
 //! # Races
 //!
@@ -101,7 +104,7 @@
 //!
 //! This crate does not close the socket in step 1. The socket stays bound, so the kernel gives the
 //! number to no other process in step 2. The crate sets SO_REUSEADDR *after* the socket's bind, so
-//! your server's bind in step 3 succeeds. You need not release the reservation before.
+//! your server's bind in step 3 succeeds. You need not release the reservation first.
 //!
 //! **Stopped and started again.** Between the stop and the start, any process can take a number
 //! that is not reserved. A connection in TIME_WAIT may also block it for a minute. A reservation
@@ -117,8 +120,8 @@
 //!
 //! **Released a moment ago.** A forked child has a copy of every socket of its parent until it
 //! calls exec, so a port that was just released can still be in use. The calls retry. One public
-//! call has one retry budget, in wall-clock time. The 2 s start at the first refusal. The 100 ms
-//! start when no owner is visible:
+//! call has one retry budget, in wall-clock time. The limit of 2 s counts from the first refusal.
+//! The limit of 100 ms counts from the first check that shows no owner:
 //!
 //! | what still holds the port | the call retries for | then |
 //! |---|---|---|
@@ -127,11 +130,12 @@
 //! | a forked child that has not called exec | 2 s | it reports the child |
 //!
 //! Nothing renews the budget, not even a child that never calls exec or an owner that stays
-//! invisible. A child that is older than 2 s counts as a process of its own. The last check and the
-//! report come on top, so the worst cases are:
+//! invisible. A forked child that is older than 2 s counts as a process that has called exec. The
+//! last check and the report take additional time, so the worst cases are:
 //!
-//! - An exact number that is refused ([`ReserveOptions::port`]) returns within 150 ms, or within
-//!   2.5 s while a forked child that has not called exec holds it.
+//! - A call that requests an exact number ([`ReserveOptions::port`]) and is refused returns within
+//!   150 ms. It returns within 2.5 s while a forked child that has not called exec holds the
+//!   number.
 //! - [`is_port_free`], [`assert_port_free`] and the other checks for a free port retry for 100 ms,
 //!   or for 2 s while a forked child holds a port. All ports of one call share the budget.
 //! - [`Reservation::listen`] and [`Reservation::udp_socket`] retry for 100 ms, whichever owner
@@ -142,10 +146,10 @@
 //!
 //! However the process dies, the kernel releases the claim and the lock at once, and you have
 //! nothing to clean up. The exception is a forked child that never calls exec, such as a daemon or
-//! a worker process: it shares both, and keeps the port for its life. Reports then name the child.
-//! A child that calls exec inherits neither the claim nor the lock.
+//! a worker process. The child shares the claim and the lock, and keeps the port until it exits.
+//! Reports then name the child. A child that calls exec inherits neither the claim nor the lock.
 //!
-//! What stays is a lock file of 1 KiB that no process has locked. A later process uses it again or
+//! A lock file of 1 KiB stays, which no process has locked. A later process uses the file again or
 //! deletes it. A test that panics releases its reservations as it unwinds.
 //!
 //! # Platforms
@@ -171,10 +175,10 @@
 //!
 //! On Linux the first reservation of a process binds a few sockets to test whether the kernel keeps
 //! the promise of a claim. The grade follows from this test, not from a version number. A network
-//! namespace is a scope of its own: two namespaces do not see or block each other's numbers. Two
-//! containers can share a network namespace but not the lock folder. Such containers do not see
-//! each other's leases. The kernel still keeps their claims apart. An abstract Unix socket name
-//! (unix(7)) keeps apart their numbers without a claim.
+//! namespace is a scope of its own: processes in two namespaces do not see or block each other's
+//! numbers. Two containers can share a network namespace but not the lock folder. Such containers
+//! do not see each other's leases. The kernel still keeps their claims apart. An abstract Unix
+//! socket name (unix(7)) keeps apart the numbers for which they have no claim.
 //!
 //! [3]: ErrorKind::Unsupported
 //!
@@ -185,12 +189,13 @@
 //! differs between processes that must exclude each other. The folder is sticky and writable for
 //! all, like `/tmp` itself.
 //!
-//! Different users exclude each other. A user can read the records of others, and cannot change
-//! them. The user that made the folder can delete files in it. Another user can lock your lock
-//! files. This is a denial of service which that user can also cause by binding the port.
+//! Leases of different users exclude each other. A user can read the records of other users, but
+//! cannot change them. The user that made the folder can delete files in it. Another user can lock
+//! your lock files. This is a denial of service which that user can also cause by binding the port.
 //!
-//! A record holds port, process id, program path, test name, source line, label and time. It never
-//! holds a command line or the environment.
+//! The name of a lock file holds the port. Its record holds process ids with their start times,
+//! program path, test name, source line, label, the claim's inode and the time. It never holds a
+//! command line or the environment.
 //!
 //! If the folder cannot be used, a reservation with the kernel's guarantee succeeds without a
 //! record. Any other reservation fails. If `PORTLEASE_DIR` is not an absolute path, every
@@ -199,10 +204,10 @@
 //! # Environment variables
 //!
 //! - `PORTLEASE_DIR`: the lock folder, an absolute path. A process that has opened the folder keeps
-//!   it, also if the variable changes. Processes that must exclude each other need the same value.
-//! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines with a firewall. Every automatic pick comes from
-//!   this range. It narrows [`ReserveOptions::range`], and does not apply to
-//!   [`ReserveOptions::port`].
+//!   it, even if the variable changes. Processes that must exclude each other need the same value.
+//! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
+//!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
+//!   to [`ReserveOptions::port`].
 //!
 //! # Features
 //!
@@ -225,10 +230,11 @@
 //!
 //! # Related crates
 //!
-//! `portpicker` finds a number that is free now and keeps nothing, in a tenth of the code.
+//! `portpicker` finds a number that is free now and reserves nothing, in a tenth of the code.
 //! `openport` and `reserve-port` keep numbers apart within one process. `port_check` reports
 //! whether a port is free now. `listeners` and `netstat2` list listening sockets on more systems
-//! than this crate. `serial_test` keeps whole tests apart, if they share more than a port.
+//! than this crate. `serial_test` runs whole tests one after the other, for tests that share more
+//! than a port.
 
 mod acquire;
 mod check;

@@ -1,15 +1,17 @@
-//! [`socket_addrs`]: the interface that an IPv6 link-local address needs (RFC 4007).
+//! [`socket_addrs`] adds the scope id (the index of a network interface) to an IPv6 link-local
+//! address (RFC 4007).
 //!
-//! bind(2) and connect(2) refuse such an address without a scope id. Several interfaces of a
-//! machine can have the same one: every bridge of a container engine may be `fe80::1`.
+//! bind(2) and connect(2) refuse a link-local address without a scope id. Several interfaces of a
+//! machine can have the same link-local address. For example, every bridge of a container engine
+//! may have `fe80::1`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// The socket addresses of `ip` with this number. There is one, except for a link-local address
-/// without a scope id (0): then there is one for each interface that has the address.
+/// with scope id 0: then there is one for each interface that has the address.
 ///
 /// This crate lists the interfaces on Linux only. On other systems, and for an address that no
-/// interface has, the scope id stays 0 and the kernel refuses the bind.
+/// interface has, the scope id stays 0. The kernel then refuses the bind or the connection.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
     let IpAddr::V6(ip) = ip else {
         return vec![SocketAddr::new(ip, number)];
@@ -40,9 +42,9 @@ fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()
 }
 
-/// The interface indexes in the lines of `if_inet6` that have this address. A line such as
-/// `fe800000000000000000000000000001 0d 40 20 80 eth0` has the address and the index in
-/// hexadecimal.
+/// The interface indexes in those lines of `if_inet6` that have this address. A line such as
+/// `fe800000000000000000000000000001 0d 40 20 80 eth0` starts with the address and the index, both
+/// in hexadecimal.
 #[cfg_attr(not(target_os = "linux"), cfg(test))]
 fn indexes(list: &str, ip: Ipv6Addr) -> Vec<u32> {
     let address = format!("{:032x}", ip.to_bits());

@@ -1,8 +1,8 @@
-//! [`Namespace`]: the network namespace of the calling thread. Answers of the kernel that can
-//! differ between namespaces are cached per namespace.
+//! [`Namespace`] identifies the network namespace of the calling thread. [`PerNamespace`] keeps one
+//! value for each namespace.
 //!
 //! Ports belong to a network namespace, and two threads of one process can be in different ones
-//! (setns(2), unshare(2)). An answer for one namespace must not be used in the other.
+//! (setns(2), unshare(2)). The kernel's answer for one namespace must not be used in another.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -12,8 +12,8 @@ use parking_lot::RwLock;
 
 use crate::retry::NAMESPACES_KEPT;
 
-/// The inode of a network namespace's file below `/proc`. The value is 0 where namespaces cannot be
-/// distinguished: on systems other than Linux, and without `/proc`.
+/// The inode of the file below `/proc` that stands for a network namespace. The value is 0 on
+/// systems other than Linux and without `/proc`, where namespaces cannot be distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace(u64);
 
@@ -22,13 +22,13 @@ thread_local! {
 }
 
 impl Namespace {
-    /// The namespace of the calling thread. While a [`Memo`] exists, the one that the memo has
-    /// read.
+    /// The namespace of the calling thread. While the thread has a [`Memo`], this is the namespace
+    /// that the memo read.
     pub(crate) fn current() -> Namespace {
         MEMO.get().unwrap_or_else(read)
     }
 
-    /// `None` where namespaces cannot be distinguished.
+    /// `None` on systems other than Linux and without `/proc`.
     pub(crate) fn inode(self) -> Option<u64> {
         Some(self.0).filter(|inode| *inode != 0)
     }
@@ -36,7 +36,8 @@ impl Namespace {
 
 #[cfg(target_os = "linux")]
 fn read() -> Namespace {
-    // Reads the thread's namespace, not the process's, because a thread binds in its own.
+    // Reads the namespace of the thread, not of the process. A socket belongs to the namespace of
+    // the thread that creates it.
     let about = rustix::fs::stat("/proc/thread-self/ns/net");
     Namespace(about.map_or(0, |about| about.st_ino))
 }
@@ -46,12 +47,13 @@ fn read() -> Namespace {
     Namespace(0)
 }
 
-/// Makes one call read the namespace only once, because a read costs some microseconds. A thread
-/// cannot change its namespace in the middle of a call of this crate.
+/// While a memo exists, its thread uses the namespace that was read when the memo was created. Each
+/// read costs some microseconds, so one public call reads once. The thread cannot change its
+/// namespace in the middle of that call.
 #[derive(Debug)]
 pub(crate) struct Memo {
     outer: Option<Namespace>,
-    /// The memo belongs to its thread.
+    /// Keeps the memo on its thread, because `MEMO` is a thread-local variable.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -73,9 +75,9 @@ impl Drop for Memo {
 
 /// A value for each of the last [`NAMESPACES_KEPT`] namespaces that this process has used.
 ///
-/// The kernel can give the inode of a namespace that has ended to a new namespace. A value must
-/// therefore be checked when it is used, hold in every namespace of this kernel, or keep its
-/// namespace alive, as a socket does.
+/// The kernel can reuse the inode of an ended namespace for a new one, which then gets the old
+/// value here. So a value must meet one of three conditions. Its user checks it, or it holds in
+/// every namespace of this kernel, or it keeps its namespace alive as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 
@@ -91,7 +93,8 @@ impl<T> PerNamespace<T> {
         found.map(|(_, value)| value.clone())
     }
 
-    /// The value, made if there is none. A failure is not kept.
+    /// The value of the current namespace. If there is none, `make` makes it. A failure of `make`
+    /// is not kept.
     pub(crate) fn get_or_try_init<E>(
         &self,
         make: impl FnOnce() -> Result<T, E>,
@@ -118,7 +121,7 @@ impl<T> PerNamespace<T> {
         value
     }
 
-    /// Removes this value, unless another one has replaced it.
+    /// Removes this value. If another value has replaced it, nothing happens.
     pub(crate) fn forget(&self, value: &Arc<T>) {
         self.0
             .write()

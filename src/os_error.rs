@@ -1,12 +1,12 @@
-//! Errors of the operating system: which ones report a lack of descriptors, and their text in our
-//! messages.
+//! Errors of the operating system: recognizes a lack of descriptors, and words errors for messages.
 
 use std::fmt;
 use std::io;
 
 const ENFILE: i32 = 23;
 
-/// Whether the error is EMFILE, ENFILE or WSAEMFILE. `io::ErrorKind` has no name for them.
+/// Whether the error is EMFILE, ENFILE or WSAEMFILE: too many open files or sockets.
+/// `io::ErrorKind` has no kind for these errors.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     const WSAEMFILE: i32 = 10024;
@@ -17,7 +17,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// The limit that such an error reports, and what to do.
+/// The limit that an error of [`is_out_of_descriptors`] reports, and what to do about it.
 pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         _ if cfg!(windows) => "this process has opened too many sockets (close some)",
@@ -28,8 +28,8 @@ pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     }
 }
 
-/// The text of a system error as a part of our sentence, such as `address already in use`: it
-/// starts in lower case, without the error number.
+/// Prints a system error as a part of our sentence, such as `address already in use`. The text
+/// starts in lower case and has no error number.
 pub(crate) struct OsMessage<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for OsMessage<'_> {

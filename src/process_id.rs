@@ -1,12 +1,13 @@
-//! [`ProcessId`]: identifies this process. A forked child differs from it, also in a new pid
+//! [`ProcessId`] identifies this process. A forked child has a different one, even in a new pid
 //! namespace.
 
-/// The pid and its namespace. A child that is forked into a new pid namespace can have the pid of
-/// its parent: 1, if the parent is the first process of a container.
+/// The pid and its pid namespace. The pid alone is not enough: the first process of a container has
+/// pid 1, and so has a child that it forks into a new pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pid: u32,
-    /// The inode of the pid namespace; `None` where `/proc/self` cannot be read.
+    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` cannot
+    /// be read.
     namespace: Option<u64>,
 }
 

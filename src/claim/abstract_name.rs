@@ -1,13 +1,16 @@
-//! An abstract Unix socket name (unix(7)). It excludes a second reservation of a number that can be
-//! reserved without an exclusive claim. Like the port, the name belongs to a network namespace. It
-//! has no file, and the kernel releases it when the process ends.
+//! A reservation that has no exclusive claim binds an abstract Unix socket name (unix(7)) for its
+//! port. Examples are UDP ports and ports for servers without the reuse options. While the name is
+//! bound, no other process can reserve the port with this crate.
+//!
+//! Like a port, the name belongs to a network namespace. It has no file, and the kernel releases it
+//! when the process ends.
 
 pub(crate) use system::ExclusiveName;
 
 use crate::model::endpoint::Protocol;
 
 impl ExclusiveName {
-    /// The name without the byte that makes it abstract.
+    /// The name without the zero byte at its start, which marks a name as abstract.
     pub(crate) fn text(protocol: Protocol, port: u16) -> String {
         format!("portlease/{protocol}/{port}")
     }
@@ -29,19 +32,19 @@ mod system {
     }
 
     impl ExclusiveName {
-        /// Fails with `AddrInUse` while another socket of this network namespace has the name, and
-        /// with `Unsupported` on systems without such names.
+        /// Binds the name. Fails with `AddrInUse` while another socket of this network namespace
+        /// has the name. On other systems the call always fails with `Unsupported`.
         pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
             Ok(ExclusiveName {
                 _bound: UnixDatagram::bind_addr(&address(protocol, port)?)?,
             })
         }
 
-        /// Whether a socket of this network namespace has the name. The check does not bind the
-        /// name: it connects a socket to it, and sends nothing.
+        /// Whether a socket of this network namespace has the name. The check connects a socket to
+        /// the name and sends nothing. It does not bind the name, so it refuses no other process.
         pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
-            // One socket is kept, because making and closing a socket takes longer than all other
-            // steps of a check for a free port.
+            // All calls use one socket that the process keeps. Creating and closing a socket takes
+            // longer than all other steps of a check for a free port.
             static ASKER: PerNamespace<KeptFd<UnixDatagram>> = PerNamespace::new();
             let make = || KeptFd::new(UnixDatagram::unbound()?);
             let mut kept = ASKER.get_or_try_init(make)?;

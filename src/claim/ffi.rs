@@ -1,4 +1,5 @@
-//! The one socket option that no safe call sets.
+//! Sets SO_EXCLUSIVEADDRUSE (Windows), the one socket option of this crate that no safe function
+//! sets.
 #![expect(unsafe_code, reason = "setsockopt is not safe for any option and size")]
 
 use std::io;
@@ -9,9 +10,9 @@ use windows_sys::Win32::Networking::WinSock::{
     SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
 };
 
-/// Sets SO_EXCLUSIVEADDRUSE, which must happen before the bind. That bind fails if another socket
-/// has the number on an address that this one covers. Later binds of such an address fail,
-/// whichever options they set.
+/// Sets SO_EXCLUSIVEADDRUSE. Call this before the bind of the socket. The bind then fails if
+/// another socket has the port on an overlapping address. After the bind, Windows refuses every
+/// other bind to an overlapping address, with any options.
 pub(super) fn set_exclusive(socket: &Socket) -> io::Result<()> {
     let on = 1i32.to_ne_bytes();
     // SAFETY: the socket is open while it is borrowed. The option is a BOOL, four bytes, and `on`

@@ -1,15 +1,16 @@
-//! A guard for probes. A child that is forked during a probe has a copy of the probe's socket, and
-//! so occupies the number until it calls exec.
+//! A probe binds a port and closes the socket at once. A child that is forked meanwhile has a copy
+//! of the socket, and so occupies the port until it calls exec. [`wait_for_forked_copies`] waits
+//! until no child has a copy.
 
 use std::io;
 
 use crate::retry::RetryBudget;
 
-/// Runs `probe`, which makes, binds and closes a socket. Returns when no forked child has a copy of
-/// that socket, or `AddrInUse` if a child keeps a copy for longer than the budget allows.
+/// Runs `probe`, which binds and closes a socket, and waits until no forked child has a copy of
+/// that socket. Fails with `AddrInUse` if a child still has a copy when the budget is used up.
 ///
-/// A pipe shows whether a child has a copy. The pipe is made before the socket, so a child that has
-/// a copy of the socket has a copy of the pipe's writing end too.
+/// A pipe shows whether a child has a copy. The pipe is older than the socket, so a child with a
+/// copy of the socket also has a copy of the pipe's writing end.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 pub(super) fn wait_for_forked_copies(
     probe: impl FnOnce() -> io::Result<()>,
@@ -25,7 +26,7 @@ pub(super) fn wait_for_forked_copies(
     rustix::io::ioctl_fionbio(&reader, true)?;
     loop {
         match reader.read(&mut [0]) {
-            // No process has the writing end.
+            // End of file: no process has the writing end open.
             Ok(_) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -38,8 +39,9 @@ pub(super) fn wait_for_forked_copies(
     }
 }
 
-/// Windows has no forked children. macOS has no pipe2(2): a pipe is inheritable for a moment there,
-/// and a child that inherited it would never release it.
+/// This version probes once and does not wait. Windows has no forked children. macOS has no
+/// pipe2(2), so a new pipe is inheritable for a moment there. A child that is forked in that moment
+/// keeps the pipe after its exec, until it exits. A wait for that child would use up the budget.
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
 pub(super) fn wait_for_forked_copies(
     probe: impl FnOnce() -> io::Result<()>,

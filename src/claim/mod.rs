@@ -1,5 +1,5 @@
-//! The claim: a TCP socket that is bound and never listens. While it exists the kernel assigns the
-//! port to no other socket.
+//! A claim is a TCP socket that this crate binds and never listens on. While the claim exists, the
+//! kernel assigns its port to no other socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,12 +27,14 @@ use windows as system;
 pub(crate) use abstract_name::ExclusiveName;
 pub(crate) use probe::{BindMode, try_bind};
 pub(crate) use self_test::{assigns_no_claimed_port, kernel_keeps_claims};
-/// `listen` and `udp_socket` set the socket options that servers on this system set.
+/// `listen` and `udp_socket` bind sockets with the options that most servers on this system set.
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 
-/// While a claim exists, no `bind(…, 0)` and no outgoing connection is given its port. The kernel
-/// refuses a second claim and every bind without the reuse options. A server that sets SO_REUSEADDR
-/// binds and listens over the claim.
+/// A TCP socket that is bound to a port on all addresses and never listens.
+///
+/// While it exists, the kernel gives its port to no `bind(…, 0)` and no outgoing connection. The
+/// kernel refuses a second claim, and every bind without the reuse options (SO_REUSEADDR,
+/// SO_REUSEPORT). A server that sets SO_REUSEADDR still binds the port and listens on it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     socket: Socket,
@@ -45,18 +47,19 @@ impl Claim {
         Self::test_and_set(0)
     }
 
-    /// Claims this number. The bind is the test: it fails if any socket has the port, also one in
+    /// Claims this number. The bind fails with `AddrInUse` if any socket has the port, also one in
     /// TIME_WAIT.
     pub(crate) fn exact(port: u16) -> io::Result<Claim> {
         Self::test_and_set(port)
     }
 
-    /// Claims this number although connections of an earlier server with SO_REUSEADDR still have
-    /// it.
+    /// Claims a number that only connections of an earlier server still have. That server must have
+    /// set SO_REUSEADDR.
     ///
-    /// The reuse options are set before the bind, so two such binds both succeed. The caller
-    /// therefore reads the socket table before and after the bind. The abstract name excludes a
-    /// second caller.
+    /// The claim sets the reuse options before its bind, so a second such bind would also succeed.
+    /// Only one caller at a time can pass `_exclusive`, the abstract name of this port. The caller
+    /// reads the socket table before and after the bind, and so finds every other socket on the
+    /// port.
     pub(crate) fn over_leftovers(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         system::share(&socket)?;
@@ -85,14 +88,16 @@ impl Claim {
 /// What fstat(2) reports about a claim's socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Identity {
-    /// The inode that the socket table shows for it; `None` where sockets have no inode.
+    /// The inode that the socket table shows for this socket. `None` on Windows, where sockets have
+    /// no inode.
     pub(crate) inode: Option<NonZeroU64>,
-    /// The user who made the socket, which is the file-system user of this process. `None` except
-    /// on Linux.
+    /// The user that created the socket: the user ID with which this process accesses files. `None`
+    /// on systems other than Linux.
     pub(crate) user: Option<u32>,
 }
 
-/// `[::]` for both families, or `0.0.0.0` on a machine without IPv6.
+/// The wildcard address with this port: `[::]`, which also serves IPv4, or `0.0.0.0` if
+/// [`has_ipv6`] is false.
 fn wildcard(port: u16) -> io::Result<SocketAddr> {
     let ip = if has_ipv6()? {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED)
@@ -102,13 +107,15 @@ fn wildcard(port: u16) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Whether the kernel has IPv6 sockets that also serve IPv4. The function makes one to find out,
-/// and keeps the answer for the process. A failure for another reason (a lack of descriptors, a
-/// sandbox) says nothing about IPv6, so it is not kept.
+/// Whether the kernel has IPv6 sockets that also serve IPv4. The first call creates such a socket
+/// to find out, and the process keeps the answer.
+///
+/// A lack of descriptors or a sandbox says nothing about IPv6. Such an error is returned and not
+/// kept, and the next call tries again.
 fn has_ipv6() -> io::Result<bool> {
     static ANSWER: OnceCell<bool> = OnceCell::new();
     let ask = || match Socket::new(Domain::IPV6, Type::STREAM, None) {
-        // OpenBSD has no sockets for both families.
+        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4.
         Ok(socket) => Ok(socket.set_only_v6(false).is_ok()),
         Err(e) if system::is_missing_family(&e) => Ok(false),
         Err(e) => Err(e),
@@ -120,7 +127,7 @@ fn wildcard_socket() -> io::Result<Socket> {
     unbound(Type::STREAM, wildcard(0)?.ip())
 }
 
-/// A socket for both families if `ip` is the IPv6 wildcard.
+/// An unbound socket for the family of `ip`. If `ip` is `[::]`, the socket also serves IPv4.
 fn unbound(kind: Type, ip: IpAddr) -> io::Result<Socket> {
     let family = if ip.is_ipv4() {
         Domain::IPV4

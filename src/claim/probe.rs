@@ -1,4 +1,4 @@
-//! Probes: binds that are undone at once.
+//! A probe binds a port and closes the socket at once, to find out whether a server could bind it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,23 +11,26 @@ use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::retry::RetryBudget;
 
-/// How a probe binds. A child that is forked during the probe has a copy of its socket. The mode
-/// decides which servers the kernel refuses because of that copy.
+/// Which socket options a probe sets, and when. On Windows every mode sets SO_EXCLUSIVEADDRUSE.
+///
+/// A child that is forked during a probe has a copy of the probe's socket until it calls exec. The
+/// mode decides which servers that copy keeps from binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindMode {
-    /// Without the reuse options. The probe returns only when no forked child has a copy of its
-    /// socket, so that a server of any kind can bind next.
+    /// The probe sets no reuse option. A copy in a forked child would make the kernel refuse every
+    /// server, so the probe waits until no child has a copy.
     Plain,
-    /// Without the reuse options, which are set after the bind. A copy then does not stop a server
-    /// with SO_REUSEADDR.
+    /// The probe binds without the reuse options (SO_REUSEADDR, SO_REUSEPORT) and sets them after
+    /// the bind. A server with SO_REUSEADDR can bind beside a copy in a forked child.
     Exclusive,
-    /// As a server with SO_REUSEADDR binds.
+    /// The probe sets SO_REUSEADDR before the bind, as most servers do.
     Server,
-    /// As a server with SO_REUSEPORT alone binds.
+    /// The probe sets only SO_REUSEPORT before the bind, as some servers do.
     ReusePort,
 }
 
-/// Binds the port and closes the socket at once.
+/// Binds the port and closes the socket at once. A port without an address is bound on all
+/// addresses.
 pub(crate) fn try_bind(port: Port, mode: BindMode, budget: &mut RetryBudget) -> io::Result<()> {
     let addrs = match port.ip {
         Some(ip) => link_local::socket_addrs(ip, port.scope_id, port.number),
@@ -54,7 +57,8 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // A UDP server sets a reuse option only to share its number on purpose.
+        // Only UDP servers that share a port on purpose set a reuse option. The probe stands for
+        // all other UDP servers.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {
@@ -65,7 +69,8 @@ fn probe(
     };
     match mode {
         BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
-        // The options belong to the socket, so they hold for every copy.
+        // Sets the reuse options. They belong to the socket, so they also apply to a copy in a
+        // forked child.
         BindMode::Exclusive => system::share(&bound()?),
         BindMode::Server | BindMode::ReusePort => bound().map(drop),
     }

@@ -1,4 +1,5 @@
-//! The self-test: binds a few sockets to find out whether the kernel keeps what a claim promises.
+//! The self-test binds a few sockets to find out whether the kernel keeps what a [`Claim`] (this
+//! crate's bound socket that never listens) promises.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,12 +10,14 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
-/// Whether this kernel keeps what a [`Claim`] promises; the inner error says why not. The answer of
-/// the test is kept per process and network namespace. The setting `ip_autobind_reuse` lets the
-/// kernel assign a claimed number, so it is read each time.
+/// Whether this kernel keeps what a [`Claim`] promises. The inner error says why it does not.
 ///
-/// If the test fails for another reason (a sandbox, a lack of descriptors), there is no answer to
-/// keep, and the next call repeats the test.
+/// The process keeps the answer of the self-test for each network namespace. Each call also reads
+/// the setting `ip_autobind_reuse`. That setting can change at any time, and if it is on, the
+/// kernel can assign a claimed number.
+///
+/// If the self-test itself fails (a sandbox, a lack of descriptors), there is no answer to keep.
+/// The next call repeats the test.
 pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     let test = || {
@@ -28,18 +31,19 @@ pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
     };
     match ANSWER.get_or_try_init(test) {
         Ok(answer) => Ok(answer.and_then(|()| assigns_no_claimed_port())),
-        Err(Untested::Forbidden) => Ok(Err("a sandbox forbids the binds that test the kernel")),
+        Err(Untested::Forbidden) => Ok(Err(
+            "a sandbox forbids the binds with which portlease tests the kernel",
+        )),
         Err(Untested::Failed(cause)) => Err(cause),
     }
 }
 
 type Answer = Result<(), &'static str>;
 
-/// Why there is no answer.
+/// Why the self-test has no answer.
 #[derive(Debug)]
 enum Untested {
-    /// A sandbox forbids this process to bind a number that the test needs: EACCES on a number that
-    /// needs no privilege.
+    /// A bind failed with EACCES, although its number requires no privilege. A sandbox does this.
     Forbidden,
     Failed(io::Error),
 }
@@ -55,7 +59,7 @@ impl From<io::Error> for Untested {
 
 fn self_test() -> Result<Answer, Untested> {
     if !cfg!(target_os = "linux") {
-        return Ok(Err("this crate tests claims on Linux only"));
+        return Ok(Err("portlease makes kernel claims on Linux only"));
     }
     let claim = match Claim::any() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => outside_ephemeral_range(e)?,
@@ -72,9 +76,14 @@ fn self_test() -> Result<Answer, Untested> {
     match Claim::exact(claim.port) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         Err(e) => return Err(e.into()),
-        Ok(_) => return Ok(Err("the kernel lets a second socket claim a port")),
+        Ok(_) => {
+            return Ok(Err(
+                "the kernel lets a second socket bind a port that another one has claimed",
+            ));
+        }
     }
-    // The kernel must also refuse a plain socket of one family alone.
+    // The kernel must also refuse sockets without the reuse options that serve only IPv4 or only
+    // IPv6.
     for ip in loopback.into_iter().chain(wildcards) {
         match bind_one_family(ip, claim.port) {
             Ok(()) => {
@@ -101,7 +110,7 @@ fn self_test() -> Result<Answer, Untested> {
     Ok(Ok(()))
 }
 
-/// Whether this machine lacks the address or its family.
+/// Whether the bind failed because this machine lacks the address or its family.
 fn is_missing_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || system::is_missing_family(error)
 }
@@ -115,8 +124,9 @@ fn bind_one_family(ip: IpAddr, port: u16) -> io::Result<()> {
     socket.bind(&SocketAddr::new(ip, port).into())
 }
 
-/// Claims a random number, for a test while the ephemeral range is used up. The kernel treats
-/// claims of all numbers alike.
+/// Claims a random number from 1024 up, so that the self-test can run while the ephemeral range is
+/// used up. The kernel treats claims of all numbers alike. Returns `exhausted` if all tries are
+/// refused.
 fn outside_ephemeral_range(exhausted: io::Error) -> io::Result<Claim> {
     const UNPRIVILEGED: u16 = 1024;
     for _ in 0..SELF_TEST_NUMBERS {
@@ -135,11 +145,12 @@ fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {
     server.listen(1)
 }
 
-/// Whether the kernel's present settings forbid it to assign a claimed number to a `bind(…, 0)`
-/// with SO_REUSEADDR. The error says why not.
+/// Whether the setting `net.ipv4.ip_autobind_reuse` is off. If it is on, the kernel can assign a
+/// claimed number to a `bind(…, 0)` with SO_REUSEADDR. The error says that it is on, or that it
+/// cannot be read.
 ///
-/// It reads the setting. A trial would be a bind with IP_LOCAL_PORT_RANGE set to one number, but no
-/// safe call sets that option.
+/// The function reads the setting, because no safe function can try such a bind: it needs the
+/// socket option IP_LOCAL_PORT_RANGE.
 pub(crate) fn assigns_no_claimed_port() -> Answer {
     let folder = std::path::Path::new("/proc/sys/net/ipv4");
     match std::fs::read_to_string(folder.join("ip_autobind_reuse")) {
@@ -147,7 +158,7 @@ pub(crate) fn assigns_no_claimed_port() -> Answer {
         Ok(_) => {
             Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port")
         }
-        // Kernels before 5.7 lack the setting, and never assign a claimed port.
+        // Linux before 5.7 lacks the setting, and never assigns a claimed port.
         Err(e)
             if e.kind() == io::ErrorKind::NotFound
                 && folder.join("ip_local_port_range").exists() =>

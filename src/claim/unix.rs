@@ -1,4 +1,5 @@
-//! How sockets are bound on Unix: a plain bind is exclusive, and a server sets SO_REUSEADDR.
+//! Binds sockets on Unix, where a bind without options is exclusive, and most servers set
+//! SO_REUSEADDR.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -8,16 +9,18 @@ use socket2::Socket;
 
 use super::{BindMode, Identity};
 
-/// The bind modes whose outcomes differ on Unix.
+/// The modes in which a diagnosis tries to bind a port: as a server with SO_REUSEADDR, and as a
+/// server without reuse options.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. Not needed on Unix: if a
-/// server of either family has the port, the kernel refuses the bind of `[::]` for both families.
+/// Whether a probe of all addresses binds `0.0.0.0` in addition to `[::]`. On Unix `[::]` is
+/// enough, because it covers both families. The kernel refuses the bind of `[::]` if a server of
+/// either family has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
     let stat = rustix::fs::fstat(socket)?;
-    // On Linux a socket belongs to the user that created it. Other systems were not measured.
+    // On Linux this is the user that created the socket. Other systems were not measured.
     let user = if cfg!(target_os = "linux") {
         Some(stat.st_uid)
     } else {
@@ -29,12 +32,13 @@ pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
     })
 }
 
-/// Whether the kernel lacks the address family of a socket: EAFNOSUPPORT, socket(2).
+/// Whether socket(2) failed with EAFNOSUPPORT: the kernel lacks the address family.
 pub(super) fn is_missing_family(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
 }
 
-/// Lets a server that sets a reuse option bind the same port.
+/// Sets the reuse options, so that a server with SO_REUSEADDR can bind the same port. A server of
+/// the same user with SO_REUSEPORT alone can bind it too.
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)
@@ -52,7 +56,7 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     socket.bind(&addr.into())
 }
 
-/// The standard library sets SO_REUSEADDR.
+/// `TcpListener::bind` of the standard library sets SO_REUSEADDR.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr)
 }

@@ -1,4 +1,4 @@
-//! How sockets are bound on Windows: always with SO_EXCLUSIVEADDRUSE.
+//! Binds sockets on Windows, always with SO_EXCLUSIVEADDRUSE.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -7,11 +7,13 @@ use socket2::{Domain, Socket, Type};
 
 use super::{BindMode, Identity, ffi};
 
-/// Servers on Windows set SO_EXCLUSIVEADDRUSE, so there is no other mode.
+/// The modes in which a diagnosis tries to bind a port. One is enough, because every mode sets
+/// SO_EXCLUSIVEADDRUSE on Windows.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// Whether a probe of every address binds `0.0.0.0` in addition to `[::]`. No document says whether
-/// Windows refuses a bind for both families while a server for IPv4 alone has the port.
+/// Whether a probe of all addresses binds `0.0.0.0` in addition to `[::]`. A bind of `[::]` for
+/// both families may not be enough. No document says whether Windows refuses it while a server for
+/// IPv4 alone has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
 /// Sockets of Windows have no inode and no user.
@@ -24,21 +26,21 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(WSAEAFNOSUPPORT)
 }
 
-/// Does nothing: Windows refuses SO_REUSEADDR after an exclusive bind, and the option would let
-/// other processes take over the port.
+/// Does nothing. Windows refuses SO_REUSEADDR on a socket with SO_EXCLUSIVEADDRUSE. The option
+/// would also let other processes take over the port.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Every mode is exclusive. Otherwise a bind of the wildcard succeeds although a server has the
-/// port on one address.
+/// Sets SO_EXCLUSIVEADDRUSE in every mode. Without it, Windows lets a probe bind the wildcard
+/// address although a server has the port on one address.
 pub(super) fn set_mode(socket: &Socket, _mode: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
 
-/// Reports "access denied" as "address in use". Windows denies a number that another socket has
-/// with SO_EXCLUSIVEADDRUSE, or that lies in an excluded range. No number requires a privilege
-/// there.
+/// Binds the socket, and reports "access denied" as "address in use". Windows denies access if
+/// another socket has the port with SO_EXCLUSIVEADDRUSE, or if the port lies in an excluded range.
+/// Windows has no ports that require a privilege.
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;
@@ -50,10 +52,10 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Sets SO_EXCLUSIVEADDRUSE, so that no other process can take over the connections by
-/// SO_REUSEADDR.
+/// Sets SO_EXCLUSIVEADDRUSE, so that no other process can bind the port with SO_REUSEADDR and
+/// receive its connections.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    /// The backlog of the standard library.
+    /// The backlog that `TcpListener::bind` of the standard library uses.
     const BACKLOG: i32 = 128;
     let socket = bound(addr, Type::STREAM)?;
     socket.listen(BACKLOG)?;

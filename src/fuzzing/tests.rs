@@ -1,5 +1,5 @@
-//! Checks the properties with random bytes, with captured answers that are truncated and changed,
-//! and with answers that a kernel could give.
+//! Checks the properties of `fuzzing.rs` with random bytes, with captured answers that are
+//! truncated and changed, and with answers that a kernel could give.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
@@ -14,7 +14,8 @@ use crate::model::lease_info::Beneficiary;
 use crate::model::process::ProcessState;
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
-/// Writes no file of failures into the source tree. proptest prints the smallest failing input.
+/// Keeps proptest from writing a file of failures into the source tree. It still prints the
+/// smallest failing input.
 fn cases(cases: u32) -> Config {
     Config {
         cases,
@@ -27,7 +28,8 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..600)
 }
 
-/// One of the captures with up to seven bytes changed, perhaps truncated.
+/// One of the captured inputs, with up to seven bytes changed. Half of the results are also
+/// truncated.
 fn mutated(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let edits = vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
     let whole = prop::sample::select(captured);
@@ -47,7 +49,7 @@ fn mutated(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 
 /// Puts a random header for `split` before the bytes.
 fn with_header(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    // The captures are little-endian, and so are half of these headers.
+    // The captured inputs are little-endian. Half of these headers select that byte order.
     (0..6u8, any::<u16>(), bytes).prop_map(|(mode, cut, bytes)| {
         let cut = if bytes.is_empty() {
             0
@@ -61,7 +63,8 @@ fn with_header(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = V
 fn ip(v6: bool) -> BoxedStrategy<IpAddr> {
     if v6 {
         let anything = any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into());
-        // Link-local addresses have a scope. IPv4-mapped ones can also be decoded as IPv4.
+        // Random bits rarely give these addresses. A link-local address has a scope id, and an
+        // IPv4-mapped one could be decoded as IPv4.
         let link_local =
             any::<u16>().prop_map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).into());
         let mapped =
@@ -205,7 +208,7 @@ proptest! {
         addr in addr(true),
         attributes in prop_oneof![
             vec(prop_oneof![Just(0u8), 3..16u8, any::<u8>()], 0..24),
-            // The last attribute without its padding.
+            // The last attribute of a message, without its padding.
             (5..8u8, 0..4u8).prop_map(|(length, kind)| {
                 [length, 0, kind, 0, 1, 1, 1, 1][..length.into()].to_vec()
             }),
@@ -322,7 +325,7 @@ proptest! {
     ) {
         let cmdline = [arguments.join(&0), vec![0]].concat();
         let decoded: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
-        // In `/proc/PID/cmdline` erased arguments and one empty argument look the same.
+        // In `/proc/PID/cmdline` erased arguments look the same as one empty argument.
         let erased = arguments == [Vec::<u8>::new()];
         prop_assert_eq!(decoded, if erased { Vec::new() } else { arguments });
     }
@@ -340,7 +343,7 @@ proptest! {
     ) {
         super::libproc(&bytes);
         if bytes.len() >= 792 {
-            // A protocol and a kind of socket that the decoder knows.
+            // Sets a protocol and a kind of socket that the decoder knows.
             let mut plausible = bytes;
             plausible[180..184].copy_from_slice(&[protocol, 0, 0, 0]);
             plausible[256..260].copy_from_slice(&[kind, 0, 0, 0]);
@@ -362,7 +365,7 @@ proptest! {
             .map(|(any, state)| if any % 3 == 0 { *any } else { *state });
         let table: Vec<u8> = [count].into_iter().chain(words).flat_map(u32::to_le_bytes).collect();
         super::iphlpapi(&[&[mode, 40, 0][..], &table].concat());
-        // The size of a row in words.
+        // The last value is the size of a row in words.
         let tables = [
             (Protocol::Tcp, false, 6),
             (Protocol::Tcp, true, 14),

@@ -1,5 +1,5 @@
-//! One lock file: locks it, writes its record, checks whether another process has it locked (a
-//! peek), and removes it once it is unused (a sweep).
+//! The operations on a lock file: lock it, write its record, check whether a process has it locked
+//! (a peek), and remove it if it is unused (a sweep).
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -15,7 +15,7 @@ use crate::os_error::is_out_of_descriptors;
 use crate::process_id::ProcessId;
 use crate::retry::{LOCK_REOPENS, RECORD_READS, Sweep};
 
-/// The file name of a port's lock.
+/// The name of a port's lock file, such as `60315.tcp`.
 pub(super) fn name(port: Port) -> String {
     format!("{}.{}", port.number, port.protocol)
 }
@@ -27,20 +27,20 @@ pub(super) fn parse_name(name: &str) -> Option<Port> {
     Some(Port::new(number, protocol))
 }
 
-/// The outcome of one attempt to lock.
 #[derive(Debug)]
 pub(super) enum Attempt {
     Locked(LeaseLock),
     Taken,
-    /// Another process has it locked for a peek, or sweeps it. Both take microseconds.
+    /// Another process checks the file (a peek) or removes it as unused (a sweep). Both take
+    /// microseconds, so a retry can succeed.
     BeingPeeked,
     Planted(PathBuf, io::Error),
-    /// Another process deleted the folder.
+    /// Another process deleted the lock folder.
     FolderGone,
     Failed(io::Error),
 }
 
-/// A locked file, and the place of its record.
+/// A lease: the locked lock file, and where its record is.
 #[derive(Debug)]
 pub(crate) struct LeaseLock {
     file: File,
@@ -49,17 +49,17 @@ pub(crate) struct LeaseLock {
     record: Option<RecordLocation>,
     folder: Arc<LockFolder>,
     name: String,
-    /// The process that locked the file. A forked child has a copy of this value, and must not
-    /// unlock.
+    /// The process that locked the file. A forked child inherits a copy of this value, and dropping
+    /// that copy must not release the lease.
     process: ProcessId,
 }
 
 #[derive(Debug)]
 enum RecordLocation {
-    /// In the lock file, if that file belongs to this user. Not on Windows, where no process can
-    /// read a locked file.
+    /// The record is in the lock file itself, which belongs to this user. This variant is not used
+    /// on Windows, where no process can read a locked file.
     Within,
-    /// In a file of its own beside the lock file.
+    /// The record is in a separate file, in this user's folder of records.
     Beside(File),
 }
 
@@ -99,7 +99,8 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
                     process: ProcessId::current(),
                 });
             }
-            // Another process swept the file between the open and the lock.
+            // Another process removed the file between the open and the lock, so the loop opens it
+            // again.
             Ok(false) => {}
             Err(e) => return Attempt::Failed(e),
         }
@@ -107,11 +108,11 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
     Attempt::BeingPeeked
 }
 
-/// Whether no process has the file locked exclusively.
+/// Whether no process has an exclusive lock on the file. A lease is an exclusive lock.
 ///
-/// The check takes a shared lock, which no reservation mistakes for a lease. It unlocks the file
-/// explicitly: a child that is forked meanwhile has the file open too, and would keep the lock past
-/// the close.
+/// The check takes a shared lock. A reservation that meets the shared lock calls this function too,
+/// and sees that the file has no lease. The function unlocks the file explicitly. A child that is
+/// forked meanwhile also has the file open, and would keep the lock after the close.
 fn is_shared(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
@@ -124,8 +125,8 @@ fn is_shared(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The existing file and its owner. The file is writable if this user may write it. `None` if the
-/// file does not exist.
+/// Opens an existing file, and returns it with its owner. The file is open for writing if this user
+/// may write to it, else for reading only. Returns `None` if the file does not exist.
 fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
     let opened = match folder.folder().open_file(name, Access::Write) {
         // The file belongs to another user. Read access is enough to lock it.
@@ -142,13 +143,13 @@ fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
 }
 
 impl LeaseLock {
-    /// Whether the record could be written.
+    /// Whether [`publish`](Self::publish) has written a record.
     pub(crate) fn is_recorded(&self) -> bool {
         self.record.is_some()
     }
 
-    /// Writes the record, whole and in place. `user` is this process's user for the file system, if
-    /// the caller knows it.
+    /// Writes the whole record over the previous one. `user` is the user ID with which this process
+    /// accesses files, if the caller knows it.
     pub(crate) fn publish(&mut self, record: &Record, user: Option<u32>) -> io::Result<()> {
         let bytes = record.encode();
         let user = user.map_or_else(system::user, Ok)?;
@@ -169,7 +170,8 @@ impl LeaseLock {
                 opened => opened?,
             };
             system::lock_record(&file)?;
-            // If the file has no name, another process swept it between the open and the lock.
+            // If the file has no name, another process removed it between the open and the lock.
+            // The loop then opens it again.
             if system::is_linked(&file)? {
                 system::write(&file, &bytes)?;
                 self.record = Some(RecordLocation::Beside(file));
@@ -185,8 +187,9 @@ impl Drop for LeaseLock {
         if ProcessId::current() != self.process {
             return;
         }
-        // A failure here loses nothing: the record is a note, and closing the file unlocks it too.
-        // If a forked child also has the file open, the lock ends when that child calls exec.
+        // Failures are ignored: the record only informs people, and closing the file also unlocks
+        // it. If the unlock fails and a forked child also has the file open, the lock lasts until
+        // the child calls exec or exits.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -201,11 +204,11 @@ impl Drop for LeaseLock {
     }
 }
 
-/// What a peek at a lock file found.
+/// What a peek (a check whether a process has a lock file locked) found.
 #[derive(Debug)]
 pub(super) enum Peek {
-    /// A process has the file locked. The value is the record and the user that owns the record's
-    /// file, or `None` if the record cannot be read.
+    /// A process has the file locked, or this user may not open the file. The value is the record
+    /// and the user that owns the record's file. It is `None` if the record cannot be read.
     Live(Option<(Record, u32)>),
     Free,
 }
@@ -215,8 +218,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     let (file, owner) = match folder.folder().open_file(&name, Access::Read) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Free),
-        // Only the owner of the file can open it. A process of the owner may have it locked, so it
-        // counts as a lease.
+        // This user may not open the file. A process of the file's owner may have it locked, so the
+        // file counts as a live lease.
         Err(e)
             if e.kind() == io::ErrorKind::PermissionDenied
                 && folder.folder().has_regular_file(&name) =>
@@ -232,11 +235,12 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     }
 }
 
-/// The record of the process that has the lock. A record beside the lock file counts first, if a
-/// live process keeps it locked; then the record in the lock file counts. The times of the records
-/// do not decide, because clocks step.
+/// The record of the process that has the lock file locked.
+///
+/// A locked record in a folder of records has priority over the record in the lock file, which a
+/// killed process may have left. The times in the two records do not decide, because clocks step.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
-    // Records are notes: one that cannot be read counts as missing.
+    // A record that cannot be read counts as missing, because records only inform people.
     let users = folder.record_users().unwrap_or_default();
     let beside = users.into_iter().filter_map(|user| {
         let records = folder.records(user).ok()??;
@@ -247,7 +251,8 @@ fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Opti
             None
         }
     });
-    // Several records are locked only if another process keeps a stale one locked.
+    // More than one record is locked only if some process keeps an old record locked. The newest
+    // record counts.
     beside
         .max_by_key(|(record, _)| record.since)
         .or_else(|| Some((decode(lock)?, owner)))
@@ -266,12 +271,13 @@ fn decode(file: &File) -> Option<Record> {
     None
 }
 
-/// Removes those of `files` that no process has locked, and that no process has used for
-/// `unused_for`. It removes the files of `user`, and as root those of every user. It does nothing
-/// while another process sweeps the folder.
+/// Removes each of `files` that no process has locked and that no process has written to for
+/// `unused_for`. If `user` is root, this applies to the files of every user, else to the files of
+/// `user`. The call does nothing while another process sweeps the folder.
 ///
-/// Only one process sweeps at a time, because two of them could both find a file unlocked. The
-/// slower one would then remove the name of the file that a new reservation made in between.
+/// Two concurrent sweeps could both find one file unlocked. After the first sweep removes the file,
+/// a reservation can create a new file of that name. The second sweep would then remove the new
+/// file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,
@@ -287,7 +293,8 @@ pub(super) fn sweep(
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {
             continue;
         };
-        // In a sticky folder only root and the owner of a file can remove it.
+        // Skips a file of another user. In a sticky folder only root, the file's owner and the
+        // folder's owner can remove a file.
         if owner != user && user != 0 {
             continue;
         }
@@ -299,7 +306,7 @@ pub(super) fn sweep(
     Ok(())
 }
 
-/// Removes this user's records that no live process keeps.
+/// Removes this user's record files that no process has locked.
 pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
     match folder.records(user)? {
         Some(records) => {
@@ -310,15 +317,15 @@ pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
     }
 }
 
-/// Removes the unused files of network namespaces that have ended, and their folders. A namespace
-/// that still exists loses nothing: its files in use are locked, and a process makes its folder
-/// again.
+/// Removes the unused files and the folders of other network namespaces, most of which have ended.
+/// A namespace that still exists loses no lease, because the files of its leases are locked. The
+/// next process in that namespace creates its folder again.
 pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<()> {
     for (name, scope) in folder.other_scopes()? {
         if scope.idle_for()? < Sweep::SCOPE_UNUSED_FOR {
             continue;
         }
-        // In a folder of records (`net-….records`) each user has a folder.
+        // A folder of records (`net-….records`) contains a folder for each user.
         for owner in scope.names(Sweep::FILES_LISTED, |name| name.parse::<u32>().ok())? {
             let owner = owner.to_string();
             if let Ok(records) = scope.open_within(&owner) {
@@ -327,8 +334,8 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
             }
         }
         sweep_all(&scope, user)?;
-        // This fails while a file is left, or if the folder belongs to another user. A later sweep
-        // tries again.
+        // The removal fails while the folder contains a file, or if the folder belongs to another
+        // user. A later sweep tries again.
         let _removed = folder.remove_scope(&name);
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Leases: one locked file per protocol and port excludes every cooperating process from a number.
+//! A lease is a locked file for one port of one protocol. While the file is locked, no other
+//! process that uses this crate and the same lock folder reserves the port.
 
 mod folder;
 mod lock;
@@ -22,13 +23,14 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A live process has the lease. [`peek`] returns its record.
+    /// A reservation has the lease, or other processes used the lock file until the retry budget
+    /// was spent. [`peek`] returns the lease.
     Taken,
-    /// The name of this one lock file leads to a link, a fifo, a folder, or a file that this
-    /// process may not read. Another user may have planted it.
+    /// The name of this port's lock file leads to a link, a fifo, a folder, or a file that this
+    /// process may not read. Another user may have planted it there. Other ports are not affected.
     Planted { path: PathBuf, cause: io::Error },
-    /// No lease is possible in this folder: it is read-only or full, its file system has no locks,
-    /// or the path is no folder.
+    /// The lock folder cannot be used. For example it is read-only or full, its file system has no
+    /// locks, or its path leads to no folder.
     Unusable(Unusable),
     /// The process or the system is out of file descriptors.
     OutOfDescriptors(io::Error),
@@ -39,8 +41,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Unusable {
     pub(crate) path: PathBuf,
     pub(crate) cause: io::Error,
-    /// `PORTLEASE_DIR` is not an absolute path, or is a link that leads nowhere. That is an error
-    /// even for a reservation that needs no lease.
+    /// `PORTLEASE_DIR` is not an absolute path, or is a link that leads nowhere. Then even a
+    /// reservation that needs no lease fails.
     pub(crate) misconfigured: bool,
 }
 
@@ -54,8 +56,8 @@ impl Unusable {
     }
 }
 
-/// Locks the file of this port. It retries only while another process peeks at the file or sweeps
-/// it, and never waits for another reservation.
+/// Locks the lock file of this port. The call retries only while another process checks the file (a
+/// peek) or removes it as unused (a sweep). It never waits for another reservation to end.
 pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock, Refusal> {
     let mut renewed = false;
     loop {
@@ -91,10 +93,11 @@ fn refusal(unusable: Unusable) -> Refusal {
     }
 }
 
-/// Sweeps some lock files that no live process has locked and that were not used for a while.
+/// Removes some lock files that no process has locked and that were not used for a while.
 ///
-/// Chance decides whether it sweeps: most processes take one or two leases and end, so none of them
-/// would reach a fixed count. If the sweep fails, another process sweeps later.
+/// A random one of [`Sweep::ONE_IN`] calls does this. Most processes take one or two leases and
+/// exit, so a counter in each process would never reach its limit. If this sweep fails, a later one
+/// removes the files.
 fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
@@ -102,8 +105,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // Starts at a random file. The first files may belong to another user, and this process cannot
-    // remove those.
+    // A sweep handles only a few of the files. It starts at a random one, because the first files
+    // of the list may belong to another user, and this process cannot remove those.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
@@ -112,8 +115,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     }
 }
 
-/// The live lease on this port, if there is one. The check creates no file or folder, and makes no
-/// reservation of another process fail.
+/// The live lease on this port, if there is one. The call creates no file and no folder, and no
+/// reservation of another process fails because of it.
 pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(None);
@@ -135,8 +138,8 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
     }
 }
 
-/// Every live lease of this scope (on Linux the network namespace), sorted by port. It also sweeps
-/// the files of leases that have ended, if it can.
+/// Every live lease of this scope (on Linux the network namespace), sorted by port. The call also
+/// removes the lock files of ended leases, if it can.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(Vec::new());
@@ -149,7 +152,8 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
             Ok(Peek::Free) => dead.push(port),
             Ok(peeked) => leases.extend(lease(port, peeked)),
             Err(cause) if is_out_of_descriptors(&cause) => return Err(fail(cause)),
-            // A folder, a link or a fifo is no lease. On a file system without locks there is none.
+            // Skips a folder, a link and a fifo, which are no leases. A file system without locks
+            // has no leases.
             Err(_) => {}
         }
     }
@@ -162,9 +166,9 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     Ok(leases)
 }
 
-/// The leases of these protocols on one number.
+/// The live leases on this number for these protocols.
 pub(crate) fn of_number(number: u16, protocols: &[Protocol]) -> Vec<Lease> {
-    // If the folder cannot be read, the reports show no lease. No decision depends on it.
+    // A lock folder that cannot be read counts as empty, because only reports use the result.
     let lease = |protocol: &Protocol| peek(Port::new(number, *protocol)).ok().flatten();
     protocols.iter().filter_map(lease).collect()
 }

@@ -1,4 +1,4 @@
-//! The text form of a record in a lock file.
+//! Encodes and decodes the record of a lease: a text that says which process has the port.
 
 use std::fmt::{self, Write as _};
 use std::num::{NonZeroU64, ParseIntError};
@@ -19,15 +19,17 @@ impl FromStr for Beneficiary {
     }
 }
 
-/// How the first line starts. A record of another version is not read.
+/// The start of the first line, with the version of the format. Records of another version are
+/// ignored.
 const HEADER: &str = "portlease 1 ";
 
 impl Record {
-    /// The size of every record in bytes. All records have this size, so one write replaces the
-    /// previous record.
+    /// The size of every record in bytes. All records have the same size, so one write replaces the
+    /// previous record completely.
     pub(crate) const SIZE: usize = 1024;
 
-    /// The first bytes of a record whose lease was released.
+    /// When a lease is released, these bytes overwrite the start of its record. The record then
+    /// decodes to `None`.
     pub(crate) const ENDED: &[u8] = b"-";
 
     pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
@@ -55,8 +57,8 @@ impl Record {
         bytes
     }
 
-    /// Returns `None` for an empty file, for a torn or a released record, and for a record of
-    /// another version.
+    /// Returns `None` for an empty file, for a torn record (a mixture of two writes), for the
+    /// record of a released lease, and for a record of another version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Record> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (stamp, mut rest) = text.strip_prefix(HEADER)?.split_once('\n')?;
@@ -85,7 +87,7 @@ impl Record {
                     return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
                         .then_some(record);
                 }
-                // A later release may add fields.
+                // Ignores an unknown field, because a later release may add fields.
                 _ => {}
             }
             rest = after;
@@ -93,16 +95,16 @@ impl Record {
     }
 }
 
-/// A record writes 0 for `None`.
+/// In a record, 0 stands for `None`.
 fn or_zero(number: Option<NonZeroU64>) -> u64 {
     number.map_or(0, NonZeroU64::get)
 }
 
-/// A text on one line of bounded length. Backslashes and line ends are escaped; a text that is too
-/// long loses its middle.
+/// Prints a text as one line of at most [`LINE_MAX`] bytes, with backslashes and line ends escaped.
+/// Of a longer text it prints the start and the end, with `…` in between.
 struct Line<'a>(&'a str);
 
-/// In bytes: four such lines and the numbers fit into [`Record::SIZE`].
+/// The longest text in bytes. Four such texts and all numbers fit into [`Record::SIZE`].
 const LINE_MAX: usize = 200;
 
 impl fmt::Display for Line<'_> {

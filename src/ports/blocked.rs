@@ -1,7 +1,7 @@
-//! Numbers that an automatic pick avoids, because clients refuse them.
+//! Numbers that an automatic pick avoids, most of them because clients refuse to connect to them.
 
-/// The port blocking of the Fetch standard (fetch.spec.whatwg.org, section 2.9): browsers and
-/// Node's `fetch` refuse to connect to these.
+/// The blocked ports of the Fetch standard (fetch.spec.whatwg.org, section 2.9). Browsers and
+/// Node's `fetch` refuse to connect to these ports.
 const BLOCKED_BY_FETCH: [u16; 82] = [
     1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
     103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,
@@ -10,8 +10,8 @@ const BLOCKED_BY_FETCH: [u16; 82] = [
     6669, 6679, 6697, 10080,
 ];
 
-/// Whether clients refuse to connect to the number, or it is 65535. Programs use 65535 for "none",
-/// or add 1 to it.
+/// Whether an automatic pick avoids the number. Clients refuse to connect to it, or it is 65535:
+/// some programs use 65535 for "none", or add 1 to it.
 pub(crate) fn is_blocked(port: u16) -> bool {
     port == u16::MAX || BLOCKED_BY_FETCH.binary_search(&port).is_ok()
 }

@@ -1,4 +1,5 @@
-//! [`EphemeralRange`]: the numbers that the kernel assigns by itself.
+//! [`EphemeralRange`]: the numbers from which the kernel chooses for a `bind(…, 0)` or an outgoing
+//! connection.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use crate::namespace::PerNamespace;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
-/// The numbers that the kernel assigns by itself, in this process's network namespace.
+/// The numbers from which the kernel chooses for a `bind(…, 0)` or an outgoing connection, in one
+/// network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EphemeralRange {
     range: RangeInclusive<u16>,
-    /// Numbers of the range that the administrator withheld from the kernel (on Linux
-    /// `ip_local_reserved_ports`).
+    /// Numbers that the administrator withheld from the kernel (on Linux
+    /// `ip_local_reserved_ports`). They can lie outside `range`.
     reserved: PortSet,
     /// Whether the system reported `range`. If not, `range` is the system's default.
     reported: bool,
@@ -25,7 +27,7 @@ pub(crate) struct EphemeralRange {
 static CACHED: PerNamespace<EphemeralRange> = PerNamespace::new();
 
 impl EphemeralRange {
-    /// What the system reported, or its default.
+    /// The range that the system reported, or `default` if it reported none.
     pub(super) fn new(
         reported: Option<RangeInclusive<u16>>,
         default: RangeInclusive<u16>,
@@ -38,24 +40,25 @@ impl EphemeralRange {
         }
     }
 
-    /// The range as the kernel reports it now. Where only a program reports it (sysctl(8), netsh),
-    /// the range as it was when this process first ran that program.
+    /// Reads the range from the kernel. On macOS, the BSDs and Windows only a program reports it
+    /// (sysctl(8), netsh). There the process runs that program once, and later calls return the
+    /// same range.
     pub(crate) fn read() -> EphemeralRange {
         system::ephemeral()
     }
 
-    /// The range as this process last kept it for this network namespace. The first call reads it.
+    /// The range that this process keeps for this network namespace. The first call reads it.
     pub(crate) fn cached() -> Arc<EphemeralRange> {
         CACHED.get_or_init(Self::read)
     }
 
-    /// Reads the range now, and keeps it for [`cached`](Self::cached).
+    /// Reads the range again, and keeps it for [`cached`](Self::cached).
     pub(crate) fn refreshed() -> Arc<EphemeralRange> {
         CACHED.set(Self::read())
     }
 
-    /// The cached range, or a fresh one if the cached one does not contain `port`, which the kernel
-    /// chose.
+    /// The cached range. If it does not contain `port`, which the kernel chose, the range has
+    /// changed, and the call reads it again.
     pub(crate) fn cached_with(port: u16) -> Arc<EphemeralRange> {
         let known = Self::cached();
         if known.range.contains(&port) {
@@ -64,7 +67,7 @@ impl EphemeralRange {
         Self::refreshed()
     }
 
-    /// The range that a kernel with these settings reports.
+    /// For tests: the range that a kernel with these settings would report.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn reported(range: RangeInclusive<u16>, reserved: &str) -> EphemeralRange {
         let reserved = super::settings::parse_list(reserved).unwrap_or_default();
@@ -75,19 +78,21 @@ impl EphemeralRange {
         self.range.clone()
     }
 
-    /// Whether the kernel is known never to assign the number by itself.
+    /// Whether the kernel certainly never chooses this number. `false` for every number if the
+    /// system did not report its range.
     pub(crate) fn surely_excludes(&self, port: u16) -> bool {
         self.reported && self.is_non_ephemeral(port)
     }
 
-    /// Whether the kernel never assigns the number by itself, if this is its range.
+    /// Whether the kernel never chooses this number, if `range` is its range. If the system did not
+    /// report a range, that is only its default.
     pub(crate) fn is_non_ephemeral(&self, port: u16) -> bool {
         !self.range.contains(&port) || self.reserved.contains(port)
     }
 
-    /// The non-ephemeral ports, each once, in the order of preference. The ports of IANA's dynamic
-    /// range (RFC 6335) come first, then the registered ones. Those that the administrator withheld
-    /// from the kernel come last, because they may be meant for a service.
+    /// The ports that the kernel never chooses, each once, in the order of preference. The ports of
+    /// IANA's dynamic range (RFC 6335) come first, then the registered ports. The ports that the
+    /// administrator withheld from the range come last, because they may be meant for a service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
         let registered = system::unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
@@ -111,7 +116,7 @@ impl EphemeralRange {
         parts.filter(|range| !range.is_empty()).collect()
     }
 
-    /// The ranges in which to look for consecutive numbers, in the order of preference.
+    /// The ranges to search for a block of consecutive numbers, in the order of preference.
     pub(crate) fn block_ranges(&self) -> Vec<RangeInclusive<u16>> {
         let lowest = system::unprivileged_from().max(REGISTERED_FROM);
         let mut ranges = self.outside(lowest..=u16::MAX);
@@ -119,7 +124,7 @@ impl EphemeralRange {
         ranges
     }
 
-    /// The numbers that the administrator withheld from the kernel, also those outside the range.
+    /// The numbers that the administrator withheld from the kernel, inside and outside the range.
     pub(crate) fn withheld(&self) -> Vec<RangeInclusive<u16>> {
         self.reserved.ranges_within(0..=u16::MAX)
     }
@@ -129,9 +134,9 @@ impl EphemeralRange {
         self.reserved.contains(port)
     }
 
-    /// Every number of the range except the reserved ones, once, in random order. Numbers with the
-    /// parity of the range's low end come first. `bind(…, 0)` searches the other parity first, so
-    /// the low end's parity still has free numbers when the other one is used up.
+    /// Every number of the range except the withheld ones, once, in random order within each
+    /// parity. The numbers with the parity of the range's low end come first. `bind(…, 0)` searches
+    /// the other parity first, so that parity is used up earlier.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;
@@ -140,7 +145,7 @@ impl EphemeralRange {
         PortOrder::new(vec![first, second], self.reserved.clone())
     }
 
-    /// How many numbers an automatic pick leaves for outgoing connections.
+    /// How many numbers of the range an automatic pick leaves free for outgoing connections.
     pub(crate) fn spare(&self) -> usize {
         (self.range.len() / 256).clamp(2, 16)
     }

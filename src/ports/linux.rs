@@ -1,4 +1,4 @@
-//! The ephemeral range of Linux: `/proc/sys/net/ipv4`.
+//! The ephemeral range of Linux, read from `/proc/sys/net/ipv4`.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +9,7 @@ use super::EphemeralRange;
 use super::settings::{parse_list, parse_pair};
 use crate::model::endpoint::Protocol;
 
-/// The default of Linux, for a setting that cannot be read.
+/// The default range of Linux, for use if the range cannot be read.
 const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 
 pub(super) fn ephemeral() -> EphemeralRange {
@@ -18,19 +18,19 @@ pub(super) fn ephemeral() -> EphemeralRange {
     EphemeralRange::new(range, DEFAULT_RANGE, reserved.unwrap_or_default())
 }
 
-/// The first number that requires no privilege.
+/// The first number that a user without privileges can bind.
 pub(crate) fn unprivileged_from() -> u16 {
     setting("ip_unprivileged_port_start")
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(1024)
 }
 
-/// Linux excludes no number from use.
+/// Always false: only Windows excludes port ranges from use.
 pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }
 
-/// Reads the setting in one call, because a second read of the list of reserved ports returns
+/// Reads the setting in one call, because a second read of the list of withheld ports returns
 /// nothing. The buffer can hold the longest list, which names every second number.
 fn setting(name: &str) -> Option<String> {
     const LONGEST: usize = 256 * 1024;

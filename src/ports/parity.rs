@@ -1,5 +1,5 @@
-//! [`ParityExhaustion`]: whether the half of the ephemeral range that `bind(…, 0)` searches first
-//! is used up.
+//! [`ParityExhaustion`]: whether one half of the ephemeral range is used up. That half has the
+//! numbers of one parity (even or odd), and `bind(…, 0)` searches it first.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,16 +10,19 @@ use parking_lot::Mutex;
 use crate::namespace::PerNamespace;
 use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
-/// Whether that half is used up. Each `bind(…, 0)` then walks the half without success, for about
-/// 1.5 ms, and slows down every other process. Until [`PARITY_VALID_FOR`] has passed, the process
-/// draws numbers of the other parity instead. The result of one bind counts for all threads.
+/// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
+///
+/// If it is, each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
+/// every other process. Until [`PARITY_VALID_FOR`] has passed, this process then draws numbers of
+/// the other parity itself. All threads in one network namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// The last bind was slow. One slow bind on a busy machine proves nothing.
+    /// Whether the last bind was slow. One slow bind proves nothing, because the machine may be
+    /// busy. A second one in a row counts as exhaustion.
     slow: bool,
 }
 
@@ -34,7 +37,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Notes the number that the kernel chose, and the duration of the bind.
+    /// Notes one `bind(…, 0)`: the number `port` that the kernel chose from `range`, and how long
+    /// the bind took.
     pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
         let mut signs = self.0.lock();
         let second_choice = range.contains(&port) && (port - range.start()).is_multiple_of(2);
@@ -67,7 +71,7 @@ mod tests {
         assert!(!after(&[(40001, quick), (40003, quick)]));
         assert!(after(&[(40000, quick)]));
         let one_slow = [(40001, slow), (40003, quick), (40005, slow)];
-        assert!(!after(&one_slow), "a busy machine");
+        assert!(!after(&one_slow), "one slow bind is no sign of exhaustion");
         assert!(after(&[(40001, slow), (40003, slow)]));
     }
 }

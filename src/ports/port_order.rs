@@ -1,12 +1,12 @@
-//! [`PortOrder`]: numbers in random order, without a list of them in memory.
+//! [`PortOrder`]: port numbers in random order. It keeps no list of them in memory.
 
 use std::ops::RangeInclusive;
 use std::vec;
 
 use crate::model::port_set::PortSet;
 
-/// Every number of each range once, in random order, so that processes which start together do not
-/// try the same numbers.
+/// Every number of each range once, one range after the other. The order within a range is random,
+/// so that processes which start together do not try the same numbers.
 pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> PortOrder {
     let strided =
         |range: RangeInclusive<u16>| StridedRange::new(*range.start(), 1, range.len() as u32);
@@ -16,7 +16,7 @@ pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> PortOrder {
     )
 }
 
-/// Numbers to try, range after range.
+/// Numbers to try, one range after the other, except those in `without`.
 pub(crate) struct PortOrder {
     ranges: vec::IntoIter<StridedRange>,
     without: PortSet,
@@ -45,8 +45,9 @@ impl Iterator for PortOrder {
     }
 }
 
-/// `count` numbers from `low` on, `step` apart, each once. Each number is a random stride after the
-/// one before, so neither memory nor set-up time grows with `count`.
+/// The `count` numbers `low`, `low + step` and so on, each once, in random order. From each number
+/// a random stride leads to the next and wraps around at the end. So neither memory nor set-up time
+/// grows with `count`.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

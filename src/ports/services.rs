@@ -1,19 +1,21 @@
-//! The numbers of common services: the system's services file, and a list of this crate.
+//! The numbers of common services: those in the system's services file, and those in a list of this
+//! crate.
 
 use once_cell::sync::OnceCell;
 
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// The default ports of servers that often run on developers' machines, whether or not the services
-/// file lists them.
+/// The default ports of servers that often run on developers' machines. Some are also in the
+/// services file.
 const COMMON: [u16; 44] = [
     1433, 1434, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3000, 3001, 3128, 3306, 3389, 4000,
     4200, 4317, 4318, 4369, 5000, 5001, 5173, 5353, 5432, 5601, 5672, 5900, 6379, 6443, 8000, 8080,
     8081, 8086, 8443, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 11211, 27017,
 ];
 
-/// The name of a port in this system's services file.
+/// The name of a port in this system's services file. `None` if the file does not list the port or
+/// cannot be read.
 pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
     let text = std::fs::read_to_string(FILE).ok()?;
     entries(&text)
@@ -21,7 +23,7 @@ pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
         .map(|entry| entry.name.to_owned())
 }
 
-/// The numbers of common services. The services file is read once per process.
+/// The numbers of [`COMMON`] and of the services file, which the process reads once.
 pub(crate) fn numbers() -> &'static PortSet {
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();
     NUMBERS.get_or_init(|| {
@@ -45,7 +47,7 @@ struct Entry<'a> {
     protocol: &'a str,
 }
 
-/// Parses lines such as `http  80/tcp  www  # WorldWideWeb`, and skips the others.
+/// Parses lines such as `http  80/tcp  www  # WorldWideWeb`, and skips other lines.
 fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
     text.lines().filter_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();

@@ -1,11 +1,11 @@
-//! The text forms in which systems report ranges of ports.
+//! Parses the texts in which Linux, sysctl(8) and netsh report ranges of ports.
 
 use std::ops::RangeInclusive;
 
 #[cfg(any(target_os = "linux", target_os = "android", windows, test, fuzzing))]
 use crate::model::port_set::PortSet;
 
-/// Parses the form in which Linux prints sets of ports: `8080,9000-9010`.
+/// Parses a set of ports as Linux prints it: `8080,9000-9010`. `None` if any part is malformed.
 #[cfg(any(target_os = "linux", target_os = "android", test, fuzzing))]
 pub(super) fn parse_list(text: &str) -> Option<PortSet> {
     let number = |text: &str| text.trim().parse::<u16>().ok();
@@ -23,7 +23,7 @@ pub(super) fn parse_list(text: &str) -> Option<PortSet> {
     Some(ports)
 }
 
-/// Parses a range such as `32768\t60999`, also with the two numbers on two lines.
+/// Parses a range such as `32768\t60999`. The two numbers can also be on two lines.
 #[cfg(any(unix, test, fuzzing))]
 pub(super) fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(|n| n.parse::<u16>().ok());
@@ -31,7 +31,8 @@ pub(super) fn parse_pair(text: &str) -> Option<RangeInclusive<u16>> {
     (!range.is_empty()).then_some(range)
 }
 
-/// Parses a table of netsh in any language. It has a line such as `50000 50059 *` for each range.
+/// Parses a table that netsh prints, in any language. Each line that starts with two numbers, such
+/// as `50000 50059 *`, is a range. Other lines are skipped.
 #[cfg(any(windows, test, fuzzing))]
 pub(super) fn parse_table(text: &str) -> PortSet {
     let range = |line: &str| {
@@ -41,8 +42,8 @@ pub(super) fn parse_table(text: &str) -> PortSet {
     text.lines().filter_map(range).flatten().collect()
 }
 
-/// Parses output of netsh in any language. It has `Start Port : 49152` on one line, and
-/// `Number of Ports : 16384` on a later one.
+/// Parses a range that netsh prints, in any language. One line is `Start Port : 49152`, and a later
+/// line is `Number of Ports : 16384`. Lines that do not end in a number are skipped.
 #[cfg(any(windows, test, fuzzing))]
 pub(super) fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
     let last_number = |line: &str| line.split_whitespace().next_back()?.parse::<u16>().ok();
@@ -51,7 +52,7 @@ pub(super) fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
     Some(start..=start.checked_add(count.checked_sub(1)?)?)
 }
 
-/// Every range that any of the parsers finds in a text.
+/// For tests: every range that any parser of this file finds in a text.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn every_range_in(text: &str) -> Vec<RangeInclusive<u16>> {
     let sets = [parse_list(text).unwrap_or_default(), parse_table(text)];

@@ -10,7 +10,8 @@ use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// The default: IANA's dynamic range on macOS, a larger one on FreeBSD.
+/// The range for use if sysctl(8) reports none. macOS has IANA's dynamic range by default, and
+/// FreeBSD a larger one.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     10000..=u16::MAX
 } else {
@@ -23,17 +24,17 @@ pub(super) fn ephemeral() -> EphemeralRange {
     EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
 }
 
-/// The first number that requires no privilege.
+/// The first number that a user without privileges can bind.
 pub(crate) fn unprivileged_from() -> u16 {
     1024
 }
 
-/// These systems exclude no number from use.
+/// Always false: only Windows excludes port ranges from use.
 pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }
 
-/// Runs sysctl(8), because the C function sysctlbyname(3) has no safe form.
+/// Runs sysctl(8), because the C function sysctlbyname(3) can only be called in unsafe code.
 fn query_range() -> Option<RangeInclusive<u16>> {
     let names = ["net.inet.ip.portrange.first", "net.inet.ip.portrange.last"];
     let query = |program: &str| {

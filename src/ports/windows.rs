@@ -14,7 +14,7 @@ use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// The default of Windows, which is IANA's dynamic range.
+/// The range for use if netsh reports none: the default of Windows, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> EphemeralRange {
@@ -23,13 +23,13 @@ pub(super) fn ephemeral() -> EphemeralRange {
     EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
 }
 
-/// The first number that requires no privilege.
+/// Always 1: no number requires a privilege on Windows.
 pub(crate) fn unprivileged_from() -> u16 {
     1
 }
 
-/// Whether Windows excludes the number from use, as netsh reported it when this process first
-/// asked.
+/// Whether the number lies in a range that Windows excludes from use. The process asks netsh once
+/// for each protocol, and keeps the answer. If netsh fails, no number counts as excluded.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
     let (cached, name) = match protocol {
@@ -40,8 +40,8 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     cached.get_or_init(query).contains(port)
 }
 
-/// From the lower start to the higher end of the dynamic ranges of TCP and of UDP. No documented
-/// call of Windows reports them.
+/// One range that covers the dynamic ranges of TCP and UDP. netsh reports these ranges, because no
+/// documented function of Windows does.
 fn query_range() -> Option<RangeInclusive<u16>> {
     // The two netsh processes run at the same time.
     let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));
@@ -52,7 +52,7 @@ fn query_range() -> Option<RangeInclusive<u16>> {
 }
 
 fn start_netsh(setting: &str, protocol: &str) -> io::Result<Child> {
-    /// Without this flag netsh opens a console window if the calling program has none.
+    /// Without this flag netsh opens a console window if the calling program has no console.
     const CREATE_NO_WINDOW: u32 = 0x0800_0000;
     let mut netsh = Command::new(netsh_path());
     netsh

@@ -1,6 +1,7 @@
-//! The lock folder: where it is, and the subfolder of this process's scope.
+//! The lock folder, and in it the folder with the lock files of this thread's scope.
 //!
-//! Ports belong to a scope: on Linux a network namespace, elsewhere the machine.
+//! A scope is a set of processes that share port numbers: on Linux a network namespace, on other
+//! systems the machine.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ pub(super) use unix as system;
 #[cfg(windows)]
 pub(super) use windows as system;
 
-/// How to open a file of the folder. `New` fails if the file exists.
+/// How to open a file of the folder. `Read` and `Write` fail if the file is missing. `New` creates
+/// it, and fails if it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -28,22 +30,22 @@ pub(crate) enum Access {
     New,
 }
 
-/// The folder of one scope. On Unix it stays open: a process that renames the folder cannot make
-/// this process use another one.
+/// The folder with the lock files of one scope. On Unix it stays open, so that this process keeps
+/// using it after another process renames it.
 #[derive(Debug)]
 pub(super) struct LockFolder {
     path: PathBuf,
-    /// The lock folder itself, which holds every scope.
+    /// The lock folder itself, which contains the folders of all scopes.
     outer: system::Folder,
     folder: system::Folder,
 }
 
-/// The folder of each scope, once it was opened. A failure is not kept: the next call may find the
-/// folder repaired.
+/// The folder of each scope that this process has opened. A failure is not kept, because the folder
+/// may be repaired before the next call.
 static OPENED: PerNamespace<LockFolder> = PerNamespace::new();
 
 impl LockFolder {
-    /// The folder, created if it is missing.
+    /// The folder of this scope. The call creates the folder if it is missing.
     pub(super) fn get() -> Result<Arc<LockFolder>, Unusable> {
         if let Some(known) = Self::known() {
             return Ok(known);
@@ -63,7 +65,8 @@ impl LockFolder {
         }))
     }
 
-    /// The folder, or `None` if it is missing: a query must not create it.
+    /// The folder of this scope, or `None` if it is missing. For queries, which must not create the
+    /// folder.
     pub(super) fn existing() -> Result<Option<Arc<LockFolder>>, Unusable> {
         if let Some(known) = Self::known() {
             return Ok(Some(known));
@@ -71,8 +74,8 @@ impl LockFolder {
         let root = root()?;
         let scope = system::scope();
         let path = root.join(&scope);
-        // Opens the two folders one by one, because neither open may follow a planted symbolic
-        // link.
+        // Opens the two folders one after the other, because neither open may follow a planted
+        // symbolic link.
         let opened = system::Folder::open(&root).and_then(|outer| {
             let folder = outer.open_within(&scope)?;
             Ok((outer, folder))
@@ -88,8 +91,8 @@ impl LockFolder {
         }
     }
 
-    /// The folder that this process has open, unless another process deleted it, or other code of
-    /// this process closed it.
+    /// The folder of this scope, if this process has opened it before. `None` if another process
+    /// has deleted the folder since, or if other code of this process has closed it.
     fn known() -> Option<Arc<LockFolder>> {
         let known = OPENED.get()?;
         if known.folder.is_linked() {
@@ -99,12 +102,13 @@ impl LockFolder {
         None
     }
 
-    /// Makes the next call open the folder again, after another process deleted this one.
+    /// Makes the next call open the folder again. Called after another process deleted the folder.
     pub(super) fn forget(deleted: &Arc<LockFolder>) {
         OPENED.forget(deleted);
     }
 
-    /// The folders of the other scopes, which may be those of network namespaces that have ended.
+    /// The names and folders of the other scopes, which may be network namespaces that have ended.
+    /// The folders of records (`net-….records`) of these scopes are included.
     pub(super) fn other_scopes(&self) -> io::Result<Vec<(String, system::Folder)>> {
         let own = self.path.file_name().unwrap_or_default().to_string_lossy();
         let is_other = |name: &str| {
@@ -129,15 +133,16 @@ impl LockFolder {
         &self.folder
     }
 
-    /// The folder with `user`'s records for lock files that belong to other users. `None` if it
-    /// does not exist.
+    /// The folder with the records of `user`, or `None` if it does not exist. A record is here, and
+    /// not in the lock file, if the lock file belongs to another user. On Windows all records are
+    /// here.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
         let all_users = self.outer.open_within(self.records_name());
         none_if_missing(all_users.and_then(|all| all.open_within(user.to_string())))
     }
 
-    /// The folder that [`records`](Self::records) opens, created if it is missing. Only `user` can
-    /// write to it. The folder around it is shared by all users.
+    /// Opens the folder that [`records`](Self::records) returns, and creates it if it is missing.
+    /// On Unix only `user` can write to it. All users share the folder that contains it.
     pub(super) fn make_records(&self, user: u32) -> io::Result<system::Folder> {
         let all_users = self
             .outer
@@ -145,7 +150,7 @@ impl LockFolder {
         all_users.make_within(user.to_string(), system::OWN)
     }
 
-    /// The users that have records for lock files of other users.
+    /// The users that have a folder of records.
     pub(super) fn record_users(&self) -> io::Result<Vec<u32>> {
         match none_if_missing(self.outer.open_within(self.records_name()))? {
             Some(folder) => folder.names(usize::MAX, |name| name.parse().ok()),
@@ -158,7 +163,7 @@ impl LockFolder {
         format!("{}.records", scope.to_string_lossy())
     }
 
-    /// At most `limit` names of lock files that `parse` accepts, locked or not.
+    /// What `parse` returns for the names of the lock files, locked or not. At most `limit` values.
     pub(super) fn entries<T>(
         &self,
         limit: usize,
@@ -176,17 +181,17 @@ fn none_if_missing(opened: io::Result<system::Folder>) -> io::Result<Option<syst
     }
 }
 
-/// `PORTLEASE_DIR`, or a default that the cooperating processes of the machine agree on.
+/// The path of the lock folder: `PORTLEASE_DIR`, or the default of this system.
 fn root() -> Result<PathBuf, Unusable> {
     let Some(text) = std::env::var_os("PORTLEASE_DIR") else {
         return Ok(system::default_root());
     };
     let path = PathBuf::from(text);
-    // A relative path would differ between processes with different working directories.
+    // A relative path would lead processes with different working directories to different folders.
     let checked = if !path.is_absolute() {
         Err(io::ErrorKind::InvalidInput.into())
     } else if system::is_trusted_link(&path) {
-        // The user chose this link, so it is followed. No other link is followed.
+        // Follows this link, because this user or root created it. No other link is followed.
         path.canonicalize()
     } else {
         return Ok(path);

@@ -1,9 +1,9 @@
-//! Windows: folders are paths, by default below the user's temporary directory.
+//! The lock folder on Windows. Folders are paths, by default below the user's temporary directory.
 //!
 //! Every process opens lock files without FILE_SHARE_DELETE, so Windows does not delete an open
-//! file. An open file therefore always has its name. If a file can be deleted, no process has it
-//! open, so none is about to lock it. A lock also keeps other processes from reading the file, so
-//! records have files of their own.
+//! file. An open file therefore always has its name. If a file can be deleted, no process has the
+//! file open, so no process is about to lock it. A lock also keeps other processes from reading the
+//! file, so records have files of their own.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -15,22 +15,23 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// Processes of one user agree on this folder. Processes of two users do not exclude each other.
+/// All processes of one user use this folder. Processes of two users do not exclude each other.
 pub(super) fn default_root() -> PathBuf {
     std::env::temp_dir().join("portlease")
 }
 
-/// On Windows ports belong to the machine.
+/// The name of the folder with the lock files. On Windows all processes of the machine share the
+/// port numbers.
 pub(super) fn scope() -> String {
     "machine".to_owned()
 }
 
-/// The permissions of a new folder: on Windows, those that it inherits from its parent.
+/// Nothing to set: on Windows a new folder inherits its permissions from its parent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode;
 
-/// How the folder name of a network namespace starts. Windows has no namespaces, so no folder has
-/// this name.
+/// The start of the folder name of a network namespace. Windows has no network namespaces, so no
+/// folder has such a name.
 pub(super) const SCOPE_PREFIX: &str = "net-";
 
 pub(super) const SHARED: Mode = Mode;
@@ -48,7 +49,7 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Folder> {
-        // Does not follow a planted link.
+        // `symlink_metadata` does not follow a link, which may be planted.
         if std::fs::symlink_metadata(path)?.is_dir() {
             Ok(Folder(path.to_owned()))
         } else {
@@ -56,7 +57,7 @@ impl Folder {
         }
     }
 
-    /// The lock folder, created if it is missing, with the folders above it.
+    /// Opens the lock folder. If it is missing, the call creates it and the folders above it.
     pub(super) fn make(path: &Path) -> io::Result<Folder> {
         match Folder::open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -66,12 +67,12 @@ impl Folder {
         Folder::open(path)
     }
 
-    /// The folder of this name in this one.
+    /// Opens the subfolder of this name.
     pub(crate) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
         Folder::open(&self.0.join(name.as_ref()))
     }
 
-    /// The folder of this name in this one, created if it is missing.
+    /// Opens the subfolder of this name, and creates it if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, _mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         match std::fs::create_dir(self.0.join(name)) {
@@ -80,13 +81,14 @@ impl Folder {
         }
     }
 
-    /// Always true: every call resolves the path again, so it also finds a folder that was created
-    /// again.
+    /// Always true. Every call resolves the path again, so it finds a folder that was deleted and
+    /// created again.
     pub(super) fn is_linked(&self) -> bool {
         true
     }
 
-    /// The regular file of this name, and its owner, which is always [`USER`].
+    /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
+    /// owner, which is always [`USER`]. Fails if it is not a regular file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let path = self.0.join(name);
         let mut options = OpenOptions::new();
@@ -99,7 +101,7 @@ impl Folder {
             .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
         let file = retry_open(
             || options.open(&path),
-            // Windows also denies the open if the name is a folder. No retry helps then.
+            // Windows also denies the open if the name leads to a folder. No retry helps then.
             |e| is_transient(e) && !path.is_dir(),
         )?;
         if !file.metadata()?.file_type().is_file() {
@@ -112,17 +114,20 @@ impl Folder {
         std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
     }
 
-    /// Does nothing. Windows needs no staged files, because a new file inherits its access rights.
+    /// Does nothing. On Unix, files under temporary names can be left behind. On Windows a new file
+    /// inherits its permissions, so no file gets a temporary name.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Windows does not delete an open file, so sweepers need not exclude each other.
+    /// Locks nothing, because sweeps need not exclude each other: Windows does not delete an open
+    /// file.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         Some(SweepLock)
     }
 
-    /// Removes an unused file, unless another process has opened it since.
+    /// Closes an unused file and removes it. The file stays if another process has opened it
+    /// meanwhile.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         drop(file);
         match std::fs::remove_file(self.0.join(name)) {
@@ -131,18 +136,18 @@ impl Folder {
         }
     }
 
-    /// Removes an empty folder.
+    /// Removes a folder. Fails if the folder is not empty.
     pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         std::fs::remove_dir(self.0.join(name))
     }
 
-    /// The time since an entry of the folder was added or removed.
+    /// The time since a process last added or removed an entry of the folder.
     pub(crate) fn idle_for(&self) -> io::Result<Duration> {
         let modified = std::fs::metadata(&self.0)?.modified()?;
         Ok(modified.elapsed().unwrap_or_default())
     }
 
-    /// At most `limit` names in the folder that `parse` accepts.
+    /// What `parse` returns for the names in the folder. At most `limit` values.
     pub(crate) fn names<T>(
         &self,
         limit: usize,
@@ -159,12 +164,12 @@ impl Folder {
     }
 }
 
-/// See [`Folder::lock_for_sweep`].
+/// The value of [`Folder::lock_for_sweep`], which locks nothing on Windows.
 #[derive(Debug)]
 pub(crate) struct SweepLock;
 
-/// Whether a retry can succeed. Windows refuses to open a file that is being deleted, or a new file
-/// that a virus scanner reads.
+/// Whether a retry can succeed. Windows refuses to open a file while it is being deleted, and a new
+/// file while a virus scanner reads it.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -172,15 +177,16 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// One number for every user, because each user has a separate lock folder.
+/// The user ID of every user and every file owner. Each user has a separate lock folder, so these
+/// IDs need not differ.
 const USER: u32 = 0;
 
-/// Links are not followed on Windows.
+/// Always false, so that no link is followed on Windows.
 pub(super) fn is_trusted_link(_path: &Path) -> bool {
     false
 }
 
-/// The user of this process for the file system.
+/// Always [`USER`], the owner of every file.
 pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }
@@ -196,22 +202,24 @@ pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }
 
-/// Does nothing: no process could read a locked record, and the folder has no records of other
-/// users.
+/// Does nothing. Other processes could not read a locked record, and the folder has no records of
+/// other users.
 pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Always true, because no process locks a record on Windows: every record counts.
 pub(crate) fn is_locked_record(_file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A process that uses a file has it open, and Windows does not delete an open file.
+/// Always true, without a lock. A process that uses the file has it open, and Windows does not
+/// delete an open file.
 pub(crate) fn lock_unused(_file: &File) -> bool {
     true
 }
 
-/// One read from the start of the file; returns the number of bytes.
+/// Reads once from the start of the file, and returns the number of bytes.
 pub(crate) fn read(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     file.seek_read(bytes, 0)
 }

@@ -1,4 +1,5 @@
-//! Unix: folders stay open, and every name is resolved within an open folder by openat(2).
+//! The lock folder on Unix. The folders stay open, and openat(2) resolves each name within an open
+//! folder.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -20,16 +21,17 @@ use crate::kept_fd::KeptFd;
 use crate::namespace::Namespace;
 use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 
-/// Not `TMPDIR`: it differs between processes that must exclude each other.
+/// The default ignores `TMPDIR`, which differs between processes that must exclude each other.
 pub(super) fn default_root() -> PathBuf {
     PathBuf::from("/tmp/portlease")
 }
 
-/// How the folder name of a network namespace starts.
+/// The start of the folder name of a network namespace.
 pub(super) const SCOPE_PREFIX: &str = "net-";
 
-/// The scope of this thread. Ports belong to a network namespace, but files do not: with one folder
-/// for all, a reservation would block the same number in other namespaces.
+/// The name of the folder for this thread's network namespace. Each namespace has port numbers of
+/// its own. With one folder for all, a reservation would block its number in every namespace. On
+/// systems other than Linux there is one folder.
 pub(super) fn scope() -> String {
     if cfg!(target_os = "linux") {
         match Namespace::current().inode() {
@@ -41,16 +43,19 @@ pub(super) fn scope() -> String {
     }
 }
 
-/// The mode of a folder in which every user creates files, and only a file's owner removes it.
+/// The mode of a folder in which every user can create files. Its sticky bit keeps a user from
+/// removing the files of other users.
 pub(super) const SHARED: Mode = Mode::from_raw_mode(0o1777);
 
-/// The mode of a folder that every user reads and only its owner changes.
+/// The mode of a folder that every user can read and only its owner can change.
 pub(super) const OWN: Mode = Mode::from_raw_mode(0o755);
 
-/// The mode of a lock file, and of a record beside one: every user reads it, its owner writes it.
+/// The mode of lock files and record files. Every user can read them, and only the owner of a file
+/// can write to it.
 const FILE: Mode = Mode::from_raw_mode(0o644);
 
-/// NONBLOCK, because without it the open of a planted fifo would block.
+/// Flags for a file that another user may have planted. NOFOLLOW refuses a link. Without NONBLOCK,
+/// opening a fifo would block.
 const SAFE_OPEN: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC)
@@ -73,7 +78,7 @@ impl Folder {
         Folder::of(openat(CWD, path, Self::FLAGS, Mode::empty())?)
     }
 
-    /// The lock folder, created if it is missing, with the folders above it.
+    /// Opens the lock folder. If it is missing, the call creates it and the folders above it.
     pub(super) fn make(path: &Path) -> io::Result<Folder> {
         match Folder::open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -83,7 +88,8 @@ impl Folder {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         std::fs::create_dir_all(parent)?;
-        // The folders above belong to the system, and may be links, as /tmp is on some systems.
+        // Follows links, because the folders above belong to the system, and `/tmp` is a link on
+        // some systems.
         let parent = Folder::of(openat(
             CWD,
             parent,
@@ -93,7 +99,7 @@ impl Folder {
         parent.make_within(name, SHARED)
     }
 
-    /// The folder of this name in this one.
+    /// Opens the subfolder of this name.
     pub(crate) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
         Folder::of(self.open_fd(name.as_ref())?)
     }
@@ -102,7 +108,7 @@ impl Folder {
         openat(&self.0, name, Self::FLAGS, Mode::empty())
     }
 
-    /// The folder of this name in this one, created if it is missing.
+    /// Opens the subfolder of this name, and creates it if it is missing.
     pub(super) fn make_within(&self, name: impl AsRef<OsStr>, mode: Mode) -> io::Result<Folder> {
         let name = name.as_ref();
         for attempt in 0..FOLDER_TRIES {
@@ -114,7 +120,8 @@ impl Folder {
                 self.sweep_staged()?;
             }
             match self.make_staged_folder(name, mode) {
-                // Another process created it first, or swept ours before we locked it.
+                // Another process created the folder first, or removed our folder under its
+                // temporary name before we locked it.
                 Err(e) if is_lost_race(&e) => {}
                 outcome => outcome?,
             }
@@ -122,29 +129,31 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Whether the descriptor still belongs to this folder, and the folder still has a name.
+    /// Whether the descriptor still belongs to this folder, and no process has deleted the folder.
     pub(super) fn is_linked(&self) -> bool {
         let folder = self.0.intact();
         folder.is_some_and(|folder| fstat(folder).map_or(true, |stat| stat.st_nlink > 0))
     }
 
-    /// Makes this process the only one that sweeps the folder, until the value is dropped. `None`
-    /// while another process sweeps it, and on a file system without locks.
+    /// Locks the folder, so that only this process sweeps it (removes unused files) until the value
+    /// is dropped. `None` while another process sweeps the folder, or if the lock fails, as on a
+    /// file system without locks.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
-        // Opens the folder again, because a lock belongs to an open file description (flock(2)).
+        // A lock belongs to an open file description (flock(2)). The folder is opened again, so
+        // that two threads have two descriptions and exclude each other.
         let folder = File::from(self.open_fd(OsStr::new(".")).ok()?);
         folder.try_lock().ok()?;
         Some(SweepLock { folder })
     }
 
-    /// Removes the name of an unused file, if the name still leads to this file. The caller has
-    /// locked the file, and the folder [for a sweep](Self::lock_for_sweep), so no other process
-    /// removes a name meanwhile. A process that has the file open finds by [`is_linked`] that its
-    /// name is gone.
+    /// Removes the name of an unused file, if the name still leads to this file. The caller must
+    /// have locked the file, and the folder [for a sweep](Self::lock_for_sweep), so that no other
+    /// process removes a name meanwhile. A process that has the file open learns from [`is_linked`]
+    /// that the name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
-        // If the name was not removed, a child that was forked meanwhile would otherwise keep the
-        // lock.
+        // Unlocks explicitly. If the removal failed, the file keeps its name, and a child that was
+        // forked meanwhile would keep the file locked.
         file.unlock()?;
         removed
     }
@@ -162,18 +171,19 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes an empty folder. It fails if the folder is not empty, or belongs to another user.
+    /// Removes a folder. Fails if the folder is not empty, or belongs to another user.
     pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// The time since an entry of the folder was added or removed.
+    /// The time since a process last added or removed an entry of the folder.
     pub(crate) fn idle_for(&self) -> io::Result<Duration> {
         let folder = File::from(self.open_fd(OsStr::new("."))?);
         Ok(folder.metadata()?.modified()?.elapsed().unwrap_or_default())
     }
 
-    /// The regular file of this name, and its owner.
+    /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
+    /// owner. Fails if it is not a regular file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let file = match access {
             Access::Read => File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?),
@@ -195,7 +205,7 @@ impl Folder {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
 
-    /// At most `limit` names in the folder that `parse` accepts.
+    /// What `parse` returns for the names in the folder. At most `limit` values.
     pub(crate) fn names<T>(
         &self,
         limit: usize,
@@ -213,7 +223,7 @@ impl Folder {
     }
 }
 
-/// See [`Folder::lock_for_sweep`].
+/// The lock of [`Folder::lock_for_sweep`]. A drop releases it.
 #[derive(Debug)]
 pub(crate) struct SweepLock {
     folder: File,
@@ -221,19 +231,21 @@ pub(crate) struct SweepLock {
 
 impl Drop for SweepLock {
     fn drop(&mut self) {
-        // Without the unlock, a child that was forked meanwhile would keep the lock past the close.
+        // Unlocks explicitly. A child that was forked meanwhile also has the folder open, and would
+        // keep the lock after the close.
         let _unlocked = self.folder.unlock();
     }
 }
 
-/// The user of this process for the file system: it owns the pipes that the process creates
-/// (pipe(3p)). rustix's `geteuid` would add a second to the build.
+/// The user ID with which this process accesses files. A new pipe belongs to that user (pipe(3p)).
+/// rustix's `geteuid` is not used, because its feature adds a second to the build.
 pub(crate) fn user() -> io::Result<u32> {
     let (pipe, _) = io::pipe()?;
     Ok(fstat(pipe)?.st_uid)
 }
 
-/// Whether the path is a symbolic link of this user or of root. Another user's link may be planted.
+/// Whether the path is a symbolic link of this user or of root. A link of another user is not
+/// trusted, because it may be planted.
 pub(super) fn is_trusted_link(path: &Path) -> bool {
     const ROOT: u32 = 0;
     let link = std::fs::symlink_metadata(path).ok();
@@ -242,23 +254,23 @@ pub(super) fn is_trusted_link(path: &Path) -> bool {
     owner.is_some_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
 }
 
-/// Whether an open file still has a name.
+/// Whether an open file still has a name. Another process may have removed it as unused.
 pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
     Ok(fstat(file)?.st_nlink > 0)
 }
 
-/// Whether this user's record goes into the lock file itself. If another user owns the lock file,
-/// that user could change the record.
+/// Whether the record goes into the lock file itself. This is so if the lock file belongs to this
+/// user. The owner of another lock file could change the record.
 pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
 
-/// Locks a record in a file of its own. The kernel releases the lock when this process ends, so a
-/// record that a killed process left is not locked.
+/// Locks a record file. The kernel releases the lock when this process ends, so the record of a
+/// killed process is not locked and is ignored.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {
-            // Another process is in `is_locked_record`, which takes microseconds.
+            // Another process checks the record by `is_locked_record`, which takes microseconds.
             Err(TryLockError::WouldBlock) => block_for(RECORD_LOCK_PAUSE),
             outcome => return Ok(outcome?),
         }
@@ -266,12 +278,12 @@ pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     Ok(file.try_lock()?)
 }
 
-/// Whether a process keeps this record.
+/// Whether a process has locked this record file with [`lock_record`].
 pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
-            // Without the unlock, a child that is forked meanwhile would keep the lock past the
-            // close.
+            // Unlocks explicitly. A child that is forked meanwhile also has the file open, and
+            // would keep the lock after the close.
             file.unlock()?;
             Ok(false)
         }
@@ -280,13 +292,14 @@ pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Locks an unused file until it is closed, so that no process takes a lease with it. `false` if a
-/// process has it locked.
+/// Takes a shared lock that lasts until the file is unlocked or closed. While it lasts, no process
+/// can take a lease with this file. Returns `false` if the lock fails, as when a lease has the file
+/// locked.
 pub(crate) fn lock_unused(file: &File) -> bool {
     file.try_lock_shared().is_ok()
 }
 
-/// One read from the start of the file; returns the number of bytes.
+/// Reads once from the start of the file, and returns the number of bytes.
 pub(crate) fn read(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     file.read_at(bytes, 0)
 }
@@ -307,13 +320,17 @@ mod tests {
         assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
     }
 
-    /// A clone stands for a forked child: both share the open file description.
+    /// A clone of a file stands for the copy that a forked child has. The clone and the file share
+    /// one open file description.
     #[test]
     fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::open(root.path()).unwrap();
         let sole = folder.lock_for_sweep().unwrap();
-        assert!(folder.lock_for_sweep().is_none(), "the control");
+        assert!(
+            folder.lock_for_sweep().is_none(),
+            "a second sweep must be refused"
+        );
         let _child = sole.folder.try_clone().unwrap();
         drop(sole);
         assert!(folder.lock_for_sweep().is_some());
@@ -321,13 +338,14 @@ mod tests {
         let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
         assert!(lock_unused(&file));
         let _child = file.try_clone().unwrap();
-        // No file has this name, so none is removed. The lock must end all the same.
+        // No file is named `2.tcp`, so the call removes none. The call must release the lock all
+        // the same.
         folder.remove_unused("2.tcp", file).unwrap();
         let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
         file.try_lock().unwrap();
     }
 
-    /// A lock in a folder that lost its name would exclude no other process.
+    /// A maker that gets a folder without a name would lock files that no other process finds.
     #[test]
     fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name() {
         const MAKERS: usize = 16;
@@ -349,6 +367,6 @@ mod tests {
             assert_eq!(root.path().join(&name).read_dir().unwrap().count(), MAKERS);
         }
         let left = root.path().read_dir().unwrap().count();
-        assert_eq!(left, 50, "no staged folder is left");
+        assert_eq!(left, 50, "a folder with a temporary name is left");
     }
 }

@@ -1,6 +1,6 @@
-//! A new folder or file gets its mode under a temporary name and is then renamed. Other processes
-//! therefore never see it with a wrong mode, under any umask, even if the process that creates it
-//! is killed.
+//! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it.
+//! Under the final name other processes therefore never see a wrong mode. This holds under any
+//! umask, and even if the creating process is killed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::{FILE, Folder, SAFE_OPEN};
 
-/// How the temporary names start.
+/// The start of the temporary names.
 const PREFIX: &str = ".portlease-";
 
 impl Folder {
@@ -25,14 +25,15 @@ impl Folder {
         let make = |staged: &str| mkdirat(&self.0, staged, mode);
         let (staged, ()) = with_temporary_name(make)?;
         let prepare = |folder: OwnedFd| {
-            // No process sweeps a locked folder. On a file system without locks a process may sweep
-            // it, and the caller retries.
+            // The lock keeps other processes from removing the folder as left behind by a killed
+            // process. On a file system without locks another process may remove it, and the caller
+            // retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
             match self.rename_if_absent(&staged, name) {
-                // A plain rename(2) replaces an empty folder, which other processes may have open
-                // already. Those processes then find that their folder has no name.
+                // rename(2) replaces an empty folder, which other processes may have open already.
+                // Those processes then find that their folder has no name, and open the new one.
                 Err(e) if is_unsupported(e) => renameat(&self.0, &staged, &self.0, name),
                 moved => moved,
             }
@@ -44,25 +45,27 @@ impl Folder {
         Ok(moved?)
     }
 
-    /// Creates the file, locked. It fails if the name exists.
+    /// Creates the file, or fails if the name exists. The file is locked, except on a system that
+    /// cannot rename without replacing and on a file system without locks.
     pub(super) fn make_staged_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // No process sweeps a locked file.
+        // The lock keeps other processes from removing the file as left behind by a killed process.
         let _locked = file.try_lock();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
         let Err(e) = moved else { return Ok(file) };
         self.remove_staged(&staged, AtFlags::empty());
         match e {
-            // Another process swept the file before it was locked. The caller tries again, as after
-            // any lost race.
+            // Another process removed the file before it was locked. The caller tries again, as if
+            // another process had created the name first.
             Errno::NOENT => Err(io::ErrorKind::AlreadyExists.into()),
             e if is_unsupported(e) => {
-                // The file is created under its final name. With a tight umask other users cannot
-                // open it until its mode is set.
+                // Creates the file under its final name, because this system cannot rename without
+                // replacing. Under a restrictive umask other users cannot open the file until its
+                // mode is set.
                 let file = File::from(openat(&self.0, name, flags, FILE)?);
                 fchmod(&file, FILE)?;
                 Ok(file)
@@ -71,7 +74,8 @@ impl Folder {
         }
     }
 
-    /// Fails if `name` exists.
+    /// Renames `staged`, or fails if `name` exists. Always fails with ENOSYS on systems that cannot
+    /// rename without replacing.
     fn rename_if_absent(&self, staged: &str, name: &OsStr) -> rustix::io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         return renameat_with(&self.0, staged, &self.0, name, RenameFlags::NOREPLACE);
@@ -82,13 +86,13 @@ impl Folder {
         }
     }
 
-    /// If it fails, a later [`sweep_staged`](Self::sweep_staged) removes it.
+    /// If the removal fails, a later [`sweep_staged`](Self::sweep_staged) removes the entry.
     fn remove_staged(&self, staged: &str, flags: AtFlags) {
         let _removed = unlinkat(&self.0, staged, flags);
     }
 
-    /// Removes the staged folders and files that killed processes left behind: no process has them
-    /// locked.
+    /// Removes the folders and files with temporary names that no process has locked. Processes
+    /// that were killed left them behind.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         let is_staged = |name: &str| name.starts_with(PREFIX).then(|| name.to_owned());
         for name in self.names(usize::MAX, is_staged)? {
@@ -101,7 +105,7 @@ impl Folder {
             }
             let is_folder = fstat(&staged)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-            // The kernel refuses to remove another user's entry, or a folder that is not empty.
+            // The removal fails for an entry of another user, and for a folder that is not empty.
             let flags = if is_folder {
                 AtFlags::REMOVEDIR
             } else {
@@ -113,7 +117,8 @@ impl Folder {
     }
 }
 
-/// Whether another process created the name first, or swept ours before it was locked.
+/// Whether another process created the name first, or removed our folder under its temporary name
+/// before we locked it.
 pub(super) fn is_lost_race(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -121,14 +126,16 @@ pub(super) fn is_lost_race(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the kernel or the file system has no NOREPLACE.
+/// Whether the kernel or the file system cannot rename without replacing (RENAME_NOREPLACE of
+/// renameat2(2)).
 fn is_unsupported(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
 }
 
 /// Calls `make` with new names until one of them does not exist.
 fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
-    // tempfile only generates the name: `make` resolves it in the folder, so no path is needed.
+    // tempfile only generates the name. `make` resolves the name in the open folder, so tempfile
+    // gets an empty path.
     let make = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
