@@ -36,8 +36,8 @@ fn part(
     let claims = request.claims(port.protocol)?;
     let lease = lease_for(port, claims, effort)?;
     // Another process may have reserved a non-ephemeral number without a claim, under a lease and
-    // this abstract name. If that process is in a container with the same network namespace but
-    // another lock folder, only the name excludes it.
+    // this abstract name. That process may be in a container with the same network namespace but
+    // another lock folder. Then only the name excludes it.
     let is_named = !claims || EphemeralRange::refreshed().is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?
@@ -142,8 +142,8 @@ fn claim(
     }
 }
 
-/// Claims a number on which an earlier server left connections (leftovers). The inner `Err` lists
-/// the other sockets on the number, if there are any: the claim is then given up.
+/// Claims a number on which an earlier server left connections (leftovers). If other sockets have
+/// the number too, the function releases the claim and returns these sockets as the inner `Err`.
 ///
 /// The claim sets the reuse options before its bind, so the kernel allows a second claim of this
 /// kind. The abstract name excludes the second caller. To rule out every other socket, the socket

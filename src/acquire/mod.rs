@@ -147,7 +147,7 @@ fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
 }
 
 /// Takes the port's lease. Returns `None` if the lock folder cannot be used but a claim can keep
-/// the port (`claims`). An invalid `PORTLEASE_DIR` is an error in both cases.
+/// the port (`claims`). An invalid `PORTLEASE_DIR` is an error even then.
 fn lease_for(
     port: Port,
     claims: bool,

@@ -16,7 +16,7 @@ pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
     pub(crate) port: Option<u16>,
-    /// `None` allows every number.
+    /// The requested range. `None` allows every number.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
