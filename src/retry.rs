@@ -58,7 +58,7 @@ pub(crate) struct RetryBudget {
     /// Since when no owner is visible; `None` while an owner is visible.
     unknown_since: Option<Instant>,
     pause: Duration,
-    /// The limit for all retries together.
+    /// The limit for all retries of the call together, of every kind of owner.
     at_most: Duration,
 }
 

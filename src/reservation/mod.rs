@@ -260,7 +260,7 @@ impl Reservation {
     }
 }
 
-/// The port number.
+/// Prints the port number.
 impl fmt::Display for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.port().fmt(f)
@@ -293,7 +293,7 @@ impl fmt::Debug for Reservation {
     }
 }
 
-/// [`addr`](Reservation::addr).
+/// Yields one address, [`addr`](Reservation::addr).
 impl ToSocketAddrs for Reservation {
     type Iter = std::option::IntoIter<SocketAddr>;
 

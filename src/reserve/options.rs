@@ -369,7 +369,7 @@ impl ReserveOptions {
     }
 }
 
-/// [`ReserveOptions::new`].
+/// Returns [`ReserveOptions::new`]'s options.
 impl Default for ReserveOptions {
     fn default() -> Self {
         Self::new()

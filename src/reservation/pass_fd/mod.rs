@@ -41,12 +41,12 @@ impl Reservation {
     /// | `LISTEN_FDNAMES` | for each socket the label of its reservation, or the port number |
     /// | `LISTEN_PID` | the process id of the child |
     ///
-    /// To pass several reservations to one child, call it once for each of them. Only children of
-    /// this command inherit the sockets.
+    /// To pass several reservations to one child, call `pass_to` once for each of them. Only
+    /// children of this command inherit the sockets.
     ///
-    /// **Call it after [`Command::new`], `args`, `env` and `current_dir`, and before every other
-    /// setting.** Only the child knows its process id, so this call replaces the command by a shell
-    /// that sets `LISTEN_PID` and then executes the program. This has consequences:
+    /// **Call `pass_to` after [`Command::new`], `args`, `env` and `current_dir`, and before every
+    /// other setting.** Only the child knows its process id, so this call replaces the command by a
+    /// shell that sets `LISTEN_PID` and then executes the program. This has consequences:
     ///
     /// - Arguments and variables can be added later, and `env_clear` can be called later.
     /// - A shell may drop variables whose names are no identifiers, such as `npm-config`. It
@@ -108,10 +108,11 @@ impl Reservation {
     /// sockets. Every program between the command and the server must leave the descriptors from 3
     /// on open.
     ///
-    /// To pass several reservations, call it once for each of them. The command keeps its program,
-    /// arguments and settings, so `spawn` returns an error for a program that does not exist. Call
-    /// `pass_to_wrapper` after `env_clear`, which removes the variables. As with `pass_to`, the
-    /// command owns the sockets too: drop the command once the child has started.
+    /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
+    /// keeps its program, arguments and settings, so `spawn` returns an error for a program that
+    /// does not exist. Call `pass_to_wrapper` after `env_clear`, which removes the variables. As
+    /// with `pass_to`, the command owns the sockets too: drop the command once the child has
+    /// started.
     ///
     /// ```
     /// # #[cfg(unix)] {

@@ -11,7 +11,7 @@ use super::ffi::{file_at, id_of};
 use super::passed::{FileId, Passed, PassedSocket};
 use crate::retry::NUMBER_TRIES;
 
-/// A socket to add to a command.
+/// A socket to add to a command, which passes it as descriptor `fd`.
 #[derive(Debug)]
 pub(super) struct NewSocket {
     pub(super) socket: OwnedFd,
@@ -82,7 +82,7 @@ fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<Owned
     let mut at_least = 3;
     loop {
         let fd = match fcntl_dupfd_cloexec(socket, at_least) {
-            // Every number below the limit was tried.
+            // EINVAL: every number below the limit of open files was tried.
             Err(Errno::INVAL) => return Err(Errno::MFILE.into()),
             duplicated => duplicated?,
         };
