@@ -29,10 +29,10 @@ use crate::sockets::{self, ScanDepth};
 /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
 /// process has reserved it.
 ///
-/// Without a protocol it checks TCP. Without an address it checks all addresses, on IPv4 and IPv6.
-/// Connections in TIME_WAIT that such a server left do not count. Neither does a reservation of
-/// this process or of an ancestor. The answer holds only for this moment: to get a port that stays
-/// free, [reserve](crate::reserve_port) one.
+/// Without a protocol, the call checks TCP. Without an address, it checks all addresses, on IPv4
+/// and IPv6. Connections in TIME_WAIT that such a server left do not count. Neither does a
+/// reservation of this process or of an ancestor. The answer holds only for this moment: to get a
+/// port that stays free, [reserve](crate::reserve_port) one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -54,8 +54,8 @@ use crate::sockets::{self, ScanDepth};
 /// a forked child that has not called exec holds the port. A visible process ends the retries at
 /// once.
 ///
-/// The check is a bind(2) that is undone at once. A server without SO_REUSEADDR that binds during
-/// these microseconds is refused.
+/// The check binds the port and releases it at once. During these microseconds the kernel refuses
+/// the bind of a server without SO_REUSEADDR.
 #[doc(alias = "free port")]
 #[track_caller]
 pub fn is_port_free(port: impl ToEndpoint) -> bool {
@@ -85,10 +85,11 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names what blocks the port and what helps, or why the port could not be
-/// checked (such as an operand that names no port). A busy port is reported after the retries of
-/// [`is_port_free`]: 100 ms without a visible owner, 2 s for a forked child. The report takes
-/// additional time.
+/// A [`Diagnosis`] that names what blocks the port and what helps. If the port could not be checked
+/// (for example because the operand names no port), the diagnosis says why. Before the call reports
+/// a busy port, it retries as [`is_port_free`] does: for 100 ms while no owner is visible, and for
+/// 2 s while a forked child that has not called exec holds the port. The report takes additional
+/// time.
 ///
 /// `?` converts the diagnosis to an [`Error`] in a function that returns this crate's
 /// [`Result`](crate::Result).
@@ -96,8 +97,8 @@ pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
 
-/// [`check_port_free`] for a server of this kind: a port can be free for one kind and taken for
-/// another.
+/// [`check_port_free`] for a server of this kind. A port can be free for one kind of server and
+/// taken for another.
 ///
 /// # Errors
 ///
@@ -141,8 +142,8 @@ fn check_each_free(
 ///
 /// # Panics
 ///
-/// If the port is not free. The message has the holder's name, pid and state, and what to do. It
-/// retries as [`check_port_free`] does, for at most 2 s.
+/// If the port is not free. The message has the holder's name, pid and state, and what to do.
+/// Before the panic, the call retries as [`check_port_free`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -176,9 +177,12 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 ///
 /// # Errors
 ///
-/// As [`check_port_free`]: the diagnosis of the first port that is not free. It has the diagnoses
-/// of the further ones as its [`more`](Diagnosis::more). All ports share one retry budget: 100 ms
-/// without a visible owner, 2 s for a forked child.
+/// The diagnosis of the first port that is not free, or that could not be checked. Its
+/// [`more`](Diagnosis::more) has the diagnoses of the other such ports.
+///
+/// All ports share one retry budget: the call retries for 100 ms while no owner is visible, and for
+/// 2 s while a forked child that has not called exec holds a port. The report takes additional
+/// time.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
@@ -198,7 +202,7 @@ pub fn check_ports_free<P: ToEndpoint>(
 /// portlease::assert_ports_free(&portlease::reserve_ports::<3>());
 /// ```
 ///
-/// As a program, for the ports on its command line, `examples/preflight.rs`:
+/// `examples/preflight.rs` is a program that does this for the ports on its command line:
 ///
 /// ```text
 #[doc = include_str!("../examples/preflight.rs")]
@@ -206,17 +210,18 @@ pub fn check_ports_free<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If any port is not free. The message has the diagnosis of each such port. It retries as
-/// [`check_ports_free`] does, for at most 2 s in all.
+/// If any port is not free. The message has the diagnosis of each such port. Before the panic, the
+/// call retries as [`check_ports_free`] does, for about 2 s at most for all ports together.
 #[track_caller]
 pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
     or_panic(check_ports_free(ports));
 }
 
-/// Checks that something listens on the port: a TCP socket that would accept a connection, or a UDP
-/// socket that is bound. Without an address, any address of this machine counts.
+/// Checks that something listens on the port. That is a TCP socket that would accept a connection,
+/// or a UDP socket that is bound. Without an address in the operand, any address of this machine
+/// counts.
 ///
-/// It reads the socket table, so a server that counts its connections sees none.
+/// The call reads the socket table and makes no connection, so the server does not notice it.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -227,12 +232,13 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the port if nothing listens, if the socket table cannot be read, or if the
-/// operand names no port. It checks once and never retries: to wait for a listener, call
+/// operand names no port. The call checks once and never retries. To wait for a listener, call
 /// [`wait_until_listening`](crate::wait_until_listening).
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table it tries one connection, for at most 100 ms.
+/// On systems whose socket table this crate cannot read, the call tries one connection, for at most
+/// 100 ms.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     for port in ports(&port)? {
         let verdict = match is_listening(port) {
@@ -263,12 +269,12 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or one that it started, listens on the port, and no other process
-/// beside it: a TCP socket that would accept a connection, or a UDP socket that is bound. A
-/// reservation alone does not count.
+/// Checks that the process `pid`, or a process that it started, listens on the port, and that no
+/// other process listens on the same address. A process listens if it has a TCP socket that would
+/// accept a connection, or a bound UDP socket. A reservation alone does not count.
 ///
-/// Two processes that set SO_REUSEPORT can listen on one address. The kernel then gives a part of
-/// the clients to each.
+/// Two processes that set SO_REUSEPORT can listen on one address. The kernel then gives some of the
+/// clients to each of them.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -307,8 +313,9 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
     Ok(())
 }
 
-/// Asserts that the process `pid`, or a descendant of it, listens on the port, in the sense of
-/// [`check_port_held_by`]. The server that answers is then the one that you started.
+/// Asserts that the process `pid`, or a process that it started, listens on the port, in the sense
+/// of [`check_port_held_by`]. A test can so make sure that the server that it started is the one
+/// that answers.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -330,7 +337,7 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 /// and belongs to this process or to a descendant, such as a forked child that never calls exec.
 ///
 /// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
-/// the listeners of other tests in the process count too. Check one port there, by
+/// the listeners of other tests in the process count too. Check a single port there, by
 /// [`Reservation::release`](crate::Reservation::release).
 ///
 /// ```
@@ -344,8 +351,8 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 ///
 /// # Panics
 ///
-/// If listeners are left, with the name of each, or if the socket table cannot be read. It retries
-/// as [`check_no_leaked_listeners`] does, for at most 2 s.
+/// If listeners are left, or if the socket table cannot be read. The message names each listener.
+/// Before the panic, the call retries as [`check_no_leaked_listeners`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {
@@ -367,14 +374,14 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] of the first listener that is left, with the others as its
-/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read, or if there
-/// are new listeners and no process can be inspected, as without `/proc`. Only root sees a
+/// A [`Diagnosis`] of the first listener that is left, with the other listeners as its
+/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read. It fails too
+/// if there are new listeners but no process can be inspected, as without `/proc`. Only root sees a
 /// descendant that runs as another user.
 ///
 /// A listener that was closed stays open in a forked child until the child calls exec. So the call
-/// retries, for at most 2 s, while only such children have one of the listeners. A listener that is
-/// still open after that counts as left.
+/// retries, for about 2 s at most, while one of the listeners belongs only to such children. A
+/// listener that is still open after that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
@@ -387,7 +394,8 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
         let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
-        // Without /proc the owners of the new listeners cannot be found.
+        // Without /proc the owners of the new listeners cannot be found, so none of them can be
+        // called leaked.
         if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
             let cause = Incompleteness::Proc.to_string();
             return Err(Diagnosis::bare(None, Verdict::CannotTell(cause)));
@@ -397,7 +405,8 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         left.iter_mut()
             .for_each(|holder| holder.processes.retain(is_ours));
         left.retain(|holder| !holder.processes.is_empty());
-        // An exec may still close one of the listeners, so it is too early to report any.
+        // The exec of a forked child may still close one of the listeners. Until then no listener
+        // is reported.
         let owner = || {
             let owners = left
                 .iter()
@@ -419,7 +428,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
 }
 
 impl Reservation {
-    /// Ends the reservation in any case, and checks that no server was left running on its port.
+    /// Ends the reservation in any case, and checks that no server still listens on its port.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -435,13 +444,15 @@ impl Reservation {
     /// # Errors
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
-    ///   the server, if something still listens on the port. The call retries for 100 ms without a
-    ///   visible owner, and for 2 s while a forked child that has not called exec has the listener.
-    /// - [`Io`](crate::ErrorKind::Io) if the sockets cannot be read.
+    ///   the server, if something still listens on the port. The call first retries for 100 ms
+    ///   while no owner is visible, and for 2 s while a forked child that has not called exec has
+    ///   the listener.
+    /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
     ///
     /// # Platform-specific behavior
     ///
-    /// On a system without a socket table it only ends the reservation, without a check.
+    /// On systems whose socket table this crate cannot read, the call only ends the reservation and
+    /// checks nothing.
     pub fn release(self) -> Result<()> {
         let asker = Asker::of(&&self);
         let mut budget = RetryBudget::new();
@@ -455,7 +466,7 @@ impl Reservation {
                 if listeners.is_empty() {
                     break;
                 }
-                // A listener closed a moment ago can live on in a forked child.
+                // A listener that was closed a moment ago can still be open in a forked child.
                 if !budget.pause(|| residual::owner_of_sockets(listeners)) {
                     return Err(diagnose::report_to(asker, port, Verdict::Leaked).into());
                 }

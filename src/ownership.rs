@@ -1,4 +1,4 @@
-//! Which reservations count as the caller's own, and which ones block the port for the caller.
+//! Which reservations count as the caller's own, and which ones block a port for the caller.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -17,16 +17,16 @@ use crate::sockets;
 
 type Key = (u16, Protocol);
 
-/// The reservations of one number: one for each network namespace that a thread of this process has
-/// reserved it in.
+/// This process's reservations of one port: one for each network namespace in which a thread of
+/// this process has reserved the port.
 type OfNumber = Vec<(Namespace, ProcessReservation)>;
 
-// parking_lot's: a test that panics while it holds a reservation must not poison the table.
+// parking_lot's mutex is not poisoned if a thread of a test panics while it has the table locked.
 static TABLE: Lazy<Mutex<HashMap<Key, OfNumber>>> = Lazy::new(Mutex::default);
 
-/// This process's reservation of the number in the network namespace of the calling thread. A
-/// namespace without a known inode, as after chroot(2) to a root without `/proc`, matches every
-/// other.
+/// This process's newest reservation of the port in the network namespace of the calling thread. If
+/// the inode of a namespace is unknown, as after chroot(2) to a root without `/proc`, that
+/// namespace counts as the same as every other.
 fn own(key: Key) -> Option<ProcessReservation> {
     let current = Namespace::current();
     let may_be_current = |namespace: Namespace| {
@@ -42,11 +42,12 @@ fn own(key: Key) -> Option<ProcessReservation> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessReservation {
     pub(crate) id: u64,
-    /// The inode of its claim, if it has one.
+    /// The inode of its claim (the bound socket that keeps the port). `None` without a claim, or if
+    /// the inode is unknown.
     pub(crate) claim: Option<NonZeroU64>,
 }
 
-/// Removes a reservation from this process's table when the guard is dropped.
+/// Keeps a reservation in this process's table until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     key: Key,
@@ -69,7 +70,7 @@ impl Guard {
         self.reservation.id
     }
 
-    /// Makes this guard's port a part of the other guard's reservation.
+    /// Makes this guard's port a part of the reservation of `other`.
     pub(crate) fn join(&mut self, other: &Guard) {
         let id = self.reservation.id;
         self.reservation.id = other.reservation.id;
@@ -97,15 +98,15 @@ impl Drop for Guard {
     }
 }
 
-/// Who asks about a port. The asker's own reservations do not block the port for it.
+/// Who asks about a port. The asker's own reservations do not block the port for the asker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// This process. Reservations of this process and of its ancestors are its own, and so are
-    /// reservations on behalf of one of these.
+    /// This process. Its own reservations are those of this process and of its ancestors, and those
+    /// that another process made on behalf of one of them.
     Process,
-    /// One reservation, by its id. Only this one is its own.
+    /// One reservation, by its id. No other reservation counts as its own.
     Reservation(u64),
-    /// A new reservation. Every existing reservation blocks the port.
+    /// A reservation that is being made. Every existing reservation blocks the port.
     NewReservation,
 }
 
@@ -116,7 +117,8 @@ impl Asker {
             .map_or(Asker::Process, Asker::Reservation)
     }
 
-    /// The asker's reservation of the port; `None` if it has none.
+    /// The asker's reservation of the port; `None` if the asker has none. `lease` is the live lease
+    /// of the port.
     pub(crate) fn owned(self, port: Port, lease: Option<&Lease>) -> Option<Owned> {
         let own = own((port.number, port.protocol));
         let owned = |claim| Some(Owned { claim });
@@ -133,7 +135,8 @@ impl Asker {
         }
     }
 
-    /// The inode of the asker's claim.
+    /// The inode of the asker's claim on the port. An ancestor's claim is not found, because no
+    /// lease is read.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }
@@ -142,15 +145,16 @@ impl Asker {
 /// The asker's own reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
-    /// The inode of its claim; `None` for a reservation without a claim.
+    /// The inode of its claim (the bound socket that keeps the port). `None` without a claim, or if
+    /// the inode is unknown.
     pub(crate) claim: Option<NonZeroU64>,
 }
 
-/// Whether an ancestor has this lease, or another process has it on behalf of this process or of an
-/// ancestor.
+/// Whether an ancestor of this process has this lease, or another process has it on behalf of this
+/// process or of an ancestor.
 ///
 /// A process is identified by its pid, its start time and the user that owns the record. So no
-/// other user except root can make this process take a reservation for its own.
+/// other user except root can make this process treat another reservation as its own.
 fn is_kept_for_this_process(lease: &Lease) -> bool {
     let Some(record) = lease.record() else {
         return false;
@@ -172,7 +176,7 @@ pub(crate) fn is_descendant(pid: u32, ancestor: u32) -> bool {
     lineage(pid).any(|pid| pid == ancestor)
 }
 
-/// The process, its parent, and so on.
+/// The process, its parent, its grandparent and so on, up to a limit.
 fn lineage(pid: u32) -> impl Iterator<Item = u32> + Clone {
     std::iter::successors(Some(pid), |pid| sockets::parent(*pid)).take(GENERATIONS)
 }

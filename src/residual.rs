@@ -1,5 +1,5 @@
-//! Who still holds what was released a moment ago: a forked child has a copy of every socket of its
-//! parent until it calls exec.
+//! Who still holds a socket or a name that was released a moment ago. A forked child has a copy of
+//! every socket of its parent until it calls exec.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,15 +13,16 @@ use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
 use crate::sockets::{self, Row, ScanDepth, Table};
 
-/// The owner of these sockets, which refused a bind.
+/// The owner of these sockets, because of which the kernel refused a bind.
 ///
-/// Sockets that were closed since the bind do not count. If none is left, the owner is unknown, and
-/// a retry succeeds.
+/// Sockets that were closed since the bind do not count. If all were closed, the result is
+/// `Unknown`, so that the caller retries.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
-    owners_of(rows, |holders| weakest(holders.iter()))
+    owners_of(rows, |holders| shortest_retry(holders.iter()))
 }
 
-/// The owner of the port's abstract name, which another reservation of the network namespace has.
+/// The owner of the port's abstract Unix socket name. Returns `Process`, which ends the retries, if
+/// the owner cannot be found.
 pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     match name(port) {
         Ok(row) => owner_of_sockets(row.into_iter().collect()),
@@ -29,8 +30,8 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// The owner of one of these ports: of the port that is most worth a retry. One scan finds the
-/// owners of all.
+/// Of the owners of these ports, the one with the longest retry limit: the caller needs only one of
+/// the ports. One scan of the processes finds all owners.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let [first, others @ ..] = ports else {
         return ResidualOwner::Process;
@@ -50,7 +51,7 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     owners_of(rows, |holders| {
         let owner = |port: &Port| {
             let mine = |holder: &&Holder| is_of(port, holder.protocol, holder.local.port());
-            weakest(holders.iter().filter(mine))
+            shortest_retry(holders.iter().filter(mine))
         };
         ports
             .iter()
@@ -60,7 +61,7 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     })
 }
 
-/// The socket that has the port's abstract name.
+/// The abstract Unix socket that has the port's name; `None` if no socket has it.
 pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
     sockets::named(&ExclusiveName::text(port.protocol, port.number), port)
 }
@@ -71,18 +72,18 @@ fn owners_of(rows: Vec<Row>, judge: impl FnOnce(&[Holder]) -> ResidualOwner) -> 
     }
     match sockets::owners(rows, ScanDepth::Complete) {
         Ok(owned) => judge(&owned.holders),
-        // A retry would not make the processes readable.
+        // The processes cannot be read, and a retry would not change that.
         Err(_) => ResidualOwner::Process,
     }
 }
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
-        // A socket without a connection lacks an inode only while the kernel closes it.
+        // A bound or listening socket lacks an inode only while the kernel closes it.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }
-        // No process can own it (TIME_WAIT, a closing connection): only time ends it.
+        // No process owns such a socket (TIME_WAIT, a closing connection). Only time ends it.
         [] if !holder.hidden => ResidualOwner::Process,
         // A retry would not make the descriptors of another user's process visible.
         [] if is_of_another_user(holder) => ResidualOwner::Process,
@@ -90,15 +91,16 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     }
 }
 
-/// Whether the socket is another user's and this process is not root, so that it cannot see the
-/// owner's descriptors. The table shows no user for an abstract name.
+/// Whether the socket belongs to another user, and this process is not root. This process then
+/// cannot see which process has the socket. Returns `false` for an abstract name, because the
+/// socket table shows no user for it.
 fn is_of_another_user(holder: &Holder) -> bool {
     const ROOT: u32 = 0;
     let is_other = |uid| lease::user().is_ok_and(|user| user != ROOT && user != uid);
     holder.uid.is_some_and(is_other)
 }
 
-/// What kind of owner these processes are together. All of them own the same socket.
+/// The kind of owner of one socket that all of these processes own.
 pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     if owners.is_empty() {
         ResidualOwner::Unknown
@@ -109,20 +111,21 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Whether the process is a copy of its parent that may still call exec. A daemon is not: its
-/// parent has ended, or it is older than the limit.
+/// Whether the process is a forked child that may still call exec. A daemon is not: its parent has
+/// ended, or the daemon is older than [`FORKED_CHILD_LIMIT`].
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process
         .started
         .and_then(|started| SystemTime::now().duration_since(started).ok());
-    // In a container this process itself can have pid 1.
+    // In a container this process itself can have pid 1. Its children are then no orphans.
     let is_orphan = process.parent == Some(INIT) && std::process::id() != INIT;
     process.forked && !is_orphan && age.is_none_or(|age| age < FORKED_CHILD_LIMIT)
 }
 
-/// Of several owners the one that ends the retries first. Without any, the owner is unknown.
-fn weakest<'a>(holders: impl Iterator<Item = &'a Holder>) -> ResidualOwner {
+/// Of the owners of these holders, the one with the shortest retry limit. `Unknown` if there are no
+/// holders.
+fn shortest_retry<'a>(holders: impl Iterator<Item = &'a Holder>) -> ResidualOwner {
     let owners = holders.map(owner_of_socket);
     owners.min().unwrap_or(ResidualOwner::Unknown)
 }

@@ -1,62 +1,64 @@
 //! Every limit, retry and sleep of the library.
 //!
-//! One public call has one [`RetryBudget`]. Everything below the call that retries draws on it, so
-//! the limits are those of the whole call:
+//! One public call has one [`RetryBudget`]. All retries below the call use it, so these are the
+//! limits of the whole call:
 //!
-//! | who still holds what was released | the call retries for | then |
+//! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
-//! | a process that is visible and has called exec | 0 | it reports the process |
-//! | no visible owner | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
+//! | a process that has called exec | no time | it reports the process |
+//! | no owner is visible | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
-//! | a process that reads the lock file | 2 s as well | it reports a reservation |
+//! | a process that only checks the lock file | 2 s | it reports the port as reserved |
 //!
-//! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when no
-//! owner is visible. After the last retry the call reads the socket table once more and writes its
-//! report. So an exact number that is refused returns within 150 ms, or within 2.5 s while a forked
-//! child has it. `tests/it/linux/retries.rs` shows both. Nothing renews a budget.
+//! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
+//! call first sees no owner. After the last retry the call reads the socket table once more and
+//! writes its report. So a call for an exact number that is refused returns within 150 ms, or
+//! within 2.5 s while a forked child holds the number. `tests/it/linux/retries.rs` shows both.
+//! Nothing renews a budget.
 //!
-//! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) has the caller's
-//! limit instead, and uses the pauses below between its polls.
+//! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
+//! limit instead. Between its tries it sleeps for one of the pauses below.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The owner of a socket, a lock or a name that was released a moment ago, as far as it matters for
-/// a retry.
+/// Who still holds a socket, a lock or a name that was released a moment ago. The variants are in
+/// the order of their retry limits, the shortest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ResidualOwner {
-    /// A process that will not release it by itself.
+    /// A process that will not release it by itself. A retry cannot help.
     Process,
-    /// No visible process. During its exec a process shows no descriptors for a moment, and a probe
-    /// of another process occupies a number for microseconds.
+    /// No process is visible as the owner. A process shows no descriptors for a moment during its
+    /// exec. A probe of another process can also occupy a number for microseconds.
     Unknown,
-    /// Only children that have not called exec since they were forked.
+    /// The owners are all forked children that have not called exec.
     ForkedChild,
-    /// A process that reads the lock file. A read takes microseconds, but many processes can read
-    /// in turn, and a reader can be suspended.
+    /// A process that locks the lock file only to check or to remove it. That takes microseconds,
+    /// but many processes can do it in turn, and one can be suspended meanwhile.
     Reader,
 }
 
 /// How long a call retries while no owner is visible.
 const NO_OWNER_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long a call retries while a forked child that has not called exec is the owner. A child that
-/// is older than this will not call exec, and counts as a process of its own.
+/// How long a call retries while the owner is a forked child that has not called exec. A forked
+/// child that is older than this is assumed never to call exec. It counts as
+/// [`ResidualOwner::Process`].
 pub(crate) const FORKED_CHILD_LIMIT: Duration = Duration::from_secs(2);
 
-/// The first pause of a budget; each further one is twice as long, up to [`LONGEST_PAUSE`].
+/// The first pause of a budget. Each further pause is twice as long, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is left of the time that one public call may spend on retries.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
-    /// When the first refusal came.
+    /// When the first refusal came; `None` before it.
     started: Option<Instant>,
-    /// Since when no owner is visible.
+    /// Since when no owner is visible; `None` while an owner is visible.
     unknown_since: Option<Instant>,
     pause: Duration,
-    /// The limit for all retries together.
+    /// The limit for all retries of the call together, of every kind of owner.
     at_most: Duration,
 }
 
@@ -65,13 +67,16 @@ impl RetryBudget {
         Self::at_most(FORKED_CHILD_LIMIT + NO_OWNER_LIMIT)
     }
 
-    /// For a probe that comes after the last try: it never retries.
+    /// A budget without retries, for a probe that follows the last try of a call.
     pub(crate) fn none() -> Self {
         Self::at_most(Duration::ZERO)
     }
 
-    /// For one check of a wait whose deadline is `left` from now. A check that lasts longer than
-    /// the deadline ends at most [`NO_OWNER_LIMIT`] late.
+    /// The budget of one check within a wait. `left` is the time until the deadline of the wait, or
+    /// `None` after the deadline.
+    ///
+    /// The check may retry until the deadline, and for [`NO_OWNER_LIMIT`] if the deadline is
+    /// nearer. So its retries end at most [`NO_OWNER_LIMIT`] after the deadline.
     pub(crate) fn of_poll(left: Option<Duration>) -> Self {
         Self::at_most(left.unwrap_or_default().max(NO_OWNER_LIMIT))
     }
@@ -85,8 +90,8 @@ impl RetryBudget {
         }
     }
 
-    /// Pauses and returns `true`. Returns `false` at once if the owner is not worth a retry, or if
-    /// the time is up.
+    /// Pauses and returns `true`. Returns `false` at once if a retry cannot help with this owner,
+    /// or if the time is up.
     pub(crate) fn pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> bool {
         if self.at_most.is_zero() {
             return false;
@@ -98,8 +103,8 @@ impl RetryBudget {
                 self.unknown_since = None;
                 FORKED_CHILD_LIMIT.saturating_sub(started.elapsed())
             }
-            // A child that calls exec shows no owner for a moment. The limit counts from that
-            // moment.
+            // A forked child shows no owner for a moment while it calls exec. So this limit starts
+            // when the owner becomes invisible, not at the first refusal.
             ResidualOwner::Unknown => {
                 let since = *self.unknown_since.get_or_insert_with(Instant::now);
                 NO_OWNER_LIMIT.saturating_sub(since.elapsed())
@@ -116,7 +121,8 @@ impl RetryBudget {
         true
     }
 
-    /// Whether retries without a visible owner have used up their time.
+    /// Whether [`NO_OWNER_LIMIT`] has passed since the first refusal. Always `true` for a budget
+    /// without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -125,7 +131,8 @@ impl RetryBudget {
                 .is_some_and(|started| started.elapsed() >= limit)
     }
 
-    /// Calls `bind` until it is not refused as "address in use", or the time is up.
+    /// Calls `bind` again while it fails with "address in use", until the budget is used up.
+    /// Returns its last result.
     pub(crate) fn retry<T>(&mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match bind() {
@@ -141,34 +148,35 @@ impl RetryBudget {
 /// How hard to try for one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum RetryLevel {
-    /// One bind.
+    /// One bind, without retries.
     Once,
-    /// One bind, and a read of the socket table if it is refused: a number that only old
-    /// connections occupy can be claimed.
+    /// One bind. If the kernel refuses it for a claim, a read of the socket table follows: a number
+    /// that only old connections occupy can still be claimed.
     WithTable,
-    /// As `WithTable`, with the call's retry budget.
+    /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,
 }
 
 /// The shortest and the longest pause between two tries for a busy number (`ReserveOptions::wait`).
+/// A random factor between 0.75 and 1.25 follows.
 ///
-/// The pause grows with the time waited: a released port is found soon, and a long wait costs
-/// little.
+/// Between these bounds the pause is the time waited so far, divided by [`QUEUE_PAUSE_SHARE`]. So a
+/// call soon finds a port that is released soon, and a long wait costs little.
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// A try that walks a range is slow. The pause after it is this many times the duration of the
-/// fastest try so far, and at most [`QUEUE_PAUSE_AFTER_TRY`]. The fastest try is used because a
-/// slower one may have been preempted.
+/// A try that walks a range is slow. So the pause after it is at least this many times the duration
+/// of the fastest try so far, or [`QUEUE_PAUSE_AFTER_TRY`] if that is shorter. The fastest try
+/// counts because a slower one may have been preempted.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// How often a try reads the socket table. A read costs as much as a hundred tries without one. It
-/// shows whether only connections of an earlier server are left: a number can be reserved over
-/// these.
+/// How often a queue's tries read the socket table. A try with a read costs as much as a hundred
+/// tries without one. The table shows whether only connections of an earlier server are left: the
+/// number can be reserved beside them.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
-/// The pauses of a queue for a busy number.
+/// The pauses of one call that waits for a busy number (`ReserveOptions::wait`).
 #[derive(Debug)]
 pub(crate) struct Queue {
     started: Instant,
@@ -204,7 +212,7 @@ impl Queue {
             }
             self.fastest = Some(fastest);
         }
-        // The random factor keeps the processes of one queue from polling in step.
+        // The random factor keeps processes that wait for the same port from trying in step.
         std::thread::sleep(left.min(pause * fastrand::u32(75..125) / 100));
         if self.table_read.elapsed() < QUEUE_TABLE_EVERY {
             return Some(RetryLevel::Once);
@@ -214,26 +222,29 @@ impl Queue {
     }
 }
 
-/// The pauses of a wait for a listener: short at first, for a server that is nearly up. A read of
-/// the listeners costs some ten microseconds.
+/// The pauses between the polls of a wait for a listener; the last one repeats. They are short at
+/// first, because the server may be nearly ready. A poll reads the listeners, which costs some ten
+/// microseconds.
 pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_micros(100),
     Duration::from_micros(300),
     Duration::from_millis(1),
 ];
 
-/// A wait for one process's listener searches the owners of a stranger's listener this often. A
-/// search reads every process, which takes some milliseconds.
+/// How often a wait for the listener of one process searches for the owner of a listener that
+/// belongs to another process. A search reads every process, which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
-/// The pause of a wait for a free port whose holder does not listen. Only a read of every socket
-/// shows such a holder, and costs some hundred microseconds.
+/// The pause between two polls of a wait for a free port, if the port has a holder that does not
+/// listen. Only a read of every socket or a bind shows such a holder. The read costs some hundred
+/// microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long one connection is tried, on systems without a socket table.
+/// How long to wait for one connection that tests whether something listens. Only systems whose
+/// socket table this crate cannot read need it.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
-/// The shortest limit for a connection. The standard library refuses a limit of zero.
+/// The shortest time limit for a connection. The standard library refuses a limit of zero.
 pub(crate) const SHORTEST_CONNECT: Duration = Duration::from_millis(1);
 
 /// Blocks the thread between two polls of a wait.
@@ -241,100 +252,110 @@ pub(crate) fn block_for(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// How often a self-test must answer "no" in a row to count. Another process that scans ports can
-/// disturb one test, but hardly three.
+/// How many self-tests of the kernel must fail in a row before the answer is "no". Another process
+/// that scans ports can disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
-/// How many random numbers from 1024 up a self-test tries if the ephemeral range is used up.
+/// How many random numbers from 1024 up a self-test of the kernel tries if the ephemeral range is
+/// used up.
 pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 
-/// How many numbers of the kernel's choice an automatic pick tries. Each rejected number stays
-/// claimed until the pick ends, so that the kernel does not offer it again.
+/// How many numbers an automatic pick lets the kernel choose (`bind(…, 0)`) before it draws random
+/// ones. Each rejected number stays claimed until the pick ends, so that the kernel does not offer
+/// it again.
 pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// How many random ephemeral numbers an automatic pick tries after the kernel's choices. If all are
 /// refused, almost nothing is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
-/// After this many refused numbers in one pick, the ephemeral range counts as nearly used up. A
-/// range with at most this many numbers always does.
+/// After this many refused numbers in one pick, the ephemeral range counts as nearly used up: the
+/// pick then leaves the last free numbers for outgoing connections. A range with at most this many
+/// numbers always counts as nearly used up.
 pub(crate) const SCARCE_AFTER: u32 = 64;
 
-/// How long the half of the ephemeral range that `bind(…, 0)` searches first counts as used up. The
-/// next test costs one bind of 1.5 ms, which is little once per second.
+/// `bind(…, 0)` searches one half of the ephemeral range first (the odd or the even numbers). Once
+/// that half is found used up, it counts as used up for this time. The next test costs one bind of
+/// 1.5 ms, which is little once per second.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
-/// If a `bind(…, 0)` takes longer, it walked a used-up half of the ephemeral range, or the machine
-/// is busy. This is about twenty times the duration of a bind on an idle machine.
+/// If a `bind(…, 0)` takes longer than this, it walked a used-up half of the ephemeral range, or
+/// the machine is busy. This is about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers a pick without claims tries. Each try costs some ten microseconds.
+/// How many ephemeral numbers an automatic pick tries one by one if the kernel does not choose the
+/// number. Each try costs some ten microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
-/// How many refused numbers, or blocks, a pick tries again with the socket table. Each costs some
-/// hundred microseconds.
+/// How many numbers, or blocks, an automatic pick tries in a second pass after all were refused.
+/// This pass reads the socket table for each refused number, which costs some hundred microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
-/// For how many network namespaces this process keeps values. A kept socket keeps its namespace
-/// alive.
+/// For how many network namespaces this process keeps cached values. The number is low because a
+/// cached socket keeps its namespace alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;
 
-/// If at most this many numbers were refused, sockets that were released a moment ago may explain
-/// all of the refusals.
+/// If a pick tried at most this many numbers, sockets that were released a moment ago may explain
+/// all of the refusals. The pick is then repeated.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
-/// How often to open a lock file again that another process swept.
+/// How many times to open a lock file at most. It is opened again if another process removed it
+/// between the open and the lock.
 pub(crate) const LOCK_REOPENS: usize = 16;
 
-/// How often to create a folder again that another process swept. Each other process can sweep it
-/// once.
+/// How many times to create a folder at most. It is created again if another process removed it
+/// before this process could use it. Each other process can remove it once.
 #[cfg(unix)]
 pub(crate) const FOLDER_TRIES: usize = 64;
 
-/// How often to try to occupy a descriptor number that other code of the process opens and closes
-/// at the same time.
+/// How many times to try to occupy a descriptor number of this process, while other code of the
+/// process opens and closes that number.
 #[cfg(unix)]
 pub(crate) const NUMBER_TRIES: usize = 16;
 
-/// How often to read a record that is torn. Its writer completes it within a moment.
+/// How many times to read a lease's record before it counts as unreadable. The process that writes
+/// a record completes it within a moment.
 pub(crate) const RECORD_READS: usize = 3;
 
-/// How often to try to lock a record. A process that checks whether it is locked has the lock for
-/// microseconds.
+/// How many times to try to lock the file of a lease's record. Another process that checks the file
+/// has it locked for microseconds.
 #[cfg(unix)]
 pub(crate) const RECORD_LOCKS: usize = 100;
 #[cfg(unix)]
 pub(crate) const RECORD_LOCK_PAUSE: Duration = Duration::from_micros(50);
 
-/// When a reservation also sweeps unused lock files, and how many.
+/// How often a reservation also sweeps (removes unused lock files), and how many files one sweep
+/// examines.
 pub(crate) struct Sweep;
 
 impl Sweep {
-    /// Of this many reservations, one starts a sweep.
+    /// One reservation in this many starts a sweep.
     pub(crate) const ONE_IN: u32 = 64;
     pub(crate) const FILES: usize = 64;
     pub(crate) const FILES_LISTED: usize = 1024;
-    /// A sweep keeps files that were used within this time: to create a file again costs more than
-    /// a whole reservation.
+    /// A sweep keeps a file that was used within this time, because creating a file again costs
+    /// more than a whole reservation.
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
     /// One sweep in this many also sweeps the folders of other network namespaces.
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
-/// How often to read the socket table until it does not change during the read.
+/// How many times to read the socket table at most. It is read again if it changed during the read.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;
 
-/// The limit for an answer of the kernel. Linux answers at once. A sandbox or an emulator that
-/// never answers must not hang a test.
+/// How long to wait for the kernel's answer to a query of the socket table. Linux answers at once.
+/// A sandbox or an emulator that never answers must not hang a test.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// How many generations of processes are followed at most, which also ends a loop in `/proc`.
+/// How many generations of ancestors to follow at most. The limit also ends a loop of parents that
+/// `/proc` may show.
 pub(crate) const GENERATIONS: usize = 64;
 
-/// Retries the opening of a file that another process deletes or scans (Windows).
+/// Opens a file that another process may be deleting or scanning (Windows). Retries for about 50 ms
+/// while `is_passing` says that the error will pass.
 #[cfg(windows)]
 pub(crate) fn retry_open<T>(
     mut open: impl FnMut() -> io::Result<T>,

@@ -1,4 +1,4 @@
-//! One attempt to reserve a number: how hard it tries, and why it failed.
+//! One attempt to reserve a number: how hard it tries, and the error if it fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use crate::retry::{RetryBudget, RetryLevel};
 #[derive(Debug)]
 pub(super) struct Effort<'a> {
     pub(super) level: RetryLevel,
-    /// The budget of the whole call.
+    /// The budget of the whole public call, which all of its attempts share.
     pub(super) budget: &'a mut RetryBudget,
 }
 
 impl Effort<'_> {
-    /// The same budget, with `level` as the upper limit.
+    /// The same effort, but with a retry level of at most `level`.
     pub(super) fn at_most(&mut self, level: RetryLevel) -> Effort<'_> {
         Effort {
             level: self.level.min(level),
@@ -33,22 +33,23 @@ impl Effort<'_> {
 /// Why a number could not be reserved.
 #[derive(Debug)]
 pub(crate) enum AttemptError {
-    /// Another reservation has the port's lease.
+    /// Another reservation has the port's lease (its locked file).
     Leased(Port),
-    /// Another reservation of the network namespace has the port's abstract name.
+    /// Another reservation in this network namespace has the port's abstract Unix socket name.
     Named(Port),
-    /// A socket refuses the bind.
+    /// The kernel refused the bind because of another socket on the port.
     Occupied(Port),
     /// The bind requires a privilege, or a sandbox forbids it.
     NotPermitted(Port, io::Error),
-    /// The path of the port's lock file leads to something that is no usable lock file.
+    /// The path of the port's lock file leads to something else, such as a link or a folder.
+    /// Another user may have planted it.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
     NoneFree(Box<AttemptStats>),
-    /// The lock folder cannot be used. The port has no claim that would do instead, or
-    /// `PORTLEASE_DIR` is invalid.
+    /// The lock folder cannot be used, and no claim (a bound socket) can keep the port instead. An
+    /// invalid `PORTLEASE_DIR` leads to this error even if a claim can keep the port.
     LockFolder(Unusable),
-    /// The system failed; another number would fail too.
+    /// A system call failed. An attempt for another number would fail too.
     System {
         act: &'static str,
         port: Option<Port>,
@@ -65,7 +66,7 @@ impl AttemptError {
         }
     }
 
-    /// A refused bind.
+    /// The error for a bind that failed with `cause`.
     pub(super) fn bind(port: Port, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::AddrInUse => AttemptError::Occupied(port),
@@ -74,7 +75,7 @@ impl AttemptError {
         }
     }
 
-    /// Whether the number may become free while a caller queues for it.
+    /// Whether the obstacle may go away while the caller waits for the number.
     pub(super) fn may_end(&self) -> bool {
         matches!(
             self,
@@ -85,7 +86,8 @@ impl AttemptError {
         )
     }
 
-    /// Counts the refusal of one of several numbers, or returns the error that ends the search.
+    /// Counts why one of several numbers was refused. Returns the error instead if trying another
+    /// number cannot help.
     pub(super) fn count(self, stats: &mut AttemptStats) -> Result<(), AttemptError> {
         match self {
             AttemptError::Leased(_) => stats.reserved += 1,

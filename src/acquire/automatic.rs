@@ -1,4 +1,4 @@
-//! Reserves any number: a preferred one if possible, else any allowed one.
+//! Reserves one port without an exact number: a preferred number if possible, else any allowed one.
 
 use super::{AttemptError, Effort, Request, exact, kernel_choice};
 use crate::model::attempt_stats::AttemptStats;
@@ -13,7 +13,8 @@ pub(super) fn reserve(
 ) -> Result<Reservation, AttemptError> {
     let mut stats = AttemptStats::default();
     for port in request.prefer.iter().copied() {
-        // All preferred numbers share one budget, so their retries do not add up.
+        // The preferred numbers share one retry time. Once it has passed, each further one gets a
+        // single bind.
         let level = if effort.budget.is_spent() {
             RetryLevel::Once
         } else {
@@ -31,8 +32,8 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
-        // The ephemeral range is used up, or its last numbers are left for connections. A claim
-        // also keeps a number outside the range.
+        // Either no ephemeral number could be reserved, or this crate leaves the last free ones for
+        // outgoing connections. A claim (a bound socket) keeps a non-ephemeral number as well.
         let others = EphemeralRange::refreshed().non_ephemeral();
         let others = others.filter(|port| request.admits(*port));
         let mut once = effort.at_most(RetryLevel::Once);
@@ -40,15 +41,17 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     } else {
-        // Only ephemeral numbers need a claim. The range may have changed since it was cached.
+        // `numbers` starts with the numbers outside the cached ephemeral range. The range may have
+        // changed since it was cached, so it is read again.
         EphemeralRange::refreshed();
         let mut once = effort.at_most(RetryLevel::Once);
         if let Some(reservation) = first_of(request, numbers(request), &mut once, &mut stats)? {
             return Ok(reservation);
         }
     }
-    // A number that only old connections (such as TIME_WAIT) occupy is better than none. It is not
-    // taken if the last free numbers were left on purpose: connections need them.
+    // A number that only old connections (such as TIME_WAIT) occupy is better than none. If
+    // `spared` is set, the pick has left the last free numbers for outgoing connections on purpose.
+    // It then takes no number at all.
     if effort.level > RetryLevel::Once && !stats.spared {
         let numbers = numbers(request).take(NUMBERS_LOOKED_UP);
         let mut with_table = effort.at_most(RetryLevel::WithTable);
@@ -61,21 +64,22 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
-/// The numbers that an automatic pick tries after the preferred ones, in order.
+/// The allowed numbers, in the order in which an automatic pick tries them.
 pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
         Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
         None => {
             let range = EphemeralRange::cached();
             let draws = range.draws().filter(|port| request.admits(*port));
-            // Ephemeral numbers come last: only a claim keeps the kernel from assigning them.
+            // Ephemeral numbers come last, because without a claim the kernel can assign them to
+            // other sockets.
             Box::new(range.non_ephemeral().chain(draws.take(NUMBERS_TRIED)))
         }
     };
     numbers.filter(|port| request.admits(*port))
 }
 
-/// The numbers that a request with this range and these exclusions tries, in order.
+/// The numbers that an automatic pick tries for this range and these exclusions, in order.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn numbers_of(
     allowed: Option<std::ops::RangeInclusive<u16>>,

@@ -1,4 +1,4 @@
-//! Reserves consecutive numbers, in ascending order.
+//! Reserves a block of consecutive numbers, in ascending order, without an exact first number.
 
 use std::ops::RangeInclusive;
 
@@ -37,7 +37,8 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(admitted(), RetryLevel::Once, effort)? {
         return Ok(held);
     }
-    // A block that begins with a number that only old connections occupy is better than none.
+    // If only old connections (such as TIME_WAIT) occupy the first number of a block, that block is
+    // better than none.
     if effort.level > RetryLevel::Once {
         let blocks = admitted().take(NUMBERS_LOOKED_UP);
         let mut again = Search::new(request, n);
@@ -52,7 +53,8 @@ pub(super) fn reserve(
 struct Search<'a> {
     request: &'a Request,
     n: usize,
-    /// A refused number rules out every block that contains it.
+    /// The numbers that were refused or that the caller excludes. A block that contains one of them
+    /// is skipped.
     refused: PortSet,
     stats: AttemptStats,
 }
@@ -67,8 +69,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Reserves the first of these blocks that it can. `level` applies to the first number of a
-    /// block, which is refused most often.
+    /// Reserves the first of these blocks in which every number can be reserved. The first number
+    /// of a block is refused most often, so `level` sets how hard to try for it. For the further
+    /// numbers a refused bind also leads to a read of the socket table (`WithTable`).
     fn first_of(
         &mut self,
         blocks: impl Iterator<Item = RangeInclusive<u16>>,

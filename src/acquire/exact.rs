@@ -1,5 +1,6 @@
-//! Reserves an exact number. The lease comes first: its record shows a refused caller who has the
-//! port. Then comes the claim.
+//! Reserves an exact number. The lease (a locked file) is taken before the claim (a bound socket).
+//! So if another process has reserved the number, the call fails at the lease, whose record names
+//! that process.
 
 use std::io;
 
@@ -34,8 +35,9 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_for(port, claims, effort)?;
-    // A process may keep a number outside the ephemeral range without a claim. The abstract name
-    // then excludes containers that share the network namespace, but not the lock folder.
+    // Another process may have reserved a non-ephemeral number without a claim, under a lease and
+    // this abstract name. That process may be in a container with the same network namespace but
+    // another lock folder. Then only the name excludes it.
     let is_named = !claims || EphemeralRange::refreshed().is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?
@@ -54,7 +56,7 @@ fn part(
     ))
 }
 
-/// Takes the port's abstract name. `None` on systems without abstract names.
+/// Takes the port's abstract Unix socket name. Returns `None` on systems without such names.
 fn exclusive_name(
     port: Port,
     effort: &mut Effort<'_>,
@@ -79,7 +81,8 @@ fn exclusive_name(
 }
 
 /// Checks by a bind without the reuse options that no socket has the port now. Connections of an
-/// earlier server refuse this bind, as they refuse a server without these options.
+/// earlier server make this bind fail, as they make the bind of a server without these options
+/// fail.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {
@@ -116,9 +119,9 @@ fn claim(
         if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            // On kernels whose table shows no claims (`sees_claims` is false), another container
-            // may have a claim beside the connections. That claim would not refuse the bind below,
-            // so the guarantee is lower.
+            // If the kernel's socket table shows no claims (`sees_claims` is false), another
+            // container may have a claim beside the connections. The bind below would succeed
+            // beside that claim. So the guarantee is lower.
             let guarantee = if sees_claims {
                 Guarantee::Kernel
             } else {
@@ -132,18 +135,19 @@ fn claim(
         if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
-        // The search for the owner takes longer than a probe of another process. If such a probe
-        // refused the bind, it has ended by now: one more try follows.
+        // One more try follows even if no further pause is allowed. The kernel may have refused the
+        // bind because of a probe of another process. The search for the owner takes longer than
+        // such a probe, which has ended by now.
         is_last = !pause_for(occupant, effort);
     }
 }
 
-/// Claims the number over the connections of an earlier server. If other sockets have the number,
-/// it returns them instead.
+/// Claims a number on which an earlier server left connections (leftovers). If other sockets have
+/// the number too, the function releases the claim and returns these sockets as the inner `Err`.
 ///
-/// This bind sets the reuse options first, so it also succeeds beside another such bind. The
-/// abstract name excludes a second caller. The table shows every other socket: it is read before
-/// and after the bind.
+/// The claim sets the reuse options before its bind, so the kernel allows a second claim of this
+/// kind. The abstract name excludes the second caller. To rule out every other socket, the socket
+/// table is read before the bind (by the caller) and after it.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,
@@ -154,10 +158,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The connections keep the reuse options of their server. The claim sets both options, so it
-    // can bind where a server that sets one cannot. So a bind of the requested kind comes first. It
-    // must precede the claim: beside a claim, a server with SO_REUSEPORT alone can bind over
-    // connections that refuse it otherwise.
+    // The connections have the reuse options of their server. The claim sets both options, so it
+    // can bind where a server that sets one of them cannot. So a probe with the options of the
+    // requested server comes first. It must precede the claim: beside a claim, the kernel lets a
+    // server with SO_REUSEPORT alone bind over connections that would otherwise refuse it.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -179,15 +183,16 @@ fn claim_over_leftovers(
     })
 }
 
-/// What refuses a claim of a number.
+/// What occupies a number that could not be claimed.
 #[derive(Clone, Debug)]
 enum Occupant {
-    /// The sockets that refuse a server. Empty if they were closed since the bind.
+    /// Sockets that a server cannot bind over. The list is empty if they were closed since the
+    /// bind.
     Sockets(Vec<Row>),
-    /// Only connections that an earlier server left. `sees_claims`: the table would also show a
-    /// claim.
+    /// Only connections that an earlier server left. `sees_claims` is whether the kernel's socket
+    /// table would also show a claim.
     Leftovers { sees_claims: bool },
-    /// The table cannot be read.
+    /// The socket table cannot be read.
     Unreadable,
 }
 

@@ -1,5 +1,6 @@
-//! Reserves a TCP port of the ephemeral range. The claim comes first, because its bind lets the
-//! kernel choose the number. Then comes the lease.
+//! Reserves a TCP port of the ephemeral range. The claim (a bound socket) comes before the lease,
+//! because the bind of the claim lets the kernel choose the number. If the kernel's choices fail,
+//! random numbers of the range follow.
 
 use std::io;
 use std::time::Instant;
@@ -13,8 +14,10 @@ use crate::ports::{EphemeralRange, ParityExhaustion};
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER};
 
-/// Reserves any ephemeral number. `None` if none could be reserved, or if the last free numbers are
-/// left for connections.
+/// Reserves any ephemeral number: first one that the kernel chooses, then a random one.
+///
+/// Returns `None` if every attempt fails. It also returns `None`, and sets `stats.spared`, if the
+/// only free numbers are those that this crate leaves for outgoing connections.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,
@@ -35,8 +38,8 @@ pub(super) fn reserve(
 struct Pick<'a, 'b> {
     request: &'a Request,
     effort: &'a mut Effort<'b>,
-    /// Claims of rejected numbers. They stay open, so that the kernel does not offer these numbers
-    /// again.
+    /// The claims of rejected numbers. They stay open until the pick ends, so that the kernel does
+    /// not offer these numbers again.
     rejected: Vec<Claim>,
 }
 
@@ -55,8 +58,8 @@ impl Pick<'_, '_> {
                 Ok(claim) => {
                     let range = EphemeralRange::cached_with(claim.port());
                     parity.note(&range.range(), claim.port(), before.elapsed());
-                    // If the range is half used up or small, the random picks take over: they leave
-                    // the last numbers for connections.
+                    // If the range is small or half used up, random numbers follow instead:
+                    // `at_random` checks that enough numbers are left for outgoing connections.
                     if parity.is_exhausted() || is_small(&range) {
                         break;
                     }
@@ -107,8 +110,8 @@ impl Pick<'_, '_> {
         Ok(None)
     }
 
-    /// Turns the claim into a reservation. `None` if its number is excluded, or if its lease is
-    /// refused.
+    /// Turns the claim into a reservation. Returns `None` if an automatic pick must not yield the
+    /// number, or if the lease is refused.
     fn adopt(
         &mut self,
         claim: Claim,
@@ -135,13 +138,14 @@ impl Pick<'_, '_> {
     }
 }
 
-/// Whether the range is so small that each pick must check what it leaves for connections.
+/// Whether the range is so small that each pick must check how many free numbers it leaves for
+/// outgoing connections.
 fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() <= SCARCE_AFTER as usize
 }
 
-/// Whether `spare` more numbers are free, by claiming them for a moment. With no number left,
-/// connect(2) fails in every process.
+/// Whether `spare` more numbers are free, which outgoing connections need: with no free number,
+/// connect(2) fails in every process. The function claims the numbers for a moment to find out.
 fn leaves_spare(
     numbers: &mut impl Iterator<Item = u16>,
     spare: usize,

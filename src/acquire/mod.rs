@@ -1,7 +1,8 @@
-//! The act of reserving: a lease and a claim for an exact number, for any of several, for many, or
-//! for a block.
+//! The act of reserving. It takes the lease (a locked file) and the claim (a bound socket) of an
+//! exact number, of any free number, of several numbers, or of a block.
 //!
-//! A failure is a [`Refused`]. `reserve` turns it into an error with a diagnosis.
+//! A failure is a [`Refused`], without a diagnosis. The module `reserve` turns it into an error
+//! with a diagnosis.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,8 @@ pub(crate) use request::Request;
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) error: AttemptError,
-    /// The time that the caller queued, if the queue timed out.
+    /// The limit of the request's `wait`, if it has passed. `None` if the call failed without a
+    /// wait or before that limit.
     pub(crate) waited: Option<Duration>,
 }
 
@@ -47,8 +49,8 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
 
 pub(crate) fn reserve_block(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     retry_until_deadline(request, &mut |effort| match request.port {
-        // Every process reserves a block in ascending order. So of two processes that want
-        // overlapping blocks, one succeeds.
+        // Every process reserves a block in ascending order. So if two processes want overlapping
+        // blocks at the same time, one of them succeeds.
         Some(first) => (0..n)
             .map(|i| exact::reserve(request, first + i as u16, effort))
             .collect(),
@@ -63,8 +65,8 @@ fn one(request: &Request, effort: &mut Effort<'_>) -> Result<Reservation, Attemp
     }
 }
 
-/// Without a `wait`, it retries within the call's budget. With a `wait`, it queues for at most that
-/// time.
+/// Repeats `attempt` until it succeeds, or until a repetition cannot help. A request without a
+/// `wait` uses the retry budget of the call. With a `wait`, the call queues for at most that time.
 fn retry_until_deadline<T>(
     request: &Request,
     attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
@@ -82,8 +84,9 @@ fn retry_until_deadline<T>(
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            // If few numbers were tried, forked copies of sockets that were just closed can refuse
-            // all of them.
+            // If a pick tried only a few numbers, forked children's copies of sockets that were
+            // just closed can refuse all of them. Such a pick is repeated. Any other error is
+            // final, because the attempt itself has retried.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
@@ -110,7 +113,7 @@ fn retry_until_deadline<T>(
         }
         level = match queue.pause(level, before.elapsed()) {
             Some(level) => level,
-            // The last try reads the socket table.
+            // The time is up, but the last try did not read the socket table. One more try does.
             None if level == RetryLevel::Once => RetryLevel::WithTable,
             None => {
                 return Err(Refused {
@@ -131,8 +134,11 @@ impl Refused {
     }
 }
 
-/// Who still holds the refused numbers: the owner that is most worth a retry. For more than
-/// [`FEW_NUMBERS`], or if free numbers were left for connections, no retry would help.
+/// Who still holds the refused numbers. If they have several owners, this is the one that is most
+/// worth a retry.
+///
+/// Returns `Process`, which ends the retries, if more than [`FEW_NUMBERS`] were tried, or if the
+/// pick left the last free numbers for outgoing connections.
 fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
     if stats.spared || stats.tried() > FEW_NUMBERS {
         return ResidualOwner::Process;
@@ -140,8 +146,8 @@ fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
     residual::owner_of_any(stats.residual())
 }
 
-/// The port's lease. `None` if the lock folder cannot be used, and a claim keeps the port without a
-/// lease.
+/// Takes the port's lease. Returns `None` if the lock folder cannot be used but a claim can keep
+/// the port (`claims`). An invalid `PORTLEASE_DIR` is an error even then.
 fn lease_for(
     port: Port,
     claims: bool,
@@ -159,7 +165,8 @@ fn lease_for(
     }
 }
 
-/// Writes the record of each part, and makes them one reservation.
+/// Writes the record of each part (the port of one protocol), and joins the parts into one
+/// reservation.
 fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservation {
     let record = provenance::record(request);
     for part in &mut parts {

@@ -1,4 +1,4 @@
-//! What the record of a reservation says about its process and its test.
+//! What the record of a reservation says about the process and the test that made it.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use super::Request;
 use crate::model::lease_info::{Beneficiary, Record};
 use crate::sockets;
 
-/// The record of a request, without the inode of a claim.
+/// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
+/// the claim later.
 pub(super) fn record(request: &Request) -> Record {
     let process = this_process();
     Record {
@@ -29,14 +30,15 @@ pub(super) fn record(request: &Request) -> Record {
     }
 }
 
-/// This process, as its records name it.
+/// What records say about this process.
 struct ThisProcess {
     pid: u32,
     started: Option<NonZeroU64>,
     program: String,
 }
 
-/// The cache holds for one pid: a forked child that reserves has a start time of its own.
+/// The cached value is valid for one pid. A forked child has its own pid and start time, so it
+/// reads both again.
 fn this_process() -> Arc<ThisProcess> {
     static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
     let pid = std::process::id();
@@ -54,14 +56,15 @@ fn this_process() -> Arc<ThisProcess> {
         .clone()
 }
 
-/// `None` if the process does not exist, or on a system that does not report its start time.
+/// Returns `None` if the process does not exist, or if the system does not report when a process
+/// started.
 fn beneficiary(pid: u32) -> Option<Beneficiary> {
     let started = Some(sockets::started(pid)?);
     Some(Beneficiary { pid, started })
 }
 
-/// The name of the thread: libtest names it after the test. On the main thread and on unnamed
-/// threads `NEXTEST_TEST_NAME`, or an empty text without that variable.
+/// The name of the test. libtest gives it to the thread that runs the test. On the main thread and
+/// on unnamed threads it is the value of `NEXTEST_TEST_NAME`, or empty without that variable.
 fn test_name() -> String {
     static NEXTEST: OnceCell<String> = OnceCell::new();
     let thread = std::thread::current();

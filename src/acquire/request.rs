@@ -10,13 +10,13 @@ use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
 use crate::ports::{self, EphemeralRange, services};
 
-/// Options that do not contradict each other.
+/// Validated options: they do not contradict each other.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
     pub(crate) port: Option<u16>,
-    /// `None` allows every number.
+    /// The requested range. `None` allows every number.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
@@ -27,17 +27,19 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Whether a claim can keep the port: it is a TCP port, its server can bind over a claim, and
-    /// the kernel passed the self-test.
+    /// Whether a claim (a bound socket) can keep the port. It can if the port is a TCP port, the
+    /// server can bind over a claim, and the kernel passed the self-test of claims.
     pub(super) fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
         Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
-    /// Whether an automatic pick may yield the number. It never yields 65535, or a number that
-    /// browsers refuse to connect to.
+    /// Whether an automatic pick may yield the number. The caller has already checked that the
+    /// number is in the requested range. The pick never yields an excluded number, 65535, or a
+    /// number that browsers refuse to connect to.
     ///
-    /// Without a range it avoids the numbers of common services. It takes such a number if the
-    /// administrator withheld it from the kernel, perhaps for these tests.
+    /// If the request has no range, the pick also avoids the numbers of common services. It still
+    /// takes such a number if the administrator withheld it from the kernel (on Linux
+    /// `ip_local_reserved_ports`), perhaps for these tests.
     pub(super) fn admits(&self, port: u16) -> bool {
         let is_left_to_service =
             || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
@@ -46,8 +48,9 @@ impl Request {
             && (self.allowed.is_some() || !is_left_to_service())
     }
 
-    /// How many numbers of the range an automatic pick leaves out: 65535, and those that browsers
-    /// refuse to connect to.
+    /// How many numbers of the requested range an automatic pick skips, although the caller does
+    /// not exclude them: 65535, and numbers that browsers refuse to connect to. It is 0 without a
+    /// range.
     pub(super) fn blocked_in_range(&self) -> usize {
         let range = self.allowed.iter().cloned().flatten();
         range
@@ -55,7 +58,7 @@ impl Request {
             .count()
     }
 
-    /// Whether the requested range contains the whole block.
+    /// Whether the requested range contains every number of the block.
     pub(super) fn allows(&self, mut block: RangeInclusive<u16>) -> bool {
         let allowed = self.allowed.as_ref();
         block.all(|port| allowed.is_none_or(|allowed| allowed.contains(&port)))

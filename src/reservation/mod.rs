@@ -18,7 +18,7 @@ mod pass_fd;
 
 pub(crate) use part::ProtocolReservation;
 
-/// How firmly a reserved port is kept: see [the guarantees](crate#guarantees).
+/// How firmly a reservation keeps its port: see [the guarantees](crate#guarantees).
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -28,25 +28,31 @@ pub(crate) use part::ProtocolReservation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// A lease alone, on a number that the kernel may assign to another socket.
+    /// A lease (a locked file) keeps the port from cooperating processes. The kernel may assign the
+    /// number to another socket.
     BestEffort,
-    /// A lease, on a number that the kernel never assigns by itself: no cooperating process takes
-    /// it.
+    /// A lease (a locked file) keeps the port from cooperating processes. The kernel never assigns
+    /// the number by itself.
     Cooperative,
-    /// A claim: the kernel assigns the port to no other socket by itself. It refuses every second
-    /// claim and every bind without the reuse options, from any process.
+    /// A claim (a bound socket of this crate) keeps the port. The kernel assigns the port to no
+    /// other socket by itself. It refuses every second claim and every bind without the reuse
+    /// options, from any process.
     Kernel,
 }
 
-/// A reserved port: while this value lives, no other process is given it.
+/// A reserved port. While this value lives, no process that uses this crate gets the port.
+/// [`guarantee`](Reservation::guarantee) says what else keeps other processes from it.
 ///
 /// Start the server by [number](Reservation::port) as often as you like, or get a bound socket from
 /// [`listen`](Reservation::listen). The reservation stays in force beside the server, so the server
-/// can be stopped and started again. Until something listens, a connection to the port is refused
-/// at once.
+/// can be stopped and started again. Until a server listens, a connection to the port is refused at
+/// once.
 ///
-/// It ends when it is dropped, or with the process, however the process dies. A forked child that
-/// never calls exec [keeps it](crate#if-the-process-dies). The usual pitfalls:
+/// The reservation ends when this value is dropped, or when the process ends, even if it is killed.
+/// Only a forked child that never calls exec [keeps it](crate#if-the-process-dies) for longer.
+///
+/// The first two lines drop the reservation at once, which is a common mistake. The last two keep
+/// it:
 ///
 /// ```
 /// let port = portlease::reserve_port().port(); // dropped already: no longer reserved
@@ -75,7 +81,7 @@ impl Reservation {
         self.parts.iter().map(|part| part.port)
     }
 
-    /// The text that names the port in errors. For a pair of protocols it is the number alone.
+    /// The name of the port in error messages. For a pair of protocols it is the number alone.
     fn operand(&self) -> String {
         match self.parts.as_slice() {
             [part] => part.port.to_string(),
@@ -110,7 +116,7 @@ impl Reservation {
         self.addr_on(Ipv4Addr::LOCALHOST)
     }
 
-    /// The address `ip` with the port number. The port is reserved on every address of the machine.
+    /// The address `ip` with the port number. A reservation covers every address of the machine.
     ///
     /// On Linux a link-local IPv6 address gets the scope id of an interface that has it.
     ///
@@ -175,9 +181,9 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the port is not reserved for UDP. Otherwise the error of the system:
-    /// `AddrInUse` while another socket is bound there. The call retries for 100 ms before it
-    /// returns `AddrInUse`.
+    /// `InvalidInput` if the reservation does not include UDP. Otherwise the error of the system,
+    /// such as `AddrInUse` while another socket is bound to the port. The call retries for 100 ms
+    /// before it returns `AddrInUse`.
     ///
     /// # Platform-specific behavior
     ///
@@ -195,8 +201,8 @@ impl Reservation {
         }
     }
 
-    /// A listener on [`addr`](Reservation::addr), by bind(2) with SO_REUSEADDR and listen(2). The
-    /// reservation stays in force.
+    /// A listener on [`addr`](Reservation::addr). The call uses bind(2) with SO_REUSEADDR, then
+    /// listen(2). The reservation stays in force.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -207,9 +213,9 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the port is not reserved for TCP. Otherwise the error of the system:
-    /// `AddrInUse` while another server listens there. The call retries for 100 ms before it
-    /// returns `AddrInUse`. If other threads spawn processes, a forked child keeps a closed
+    /// `InvalidInput` if the reservation does not include TCP. Otherwise the error of the system,
+    /// such as `AddrInUse` while another server listens on the port. The call retries for 100 ms
+    /// before it returns `AddrInUse`, because a forked child of another thread keeps a closed
     /// listener open until it calls exec.
     ///
     /// # Platform-specific behavior
@@ -231,8 +237,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`listen`](Reservation::listen), and `AddrNotAvailable` for an address that the machine
-    /// does not have.
+    /// The errors of [`listen`](Reservation::listen), and `AddrNotAvailable` for an address that
+    /// this machine does not have.
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
         self.requires(Protocol::Tcp)?;
         let addr = self.addr_on(ip);
@@ -254,7 +260,7 @@ impl Reservation {
     }
 }
 
-/// The port number.
+/// Prints the port number.
 impl fmt::Display for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.port().fmt(f)
@@ -287,7 +293,7 @@ impl fmt::Debug for Reservation {
     }
 }
 
-/// [`addr`](Reservation::addr).
+/// Yields one address, [`addr`](Reservation::addr).
 impl ToSocketAddrs for Reservation {
     type Iter = std::option::IntoIter<SocketAddr>;
 
@@ -302,8 +308,8 @@ impl sealed::Sealed for &Reservation {
     }
 }
 
-/// The reserved port on every address, with its protocol. A reservation of TCP and UDP names no
-/// protocol.
+/// The endpoint is the reserved port on every address, with its protocol. For a reservation of TCP
+/// and UDP the endpoint has no protocol.
 impl ToEndpoint for &Reservation {
     fn to_endpoint(&self) -> Result<Endpoint> {
         Ok(match self.parts.as_slice() {

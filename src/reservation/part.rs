@@ -1,4 +1,5 @@
-//! [`ProtocolReservation`]: the claim, name and lease that keep one protocol's port.
+//! [`ProtocolReservation`]: what keeps the port of one protocol. It has a claim (a bound socket),
+//! an abstract Unix socket name, a lease (a locked file), or several of these.
 
 use super::Guarantee;
 use crate::claim::{Claim, ExclusiveName, Identity, assigns_no_claimed_port};
@@ -8,16 +9,17 @@ use crate::model::port::Port;
 use crate::ownership::Guard;
 use crate::ports::EphemeralRange;
 
-/// Keeps one port of one protocol.
+/// Keeps one port of one protocol until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
     guarantee: Guarantee,
-    /// The file-system user of this process, if fstat(2) of the claim shows it.
+    /// The file-system user of this process, as fstat(2) of the claim reports it. `None` without a
+    /// claim, and on systems other than Linux.
     user: Option<u32>,
     // The fields are in drop order. The guard comes first: once the claim and the lease are gone,
-    // another thread may reserve the number. The lease comes last: its next holder must find the
-    // port free.
+    // another thread may reserve the number. The lease comes last: the next process that takes it
+    // must find the port free.
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,
@@ -32,7 +34,8 @@ impl ProtocolReservation {
         lease: Option<LeaseLock>,
         guarantee: Guarantee,
     ) -> Self {
-        // A claim whose inode is unknown works as well. Reports then show it like any bound socket.
+        // A claim keeps the port even if its inode is unknown. Reports then show it like any other
+        // bound socket.
         let identity = claim.as_ref().and_then(|claim| claim.identity().ok());
         let Identity { inode, user } = identity.unwrap_or_default();
         ProtocolReservation {
@@ -46,8 +49,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee that holds now. It is weaker than at first if a setting has changed so that
-    /// the kernel may assign the number.
+    /// The guarantee that holds now. It is lower than at the time of the reservation if the
+    /// system's settings have changed so that the kernel may assign the number.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if assigns_no_claimed_port().is_err() => {
@@ -60,8 +63,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// Writes the record, which is a note for people. If there is no space for it, the lease holds
-    /// all the same, and reports say that there is no record.
+    /// Writes the record of the lease, which is a note for people. If the write fails, for example
+    /// on a full disk, the lease still holds, and reports say that there is no record.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Some(lease) = &mut self.lease {
             let record = Record {
@@ -74,8 +77,8 @@ impl ProtocolReservation {
 }
 
 impl Guarantee {
-    /// The guarantee for a number without a claim, by the ephemeral range as it is now. A lease and
-    /// an abstract name keep such a number.
+    /// The guarantee for a number that has no claim, only a lease and an abstract name. It depends
+    /// on the ephemeral range as it is now.
     pub(crate) fn without_claim(number: u16) -> Guarantee {
         if EphemeralRange::read().surely_excludes(number) {
             Guarantee::Cooperative

@@ -1,4 +1,4 @@
-//! Turns the reason of a refused reservation into an error with a diagnosis.
+//! Turns the reason why a reservation was refused into an error with a diagnosis.
 
 use crate::acquire::{AttemptError, Refused, Request};
 use crate::inspect::diagnose;

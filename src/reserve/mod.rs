@@ -11,8 +11,8 @@ use crate::model::lease_info::Lease;
 use crate::reservation::Reservation;
 use options::ReserveOptions;
 
-/// Reserves a TCP port. While the reservation lives, no other process is given the port: see
-/// [the guarantees](crate#guarantees).
+/// Reserves a TCP port. While the reservation lives, neither this crate nor the kernel gives the
+/// port to another process: see [the guarantees](crate#guarantees).
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -40,16 +40,17 @@ pub fn reserve_port() -> Reservation {
 ///
 /// # Errors
 ///
-/// As [`ReserveOptions::reserve`], which also states how long a refused call retries.
+/// The errors of [`ReserveOptions::reserve`]. Its section on races states how long a refused call
+/// retries.
 #[track_caller]
 pub fn try_reserve_port() -> Result<Reservation> {
     ReserveOptions::new().reserve()
 }
 
-/// Reserves a UDP port. No cooperating process takes it, and the kernel does not assign it by
-/// itself.
+/// Reserves a UDP port. No process that uses this crate takes the port, and the kernel does not
+/// assign it by itself.
 ///
-/// [`ReserveOptions::udp`] describes what keeps it.
+/// [`ReserveOptions::udp`] describes what keeps the port.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();
@@ -76,7 +77,8 @@ pub fn reserve_udp_port() -> Reservation {
 ///
 /// # Errors
 ///
-/// As [`ReserveOptions::reserve`], which also states how long a refused call retries.
+/// The errors of [`ReserveOptions::reserve`]. Its section on races states how long a refused call
+/// retries.
 #[track_caller]
 pub fn try_reserve_udp_port() -> Result<Reservation> {
     ReserveOptions::new().udp().reserve()
@@ -97,7 +99,7 @@ pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
     or_panic(try_reserve_ports())
 }
 
-/// [`reserve_ports`], with an error instead of a panic: all of them or none.
+/// [`reserve_ports`], with an error instead of a panic. The call reserves all ports or none.
 ///
 /// ```
 /// let [http, grpc] = portlease::try_reserve_ports()?;
@@ -107,7 +109,8 @@ pub fn reserve_ports<const N: usize>() -> [Reservation; N] {
 ///
 /// # Errors
 ///
-/// As [`ReserveOptions::reserve`], which also states how long a refused call retries.
+/// The errors of [`ReserveOptions::reserve`]. Its section on races states how long a refused call
+/// retries.
 #[track_caller]
 pub fn try_reserve_ports<const N: usize>() -> Result<[Reservation; N]> {
     let reservations = ReserveOptions::new().reserve_many(N)?;
@@ -124,10 +127,11 @@ fn or_panic<T>(result: Result<T>) -> T {
     }
 }
 
-/// The live reservations of this network namespace and this lock folder, sorted by port: those of
-/// this process and of every other process that uses this crate.
+/// The live reservations of all processes that use this crate, in this network namespace and with
+/// this lock folder. They are sorted by port.
 ///
-/// The call makes no reservation fail. It deletes the lock files that killed processes left.
+/// The call does not disturb reservations that other processes make meanwhile. It deletes the lock
+/// files that killed processes left.
 ///
 /// ```
 /// let p = portlease::ReserveOptions::new().label("primary").reserve()?;

@@ -13,8 +13,9 @@ use crate::reservation::Reservation;
 
 /// Which port to reserve, and how.
 ///
-/// Without any option it reserves what [`reserve_port`](crate::reserve_port) reserves: a TCP port
-/// of the kernel's choice, for a server that sets SO_REUSEADDR, as practically all do.
+/// Without any option, [`reserve`](Self::reserve) reserves what
+/// [`reserve_port`](crate::reserve_port) reserves: a TCP port that the kernel chooses, for a server
+/// that sets SO_REUSEADDR, as practically all servers do.
 ///
 /// ```
 /// use portlease::ReserveOptions;
@@ -38,7 +39,7 @@ pub struct ReserveOptions {
 }
 
 impl ReserveOptions {
-    /// A TCP port, any number.
+    /// Options for a TCP port with any number.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().reserve()?; // as reserve_port()
@@ -61,10 +62,11 @@ impl ReserveOptions {
 
     /// Reserves a UDP port instead of a TCP port.
     ///
-    /// No claim can coexist with a UDP server, which rarely sets the reuse options. So the number
-    /// is one that the kernel never assigns by itself, and a lease keeps cooperating processes from
-    /// it: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free,
-    /// the call reserves an ephemeral one: [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
+    /// A UDP server rarely sets the reuse options, so it could not bind beside a claim (a bound
+    /// socket of this crate). The port is therefore kept by a lease (a locked file), which other
+    /// users of this crate respect. Its number is one that the kernel never assigns by itself:
+    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free, the
+    /// call reserves an ephemeral one: [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -76,7 +78,7 @@ impl ReserveOptions {
         self
     }
 
-    /// One number for both protocols, as DNS and HTTP/3 servers need.
+    /// Reserves one number for both protocols, as DNS and HTTP/3 servers need.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().tcp_and_udp().reserve()?;
@@ -90,12 +92,16 @@ impl ReserveOptions {
     }
 
     /// Whether the TCP server sets SO_REUSEADDR before it binds; `true` by default. For a server
-    /// that sets SO_REUSEPORT alone use [`server`](Self::server).
+    /// that sets only SO_REUSEPORT, use [`server`](Self::server).
     ///
-    /// A server that sets neither cannot bind over the kernel's claim. With `false` the port is
-    /// therefore kept like a UDP port. Such servers are Python's bare `socketserver.TCPServer`,
-    /// Erlang's `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. They cannot
-    /// be restarted on a number while its connections are in TIME_WAIT, with or without a
+    /// A server that sets neither option cannot bind while a claim exists. A claim is this crate's
+    /// own bound socket on the port. With `false` there is no claim: a lease (a locked file) keeps
+    /// the port. As for [`udp`](Self::udp), the number is one that the kernel never assigns by
+    /// itself, if such a number is free.
+    ///
+    /// Servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp`
+    /// with its defaults, and Java after `setReuseAddress(false)`. Such a server cannot be
+    /// restarted on a number while connections of that number are in TIME_WAIT, with or without a
     /// reservation.
     ///
     /// ```
@@ -114,8 +120,9 @@ impl ReserveOptions {
     /// Which reuse options the TCP server sets before it binds;
     /// [`ReuseAddr`](ServerKind::ReuseAddr) by default.
     ///
-    /// A claim refuses a [`Plain`](ServerKind::Plain) server, so the port of one is kept like a UDP
-    /// port: by a lease, on a number that the kernel never assigns by itself.
+    /// A [`Plain`](ServerKind::Plain) server cannot bind while a claim (a bound socket of this
+    /// crate) exists. Its port is therefore kept like a UDP port: by a lease (a locked file), on a
+    /// number that the kernel never assigns by itself.
     ///
     /// ```
     /// use portlease::{Guarantee, ReserveOptions, ServerKind};
@@ -129,10 +136,11 @@ impl ReserveOptions {
         self
     }
 
-    /// Exactly this number, or an error that names its holder.
+    /// Reserves exactly this number. If it is taken, the error names its holder.
     ///
-    /// `PORTLEASE_RANGE` does not apply to it. For [`reserve_block`](Self::reserve_block) it is the
-    /// first number, and `PORTLEASE_RANGE` applies to a block of two or more.
+    /// `PORTLEASE_RANGE` does not apply to an exact number, because it limits only the numbers that
+    /// this crate chooses. For [`reserve_block`](Self::reserve_block) the number is the first of
+    /// the block, and `PORTLEASE_RANGE` applies to a block of two or more.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
@@ -143,19 +151,19 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// If a reservation or a server of this process ended a moment ago, a child that was forked
-    /// before can still have a copy of its socket. The call then retries. A refused call returns an
-    /// error within 150 ms, or within 2.5 s while a forked child that has not called exec holds the
-    /// number. Neither a child that never calls exec nor an owner that cannot be seen extends these
-    /// limits.
+    /// If a reservation or a server of this process ended a moment ago, a forked child can still
+    /// have a copy of the closed socket, until it calls exec. The call then retries. A refused call
+    /// returns an error within 150 ms, or within 2.5 s while a forked child that has not called
+    /// exec holds the number. Neither a child that never calls exec nor an owner that cannot be
+    /// seen extends these limits.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Only numbers of this range, without 65535 and without those that browsers and `fetch` refuse
-    /// to connect to (the Fetch standard's port blocking). [`port`](Self::port) and
-    /// [`prefer`](Self::prefer) can name the refused ones and 65535.
+    /// Reserves only numbers of this range. Automatic picks skip 65535 and the numbers that
+    /// browsers and `fetch` refuse to connect to (the Fetch standard's port blocking).
+    /// [`port`](Self::port) and [`prefer`](Self::prefer) can name these numbers.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -168,8 +176,9 @@ impl ReserveOptions {
         self
     }
 
-    /// These numbers first, in this order, even outside the [range](Self::range). If none of them
-    /// can be reserved, any other allowed number.
+    /// Tries these numbers first, in this order, even outside the [range](Self::range). If none of
+    /// them can be reserved, the call reserves any other allowed number. It skips a preferred
+    /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
     /// ```
     /// // If the number is busy, any other.
@@ -180,14 +189,15 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// A preferred number that was released a moment ago is retried for 100 ms, or for 2 s while a
-    /// forked child that has not called exec holds it. All preferred numbers share this budget.
+    /// The call retries a preferred number that was released a moment ago for 100 ms, or for 2 s
+    /// while a forked child that has not called exec holds it. All preferred numbers share this
+    /// time.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
     }
 
-    /// None of these numbers.
+    /// Reserves none of these numbers.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -200,15 +210,15 @@ impl ReserveOptions {
         self
     }
 
-    /// Queues for a busy port, for `at_most` at the longest. Tests in several processes that need
-    /// the same port then run one after another.
+    /// If the port is busy, waits for it, for at most `at_most`. Tests in several processes that
+    /// need the same port then run one after another.
     ///
     /// This limit replaces the retry budget of the call. The pause between two tries grows from
-    /// 0.2 ms to 10 ms. If each try walks a range, the pause is 20 times the fastest try, but at
-    /// most 1 s.
+    /// about 0.2 ms to about 10 ms. If each try walks a range, the pause is about 20 times the
+    /// duration of the fastest try, but at most about 1 s.
     ///
     /// The call blocks the thread. On a current-thread async runtime nothing else runs meanwhile,
-    /// not even the server that has the port.
+    /// not even a server of that runtime that has the port.
     ///
     /// ```
     /// use std::time::Duration;
@@ -226,8 +236,8 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// [`TimedOut`](crate::ErrorKind::TimedOut) if the port is still busy after `at_most`. The last
-    /// try and the report take additional time. An error that waiting cannot change is returned at
-    /// once.
+    /// try and the report take additional time. If waiting cannot help, the call returns its error
+    /// at once.
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = at_most;
         self
@@ -245,12 +255,13 @@ impl ReserveOptions {
         self
     }
 
-    /// Reserves on behalf of the process `pid`. To that process and its descendants the reservation
-    /// counts as their own: for them [`is_port_free`](crate::is_port_free) and the other checks do
-    /// not report the port as reserved.
+    /// Reserves on behalf of the process `pid`. For that process and its descendants, the
+    /// reservation counts as their own: [`is_port_free`](crate::is_port_free) and the other checks
+    /// do not report the port as reserved to them.
     ///
-    /// The reservation still ends with this process, not with the other one. No effect if the
-    /// process does not exist, or on a system that does not report when a process started.
+    /// The reservation still ends with the process that made it, not with the process `pid`. The
+    /// option has no effect if the process `pid` does not exist, or on a system that does not
+    /// report when a process started.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reservations};
@@ -281,23 +292,23 @@ impl ReserveOptions {
     ///   no range.
     /// - [`InUse`](crate::ErrorKind::InUse), with a [diagnosis](Error::diagnosis), if the
     ///   [exact port](Self::port) is taken.
-    /// - [`NoFreePort`](crate::ErrorKind::NoFreePort), with a count of what was tried, if none of
-    ///   several numbers could be reserved.
-    /// - [`TimedOut`](crate::ErrorKind::TimedOut) for either of these two after a
+    /// - [`NoFreePort`](crate::ErrorKind::NoFreePort), with counts of the numbers that were tried,
+    ///   if none of several numbers could be reserved.
+    /// - [`TimedOut`](crate::ErrorKind::TimedOut) instead of `InUse` or `NoFreePort` after a
     ///   [`wait`](Self::wait).
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a port that requires a
     ///   privilege, or that a sandbox or a security policy forbids.
-    /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path, if the lock
-    ///   file of an exact port cannot be used, or if the lock folder cannot be used for a port
-    ///   without a claim.
+    /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path, or if the lock
+    ///   file of an exact port cannot be used. It is also returned if the lock folder cannot be
+    ///   used and no claim (a bound socket of this crate) can keep the port.
     /// - [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
     ///
     /// # Races
     ///
-    /// The call has one retry budget. An exact port that is refused returns within 150 ms, or
-    /// within 2.5 s while a forked child that has not called exec holds it. Preferred numbers share
-    /// that budget. So does a pick of at most 64 numbers if all of them are refused. A
-    /// [`wait`](Self::wait) replaces it.
+    /// The call has one retry budget. If an exact port is refused, the call returns within 150 ms,
+    /// or within 2.5 s while a forked child that has not called exec holds the port. Preferred
+    /// numbers share that budget. The call also retries within it if it tried at most 64 numbers
+    /// and all were refused. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let request = self.validate(1)?;
@@ -315,7 +326,7 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for all `n` ports, and
+    /// The errors of [`reserve`](Self::reserve), with one retry budget for all `n` ports. Besides,
     /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for an [exact port](Self::port) with `n`
     /// above 1, or for more ports than the options allow.
     #[track_caller]
@@ -333,8 +344,8 @@ impl ReserveOptions {
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none. With
     /// `n` = 0 it reserves none.
     ///
-    /// Every number of the block obeys the range and the exclusions. A preferred number is tried as
-    /// the first number of a block.
+    /// Every number of the block obeys the range and the exclusions. The call tries each preferred
+    /// number as the first number of a block.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -345,8 +356,9 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), with one retry budget for the whole block, and
-    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for a block that cannot fit.
+    /// The errors of [`reserve`](Self::reserve), with one retry budget for the whole block.
+    /// Besides, [`InvalidPort`](crate::ErrorKind::InvalidPort) for a block that cannot fit into the
+    /// allowed numbers.
     #[track_caller]
     pub fn reserve_block(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -357,7 +369,7 @@ impl ReserveOptions {
     }
 }
 
-/// [`ReserveOptions::new`].
+/// Returns [`ReserveOptions::new`]'s options.
 impl Default for ReserveOptions {
     fn default() -> Self {
         Self::new()

@@ -8,7 +8,7 @@ use crate::model::endpoint::ParseEndpointError;
 use crate::model::error::{Error, Result};
 
 impl ReserveOptions {
-    /// The request for `n` ports, or the contradiction between the options.
+    /// The request for `n` ports, or an error if the options contradict each other.
     #[track_caller]
     pub(super) fn validate(self, n: usize) -> Result<Request> {
         let at = std::panic::Location::caller();
@@ -19,16 +19,19 @@ impl ReserveOptions {
             .range
             .map(|(low, high)| inclusive(low, high))
             .transpose()?;
-        // `PORTLEASE_RANGE` applies to a block, but not to one exact number.
-        let firewall = match self.port {
+        // `PORTLEASE_RANGE` limits the numbers that this crate chooses. A single exact number is
+        // exempt, because the caller chose it. A block is not: the caller chose only its first
+        // number.
+        let env_range = match self.port {
             Some(_) if n == 1 => None,
-            _ => firewall()?,
+            _ => range_variable()?,
         };
-        let allowed = match (&range, &firewall) {
-            (Some(range), Some(firewall)) => {
-                let both = *range.start().max(firewall.start())..=*range.end().min(firewall.end());
+        let allowed = match (&range, &env_range) {
+            (Some(range), Some(env_range)) => {
+                let both =
+                    *range.start().max(env_range.start())..=*range.end().min(env_range.end());
                 if both.is_empty() {
-                    return Err(Error::range_outside_firewall(range, firewall));
+                    return Err(Error::range_outside_firewall(range, env_range));
                 }
                 Some(both)
             }
@@ -36,7 +39,7 @@ impl ReserveOptions {
             (None, None) => None,
         };
         let allowed_count = |range: &RangeInclusive<u16>| {
-            // Stops at `n`, because ranges are long.
+            // Counts to `n` at most, because ranges are long.
             let admitted = range.clone().filter(|port| !self.exclude.contains(*port));
             admitted.take(n).count()
         };
@@ -44,12 +47,12 @@ impl ReserveOptions {
             if n > usize::from(u16::MAX - port) + 1 {
                 return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
             }
-            // Every number of a block is checked.
+            // The variable and the options apply to every number of a block, so each is checked.
             let mut numbers = port..=port + (n - 1) as u16;
-            if let Some(firewall) = &firewall
-                && let Some(number) = numbers.clone().find(|number| !firewall.contains(number))
+            if let Some(env_range) = &env_range
+                && let Some(number) = numbers.clone().find(|number| !env_range.contains(number))
             {
-                return Err(Error::block_outside_firewall(number, firewall));
+                return Err(Error::block_outside_firewall(number, env_range));
             }
             let is_ruled_out = |number: &u16| {
                 let outside = allowed
@@ -70,9 +73,9 @@ impl ReserveOptions {
         }
         let prefer = self.prefer.into_iter().filter(|port| {
             !self.exclude.contains(*port)
-                && firewall
+                && env_range
                     .as_ref()
-                    .is_none_or(|firewall| firewall.contains(port))
+                    .is_none_or(|env_range| env_range.contains(port))
         });
         Ok(Request {
             protocols: self.protocols,
@@ -107,9 +110,9 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
     }
 }
 
-/// `PORTLEASE_RANGE`: the numbers that automatic picks and blocks may use, on a machine whose
-/// firewall opens only these.
-fn firewall() -> Result<Option<RangeInclusive<u16>>> {
+/// The value of `PORTLEASE_RANGE`: the numbers that automatic picks and blocks may use, for example
+/// on a machine whose firewall opens only these.
+fn range_variable() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);
     };

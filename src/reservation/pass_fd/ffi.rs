@@ -17,8 +17,8 @@ use socket2::SockRef;
 
 use super::passed::{FileId, Passed, PassedSocket};
 
-/// Makes each child of this command inherit the sockets from the index `first` on, each at its
-/// descriptor number. From this call on the command owns the sockets.
+/// Makes each child of this command inherit the sockets of `passed` from the index `first` on, each
+/// at its descriptor number. From this call on the command owns the sockets.
 pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) {
     let hook = move || {
         let sockets = passed.sockets.iter().skip(first);
@@ -30,25 +30,26 @@ pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) 
     unsafe { command.pre_exec(hook) };
 }
 
-/// Duplicates the socket to its number, as a descriptor that stays open at exec. Runs between fork
-/// and exec.
+/// Duplicates the socket to its descriptor number in the child, where it stays open at exec. Runs
+/// between fork and exec.
 fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     if is_spawn_pipe(passed) {
         return Err(Errno::BUSY.into());
     }
-    // SAFETY: `ManuallyDrop` never closes the descriptor. The number may be closed, or open as
-    // anything: dup2(2) replaces it, and only in this process, which is about to exec.
+    // SAFETY: `ManuallyDrop` never closes the descriptor. The number may be closed, or belong to
+    // any open file. dup2(2) replaces that file only in this process, which is a child that is
+    // about to exec.
     let target = unsafe { OwnedFd::from_raw_fd(passed.fd) };
     let mut target = ManuallyDrop::new(target);
     Ok(dup2(&passed.source, &mut target)?)
 }
 
-/// Whether the number may be the descriptor by which `spawn` learns of a failed exec: a pipe, or on
-/// Linux a Unix socket. If the hook replaced that, `spawn` would report a missing program as
-/// started.
+/// Whether the descriptor number may belong to the pipe of `spawn`, through which the child reports
+/// that its exec failed. On Linux this can be a Unix socket instead of a pipe. If the hook replaced
+/// that descriptor, `spawn` would report a missing program as started.
 ///
-/// A file that was open at the number when the caller chose it is not that descriptor: `spawn`
-/// opens it later.
+/// A file that was already open at the number when the caller chose the number is not that pipe:
+/// `spawn` opens its pipe later.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {
@@ -68,8 +69,8 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
         && passed.replaced != Some(stat.st_ino)
 }
 
-/// Checks that the number has the socket. Other code of the process can have closed the source,
-/// whose descriptor number can belong to another file by now.
+/// Checks that the descriptor number now has the socket. It has another file if other code of the
+/// parent closed `source` and then opened a file under the same number.
 fn check_number(passed: &PassedSocket) -> io::Result<()> {
     if file_at(passed.fd)? == Some(passed.id) {
         Ok(())
@@ -78,7 +79,7 @@ fn check_number(passed: &PassedSocket) -> io::Result<()> {
     }
 }
 
-/// What is open at this number; `None` if the number is free.
+/// The file that is open at this descriptor number; `None` if the number is free.
 pub(super) fn file_at(fd: i32) -> io::Result<Option<FileId>> {
     match fstat(borrow(fd)) {
         Ok(stat) => Ok(Some(stat.st_ino)),
@@ -92,7 +93,8 @@ pub(super) fn id_of(socket: impl AsFd) -> io::Result<FileId> {
 }
 
 fn borrow(fd: i32) -> BorrowedFd<'static> {
-    // SAFETY: the number is not negative. If it is closed, or another file by the time of the call,
-    // the calls above report an error or that file, and change nothing.
+    // SAFETY: the number is not negative. The functions above only read the state of the
+    // descriptor. If the number is closed, their system calls fail with EBADF. If it belongs to
+    // another file by then, they report that file. They change nothing.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

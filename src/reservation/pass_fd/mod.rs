@@ -1,4 +1,4 @@
-//! Passing sockets: a child process inherits a socket that is bound already.
+//! Passes sockets: a child process inherits a socket that is already bound.
 
 use std::process::Command;
 
@@ -41,24 +41,24 @@ impl Reservation {
     /// | `LISTEN_FDNAMES` | for each socket the label of its reservation, or the port number |
     /// | `LISTEN_PID` | the process id of the child |
     ///
-    /// Several reservations are passed to one child by several calls. Only children of this command
-    /// inherit the sockets.
+    /// To pass several reservations to one child, call `pass_to` once for each of them. Only
+    /// children of this command inherit the sockets.
     ///
-    /// **Call it after [`Command::new`], `args`, `env` and `current_dir`, and before every other
-    /// setting.** Only the child knows its process id, so this call replaces the command by a shell
-    /// that sets `LISTEN_PID` and then executes the program. This has consequences:
+    /// **Call `pass_to` after [`Command::new`], `args`, `env` and `current_dir`, and before every
+    /// other setting.** Only the child knows its process id, so this call replaces the command by a
+    /// shell that sets `LISTEN_PID` and then executes the program. This has consequences:
     ///
     /// - Arguments and variables can be added later, and `env_clear` can be called later.
-    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and
-    ///   assigns some by itself, such as `IFS`. This call keeps the values that such variables have
-    ///   now: it passes them by env(1), as operands that `ps` shows until the program is executed.
-    ///   Set such a variable before this call: later changes of it may be lost.
+    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`. It
+    ///   assigns some variables by itself, such as `IFS`. This call keeps the values that these
+    ///   variables have now: env(1) gets them as operands, which `ps` shows until the program is
+    ///   executed. Set such a variable before this call, because later changes may be lost.
     /// - The program must be the server itself. If it is a wrapper that starts the server as a
-    ///   child, such as a shell script, `LISTEN_PID` is the wrapper's, and the server finds no
-    ///   sockets: call [`pass_to_wrapper`](Reservation::pass_to_wrapper) then.
+    ///   child, such as a shell script, `LISTEN_PID` is the process id of the wrapper, and the
+    ///   server finds no sockets. Call [`pass_to_wrapper`](Reservation::pass_to_wrapper) then.
     /// - A program that does not exist results in exit status 127, not in an error of `spawn`.
-    /// - The command itself owns the socket too. Drop the command once the child has started:
-    ///   otherwise the socket still listens after the child has ended.
+    /// - The command owns the sockets too. Drop the command once the child has started: otherwise
+    ///   the sockets still listen after the child has ended.
     ///
     /// For a `tokio::process::Command` pass its `as_std_mut()`.
     ///
@@ -82,35 +82,37 @@ impl Reservation {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
     ///   before these.
-    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable, with
-    ///   its name. env(1) cannot pass a variable if the path of the program contains `=`, if the
-    ///   name of the variable is empty or starts with `=`, or if `/usr/bin/env` is missing.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable; the
+    ///   message has its name. env(1) cannot pass a variable if the path of the program contains
+    ///   `=`, if the name of the variable is empty or starts with `=`, or if `/usr/bin/env` is
+    ///   missing.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix only. Hooks that were set by `pre_exec` before this call are lost. Sockets of
-    /// [`pass_to_fd`](Reservation::pass_to_fd) stay.
+    /// Unix only. Hooks that `pre_exec` set before this call are lost. Sockets that
+    /// [`pass_to_fd`](Reservation::pass_to_fd) passed before stay.
     #[doc(alias = "LISTEN_FDS")]
     pub fn pass_to(&self, command: &mut Command) -> Result<()> {
         system::pass_systemd_style(self, command)
     }
 
     /// Passes a socket to a server that a wrapper starts, such as a shell script, `env`, `npm` or
-    /// `strace`: [`pass_to`](Reservation::pass_to) without `LISTEN_PID`.
+    /// `strace`. It works like [`pass_to`](Reservation::pass_to), but without `LISTEN_PID`.
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
     /// `LISTEN_FDNAMES`. Without `LISTEN_PID` the variables are for any process that inherits the
-    /// sockets. The `listenfd` crate accepts that. A server that calls sd_listen_fds(3) finds no
-    /// sockets. Every program between the command and the server must leave descriptors from 3 on
-    /// open.
+    /// sockets, which the `listenfd` crate accepts. A server that calls sd_listen_fds(3) finds no
+    /// sockets. Every program between the command and the server must leave the descriptors from 3
+    /// on open.
     ///
-    /// Several reservations are passed by several calls. The command keeps its program, arguments
-    /// and settings, so a program that does not exist is an error of `spawn`. Call it after
-    /// `env_clear`, which removes the variables. As with `pass_to`, the command owns the socket
-    /// too: drop it once the child has started.
+    /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
+    /// keeps its program, arguments and settings, so `spawn` returns an error for a program that
+    /// does not exist. Call `pass_to_wrapper` after `env_clear`, which removes the variables. As
+    /// with `pass_to`, the command owns the sockets too: drop the command once the child has
+    /// started.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -147,9 +149,9 @@ impl Reservation {
     /// Passes a socket to a child process as descriptor `fd`, for programs that take a number:
     /// `uvicorn --fd 3`, `{fd: 3}` in node, `NGINX=3;` for nginx.
     ///
-    /// A reservation of two protocols passes its listener. The command keeps its program and
-    /// arguments. As with [`pass_to`](Reservation::pass_to), it owns the socket too: drop it once
-    /// the child has started.
+    /// A reservation of TCP and UDP passes its TCP listener. The command keeps its program and
+    /// arguments. As with [`pass_to`](Reservation::pass_to), the command owns the socket too: drop
+    /// the command once the child has started.
     ///
     /// If the number `fd` is free in this process, the command occupies it until the command is
     /// dropped.
@@ -175,9 +177,9 @@ impl Reservation {
     ///   errors of the system.
     ///
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
-    /// fails with EBUSY if `fd` may be the pipe by which `spawn` learns of a failed exec. That
-    /// happens only if `fd` was in use here at the time of this call and was closed since. Another
-    /// `spawn` can succeed.
+    /// fails with EBUSY if `fd` may be the pipe through which `spawn` learns of a failed exec. That
+    /// happens only if `fd` was in use in this process at the time of this call and was closed
+    /// since. A second `spawn` can succeed.
     ///
     /// # Platform-specific behavior
     ///

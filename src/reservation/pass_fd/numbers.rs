@@ -1,5 +1,5 @@
-//! Occupies, in this process, the descriptor numbers that the sockets of a command get in the
-//! child.
+//! Each socket that a command passes gets a descriptor number in the child. This file occupies the
+//! same numbers in the parent, so that `spawn` does not open its own files there.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use super::ffi::{file_at, id_of};
 use super::passed::{FileId, Passed, PassedSocket};
 use crate::retry::NUMBER_TRIES;
 
-/// A socket to add to a command.
+/// A socket to add to a command, which passes it as descriptor `fd`.
 #[derive(Debug)]
 pub(super) struct NewSocket {
     pub(super) socket: OwnedFd,
@@ -20,19 +20,19 @@ pub(super) struct NewSocket {
 }
 
 impl Passed {
-    /// Adds these sockets.
+    /// Adds these sockets to those that the command passes.
     ///
     /// # Errors
     ///
-    /// If a number belongs to another socket of the command, if it is not below the limit of open
-    /// files, or if the process is out of file descriptors.
+    /// If the command already passes another socket at one of the numbers, if a number is not below
+    /// the limit of open files, or if the process is out of file descriptors.
     pub(super) fn add(&mut self, sockets: Vec<NewSocket>) -> io::Result<()> {
         let mut numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for NewSocket { fd, .. } in &sockets {
             if numbers.contains(fd) {
                 let message = format!(
-                    "the command passes another socket as descriptor {fd}: give pass_to_fd another \
-                     number"
+                    "the command already passes another socket as descriptor {fd}: call pass_to_fd \
+                     with another number"
                 );
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
             }
@@ -40,8 +40,8 @@ impl Passed {
         }
         let mut sources = Vec::new();
         for new in sockets {
-            // The new socket may itself be at one of the numbers. It is closed here, before the
-            // numbers are occupied.
+            // The new socket may itself have one of the numbers in this process. It is closed here,
+            // before the numbers are occupied.
             sources.push((
                 duplicate_beside(new.socket.as_fd(), &numbers)?,
                 new.fd,
@@ -62,8 +62,9 @@ impl Passed {
         Ok(())
     }
 
-    /// Moves the sources to numbers that no socket gets in the child. One hook duplicates all
-    /// sockets in turn, and its dup2(2) must not replace a source that comes later.
+    /// Moves the sources (the descriptors in this process) away from the numbers that the child
+    /// uses. One hook duplicates all sockets one after another, and its dup2(2) must not replace a
+    /// source that comes later.
     pub(super) fn move_sources(&mut self) -> io::Result<()> {
         let numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for passed in &mut self.sockets {
@@ -75,13 +76,13 @@ impl Passed {
     }
 }
 
-/// Duplicates the socket to a number that is none of these.
+/// Duplicates the socket to a descriptor number that is none of `numbers`.
 fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<OwnedFd> {
-    // Above the standard streams, which the child replaces first.
+    // Starts above the standard streams, because the child replaces those before the hook runs.
     let mut at_least = 3;
     loop {
         let fd = match fcntl_dupfd_cloexec(socket, at_least) {
-            // Every number below the limit was tried.
+            // EINVAL: every number below the limit of open files was tried.
             Err(Errno::INVAL) => return Err(Errno::MFILE.into()),
             duplicated => duplicated?,
         };
@@ -92,19 +93,22 @@ fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<Owned
     }
 }
 
-/// Opens the number if it is free, so that nothing else gets it. Otherwise returns what is open
-/// there.
+/// Occupies the descriptor number with a copy of `socket` if the number is free, so that no other
+/// file gets it. Otherwise returns the file that is open there. Returns neither if other code opens
+/// and closes the number all the time.
 fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Option<FileId>)> {
     for _ in 0..NUMBER_TRIES {
         match fcntl_dupfd_cloexec(socket, fd) {
             Ok(placeholder) if placeholder.as_raw_fd() == fd => {
                 return Ok((Some(placeholder), None));
             }
-            // The number is in use, and with MFILE every number above it too.
+            // The number is in use. MFILE means that every number above it is in use too.
             Ok(_) | Err(Errno::MFILE) => {}
             Err(Errno::INVAL) => {
-                let message =
-                    format!("descriptor {fd} is not below the limit of open files (ulimit -n)");
+                let message = format!(
+                    "descriptor {fd} is not below the limit of open files (ulimit -n): choose a \
+                     smaller number or raise the limit"
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
             }
             Err(e) => return Err(e.into()),

@@ -1,4 +1,4 @@
-//! [`Passed`]: the sockets that a command passes to its children, each under its number.
+//! [`Passed`]: the sockets that a command passes to its children, each at its descriptor number.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,32 +9,35 @@ pub(super) type FileId = u64;
 /// A socket that a command passes to its children.
 #[derive(Clone, Debug)]
 pub(super) struct PassedSocket {
-    /// The socket that the child duplicates to its number.
+    /// The descriptor in this process that the child duplicates to `fd`.
     pub(super) source: Arc<OwnedFd>,
     pub(super) id: FileId,
     /// The descriptor number in the child.
     pub(super) fd: i32,
-    /// Occupies that number in this process, if it was free. Otherwise the pipe by which `spawn`
-    /// learns of a failed exec could get it, and the child would replace that pipe.
+    /// Occupies the number `fd` in this process; `None` if the number was in use. Without it
+    /// `spawn` could open the pipe through which it learns of a failed exec at this number, and the
+    /// child would replace that pipe.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
-    /// The file that was open at that number when the caller chose it.
+    /// The file that was open at `fd` in this process when the caller chose the number.
     pub(super) replaced: Option<FileId>,
     /// The name of the socket in `LISTEN_FDNAMES`; `None` if the caller chose the number.
     pub(super) name: Option<String>,
 }
 
-/// How the child learns of the sockets whose numbers the caller did not choose.
+/// How the child learns which sockets it inherits, if the caller did not choose their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// There are no such sockets.
+    /// The caller chose every number (`pass_to_fd`).
     Chosen,
-    /// From a shell. `variables` is the number of variables that it gets as operands.
+    /// A shell sets `LISTEN_PID` and the other variables for the child (`pass_to`). `variables` is
+    /// the number of [`CarriedVariables`](super::shell::CarriedVariables), which the shell gets as
+    /// operands.
     Shell { variables: usize },
-    /// From the variables of the command.
+    /// The command's own environment has the variables (`pass_to_wrapper`).
     Wrapper,
 }
 
-/// The sockets that a command passes to its children.
+/// All sockets that a command passes to its children.
 #[derive(Debug)]
 pub(super) struct Passed {
     pub(super) style: Style,
@@ -42,7 +45,7 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    /// The value of `LISTEN_FDNAMES`, and that of `LISTEN_FDS`.
+    /// The values of `LISTEN_FDNAMES` and of `LISTEN_FDS`.
     pub(super) fn names(&self) -> (String, usize) {
         let names = self.sockets.iter().filter_map(|s| s.name.as_deref());
         let names: Vec<&str> = names.collect();

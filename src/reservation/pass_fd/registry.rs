@@ -1,4 +1,4 @@
-//! Records which sockets a command passes, so that a further call for the command adds to them.
+//! Records which sockets a command passes, so that a later call for the same command adds to them.
 
 use std::ffi::{OsStr, OsString};
 use std::process::Command;
@@ -9,16 +9,17 @@ use parking_lot::Mutex;
 use super::ffi;
 use super::passed::Passed;
 
-/// The sockets of each command, by the token of the command.
+/// The sockets of each command, by a random token. The environment settings of the command contain
+/// the token.
 static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
 
-/// The prefix of a variable whose name ends with the token of the command. The command removes this
-/// variable from the environment of its children, so no child sees it. `Command::get_envs` shows
-/// it.
+/// The prefix of a variable whose name ends with the token of a command. The settings of the
+/// command remove this variable from its children, so no child sees it. `Command::get_envs` lists
+/// it all the same.
 const TOKEN_PREFIX: &str = "PORTLEASE_PASSED_";
 
 impl Passed {
-    /// What earlier calls pass to the children of this command.
+    /// The sockets that earlier calls passed to this command.
     pub(super) fn by(command: &Command) -> Option<Arc<Passed>> {
         let passed = PASSED.lock();
         let sockets_of = |(name, value): (&OsStr, Option<&OsStr>)| {
@@ -43,7 +44,7 @@ impl Passed {
     }
 }
 
-/// The environment settings of a command, without the variable that has the token.
+/// The environment settings of a command, without the variable whose name has the token.
 pub(super) fn variables(command: &Command) -> impl Iterator<Item = (OsString, Option<OsString>)> {
     command
         .get_envs()

@@ -1,4 +1,4 @@
-//! The shell that sets `LISTEN_PID`, and the variables that it would lose.
+//! The shell that sets `LISTEN_PID`, and the variables that this shell would drop or change.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,11 +14,12 @@ pub(super) const SHELL: &str = "/bin/sh";
 /// An absolute path, because the command may have another `PATH`.
 const ENV: &str = "/usr/bin/env";
 
-/// The arguments before the variables and the program: `-c`, the script and the shell's `$0`.
+/// How many arguments precede the carried variables and the program: `-c`, the script and the
+/// shell's `$0`.
 const SHELL_ARGS: usize = 3;
 
-/// A variable for the script. It is missing if the caller called `env_clear` after `pass_to`: the
-/// script then also drops the carried variables.
+/// A variable that [`wrap`] sets for its script. If the caller calls `env_clear` after `pass_to`,
+/// the variable is missing, and the script drops the carried variables too.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
 /// Variables that a shell assigns by itself, so that an inherited value is lost. Measured on dash
@@ -35,7 +36,7 @@ const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
     b"SHELLOPTS",
 ];
 
-/// Variables that a shell drops or changes, as operands of env(1): `NAME=VALUE`.
+/// Variables that a shell would drop or change, as operands of env(1): `NAME=VALUE`.
 #[derive(Debug, Default)]
 pub(super) struct CarriedVariables(Vec<OsString>);
 
@@ -45,7 +46,7 @@ impl CarriedVariables {
     ///
     /// # Errors
     ///
-    /// The name of a variable that env(1) cannot set, with the reason.
+    /// A text with the name of a variable that env(1) cannot set, and the reason.
     pub(super) fn of(command: &Command, program: &OsStr) -> Result<CarriedVariables, String> {
         let mut operands = Vec::new();
         for (name, value) in environment(command) {
@@ -54,7 +55,8 @@ impl CarriedVariables {
             }
             let refuse = |why: String| {
                 Err(format!(
-                    "the child would lose the variable {name:?}: {why}: remove it with env_remove"
+                    "the child would lose the variable {name:?}: {why}: remove the variable with \
+                     env_remove"
                 ))
             };
             if name.as_bytes().first().is_none_or(|first| *first == b'=') {
@@ -89,7 +91,7 @@ pub(super) fn wrap(
 ) -> Command {
     let (names, count) = passed.names();
     let variables = carried.len();
-    // The shell's `exec` keeps the process id, so `$$` is also the program's.
+    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program.
     let mut script = format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; ");
     let mut command = Command::new(SHELL);
     if variables > 0 {
@@ -99,8 +101,8 @@ pub(super) fn wrap(
         );
         command.env(MARKER, "1");
     }
-    // Some shells take a program that starts with a dash for an option. Others do not accept `--`
-    // after `exec`. So env(1) executes such a program.
+    // Some shells take a program whose name starts with a dash for an option. Other shells do not
+    // accept `--` after `exec`. So env(1) executes such a program.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");
@@ -116,7 +118,8 @@ pub(super) fn wrap(
     command
 }
 
-/// The program and arguments of a command that [`wrap`] made.
+/// The program and arguments of a command that [`wrap`] made. `variables` is the number of its
+/// carried variables.
 pub(super) fn unwrap(command: &Command, variables: usize) -> Vec<OsString> {
     let args = command.get_args().skip(SHELL_ARGS + variables);
     args.map(OsStr::to_owned).collect()
@@ -127,7 +130,7 @@ pub(super) fn is_marker(variable: &OsStr) -> bool {
     variable == MARKER
 }
 
-/// The environment of a child that would be started now.
+/// The environment that a child of this command would have if it were started now.
 fn environment(command: &Command) -> impl Iterator<Item = (OsString, OsString)> {
     let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     for (name, value) in variables(command) {
@@ -139,8 +142,8 @@ fn environment(command: &Command) -> impl Iterator<Item = (OsString, OsString)> 
     environment.into_iter().filter(|(name, _)| !is_marker(name))
 }
 
-/// A shell may drop a variable whose name is no identifier (POSIX, Shell Command Language, 2.5.3);
-/// dash does.
+/// Whether a shell passes the variable on unchanged. A shell may drop a variable whose name is no
+/// identifier (POSIX, Shell Command Language, 2.5.3), and dash does.
 fn survives_a_shell(name: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     name.first().is_some_and(is_letter)

@@ -1,4 +1,5 @@
-//! Unix: the sockets are opened here, and a hook of the command gives them to the child.
+//! Passes sockets on Unix: this process binds them, and a hook of the command gives them to the
+//! child.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,7 +14,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
 use crate::reservation::Reservation;
 
-/// The first descriptor that systemd's protocol passes (sd_listen_fds(3)).
+/// The number of the first descriptor that systemd's protocol passes (sd_listen_fds(3)).
 const FIRST_FD: i32 = 3;
 
 pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Command) -> Result<()> {
@@ -27,7 +28,8 @@ pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Comman
         Style::Wrapper => {
             return refuse(
                 reservation,
-                "pass_to_wrapper was called for this command: call it for this reservation too",
+                "pass_to_wrapper was called for this command before: call pass_to_wrapper for this \
+                 reservation too",
             );
         }
     };
@@ -59,7 +61,7 @@ pub(super) fn pass_to_wrapper(reservation: &Reservation, command: &mut Command) 
     if let Style::Shell { .. } = passed.style {
         return refuse(
             reservation,
-            "pass_to was called for this command: call it for this reservation too",
+            "pass_to was called for this command before: call pass_to for this reservation too",
         );
     }
     passed.style = Style::Wrapper;
@@ -90,7 +92,7 @@ pub(super) fn pass_as(reservation: &Reservation, command: &mut Command, fd: i32)
     Ok(())
 }
 
-/// What the command passes already, and how many sockets that are.
+/// The sockets that earlier calls passed to the command, and their number.
 fn earlier(command: &Command) -> (Passed, usize) {
     let (style, sockets) = match Passed::by(command) {
         Some(passed) => (passed.style, passed.sockets.clone()),
@@ -129,8 +131,8 @@ fn cannot_pass(reservation: &Reservation, cause: io::Error) -> Error {
     Error::of_system("pass", &reservation.operand(), cause)
 }
 
-/// The label or the number, without characters that the shell interprets, and without the colon,
-/// which separates names.
+/// The name of the socket in `LISTEN_FDNAMES`: the label, else the port number. Characters that the
+/// shell might interpret become `_`, and so does the colon, which separates names.
 fn systemd_name(reservation: &Reservation) -> String {
     let name = reservation
         .label()
@@ -149,7 +151,7 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // The marker belongs to the previous shell. `wrap` has set a new one if there are
+            // This marker is for the previous shell. `wrap` has set a new one if there are
             // variables to carry.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
@@ -162,7 +164,7 @@ fn copy_settings(from: &Command, to: &mut Command) {
 }
 
 /// Whether [`copy_settings`] copies every setting of the command. `Command` has no getter for the
-/// others, but its `Debug` form shows them.
+/// settings that it does not copy, but the `Debug` form of `Command` shows them.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

@@ -1,4 +1,4 @@
-//! Systems other than Unix: a child inherits no socket.
+//! Systems other than Unix, on which this crate passes no sockets.
 
 use std::io;
 use std::process::Command;
@@ -21,7 +21,7 @@ pub(super) fn pass_as(reservation: &Reservation, _command: &mut Command, _fd: i3
 fn unsupported(reservation: &Reservation) -> Result<()> {
     let cause = io::Error::new(
         io::ErrorKind::Unsupported,
-        "a child process inherits sockets on Unix only",
+        "this crate passes sockets to child processes on Unix only",
     );
     Err(Error::of_system("pass", &reservation.operand(), cause))
 }
