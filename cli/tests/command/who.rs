@@ -204,9 +204,7 @@ fn command_lines_and_a_probe_are_shown_on_request() {
     let pid = format!("\n  {:<13}", format!("pid {}", std::process::id()));
     assert!(
         text.contains(&pid)
-            && text.contains(&format!(
-                "\n  a client     of 127.0.0.1:{port} is accepted\n"
-            )),
+            && text.contains(&format!("\n  a client     of 127.0.0.1:{p} is accepted\n")),
         "{text}"
     );
     drop(server);
