@@ -60,8 +60,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note for a port that passes its check. For a free port it says for which servers the port
-    /// is free, and which connections are left.
+    /// The note for a port that passes its check. For a free port it says for which servers the
+    /// port is free, and which connections are left.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
