@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// A transport protocol. Each has ports of its own: 53/tcp and 53/udp are different ports.
+/// A transport protocol. Each protocol has its own ports: 53/tcp and 53/udp are different ports.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
@@ -75,12 +75,13 @@ impl fmt::Display for Protocol {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// The port number. 0 names no port: every call that takes an endpoint rejects it with
+    /// The port number. 0 names no port, so calls that take an endpoint reject it. A call that
+    /// returns an [`Error`](crate::Error) returns
     /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort).
     pub port: u16,
     /// The local address. `None` means every address of this machine.
     pub ip: Option<IpAddr>,
-    /// The protocol. With `None` the called function decides.
+    /// The protocol. If it is `None`, the called function decides.
     pub protocol: Option<Protocol>,
 }
 
@@ -155,7 +156,7 @@ impl FromStr for Endpoint {
             Some((ip, port)) => (Some(parse_ip(ip).ok_or_else(invalid)?), port),
             None => (None, address),
         };
-        // u16's own parser accepts "+80".
+        // The parser of `u16` accepts "+80", which names no port here.
         if !port.bytes().all(|b| b.is_ascii_digit()) {
             return Err(invalid());
         }

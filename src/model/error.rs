@@ -42,7 +42,8 @@ impl Error {
         self.0.kind
     }
 
-    /// What is known about the port; `None` if the state of a port is not the cause.
+    /// The report of the port whose state caused this failure. `None` for other failures, such as
+    /// an unusable lock folder.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -91,7 +92,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         match &self.0.diagnosis {
-            // The message contains the headline of the diagnosis.
+            // The message takes the place of the headline of the diagnosis.
             Some(diagnosis) => diagnosis.fmt_below_headline(f),
             None => Ok(()),
         }
@@ -100,7 +101,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains the text of the cause.
+        // The message already contains the text of `cause`, so the chain continues below it.
         self.0.cause.as_ref().and_then(|cause| cause.source())
     }
 }

@@ -150,7 +150,7 @@ impl Error {
         Self::diagnosed(ErrorKind::TimedOut, message, diagnosis)
     }
 
-    /// `how` continues "the process": "ended (exit status: 3)".
+    /// `how` is the verb phrase of the message, such as "ended (exit status: 3)".
     pub(crate) fn ended_first(
         pid: Option<u32>,
         how: &str,
