@@ -47,7 +47,8 @@
 //! # The runtime
 //!
 //! The runtime's timer and I/O driver must be enabled, as `#[tokio::test]` and `enable_all` do.
-//! The waits measure time by the real clock, even while tokio's clock is paused.
+//! Otherwise tokio panics. The waits measure time by the real clock, even while tokio's clock is
+//! paused.
 
 use std::io;
 use std::time::Duration;
@@ -89,9 +90,9 @@ use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux and Windows a poll is quick, and runs on the thread of the task. On other systems it
-/// runs on a thread for blocking work. A poll reads every process on macOS. It tries one connection
-/// on systems without a socket table (FreeBSD).
+/// On Linux and Windows a poll is quick, and runs on the thread of the task. On other systems a
+/// poll runs on a thread for blocking work. On macOS it reads every process. On systems without a
+/// socket table (FreeBSD) it tries one connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, None, at_most, || Ok(None)).await
 }
@@ -123,7 +124,7 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Freeing::new(ports_of(&port)?, Asker::of(&port), at_most);
     loop {
-        // A poll can read every socket and bind, which is too slow for the runtime's thread.
+        // A poll can read every socket and bind, which takes too long for the runtime's thread.
         let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;
         wait = polled;
         match poll {
@@ -137,7 +138,7 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 /// Waits until the child, or a process that it started, listens on the reservation's
 /// [`addr`](Reservation::addr). Fails if the child ends first, unless it ended successfully and
 /// left a daemon that listens. [`Reservation::wait_for`] does the same with a child of the standard
-/// library.
+/// library, and says which listeners count.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///

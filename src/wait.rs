@@ -66,8 +66,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// server of a parallel test. The wait goes on, and its error names that process. A listener whose
 /// owner cannot be seen counts.
 ///
-/// A process that `pid` started is a descendant of `pid`, or a daemon: its parent has ended, and it
-/// started after `pid`.
+/// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
+/// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
+/// only in the process group or session of `pid`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -294,8 +295,8 @@ impl WaitError {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // With an expected process, the server is mostly another process, which does not
-                // need this thread.
+                // An expected process is usually another process, whose listener does not need this
+                // thread.
                 if blocked_thread && unmet.expected.is_none() && is_in_runtime() {
                     report = report.after_blocking_runtime(match unmet.verdict {
                         Verdict::NotListening => "wait_until_listening",
@@ -335,8 +336,8 @@ impl Deadline {
     }
 }
 
-/// A wait until something listens on each of the ports in turn. With an expected process, a
-/// listener of a stranger does not count.
+/// A wait until something listens on each of the ports, which it checks in turn. With an expected
+/// process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
     ports: std::vec::IntoIter<Port>,
@@ -413,7 +414,7 @@ impl Listening {
     }
 }
 
-/// A wait until each port in turn is free.
+/// A wait until each of the ports is free. It checks them in turn.
 #[derive(Debug)]
 pub(crate) struct Freeing {
     ports: std::vec::IntoIter<Port>,

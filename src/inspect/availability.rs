@@ -141,8 +141,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // Every claim (this crate's bound socket) refuses a server without the reuse options, even the
-    // claim of the asker.
+    // A claim (a socket that this crate has bound) refuses a server without the reuse options, even
+    // if the claim is the asker's.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let mut others = table.rows;
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
@@ -184,7 +184,8 @@ fn unexplained(port: Port) -> Availability {
     Availability::of(Verdict::InUse(cause))
 }
 
-/// What the error of a bind means. `None` for "address in use": the socket table shows the reason.
+/// What the error of a bind means. `None` for "address in use", because the socket table shows the
+/// reason.
 fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
@@ -202,7 +203,8 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// What can be known about a port without a bind. The most certain answer comes first.
+/// What can be known about a port without a bind. The most certain answer comes first, so the
+/// minimum over the sockets of a port is the answer for the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
     /// The port is in use, and the next check will cost as little as this one.

@@ -65,7 +65,7 @@ pub(crate) fn check_free(
     }
 }
 
-/// The report after a reservation of this port for a server of this kind was refused.
+/// The report after the crate could not reserve this port for a server of this kind.
 pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
     // The refused attempt has spent the retry budget of the call.
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());

@@ -18,8 +18,9 @@ use crate::sockets::{self, ScanDepth, Table};
 /// reservations of the port. If the operand names a protocol, only that protocol counts.
 ///
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
-/// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. The
-/// processes of other users are visible only to root. The call makes no connection.
+/// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
+/// Linux, only root sees the processes of other users. The call makes no connection. An empty
+/// answer can mean that something could not be read: see [`Holders::is_complete`].
 ///
 /// ```
 /// let p = portlease::reserve_port();

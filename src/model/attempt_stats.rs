@@ -18,12 +18,12 @@ pub(crate) struct AttemptStats {
     /// The number of ports whose lock file could not be opened, for example because its path leads
     /// to a folder.
     planted: usize,
-    /// The path of the first lock file that could not be opened.
+    /// The path of the first of these lock files.
     planted_path: Option<PathBuf>,
     /// Whether the pick stopped early, to leave the last free ephemeral numbers for outgoing
     /// connections.
     pub(crate) spared: bool,
-    /// Whether the numbers came from the ephemeral range.
+    /// Whether the pick let the kernel choose numbers from its ephemeral range.
     pub(crate) ephemeral: bool,
     /// The number of ports in the requested block; `None` for single ports.
     pub(crate) block: Option<usize>,

@@ -28,7 +28,7 @@ pub enum Protocol {
 impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
-    /// The requested protocol, or all protocols if the caller requested none.
+    /// The protocol that the caller requested, or all protocols if the caller requested none.
     pub(crate) fn requested(one: &Option<Protocol>) -> &[Protocol] {
         if one.is_some() {
             one.as_slice()
@@ -37,7 +37,7 @@ impl Protocol {
         }
     }
 
-    /// `tcp`, `udp` or `udplite`.
+    /// The name in lower case: `tcp`, `udp` or `udplite`.
     ///
     /// ```
     /// assert_eq!(portlease::Protocol::Tcp.as_str(), "tcp");

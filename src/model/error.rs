@@ -12,9 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. `Display` prints one line: what the call tried to do, then the cause.
 ///
-/// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people: if a port
-/// is in use, it names the holder. `Debug` prints the `Display` text and then the diagnosis, so
-/// that the panic of an `unwrap()` in a test names the holder too.
+/// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people. If a port
+/// is in use, the diagnosis names the holder. `Debug` prints the `Display` text and then the
+/// diagnosis, so that the panic of an `unwrap()` in a test names the holder too.
 ///
 /// ```
 /// let p = portlease::reserve_port();

@@ -13,7 +13,7 @@ use super::state::State;
 /// Every socket on one port, and the reservations of the port: the result of
 /// [`who_holds`](crate::who_holds).
 ///
-/// Iterate over it for the sockets. `Display` prints the report for people.
+/// Iterate over the value for the sockets. `Display` prints the report for people.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -130,9 +130,9 @@ impl Holders {
 
     /// Whether everything could be read.
     ///
-    /// It is `false` if no owner of a socket is visible, or if this user may not inspect a process
-    /// that could share a socket. It is also `false` if a part of the socket table or the lock file
-    /// of a reservation could not be read.
+    /// It is `false` if a socket is [hidden](Holder::hidden), or if this user may not inspect a
+    /// process that could share a socket. It is also `false` if a part of the socket table or the
+    /// lock file of a reservation could not be read.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

@@ -102,8 +102,8 @@ impl Lease {
     ///
     /// The id belongs to the PID namespace of that process, so an id from another container is
     /// meaningless here. A forked child can still hold the reservation after that process has
-    /// ended. Then this is still the id of the process that ended, and `Display` names the child as
-    /// well.
+    /// ended. Then `pid` still returns the id of the process that ended, and `Display` names the
+    /// child as well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

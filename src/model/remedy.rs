@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, Protocol};
 use crate::printable::printable;
 
 /// An action that helps with a port. [`Diagnosis::remedies`](crate::Diagnosis::remedies) returns
-/// those of a report.
+/// the actions for one report.
 ///
 /// `Display` prints the action for a user of this crate, as a call where one exists. The command
 /// `portlease` prints the same action as a command line.
@@ -30,10 +30,10 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Close the socket, which the calling process has.
+    /// Close the socket of the calling process that holds the port.
     CloseOwnSocket,
     /// Close the socket in the process that holds the port. That process is an ancestor of the
-    /// calling process, and to stop it could stop the calling process too.
+    /// calling process, which could end with it.
     #[non_exhaustive]
     CloseSocketOfAncestor {
         /// The id of the process.
@@ -73,7 +73,7 @@ pub enum Remedy {
         /// The id of the container.
         id: String,
     },
-    /// Stop the container that publishes the port. The holder of the port only forwards it to the
+    /// Stop the container that publishes the port. The holder only forwards connections to the
     /// container.
     #[non_exhaustive]
     StopPublishingContainer {

@@ -30,8 +30,9 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// Whether the kernel lets such a server bind a port while a claim (this crate's own bound
-    /// socket) keeps the port. With SO_REUSEPORT alone the server must run as the claim's user.
+    /// Whether the kernel lets a server of this kind bind a port while a claim (this crate's own
+    /// bound socket) keeps the port. With SO_REUSEPORT alone, the server must run as the user of
+    /// the claim.
     pub(crate) fn binds_over_claims(self) -> bool {
         self != ServerKind::Plain
     }

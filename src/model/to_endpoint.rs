@@ -67,7 +67,7 @@ pub(crate) fn port_of(operand: &impl ToEndpoint) -> Result<Port> {
     })
 }
 
-/// The ports that a check examines. A reservation of two protocols has one port for each.
+/// The ports that a check examines. A reservation of TCP and UDP has one port for each protocol.
 pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     let endpoint = operand.to_endpoint()?;
     Ok(match (endpoint.protocol, operand.reservation()) {

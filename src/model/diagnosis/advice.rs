@@ -137,7 +137,7 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// A longer list of processes to stop would hide the first one.
+/// The maximum number of remedies for holders. A longer list would hide the first remedy.
 const REMEDIES: usize = 4;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {

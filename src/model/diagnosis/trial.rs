@@ -1,4 +1,4 @@
-//! [`Trial`]: the result of one trial bind, and the text of several.
+//! [`Trial`]: the result of one trial bind, and the text of several results.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -22,9 +22,10 @@ pub(crate) enum Verdict {
     Forbidden,
     /// This machine does not have the address.
     NoSuchAddress,
-    /// The system refuses the bind for a reason other than a holder of the port.
+    /// The system refuses the bind, but not because of a holder. The text has the reason.
     CannotBind(String),
-    /// The check could not be started, or it could not read something that it needs.
+    /// The check could not be started, or it could not read something that it needs. The text has
+    /// the reason.
     CannotTell(String),
     /// The operand names no port.
     Invalid(String),
