@@ -82,7 +82,8 @@ impl Error {
 
     pub(crate) fn not_reserved_for(port: Port, protocol: Protocol) -> Self {
         let message = format!(
-            "the reservation of {port} does not include {}/{protocol}",
+            "the reservation of {port} does not include {}/{protocol}: reserve both protocols \
+             with ReserveOptions::new().tcp_and_udp()",
             port.number
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -184,7 +185,8 @@ impl Error {
 
     pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {
         let message = format!(
-            "cannot lock {}: {}: expected a regular file that every user can open",
+            "cannot lock {}: {}: expected a regular file that every user can open; reserve \
+             another port",
             path.display(),
             OsMessage(&cause)
         );

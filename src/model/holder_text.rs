@@ -39,7 +39,7 @@ impl Holder {
             }
             _ if self.client => format!("outgoing connection of {owner} {}", self.to_peer()),
             (State::Unknown(number), _) => {
-                format!("{owner} has a socket on {local}, in state {number}")
+                format!("{owner} has a socket on {local}, in the unknown state {number}")
             }
             _ => {
                 let peer = self.remote.map_or_else(String::new, addr_text);
