@@ -1,11 +1,11 @@
-//! For tests on a tokio runtime: waits that do not block its thread, and tokio sockets (feature
+//! Waits that do not block the thread, and tokio sockets, for tests on a tokio runtime (feature
 //! `tokio`).
 //!
 //! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]`
-//! makes, the server under test does not run meanwhile, and the wait times out. These functions
-//! wait for the same conditions, and other tasks run between their polls. Work that takes longer
-//! than some microseconds runs on the runtime's threads for blocking work. A wait is cancelled when
-//! its future is dropped, so `select!` and `timeout` work with it.
+//! makes, a server that is a task does not run meanwhile, and the wait times out. The functions of
+//! this module wait for the same conditions, and other tasks run between their polls. Work that
+//! takes longer than some microseconds runs on the runtime's threads for blocking work. A wait is
+//! cancelled when its future is dropped, so `select!` and `timeout` work with it.
 //!
 //! ```
 //! use portlease::tokio::wait_until_listening;
@@ -27,14 +27,14 @@
 //! # }
 //! ```
 //!
-//! A server that is given a listener instead of a number needs no wait:
-//! [`Reservation::listen_tokio`].
+//! No wait is needed for a server that takes a listener instead of a port number:
+//! [`Reservation::listen_tokio`] returns such a listener.
 //!
 //! # Listeners of the standard library
 //!
-//! [`Reservation::listen`] returns a blocking listener, as the standard library does, and tokio's
-//! `from_std` does not change that. `accept` then blocks the runtime's thread until a client
-//! connects (debug builds of recent tokio releases panic instead, on Unix). Call
+//! [`Reservation::listen`] returns a blocking listener, as the standard library does. tokio's
+//! `from_std` does not make the listener non-blocking. `accept` then blocks the runtime's thread
+//! until a client connects (debug builds of recent tokio releases panic instead, on Unix). Call
 //! `set_nonblocking(true)` first. [`listen_tokio`](Reservation::listen_tokio) and
 //! [`udp_socket_tokio`](Reservation::udp_socket_tokio) call it for you.
 //!
@@ -47,7 +47,7 @@
 //! # The runtime
 //!
 //! The runtime's timer and I/O driver must be enabled, as `#[tokio::test]` and `enable_all` do.
-//! Otherwise tokio panics. Durations are measured by the real clock, also while tokio's clock is
+//! Otherwise tokio panics. The waits measure time by the real clock, even while tokio's clock is
 //! paused.
 
 use std::io;
@@ -71,7 +71,7 @@ use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 /// Waits until something listens on the port, as
 /// [`wait_until_listening`](crate::wait_until_listening) does, without blocking the thread.
 ///
-/// It polls about every millisecond, which is the resolution of the tokio timer.
+/// The wait polls about every millisecond, which is the resolution of the tokio timer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -86,14 +86,14 @@ use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
 ///
 /// # Errors
 ///
-/// Those of [`portlease::wait_until_listening`](crate::wait_until_listening). The report also comes
-/// on top of `at_most`.
+/// The errors of [`portlease::wait_until_listening`](crate::wait_until_listening). As there, the
+/// report takes additional time after `at_most`.
 ///
 /// # Platform-specific behavior
 ///
-/// A poll is quick on Linux and Windows. On other systems it runs on a thread for blocking work. On
-/// macOS it reads every process. On systems without a socket table (FreeBSD) it tries one
-/// connection.
+/// On Linux and Windows a poll is quick, and runs on the thread of the task. On other systems a
+/// poll runs on a thread for blocking work. On macOS it reads every process. On systems without a
+/// socket table (FreeBSD) it tries one connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, None, at_most, || Ok(None)).await
 }
@@ -102,7 +102,7 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 /// blocking the thread.
 ///
 /// A server that runs as a task closes its listener when the runtime drops the task. After `abort`
-/// the runtime drops it later. This function waits for that.
+/// the runtime may drop the task later. This function waits until the listener is closed.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -120,8 +120,8 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 ///
 /// # Errors
 ///
-/// Those of [`portlease::wait_until_free`](crate::wait_until_free). The last check and the report
-/// also come on top of `at_most`.
+/// The errors of [`portlease::wait_until_free`](crate::wait_until_free). As there, the last check
+/// and the report take additional time after `at_most`.
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Freeing::new(
         ports_of(&port)?,
@@ -130,7 +130,7 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
         at_most,
     );
     loop {
-        // A poll can read every socket and bind, which is too slow for the runtime's thread.
+        // A poll can read every socket and bind, which takes too long for the runtime's thread.
         let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;
         wait = polled;
         match poll {
@@ -142,10 +142,11 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 }
 
 /// Waits until the child, or a process that it started, listens on the reservation's
-/// [`addr`](Reservation::addr). Fails as soon as the child ends. [`Reservation::wait_for`] does the
-/// same with a child of the standard library.
+/// [`addr`](Reservation::addr). Fails if the child ends first, unless it ended successfully and
+/// left a daemon that listens. [`Reservation::wait_for`] does the same with a child of the standard
+/// library, and says which listeners count.
 ///
-/// It polls the child by `try_wait`, which leaves the child's standard input open.
+/// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///
 /// ```
 /// # #[cfg(unix)]
@@ -166,14 +167,14 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 ///
 /// # Errors
 ///
-/// Those of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status
-/// if the child ends first.
+/// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
+/// status if the child ends first, unless it ended successfully and left a daemon that listens.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,
     at_most: Duration,
 ) -> Result<()> {
-    // tokio reports no pid once the child was waited for.
+    // Once the child has been waited for, tokio reports no pid.
     let expected = child.id().map_or_else(Expected::ended, Expected::new);
     listening(reservation.ports_on_addr(), Some(expected), at_most, || {
         Ok(child.try_wait()?.map(ExitInfo::from))
@@ -185,8 +186,8 @@ impl Reservation {
     /// Calls [`listen`](Reservation::listen) and returns a tokio listener (feature `tokio`). The
     /// reservation stays in force.
     ///
-    /// A server that binds by itself needs the address, because tokio's `ToSocketAddrs` is sealed:
-    /// `tokio::net::TcpListener::bind(p.addr())`.
+    /// A server that binds by itself needs the address of the reservation, because tokio's
+    /// `ToSocketAddrs` is sealed: `tokio::net::TcpListener::bind(p.addr())`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -203,8 +204,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// Those of [`listen`](Reservation::listen). The call retries "address already in use" for
-    /// 100 ms, and blocks the thread meanwhile. To avoid that block, await [`wait_until_free`]
+    /// The errors of [`listen`](Reservation::listen). The call retries "address already in use" for
+    /// 100 ms, and blocks the thread meanwhile. To avoid the retries, await [`wait_until_free`]
     /// first.
     ///
     /// # Panics
@@ -233,8 +234,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// Those of [`udp_socket`](Reservation::udp_socket). The call retries "address already in use"
-    /// for 100 ms, and blocks the thread meanwhile.
+    /// The errors of [`udp_socket`](Reservation::udp_socket). The call retries "address already in
+    /// use" for 100 ms, and blocks the thread meanwhile.
     ///
     /// # Panics
     ///
@@ -254,8 +255,9 @@ async fn listening(
 ) -> Result<()> {
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
-        // A quick poll runs here: it takes about as long as waking another thread. It also works
-        // while every thread for blocking work is busy, perhaps with the server.
+        // A quick poll runs on the thread of this task, because waking another thread takes about
+        // as long. It also works while every thread for blocking work is busy, perhaps with the
+        // server.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {
@@ -277,7 +279,6 @@ async fn error(failure: WaitError) -> Error {
     run_blocking(move || failure.into_error(false)).await
 }
 
-/// Runs `work` on a thread for blocking work.
 async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(value) => value,

@@ -1,5 +1,5 @@
-//! Waits: until something listens, until the port is free, or until the server's process has ended.
-//! The functions here block the thread. `tokio.rs` uses the same polls, and a timer for the pauses.
+//! Waits until a server listens, and waits until a port is free. The functions here block the
+//! thread. `tokio.rs` uses the same polls, and a timer for the pauses.
 
 use std::fmt;
 use std::io;
@@ -25,10 +25,10 @@ use crate::sockets;
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
 /// socket that is bound. Without an address, any address of this machine counts.
 ///
-/// It polls the socket table about every millisecond, so a server that counts its connections sees
-/// none. It does not check *which* process listens: see [`wait_until_held_by`].
+/// The wait polls the socket table about every millisecond, so a server that counts its connections
+/// sees none. It does not check *which* process listens: see [`wait_until_held_by`].
 ///
-/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, not
+/// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
 ///
 /// ```
@@ -58,13 +58,17 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
     block_on(|| wait.poll(|| Ok(None)))
 }
 
-/// Waits until the process `pid`, or one that it started, listens on the port. Fails as soon as the
-/// process ends. [`Reservation::wait_for_pid`] does the same for a reservation.
+/// Waits until the process `pid`, or a process that it started, listens on the port. Fails if `pid`
+/// ends first, unless it left a daemon that listens. [`Reservation::wait_for_pid`] does the same
+/// for a reservation.
 ///
-/// Another process's listener does not count: a server of an earlier run that still listens, or
-/// that of a parallel test. The wait goes on, and its error names that process.
-/// A process that `pid` started is a descendant of it, or a daemon: its parent has ended, and it
-/// started after `pid`. A listener whose owner cannot be seen counts.
+/// A listener of another process does not count. It can be a server of an earlier run, or the
+/// server of a parallel test. The wait goes on, and its error names that process. A listener whose
+/// owner cannot be seen counts.
+///
+/// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
+/// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
+/// only in the process group or session of `pid`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,9 +82,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// # Errors
 ///
-/// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends first. Also
-/// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
-/// process runs.
+/// The errors of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends
+/// first, unless it left a daemon that listens. [`Unsupported`](crate::ErrorKind::Unsupported) on a
+/// system that does not report whether a process runs.
 ///
 /// # Platform-specific behavior
 ///
@@ -90,11 +94,11 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 }
 
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
-/// is gone, and no connection of a client keeps the number.
+/// is gone, and no connection of a client keeps a server from binding.
 ///
-/// It polls the socket table, and binds only when no socket there blocks the port.
+/// The wait polls the socket table, and binds only when no socket there blocks the port.
 ///
-/// The wait blocks the thread. On a current-thread async runtime nothing else runs meanwhile, not
+/// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
 ///
 /// ```
@@ -158,13 +162,13 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_until_listening`].
+    /// The errors of [`wait_until_listening`].
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
         let mut wait = Listening::new(self.ports_on_addr(), None, at_most);
         block_on(|| wait.poll(|| Ok(None)))
     }
 
-    /// Waits until the server on the port is gone, on every address.
+    /// Waits until the port is free on every address, as [`wait_until_free`] does.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -174,14 +178,15 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_until_free`].
+    /// The errors of [`wait_until_free`].
     pub fn wait_until_free(&self, at_most: Duration) -> Result<()> {
         wait_until_free(self, at_most)
     }
 
     /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
-    /// Fails as soon as the child ends. Another process's listener does not count, as
-    /// [`wait_until_held_by`] explains.
+    /// Fails if the child ends first, unless it ended successfully and left a daemon that listens.
+    /// A daemon in the child's process group or session counts even if the child failed. Another
+    /// process's listener does not count, as [`wait_until_held_by`] explains.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -195,16 +200,18 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) with the child's exit status
-    /// if it ends first.
+    /// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
+    /// status if the child ends first, unless it ended successfully and left a daemon that listens.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let expected = Expected::new(child.id());
         let mut wait = Listening::new(self.ports_on_addr(), Some(expected), at_most);
         block_on(|| wait.poll(|| Ok(child.try_wait()?.map(ExitInfo::from))))
     }
 
-    /// [`wait_until_held_by`], on [`addr`](Reservation::addr): [`wait_for`](Reservation::wait_for)
-    /// by pid, for a process that need not be a child of this one.
+    /// Waits until the process `pid`, or a process that it started, listens on
+    /// [`addr`](Reservation::addr). Unlike the child of [`wait_for`](Reservation::wait_for), the
+    /// process need not be a child of the calling process. [`wait_until_held_by`] says which
+    /// listeners count.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -216,15 +223,13 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`wait_for`](Reservation::wait_for), without the exit status, and
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not report whether a
-    /// process runs.
+    /// The errors of [`wait_until_held_by`].
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
         wait_by_pid(self.ports_on_addr(), pid, at_most)
     }
 
-    /// Everything on the port, as [`who_holds`](crate::who_holds) returns it, for the protocols of
-    /// the reservation.
+    /// Reports the sockets and the reservations of the port, as [`who_holds`](crate::who_holds)
+    /// does, for the protocols of this reservation.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -234,13 +239,13 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// As [`who_holds`](crate::who_holds).
+    /// The errors of [`who_holds`](crate::who_holds).
     pub fn holders(&self) -> Result<Holders> {
         who::who_holds(self)
     }
 }
 
-/// The outcome of one poll. The caller does the pause: it blocks the thread, or uses a timer.
+/// The outcome of one poll. The caller makes the pause: it blocks the thread, or uses a timer.
 #[derive(Debug)]
 pub(crate) enum Poll {
     Met,
@@ -248,8 +253,8 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait failed. The report reads every process, so [`WaitError::into_error`] makes it in a
-/// step of its own, which a runtime can run on another thread.
+/// Why a wait failed, before the report is made. A report reads every process, so
+/// [`WaitError::into_error`] is a separate step, which an async runtime can run on another thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
     TimedOut(Duration, Unmet),
@@ -263,7 +268,7 @@ pub(crate) enum WaitError {
 pub(crate) struct Unmet {
     port: Port,
     verdict: Verdict,
-    /// The process that was to listen; `None` if any may.
+    /// The process that was expected to listen; `None` if any process may listen.
     expected: Option<Expected>,
 }
 
@@ -279,7 +284,8 @@ impl Unmet {
 /// How the expected process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
-    /// `None` for a process that is not a child of this one.
+    /// `None` if the wait got only the pid of the process. Only the parent of a process gets its
+    /// exit status.
     status: Option<ExitStatus>,
 }
 
@@ -307,12 +313,14 @@ impl fmt::Display for ExitInfo {
 }
 
 impl WaitError {
-    /// `blocked_thread`: the wait blocked its thread, which may be the reason that it timed out.
+    /// `blocked_thread` says whether the wait blocked its thread. If the server is a task on that
+    /// thread, this is why the wait timed out.
     pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // A child's listener does not need this thread.
+                // An expected process is usually another process, whose listener does not need this
+                // thread.
                 if blocked_thread && unmet.expected.is_none() && is_in_runtime() {
                     report = report.after_blocking_runtime(match unmet.verdict {
                         Verdict::NotListening => "wait_until_listening",
@@ -345,14 +353,15 @@ impl Deadline {
         }
     }
 
-    /// The time left; `None` once it is over.
+    /// The time until the deadline; `None` once the deadline has passed.
     fn left(&self) -> Option<Duration> {
         let left = self.at_most.checked_sub(self.started.elapsed());
         left.filter(|left| !left.is_zero())
     }
 }
 
-/// A wait until something listens, or until the expected process does, on each port in turn.
+/// A wait until something listens on each of the ports, which it checks in turn. With an expected
+/// process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
     ports: std::vec::IntoIter<Port>,
@@ -371,9 +380,9 @@ impl Listening {
         }
     }
 
-    /// `exit_info` is called before the socket table is read. In the other order, a process that
-    /// listens and ends between the two calls would count as ended without a listener, although a
-    /// descendant may still have it.
+    /// Calls `exit_info` before it reads the socket table. In the other order, a process could
+    /// begin to listen and end between the two steps. The wait would then report that it ended
+    /// without a listener, although a descendant may still have the listener.
     pub(crate) fn poll(
         &mut self,
         exit_info: impl FnOnce() -> io::Result<Option<ExitInfo>>,
@@ -429,7 +438,7 @@ impl Listening {
     }
 }
 
-/// A wait until each port in turn is free.
+/// A wait until each of the ports is free. It checks them in turn.
 #[derive(Debug)]
 pub(crate) struct Freeing {
     ports: std::vec::IntoIter<Port>,
@@ -507,21 +516,22 @@ fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     }
 }
 
-/// Waits until the process listens, which need not be a child of this one.
+/// Waits until the process with this pid listens. The process need not be a child of the calling
+/// process.
 fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
     let started = sockets::started(pid);
     let mut wait = Listening::new(ports, Some(Expected::new(pid)), at_most);
     block_on(|| {
         wait.poll(|| {
-            // A later process can have the same pid, with another start.
+            // A later process with the same pid has another start.
             let is_running = sockets::is_running(pid)? && sockets::started(pid) == started;
             Ok((!is_running).then_some(ExitInfo { status: None }))
         })
     })
 }
 
-/// Whether an async runtime runs in this process. Without the feature `tokio` it is known only by
-/// the event loop that runtimes have.
+/// Whether the thread belongs to a tokio runtime. Without the feature `tokio`, the answer is
+/// whether this process has the event loop of an async runtime, which is known only on Linux.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

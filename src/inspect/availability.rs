@@ -1,4 +1,4 @@
-//! Whether a port is free: a server could bind it now, and no other reservation has it.
+//! Whether a port is free: a server could bind it now, and no other reservation has the port.
 
 use std::io;
 
@@ -44,8 +44,8 @@ impl Availability {
 
 /// Whether a server of this kind could bind the port now, and no other process reserved it.
 ///
-/// The check is repeated within the budget if no visible owner explains that the port is busy, or
-/// if only a forked child that has not called exec holds it.
+/// The check is repeated within the budget in two cases: no visible owner explains why the port is
+/// busy, or all owners are forked children that have not called exec.
 pub(crate) fn availability(
     port: Port,
     kind: ServerKind,
@@ -68,7 +68,7 @@ pub(crate) fn availability(
 }
 
 /// Checks the port once, by a bind. If the bind is refused, the socket table shows the reason. The
-/// check reads no process.
+/// check does not search for the processes of the sockets, which would be slow.
 pub(crate) fn look(
     port: Port,
     kind: ServerKind,
@@ -105,8 +105,9 @@ fn cannot_tell(cause: &io::Error) -> Verdict {
 /// Whether the kernel lets a server bind, regardless of reservations.
 fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget) -> Availability {
     let port = context.port;
-    // A reservation without a claim may be for a plain server. A forked child's copy of the probe's
-    // socket would refuse that server, and only `Plain` waits until there is none.
+    // A reservation without a claim may be for a server without the reuse options. A forked child
+    // can have a copy of the probe's socket, which would keep that server from binding. Only
+    // `Plain` waits until no copy is left.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
@@ -144,19 +145,21 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     let table = match sockets::sockets(port.number, Some(port.protocol)) {
         Ok(table) => table,
         Err(e) if is_out_of_descriptors(&e) => return Availability::of(cannot_tell(&e)),
-        // This system has no socket table, or it cannot be read.
+        // This system has no socket table, or the table cannot be read.
         Err(_) => Table {
             rows: Vec::new(),
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // Every claim refuses a plain server, also the asker's own.
+    // A claim (a socket that this crate has bound) refuses a server without the reuse options, even
+    // if the claim is the asker's.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let mut others = table.rows;
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
-    // A server can bind over the connections of an earlier one, not over a bound socket.
+    // Connections of an earlier server do not block the port if a server could bind. A listening or
+    // bound socket always does.
     others.retain(|row| match row.state {
         State::TimeWait => false,
         State::Listen | State::Bound => true,
@@ -165,8 +168,9 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // The options of connections in TIME_WAIT do not change. If a server can bind beside them
-        // now, something else refused it before and is gone, such as a forked child's listener.
+        // The options of connections in TIME_WAIT do not change. If a server can bind beside these
+        // connections now, something else refused the first bind and has been closed. An example is
+        // the listener of a forked child.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else {
@@ -179,7 +183,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     }
 }
 
-/// No socket explains the refusal; the system itself may.
+/// The answer if no socket explains the refusal. The system may exclude the number from use, as
+/// Windows does.
 fn unexplained(port: Port) -> Availability {
     let cause = if ports::is_excluded(port.protocol, port.number) {
         Cause::Excluded
@@ -189,7 +194,8 @@ fn unexplained(port: Port) -> Availability {
     Availability::of(Verdict::InUse(cause))
 }
 
-/// What the error of a bind means. `None` for "address in use": the socket table shows the reason.
+/// What the error of a bind means. `None` for "address in use", because the socket table shows the
+/// reason.
 fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
@@ -207,19 +213,20 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// What can be known about a port without a bind, the most certain answer first.
+/// What can be known about a port without a bind. The most certain answer comes first, so the
+/// minimum over the sockets of a port is the answer for the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
-    /// In use. The next check is as cheap as this one.
+    /// The port is in use, and the next check will cost as little as this one.
     Busy,
-    /// In use, by a socket that only a walk over every socket shows.
+    /// The port is in use by a socket that only a read of every socket shows, which costs more.
     BusyExpensive,
-    /// Only a bind can answer.
+    /// The port may be free. Only a bind can answer.
     MaybeFree,
 }
 
-/// Whether the port is obviously in use. It binds nothing: a bind in each poll of a wait could
-/// refuse a server that starts.
+/// Whether the port is in use, as far as that is known without a bind. If a wait did bind in each
+/// poll, the bind could refuse a server that starts.
 pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> {
     let context = PortContext::read(port, asker)?;
     if context.conflict().is_some() {
@@ -236,8 +243,8 @@ pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> 
         State::Listen => QuickStatus::Busy,
         State::Bound if port.protocol != Protocol::Tcp => QuickStatus::Busy,
         State::Bound | State::Connected => QuickStatus::BusyExpensive,
-        // The port is the source port of a client. Beside the connections of a server, another
-        // server may be able to bind.
+        // The port is the source port of a client, so a server usually cannot bind. The next arm
+        // has the connections of a server, beside which another server may bind.
         _ if row.client => QuickStatus::BusyExpensive,
         _ => QuickStatus::MaybeFree,
     };

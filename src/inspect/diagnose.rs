@@ -27,11 +27,12 @@ use crate::ports::{self, EphemeralRange, services};
 use crate::retry::RetryBudget;
 use crate::sockets::{self, ScanDepth};
 
-/// All that is known about a port: what the number is, who holds it, which servers could bind it,
-/// why not, and what helps. It never fails: the report says what could not be read.
+/// Reports all that is known about a port: its number, its holders, which servers could bind it,
+/// why others could not, and the remedies. The call never fails. The report says what could not be
+/// read.
 ///
-/// The call tries which servers could bind by binding, so it occupies the port for some
-/// microseconds.
+/// To find out which servers could bind, the call binds the port itself. So it occupies the port
+/// for some microseconds.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -65,20 +66,20 @@ pub(crate) fn check_free(
     }
 }
 
-/// What refused a reservation of this port for a server of this kind.
+/// The report after the crate could not reserve this port for a server of this kind.
 pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
     // The refused attempt has spent the retry budget of the call.
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
-        // The port was released since the attempt.
+        // The holder has released the port since the attempt, so no holder can be named.
         Verdict::Free => Verdict::InUse(Cause::Unexplained),
         verdict => verdict,
     };
     report(port, verdict)
 }
 
-/// A [`report`] to a caller that may have reserved the port. The caller's own claim does not count
-/// as a holder.
+/// A [`report`] to a caller that may have reserved the port. The caller's own claim (its bound
+/// socket) does not count as a holder.
 pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(Facts {
         own_claim: asker.claim(port),
@@ -86,12 +87,12 @@ pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis
     })
 }
 
-/// The report of a verdict, with the first process that is found for each socket.
+/// The report of a verdict, with every process that owns a socket on the port.
 pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(facts(port, verdict, ScanDepth::Complete))
 }
 
-/// A [`report`] of a port on which the expected process does not listen, or not alone.
+/// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
 pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
     let facts = facts(port, verdict, ScanDepth::Complete);
     let holders = facts.holders.iter().flatten();
@@ -102,7 +103,7 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
             .filter(|socket| whose::answers(socket) && !expected.has(socket))
             .min_by_key(|socket| socket.processes.is_empty())
             .cloned(),
-        // What cannot be read is not reported.
+        // If the other listeners cannot be read, the report omits them.
         instead: whose::other_listeners(expected, port).unwrap_or_default(),
         ..facts
     })
@@ -153,7 +154,8 @@ fn number(number: u16, protocol: Protocol) -> Number {
     }
 }
 
-/// Which servers could bind now, on IPv4 and IPv6, loopback and wildcard.
+/// Tries which servers could bind now, on the loopback and wildcard addresses of IPv4 and IPv6. For
+/// a port with an address, only that address is tried, if it is one of the four.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),
@@ -172,8 +174,8 @@ fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
             let admitted = match try_bind(on_ip, *mode, budget) {
                 Ok(()) => true,
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => false,
-                // Another error, such as an address that this machine does not have, answers
-                // nothing.
+                // Another error does not show whether a server could bind. For example, this
+                // machine does not have the address.
                 Err(_) => continue,
             };
             trials.push(Trial {

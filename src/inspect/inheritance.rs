@@ -1,5 +1,6 @@
-//! Reservations that outlive the process which made them: a forked child that never calls exec
-//! shares the claim, the abstract name and the lock, and keeps them for its life.
+//! Reservations that outlive the process that made them. A forked child that never calls exec
+//! shares the claim (the bound socket of the reservation), the abstract Unix socket name and the
+//! lock. It keeps them until it exits.
 
 use std::io;
 
@@ -10,7 +11,8 @@ use crate::model::process::Process;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Notes in each lease whether its recorded process has ended, and who holds the reservation now.
+/// Notes in each lease whether its recorded process has ended, and which processes still hold the
+/// reservation.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     if !sockets::CHILDREN_SHARE {
         return leases;
@@ -30,7 +32,7 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
         return leases;
     }
     let rows = inherited.iter().map(|(_, row)| row.clone()).collect();
-    // If the processes cannot be read, the report names the recorded process alone.
+    // If the owners of the sockets cannot be read, the report names only the recorded process.
     let Ok(owned) = sockets::owners(rows, ScanDepth::Complete) else {
         return leases;
     };
@@ -44,7 +46,8 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     leases
 }
 
-/// A socket that every holder of the reservation has: its claim, else its abstract name.
+/// A socket that every process with the reservation has: the claim, or without a claim the socket
+/// that has the abstract name. `None` if no socket has the name.
 fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     let port = Port::new(lease.port(), lease.protocol());
     match lease.record().and_then(|record| record.socket) {
@@ -53,8 +56,9 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// The processes that hold the reservation in place of the recorded one. `None` if the recorded
-/// process may still run in another pid namespace: it is hidden here, or has another pid here.
+/// The processes that still hold the reservation although the recorded process has ended. `None` if
+/// the recorded process may run in another pid namespace. Its sockets are then hidden, or it has
+/// another pid here.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();
@@ -63,7 +67,8 @@ fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
 }
 
 fn runs(record: &Record) -> bool {
-    // A system that does not report whether a process runs reports no owner of a socket either.
+    // If the system does not report whether a process runs, the process counts as running. Such a
+    // system reports no owners of sockets either.
     sockets::is_running(record.pid).unwrap_or(true)
         && (record.started.is_none() || sockets::started(record.pid) == record.started)
 }

@@ -8,7 +8,8 @@ use crate::model::port::Port;
 use crate::retry::CONNECT_LIMIT;
 use crate::sockets;
 
-/// Reads the socket table. On systems without one it tries a connection, for TCP only.
+/// Whether a socket would answer on the port, by the socket table. On systems without a socket
+/// table this function tries a TCP connection, and fails for UDP.
 pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
     match sockets::listening(port.number, port.protocol) {
         Ok(rows) => Ok(rows

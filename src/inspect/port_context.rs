@@ -1,4 +1,4 @@
-//! [`PortContext`]: the reservation of a port, as it matters to a caller that asks about it.
+//! [`PortContext`]: the reservation of a port, and whether it belongs to the asker.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -15,7 +15,7 @@ use crate::sockets::Row;
 pub(super) struct PortContext {
     pub(super) port: Port,
     lease: Option<Lease>,
-    /// The asker's own reservation; `None` if it has none.
+    /// The asker's own reservation of the port; `None` if the asker has not reserved it.
     pub(super) own: Option<Owned>,
 }
 
@@ -24,14 +24,16 @@ impl PortContext {
         let lease = match lease::peek(port) {
             Ok(lease) => lease,
             Err(unusable) if is_out_of_descriptors(&unusable.cause) => return Err(unusable.cause),
-            // If the lock folder cannot be read, no lease is visible, and the bind decides.
+            // If the lock folder cannot be read, no lease is visible, and the check relies on the
+            // bind alone.
             Err(_) => None,
         };
         let own = asker.owned(port, lease.as_ref());
         Ok(PortContext { port, lease, own })
     }
 
-    /// Another reservation that blocks this port.
+    /// How another reservation blocks the port for the asker; `None` if no other reservation has
+    /// it.
     pub(super) fn conflict(&self) -> Option<Cause> {
         match (&self.own, &self.lease) {
             (Some(_), _) => None,
@@ -40,7 +42,8 @@ impl PortContext {
         }
     }
 
-    /// Whether the socket is a claim of the asker or of the lease.
+    /// Whether the socket is the claim (the bound socket of a reservation) of the asker or of the
+    /// lease.
     pub(super) fn is_claim(&self, row: &Row) -> bool {
         let own = self.own.and_then(|own| own.claim);
         let recorded = self.lease.as_ref().and_then(Lease::record);
@@ -50,9 +53,9 @@ impl PortContext {
     }
 }
 
-/// Whether a reservation has the port's abstract name. If the lock folder shows no lease on the
-/// port, that reservation uses another lock folder.
+/// Whether a reservation has the abstract Unix socket name of the port. If the lock folder shows no
+/// lease on the port, that reservation uses another lock folder.
 pub(super) fn is_named(port: Port) -> bool {
-    // If this cannot be read, the bind decides.
+    // If this cannot be read, the check relies on the bind alone.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }

@@ -28,21 +28,22 @@ pub enum Reachability {
     Accepts,
     /// The connection was refused at once: nothing listens there (nmap: closed).
     Refuses,
-    /// No answer before the limit: a firewall, a full accept queue (nmap: filtered).
+    /// No answer came within the limit. A firewall may drop the packets, or the accept queue may be
+    /// full (nmap: filtered).
     NoAnswer,
     /// The connection could not be tried, or it failed in another way.
     Failed(io::ErrorKind),
 }
 
-/// What a client would meet: tries **one TCP connection**, which a listening server sees, and
-/// closes it.
+/// Reports what a client would meet. The call makes **one TCP connection**, which a listening
+/// server sees, and closes it.
 ///
 /// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. For a
-/// link-local IPv6 address without a scope id it tries, on Linux, each interface that has the
+/// link-local IPv6 address without a scope id the call tries, on Linux, each interface that has the
 /// address.
 ///
-/// A connection shows what the socket table does not: whether packets get through. `at_most` is the
-/// limit for each connection.
+/// A connection shows whether packets get through, which the socket table does not show. `at_most`
+/// is the limit for each connection.
 ///
 /// ```
 /// use portlease::{Reachability, probe, reserve_port};

@@ -1,4 +1,4 @@
-//! What a process is to this one, and what would happen if it were stopped.
+//! How a process is related to the calling process, and which supervisor would start it again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,11 +30,12 @@ const SUPERVISORS: [&str; 18] = [
     "watchmedo",
 ];
 
-/// How many arguments of a parent are compared with those names: an interpreter, perhaps an option,
-/// and the script.
+/// How many arguments of a parent process are compared with [`SUPERVISORS`]: an interpreter,
+/// perhaps an option, and the script.
 const ARGUMENTS: usize = 3;
 
-/// Notes in each process its relation to this one, whether it shares its unit, and its supervisor.
+/// Sets in each process its relation to the calling process, whether both are in the same unit and
+/// container, and its supervisor.
 pub(super) fn note(holders: &mut [Holder]) {
     let own = sockets::unit_and_container(std::process::id());
     let mut noted: HashMap<u32, Process> = HashMap::new();
@@ -66,7 +67,8 @@ fn relation(pid: u32) -> Option<Relation> {
     }
 }
 
-/// The parent as a supervisor, if it is one.
+/// The parent process as a [`Supervisor`]; `None` if its name and its arguments are not those of a
+/// known one.
 fn supervisor(parent: u32) -> Option<Supervisor> {
     let is_one = |text: &str| {
         let name = Path::new(text).file_name().and_then(|name| name.to_str());

@@ -14,13 +14,13 @@ use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::sockets::{self, ScanDepth, Table};
 
-/// Everything on a port: each socket of each protocol in each state, with its processes, and the
-/// reservations.
+/// Reports every socket on a port, in each state and of each protocol, with its processes, and the
+/// reservations of the port. If the operand names a protocol, only that protocol counts.
 ///
-/// It answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer, and shows more: bound
-/// sockets that do not listen, TIME_WAIT, and other users' sockets (without their processes, unless
-/// it runs as root). It makes no connection. "Nobody" and "could not read" are different answers:
-/// see [`Holders::is_complete`].
+/// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
+/// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
+/// Linux, only root sees the processes of other users. The call makes no connection. An empty
+/// answer can mean that something could not be read: see [`Holders::is_complete`].
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -33,7 +33,7 @@ use crate::sockets::{self, ScanDepth, Table};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// As a program, `examples/who_holds.rs`:
+/// A complete program is `examples/who_holds.rs`:
 ///
 /// ```text
 #[doc = include_str!("../../examples/who_holds.rs")]
@@ -47,16 +47,18 @@ use crate::sockets::{self, ScanDepth, Table};
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux the sockets come from sock_diag(7), else from `/proc/net`, which does not show TCP
-/// sockets that are bound without listening. The processes come from `/proc/PID/fd` (proc(5)).
+/// On Linux the sockets come from sock_diag(7). Where sock_diag(7) is missing, they come from
+/// `/proc/net`, which does not show TCP sockets that are bound without listening. The processes
+/// come from `/proc/PID/fd` (proc(5)).
 ///
-/// On macOS sockets and processes come from `libproc`, process by process. Sockets of processes
-/// that may not be inspected, and sockets without a process, do not show. So an answer about TCP is
-/// never [complete](Holders::is_complete). This code was compiled, but never run.
+/// On macOS sockets and processes come from `libproc`, which lists the sockets of one process at a
+/// time. It shows neither sockets without a process nor the sockets of a process that this user may
+/// not inspect. So an answer about TCP is never [complete](Holders::is_complete). This code was
+/// compiled, but never run.
 ///
 /// On Windows sockets and processes come from `GetExtendedTcpTable` and `GetExtendedUdpTable`.
-/// These tables name one process for each socket. They do not show TCP sockets that neither listen
-/// nor connect, nor the peers of UDP sockets. So an answer about TCP is never
+/// These tables name one process for each socket. They omit TCP sockets that are bound but neither
+/// listen nor connect, and the peers of UDP sockets. So an answer about TCP is never
 /// [complete](Holders::is_complete). The name of a process is always known. Its program and start
 /// are known if this user may open the process. Users are not reported.
 #[doc(alias = "lsof")]
@@ -69,7 +71,7 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
         .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))
 }
 
-/// Every socket that matters to the endpoint, and the leases on it.
+/// Every socket that matches the endpoint's port, address and protocol, and the leases on the port.
 pub(crate) fn holders(endpoint: Endpoint, scope_id: u32, depth: ScanDepth) -> io::Result<Holders> {
     let Table {
         mut rows,

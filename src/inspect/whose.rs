@@ -1,4 +1,4 @@
-//! Whose listener it is: the expected process's, one that it started, or a stranger's.
+//! Which process has a listener: the expected process, one that it started, or a stranger.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -14,16 +14,18 @@ use crate::ownership::is_descendant;
 use crate::retry::OWNERS_EVERY;
 use crate::sockets::{self, Group, Inode, ScanDepth};
 
-/// The process that a wait or an assertion expects to listen, itself or by a process that it
-/// started.
+/// The process that a wait or an assertion expects to listen. A process that it started may listen
+/// instead.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
-    /// `None` if it has ended and nobody knows its pid any more.
+    /// `None` if the process has ended and its handle no longer reports a pid.
     pid: Option<u32>,
-    /// A later process can have the same pid, with another start. `None` if it is not known.
+    /// The start distinguishes the process from a later one with the same pid. `None` if the start
+    /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// It has ended, and not with a failure: it may have left a daemon.
+    /// Whether the process has ended without a failure. It may then have left a daemon that
+    /// listens.
     ended_well: bool,
 }
 
@@ -46,7 +48,7 @@ impl Expected {
         }
     }
 
-    /// A process that has ended, and whose pid is not known any more.
+    /// A process that has ended and whose handle no longer reports a pid.
     #[cfg(feature = "tokio")]
     pub(crate) fn ended() -> Expected {
         Expected {
@@ -61,7 +63,7 @@ impl Expected {
         self.pid
     }
 
-    /// Whether the socket is one of the expected process.
+    /// Whether the expected process, a descendant of it, or a daemon that it left owns the socket.
     pub(crate) fn has(&self, socket: &Holder) -> bool {
         socket
             .processes
@@ -82,16 +84,18 @@ impl Expected {
         self.pid.is_some_and(is_or_is_below) || self.left(process)
     }
 
-    /// Whether the process is a daemon that the expected one left. Its parent has ended, so it is
-    /// no descendant any more. It is in a process group or session of the expected process, or made
-    /// its own, as a daemon does that calls setsid(2).
+    /// Whether the process is a daemon that the expected process left. The daemon's parent has
+    /// ended, so the daemon is no descendant any more. It counts if it is in a process group or
+    /// session whose number is the pid of the expected process. An orphan also counts if it shares
+    /// the group or session of the expected process. If the expected process ended without a
+    /// failure, any orphan that started after it counts: the daemon may have called setsid(2).
     fn left(&self, process: &Process) -> bool {
-        // In units of 10 ms: a daemon can have the same start as its parent.
+        // The start is in units of 10 ms, so a daemon can have the same start as its parent.
         if process.ticks < self.started {
             return false;
         }
         let group = sockets::group(process.pid);
-        // The kernel gives a pid to no other process while a group or a session has the number.
+        // The kernel does not reuse a pid while a process group or a session still has that number.
         let is_led = group
             .zip(self.pid)
             .is_some_and(|(of, pid)| of.group == pid || of.session == pid);
@@ -102,9 +106,11 @@ impl Expected {
     }
 }
 
-/// Whether the parent of the process has ended, so that another process adopted it: init, or a
-/// service manager such as `systemd --user`. The manager is above this process in a session of its
-/// own. A parent in this session, such as a test runner, may have started the process.
+/// Whether another process adopted `process` after its first parent had ended. The adopter is init
+/// (pid 1, unless the calling process has that pid) or a service manager such as `systemd --user`.
+/// A parent counts as a service manager if it is an ancestor of the calling process in another
+/// session. An ancestor in the same session, such as a test runner, may have started `process`
+/// itself. A process without a known parent counts as adopted.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -115,11 +121,13 @@ fn is_orphan(process: &Process) -> bool {
     })
 }
 
-/// Looks repeatedly who listens on a port.
+/// Finds out repeatedly who listens on a port, for a wait.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
-    /// The listeners that were a stranger's, and when that was found.
+    /// The listeners that belonged to strangers in the last search, and the time of that search. A
+    /// new search reads every process, so it is made only after [`OWNERS_EVERY`] or for other
+    /// listeners.
     strangers: Option<(Vec<Option<Inode>>, Instant)>,
 }
 
@@ -137,12 +145,12 @@ impl Watch {
         self.strangers = None;
     }
 
-    /// Who listens on the port. Where the system does not show the owners of a listener, it counts
-    /// as the expected process's.
+    /// Who listens on the port. A listener whose owner is not visible counts as the expected
+    /// process's.
     pub(crate) fn listener(&mut self, port: Port) -> io::Result<Listener> {
         let mut rows = match sockets::listening(port.number, port.protocol) {
             Ok(rows) => rows,
-            // Only a connection can answer.
+            // Without a socket table, only a connection can find a listener.
             Err(e) if e.kind() == io::ErrorKind::Unsupported => {
                 return Ok(match is_listening(port)? {
                     true => Listener::Expected,
@@ -172,7 +180,7 @@ impl Watch {
 fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     let is_expected = |holder: &Holder| holder.hidden || expected.has(holder);
     if holders.is_empty() {
-        // They were closed during the search.
+        // The listeners were closed during the search for their owners.
         Listener::Nobody
     } else if holders.iter().any(is_expected) {
         Listener::Expected
@@ -181,8 +189,9 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     }
 }
 
-/// The TCP listeners of the expected process on other ports: a server may have taken another
-/// number. The listeners of this process show nothing, because it may run any number of servers.
+/// The TCP listeners of the expected process on other ports, because a server may have taken
+/// another number. If the expected process is the calling process, the list is empty: that process
+/// may run any number of servers.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());
@@ -194,7 +203,8 @@ pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec
     Ok(holders)
 }
 
-/// Whether the socket answers: it listens, or is a UDP socket that is bound. No claim listens.
+/// Whether the socket answers: it is a TCP socket that listens, or a UDP socket that is bound. A
+/// TCP claim (the bound socket of a reservation) does not listen, so it does not answer.
 pub(crate) fn answers(socket: &Holder) -> bool {
     match socket.protocol {
         Protocol::Tcp => socket.state == State::Listen,
@@ -202,8 +212,8 @@ pub(crate) fn answers(socket: &Holder) -> bool {
     }
 }
 
-/// Whether both sockets can be given the same client: their addresses are equal, or one of them is
-/// a wildcard that contains the other.
+/// Whether the kernel can give the same client to either socket. It can if their addresses are
+/// equal, or if one of them is a wildcard that contains the other.
 pub(crate) fn overlap(one: &Holder, other: &Holder) -> bool {
     let contains = |wildcard: &Holder, other: &Holder| {
         let (ip, of) = (wildcard.local.ip(), other.local.ip());

@@ -13,20 +13,22 @@ pub(crate) struct AttemptStats {
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
-    /// The numbers that were not tried, because browsers refuse to connect to them.
+    /// The number of ports that were not tried, because browsers refuse to connect to them.
     pub(crate) blocked: usize,
-    /// The numbers whose lock file could not be opened, for example because its path is a folder.
+    /// The number of ports whose lock file could not be opened, for example because its path leads
+    /// to a folder.
     planted: usize,
-    /// The path of the first lock file that could not be opened.
+    /// The path of the first of these lock files.
     planted_path: Option<PathBuf>,
-    /// The pick stopped early and left the last free numbers for outgoing connections.
+    /// Whether the pick stopped early, to leave the last free ephemeral numbers for outgoing
+    /// connections.
     pub(crate) spared: bool,
-    /// Whether the numbers came from the ephemeral range.
+    /// Whether the pick let the kernel choose numbers from its ephemeral range.
     pub(crate) ephemeral: bool,
     /// The number of ports in the requested block; `None` for single ports.
     pub(crate) block: Option<usize>,
-    /// The first [`FEW_NUMBERS`] refused ports. The pick retries if their owners may be about to
-    /// release them.
+    /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract name.
+    /// The pick retries if the owner of one of them may be about to release it.
     residual: Vec<Port>,
 }
 
@@ -58,7 +60,7 @@ impl AttemptStats {
     }
 }
 
-/// `12 tried: 9 in use, 3 reserved by others`.
+/// Prints text such as `12 tried: 9 in use, 3 reserved by others`.
 impl fmt::Display for AttemptStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let planted = match &self.planted_path {

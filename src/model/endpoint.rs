@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// A transport protocol. Each has ports of its own: 53/tcp and 53/udp are different ports.
+/// A transport protocol. Each protocol has its own ports: 53/tcp and 53/udp are different ports.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
@@ -28,7 +28,7 @@ pub enum Protocol {
 impl Protocol {
     pub(crate) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite];
 
-    /// The requested protocol, or all protocols if the caller requested none.
+    /// The protocol that the caller requested, or all protocols if the caller requested none.
     pub(crate) fn requested(one: &Option<Protocol>) -> &[Protocol] {
         if one.is_some() {
             one.as_slice()
@@ -37,7 +37,7 @@ impl Protocol {
         }
     }
 
-    /// `tcp`, `udp` or `udplite`.
+    /// The name in lower case: `tcp`, `udp` or `udplite`.
     ///
     /// ```
     /// assert_eq!(portlease::Protocol::Tcp.as_str(), "tcp");
@@ -78,12 +78,13 @@ impl fmt::Display for Protocol {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// The port number. 0 names no port: every call that takes an endpoint rejects it with
+    /// The port number. 0 names no port, so calls that take an endpoint reject it. A call that
+    /// returns an [`Error`](crate::Error) returns
     /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort).
     pub port: u16,
     /// The local address. `None` means every address of this machine.
     pub ip: Option<IpAddr>,
-    /// The protocol. With `None` the called function decides.
+    /// The protocol. If it is `None`, the called function decides.
     pub protocol: Option<Protocol>,
 }
 
@@ -186,7 +187,7 @@ fn protocol(name: &str) -> Option<Protocol> {
 }
 
 fn parse_number(text: &str) -> Option<u16> {
-    // The parser of u16 accepts "+80".
+    // The parser of `u16` accepts "+80", which names no port here.
     if text.bytes().all(|b| b.is_ascii_digit()) {
         text.parse().ok()
     } else {

@@ -12,9 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. `Display` prints one line: what the call tried to do, then the cause.
 ///
-/// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people: if a port
-/// is in use, it names the holder. `Debug` prints the `Display` text and then the diagnosis, so
-/// that the panic of an `unwrap()` in a test names the holder too.
+/// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people. If a port
+/// is in use, the diagnosis names the holder. `Debug` prints the `Display` text and then the
+/// diagnosis, so that the panic of an `unwrap()` in a test names the holder too.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -42,7 +42,8 @@ impl Error {
         self.0.kind
     }
 
-    /// What is known about the port; `None` if the state of a port is not the cause.
+    /// The report of the port whose state caused this failure. `None` for other failures, such as
+    /// an unusable lock folder.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -91,7 +92,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         match &self.0.diagnosis {
-            // The message contains the headline of the diagnosis.
+            // The message takes the place of the headline of the diagnosis.
             Some(diagnosis) => diagnosis.fmt_below_headline(f),
             None => Ok(()),
         }
@@ -100,7 +101,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains the text of the cause.
+        // The message already contains the text of `cause`, so the chain continues below it.
         self.0.cause.as_ref().and_then(|cause| cause.source())
     }
 }

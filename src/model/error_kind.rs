@@ -17,7 +17,7 @@ pub enum ErrorKind {
     InUse,
     /// None of the allowed numbers could be reserved.
     NoFreePort,
-    /// The operand does not name a port, or the request can never be met.
+    /// The argument does not name a port, or the request can never be met.
     InvalidPort,
     /// This machine does not have the address.
     AddressNotAvailable,

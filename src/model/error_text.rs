@@ -82,7 +82,8 @@ impl Error {
 
     pub(crate) fn not_reserved_for(port: Port, protocol: Protocol) -> Self {
         let message = format!(
-            "the reservation of {port} does not include {}/{protocol}",
+            "the reservation of {port} does not include {}/{protocol}: reserve both protocols \
+             with ReserveOptions::new().tcp_and_udp()",
             port.number
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -152,7 +153,7 @@ impl Error {
         Self::diagnosed(ErrorKind::TimedOut, message, diagnosis)
     }
 
-    /// `how` continues "the process": "ended (exit status: 3)".
+    /// `how` is the verb phrase of the message, such as "ended (exit status: 3)".
     pub(crate) fn ended_first(
         pid: Option<u32>,
         how: &str,
@@ -186,7 +187,8 @@ impl Error {
 
     pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {
         let message = format!(
-            "cannot lock {}: {}: expected a regular file that every user can open",
+            "cannot lock {}: {}: expected a regular file that every user can open; reserve \
+             another port",
             path.display(),
             OsMessage(&cause)
         );

@@ -33,29 +33,31 @@ pub struct Holder {
     /// The user who created the socket. `None` on Windows, and if no process owns the socket any
     /// more.
     pub uid: Option<u32>,
-    /// That user's name in `/etc/passwd`. `None` if the user is not listed there, and on macOS and
-    /// Windows.
+    /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
+    /// macOS and Windows.
     pub user: Option<String>,
-    /// The kernel's number of the socket.
+    /// The number by which the kernel identifies the socket.
     ///
-    /// It is 0 if no process owns the socket: in TIME_WAIT, while the kernel finishes closing it,
-    /// and before a server has accepted the connection. Windows has no such numbers. There it is
-    /// computed from the process and the addresses.
+    /// The number is 0 if no process owns the socket: in TIME_WAIT, while the kernel finishes
+    /// closing the socket, and before a server has accepted the connection. Windows has no such
+    /// numbers, so this crate computes one from the process and the addresses.
     pub inode: u64,
     /// Whether a socket on `[::]` serves IPv4 as well.
     ///
-    /// Linux reports it for sockets that listen or are bound. Windows does not report it: every
-    /// socket on `[::]` counts as dual-stack there.
+    /// Linux reports this for sockets that listen or are bound. Windows does not report it, so
+    /// every socket on `[::]` counts as dual-stack there.
     pub dual_stack: bool,
-    /// An outgoing (client) connection: no listener on this port could have accepted it.
+    /// Whether the socket is an outgoing (client) connection: no listener on this port could have
+    /// accepted it.
     ///
-    /// The kernel does not record which side connected. An accepted connection counts as outgoing
-    /// too once its listener is closed.
+    /// The kernel does not record which side connected. So an accepted connection also counts as
+    /// outgoing once its listener is closed.
     pub client: bool,
     /// Whether the socket is in use, but no process that owns it is visible.
     ///
-    /// It can belong to a process of another user, to a process in another container, or to no
-    /// process at all (for example while its descriptor is being sent to another process).
+    /// The owner can be a process of another user or a process in another container. The socket can
+    /// also belong to no process, for example while its descriptor is being sent to another
+    /// process.
     pub hidden: bool,
     /// Every process that owns the socket, the oldest first. A connection that has not been
     /// accepted yet belongs to the processes of its listener.

@@ -9,7 +9,8 @@ use super::holders::Holders;
 use super::state::State;
 use super::text::connections;
 
-/// A report lists this number of groups of sockets. After those it only counts connections.
+/// A report lists up to this number of groups of sockets. After those it lists only sockets without
+/// a peer, and counts the connections.
 const GROUPS_LISTED: usize = 20;
 
 /// A line of a report: a label, then a fact. Example:
@@ -35,8 +36,9 @@ impl fmt::Display for Holders {
 }
 
 impl Holders {
-    /// Who holds the port, in one sentence. A listening or bound socket that belongs to no
-    /// reservation comes first, then a reservation, then any other socket.
+    /// Who holds the port, in one sentence. The first choice is a listening or bound socket, unless
+    /// it is the claim (this crate's bound socket) of a reservation. The next choice is a
+    /// reservation, and the last is any other socket.
     pub(crate) fn headline(&self) -> String {
         let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
         let mut servers = self
@@ -78,8 +80,8 @@ impl Holders {
         format!("nothing found, but {}", reasons.join("; "))
     }
 
-    /// The lines below the headline. `time_wait_note` says what the connections in TIME_WAIT mean.
-    /// Ages are relative to `now`.
+    /// The lines below the headline. `time_wait_note` is the text after the number of connections
+    /// in TIME_WAIT. Ages are relative to `now`.
     pub(crate) fn lines(&self, now: SystemTime, time_wait_note: &str) -> Vec<String> {
         let (in_time_wait, sockets): (Vec<&Holder>, Vec<&Holder>) = self
             .iter()
@@ -112,8 +114,9 @@ impl Holders {
         })
     }
 
-    /// What could not be read. If each socket has a visible owner, a hidden process could only be a
-    /// further owner. The report then does not mention hidden processes.
+    /// The lines that say what could not be read. If nothing was found, the headline says it
+    /// already. If each socket has a visible owner, an unreadable process could only be a further
+    /// owner, so no line mentions it.
     fn unseen_lines(&self) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
@@ -258,7 +261,8 @@ pid 4101 (restart), a forked child, still holds it
   reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
 pid 4101 (restart), a forked child, still holds it"
         );
-        // No process that owns the claim is visible.
+        // If no process that owns the claim is visible, the report names only the process that
+        // ended.
         let mut ended = lease(77);
         ended.set_inherited_by(Vec::new());
         assert_eq!(

@@ -10,8 +10,8 @@ use super::state::State;
 use super::text::AgeText;
 use crate::printable::printable;
 
-/// A report names the first owner of a socket and this number of others. It counts the remaining
-/// owners.
+/// A report names the first owner of a socket and up to this number of further owners. It only
+/// counts the owners after these.
 const SHARERS_NAMED: usize = 4;
 
 impl Holder {
@@ -42,7 +42,7 @@ impl Holder {
             }
             _ if self.client => format!("outgoing connection of {owner} {}", self.to_peer()),
             (State::Unknown(number), _) => {
-                format!("{owner} has a socket on {local}, in state {number}")
+                format!("{owner} has a socket on {local}, in the unknown state {number}")
             }
             _ => {
                 let peer = self.remote.map_or_else(String::new, addr_text);
@@ -86,7 +86,7 @@ impl Holder {
             .map_or_else(String::new, |peer| format!("to {}", addr_text(peer)))
     }
 
-    /// The label of this socket's line in a report.
+    /// The label at the start of this socket's line in a report, such as `listening`.
     pub(super) fn label(&self) -> String {
         match self.state {
             State::Listen => "listening".to_owned(),
@@ -98,7 +98,7 @@ impl Holder {
         }
     }
 
-    /// `127.0.0.1:60315 <- 127.0.0.1:51544`: the local address and the peer.
+    /// The local address and the peer, such as `127.0.0.1:60315 <- 127.0.0.1:51544`.
     pub(super) fn addresses(&self) -> String {
         let mut text = self.local_text();
         if let Some(peer) = self.remote {
@@ -109,7 +109,8 @@ impl Holder {
             };
             text += &format!(" {arrow} {}", addr_text(peer));
         }
-        // The label of an outgoing connection is "outgoing", and does not show the state.
+        // The label of an outgoing connection is "outgoing" and does not show the state, so the
+        // state is added here.
         if self.client && !matches!(self.state, State::Established | State::Connected) {
             text += &format!(" ({})", self.state.name().to_uppercase());
         }
@@ -130,8 +131,8 @@ impl Holder {
         text
     }
 
-    /// The processes that own this socket. The text shows the user and the age of the first process
-    /// unless an earlier line did: `introduced` has the pids of those lines.
+    /// Names the processes that own this socket. The first process is printed with its user and
+    /// age, unless its pid is in `introduced`: then an earlier line of the report printed them.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {
@@ -168,7 +169,7 @@ fn addr_text(addr: SocketAddr) -> String {
 }
 
 impl Process {
-    /// `redis-server (pid 4242)`.
+    /// Returns text such as `redis-server (pid 4242)`.
     pub(super) fn name_and_pid(&self) -> String {
         format!(
             "{} (pid {}{})",
@@ -178,7 +179,7 @@ impl Process {
         )
     }
 
-    /// Why the process answers no client, if it does not run.
+    /// The state of the process; empty while the process runs.
     fn state_text(&self) -> &'static str {
         match self.state {
             ProcessState::Running => "",
@@ -188,12 +189,12 @@ impl Process {
         }
     }
 
-    /// `redis-server, pid 4242`.
+    /// Returns text such as `redis-server, pid 4242`.
     fn name_comma_pid(&self) -> String {
         format!("{}, pid {}", printable(&self.name), self.pid)
     }
 
-    /// `redis-server, pid 4242, user ci, started 3 min ago`.
+    /// Returns text such as `redis-server, pid 4242, user ci, started 3 min ago`.
     fn introduction(&self, now: SystemTime) -> String {
         let mut text = self.name_comma_pid();
         match (&self.user, self.uid) {
@@ -201,7 +202,7 @@ impl Process {
             (None, Some(uid)) => text += &format!(", uid {uid}"),
             (None, None) => {}
         }
-        // If the clock was set back, the start can lie in the future.
+        // If the clock was set back, the start can lie in the future. Then the text has no age.
         let age = self
             .started
             .and_then(|started| now.duration_since(started).ok());

@@ -10,10 +10,10 @@ use super::incompleteness::Incompleteness;
 use super::lease_info::Lease;
 use super::state::State;
 
-/// Every socket on one port, and its reservations: the result of
+/// Every socket on one port, and the reservations of the port: the result of
 /// [`who_holds`](crate::who_holds).
 ///
-/// Iterate over it for the sockets. `Display` prints the report for people.
+/// Iterate over the value for the sockets. `Display` prints the report for people.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -130,9 +130,9 @@ impl Holders {
 
     /// Whether everything could be read.
     ///
-    /// It is `false` if the process of a socket is hidden, if processes that could share a socket
-    /// may not be inspected, or if a part of the socket table or the lock file of a reservation
-    /// could not be read. The report says which of these it was.
+    /// It is `false` if a socket is [hidden](Holder::hidden), or if this user may not inspect a
+    /// process that could share a socket. It is also `false` if a part of the socket table or the
+    /// lock file of a reservation could not be read.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -166,7 +166,8 @@ impl Holders {
         &self.leases
     }
 
-    /// The reservation that this socket belongs to as its claim; `None` for any other socket.
+    /// The reservation whose claim (this crate's bound socket) is this socket. `None` for any other
+    /// socket, and for a claim that no readable lock file records.
     pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
         let inode = NonZeroU64::new(holder.inode);
         let is_claim = |lease: &&Lease| {
@@ -179,7 +180,7 @@ impl Holders {
             .find(is_claim)
     }
 
-    /// Whether the report shows this socket only as a line of its reservation. The socket gets a
+    /// Whether the report shows this socket only by the line of its reservation. The socket gets a
     /// line of its own if the recorded process has ended and another process owns the socket.
     pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
         let lease = self.lease_of(holder);

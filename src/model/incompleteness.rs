@@ -19,13 +19,13 @@ pub(crate) enum Incompleteness {
     Ownerless,
     /// The socket table of this protocol kept changing while it was read.
     Changed(Protocol),
-    /// There is no `/proc`.
+    /// No process could be read, because there is no `/proc`.
     Proc,
     /// This user may not inspect some processes.
     Processes,
     /// This process is in a container or another pid namespace, which does not show every process.
     PidNamespace,
-    /// The port of this protocol is reserved, but no lock file of the reservation was found. The
+    /// A reservation has the port of this protocol, but its lock file was not found. The
     /// reservation uses another lock folder, or this process cannot use the lock folder.
     Lease(Protocol),
     /// The process with this pid has not yet received descriptors that were sent to it. The socket
@@ -34,7 +34,8 @@ pub(crate) enum Incompleteness {
 }
 
 impl Incompleteness {
-    /// Whether processes are what could not be read, rather than sockets or reservations.
+    /// Whether the reason is that processes could not be read. The other reasons are about sockets
+    /// and reservations.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,

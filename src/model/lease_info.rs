@@ -29,10 +29,10 @@ pub struct Lease {
     protocol: Protocol,
     port: u16,
     record: Option<Record>,
-    /// The owner of the file with the record. Only this user and root can write the file.
+    /// The user that owns the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
-    /// The visible processes that still hold the reservation after the recorded process has ended.
-    /// `None` while that process runs, or if it is unknown whether it runs.
+    /// The visible processes that still hold the reservation although the recorded process has
+    /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
 }
 
@@ -52,8 +52,8 @@ impl Lease {
         self
     }
 
-    /// Whether to believe a record that names a process of this user. Any user can write a record,
-    /// so only one that this user or root wrote counts. A record of an unknown writer counts too.
+    /// Whether to believe the record if it names a process of `user`. Any user can write a record,
+    /// so it counts only if `user` or root wrote it. A record of an unknown writer counts too.
     pub(crate) fn speaks_for(&self, user: Option<u32>) -> bool {
         const ROOT: u32 = 0;
         self.recorded_by
@@ -61,12 +61,13 @@ impl Lease {
     }
 
     /// Notes that the recorded process has ended, and which processes still hold the reservation.
-    /// The list is empty if those processes are unknown.
+    /// Pass an empty list if those processes are unknown.
     pub(crate) fn set_inherited_by(&mut self, processes: Vec<Process>) {
         self.inherited_by = Some(processes);
     }
 
-    /// The first process that still holds the reservation after the recorded process has ended.
+    /// The first visible process that still holds the reservation although the recorded process has
+    /// ended.
     pub(crate) fn heir(&self) -> Option<&Process> {
         self.inherited_by.as_ref()?.first()
     }
@@ -100,8 +101,9 @@ impl Lease {
     /// The id of the process that reserved the port.
     ///
     /// The id belongs to the PID namespace of that process, so an id from another container is
-    /// meaningless here. A forked child can hold the reservation after that process has ended. The
-    /// id stays the same then, and `Display` names the child as well.
+    /// meaningless here. A forked child can still hold the reservation after that process has
+    /// ended. Then `pid` still returns the id of the process that ended, and `Display` names the
+    /// child as well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -145,8 +147,8 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The test that reserved the port: the name of its thread. On the main thread it is the test's
-    /// name from `cargo nextest`.
+    /// The test that reserved the port, by the name of the thread that made the call. On the main
+    /// thread and on unnamed threads it is the test name that `cargo nextest` sets.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -210,7 +212,7 @@ impl Lease {
     }
 }
 
-/// `60315/tcp is reserved by test restarts (tests/restart.rs:17), pid 4100`.
+/// Prints text such as `60315/tcp is reserved by test restarts (tests/restart.rs:17), pid 4100`.
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -224,7 +226,7 @@ impl fmt::Display for Lease {
 }
 
 impl Lease {
-    /// Who reserved the port: `by test restarts (tests/restart.rs:17), pid 4100`.
+    /// Who reserved the port, such as `by test restarts (tests/restart.rs:17), pid 4100`.
     pub(crate) fn by(&self) -> String {
         let Some(record) = &self.record else {
             return "by an unknown process: its lock file has no readable record".to_owned();
@@ -253,7 +255,8 @@ impl Lease {
         text + &self.heirs_text()
     }
 
-    /// `; pid 4101 (restart), a forked child, still holds it`.
+    /// Returns text such as `; pid 4101 (restart), a forked child, still holds it`. The text is
+    /// empty if no such process is known.
     fn heirs_text(&self) -> String {
         let heirs = self.inherited_by.as_deref().unwrap_or_default();
         let Some((first, others)) = heirs.split_first() else {
@@ -287,12 +290,13 @@ pub(crate) struct Record {
     pub(crate) since: Duration,
     /// The inode of the claim (the bound socket of the reservation); `None` without a claim.
     pub(crate) socket: Option<NonZeroU64>,
-    /// The process that the port is reserved for; `None` if it is the reserving process itself.
+    /// The process that the port is reserved for; `None` if the reserving process reserved the port
+    /// for itself.
     pub(crate) on_behalf_of: Option<Beneficiary>,
 }
 
-/// The process that a port is reserved for. `started` distinguishes it from a later process with
-/// the same pid.
+/// The process that a port is reserved for. `started` distinguishes this process from a later one
+/// with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beneficiary {
     pub(crate) pid: u32,

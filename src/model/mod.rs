@@ -1,4 +1,5 @@
-//! The public types of this crate, with their parsing and their text. Nothing here does I/O.
+//! The public types of this crate, the private types behind them, and the parsing and text of both.
+//! Nothing in this folder does I/O.
 
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// One bit for each number, up to the highest member.
+/// The set has one bit for each port number, up to its highest member.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PortSet(Vec<u64>);
 
@@ -21,14 +21,14 @@ impl PortSet {
         self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
-    /// The members within a range, in ascending order.
+    /// The members of the set within `range`, in ascending order.
     pub(crate) fn within(&self, range: RangeInclusive<u16>) -> impl Iterator<Item = u16> {
         range
             .take_while(|port| word_and_bit(*port).0 < self.0.len())
             .filter(|port| self.contains(*port))
     }
 
-    /// The members within a range, as ranges in ascending order.
+    /// The members of the set within `range`, as ranges of consecutive numbers in ascending order.
     pub(crate) fn ranges_within(&self, range: RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
         let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
         for port in self.within(range) {

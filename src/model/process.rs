@@ -27,19 +27,20 @@ use std::time::SystemTime;
 pub struct Process {
     /// The process id.
     pub pid: u32,
-    /// The id of the parent: the process that started it, or the one that adopted it as an orphan.
+    /// The id of the parent process. The parent started the process, or adopted it after the first
+    /// parent had ended. `None` if the parent is unknown.
     pub parent: Option<u32>,
     /// The name by which the kernel knows the process. On Linux it has at most 15 bytes, and the
     /// process can change it.
     ///
-    /// It can contain any character. The reports of this crate escape it.
+    /// The name can contain any character. The reports of this crate print it escaped.
     pub name: String,
     /// The path of the program; `None` if this user may not read it.
     pub program: Option<PathBuf>,
-    /// The user it runs as; `None` on Windows.
+    /// The id of the user that the process runs as; `None` on Windows.
     pub uid: Option<u32>,
-    /// That user's name in `/etc/passwd`. `None` if the user is not listed there, and on macOS and
-    /// Windows.
+    /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
+    /// macOS and Windows.
     pub user: Option<String>,
     /// When the process started. On Linux it is `None` if `/proc/uptime` is missing, as with the
     /// mount option `subset=pid` of proc(5).
@@ -50,20 +51,23 @@ pub struct Process {
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,
     /// The systemd service that the process belongs to, such as `nginx.service`. systemd may start
-    /// the process again if it is killed. `None` if it belongs to none, and on systems other than
-    /// Linux.
+    /// the process again if it is killed. `None` if the process belongs to no service or runs in a
+    /// container, and on systems other than Linux.
     pub unit: Option<String>,
-    /// The id of the container that the process runs in, as `docker ps` and `podman ps` print it.
-    /// `None` if it runs in none, and on systems other than Linux.
+    /// The full id of the container that the process runs in, as `docker ps --no-trunc` and `podman
+    /// ps --no-trunc` print it. `None` if the process runs in no container, and on systems other
+    /// than Linux.
     pub container: Option<String>,
-    /// The relation to this process; `None` if there is none, or if the parents cannot be read.
+    /// The relation of the process to the calling process. `None` if neither process started the
+    /// other, or if their parents cannot be read.
     pub relation: Option<Relation>,
-    /// Whether this process runs in the same unit or container. To stop that would stop this
-    /// process too.
+    /// Whether the calling process runs in the same systemd unit and container. To stop the unit or
+    /// the container would stop the calling process too. It is also `true` if both processes run in
+    /// none.
     pub(crate) shares_unit: bool,
-    /// Whether the unit is one of a user's service manager.
+    /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
-    /// The parent, if it is a program that starts its children again when they end.
+    /// The parent process, if it is a program that starts its children again when they end.
     pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
@@ -79,36 +83,37 @@ pub(crate) struct Supervisor {
     pub(crate) name: String,
 }
 
-/// Whether a process runs.
+/// Whether a process runs, or what keeps it from running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProcessState {
-    /// It runs, or sleeps until it has something to do.
+    /// The process runs, or sleeps until it has something to do.
     #[default]
     Running,
-    /// A signal (Ctrl-Z, SIGSTOP) or a debugger has stopped it. It keeps its sockets and answers no
-    /// client. SIGTERM takes effect only after SIGCONT.
+    /// A signal (Ctrl-Z, SIGSTOP) or a debugger has stopped the process. The process keeps its
+    /// sockets and answers no client. SIGTERM takes effect only after SIGCONT.
     Suspended,
-    /// The kernel writes its memory to a core file. The process ends after that.
+    /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,
-    /// It has ended, and its parent has not waited for it yet.
+    /// The process has ended, and its parent has not waited for it yet (wait(2)).
     Zombie,
 }
 
-/// The relation of a process to this one.
+/// The relation of a process to the calling process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Relation {
-    /// It is this process.
+    /// The process is the calling process.
     ThisProcess,
-    /// It started this process, directly or through others: a shell, a test runner.
+    /// The process started the calling process, directly or through other processes. Examples are a
+    /// shell and a test runner.
     Ancestor,
-    /// This process started it, directly or through others.
+    /// The calling process started the process, directly or through other processes.
     Descendant,
 }
 
 impl Process {
-    /// A process of which nothing else is known.
+    /// A process of which only the pid and the name are known.
     pub(crate) fn unknown(pid: u32, name: String) -> Process {
         Process {
             pid,

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::endpoint::{Endpoint, Protocol};
 use crate::printable::printable;
 
-/// An action that helps with a port: see [`Diagnosis::remedies`](crate::Diagnosis::remedies).
+/// An action that helps with a port. [`Diagnosis::remedies`](crate::Diagnosis::remedies) returns
+/// the actions for one report.
 ///
-/// `Display` prints it for a user of this crate, as a call where one exists. The command
-/// `portlease` prints the same value as a command.
+/// `Display` prints the action for a user of this crate, as a call where one exists. The command
+/// `portlease` prints the same action as a command line.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -29,16 +30,17 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Close the listener: this process has it.
+    /// Close the socket of the calling process that holds the port.
     CloseOwnSocket,
-    /// Close the socket in the process that holds the port. It is an ancestor of this process,
-    /// which would end with it.
+    /// Close the socket in the process that holds the port. That process is an ancestor of the
+    /// calling process, which could end with it.
     #[non_exhaustive]
     CloseSocketOfAncestor {
         /// The id of the process.
         pid: u32,
     },
-    /// Resume or kill the process that holds the port: it is suspended, so SIGTERM has no effect.
+    /// Resume or kill the process that holds the port. The process is suspended, so SIGTERM alone
+    /// does not end it.
     #[non_exhaustive]
     ResumeOrKill {
         /// The id of the process.
@@ -50,18 +52,19 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Stop the systemd service that holds the port: systemd may start its process again.
+    /// Stop the systemd service that holds the port. If only its process is stopped, systemd may
+    /// start the process again.
     #[non_exhaustive]
     StopUnit {
         /// The name of the service.
         unit: String,
-        /// Whether a user's service manager runs it (`systemctl --user`).
+        /// Whether a user's service manager runs the service (`systemctl --user`).
         user: bool,
     },
     /// Find and stop the systemd socket unit that holds the port.
     #[non_exhaustive]
     ListSocketUnits {
-        /// Whether a user's service manager has it (`systemctl --user`).
+        /// Whether a user's service manager has the socket unit (`systemctl --user`).
         user: bool,
     },
     /// Stop the container in which the holder of the port runs.
@@ -70,13 +73,15 @@ pub enum Remedy {
         /// The id of the container.
         id: String,
     },
-    /// Stop the container that publishes the port: the holder is only its proxy.
+    /// Stop the container that publishes the port. The holder only forwards connections to the
+    /// container.
     #[non_exhaustive]
     StopPublishingContainer {
         /// The number of the port.
         port: u16,
     },
-    /// Stop the process by its supervisor, which would start it again.
+    /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor would
+    /// start the process again.
     #[non_exhaustive]
     StopBySupervisor {
         /// The id of the process.
@@ -112,7 +117,7 @@ pub enum Remedy {
         /// The address of the listener.
         addr: SocketAddr,
     },
-    /// Let the server listen on the address that was asked about.
+    /// Let the server listen on the address that was checked.
     #[non_exhaustive]
     ListenOn {
         /// The address of the endpoint that was checked.
@@ -136,7 +141,8 @@ pub enum Remedy {
     ReserveInSysctl {
         /// The number of the port.
         port: u16,
-        /// The new value of `net.ipv4.ip_local_reserved_ports`: its value now, with this port.
+        /// The value to set for `net.ipv4.ip_local_reserved_ports`: its current value and this
+        /// port.
         ports: String,
     },
     /// List the port ranges that Windows excludes from use.
@@ -154,22 +160,22 @@ pub enum Remedy {
     /// Lower the first number that can be bound without a privilege.
     #[non_exhaustive]
     LowerUnprivilegedPortStart {
-        /// The number of the port. The first number must not be higher.
+        /// The number of the port. The new setting must not be higher than this number.
         port: u16,
     },
     /// Use an address that this machine has.
     UseLocalAddress,
     /// Write the port in one of the accepted text forms.
     NamePort,
-    /// Call [`who_holds`](crate::who_holds). This crate does not bind ports of this protocol, so it
-    /// cannot check them.
+    /// Call [`who_holds`](crate::who_holds). This crate does not bind ports of the endpoint's
+    /// protocol, so it cannot check whether they are free.
     #[non_exhaustive]
     AskWhoHolds {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
     /// Call the wait of `portlease::tokio` that has this name. The wait that timed out blocked its
-    /// thread: on a current-thread runtime the server's task could not run meanwhile.
+    /// thread. On a current-thread runtime the server's task could not run meanwhile.
     #[non_exhaustive]
     UnblockRuntime {
         /// The name of the function.
@@ -229,8 +235,8 @@ impl fmt::Display for Remedy {
                 name,
             } => write!(
                 f,
-                "stop pid {pid} by its supervisor {} (pid {supervisor}), which would start it \
-                 again",
+                "stop pid {pid} through its supervisor {} (pid {supervisor}), which would \
+                 otherwise start it again",
                 printable(name)
             ),
             Remedy::ReserveAnotherPort { endpoint } => {
@@ -331,14 +337,14 @@ fn of_user(is_user: bool) -> &'static str {
     if is_user { " --user" } else { "" }
 }
 
-/// The remedies of one report: `stop pid 7, or reserve another port with reserve_port()`.
+/// The remedies of one report, such as `stop pid 7, or reserve another port with reserve_port()`.
 pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = remedies.first()?.to_string();
     for (earlier, remedy) in remedies.iter().zip(&remedies[1..]) {
         let is_stop = matches!(earlier, Remedy::StopProcess { .. });
         text += match remedy {
             Remedy::UnblockRuntime { .. } => "; ",
-            // One of several holders, all of which must end.
+            // Several processes hold the port, and all of them must end.
             Remedy::StopProcess { .. } if is_stop => " and ",
             // This remedy is the second step after `StartServer`, not an alternative.
             Remedy::WaitUntilListening { .. } => ", and ",

@@ -13,25 +13,26 @@
 ///
 /// # Platform-specific behavior
 ///
-/// On Windows, servers use a port exclusively, so all kinds are equal.
+/// On Windows every server uses its port exclusively, so all kinds are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerKind {
-    /// SO_REUSEADDR, with or without SO_REUSEPORT: practically every server. Connections that an
-    /// earlier server left do not keep this kind from binding.
+    /// The server sets SO_REUSEADDR, with or without SO_REUSEPORT, as practically every server
+    /// does. Connections that an earlier server left do not keep this kind from binding.
     #[default]
     ReuseAddr,
-    /// SO_REUSEPORT alone.
+    /// The server sets SO_REUSEPORT alone.
     ReusePort,
-    /// Neither: Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` by default, Java after
-    /// `setReuseAddress(false)`. Connections that an earlier server left keep this kind from
-    /// binding.
+    /// The server sets neither option. Examples are Python's bare `socketserver.TCPServer`,
+    /// Erlang's `gen_tcp` by default, and Java after `setReuseAddress(false)`. Connections that an
+    /// earlier server left keep this kind from binding.
     Plain,
 }
 
 impl ServerKind {
-    /// Whether the kernel lets such a server bind a port while a claim (this crate's own bound
-    /// socket) keeps the port. With SO_REUSEPORT alone the server must run as the claim's user.
+    /// Whether the kernel lets a server of this kind bind a port while a claim (this crate's own
+    /// bound socket) keeps the port. With SO_REUSEPORT alone, the server must run as the user of
+    /// the claim.
     pub(crate) fn binds_over_claims(self) -> bool {
         self != ServerKind::Plain
     }

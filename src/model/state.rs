@@ -27,21 +27,24 @@ pub enum State {
     Connected,
     /// An open TCP connection.
     Established,
-    /// A TCP connection that was requested here; the peer has not answered.
+    /// A TCP connection that this side requested. The peer has not answered.
     SynSent,
-    /// A TCP connection that a peer requested; the handshake is not finished.
+    /// A TCP connection that the peer requested. The handshake is not finished.
     SynRecv,
-    /// Closed on this side; the peer has not acknowledged it.
+    /// This side has closed the TCP connection. The peer has not acknowledged that.
     FinWait1,
-    /// Closed on this side and acknowledged; the peer has not closed its side.
+    /// This side has closed the TCP connection, and the peer has acknowledged that. The peer has
+    /// not closed its side.
     FinWait2,
-    /// Closed by the peer; not closed on this side.
+    /// The peer has closed the TCP connection. This side has not closed it.
     CloseWait,
-    /// Closed on both sides at once.
+    /// Both sides have closed the TCP connection at the same time.
     Closing,
-    /// Closed by the peer, then on this side; the peer has not acknowledged it.
+    /// The peer has closed the TCP connection, and then this side has closed it. The peer has not
+    /// acknowledged the second close.
     LastAck,
-    /// Closed, and kept by the kernel for late packets: 60 s on Linux. No process owns it.
+    /// Both sides have closed the TCP connection. The kernel keeps it for late packets, on Linux
+    /// for 60 s. No process owns it.
     TimeWait,
     /// A state that this release of the crate does not know, with the kernel's number for it.
     Unknown(u8),

@@ -11,7 +11,8 @@ use super::lease_info::{Lease, Record};
 use super::process::Process;
 use super::state::State;
 
-/// The time of every report, since the Unix epoch. Each process started 200 s earlier.
+/// The time of every report in these tests, as the time since the Unix epoch. Each process started
+/// 200 s earlier.
 const NOW: Duration = Duration::from_secs(1_769_860_800);
 
 pub(super) fn process(pid: u32, name: &str) -> Process {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The cause of EACCES from a bind to a number that requires no privilege.
+/// The text for EACCES from a bind to a number that requires no privilege.
 pub(crate) const FORBIDDEN: &str = "this number requires no privilege, so a sandbox or a security \
                                     policy forbids the bind (on Linux for example Landlock)";
 
-/// `20000-20999`.
+/// Prints text such as `20000-20999`.
 pub(crate) struct RangeText<'a>(pub(crate) &'a RangeInclusive<u16>);
 
 impl fmt::Display for RangeText<'_> {
@@ -17,7 +17,7 @@ impl fmt::Display for RangeText<'_> {
     }
 }
 
-/// `30 ms`, `2.5 s`, `90 s`.
+/// Prints text such as `30 ms`, `2.5 s` or `90 s`.
 pub(crate) struct DurationText(pub(crate) Duration);
 
 impl fmt::Display for DurationText {
@@ -26,14 +26,14 @@ impl fmt::Display for DurationText {
         match self.0.as_millis() {
             0 => write!(f, "{} us", self.0.as_micros()),
             millis @ 1..1000 => write!(f, "{millis} ms"),
-            // `{:.1} s` would print "90.0 s".
+            // `{:.1} s` would print 90 seconds as "90.0 s".
             _ => write!(f, "{} s", (seconds * 10.0).round() / 10.0),
         }
     }
 }
 
-/// `41 s`, `3 min`, `2 h`, `5 days`. Ages are rounded down. Hours start at 2 h and days at 2 days,
-/// because `119 min` says more than `1 h`.
+/// Prints text such as `41 s`, `3 min`, `2 h` or `5 days`, rounded down. Hours start at 2 h and
+/// days at 2 days, because `119 min` says more than `1 h`.
 pub(crate) struct AgeText(pub(crate) Duration);
 
 impl fmt::Display for AgeText {
@@ -47,7 +47,7 @@ impl fmt::Display for AgeText {
     }
 }
 
-/// `1 connection`, `12 connections`.
+/// Returns text such as `1 connection` or `12 connections`.
 pub(crate) fn connections(count: usize) -> String {
     if count == 1 {
         "1 connection".to_owned()

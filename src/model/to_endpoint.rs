@@ -7,11 +7,12 @@ use super::error::Result;
 use super::port::Port;
 
 pub(crate) mod sealed {
-    /// The supertrait that other crates cannot implement.
+    /// Other crates cannot name this supertrait, so they cannot implement
+    /// [`ToEndpoint`](super::ToEndpoint).
     #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed {
         /// The id of the reservation, if the operand is a reservation. A check then counts only
-        /// this reservation as the caller's own.
+        /// this reservation as the caller's own, and none of its others.
         #[doc(hidden)]
         fn reservation(&self) -> Option<u64> {
             None
@@ -28,9 +29,9 @@ pub(crate) mod sealed {
 /// A value that names a port: a `u16`, text such as `"60315/udp"`, a [`SocketAddr`], an
 /// `(ip, port)` pair, an [`Endpoint`], or a `&Reservation`.
 ///
-/// The trait is sealed. `u16` is the only integer, so that a literal is a port number and 70000
-/// does not compile. A [`Reservation`](crate::Reservation) is accepted by reference only, so that
-/// an assertion cannot release the port.
+/// The trait is sealed. `u16` is the only integer type that names a port, so a literal is a port
+/// number and 70000 does not compile. A [`Reservation`](crate::Reservation) is accepted by
+/// reference only, so that an assertion cannot release the port.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();
@@ -66,7 +67,7 @@ pub(crate) fn port_of(operand: &impl ToEndpoint) -> Result<Port> {
     })
 }
 
-/// The ports that a check examines. A reservation of two protocols has one port for each.
+/// The ports that a check examines. A reservation of TCP and UDP has one port for each protocol.
 pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     let endpoint = operand.to_endpoint()?;
     Ok(match (endpoint.protocol, operand.reservation()) {

@@ -48,7 +48,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
     remedies
 }
 
-/// The expected process, or any, does not listen on the endpoint.
+/// The remedies if nothing listens on the endpoint, or if the expected process does not listen
+/// there alone.
 fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     let Facts {
         stranger,
@@ -93,8 +94,8 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     match cause {
         Cause::Holder => for_holders(report, endpoint.port),
         Cause::Reserved | Cause::Named => {
-            // A queue could wait forever for a forked child: without exec, the child keeps the port
-            // until it exits.
+            // A forked child that never calls exec keeps the port until it exits. A queued call
+            // could wait for that forever, so the remedy is to stop the child.
             let heir = report.leases().first().and_then(Lease::heir);
             vec![
                 heir.map_or(Remedy::Queue { endpoint }, |process| Remedy::StopProcess {
@@ -108,12 +109,13 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// Each of the processes that must end before the port is free.
+/// The remedies for the processes that must end before the port is free.
 fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
     let sockets: Vec<&Holder> = report.sockets_besides_claims().collect();
     let servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
-    // If a server ends, its connections end too. Of connections alone, the first is named.
+    // If a server ends, its connections end too, so they need no remedy. If there is no server, the
+    // remedy is for the first socket.
     let blocking = if servers.is_empty() {
         sockets.into_iter().take(1).collect()
     } else {
@@ -138,7 +140,7 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// More remedies than these would hide the first.
+/// The maximum number of remedies for holders. A longer list would hide the first remedy.
 const REMEDIES: usize = 4;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
@@ -149,7 +151,8 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             Remedy::WaitForKernel
         }];
     }
-    // A server ends its workers. A process that shares the socket by chance must be stopped too.
+    // A server ends its workers, so they need no remedy. A process that is no worker and shares the
+    // socket must be stopped too.
     let is_worker = |process: &Process| {
         let is_parent = |other: &Process| process.parent == Some(other.pid);
         holder.processes.iter().any(is_parent)
@@ -164,7 +167,8 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .collect()
 }
 
-/// `None` if nothing may be done to the process.
+/// The remedy for a process that owns a socket. `None` if the process is pid 1 and nothing shows
+/// how to stop it safely.
 fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     const INIT: u32 = 1;
     let pid = process.pid;
@@ -191,7 +195,7 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
                 supervisor: supervisor.pid,
                 name: supervisor.name.clone(),
             },
-            // The first process of a container, which ends with it.
+            // Pid 1 is the first process of a container, and the container would end with it.
             _ if pid == INIT => return None,
             _ => Remedy::StopProcess { pid },
         },

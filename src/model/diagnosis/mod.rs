@@ -24,7 +24,7 @@ use verdict::Verdict;
 
 /// What is known about a port: the answer, the facts and the remedies.
 ///
-/// [`check_port_free`](crate::check_port_free) and the other checks return it as an error,
+/// [`check_port_free`](crate::check_port_free) and the other checks return it as an error.
 /// [`diagnose`](crate::diagnose) returns it for any port. `Display` prints the report:
 ///
 /// ```text
@@ -43,17 +43,20 @@ pub(crate) struct Facts {
     pub(crate) holders: Option<Holders>,
     /// Whether the caller runs as root, so that more permission would show nothing more.
     pub(crate) as_root: bool,
-    /// The process that was to listen: `None` if any may, `Some(None)` if it has ended.
+    /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
+    /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
-    /// A listener on the endpoint that is not the expected process's.
+    /// A listener on the endpoint that belongs neither to the expected process nor to one that it
+    /// started.
     pub(crate) stranger: Option<Holder>,
     /// Listeners on the number whose address does not match the endpoint.
     pub(crate) elsewhere: Vec<Holder>,
-    /// Listeners of the process that was to listen, on other numbers.
+    /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
-    /// The inode of the caller's own claim. If the claim has no lease, no lock file records it.
+    /// The inode of the claim (this crate's bound socket) of the caller's own reservation. A
+    /// reservation without a lock file is known only by this field.
     pub(crate) own_claim: Option<NonZeroU64>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
@@ -99,8 +102,8 @@ impl Diagnosis {
         self
     }
 
-    /// Adds that the wait blocked the thread of a runtime, perhaps its server's, and the call of
-    /// `portlease::tokio` that does not.
+    /// Adds a remedy: the wait blocked a thread of an async runtime, and the server may be a task
+    /// of that runtime. `call` is the function of `portlease::tokio` that does not block.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });
@@ -108,7 +111,8 @@ impl Diagnosis {
         self
     }
 
-    /// Who listens, if the expected process does not listen on the endpoint.
+    /// Which other listener was found, in one sentence: a stranger's, one on another port or one on
+    /// another address. `None` if no such listener was found.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -130,7 +134,8 @@ impl Diagnosis {
     }
 
     /// Whether the port is free: a server could bind it now, and no other process has reserved it.
-    /// The server is of the kind that the check asked for. By default it sets SO_REUSEADDR on Unix.
+    /// The server is of the kind that the check asked for, which by default sets SO_REUSEADDR on
+    /// Unix.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -199,7 +204,7 @@ impl Diagnosis {
         self.0.cause()
     }
 
-    /// The remedies, the most direct first; empty if no remedy is needed.
+    /// The remedies, the most direct first; empty if no remedy is needed or known.
     ///
     /// ```
     /// use portlease::Remedy;
@@ -215,7 +220,7 @@ impl Diagnosis {
         &self.0.remedies
     }
 
-    /// The remedies in one line, as calls of this crate; `None` if no remedy is needed.
+    /// The remedies in one line, as calls of this crate; `None` if no remedy is needed or known.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -9,7 +9,8 @@ use crate::printable::printable;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
     pub(crate) port: u16,
-    /// The name in this system's services file.
+    /// The name of the service on this number in the system's services file (services(5)); `None`
+    /// if the file has none.
     pub(crate) service: Option<String>,
     /// The range from which the kernel assigns numbers; `None` if it is unknown.
     pub(crate) ephemeral: Option<RangeInclusive<u16>>,
@@ -25,13 +26,13 @@ impl Number {
         self.withheld.iter().any(|range| range.contains(&self.port))
     }
 
-    /// Whether the kernel may use the number for an outgoing connection.
+    /// Whether the kernel may choose the number for an outgoing connection.
     pub(super) fn is_assigned_by_the_kernel(&self) -> bool {
         let ephemeral = self.ephemeral.as_ref();
         ephemeral.is_some_and(|range| range.contains(&self.port)) && !self.is_withheld()
     }
 
-    /// The withheld numbers with this one, as `net.ipv4.ip_local_reserved_ports` takes them.
+    /// The withheld numbers and this number, in the format of `net.ipv4.ip_local_reserved_ports`.
     pub(super) fn withheld_with_this(&self) -> String {
         let mut ranges = self.withheld.clone();
         ranges.push(self.port..=self.port);
@@ -48,7 +49,7 @@ impl Number {
     }
 }
 
-/// `dynamic (RFC 6335), inside this machine's ephemeral range 32768-60999`.
+/// Prints text such as `dynamic (RFC 6335), inside this machine's ephemeral range 32768-60999`.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.port {

@@ -25,7 +25,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A report without remedies: the caller derives them from this report.
+    /// A report without remedies. The caller derives the remedies from the report, and then sets
+    /// them.
     pub(super) fn new(facts: Facts) -> Self {
         Report {
             facts,
@@ -88,7 +89,8 @@ impl Report {
         }
     }
 
-    /// Who listens, if the expected process does not listen on the endpoint.
+    /// Which other listener was found, in one sentence: a stranger's, one on another port or one on
+    /// another address. `None` if no such listener was found.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
@@ -185,7 +187,8 @@ impl Report {
         holders.map(Holders::iter).unwrap_or_default()
     }
 
-    /// The sockets on the port without the claims of reservations, the most important first.
+    /// The sockets on the port, the most important first, without the claims of reservations
+    /// (sockets that this crate has bound).
     pub(super) fn sockets_besides_claims(&self) -> impl Iterator<Item = &Holder> {
         let holders = self.facts.holders.as_ref();
         let is_own_claim = |holder: &Holder| {
@@ -198,7 +201,8 @@ impl Report {
             .filter(move |holder| !is_own_claim(holder) && !is_leased(holder))
     }
 
-    /// Whether a reservation refuses servers that do not set SO_REUSEADDR.
+    /// Whether the claim of a TCP reservation (a socket that this crate has bound) is on the port.
+    /// It refuses servers that do not set SO_REUSEADDR.
     pub(super) fn has_claim(&self) -> bool {
         let holders = self.facts.holders.as_ref();
         self.sockets().any(|socket| {
@@ -213,7 +217,8 @@ impl Report {
         self.sockets().filter(is_waiting).count()
     }
 
-    /// The number of connections that a closed listener left.
+    /// The number of connections, without those in TIME_WAIT. On a free port, a server that has
+    /// stopped listening left them.
     fn left_connections(&self) -> usize {
         let is_connection =
             |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;

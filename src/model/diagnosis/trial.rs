@@ -1,4 +1,4 @@
-//! [`Trial`]: the result of one trial bind, and the text of several.
+//! [`Trial`]: the result of one trial bind, and the text of several results.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ pub(crate) struct Trial {
     pub(crate) admitted: bool,
 }
 
-/// Which servers could bind: `with SO_REUSEADDR could bind everywhere; without it nowhere`.
+/// Says which servers could bind, such as `with SO_REUSEADDR could bind everywhere; without it
+/// nowhere`.
 ///
 /// The text does not name SO_REUSEADDR on systems where servers do not set it, such as Windows.
 pub(super) struct Trials<'a>(pub(super) &'a [Trial]);
@@ -34,8 +35,8 @@ impl fmt::Display for Trials<'_> {
 }
 
 impl Trials<'_> {
-    /// The addresses that a server could bind. `reuse_addr` says whether the server sets
-    /// SO_REUSEADDR.
+    /// Writes the addresses that a server could bind, and those that it could not. `reuse_addr`
+    /// says whether the server sets SO_REUSEADDR.
     fn fmt_places(&self, reuse_addr: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses = |admitted: bool| {
             let matching =

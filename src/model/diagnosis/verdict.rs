@@ -8,10 +8,11 @@ pub(crate) enum Verdict {
     InUse(Cause),
     NotListening,
     /// Neither the process with this id nor one that it started listens on the port. For a UDP
-    /// port, none of them has bound it. The id is `None` if the process has ended and its id is no
+    /// port, neither has bound it. The id is `None` if the process has ended and its id is no
     /// longer known.
     NotHeldBy(Option<u32>),
-    /// The process with this id listens, and another process beside it on the same address.
+    /// The process with this id, or one that it started, listens on the port. A process that it did
+    /// not start listens on an overlapping address.
     SharedWithStranger(u32),
     /// Code that has ended, such as a test, left a socket that still listens.
     Leaked,
@@ -21,9 +22,10 @@ pub(crate) enum Verdict {
     Forbidden,
     /// This machine does not have the address.
     NoSuchAddress,
-    /// The system refuses the bind for a reason other than a holder of the port.
+    /// The system refuses the bind, but not because of a holder. The text has the reason.
     CannotBind(String),
-    /// The check could not be started, or something that it needs could not be read.
+    /// The check could not be started, or it could not read something that it needs. The text has
+    /// the reason.
     CannotTell(String),
     /// The operand names no port.
     Invalid(String),
@@ -32,15 +34,17 @@ pub(crate) enum Verdict {
 /// Why a port is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A socket keeps servers from binding the port. The report names the first of the holders.
+    /// A socket keeps servers from binding the port. The report names the first such socket.
     Holder,
-    /// A live lease. No socket except the claim of that lease keeps a server from binding.
+    /// A live lease (the locked lock file of a reservation) reserves the port. Besides the claim of
+    /// the lease (this crate's bound socket) and connections in TIME_WAIT, no socket keeps servers
+    /// from binding.
     Reserved,
-    /// A reservation whose lease is not visible to this process, such as that of a container with
-    /// another lock folder.
+    /// A reservation has the abstract Unix socket name of the port, but its lock file is not
+    /// visible to this process. For example, a container uses another lock folder.
     Named,
-    /// Only connections in TIME_WAIT keep servers from binding. A client or a server without
-    /// SO_REUSEADDR left those connections.
+    /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
+    /// SO_REUSEADDR, left those connections.
     TimeWait,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
