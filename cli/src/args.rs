@@ -266,7 +266,8 @@ pub(crate) struct WaitArgs {
         default_value = DEFAULT_WAIT
     )]
     pub(crate) timeout: Duration,
-    /// Stop waiting when the process PID ends
+    /// Stop waiting when the process PID ends; with --listening, only a listener of PID or of a
+    /// process that it started counts
     #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
 }

@@ -12,7 +12,7 @@ pub(crate) enum Condition {
     /// A server of this kind could bind the port.
     Free(ServerKind),
     Listening,
-    /// The process with this id listens on the port, or a process that it started.
+    /// The process with this id, or one that it started, listens on the port.
     HeldBy(u32),
 }
 

@@ -37,8 +37,8 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(admitted(), RetryLevel::Once, effort)? {
         return Ok(held);
     }
-    // If only old connections (such as TIME_WAIT) occupy the first number of a block, that block is
-    // better than none.
+    // The second pass reads the socket table. A number that only old connections (such as
+    // TIME_WAIT) occupy can be reserved, and only the table shows that it is one.
     if effort.level > RetryLevel::Once {
         let blocks = admitted().take(NUMBERS_LOOKED_UP);
         let mut again = Search::new(request, n);

@@ -21,7 +21,8 @@ pub(crate) enum BindMode {
     /// server, so the probe waits until no child has a copy.
     Plain,
     /// The probe binds without the reuse options (SO_REUSEADDR, SO_REUSEPORT) and sets them after
-    /// the bind. A server with SO_REUSEADDR can bind beside a copy in a forked child.
+    /// the bind. It does not wait for forked children: a server with SO_REUSEADDR can bind while a
+    /// child still has a copy of the probe's socket.
     Exclusive,
     /// The probe sets SO_REUSEADDR before the bind, as most servers do.
     Server,

@@ -11,8 +11,8 @@ use crate::model::process::Process;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Notes in each lease whether its recorded process has ended, and which processes still hold the
-/// reservation.
+/// Records, in each lease whose process has ended, which processes still hold the reservation. A
+/// lease that cannot be examined stays as it is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     if !sockets::CHILDREN_SHARE {
         return leases;

@@ -16,8 +16,8 @@ pub(super) fn is_root() -> bool {
     lease::user().is_ok_and(|user| user == 0)
 }
 
-/// Notes in each socket without a visible owner who can own it. Outside the first pid namespace a
-/// process that is not visible can own any socket, so the answer is then incomplete.
+/// Records in each holder which kinds of hidden process may own its socket. Outside the first pid
+/// namespace a hidden process may own any socket that has an inode. The answer is then incomplete.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
     let denials = [Incompleteness::Proc, Incompleteness::Processes];
     let owner = UnseenOwner {
@@ -33,10 +33,9 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
     }
 }
 
-/// Corrects which connections count as outgoing. That none of the listeners of now can have
-/// accepted a connection does not prove it: the listener may have been closed. A connection is
-/// outgoing if its server is visible at the other end, or if the kernel chose its number and not
-/// that of the peer.
+/// Corrects which connections count as outgoing. A connection without a listener may also have been
+/// accepted by a listener that was closed since. So it counts as outgoing in two cases only: its
+/// server is visible at the other end, or its number is an ephemeral one and the peer's is not.
 pub(super) fn note_direction(holders: &mut [Holder]) {
     let is_doubtful = |holder: &Holder| {
         holder.client && holder.protocol == Protocol::Tcp && holder.state != State::SynSent

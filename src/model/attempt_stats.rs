@@ -13,7 +13,7 @@ pub(crate) struct AttemptStats {
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
-    /// The number of ports that were not tried, because browsers refuse to connect to them.
+    /// The number of ports that were not tried: 65535, and those that browsers refuse.
     pub(crate) blocked: usize,
     /// The number of ports whose lock file could not be opened, for example because its path leads
     /// to a folder.
@@ -83,7 +83,7 @@ impl fmt::Display for AttemptStats {
         if self.blocked > 0 {
             write!(
                 f,
-                "; {} not tried: browsers refuse to connect to them",
+                "; {} not tried: 65535, or numbers that browsers refuse",
                 self.blocked
             )?;
         }

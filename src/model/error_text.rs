@@ -175,11 +175,13 @@ impl Error {
 /// Errors from the operating system.
 impl Error {
     pub(crate) fn not_permitted(port: Port, is_privileged: bool, cause: io::Error) -> Self {
-        let reason = if is_privileged {
+        let reason = if !is_privileged {
+            FORBIDDEN
+        } else if cfg!(any(target_os = "linux", target_os = "android")) {
             "binding a port below net.ipv4.ip_unprivileged_port_start (1024 by default) requires \
              root or CAP_NET_BIND_SERVICE"
         } else {
-            FORBIDDEN
+            "binding a port below 1024 requires root"
         };
         let message = format!("cannot reserve {port}: {}: {reason}", OsMessage(&cause));
         Self::caused(ErrorKind::PermissionDenied, message, cause)

@@ -150,6 +150,20 @@ impl Holders {
         self.unseen.is_empty() && self.rows.iter().all(|holder| !holder.hidden)
     }
 
+    /// What could not be read, one sentence for each reason. Empty if everything could be read.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// for reason in portlease::who_holds(60315)?.unseen() {
+    ///     println!("not seen: {reason}"); // some processes could not be read: …
+    /// }
+    /// # }
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn unseen(&self) -> Vec<String> {
+        self.unseen.iter().map(ToString::to_string).collect()
+    }
+
     /// The reservations of this port, by this process and by others.
     ///
     /// ```

@@ -84,8 +84,9 @@ impl EphemeralRange {
         self.reported && self.is_non_ephemeral(port)
     }
 
-    /// Whether the kernel never chooses this number, if `range` is its range. If the system did not
-    /// report a range, that is only its default.
+    /// Whether the number is outside of `range`, or withheld from it. The kernel never chooses such
+    /// a number. If the system reported no range, `range` is a default, and the kernel may use
+    /// another range.
     pub(crate) fn is_non_ephemeral(&self, port: u16) -> bool {
         !self.range.contains(&port) || self.reserved.contains(port)
     }

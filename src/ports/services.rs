@@ -17,8 +17,7 @@ const COMMON: [u16; 44] = [
 /// The name of a port in this system's services file. `None` if the file does not list the port or
 /// cannot be read.
 pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
-    let text = std::fs::read_to_string(FILE).ok()?;
-    entries(&text)
+    entries(&text()?)
         .find(|entry| entry.port == port && entry.protocol == protocol.as_str())
         .map(|entry| entry.name.to_owned())
 }
@@ -27,7 +26,7 @@ pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
 pub(crate) fn numbers() -> &'static PortSet {
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();
     NUMBERS.get_or_init(|| {
-        let text = std::fs::read_to_string(FILE).unwrap_or_default();
+        let text = text().unwrap_or_default();
         let mut numbers = PortSet::default();
         numbers.extend(COMMON);
         numbers.extend(entries(&text).map(|entry| entry.port));
@@ -40,6 +39,12 @@ const FILE: &str = if cfg!(windows) {
 } else {
     "/etc/services"
 };
+
+/// The services file. A byte that is not UTF-8 spoils only its own entry.
+fn text() -> Option<String> {
+    let bytes = std::fs::read(FILE).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 struct Entry<'a> {
     name: &'a str,

@@ -40,8 +40,8 @@ pub enum Guarantee {
     Kernel,
 }
 
-/// A reserved port. While this value lives, no process that uses this crate gets the port.
-/// [`guarantee`](Reservation::guarantee) says what else keeps other processes from it.
+/// A reserved port. While this value lives, no process with the same lock folder gets the port from
+/// this crate. [`guarantee`](Reservation::guarantee) says what keeps other programs from it.
 ///
 /// Start the server by [number](Reservation::port) as often as you like, or get a bound socket from
 /// [`listen`](Reservation::listen). The reservation stays in force beside the server, so the server

@@ -1,6 +1,6 @@
 //! `portlease check`: checks that all ports are free, or that all have a listener.
 
-use portlease::Diagnosis;
+use portlease::{Diagnosis, Holders};
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -12,6 +12,7 @@ use crate::output::annotations;
 use crate::output::console::Console;
 use crate::output::json::{HolderRow, JSON_VERSION};
 use crate::output::junit;
+use crate::output::remedy::{self, RemedyRow};
 use crate::output::report;
 use crate::ports::PortList;
 use crate::wait_loop;
@@ -27,6 +28,10 @@ struct PortRow {
     holders: Vec<HolderRow>,
     cause: Option<String>,
     help: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remedies: Vec<RemedyRow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unseen: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,5 +103,7 @@ fn row(finding: &Finding, condition: Condition) -> PortRow {
             .problem
             .as_ref()
             .and_then(|problem| report::help(problem, finding.waited)),
+        remedies: finding.problem.iter().flat_map(remedy::rows).collect(),
+        unseen: holders.map(Holders::unseen).unwrap_or_default(),
     }
 }

@@ -19,6 +19,7 @@ struct Answer {
     version: u8,
     port: u16,
     complete: bool,
+    unseen: Vec<String>,
     holders: Vec<HolderRow>,
     leases: Vec<LeaseRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +76,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
             version: JSON_VERSION,
             port: holders.port(),
             complete: holders.is_complete(),
+            unseen: holders.unseen(),
             holders: holders
                 .iter()
                 .map(|holder| HolderRow::new(holder, args.command_line))
@@ -153,7 +155,7 @@ fn describe_reachability(reachability: Reachability) -> String {
         Reachability::Accepts => "is accepted".to_owned(),
         Reachability::Refuses => "is refused".to_owned(),
         Reachability::NoAnswer => "gets no answer".to_owned(),
-        Reachability::Failed(kind) => format!("could not connect: {kind}"),
+        Reachability::Failed(kind) => format!("fails: {kind}"),
         _ => "gets an unknown result".to_owned(),
     }
 }

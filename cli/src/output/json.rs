@@ -2,9 +2,10 @@
 //! removed.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use portlease::{Guarantee, Holder, Lease, Process, Reservation};
+use portlease::{Guarantee, Holder, Lease, Owner, Process, ProcessState, Relation, Reservation};
 use serde::{Deserialize, Serialize};
 
 /// The value of `version` in every object.
@@ -21,6 +22,7 @@ pub(crate) struct HolderRow {
     user: Option<String>,
     hidden: bool,
     client: bool,
+    owner: &'static str,
     processes: Vec<ProcessRow>,
 }
 
@@ -35,6 +37,14 @@ impl HolderRow {
             user: holder.user.clone(),
             hidden: holder.hidden,
             client: holder.client,
+            owner: match holder.owner() {
+                Owner::Processes => "processes",
+                Owner::Unowned => "unowned",
+                Owner::Hidden => "hidden",
+                Owner::Elsewhere => "elsewhere",
+                Owner::None => "none",
+                _ => "unknown",
+            },
             processes: holder
                 .processes
                 .iter()
@@ -49,6 +59,16 @@ struct ProcessRow {
     pid: u32,
     name: String,
     program: Option<String>,
+    parent: Option<u32>,
+    uid: Option<u32>,
+    user: Option<String>,
+    /// In RFC 3339.
+    started: Option<String>,
+    state: &'static str,
+    working_directory: Option<String>,
+    unit: Option<String>,
+    container: Option<String>,
+    relation: Option<&'static str>,
     /// Absent without `--command-line`; null if it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     command_line: Option<Option<Vec<String>>>,
@@ -63,13 +83,31 @@ impl ProcessRow {
                 .ok()
                 .map(|line| line.into_iter().map(text).collect())
         };
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         ProcessRow {
             pid: process.pid,
             name: process.name.clone(),
-            program: process
-                .program
-                .as_ref()
-                .map(|path| path.to_string_lossy().into_owned()),
+            program: process.program.as_ref().map(path),
+            parent: process.parent,
+            uid: process.uid,
+            user: process.user.clone(),
+            started: process.started.and_then(utc),
+            state: match process.state {
+                ProcessState::Running => "running",
+                ProcessState::Suspended => "suspended",
+                ProcessState::DumpingCore => "dumping_core",
+                ProcessState::Zombie => "zombie",
+                _ => "unknown",
+            },
+            working_directory: process.working_directory.as_ref().map(path),
+            unit: process.unit.clone(),
+            container: process.container.clone(),
+            relation: process.relation.map(|relation| match relation {
+                Relation::ThisProcess => "self",
+                Relation::Ancestor => "ancestor",
+                Relation::Descendant => "descendant",
+                _ => "unknown",
+            }),
             command_line: with_command_line.then(command_line),
         }
     }

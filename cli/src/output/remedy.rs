@@ -1,6 +1,7 @@
 //! Prints the library's remedies as commands of `portlease`.
 
-use portlease::{Endpoint, Protocol, Remedy};
+use portlease::{Diagnosis, Endpoint, Protocol, Remedy};
+use serde::Serialize;
 
 /// The remedies in one line. Returns `None` if no remedy applies to a user of the command. After a
 /// wait, no remedy says to wait again.
@@ -65,6 +66,69 @@ fn command(remedy: &Remedy) -> Option<String> {
     Some(text)
 }
 
+/// A remedy in the JSON output.
+#[derive(Debug, Serialize)]
+pub(crate) struct RemedyRow {
+    kind: &'static str,
+    text: String,
+    /// The process that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    /// The unit, container or supervisor that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+pub(crate) fn rows(diagnosis: &Diagnosis) -> Vec<RemedyRow> {
+    let row = |remedy: &Remedy| {
+        let (kind, pid, name) = parts(remedy);
+        Some(RemedyRow {
+            kind,
+            text: command(remedy)?,
+            pid,
+            name,
+        })
+    };
+    diagnosis.remedies().iter().filter_map(row).collect()
+}
+
+/// The kind of a remedy, and the process and the name that it is about.
+fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
+    match remedy {
+        Remedy::StopProcess { pid, .. } => ("stop_process", Some(*pid), None),
+        Remedy::CloseOwnSocket => ("close_own_socket", None, None),
+        Remedy::CloseSocketOfAncestor { pid, .. } => ("close_socket_of_ancestor", Some(*pid), None),
+        Remedy::ResumeOrKill { pid, .. } => ("resume_or_kill", Some(*pid), None),
+        Remedy::WaitForCoreDump { pid, .. } => ("wait_for_core_dump", Some(*pid), None),
+        Remedy::StopUnit { unit, .. } => ("stop_unit", None, Some(unit.clone())),
+        Remedy::ListSocketUnits { .. } => ("list_socket_units", None, None),
+        Remedy::StopContainer { id, .. } => ("stop_container", None, Some(id.clone())),
+        Remedy::StopPublishingContainer { .. } => ("stop_publishing_container", None, None),
+        Remedy::StopBySupervisor { pid, name, .. } => {
+            ("stop_by_supervisor", Some(*pid), Some(name.clone()))
+        }
+        Remedy::ReserveAnotherPort { .. } => ("reserve_another_port", None, None),
+        Remedy::Queue { .. } => ("queue", None, None),
+        Remedy::StartServer => ("start_server", None, None),
+        Remedy::WaitUntilListening { .. } => ("wait_until_listening", None, None),
+        Remedy::UseListenersAddress { .. } => ("use_listeners_address", None, None),
+        Remedy::ListenOn { .. } => ("listen_on", None, None),
+        Remedy::ReserveForPlainServer => ("reserve_for_plain_server", None, None),
+        Remedy::WaitForTimeWait => ("wait_for_time_wait", None, None),
+        Remedy::WaitForKernel => ("wait_for_kernel", None, None),
+        Remedy::InspectWithPermission => ("inspect_with_permission", None, None),
+        Remedy::InspectFromHost => ("inspect_from_host", None, None),
+        Remedy::FindKernelSocket => ("find_kernel_socket", None, None),
+        Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
+        Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),
+        Remedy::RunAsRoot => ("run_as_root", None, None),
+        Remedy::LowerUnprivilegedPortStart { .. } => ("lower_unprivileged_port_start", None, None),
+        Remedy::UseLocalAddress => ("use_local_address", None, None),
+        Remedy::AskWhoHolds { .. } => ("ask_who_holds", None, None),
+        _ => ("other", None, None),
+    }
+}
+
 fn udp(endpoint: &Endpoint) -> &'static str {
     match endpoint.protocol {
         Some(Protocol::Udp) => " --udp",
@@ -86,7 +150,7 @@ fn operand(endpoint: &Endpoint) -> Endpoint {
 mod tests {
     use std::time::Duration;
 
-    use portlease::{Diagnosis, ReserveOptions, check_port_free, check_port_listening};
+    use portlease::{ReserveOptions, check_port_free, check_port_listening};
 
     use super::*;
 

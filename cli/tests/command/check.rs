@@ -172,17 +172,33 @@ fn the_json_answer_has_this_shape() {
             )),
             "{cause}"
         );
-        let expected = json!({"version": 1, "ports": [
+        let pid = std::process::id();
+        let mut expected = json!({"version": 1, "ports": [
             {
                 "endpoint": format!("{port}/tcp"), "free": false,
-                "holders": [crate::who::listener_row(port)],
+                "holders": [crate::who::listener_row(port, &rows[0])],
                 "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
+                "remedies": [
+                    {
+                        "kind": "close_socket_of_ancestor",
+                        "text": format!("close the socket in pid {pid}, which started this process"),
+                        "pid": pid,
+                    },
+                    {
+                        "kind": "reserve_another_port",
+                        "text": "reserve another port with `portlease reserve`",
+                    },
+                ],
             },
             {
                 "endpoint": format!("127.0.0.1:{free}/tcp"), "free": true, "holders": [],
                 "cause": null, "help": null,
             },
         ]});
+        // Present if other users' processes cannot be read.
+        if let Some(unseen) = rows[0].get("unseen") {
+            expected["ports"][0]["unseen"] = unseen.clone();
+        }
         (output, expected)
     });
     let output = ran(&["check", "--json", "--listening", &port.to_string()])

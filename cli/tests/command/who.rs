@@ -10,7 +10,8 @@ use crate::program::{BINARY, finish, plain, portlease, ran};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// The JSON of a listener of this process on 127.0.0.1.
-pub(crate) fn listener_row(port: u16) -> Value {
+pub(crate) fn listener_row(port: u16, answer: &Value) -> Value {
+    let process = &answer["holders"][0]["processes"][0];
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
     let uid = rustix::process::geteuid().as_raw();
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -22,9 +23,16 @@ pub(crate) fn listener_row(port: u16) -> Value {
     json!({
         "protocol": "tcp", "local": format!("127.0.0.1:{port}"), "remote": null,
         "state": "listen", "uid": uid, "user": name, "hidden": false, "client": false,
+        "owner": "processes",
         "processes": [{
             "pid": std::process::id(), "name": comm.trim_end_matches('\n'),
             "program": std::env::current_exe().unwrap().to_str().unwrap(),
+            "parent": std::os::unix::process::parent_id(), "uid": uid, "user": name,
+            "started": process["started"].as_str().unwrap(), "state": "running",
+            "working_directory": std::env::current_dir().unwrap().to_str().unwrap(),
+            // Of the machine on which the test runs.
+            "unit": process["unit"], "container": process["container"],
+            "relation": "ancestor",
         }],
     })
 }
@@ -53,9 +61,11 @@ fn a_listener_with_its_process_has_this_json_shape() {
             .json();
         // False if other users' processes or descriptors in transit cannot be read.
         let complete = output["complete"].as_bool().unwrap();
+        let unseen = output["unseen"].as_array().unwrap();
+        assert!(complete == unseen.is_empty(), "{output}");
         let expected = json!({
-            "version": 1, "port": port, "complete": complete,
-            "holders": [listener_row(port)], "leases": [],
+            "version": 1, "port": port, "complete": complete, "unseen": unseen,
+            "holders": [listener_row(port, &output)], "leases": [],
         });
         (output, expected)
     });
@@ -104,8 +114,10 @@ fn a_port_without_a_holder_exits_with_1() {
         format!("port {p}/tcp: nobody holds it\n")
     );
     assert_eq!(without_holder(&["-q"]).out, "");
-    let expected =
-        json!({"version": 1, "port": p.port(), "complete": true, "holders": [], "leases": []});
+    let expected = json!({
+        "version": 1, "port": p.port(), "complete": true, "unseen": [], "holders": [],
+        "leases": [],
+    });
     assert_eq!(without_holder(&["--json"]).json(), expected);
 }
 

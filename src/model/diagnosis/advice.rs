@@ -25,13 +25,14 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             Some(endpoint),
         ) => for_missing_listener(report, endpoint),
         (Verdict::Leaked, _) => vec![Remedy::StopServersBeforeTestEnds],
-        (Verdict::Privileged, Some(endpoint)) => vec![
-            Remedy::ReserveAnotherPort { endpoint },
-            Remedy::RunAsRoot,
-            Remedy::LowerUnprivilegedPortStart {
+        (Verdict::Privileged, Some(endpoint)) => {
+            let lower = cfg!(target_os = "linux").then_some(Remedy::LowerUnprivilegedPortStart {
                 port: endpoint.port,
-            },
-        ],
+            });
+            let mut remedies = vec![Remedy::ReserveAnotherPort { endpoint }, Remedy::RunAsRoot];
+            remedies.extend(lower);
+            remedies
+        }
         (Verdict::NoSuchAddress, _) => vec![Remedy::UseLocalAddress],
         (Verdict::Forbidden | Verdict::CannotBind(_), Some(endpoint)) => {
             vec![Remedy::ReserveAnotherPort { endpoint }]

@@ -102,8 +102,9 @@ impl Diagnosis {
         self
     }
 
-    /// Adds a remedy: the wait blocked a thread of an async runtime, and the server may be a task
-    /// of that runtime. `call` is the function of `portlease::tokio` that does not block.
+    /// Adds a remedy that names `call`, the function of `portlease::tokio` to use instead of the
+    /// wait. The wait blocked a thread of an async runtime, and the server may be a task of that
+    /// runtime. Adds nothing to a report without remedies.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });

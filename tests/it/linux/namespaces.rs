@@ -246,7 +246,10 @@ fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
             let error = reserver
                 .reserve(&format!("{kind} many={all} range={range}"))
                 .refused("NoFreePort");
-            let left_out = format!("{} not tried: browsers refuse", refused.len());
+            let left_out = format!(
+                "{} not tried: 65535, or numbers that browsers refuse",
+                refused.len()
+            );
             assert!(error.contains(&left_out), "{kind}: {error}");
             // By name they can be reserved.
             let named = format!("{kind} port={}", refused[0]);
