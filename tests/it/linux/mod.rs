@@ -13,6 +13,7 @@ mod namespaces; // network namespaces
 mod past_server; // connections that a server left, by their state
 mod range_change; // the ephemeral range of a network namespace
 mod refused; // how long a refusal takes, with daemons
+mod remedies;
 mod retries; // fork, sockets without a visible owner
 mod sandbox; // Landlock
 mod servers; // servers from Debian packages, stopped by signals
@@ -60,6 +61,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
         "many-udp" => used_up_range::reserve_udp_beyond_the_first_thousands(),
         "only-number" => namespaces::reserve_the_only_number(),
+        "follows-sysctl" => remedies::follow_sysctl(),
         "changed-range" => range_change::change_the_range(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),

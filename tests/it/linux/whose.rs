@@ -14,7 +14,7 @@ use crate::support::{DEADLINE, own_locks};
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A server on the port of its second argument. Its first says how it runs.
-const SERVER: &str = r#"
+pub(super) const SERVER: &str = r#"
 import os, signal, socket, sys
 how, port = sys.argv[1], int(sys.argv[2])
 family = socket.AF_INET6 if how == "on-ipv6" else socket.AF_INET
@@ -35,10 +35,23 @@ signal.pause()
 "#;
 
 /// A running server, which is killed when the value is dropped.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Server {
-    fn new(how: &str, port: u16) -> Server {
+    pub(super) fn of(child: Child) -> Server {
+        Server(child)
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it ends.
+    pub(super) fn wait(&mut self) {
+        self.0.wait().unwrap();
+    }
+
+    pub(super) fn new(how: &str, port: u16) -> Server {
         let child = Command::new(python())
             .args(["-c", SERVER, how, &port.to_string()])
             .stdout(Stdio::piped())
@@ -48,7 +61,7 @@ impl Server {
     }
 
     /// The port on which it listens, once it does.
-    fn port(&mut self) -> u16 {
+    pub(super) fn port(&mut self) -> u16 {
         self.line()
     }
 

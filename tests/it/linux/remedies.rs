@@ -1,0 +1,176 @@
+//! Remedies, followed to the letter: afterwards the port is free, or whatever they promise.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
+
+use portlease::{Remedy, reserve_port};
+
+use super::whose::Server;
+use crate::support::helper::{EPHEMERAL_LOW, Launch};
+use crate::support::program::python;
+use crate::support::socket::{self, Reuse, V4};
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
+
+/// The parts of the help line of a check.
+fn help(port: u16) -> (Vec<Remedy>, String) {
+    let diagnosis = portlease::check_port_free(port).unwrap_err();
+    let help = diagnosis.help().unwrap();
+    (diagnosis.remedies().to_vec(), help)
+}
+
+/// Runs the command in the help line between `start` and the next comma, as a person would.
+fn follow(help: &str, start: &str) {
+    let at = help
+        .find(start)
+        .unwrap_or_else(|| panic!("no {start:?} in {help:?}"));
+    let command = help[at..].split(", ").next().unwrap();
+    let status = Command::new("sh").args(["-c", command]).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
+#[test]
+fn a_suspended_holder_is_killed() {
+    let p = reserve_port();
+    let mut server = Server::new("server", p.port());
+    let pid = server.id();
+    server.port();
+    Command::new("kill")
+        .args(["-STOP", &pid.to_string()])
+        .status()
+        .unwrap();
+    // The signal takes effect a moment later.
+    eventually("the process is suspended", DEADLINE, || {
+        let text = help(p.port()).1;
+        if text.contains("kill -KILL") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    let (_, help) = help(p.port());
+    // SIGTERM, which `stop` suggests, would have no effect.
+    assert!(!help.contains("stop pid"), "{help}");
+    follow(&help, &format!("kill -KILL {pid}"));
+    p.wait_until_free(DEADLINE).unwrap();
+}
+
+#[test]
+fn every_process_that_shares_the_number_is_stopped() {
+    let p = reserve_port();
+    let mut twins = [Server::new("twin", p.port()), Server::new("twin", p.port())];
+    let mut pids = twins.each_mut().map(|twin| {
+        twin.port();
+        twin.id()
+    });
+    pids.sort_unstable();
+    let (remedies, help) = help(p.port());
+    let mut stopped: Vec<u32> = remedies
+        .iter()
+        .filter_map(|remedy| match remedy {
+            Remedy::StopProcess { pid, .. } => Some(*pid),
+            _ => None,
+        })
+        .collect();
+    stopped.sort_unstable();
+    assert_eq!(stopped, pids, "{help}");
+    assert!(help.contains(" and stop pid "), "{help}");
+    // One alone does not free the port.
+    let kill = |pid: u32| {
+        Command::new("kill").arg(pid.to_string()).status().unwrap();
+    };
+    kill(pids[0]);
+    let _status = twins
+        .iter_mut()
+        .find(|twin| twin.id() == pids[0])
+        .unwrap()
+        .wait();
+    portlease::check_port_free(&p).unwrap_err();
+    kill(pids[1]);
+    p.wait_until_free(DEADLINE).unwrap();
+}
+
+/// A program of the name `runsv` that starts the server again when it ends.
+#[test]
+fn a_supervised_server_is_stopped_through_its_supervisor() {
+    const SUPERVISOR: &str = r#"
+import signal, subprocess, sys
+child = None
+def stop(*_):
+    child.kill()
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+for _ in range(50):
+    child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+    child.wait()
+"#;
+    let p = reserve_port();
+    let folder = Folder::new();
+    let script = folder.path().join("runsv");
+    std::fs::write(&script, SUPERVISOR).unwrap();
+    let supervisor = Command::new(python())
+        .arg(&script)
+        .args([super::whose::SERVER, "server", &p.to_string()])
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let mut supervisor = Server::of(supervisor.unwrap());
+    p.wait_until_listening(DEADLINE).unwrap();
+    let (_, text) = help(p.port());
+    let expected = format!("through its supervisor runsv (pid {})", supervisor.id());
+    assert!(text.contains(&expected), "{text}");
+    // The remedy names the supervisor because this does not help.
+    let holders = portlease::who_holds(&p).unwrap();
+    let server = holders
+        .iter()
+        .find(|socket| !socket.processes.is_empty())
+        .unwrap();
+    let server = server.processes[0].pid;
+    Command::new("kill")
+        .arg(server.to_string())
+        .status()
+        .unwrap();
+    eventually("another process serves", DEADLINE, || {
+        let holders = portlease::who_holds(&p).unwrap();
+        let mut pids = holders.iter().flat_map(|socket| &socket.processes);
+        if pids.any(|process| process.pid != server && process.pid != std::process::id()) {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    });
+    Command::new("kill")
+        .arg(supervisor.id().to_string())
+        .status()
+        .unwrap();
+    supervisor.wait();
+    p.wait_until_free(DEADLINE).unwrap();
+}
+
+#[test]
+fn the_kernel_is_kept_from_a_number_that_an_outgoing_connection_has() {
+    need!(capability::network_namespace(), capability::sock_diag());
+    let folder = Folder::new();
+    Launch::new("follows-sysctl", &folder.locks())
+        .with_ephemeral_ports(4)
+        .start()
+        .succeed();
+}
+
+/// The helper process.
+pub(crate) fn follow_sysctl() {
+    let list = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+    std::fs::write(list, "20000-20009").unwrap();
+    let server = TcpListener::bind((V4, EPHEMERAL_LOW + 100)).unwrap();
+    let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let port = client.local_addr().unwrap().port();
+    let (_, help) = help(port);
+    follow(&help, "sysctl -w net.ipv4.ip_local_reserved_ports=");
+    let now = std::fs::read_to_string(list).unwrap();
+    assert_eq!(now.trim(), format!("20000-20009,{port}"), "{help}");
+    socket::reset_on_close(&client);
+    drop(client);
+    // The kernel assigns every other number of the range.
+    let assigned: Vec<_> =
+        std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
+    assert_eq!(assigned.len(), 3);
+    portlease::check_port_free((Ipv4Addr::LOCALHOST, port)).unwrap();
+}
