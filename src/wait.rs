@@ -276,7 +276,7 @@ impl Unmet {
     fn report(&self) -> Diagnosis {
         match &self.expected {
             Some(expected) => diagnose::not_listening(self.port, self.verdict.clone(), expected),
-            None => diagnose::report(self.port, self.verdict.clone()),
+            None => diagnose::after_waiting_for_any(self.port, self.verdict.clone()),
         }
     }
 }

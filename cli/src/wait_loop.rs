@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, ErrorKind};
+use portlease::{Diagnosis, Endpoint, ErrorKind};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
@@ -15,10 +15,11 @@ use crate::output::console::Console;
 use crate::process::{ProcessHandle, watch_failure};
 
 /// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Met,
-    TimedOut,
+    /// With the report on the port for which the wait was waiting.
+    TimedOut(Option<Diagnosis>),
     /// The process of `--pid` ended before the ports met the condition.
     ProcessEnded,
 }
@@ -69,7 +70,9 @@ pub(crate) fn wait_for(
     let outcome = loop {
         match receiver.recv_timeout(PROGRESS_INTERVAL) {
             Ok(Ok(())) => break Outcome::Met,
-            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => break Outcome::TimedOut,
+            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => {
+                break Outcome::TimedOut(error.diagnosis().cloned());
+            }
             // If the process of `--pid` ends, the wait in the thread can fail before this loop
             // checks the process.
             Ok(Err(_)) if has_ended(process.as_ref())? => break after_end(endpoints, condition)?,

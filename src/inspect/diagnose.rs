@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::availability::{availability, look};
 use super::inheritance;
+use super::probe;
 use super::sight;
 use super::who::holders;
 use super::whose::{self, Expected};
@@ -109,6 +110,16 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
     })
 }
 
+/// A [`report`] of a wait for a listener that timed out. If no socket listens, it tries one
+/// connection: a packet filter may take the connections of the port.
+pub(crate) fn after_waiting_for_any(port: Port, verdict: Verdict) -> Diagnosis {
+    let mut facts = facts(port, verdict, ScanDepth::Complete);
+    if facts.verdict == Verdict::NotListening && facts.elsewhere.is_empty() {
+        facts.redirected = probe::redirected(port);
+    }
+    Diagnosis::new(facts)
+}
+
 /// The listeners on the number whose address does not match the endpoint.
 fn elsewhere(port: Port) -> Vec<Holder> {
     let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
@@ -130,6 +141,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     Facts {
         endpoint: Some(endpoint),
         verdict,
+        redirected: None,
         as_root: sight::is_root(),
         expected: None,
         stranger: None,

@@ -1,14 +1,14 @@
 //! [`probe`]: what a client would meet, found by one connection.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
-use crate::retry::SHORTEST_CONNECT;
+use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
 
 /// What a client meets at an address.
 ///
@@ -85,4 +85,26 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
         .map(|addr| connect(*addr))
         .find(|met| *met == Reachability::Accepts)
         .unwrap_or_else(|| connect(*last))
+}
+
+/// The address of this machine at which a connection to the port is accepted. The caller knows that
+/// no socket listens there, so a packet filter redirects the connection.
+pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
+    if port.protocol != Protocol::Tcp {
+        return None;
+    }
+    let loopbacks = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let addresses = port.ip.map_or(loopbacks.to_vec(), |ip| vec![ip]);
+    let is_accepted = |ip: &IpAddr| {
+        let addressed = Port {
+            ip: Some(*ip),
+            ..port
+        };
+        connect(addressed, CONNECT_LIMIT) == Reachability::Accepts
+    };
+    let found = addresses.into_iter().find(is_accepted);
+    found.map(|ip| SocketAddr::new(ip, port.number))
 }

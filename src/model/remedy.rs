@@ -132,6 +132,8 @@ pub enum Remedy {
     WaitForKernel,
     /// Retry with permission to inspect the processes of other users.
     InspectWithPermission,
+    /// List the rules of the packet filter, one of which redirects the connections of the port.
+    ListPacketFilter,
     /// Look from outside of this container: a process there may own the socket.
     InspectFromHost,
     /// Find the part of the kernel that owns the socket.
@@ -284,6 +286,9 @@ impl fmt::Display for Remedy {
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
+            Remedy::ListPacketFilter => f.write_str(
+                "list the rules of the packet filter with nft list ruleset or iptables -t nat -L",
+            ),
             Remedy::InspectFromHost => {
                 f.write_str("look from outside of this container, where every process is visible")
             }
@@ -399,7 +404,8 @@ mod tests {
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
             Remedy::InspectWithPermission => Remedy::InspectFromHost,
-            Remedy::InspectFromHost => Remedy::FindKernelSocket,
+            Remedy::InspectFromHost => Remedy::ListPacketFilter,
+            Remedy::ListPacketFilter => Remedy::FindKernelSocket,
             Remedy::FindKernelSocket => Remedy::ReserveInSysctl {
                 port,
                 ports: name(),
@@ -427,7 +433,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 32);
+        assert_eq!(remedies.len(), 33);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -97,6 +97,13 @@ pub(crate) fn strace() -> Capability {
     )
 }
 
+/// nftables, with rules that redirect connections.
+pub(crate) fn nft() -> Capability {
+    let mut args = unshare_flags();
+    args.extend(["-n", "nft", "add", "table", "ip", "nat"]);
+    try_command("unshare", &args)
+}
+
 pub(crate) fn ipv6() -> Capability {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0))
         .map(drop)

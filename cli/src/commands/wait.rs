@@ -28,7 +28,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let outcome = wait_loop::wait_for(console, &endpoints, condition, args.timeout, args.pid)?;
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
-        Outcome::TimedOut => ("timed_out", exit::NO),
+        Outcome::TimedOut(_) => ("timed_out", exit::NO),
         Outcome::ProcessEnded => ("ended", exit::PROCESS_ENDED),
     };
     if console.is_json() {
@@ -38,9 +38,20 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             ports,
             outcome: word,
         })?;
-    } else if outcome != Outcome::Met {
+    } else if !matches!(outcome, Outcome::Met) {
+        let report = match outcome {
+            Outcome::TimedOut(report) => report,
+            _ => None,
+        };
         for endpoint in endpoints {
-            let finding = Finding::new(endpoint, condition, true);
+            let finding = match &report {
+                Some(report) if report.endpoint() == Some(endpoint) => Finding {
+                    endpoint,
+                    problem: Some(report.clone()),
+                    waited: true,
+                },
+                _ => Finding::new(endpoint, condition, true),
+            };
             if finding.problem.is_some() {
                 console.finding(&finding, condition)?;
             }

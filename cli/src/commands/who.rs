@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use portlease::{Endpoint, Holders, Process, Reachability, probe, who_holds};
+use portlease::{Endpoint, Holders, Process, Reachability, State, probe, who_holds};
 use serde::Serialize;
 
 use crate::args::WhoArgs;
@@ -92,8 +92,11 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         }
         for probe in &probes {
             text += &format!(
-                "\n  {:<13}of {} {}",
-                "a client", probe.address, probe.description
+                "\n  {:<13}of {} {}{}",
+                "a client",
+                probe.address,
+                probe.description,
+                redirection(&holders, probe)
             );
         }
         console.report(text)?;
@@ -103,6 +106,16 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         (true, true) => exit::NO,
         (true, false) => exit::INCOMPLETE,
     })
+}
+
+/// The end of the line of a probe that was accepted although no socket listens.
+fn redirection(holders: &Holders, probe: &Probe) -> &'static str {
+    let has_listener = holders.iter().any(|socket| socket.state == State::Listen);
+    if probe.result == "accepts" && !has_listener {
+        ", although no socket listens: a packet filter redirects it"
+    } else {
+        ""
+    }
 }
 
 /// The processes that own the sockets, without duplicates, in the order of the report.

@@ -117,6 +117,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::WaitForTimeWait => ("wait_for_time_wait", None, None),
         Remedy::WaitForKernel => ("wait_for_kernel", None, None),
         Remedy::InspectWithPermission => ("inspect_with_permission", None, None),
+        Remedy::ListPacketFilter => ("list_packet_filter", None, None),
         Remedy::InspectFromHost => ("inspect_from_host", None, None),
         Remedy::FindKernelSocket => ("find_kernel_socket", None, None),
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),

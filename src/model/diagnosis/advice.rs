@@ -58,6 +58,9 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         instead,
         ..
     } = &report.facts;
+    if report.facts.redirected.is_some() {
+        return vec![Remedy::ListPacketFilter];
+    }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
         let mut remedies = for_holder(stranger, endpoint.port);

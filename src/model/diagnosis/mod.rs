@@ -1,6 +1,7 @@
 //! [`Diagnosis`]: the state of a port, its cause, and the remedies.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::time::SystemTime;
 
@@ -41,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
+    /// An address of this machine at which a connection was accepted, although no socket listens.
+    pub(crate) redirected: Option<SocketAddr>,
     /// Whether the caller runs as root, so that more permission would show nothing more.
     pub(crate) as_root: bool,
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
@@ -79,6 +82,7 @@ impl Diagnosis {
             endpoint,
             verdict,
             holders: None,
+            redirected: None,
             as_root: false,
             expected: None,
             stranger: None,

@@ -96,9 +96,16 @@ impl Report {
             stranger,
             elsewhere,
             instead,
+            redirected,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
+        if let Some(addr) = redirected {
+            sentences.push(format!(
+                "no socket listens, but a connection to {addr} is accepted: a packet filter \
+                 redirects it (such as a rule of Docker or kube-proxy)"
+            ));
+        }
         if let Some(stranger) = stranger {
             sentences.push(stranger.headline());
         }

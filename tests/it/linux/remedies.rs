@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
 use portlease::{Remedy, reserve_port};
 
@@ -79,7 +80,7 @@ fn every_process_that_shares_the_number_is_stopped() {
         Command::new("kill").arg(pid.to_string()).status().unwrap();
     };
     kill(pids[0]);
-    let _status = twins
+    twins
         .iter_mut()
         .find(|twin| twin.id() == pids[0])
         .unwrap()
@@ -173,4 +174,45 @@ pub(crate) fn follow_sysctl() {
         std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
     assert_eq!(assigned.len(), 3);
     portlease::check_port_free((Ipv4Addr::LOCALHOST, port)).unwrap();
+}
+
+/// nftables redirects the connections of a port to a server on another one.
+#[test]
+fn a_redirected_port_is_explained_when_a_wait_for_its_listener_times_out() {
+    need!(capability::network_namespace(), capability::nft());
+    let folder = Folder::new();
+    Launch::new("redirected", &folder.locks())
+        .in_network(
+            "ip link set lo up && nft add table ip nat && \
+             nft 'add chain ip nat out { type nat hook output priority -100; }' && \
+             nft add rule ip nat out tcp dport 8080 redirect to :9090",
+        )
+        .start()
+        .succeed();
+}
+
+/// The helper process.
+pub(crate) fn wait_for_redirected() {
+    let _server = TcpListener::bind((V4, 9090)).unwrap();
+    let wait = |port: u16| {
+        let error = portlease::wait_until_listening(port, Duration::from_millis(50)).unwrap_err();
+        format!("{error:?}")
+    };
+    let text = wait(8080);
+    let expected = "port 8080/tcp is not listening: no socket listens, but a connection to \
+                    127.0.0.1:8080 is accepted: a packet filter redirects it";
+    assert!(text.contains(expected), "{text}");
+    assert!(
+        text.contains("help: list the rules of the packet filter"),
+        "{text}"
+    );
+    // The control: nothing redirects this port.
+    let text = wait(8081);
+    assert!(text.contains("is not listening: nobody holds it"), "{text}");
+    // The remedy.
+    let rules = Command::new("sh")
+        .args(["-c", "nft list ruleset"])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&rules.stdout).contains("redirect to :9090"));
 }
