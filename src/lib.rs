@@ -275,7 +275,7 @@ pub use check::{
 };
 pub use inspect::diagnose::diagnose;
 pub use inspect::probe::{Reachability, probe};
-pub use inspect::who::who_holds;
+pub use inspect::who::{listeners, who_holds};
 pub use model::diagnosis::Diagnosis;
 pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};
 pub use model::error::{Error, Result};

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::builder::RangedI64ValueParser;
 use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
-use portlease::Endpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::DEFAULT_WAIT;
@@ -136,10 +135,17 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WhoArgs {
     #[arg(
-        help = "Port to inspect: 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315; every protocol \
-                by default"
+        value_name = "PORT",
+        help = format!("Ports to inspect, in every protocol by default: {PORTS}. Without a port, \
+                        every listening socket is shown")
     )]
-    pub(crate) port: Endpoint,
+    pub(crate) ports: Vec<PortList>,
+    /// Show only sockets of the process PID
+    #[arg(long, value_name = "PID", value_parser = pid_parser(), conflicts_with = "ports")]
+    pub(crate) pid: Option<u32>,
+    /// Show only sockets of processes whose working directory is DIR or below it
+    #[arg(long, value_name = "DIR", conflicts_with = "ports")]
+    pub(crate) under: Option<PathBuf>,
     /// Show the full command line of each process, which may contain secrets
     #[arg(long)]
     pub(crate) command_line: bool,

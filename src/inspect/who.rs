@@ -8,6 +8,7 @@ use super::{relation, sight};
 use crate::lease;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
+use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
@@ -69,6 +70,37 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
     holders(endpoint, port.scope_id(), ScanDepth::Complete)
         .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))
+}
+
+/// Every TCP socket that listens, on any port, with its processes. Sorted by port and address.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let p = portlease::reserve_port();
+/// let server = p.listen()?;
+/// let listeners = portlease::listeners()?;
+/// assert!(listeners.iter().any(|socket| socket.local == p.addr()));
+/// # drop(server);
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
+/// [`Io`](crate::ErrorKind::Io) if the socket table cannot be read or the process is out of file
+/// descriptors.
+pub fn listeners() -> Result<Vec<Holder>> {
+    let read = || {
+        let mut owned = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?;
+        relation::note(&mut owned.holders);
+        sight::note_unseen(&mut owned.holders, &mut owned.unseen);
+        owned
+            .holders
+            .sort_by_key(|holder| (holder.local.port(), holder.local));
+        Ok(owned.holders)
+    };
+    read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
 /// Every socket that matches the endpoint's port, address and protocol, and the leases on the port.

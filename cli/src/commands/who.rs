@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use portlease::{Endpoint, Holders, Process, Reachability, State, probe, who_holds};
+use portlease::{Endpoint, Holder, Holders, Process, Reachability, State, probe, who_holds};
 use serde::Serialize;
 
 use crate::args::WhoArgs;
@@ -12,11 +12,34 @@ use crate::failure::Failure;
 use crate::limits::PROBE_TIMEOUT;
 use crate::output::console::Console;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
-use crate::text::escape;
+use crate::output::table::Table;
+use crate::ports::PortList;
+use crate::text::{escape, os_message};
+
+/// The answer about one port.
+#[derive(Debug, Serialize)]
+struct OneAnswer {
+    version: u8,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+/// The answers about several ports.
+#[derive(Debug, Serialize)]
+struct ManyAnswers {
+    version: u8,
+    ports: Vec<Answer>,
+}
+
+/// The answer without a port: every listener.
+#[derive(Debug, Serialize)]
+struct AllAnswer {
+    version: u8,
+    holders: Vec<HolderRow>,
+}
 
 #[derive(Debug, Serialize)]
 struct Answer {
-    version: u8,
     port: u16,
     complete: bool,
     unseen: Vec<String>,
@@ -65,47 +88,143 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
 }
 
 pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
-    let holders = who_holds(args.port)?;
-    let probes = if args.probe {
-        probes(args.port)
-    } else {
-        Vec::new()
-    };
-    if console.is_json() {
-        console.print_json(&Answer {
-            version: JSON_VERSION,
-            port: holders.port(),
-            complete: holders.is_complete(),
-            unseen: holders.unseen(),
-            holders: holders
-                .iter()
-                .map(|holder| HolderRow::new(holder, args.command_line))
-                .collect(),
-            leases: holders.leases().iter().map(LeaseRow::from).collect(),
-            probe: probes.first().map(|probe| probe.result),
-            probes,
-        })?;
-    } else {
-        let mut text = holders.to_string();
-        if args.command_line {
-            text.extend(processes(&holders).into_iter().map(command_line));
+    let endpoints = PortList::endpoints(&args.ports);
+    match endpoints[..] {
+        [] => listeners(console, args),
+        [endpoint] => {
+            let (answer, holders) = inspect(endpoint, args)?;
+            if console.is_json() {
+                console.print_json(&OneAnswer {
+                    version: JSON_VERSION,
+                    answer,
+                })?;
+            } else {
+                console.report(text(&answer, &holders, args))?;
+            }
+            Ok(verdict(&holders))
         }
-        for probe in &probes {
-            text += &format!(
-                "\n  {:<13}of {} {}{}",
-                "a client",
-                probe.address,
-                probe.description,
-                redirection(&holders, probe)
-            );
+        _ => {
+            let inspected = endpoints.iter().map(|endpoint| inspect(*endpoint, args));
+            let inspected = inspected.collect::<Result<Vec<_>, _>>()?;
+            let verdicts: Vec<u8> = inspected.iter().map(|(_, all)| verdict(all)).collect();
+            if console.is_json() {
+                console.print_json(&ManyAnswers {
+                    version: JSON_VERSION,
+                    ports: inspected.into_iter().map(|(answer, _)| answer).collect(),
+                })?;
+            } else {
+                for (answer, holders) in &inspected {
+                    console.report(text(answer, holders, args))?;
+                }
+            }
+            // Something that holds a port weighs more than what could not be seen.
+            let strongest = [exit::YES, exit::INCOMPLETE, exit::NO];
+            let mut strongest = strongest.into_iter().filter(|code| verdicts.contains(code));
+            Ok(strongest.next().unwrap_or(exit::NO))
         }
-        console.report(text)?;
     }
-    Ok(match (holders.is_empty(), holders.is_complete()) {
+}
+
+fn verdict(holders: &Holders) -> u8 {
+    match (holders.is_empty(), holders.is_complete()) {
         (false, _) => exit::YES,
         (true, true) => exit::NO,
         (true, false) => exit::INCOMPLETE,
-    })
+    }
+}
+
+fn inspect(endpoint: Endpoint, args: &WhoArgs) -> Result<(Answer, Holders), Failure> {
+    let holders = who_holds(endpoint)?;
+    let probes = if args.probe {
+        probes(endpoint)
+    } else {
+        Vec::new()
+    };
+    let answer = Answer {
+        port: holders.port(),
+        complete: holders.is_complete(),
+        unseen: holders.unseen(),
+        holders: holders
+            .iter()
+            .map(|holder| HolderRow::new(holder, args.command_line))
+            .collect(),
+        leases: holders.leases().iter().map(LeaseRow::from).collect(),
+        probe: probes.first().map(|probe| probe.result),
+        probes,
+    };
+    Ok((answer, holders))
+}
+
+fn text(answer: &Answer, holders: &Holders, args: &WhoArgs) -> String {
+    let mut text = holders.to_string();
+    if args.command_line {
+        text.extend(processes(holders).into_iter().map(command_line));
+    }
+    for probe in &answer.probes {
+        text += &format!(
+            "\n  {:<13}of {} {}{}",
+            "a client",
+            probe.address,
+            probe.description,
+            redirection(holders, probe)
+        );
+    }
+    text
+}
+
+/// Every listener, or those of one process or below one folder.
+fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
+    let under = match &args.under {
+        Some(folder) => Some(folder.canonicalize().map_err(|e| {
+            Failure::new(format!(
+                "cannot read {:?}: {}",
+                folder.display(),
+                os_message(&e)
+            ))
+        })?),
+        None => None,
+    };
+    let is_wanted = |process: &Process| {
+        let folder = process.working_directory.as_ref();
+        args.pid.is_none_or(|pid| pid == process.pid)
+            && under
+                .as_ref()
+                .is_none_or(|under| folder.is_some_and(|at| at.starts_with(under)))
+    };
+    let is_restricted = args.pid.is_some() || under.is_some();
+    let mut all = portlease::listeners()?;
+    all.retain(|socket| !is_restricted || socket.processes.iter().any(is_wanted));
+    if console.is_json() {
+        console.print_json(&AllAnswer {
+            version: JSON_VERSION,
+            holders: all
+                .iter()
+                .map(|holder| HolderRow::new(holder, args.command_line))
+                .collect(),
+        })?;
+    } else if all.is_empty() {
+        console.note("no socket listens");
+    } else {
+        let mut table = Table::new(["ADDRESS", "PID", "PROGRAM", "USER", "DIRECTORY"]);
+        for socket in &all {
+            table.row(cells(socket));
+        }
+        console.answer(table)?;
+    }
+    Ok(if all.is_empty() { exit::NO } else { exit::YES })
+}
+
+fn cells(socket: &Holder) -> [String; 5] {
+    let process = socket.processes.first();
+    let dash = || "-".to_owned();
+    let folder = process.and_then(|process| process.working_directory.as_ref());
+    [
+        socket.local.to_string(),
+        process.map_or_else(dash, |process| process.pid.to_string()),
+        process.map_or_else(dash, |process| escape(&process.name)),
+        socket.user.clone().unwrap_or_else(dash),
+        folder.map_or_else(dash, |folder| escape(&folder.to_string_lossy())),
+    ]
 }
 
 /// The end of the line of a probe that was accepted although no socket listens.

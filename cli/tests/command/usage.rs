@@ -18,8 +18,7 @@ fn a_usage_error_exits_with_2_and_quotes_the_input() {
         (&["check", "80", "--frobnicate"], "--frobnicate"),
         (&["check"], "required"),
         (&["who", "0"], "port 0 names no port"),
-        (&["who", "80-81"], "\"80-81\" does not name a port"),
-        (&["who"], "required"),
+        (&["who", "80", "--pid", "1"], "cannot be used with"),
         (&["wait", "80"], "--listening"),
         (
             &["wait", "80", "--listening", "--free"],

@@ -226,3 +226,40 @@ fn command_lines_and_a_probe_are_shown_on_request() {
     let text = ran(&["who", &port]).code(0).out;
     assert!(!text.contains(&pid), "{text}");
 }
+
+#[test]
+fn several_ports_and_every_listener_are_shown() {
+    need!(capability::native());
+    let (one, other) = (reserve_port(), reserve_port());
+    let servers = [one.listen().unwrap(), other.listen().unwrap()];
+    let both = format!("{one},{other}");
+    let text = ran(&["who", &both]).code(0).out;
+    for p in [&one, &other] {
+        assert!(text.contains(&format!("port {p}: ")), "{text}");
+    }
+    let answer = ran(&["who", "--json", &both]).code(0).json();
+    assert_eq!(answer["ports"].as_array().unwrap().len(), 2, "{answer:#}");
+    let own = std::process::id().to_string();
+    let here = std::env::current_dir().unwrap();
+    for args in [
+        vec!["who"],
+        vec!["who", "--pid", &own],
+        vec!["who", "--under", here.to_str().unwrap()],
+    ] {
+        let text = ran(&args).code(0).out;
+        for p in [&one, &other] {
+            assert!(
+                text.contains(&format!("127.0.0.1:{p} ")),
+                "{args:?}: {text}"
+            );
+        }
+    }
+    // No socket of this process, and no process below this folder.
+    let folder = Folder::new();
+    let empty = folder.path().to_str().unwrap();
+    ran(&["who", "--pid", "1", "--json"]);
+    ran(&["who", "--under", empty]).code(1);
+    let error = ran(&["who", "--under", "/no/such/folder"]).code(2).err;
+    assert!(error.contains("cannot read \"/no/such/folder\""), "{error}");
+    drop(servers);
+}
