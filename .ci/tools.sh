@@ -6,7 +6,8 @@
 readonly TOOLS=(
     redis-server:redis-server nginx:nginx-light python3:python3 node:nodejs initdb:postgresql
     dnsmasq:dnsmasq-base memcached:memcached erl:erlang-base zsh:zsh
-    faketime:faketime nft:nftables strace:strace lsof:lsof ss:iproute2 unshare:util-linux setpriv:util-linux
+    faketime:faketime nft:nftables strace:strace lsof:lsof ss:iproute2 unshare:util-linux
+    setpriv:util-linux
 )
 
 has() {

@@ -181,7 +181,9 @@ fn the_json_answer_has_this_shape() {
                 "remedies": [
                     {
                         "kind": "close_socket_of_ancestor",
-                        "text": format!("close the socket in pid {pid}, which started this process"),
+                        "text": format!(
+                            "close the socket in pid {pid}, which started this process"
+                        ),
                         "pid": pid,
                     },
                     {

@@ -1,4 +1,5 @@
-//! Remedies, followed to the letter: afterwards the port is free, or whatever they promise.
+//! Remedies, followed to the letter. Afterwards the port is free, or what the remedy promises is
+//! true.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
