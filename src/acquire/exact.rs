@@ -6,6 +6,7 @@ use std::io;
 
 use super::{AttemptError, Effort, Request, complete, lease_for};
 use crate::claim::{BindMode, Claim, ExclusiveName, try_bind};
+use crate::lease::{self, LeaseLock};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
@@ -34,7 +35,7 @@ fn part(
     effort: &mut Effort<'_>,
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
-    let lease = lease_for(port, claims, effort)?;
+    let lease = lease_of_exact(port, claims, effort)?;
     // Another process may have reserved a non-ephemeral number without a claim, under a lease and
     // this abstract name. That process may be in a container with the same network namespace but
     // another lock folder. Then only the name excludes it.
@@ -54,6 +55,25 @@ fn part(
     Ok(ProtocolReservation::new(
         port, claim, name, lease, guarantee,
     ))
+}
+
+/// The lease of an exact number. A process that tries one number after the other has each lease for
+/// a moment, and writes a record only when it has reserved the number. So a lease without a record
+/// is worth a retry.
+fn lease_of_exact(
+    port: Port,
+    claims: bool,
+    effort: &mut Effort<'_>,
+) -> Result<Option<LeaseLock>, AttemptError> {
+    loop {
+        match lease_for(port, claims, effort) {
+            Err(AttemptError::Leased(_))
+                if effort.retries()
+                    && !lease::is_recorded(port)
+                    && effort.budget.pause(|| ResidualOwner::Unknown) => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Takes the port's abstract Unix socket name. Returns `None` on systems without such names.

@@ -127,6 +127,11 @@ pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
     }
 }
 
+/// Whether the port has a live lease with a readable record.
+pub(crate) fn is_recorded(port: Port) -> bool {
+    peek(port).is_ok_and(|lease| lease.is_some_and(|lease| lease.record().is_some()))
+}
+
 fn lease(port: Port, peeked: Peek) -> Option<Lease> {
     match peeked {
         Peek::Live(Some((record, owner))) => {

@@ -11,7 +11,7 @@ use portlease::{ErrorKind, Reservation, ReserveOptions};
 use crate::support::args::Args;
 use crate::support::helper::{self, Launch};
 use crate::support::ports::{non_ephemeral_port, non_ephemeral_ports};
-use crate::support::reserver::Reserver;
+use crate::support::reserver::{Outcome, Reserver};
 use crate::support::socket::{self, ANY_V4, Reuse};
 use crate::support::{DEADLINE, Folder, capability, need, own_locks};
 
@@ -380,4 +380,46 @@ pub(crate) fn race(args: &Args) {
         drop(reservation);
     }
     helper::reply(&format!("had={had} doubled={doubled}"));
+}
+
+/// The adversary asks for a number over both protocols, of which UDP is taken: it has the lease of
+/// the TCP port for a moment, again and again.
+#[test]
+fn a_failed_attempt_of_another_process_refuses_no_exact_number() {
+    const ROUNDS: usize = 300;
+    let folder = Folder::new();
+    let number = non_ephemeral_port();
+    let _udp = std::net::UdpSocket::bind(("0.0.0.0", number)).unwrap();
+    let mut adversary = Reserver::new(&folder.locks());
+    let stopped = std::sync::atomic::AtomicBool::new(false);
+    let mut attempts = 0;
+    std::thread::scope(|scope| {
+        let trying = scope.spawn(|| {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let asked = format!("pair range={number}-{number}");
+                adversary.reserve(&asked).refused("NoFreePort");
+                attempts += 1;
+            }
+        });
+        let mut reserver = Reserver::new(&folder.locks());
+        let outcomes = (0..ROUNDS).map(|_| {
+            let outcome = reserver.reserve(&format!("port={number}"));
+            if matches!(outcome, Outcome::Held(_)) {
+                reserver.release(number);
+            }
+            outcome
+        });
+        let refused: Vec<_> = outcomes
+            .filter(|outcome| matches!(outcome, Outcome::Refused { .. }))
+            .collect();
+        stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        trying.join().unwrap();
+        assert!(
+            refused.is_empty(),
+            "{} of {ROUNDS}: {:?}",
+            refused.len(),
+            refused[0]
+        );
+    });
+    assert!(attempts > 10, "the control: {attempts} attempts");
 }
