@@ -114,6 +114,10 @@ pub enum Relation {
 
 impl Process {
     /// A process of which only the pid and the name are known.
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "macos", windows)),
+        allow(dead_code, reason = "this system shows no processes")
+    )]
     pub(crate) fn unknown(pid: u32, name: String) -> Process {
         Process {
             pid,

@@ -141,19 +141,13 @@ pub(crate) fn group(pid: u32) -> Option<Group> {
 /// The names of the systemd service and the container that a process runs in. Systems other than
 /// Linux always return `None` for both.
 pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
-    #[cfg(target_os = "linux")]
-    return linux::unit_and_container(pid);
-    #[cfg(not(target_os = "linux"))]
-    return (None, None);
+    system::unit_and_container(pid)
 }
 
 /// The name that the kernel has for a process (`comm`). Returns `None` if the process has ended or
 /// cannot be read, and always on systems other than Linux.
 pub(crate) fn name(pid: u32) -> Option<String> {
-    #[cfg(target_os = "linux")]
-    return linux::name(pid);
-    #[cfg(not(target_os = "linux"))]
-    return None;
+    system::name(pid)
 }
 
 /// The arguments of a process; empty if they cannot be read.

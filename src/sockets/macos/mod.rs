@@ -151,6 +151,14 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
+pub(super) fn unit_and_container(_pid: u32) -> (Option<String>, Option<String>) {
+    (None, None)
+}
+
+pub(super) fn name(_pid: u32) -> Option<String> {
+    None
+}
+
 pub(super) fn group(_pid: u32) -> Option<Group> {
     None
 }
