@@ -43,7 +43,8 @@ impl FromStr for PortList {
         for item in items {
             if item.is_empty() && !text.trim().is_empty() {
                 return Err(InvalidPort(format!(
-                    "the list {text:?} has an empty part: expected a port between two commas"
+                    "the list {text:?} has an empty part: expected a port before and after each \
+                     comma"
                 )));
             }
             match parse_range(item)? {
@@ -85,7 +86,8 @@ impl PortList {
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
-    // A pasted URL or port of a container. The parser of endpoints says what to pass.
+    // A pasted URL, or a mapping of `docker ps` such as `0.0.0.0:8080->80/tcp`, is not a range. The
+    // parser of endpoints rejects it with an error that names the endpoint in it.
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }

@@ -56,9 +56,9 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// The processes that still hold the reservation although the recorded process has ended. `None` if
-/// the recorded process may run in another pid namespace. Its sockets are then hidden, or it has
-/// another pid here.
+/// The processes that hold the reservation after the recorded process ended. `None` if there is no
+/// record, or if the recorded process may still run in another pid namespace. Two signs show that:
+/// no owner is visible, or an owner has the recorded start with another pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

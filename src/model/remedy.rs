@@ -126,7 +126,7 @@ pub enum Remedy {
     /// Reserve the port for a server that does not set SO_REUSEADDR, if the server reported
     /// "address already in use".
     ReserveForPlainServer,
-    /// Wait until the connections in TIME_WAIT end, which takes at most 60 s.
+    /// Wait until the connections in TIME_WAIT end, which takes at most 60 s on Linux.
     WaitForTimeWait,
     /// Wait until the kernel has closed the socket.
     WaitForKernel,
@@ -281,8 +281,8 @@ impl fmt::Display for Remedy {
             }
             Remedy::ListenOn { ip } => write!(f, "let the server listen on {ip}"),
             Remedy::ReserveForPlainServer => f.write_str(
-                "if it reported \"address already in use\", it does not set SO_REUSEADDR: reserve \
-                 its port with ReserveOptions::new().reuse_addr(false)",
+                "if the server reported \"address already in use\", it may not set SO_REUSEADDR: \
+                 reserve its port with ReserveOptions::new().reuse_addr(false)",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),

@@ -189,9 +189,9 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// The call retries a preferred number that was released a moment ago for 100 ms, or for 2 s
-    /// while a forked child that has not called exec holds it. All preferred numbers share this
-    /// time.
+    /// If a preferred number is busy and no owner is visible, the call retries it for up to 100 ms.
+    /// While a forked child that has not called exec holds it, the call retries it for up to 2 s.
+    /// All preferred numbers share this time.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self

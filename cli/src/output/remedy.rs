@@ -55,7 +55,7 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("look it up with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "if the server reported \"address already in use\", it does not set \
+            "if the server reported \"address already in use\", it may not set \
              SO_REUSEADDR: reserve its port with --no-reuse-addr"
                 .to_owned()
         }

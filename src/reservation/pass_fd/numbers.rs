@@ -40,8 +40,8 @@ impl Passed {
         }
         let mut sources = Vec::new();
         for new in sockets {
-            // The new socket may itself have one of the numbers in this process. It is closed here,
-            // before the numbers are occupied.
+            // The original socket may have a descriptor number that the child is to receive. This
+            // loop keeps a duplicate and closes the original, so `occupy` finds the number free.
             sources.push((
                 duplicate_beside(new.socket.as_fd(), &numbers)?,
                 new.fd,

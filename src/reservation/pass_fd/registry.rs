@@ -13,9 +13,9 @@ use super::passed::Passed;
 /// the token.
 static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
 
-/// The prefix of a variable whose name ends with the token of a command. The settings of the
-/// command remove this variable from its children, so no child sees it. `Command::get_envs` lists
-/// it all the same.
+/// A command that passes sockets is marked by an environment variable: this prefix, then the token.
+/// `Command::env_remove` adds the mark, so no child sees the variable. `Command::get_envs` still
+/// lists it, without a value.
 const TOKEN_PREFIX: &str = "PORTLEASE_PASSED_";
 
 impl Passed {

@@ -64,12 +64,14 @@ impl CarriedVariables {
             }
             if program.as_bytes().contains(&b'=') {
                 return refuse(format!(
-                    "{SHELL} may drop it, and env(1) would take the program {program:?} for a \
-                     variable"
+                    "{SHELL} may drop this variable, and env(1), which restores it, would take the \
+                     program {program:?} for a variable"
                 ));
             }
             if !Path::new(ENV).exists() {
-                return refuse(format!("{SHELL} may drop it, and there is no {ENV}"));
+                return refuse(format!(
+                    "{SHELL} may drop this variable, and there is no {ENV} to restore it"
+                ));
             }
             operands.push([name.as_bytes(), value.as_bytes()].join(&b'='));
         }
