@@ -290,7 +290,10 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// nothing listens, if the owner cannot be seen (another user's process), if the operand names no
 /// port, or on a system whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
-    let expected = Expected::new(pid);
+    let mut expected = Expected::new(pid);
+    if sockets::is_running(pid).is_ok_and(|runs| !runs) {
+        expected.note_end(None);
+    }
     for port in ports(&port)? {
         let holders = match who::holders(port.endpoint(), port.scope_id, ScanDepth::Complete) {
             Ok(holders) => holders,

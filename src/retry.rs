@@ -235,6 +235,10 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
 /// belongs to another process. A search reads every process, which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
+/// How long a wait for a process goes on after the process has ended without a failure. The process
+/// may have left a daemon, which listens a moment later.
+pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
+
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
 /// listen. Only a read of every socket or a bind shows such a holder. The read costs some hundred
 /// microseconds.

@@ -19,7 +19,7 @@ use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
-use crate::retry::{FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
+use crate::retry::{DAEMON_GRACE, FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
 use crate::sockets;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
@@ -298,8 +298,8 @@ impl From<ExitStatus> for ExitInfo {
 }
 
 impl ExitInfo {
-    fn is_failure(&self) -> bool {
-        self.status.is_some_and(|status| !status.success())
+    fn succeeded(&self) -> Option<bool> {
+        self.status.map(|status| status.success())
     }
 }
 
@@ -368,6 +368,8 @@ pub(crate) struct Listening {
     watch: Option<Watch>,
     deadline: Deadline,
     pauses: std::array::IntoIter<Duration, 3>,
+    /// When the expected process was found to have ended.
+    ended: Option<Instant>,
 }
 
 impl Listening {
@@ -377,6 +379,7 @@ impl Listening {
             watch: expected.map(Watch::new),
             deadline: Deadline::new(at_most),
             pauses: LISTENING_PAUSES.into_iter(),
+            ended: None,
         }
     }
 
@@ -395,7 +398,7 @@ impl Listening {
             Err(e) => return Poll::Failed(WaitError::System(first, e)),
         };
         if let (Some(watch), Some(exit)) = (&mut self.watch, &exit) {
-            watch.note_end(exit.is_failure());
+            watch.note_end(exit.succeeded());
         }
         while let Some(&port) = self.ports.as_slice().first() {
             match self.listener(port) {
@@ -417,7 +420,16 @@ impl Listening {
 
     fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {
         let left = self.deadline.left();
-        if let (Some(left), None) = (left, &exit) {
+        // A daemon listens a moment after the process that started it has ended.
+        let may_leave_daemon = exit
+            .as_ref()
+            .is_some_and(|exit| exit.succeeded() != Some(false));
+        let ended = *self.ended.get_or_insert_with(Instant::now);
+        let has_grace = may_leave_daemon && ended.elapsed() < DAEMON_GRACE;
+        if exit.is_none() {
+            self.ended = None;
+        }
+        if let (Some(left), true) = (left, exit.is_none() || has_grace) {
             let [.., longest] = LISTENING_PAUSES;
             return Poll::Pause(self.pauses.next().unwrap_or(longest).min(left));
         }

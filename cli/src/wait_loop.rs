@@ -10,7 +10,7 @@ use portlease::{Diagnosis, Endpoint, ErrorKind};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::limits::{PROGRESS_INTERVAL, remaining};
+use crate::limits::{LISTEN_REPORT, PROGRESS_INTERVAL, remaining};
 use crate::output::console::Console;
 use crate::process::{ProcessHandle, watch_failure};
 
@@ -21,7 +21,7 @@ pub(crate) enum Outcome {
     /// With the report on the port for which the wait was waiting.
     TimedOut(Option<Diagnosis>),
     /// The process of `--pid` ended before the ports met the condition.
-    ProcessEnded,
+    ProcessEnded(Option<Diagnosis>),
 }
 
 /// Waits until all ports meet the condition at the same time. The wait ends earlier when the time
@@ -45,7 +45,7 @@ pub(crate) fn wait_for(
     match holds_now(endpoints, condition) {
         Ok(true) => return Ok(Outcome::Met),
         Ok(false) => {}
-        Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded),
+        Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
         Err(failure) => return Err(failure),
     }
     let limit_text = humantime::format_duration(limit);
@@ -75,7 +75,9 @@ pub(crate) fn wait_for(
             }
             // If the process of `--pid` ends, the wait in the thread can fail before this loop
             // checks the process.
-            Ok(Err(_)) if has_ended(process.as_ref())? => break after_end(endpoints, condition)?,
+            Ok(Err(error)) if has_ended(process.as_ref())? => {
+                break after_end(endpoints, condition, error.diagnosis().cloned())?;
+            }
             Ok(Err(error)) => return Err(error.into()),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Failure::new("cannot wait: the waiting thread panicked"));
@@ -83,7 +85,14 @@ pub(crate) fn wait_for(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if has_ended(process.as_ref())? {
-            break after_end(endpoints, condition)?;
+            // The waiting thread notices the end too, and may still find a daemon.
+            let is_about_process = matches!(condition, Condition::HeldBy(_));
+            let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
+                Some(Ok(Ok(()))) => break Outcome::Met,
+                Some(Ok(Err(error))) => error.diagnosis().cloned(),
+                Some(Err(_)) | None => None,
+            };
+            break after_end(endpoints, condition, report)?;
         }
         let waiting_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
         let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
@@ -99,7 +108,7 @@ pub(crate) fn wait_for(
         let after = format!("after {:.1} s", started.elapsed().as_secs_f64());
         console.note(match (&outcome, pid) {
             (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
-            (Outcome::ProcessEnded, Some(pid)) => {
+            (Outcome::ProcessEnded(_), Some(pid)) => {
                 format!("stopped waiting: pid {pid} ended {after}")
             }
             _ => format!("timed out {after}"),
@@ -124,12 +133,16 @@ fn has_ended(process: Option<&Watched>) -> Result<bool, Failure> {
 
 /// The outcome after the process of `--pid` has ended. Its end may have freed the ports, so a wait
 /// for free ports checks them once more.
-fn after_end(endpoints: &[Endpoint], condition: Condition) -> Result<Outcome, Failure> {
+fn after_end(
+    endpoints: &[Endpoint],
+    condition: Condition,
+    report: Option<Diagnosis>,
+) -> Result<Outcome, Failure> {
     let is_met = matches!(condition, Condition::Free(_)) && holds_now(endpoints, condition)?;
     Ok(if is_met {
         Outcome::Met
     } else {
-        Outcome::ProcessEnded
+        Outcome::ProcessEnded(report)
     })
 }
 

@@ -177,7 +177,13 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
             unexplained(port)
         }
     } else if waits {
-        Availability::of(Verdict::InUse(Cause::TimeWait))
+        let is_for_plain =
+            kind == ServerKind::Plain && try_bind(port, BindMode::Server, budget).is_ok();
+        Availability::of(Verdict::InUse(if is_for_plain {
+            Cause::TimeWaitForPlain
+        } else {
+            Cause::TimeWait
+        }))
     } else {
         unexplained(port)
     }

@@ -30,9 +30,11 @@ const SUPERVISORS: [&str; 18] = [
     "watchmedo",
 ];
 
-/// How many arguments of a parent process are compared with [`SUPERVISORS`]: an interpreter,
-/// perhaps an option, and the script.
-const ARGUMENTS: usize = 3;
+/// Shells, which run a server between it and its supervisor.
+const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
+
+/// How many shells are looked through.
+const SHELLS_DEEP: usize = 3;
 
 /// Sets in each process its relation to the calling process, whether both are in the same unit and
 /// container, and its supervisor.
@@ -67,23 +69,36 @@ fn relation(pid: u32) -> Option<Relation> {
     }
 }
 
-/// The parent process as a [`Supervisor`]; `None` if its name and its arguments are not those of a
-/// known one.
+/// The first ancestor that is not a shell, if it is a supervisor.
 fn supervisor(parent: u32) -> Option<Supervisor> {
-    let is_one = |text: &str| {
-        let name = Path::new(text).file_name().and_then(|name| name.to_str());
-        let name = name.unwrap_or(text).trim_end_matches(".js");
+    let mut pid = parent;
+    for _ in 0..=SHELLS_DEEP {
+        let name = sockets::name(pid)?;
+        let arguments = sockets::arguments(pid);
+        let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());
+        let program = arguments.next().map(file_name).unwrap_or_default();
+        // An interpreter runs the script that follows its options.
+        let script = arguments.find(|argument| !argument.starts_with('-'));
+        let script = script.map(file_name).unwrap_or_default();
         // pm2 names its process "PM2 v5.3.0: God".
-        SUPERVISORS.contains(&name) || text.starts_with("PM2 v")
-    };
-    let name = sockets::name(parent)?;
-    let arguments = sockets::arguments(parent);
-    let arguments = arguments.iter().take(ARGUMENTS);
-    let mut names = arguments.filter_map(|argument| argument.to_str());
-    let script = names.find(|text| is_one(text)).map(|text| {
-        let file = Path::new(text).file_name();
-        file.map_or(text.into(), |file| file.to_string_lossy().into_owned())
-    });
-    let name = script.or_else(|| is_one(&name).then_some(name))?;
-    Some(Supervisor { pid: parent, name })
+        let is_pm2 = name.starts_with("PM2 v");
+        let names = [name.as_str(), program, script];
+        let known = names.into_iter().find(|name| SUPERVISORS.contains(name));
+        if let Some(known) = known.or(is_pm2.then_some("pm2")) {
+            return Some(Supervisor {
+                pid,
+                name: known.to_owned(),
+            });
+        }
+        if !SHELLS.contains(&name.as_str()) {
+            return None;
+        }
+        pid = sockets::parent(pid)?;
+    }
+    None
+}
+
+fn file_name(text: &str) -> &str {
+    let name = Path::new(text).file_name().and_then(|name| name.to_str());
+    name.unwrap_or(text).trim_end_matches(".js")
 }

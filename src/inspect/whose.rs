@@ -63,6 +63,12 @@ impl Expected {
         self.pid
     }
 
+    /// Notes that the process has ended: `None` if its exit status is not known. Of a process whose
+    /// start is not known either, any orphan could be the daemon, so none counts.
+    pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
+        self.ended_well = succeeded.unwrap_or(self.started.is_some());
+    }
+
     /// Whether the expected process, a descendant of it, or a daemon that it left owns the socket.
     pub(crate) fn has(&self, socket: &Holder) -> bool {
         socket
@@ -140,8 +146,8 @@ impl Watch {
     }
 
     /// Notes that the expected process has ended. A stranger's listener may be its daemon's now.
-    pub(crate) fn note_end(&mut self, is_failure: bool) {
-        self.expected.ended_well = !is_failure;
+    pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
+        self.expected.note_end(succeeded);
         self.strangers = None;
     }
 

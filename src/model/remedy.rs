@@ -342,17 +342,46 @@ fn of_user(is_user: bool) -> &'static str {
     if is_user { " --user" } else { "" }
 }
 
-/// The remedies of one report, such as `stop pid 7, or reserve another port with reserve_port()`.
+impl Remedy {
+    /// Whether the remedy frees the port from one of its holders. If a report names several, all of
+    /// them must be followed.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// assert!(diagnosis.remedies()[0].ends_a_holder()); // close the socket
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn ends_a_holder(&self) -> bool {
+        matches!(
+            self,
+            Remedy::StopProcess { .. }
+                | Remedy::CloseOwnSocket
+                | Remedy::CloseSocketOfAncestor { .. }
+                | Remedy::ResumeOrKill { .. }
+                | Remedy::WaitForCoreDump { .. }
+                | Remedy::StopUnit { .. }
+                | Remedy::ListSocketUnits { .. }
+                | Remedy::StopContainer { .. }
+                | Remedy::StopPublishingContainer { .. }
+                | Remedy::StopBySupervisor { .. }
+        )
+    }
+}
+
+/// The remedies of one report: `stop pid 7, or reserve another port with reserve_port()`.
 pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = remedies.first()?.to_string();
     for (earlier, remedy) in remedies.iter().zip(&remedies[1..]) {
-        let is_stop = matches!(earlier, Remedy::StopProcess { .. });
-        text += match remedy {
-            Remedy::UnblockRuntime { .. } => "; ",
-            // Several processes hold the port, and all of them must end.
-            Remedy::StopProcess { .. } if is_stop => " and ",
+        text += match (earlier, remedy) {
+            (_, Remedy::UnblockRuntime { .. }) => "; ",
+            (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
+            // One of several holders, all of which must end.
+            _ if earlier.ends_a_holder() && remedy.ends_a_holder() => "; and ",
             // This remedy is the second step after `StartServer`, not an alternative.
-            Remedy::WaitUntilListening { .. } => ", and ",
+            (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
         };
         text += &remedy.to_string();
@@ -507,6 +536,16 @@ mod tests {
         assert_eq!(
             in_one_line(&[Remedy::StopProcess { pid: 7 }, another]).unwrap(),
             "stop pid 7, or reserve another port with reserve_port()"
+        );
+        assert_eq!(
+            in_one_line(&[
+                Remedy::ResumeOrKill { pid: 7 },
+                Remedy::StopProcess { pid: 8 },
+                Remedy::StopProcess { pid: 9 },
+            ])
+            .unwrap(),
+            "resume pid 7 with kill -CONT 7, or end it with kill -KILL 7; and stop pid 8 and stop \
+             pid 9"
         );
         let unblock = Remedy::UnblockRuntime {
             call: "wait_until_listening",

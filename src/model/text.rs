@@ -24,6 +24,7 @@ impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs_f64();
         match self.0.as_millis() {
+            _ if self.0.is_zero() => f.write_str("0 s"),
             0 => write!(f, "{} us", self.0.as_micros()),
             millis @ 1..1000 => write!(f, "{millis} ms"),
             // `{:.1} s` would print 90 seconds as "90.0 s".
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn durations_are_printed_in_their_own_unit() {
         for (micros, text) in [
-            (0, "0 us"),
+            (0, "0 s"),
             (999, "999 us"),
             (30_000, "30 ms"),
             (999_999, "999 ms"),

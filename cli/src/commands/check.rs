@@ -103,7 +103,11 @@ fn row(finding: &Finding, condition: Condition) -> PortRow {
             .problem
             .as_ref()
             .and_then(|problem| report::help(problem, finding.waited)),
-        remedies: finding.problem.iter().flat_map(remedy::rows).collect(),
+        remedies: finding
+            .problem
+            .iter()
+            .flat_map(|problem| remedy::rows(problem, finding.waited))
+            .collect(),
         unseen: holders.map(Holders::unseen).unwrap_or_default(),
     }
 }

@@ -131,7 +131,16 @@ fn reserve(
             reservation: reserve_port(&options, port.port)?,
         })
     };
-    ports.iter().map(reserve_named).collect()
+    // Exact numbers first, in ascending order: two runs that wait for the same numbers never hold
+    // what the other one waits for.
+    let mut order: Vec<usize> = (0..ports.len()).collect();
+    order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
+    let mut reserved: Vec<(usize, NamedReservation)> = Vec::with_capacity(ports.len());
+    for at in order {
+        reserved.push((at, reserve_named(&ports[at])?));
+    }
+    reserved.sort_by_key(|(at, _)| *at);
+    Ok(reserved.into_iter().map(|(_, named)| named).collect())
 }
 
 /// Replaces each `{NAME}` of a reservation by its number. Other braces stay.

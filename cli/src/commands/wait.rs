@@ -29,7 +29,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
         Outcome::TimedOut(_) => ("timed_out", exit::NO),
-        Outcome::ProcessEnded => ("ended", exit::PROCESS_ENDED),
+        Outcome::ProcessEnded(_) => ("ended", exit::PROCESS_ENDED),
     };
     if console.is_json() {
         let ports = endpoints.iter().map(ToString::to_string).collect();
@@ -40,9 +40,11 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         })?;
     } else if !matches!(outcome, Outcome::Met) {
         let report = match outcome {
-            Outcome::TimedOut(report) => report,
-            _ => None,
+            Outcome::TimedOut(report) | Outcome::ProcessEnded(report) => report,
+            Outcome::Met => None,
         };
+        // A check has no wait's knowledge of the process, such as its start and its end.
+        let is_about_process = matches!(condition, Condition::HeldBy(_)) && report.is_some();
         for endpoint in endpoints {
             let finding = match &report {
                 Some(report) if report.endpoint() == Some(endpoint) => Finding {
@@ -50,6 +52,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
                     problem: Some(report.clone()),
                     waited: true,
                 },
+                _ if is_about_process => continue,
                 _ => Finding::new(endpoint, condition, true),
             };
             if finding.problem.is_some() {

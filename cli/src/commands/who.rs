@@ -207,15 +207,15 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     } else {
         let mut table = Table::new(["ADDRESS", "PID", "PROGRAM", "USER", "DIRECTORY"]);
         for socket in &all {
-            table.row(cells(socket));
+            let process = socket.processes.iter().find(|process| is_wanted(process));
+            table.row(cells(socket, process));
         }
         console.answer(table)?;
     }
     Ok(if all.is_empty() { exit::NO } else { exit::YES })
 }
 
-fn cells(socket: &Holder) -> [String; 5] {
-    let process = socket.processes.first();
+fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     let dash = || "-".to_owned();
     let folder = process.and_then(|process| process.working_directory.as_ref());
     [

@@ -6,12 +6,6 @@ use serde::Serialize;
 /// The remedies in one line. Returns `None` if no remedy applies to a user of the command. After a
 /// wait, no remedy says to wait again.
 pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
-    let is_wait = |remedy: &Remedy| {
-        matches!(
-            remedy,
-            Remedy::WaitUntilListening { .. } | Remedy::Queue { .. }
-        )
-    };
     let mut text = String::new();
     let mut earlier: Option<&Remedy> = None;
     for remedy in remedies
@@ -25,6 +19,9 @@ pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
             (None, _) => "",
             // One of several holders, all of which must end.
             (Some(Remedy::StopProcess { .. }), Remedy::StopProcess { .. }) => " and ",
+            (Some(earlier), remedy) if earlier.ends_a_holder() && remedy.ends_a_holder() => {
+                "; and "
+            }
             // "wait for it" completes the remedy before it, "start the server first".
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
@@ -79,7 +76,16 @@ pub(crate) struct RemedyRow {
     name: Option<String>,
 }
 
-pub(crate) fn rows(diagnosis: &Diagnosis) -> Vec<RemedyRow> {
+/// A remedy that would only repeat a wait.
+fn is_wait(remedy: &Remedy) -> bool {
+    matches!(
+        remedy,
+        Remedy::WaitUntilListening { .. } | Remedy::Queue { .. }
+    )
+}
+
+/// The same remedies as [`in_one_line`].
+pub(crate) fn rows(diagnosis: &Diagnosis, waited: bool) -> Vec<RemedyRow> {
     let row = |remedy: &Remedy| {
         let (kind, pid, name) = parts(remedy);
         Some(RemedyRow {
@@ -89,7 +95,11 @@ pub(crate) fn rows(diagnosis: &Diagnosis) -> Vec<RemedyRow> {
             name,
         })
     };
-    diagnosis.remedies().iter().filter_map(row).collect()
+    let remedies = diagnosis.remedies().iter();
+    remedies
+        .filter(|remedy| !(waited && is_wait(remedy)))
+        .filter_map(row)
+        .collect()
 }
 
 /// The kind of a remedy, and the process and the name that it is about.

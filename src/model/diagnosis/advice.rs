@@ -107,7 +107,7 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
                 }),
             ]
         }
-        Cause::TimeWait => vec![Remedy::WaitForTimeWait],
+        Cause::TimeWait | Cause::TimeWaitForPlain => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
         Cause::Unexplained => with_permission(report),
     }
@@ -144,8 +144,8 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// The maximum number of remedies for holders. A longer list would hide the first remedy.
-const REMEDIES: usize = 4;
+/// All of these processes must end, so a shorter list would not help.
+const REMEDIES: usize = 64;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     if holder.processes.is_empty() {
@@ -159,7 +159,8 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     // socket must be stopped too.
     let is_worker = |process: &Process| {
         let is_parent = |other: &Process| process.parent == Some(other.pid);
-        holder.processes.iter().any(is_parent)
+        // A suspended worker does not notice that its server ended.
+        process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
     };
     let mut heads = holder
         .processes
@@ -226,6 +227,9 @@ fn for_hidden(holder: &Holder) -> Remedy {
         } => Remedy::InspectWithPermission,
         UnseenOwner {
             is_outside: true, ..
+        }
+        | UnseenOwner {
+            is_denied: true, ..
         } => Remedy::InspectFromHost,
         _ => Remedy::FindKernelSocket,
     }

@@ -66,6 +66,11 @@ impl Report {
                  every server from binding",
                 connections(self.time_wait_count())
             ),
+            Verdict::InUse(Cause::TimeWaitForPlain) => format!(
+                "TIME_WAIT of {} keeps servers without SO_REUSEADDR from binding; a server that \
+                 sets SO_REUSEADDR can bind",
+                connections(self.time_wait_count())
+            ),
             Verdict::InUse(Cause::Excluded) => {
                 "the number lies in a range of ports that this system excludes from use (Hyper-V \
                  and WinNAT reserve such ranges)"

@@ -46,6 +46,9 @@ pub(crate) enum Cause {
     /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
     /// SO_REUSEADDR, left those connections.
     TimeWait,
+    /// Only connections in TIME_WAIT. They refuse a server that sets neither SO_REUSEADDR nor
+    /// SO_REUSEPORT, and no other.
+    TimeWaitForPlain,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
     /// The system refuses the bind, and no visible socket explains why.

@@ -179,6 +179,14 @@ fn a_descendant_and_a_daemon_are_servers_of_the_process() {
         error.to_string().contains(&format!("(pid {daemon})")),
         "{error}"
     );
+    // Nor of one that was reaped before the wait, whose start is not known any more.
+    let mut reaped = Command::new("true").spawn().unwrap();
+    reaped.wait().unwrap();
+    let error = portlease::wait_until_held_by(&p, reaped.id(), DEADLINE).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("(pid {daemon})")),
+        "{error}"
+    );
     Command::new("kill")
         .arg(daemon.to_string())
         .status()
