@@ -8,7 +8,7 @@ use crate::support::Folder;
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::program::python;
 use crate::support::reserver::Reserver;
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, capability, eventually, need};
 
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -102,6 +102,8 @@ fn wait_until_no_child_counts_as_new(reserver: &mut Reserver, port: u16) {
 
 #[test]
 fn many_preferred_numbers_that_are_taken_are_refused_soon() {
+    // An emulator takes several times as long.
+    need!(capability::native());
     let folder = Folder::new();
     let ports = non_ephemeral_ports(300);
     let list: Vec<String> = ports.iter().map(u16::to_string).collect();

@@ -8,7 +8,7 @@ use portlease::{ErrorKind, Reservation, reserve_port};
 
 use crate::support::program::python;
 use crate::support::reserver::Reserver;
-use crate::support::{DEADLINE, own_locks};
+use crate::support::{DEADLINE, capability, need, own_locks};
 
 /// Long enough for a process that started before the wait to have listened.
 const SHORT: Duration = Duration::from_millis(300);
@@ -254,6 +254,8 @@ fn a_server_on_another_number_or_address_is_named() {
 /// The child sets no option, so the claim refuses it.
 #[test]
 fn a_server_that_the_reservation_refuses_is_explained() {
+    // Without sock_diag the claim is not visible.
+    need!(capability::sock_diag());
     let p = reserve_port();
     let mut child = Server::new("plain", p.port());
     let error = format!("{:?}", p.wait_for(&mut child.0, DEADLINE).unwrap_err());
