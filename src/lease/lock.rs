@@ -287,7 +287,6 @@ pub(super) fn sweep(
     let Some(_sole) = folder.lock_for_sweep() else {
         return Ok(());
     };
-    folder.sweep_staged()?;
     for port in files {
         let name = name(port);
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {

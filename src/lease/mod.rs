@@ -164,6 +164,8 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
+        // Only a list reads every name of the folder anyway.
+        let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(&folder, user);
         let _swept = lock::sweep_other_scopes(&folder, user);
     }
