@@ -118,8 +118,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
             if let Some(verdict) = refusal(port, &e) {
                 // Without the privilege to bind the port, the listeners still show that it is
                 // taken.
-                let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
-                rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+                let rows = listeners(port);
                 if matches!(verdict, Verdict::Privileged | Verdict::Forbidden) && !rows.is_empty() {
                     return Availability::blocked_by(rows);
                 }
@@ -136,8 +135,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     // A read of the listeners alone costs a hundredth of a read of every socket, and is usually
     // enough.
     if !admitted {
-        let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
-        rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+        let rows = listeners(port);
         if !rows.is_empty() {
             return Availability::blocked_by(rows);
         }
@@ -198,6 +196,13 @@ fn unexplained(port: Port) -> Availability {
         Cause::Unexplained
     };
     Availability::of(Verdict::InUse(cause))
+}
+
+/// The sockets that answer on the port. Empty if the socket table cannot be read.
+fn listeners(port: Port) -> Vec<Row> {
+    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
+    rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+    rows
 }
 
 /// What the error of a bind means. `None` for "address in use", because the socket table shows the

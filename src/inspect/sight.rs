@@ -49,7 +49,7 @@ pub(super) fn note_direction(holders: &mut [Holder]) {
         return;
     }
     let range = EphemeralRange::read();
-    let is_assigned = |port: u16| range.range().contains(&port) && !range.is_reserved(port);
+    let is_assigned = |port: u16| !range.is_non_ephemeral(port);
     for holder in holders {
         let local = holder.local;
         if is_unconnected(holder) {
