@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::model::holder::Holder;
-use crate::model::process::{Process, Relation, Supervisor};
+use crate::model::process::{Relation, Supervisor};
 use crate::ownership::is_descendant;
 use crate::sockets;
 
@@ -40,19 +40,14 @@ const SHELLS_DEEP: usize = 3;
 /// container, and its supervisor.
 pub(super) fn note(holders: &mut [Holder]) {
     let own = sockets::unit_and_container(std::process::id());
-    let mut noted: HashMap<u32, Process> = HashMap::new();
+    let mut known: HashMap<u32, (Option<Relation>, Option<Supervisor>)> = HashMap::new();
     let processes = holders.iter_mut().flat_map(|holder| &mut holder.processes);
     for process in processes {
-        let known = noted.entry(process.pid).or_insert_with(|| {
-            let mut process = process.clone();
-            process.relation = relation(process.pid);
-            process.shares_unit = (&process.unit, &process.container) == (&own.0, &own.1);
-            process.supervisor = process.parent.and_then(supervisor);
-            process
-        });
-        process.relation = known.relation;
-        process.shares_unit = known.shares_unit;
-        process.supervisor.clone_from(&known.supervisor);
+        process.shares_unit = (&process.unit, &process.container) == (&own.0, &own.1);
+        let read = || (relation(process.pid), process.parent.and_then(supervisor));
+        let (relation, supervisor) = known.entry(process.pid).or_insert_with(read);
+        process.relation = *relation;
+        process.supervisor.clone_from(supervisor);
     }
 }
 
