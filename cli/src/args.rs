@@ -15,8 +15,9 @@ use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something could not be \
-read; 130 after Ctrl-C. `portlease run` returns the exit code of its command, 125 if portlease \
-failed, 126 if the command cannot be executed, and 127 if it does not exist.
+read. Ctrl-C ends portlease by the signal, which shells report as 130. `portlease run` returns the \
+exit code of its command, 125 if portlease failed, 126 if the command cannot be executed, and 127 \
+if it does not exist.
 
 Environment: PORTLEASE_DIR is the folder of the lock files, by default /tmp/portlease. \
 PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTSERVER_ADDRESS is \
@@ -75,10 +76,12 @@ pub(crate) enum Command {
     /// Run a command with reserved ports
     ///
     /// Each port number is in the environment variable NAME, and replaces {NAME} in the command's
-    /// arguments.
-    /// The ports stay reserved until the command ends. Signals are passed on to the command.
+    /// arguments. ${NAME} is left to the shell, and {{NAME}} becomes {NAME}.
+    /// The ports stay reserved until the command ends. The command gets each signal once. If
+    /// portlease is killed, the command ends too.
     #[command(
-        after_help = "Exit codes: that of the command, or 128+N if signal N ended it; \
+        after_help = "Exit codes: that of the command. If a signal ends the command, it ends \
+                      portlease too: a shell reports 128+N. \
                       125 if portlease failed, 126 if the command cannot be executed, \
                       127 if it does not exist"
     )]
@@ -162,8 +165,8 @@ pub(crate) struct RunArgs {
     pub(crate) ports: Vec<NamedPort>,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
-    /// Stop the command, and fail, if it does not listen on all ports within DURATION (30s if
-    /// DURATION is omitted)
+    /// Stop the command with all that it started, and fail, if it does not listen on all ports
+    /// within DURATION (30s if DURATION is omitted), or ends before it listens
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT

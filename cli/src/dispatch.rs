@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::keeper::hold::run_keeper;
 use crate::keeper::messages::KEEPER_ARG;
 use crate::output::console::Console;
-use crate::signals;
+use crate::watcher::{WATCHER_ARG, run_watcher};
 
 pub(crate) fn main() -> ExitCode {
     // `reserve` starts this program as a keeper (the process that holds the ports). The keeper is
@@ -20,6 +20,10 @@ pub(crate) fn main() -> ExitCode {
         // The keeper's stderr is /dev/null, so nothing is printed here. If a reservation fails, the
         // keeper sends the error to `reserve` over its socket.
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
+    }
+    // `run` starts this program as a watcher in the same way.
+    if std::env::args_os().skip(1).eq([WATCHER_ARG]) {
+        return ExitCode::from(run_watcher().unwrap_or_else(|failure| failure.code()));
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -34,8 +38,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let console = Console::new(&args.output);
-    let outcome = install_sigint(&args.command).and_then(|()| dispatch(&console, &args.command));
-    ExitCode::from(outcome.unwrap_or_else(|failure| {
+    ExitCode::from(dispatch(&console, &args.command).unwrap_or_else(|failure| {
         console.error(&failure);
         failure.code()
     }))
@@ -55,16 +58,6 @@ fn dispatch(console: &Console, command: &Command) -> Result<u8, Failure> {
         Command::Man(args) => man::man(console, args),
         Command::Wait(args) => wait::wait(console, args),
         Command::List => list::list(console),
-    }
-}
-
-fn install_sigint(command: &Command) -> Result<(), Failure> {
-    match command {
-        // `run` installs its own handlers, which pass signals on to its command.
-        Command::Run(_) => Ok(()),
-        // `serve` installs its own handlers, because it removes its socket before it exits.
-        Command::Serve(_) => Ok(()),
-        _ => signals::exit_on_interrupt(),
     }
 }
 

@@ -10,5 +10,3 @@ pub(crate) const INCOMPLETE: u8 = 3;
 pub(crate) const RUN_FAILED: u8 = 125;
 /// `wait --pid`: the process ended before the ports met the condition.
 pub(crate) const PROCESS_ENDED: u8 = 2;
-/// After Ctrl-C: 128 plus the number of SIGINT, as shells report it.
-pub(crate) const INTERRUPTED: i32 = 130;

@@ -13,14 +13,26 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `run` waits for the report on a command that ended before it listened.
-pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(1);
+pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(10);
 
-/// `run --wait-listening` sends SIGTERM to a command that does not listen in time. If the command
-/// has not ended this long after SIGTERM, `run` sends SIGKILL.
+/// How long `run` waits after a signal, before it looks whether its whole process group got it. A
+/// sender such as timeout(1) signals `run` first, and the group right after that.
+pub(crate) const GROUP_SIGNAL_DELAY: Duration = Duration::from_millis(20);
+
+/// How long `run` waits for an answer of its watcher, the process that shows which signals the
+/// process group got.
+pub(crate) const WATCHER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// `run --wait-listening` sends SIGTERM to a command that does not listen in time. What has not
+/// ended this long after SIGTERM gets SIGKILL. The watcher does the same after the end of `run`.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
-/// How often `run` checks whether the command has ended after SIGTERM.
+/// How often to check whether the command has ended after SIGTERM or SIGKILL.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
+
+/// How long to wait for the end after SIGKILL. The kernel ends a process at once, except in the
+/// middle of a system call that cannot be interrupted.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The timeout of a keeper for one client of `release`. A keeper handles one client at a time, so a
 /// client that sends nothing must not block it.

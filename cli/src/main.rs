@@ -18,6 +18,8 @@ mod exit;
 #[cfg(target_os = "linux")]
 mod failure;
 #[cfg(target_os = "linux")]
+mod ffi;
+#[cfg(target_os = "linux")]
 mod finding;
 #[cfg(target_os = "linux")]
 mod keeper;
@@ -26,19 +28,29 @@ mod limits;
 #[cfg(target_os = "linux")]
 mod output;
 #[cfg(target_os = "linux")]
+mod placeholders;
+#[cfg(target_os = "linux")]
 mod port_server;
 #[cfg(target_os = "linux")]
 mod ports;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
+mod process_stat;
+#[cfg(target_os = "linux")]
+mod process_tree;
+#[cfg(target_os = "linux")]
 mod reserve_options;
 #[cfg(target_os = "linux")]
 mod signals;
 #[cfg(target_os = "linux")]
+mod supervise;
+#[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]
 mod wait_loop;
+#[cfg(target_os = "linux")]
+mod watcher;
 
 use std::process::ExitCode;
 

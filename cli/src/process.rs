@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::failure::Failure;
 
@@ -38,6 +38,22 @@ impl ProcessHandle {
         match poll(&mut fds, Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl ProcessHandle {
+    /// Whether the process has ended. A zombie counts as ended.
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        self.ended_within(Duration::ZERO)
+    }
+
+    /// Sends the signal. Does nothing if the process has ended, or belongs to a user whose
+    /// processes this one may not signal.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.0, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }

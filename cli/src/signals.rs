@@ -1,41 +1,67 @@
-//! Makes Ctrl-C exit with 130, and finds the signals that were ignored when this process started.
+//! The state of signals that this process inherited and passes on, and the end by a signal.
 
 use std::io;
+use std::process::{Child, Command};
 
-use signal_hook::consts::SIGINT;
-use signal_hook::iterator::Signals;
+use nix::sys::signal::{SigSet, Signal, raise};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::exit;
-use crate::failure::Failure;
+use crate::ffi;
 
-/// Makes Ctrl-C exit with 130. No cleanup is needed: the kernel closes sockets and releases file
-/// locks.
-pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
-    let cannot = |e: io::Error| Failure::system("handle signals", &e);
-    if starts_ignored(SIGINT) {
-        return Ok(());
-    }
-    let mut signals = Signals::new([SIGINT]).map_err(cannot)?;
-    let wait = move || {
-        if signals.forever().next().is_some() {
-            std::process::exit(exit::INTERRUPTED);
-        }
-    };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(wait)
-        .map_err(cannot)?;
-    Ok(())
+/// Whether the parent started this process with the signal ignored. Such a signal must stay
+/// ignored, here and in children.
+pub(crate) fn starts_ignored(signal: i32) -> bool {
+    ffi::is_ignored_at_start(signal)
 }
 
-/// Whether the parent started this process with the signal ignored. nohup does so, and shells do so
-/// for background jobs. Such a signal must stay ignored, here and in children. If /proc/self/status
-/// cannot be read, the result is `false`.
-pub(crate) fn starts_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    mask & (1 << (signal - 1)) != 0
+/// Starts the command with the signal mask of the calling thread, and with the signals ignored that
+/// were ignored when this process started.
+pub(crate) fn spawn_with_inherited_signals(command: &mut Command) -> io::Result<Child> {
+    // A signal with a handler has its default action after exec, and std resets SIGPIPE. Every
+    // other ignored signal stays ignored anyway.
+    let reset = [Signal::SIGPIPE, Signal::SIGCHLD].map(|signal| signal as i32);
+    let ignored: Vec<i32> = reset.into_iter().filter(|s| starts_ignored(*s)).collect();
+    if !ignored.is_empty() {
+        ffi::ignore_in_child(command, ignored);
+    }
+    command.spawn()
+}
+
+/// Starts the command with every signal blocked.
+pub(crate) fn spawn_with_blocked_signals(command: &mut Command) -> io::Result<Child> {
+    let inherited = SigSet::thread_get_mask()?;
+    SigSet::all().thread_set_mask()?;
+    let spawned = command.spawn();
+    inherited.thread_set_mask()?;
+    spawned
+}
+
+/// Unblocks the signals in this thread, because the parent may have started this process with them
+/// blocked.
+pub(crate) fn unblock(signals: impl IntoIterator<Item = i32>) -> io::Result<()> {
+    let mut set = SigSet::empty();
+    for signal in signals {
+        set.add(Signal::try_from(signal)?);
+    }
+    Ok(set.thread_unblock()?)
+}
+
+/// Ends this process by the signal, so that the parent learns that a signal ended it. A shell
+/// script then stops after Ctrl-C. Returns an exit code if the signal does not end this process:
+/// the kernel protects the first process of a PID namespace.
+pub(crate) fn die_by(signal: i32) -> u8 {
+    // A core dump of this process would say nothing about the command that the signal ended.
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _limited = setrlimit(Resource::Core, no_core);
+    ffi::restore_default(signal);
+    if let Ok(known) = Signal::try_from(signal)
+        && unblock([signal]).is_ok()
+    {
+        let _failed = raise(known);
+    }
+    u8::try_from(128 + signal).unwrap_or(exit::RUN_FAILED)
 }

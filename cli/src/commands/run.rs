@@ -1,36 +1,32 @@
 //! `portlease run`: runs a command with reserved ports.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use portlease::{Endpoint, Protocol, Reservation, wait_until_held_by};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::origin::WithOrigin;
-use signal_hook::low_level::siginfo::Cause;
+use signal_hook::consts::SIGCHLD;
 
 use crate::args::{RunArgs, SharedReserveArgs};
 use crate::exit;
 use crate::failure::Failure;
-use crate::limits::{LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
+use crate::limits::remaining;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
+use crate::placeholders::Placeholders;
 use crate::ports::NamedPort;
 use crate::reserve_options::{reserve_options, reserve_port};
-use crate::signals::starts_ignored;
+use crate::supervise::{ListenResult, Supervisor};
 use crate::text::os_message;
 
-/// Signals that `run` passes on to its command.
-const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+/// ENOEXEC: the file is executable, and has no format that the kernel knows.
+const NO_EXEC_FORMAT: i32 = 8;
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -76,28 +72,71 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
-    // The handlers are installed before the command starts, so that no signal is lost.
-    let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
-    let mut command = Command::new(substitute_ports(program, &reservations));
-    command.args(
-        arguments
+    let mut supervisor =
+        Supervisor::new(console).map_err(|e| Failure::system("handle signals", &e))?;
+    let placeholders = Placeholders(
+        reservations
             .iter()
-            .map(|argument| substitute_ports(argument, &reservations)),
+            .map(|named| (named.name.as_str(), named.reservation.to_string()))
+            .collect(),
     );
+    for word in args
+        .command
+        .iter()
+        .flat_map(|word| placeholders.unknown(word))
+    {
+        console.note(placeholders.unknown_note(&word));
+    }
+    let mut command = Command::new(placeholders.fill(program));
+    command.args(arguments.iter().map(|argument| placeholders.fill(argument)));
     command.envs(
         reservations
             .iter()
             .map(|reservations| (&reservations.name, reservations.reservation.to_string())),
     );
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+    let started = match supervisor.start(&mut command) {
+        Err(cause) if cause.raw_os_error() == Some(NO_EXEC_FORMAT) => {
+            supervisor.start(&mut as_shell_script(&command))
+        }
+        started => started,
+    };
+    let running = match started {
+        Ok(running) => running,
         Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
     let listening = match args.wait_listening {
-        Some(limit) => Some(spawn_listen_wait(&reservations, child.id(), limit)?),
+        Some(limit) => Some(spawn_listen_wait(&reservations, running.pid, limit)?),
         None => None,
     };
-    supervise(console, &mut child, &mut signals, listening)
+    let end = running.until_end(console, listening)?;
+    // The watcher holds nothing, but it would outlive this process for a moment.
+    drop(supervisor);
+    for NamedReservation { reservation, .. } in reservations {
+        if let Err(error) = reservation.release() {
+            console.note(report::failure(&error.into()));
+        }
+    }
+    Ok(end.exit())
+}
+
+/// The same command, run by a shell. exec(2) refuses a script that does not start with `#!`, which
+/// a shell runs all the same.
+fn as_shell_script(command: &Command) -> Command {
+    let program = command.get_program();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program));
+    let script = match program.as_bytes().contains(&b'/') {
+        true => None,
+        false => found.into_iter().find(|file| file.is_file()),
+    };
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .arg(script.unwrap_or_else(|| program.into()))
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell
 }
 
 fn reserve(
@@ -143,34 +182,6 @@ fn reserve(
     Ok(reserved.into_iter().map(|(_, named)| named).collect())
 }
 
-/// Replaces each `{NAME}` of a reservation by its number. Other braces stay.
-fn substitute_ports(argument: &OsStr, reservations: &[NamedReservation]) -> OsString {
-    let mut rest = argument.as_bytes();
-    let mut out = Vec::with_capacity(rest.len());
-    while let Some((first, after)) = rest.split_first() {
-        let is_named = |candidate: &&NamedReservation| {
-            after
-                .strip_prefix(candidate.name.as_bytes())
-                .is_some_and(|after| after.starts_with(b"}"))
-        };
-        match reservations
-            .iter()
-            .find(is_named)
-            .filter(|_| *first == b'{')
-        {
-            Some(found) => {
-                out.extend(found.reservation.to_string().into_bytes());
-                rest = &after[found.name.len() + 1..];
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(out)
-}
-
 /// Reports why the command did not start. Returns 126 or 127 as a shell would, or
 /// [`exit::RUN_FAILED`] if the system lacks resources.
 fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
@@ -202,96 +213,13 @@ fn may_exist(program: &OsStr) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-fn install_signals() -> io::Result<SignalsInfo<WithOrigin>> {
-    let handled = FORWARDED
-        .into_iter()
-        .filter(|signal| !starts_ignored(*signal));
-    SignalsInfo::new(handled.chain([SIGCHLD]))
-}
-
-/// Passes signals on to the command until it ends. If the wait for its listeners fails, stops the
-/// command.
-fn supervise(
-    console: &Console,
-    child: &mut Child,
-    signals: &mut SignalsInfo<WithOrigin>,
-    mut listening: Option<Receiver<portlease::Result<Duration>>>,
-) -> Result<u8, Failure> {
-    let cannot = |e: io::Error| Failure::system("wait for the command", &e);
-    loop {
-        for origin in signals.wait() {
-            // For Ctrl-C and similar keys the kernel sends the signal to the whole process group.
-            // So the command has that signal already.
-            if origin.signal != SIGCHLD && !matches!(origin.cause, Cause::Kernel) {
-                send_signal(child, origin.signal);
-            }
-        }
-        if let Some(status) = child.try_wait().map_err(cannot)? {
-            // The wait notices the end too, and reports what the command did not do.
-            if let Some(listening) = listening
-                && let Ok(Err(error)) = listening.recv_timeout(LISTEN_REPORT)
-            {
-                console.note(report::failure(&error.into()));
-            }
-            return Ok(exit_code(status));
-        }
-        match listening.as_ref().map(Receiver::try_recv) {
-            Some(Ok(Ok(after))) => {
-                console.note(format_args!(
-                    "the command started to listen after {:.1} s",
-                    after.as_secs_f64()
-                ));
-                listening = None;
-            }
-            Some(Ok(Err(error))) => {
-                terminate(child).map_err(cannot)?;
-                return Err(Failure::new(format!("stopped the command: {error}")));
-            }
-            Some(Err(TryRecvError::Disconnected)) => listening = None,
-            Some(Err(TryRecvError::Empty)) | None => {}
-        }
-    }
-}
-
-/// The caller must not have reaped the child. After that, another process can have its pid.
-fn send_signal(child: &Child, signal: i32) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
-        // The call fails if the child has ended, or runs as a user whose processes this one may not
-        // signal. Then nothing more can be done.
-        let _sent = kill_process(pid, signal);
-    }
-}
-
-fn terminate(child: &mut Child) -> io::Result<()> {
-    send_signal(child, SIGTERM);
-    let requested = Instant::now();
-    while child.try_wait()?.is_none() {
-        if requested.elapsed() >= TERMINATE_GRACE {
-            child.kill()?;
-            child.wait()?;
-            break;
-        }
-        sleep(TERMINATE_POLL);
-    }
-    Ok(())
-}
-
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(exit::RUN_FAILED)
-}
-
 /// Waits in a thread until the command listens on all ports. The thread sends the elapsed time or
 /// the error. It then raises SIGCHLD to wake `supervise`, which waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
     limit: Duration,
-) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
+) -> Result<Receiver<ListenResult>, Failure> {
     let endpoints: Vec<Endpoint> = reservations
         .iter()
         .map(|reservations| endpoint(&reservations.reservation))

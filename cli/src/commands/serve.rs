@@ -19,7 +19,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::port_server::{ServerAddress, read_number};
 use crate::process::{ProcessHandle, watch_failure};
-use crate::signals::starts_ignored;
+use crate::signals::{die_by, starts_ignored};
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -96,7 +96,7 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
                 // The call fails if another process has removed the socket already.
                 let _removed = std::fs::remove_file(path);
             }
-            std::process::exit(128 + signal);
+            std::process::exit(i32::from(die_by(signal)));
         }
     };
     std::thread::Builder::new()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `cli/src`, floor by floor from the top. A module may import from lower floors
 /// only. A folder has no floor: each of its files has one.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["main"],
     &["dispatch"],
     &[
@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 8] = [
         "keeper::hold",
         "keeper::release",
         "keeper::start",
+        "supervise",
         "wait_loop",
     ],
     &[
@@ -31,22 +32,31 @@ const FLOORS: [&[&str]; 8] = [
         "output::console",
         "output::junit",
         "reserve_options",
+        "watcher",
     ],
     &[
         "caller",
         "keeper::messages",
         "output::report",
         "port_server",
-        "process",
-        "signals",
+        "process_tree",
     ],
-    &["args", "failure", "finding", "output::table"],
+    &["process", "signals"],
+    &[
+        "args",
+        "failure",
+        "finding",
+        "output::table",
+        "process_stat",
+    ],
     &[
         "condition",
         "exit",
+        "ffi",
         "limits",
         "output::remedy",
         "output::json",
+        "placeholders",
         "ports",
         "text",
     ],

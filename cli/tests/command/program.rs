@@ -10,6 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use portlease::{Reservation, ReserveOptions};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{DEADLINE, Folder, eventually};
@@ -74,6 +75,13 @@ impl Ran {
     #[track_caller]
     pub(crate) fn code(self, expected: i32) -> Ran {
         assert_eq!(self.status.code(), Some(expected), "{self:#?}");
+        self
+    }
+
+    /// Asserts that the signal ended the process.
+    #[track_caller]
+    pub(crate) fn killed_by(self, signal: Signal) -> Ran {
+        assert_eq!(self.status.signal(), Some(signal.as_raw()), "{self:#?}");
         self
     }
 

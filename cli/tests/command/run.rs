@@ -5,6 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::keepers::ends;
 use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlease, ran, silent};
 use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
@@ -53,16 +54,72 @@ fn the_number_is_in_the_environment_and_in_the_arguments() {
 }
 
 #[test]
+fn a_name_after_a_dollar_sign_is_left_to_the_shell() {
+    let output = finish(&mut script(&[], "echo ${PORT} $PORT {PORT} '{{PORT}}'")).code(0);
+    let words: Vec<&str> = output.out.split_whitespace().collect();
+    assert!(
+        words[..3].iter().all(|word| word == &words[0]),
+        "{output:#?}"
+    );
+    assert_eq!((words[3], output.err.as_str()), ("{PORT}", ""));
+    let output = finish(&mut script(
+        &["--port", "REDIS"],
+        ": {PORT} {redis} ${PORT}",
+    ))
+    .code(0);
+    for word in ["{PORT}", "{redis}"] {
+        let note = format!("portlease: {word} in the command stays as it is, because no --port");
+        assert!(output.err.contains(&note), "{output:#?}");
+    }
+    assert_eq!(output.err.lines().count(), 2, "{output:#?}");
+}
+
+#[test]
+fn a_script_without_an_interpreter_line_is_run_by_a_shell() {
+    let folder = Folder::new();
+    let script = folder.path().join("script");
+    // Another process writes it: a child forked meanwhile would inherit the file open for writing.
+    let write = "printf 'echo \"$1 $PORT\"\\n' > \"$1\" && chmod 755 \"$1\"";
+    let written = Command::new("sh")
+        .args(["-c", write, "sh"])
+        .arg(&script)
+        .status();
+    assert!(written.unwrap().success());
+    let script = script.to_str().unwrap();
+    let output = ran(&["run", "--", script, "argument", "x"]).code(0);
+    assert!(
+        output.out.starts_with("argument ") && output.out.len() > 10,
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn what_the_command_leaves_listening_is_named() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let file = folder.path().join("pid");
+    let serve = "import os, socket, time; s = socket.create_server(('127.0.0.1', {PORT}))\n\
+                 if os.fork(): raise SystemExit(0)\n\
+                 os.setsid()\n\
+                 for fd in (0, 1, 2): os.close(fd)\n\
+                 open(os.environ['FILE'], 'w').write('%d\\n' % os.getpid()); time.sleep(600)";
+    let mut command = portlease(&["run", "--", "python3", "-c", serve]);
+    let output = finish(command.env("FILE", &file)).code(0);
+    let pid = line_in(&file);
+    crate::program::kill(pid.parse().unwrap());
+    let named = output.err.contains("was left listening") && output.err.contains(&pid);
+    assert!(named, "{output:#?}");
+}
+
+#[test]
 fn the_exit_status_is_the_commands() {
     need!(capability::native());
-    for (command, code) in [
-        ("exit 0", 0),
-        ("exit 1", 1),
-        ("exit 200", 200),
-        ("kill -9 $$", 137),
-        ("kill -15 $$", 143),
-    ] {
+    for (command, code) in [("exit 0", 0), ("exit 1", 1), ("exit 200", 200)] {
         finish(&mut script(&[], command)).code(code);
+    }
+    // The parent learns that a signal ended the command. A shell reports 128+N.
+    for (command, signal) in [("kill -9 $$", Signal::KILL), ("kill -15 $$", Signal::TERM)] {
+        finish(&mut script(&[], command)).killed_by(signal);
     }
     let output = ran(&["run", "--", "portlease-no-such-command"]).code(127);
     // The cause is the system's: EACCES if this user may not search a folder in PATH.
@@ -201,7 +258,7 @@ fn signals_reach_the_command_and_its_exit_code_is_returned() {
         Running::start(script(&[], "echo $PORT > \"$FILE\"; exec sleep 600").env("FILE", &file));
     let port = line_in(&file);
     run.signal(Signal::INT);
-    run.finish().code(130);
+    run.finish().killed_by(Signal::INT);
     becomes_free(port.parse().unwrap(), &folder);
 }
 
@@ -220,7 +277,7 @@ fn ignored_signals_stay_ignored_in_the_command() {
 }
 
 #[test]
-fn killing_the_command_or_portlease_releases_the_port() {
+fn killing_the_command_or_portlease_ends_both_and_releases_the_port() {
     let folder = Folder::new();
     for victim in ["the command", "portlease"] {
         let file = folder.path().join(format!("kill {victim}"));
@@ -240,17 +297,23 @@ fn killing_the_command_or_portlease_releases_the_port() {
         };
         crate::program::kill(victim_pid);
         if victim == "the command" {
-            run.finish().code(137);
+            run.finish().killed_by(Signal::KILL);
         }
         becomes_free(port.parse().unwrap(), &folder);
-        // After a kill of portlease the command still runs.
-        crate::program::kill(pid);
+        ends(pid);
     }
 }
 
 #[test]
 fn wait_listening_stops_a_command_that_does_not_listen() {
     let output = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
+    // The end reaches what a shell started in the foreground.
+    let folder = Folder::new();
+    let file = folder.path().join("pid");
+    let nested = "sh -c 'echo $$ > \"$FILE\"; exec sleep 600'; :";
+    let mut command = script(&["--wait-listening=1s"], nested);
+    finish(command.env("FILE", &file)).code(125);
+    ends(line_in(&file).parse().unwrap());
     // Between the two stands the library's own message with the time limit.
     let (act, cause) = output.err.split_once(": port ").unwrap();
     assert!(
@@ -258,8 +321,13 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
         "{output:#?}"
     );
     assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
-    // The command ends first: its exit code counts.
+    // The command ends first: its exit code counts, unless it means success.
     finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
+    let output = finish(&mut script(&["--wait-listening"], "exit 0")).code(125);
+    assert!(
+        output.err.contains("ended before it listened"),
+        "{output:#?}"
+    );
 
     need!(installed("python3"));
     let folder = Folder::new();
@@ -272,7 +340,7 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
         "{line}"
     );
     run.signal(Signal::TERM);
-    run.finish().code(143);
+    run.finish().killed_by(Signal::TERM);
 }
 
 #[test]

@@ -165,6 +165,6 @@ fn killing_the_server_releases_the_port() {
     let line = line_in(&file);
     let (port, pid) = line.split_once(' ').unwrap();
     crate::program::kill(pid.parse().unwrap());
-    run.finish().code(137);
+    run.finish().killed_by(rustix::process::Signal::KILL);
     becomes_free(port.parse().unwrap(), &folder);
 }

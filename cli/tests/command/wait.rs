@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program::{Running, portlease, ran, silent};
-use crate::support::{DEADLINE, Folder, capability, eventually, need};
+use crate::support::Folder;
 
 #[test]
 fn wait_ends_when_a_server_listens() {
@@ -141,26 +141,11 @@ fn a_process_whose_end_frees_the_port_meets_the_condition() {
 }
 
 #[test]
-fn an_interrupted_wait_exits_with_130() {
-    need!(capability::native());
-    let p = reserve_port();
+fn an_interrupted_wait_dies_by_the_signal() {
+    let (folder, p) = (Folder::new(), reserve_port());
     let args = ["wait", "--listening", "--timeout", "10m", &p.to_string()];
-    let waiting = Running::start(&mut portlease(&args));
-    // Before the command handles SIGINT, the signal would kill it.
-    eventually("the signal is handled", DEADLINE, || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", waiting.pid())).unwrap();
-        let caught = status
-            .lines()
-            .find_map(|line| line.strip_prefix("SigCgt:"))
-            .unwrap()
-            .trim()
-            .to_owned();
-        match u64::from_str_radix(&caught, 16).unwrap() & 2 {
-            0 => Err(caught),
-            _ => Ok(()),
-        }
-    });
+    let (waiting, _) = Running::with_log(&mut portlease(&args), &folder.path().join("log"));
     waiting.signal(Signal::INT);
-    let output = waiting.finish().code(130);
+    let output = waiting.finish().killed_by(Signal::INT);
     assert_eq!(output.out, "");
 }

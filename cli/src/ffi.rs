@@ -1,0 +1,73 @@
+//! The calls for which std and the crates in use have no safe function.
+#![expect(
+    unsafe_code,
+    reason = "libc's calls for signals, and code between fork and exec"
+)]
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The signals that were ignored when this program started: bit N-1 stands for signal N.
+static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
+
+/// The number of signals in [`IGNORED_AT_START`], and of signals on Linux.
+const SIGNALS: i32 = 64;
+
+/// The dynamic linker calls this function before `main`. Rust's runtime ignores SIGPIPE before it
+/// calls `main`, so `main` cannot see whether the parent ignored SIGPIPE.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = record_ignored_signals;
+
+extern "C" fn record_ignored_signals() {
+    let ignored = (1..=SIGNALS)
+        .filter(|signal| is_ignored(*signal))
+        .fold(0, |mask, signal| mask | bit(signal));
+    IGNORED_AT_START.store(ignored, Ordering::Relaxed);
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call changes nothing. It writes at most one `sigaction` to
+    // the pointer, which is valid for that.
+    let failed = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0;
+    // SAFETY: all of its fields are integers or an optional function, for which zero is valid.
+    let action = unsafe { action.assume_init() };
+    !failed && action.sa_sigaction == libc::SIG_IGN
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Whether the parent started this process with the signal ignored. nohup does so, shells do so for
+/// background jobs, and systemd does so for SIGPIPE.
+pub(crate) fn is_ignored_at_start(signal: i32) -> bool {
+    IGNORED_AT_START.load(Ordering::Relaxed) & bit(signal) != 0
+}
+
+/// Makes the command start with these signals ignored.
+pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
+    let ignore = move || {
+        for signal in &signals {
+            // SAFETY: SIG_IGN runs no code, and signal(2) is async-signal-safe.
+            unsafe { libc::signal(*signal, libc::SIG_IGN) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure only reads its vector and calls signal(2).
+    unsafe { command.pre_exec(ignore) };
+}
+
+/// Gives the signal its default action again.
+pub(crate) fn restore_default(signal: i32) {
+    // SAFETY: SIG_DFL runs no code of this program.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Closes every descriptor except stdin, stdout and stderr. A helper process calls this first.
+pub(crate) fn close_inherited_descriptors() {
+    // SAFETY: the caller has opened no descriptor yet, so no value owns one of those that close.
+    unsafe { close_fds::close_open_fds(3, &[]) };
+}

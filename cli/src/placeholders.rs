@@ -1,0 +1,113 @@
+//! [`Placeholders`]: the `{NAME}` in the arguments of `run` that stand for the numbers of ports.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The names of the ports, with their numbers.
+#[derive(Debug)]
+pub(crate) struct Placeholders<'a>(pub(crate) Vec<(&'a str, String)>);
+
+impl Placeholders<'_> {
+    /// Replaces each `{NAME}` by the number of the port. `{{NAME}}` becomes `{NAME}`. `${NAME}`
+    /// stays: a shell or another program expands it. Other braces stay too.
+    pub(crate) fn fill(&self, argument: &OsStr) -> OsString {
+        let mut rest = argument.as_bytes();
+        let mut out = Vec::with_capacity(rest.len());
+        while let Some((first, after)) = rest.split_first() {
+            let word = self.0.iter().find_map(|(name, number)| {
+                let (plain, escaped) = (format!("{{{name}}}"), format!("{{{{{name}}}}}"));
+                if rest.starts_with(escaped.as_bytes()) {
+                    Some((escaped.len(), plain))
+                } else if rest.starts_with(plain.as_bytes()) && out.last() != Some(&b'$') {
+                    Some((plain.len(), number.clone()))
+                } else {
+                    None
+                }
+            });
+            match word {
+                Some((length, text)) => {
+                    out.extend(text.into_bytes());
+                    rest = &rest[length..];
+                }
+                None => {
+                    out.push(*first);
+                    rest = after;
+                }
+            }
+        }
+        OsString::from_vec(out)
+    }
+
+    /// The words in braces that look like a name and are none: they differ from a name only in
+    /// case, or contain `PORT`.
+    pub(crate) fn unknown(&self, argument: &OsStr) -> Vec<String> {
+        let text = argument.to_string_lossy();
+        let mut words = Vec::new();
+        for (at, _) in text.match_indices('{') {
+            let Some((word, _)) = text[at + 1..].split_once('}') else {
+                continue;
+            };
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let is_known = self.0.iter().any(|(name, _)| *name == word);
+            let is_close = word.contains("PORT")
+                || self
+                    .0
+                    .iter()
+                    .any(|(name, _)| name.eq_ignore_ascii_case(word));
+            let is_other_syntax = text[..at].ends_with(['$', '{']);
+            if word.chars().all(is_name) && !is_known && is_close && !is_other_syntax {
+                words.push(word.to_owned());
+            }
+        }
+        words
+    }
+
+    pub(crate) fn unknown_note(&self, word: &str) -> String {
+        let names: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, _)| format!("{{{name}}}"))
+            .collect();
+        format!(
+            "{{{word}}} in the command stays as it is, because no --port has this name: expected \
+             {}",
+            names.join(" or ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_braces_becomes_the_number_and_other_braces_stay() {
+        let ports = Placeholders(vec![("A", "1".to_owned()), ("AB", "22".to_owned())]);
+        for (argument, expected) in [
+            ("{A}{AB}x{A}", "122x1"),
+            ("${A} $${A} $A", "${A} $${A} $A"),
+            ("{{A}}", "{A}"),
+            ("{{{A}}}", "{{A}}"),
+            ("{\"port\":{A}}", "{\"port\":1}"),
+            ("{{.Names}} {B} {A {", "{{.Names}} {B} {A {"),
+            ("{a}", "{a}"),
+            ("", ""),
+        ] {
+            assert_eq!(ports.fill(OsStr::new(argument)), expected, "{argument}");
+        }
+        let bytes = ports.fill(OsStr::from_bytes(b"\xff{A}\xfe"));
+        assert_eq!(bytes.as_bytes(), b"\xff1\xfe");
+    }
+
+    #[test]
+    fn a_word_that_looks_like_a_name_is_found() {
+        let ports = Placeholders(vec![("REDIS", "1".to_owned())]);
+        for (argument, expected) in [
+            ("--port={PORT}", vec!["PORT"]),
+            ("{redis}:{HTTP_PORT}", vec!["redis", "HTTP_PORT"]),
+            ("{REDIS} ${PORT} {{PORT}} {X} {NF} {PORT x}", vec![]),
+        ] {
+            assert_eq!(ports.unknown(OsStr::new(argument)), expected, "{argument}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Runs a command until it ends: passes signals on, watches for its listeners, and reaps.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid, getpgrp};
+use rustix::process::{WaitOptions, wait};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::origin::{Origin, WithOrigin};
+use signal_hook::low_level::siginfo::Cause;
+
+use crate::exit;
+use crate::failure::Failure;
+use crate::limits::{GROUP_SIGNAL_DELAY, LISTEN_REPORT, sleep};
+use crate::output::console::Console;
+use crate::output::report;
+use crate::process_tree::end_tree;
+use crate::signals::{die_by, spawn_with_inherited_signals, starts_ignored, unblock};
+use crate::watcher::Watcher;
+
+/// Signals that are passed on to the command.
+const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// The result of the wait for the command's listeners: the time that it took, or the error.
+pub(crate) type ListenResult = portlease::Result<Duration>;
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Code(u8),
+    /// The signal that ended the command ends this process too.
+    Signal(i32),
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        match status.signal() {
+            Some(signal) => End::Signal(signal),
+            None => {
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                End::Code(code.unwrap_or(exit::RUN_FAILED))
+            }
+        }
+    }
+}
+
+impl End {
+    /// The exit code of this process, if a signal does not end it.
+    pub(crate) fn exit(self) -> u8 {
+        match self {
+            End::Code(code) => code,
+            End::Signal(signal) => die_by(signal),
+        }
+    }
+}
+
+/// The signal handlers, which exist before the command starts, so that no signal is lost.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    signals: SignalsInfo<WithOrigin>,
+    watcher: Option<Watcher>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(console: &Console) -> io::Result<Supervisor> {
+        let watcher = Watcher::start();
+        if let Err(e) = &watcher {
+            console.detail(format_args!(
+                "cannot start a watcher: {e}; a signal to the process group may reach the command \
+                 twice"
+            ));
+        }
+        let handled = FORWARDED
+            .into_iter()
+            .filter(|signal| !starts_ignored(*signal));
+        Ok(Supervisor {
+            signals: SignalsInfo::new(handled.chain([SIGCHLD]))?,
+            watcher: watcher.ok(),
+        })
+    }
+
+    /// Starts the command, and returns its process. The caller must not reap it.
+    pub(crate) fn start(&mut self, command: &mut Command) -> io::Result<Supervised<'_>> {
+        let child = spawn_with_inherited_signals(command)?;
+        // With SIGCHLD blocked, the end of the command would stay unseen.
+        unblock(FORWARDED.into_iter().chain([SIGCHLD]))?;
+        let Supervisor { signals, watcher } = self;
+        if let Some(running) = watcher
+            && running.guard(child.id()).is_err()
+        {
+            *watcher = None;
+        }
+        Ok(Supervised {
+            pid: child.id(),
+            signals,
+            watcher,
+        })
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub(crate) struct Supervised<'a> {
+    pub(crate) pid: u32,
+    signals: &'a mut SignalsInfo<WithOrigin>,
+    watcher: &'a mut Option<Watcher>,
+}
+
+impl Supervised<'_> {
+    /// Passes signals on to the command until it ends. If the wait for its listeners fails, ends
+    /// the command and what it started.
+    pub(crate) fn until_end(
+        mut self,
+        console: &Console,
+        mut listening: Option<Receiver<ListenResult>>,
+    ) -> Result<End, Failure> {
+        let cannot = |e: io::Error| Failure::system("wait for the command", &e);
+        loop {
+            let received: Vec<Origin> = self.signals.wait().collect();
+            self.pass_on(received);
+            if let Some(status) = self.reap().map_err(cannot)? {
+                return after_end(console, status, listening);
+            }
+            match listening.as_ref().map(Receiver::try_recv) {
+                Some(Ok(Ok(after))) => {
+                    console.note(format_args!(
+                        "the command started to listen after {:.1} s",
+                        after.as_secs_f64()
+                    ));
+                    listening = None;
+                }
+                Some(Ok(Err(error))) => {
+                    end_tree(self.pid).map_err(cannot)?;
+                    return Err(Failure::new(format!("stopped the command: {error}")));
+                }
+                Some(Err(TryRecvError::Disconnected)) => listening = None,
+                Some(Err(TryRecvError::Empty)) | None => {}
+            }
+        }
+    }
+
+    /// Passes each signal on once, unless the command has it already.
+    fn pass_on(&mut self, mut received: Vec<Origin>) {
+        received.retain(|origin| origin.signal != SIGCHLD);
+        if received.is_empty() {
+            return;
+        }
+        if received.iter().any(|origin| !is_from_terminal(origin)) {
+            sleep(GROUP_SIGNAL_DELAY);
+            let repeated = self.signals.pending();
+            received.extend(repeated.filter(|origin| origin.signal != SIGCHLD));
+        }
+        received.sort_by_key(|origin| (origin.signal, !is_from_terminal(origin)));
+        received.dedup_by_key(|origin| origin.signal);
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        // 0 if the group is that of a process outside this PID namespace.
+        let group = getpgid(Some(pid)).unwrap_or(getpgrp());
+        let in_own_group = group == getpgrp();
+        for origin in received {
+            let got = |watcher: &Watcher| watcher.got(origin.signal);
+            let Ok(signal) = Signal::try_from(origin.signal) else {
+                continue;
+            };
+            // The calls fail if the command has ended, or runs as a user whose processes this one
+            // may not signal. Then nothing more can be done.
+            let _sent = match is_from_terminal(&origin) {
+                // A terminal signals one process group. So the command has the signal, unless it
+                // left the group, as under timeout(1) or setsid(1).
+                true if in_own_group => Ok(()),
+                true => killpg(group, signal),
+                false if in_own_group && self.watcher.as_ref().is_some_and(got) => Ok(()),
+                false => kill(pid, signal),
+            };
+        }
+        if let Some(watcher) = self.watcher
+            && watcher.discard_pending().is_err()
+        {
+            *self.watcher = None;
+        }
+    }
+
+    /// Reaps every child that has ended: the first process of a PID namespace gets the orphans.
+    /// Returns the status of the command if it has ended.
+    fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        let mut ended = None;
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    let pid = pid.as_raw_nonzero().get().cast_unsigned();
+                    if pid == self.pid {
+                        ended = Some(ExitStatus::from_raw(status.as_raw()));
+                    }
+                    if self.watcher.as_ref().is_some_and(|w| w.pid() == pid) {
+                        *self.watcher = None;
+                    }
+                }
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ended),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Whether the kernel sent the signal, as for Ctrl-C. It then went to the whole process group.
+fn is_from_terminal(origin: &Origin) -> bool {
+    matches!(origin.cause, Cause::Kernel)
+}
+
+/// Reports a command that ended before it listened. Its exit code 0 then becomes a failure.
+fn after_end(
+    console: &Console,
+    status: ExitStatus,
+    listening: Option<Receiver<ListenResult>>,
+) -> Result<End, Failure> {
+    let Some(Ok(Err(error))) = listening.map(|wait| wait.recv_timeout(LISTEN_REPORT)) else {
+        return Ok(status.into());
+    };
+    if status.success() {
+        return Err(error.into());
+    }
+    console.note(report::failure(&error.into()));
+    Ok(status.into())
+}
