@@ -5,7 +5,7 @@
 # What the tests use, and the Debian package that has it.
 readonly TOOLS=(
     redis-server:redis-server nginx:nginx-light python3:python3 node:nodejs initdb:postgresql
-    dnsmasq:dnsmasq-base memcached:memcached erl:erlang-base zsh:zsh
+    dnsmasq:dnsmasq-base memcached:memcached erl:erlang-base zsh:zsh busybox:busybox
     faketime:faketime nft:nftables strace:strace lsof:lsof ss:iproute2 unshare:util-linux
     setpriv:util-linux
 )

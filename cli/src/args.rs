@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
@@ -89,9 +90,10 @@ pub(crate) enum Command {
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
-    /// shell ends or `portlease release` releases them. A call in a pipe or a list runs in a
-    /// subshell. The keeper then holds the ports until the main shell ends. To name the shell
-    /// explicitly, pass --pid $$.
+    /// shell ends or `portlease release` releases them. Subshells, wrappers such as timeout or
+    /// sudo, and `sh -c` are passed over: the ports are held for the process that waits for them.
+    /// To name the shell explicitly, pass --pid $$. For ports that outlive every process of a
+    /// script, pass --for 30m.
     #[command(after_help = "Exit codes: 0 reserved, 2 usage error or failure")]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
@@ -181,9 +183,38 @@ pub(crate) struct RunArgs {
 pub(crate) struct ReserveArgs {
     #[command(flatten)]
     pub(crate) selection: PortSelection,
-    /// Hold the ports until process PID ends, instead of until the calling shell ends
-    #[arg(long, value_name = "PID", value_parser = pid_parser())]
-    pub(crate) pid: Option<u32>,
+    /// Hold the ports until process PID ends, instead of until the calling shell ends. `job` stands
+    /// for the job of GitHub Actions or Azure Pipelines
+    #[arg(long, value_name = "PID|job")]
+    pub(crate) pid: Option<HoldingProcess>,
+    /// Hold the ports for DURATION, whether or not the calling shell ends before. With --pid, hold
+    /// them until the earlier of the two
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) hold_for: Option<Duration>,
+}
+
+/// The process of `reserve --pid`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HoldingProcess {
+    Pid(u32),
+    Job,
+}
+
+impl FromStr for HoldingProcess {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pid = || {
+            text.parse()
+                .ok()
+                .filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid))
+        };
+        match (text, pid()) {
+            ("job", _) => Ok(HoldingProcess::Job),
+            (_, Some(pid)) => Ok(HoldingProcess::Pid(pid)),
+            _ => Err("expected the id of a process, or job".to_owned()),
+        }
+    }
 }
 
 /// Which ports a keeper reserves. `reserve` sends this value to the keeper.

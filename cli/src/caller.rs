@@ -1,81 +1,239 @@
 //! Finds the process that called `reserve`. A keeper process then holds the ports until that
 //! process ends. With `--pid`, the user names another process instead.
 
-use std::path::PathBuf;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::limits::NESTED_SHELLS;
+use crate::limits::NESTED_CALLERS;
+use crate::process_stat::ProcessStat;
 
 /// The names of shells. For a pipe, a list or `$(…)` a shell forks a subshell, which does not call
 /// exec.
-const SHELLS: [&str; 10] = [
-    "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
+const SHELLS: [&str; 11] = [
+    "ash", "bash", "busybox", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
 
-/// The nearest ancestor that is not a subshell. A subshell ends long before the script of its
-/// shell.
-pub(crate) fn calling_process() -> Result<u32, Failure> {
-    let mut pid = std::os::unix::process::parent_id();
-    if pid == 0 {
-        return Err(Failure::new(
-            "cannot determine the calling process: it is in another PID namespace; \
-             name a process with --pid",
-        ));
+/// Programs that start a command and end with it. One that replaces itself by its command, such as
+/// nice(1), never is an ancestor of that command.
+const WRAPPERS: [&str; 22] = [
+    "bwrap",
+    "cargo",
+    "chronic",
+    "dbus-run-session",
+    "direnv",
+    "doas",
+    "firejail",
+    "flock",
+    "ltrace",
+    "mise",
+    "nsenter",
+    "npx",
+    "runuser",
+    "setsid",
+    "strace",
+    "su",
+    "sudo",
+    "time",
+    "timeout",
+    "unshare",
+    "uv",
+    "xargs",
+];
+
+/// The first process of a system or of a container. It outlives every caller.
+const INITS: [&str; 6] = [
+    "catatonit",
+    "docker-init",
+    "dumb-init",
+    "init",
+    "systemd",
+    "tini",
+];
+
+/// The processes that run one job of GitHub Actions or of Azure Pipelines.
+const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
+
+/// The process that the ports are held for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    /// Whether the process seems to end together with this call, or leaves the number to its own
+    /// caller.
+    pub(crate) is_brief: bool,
+}
+
+/// The nearest ancestor that outlives this call: no subshell, no wrapper that ends with its
+/// command, no `sh -c` that has nothing left to do. With `follow_output` a process whose output is
+/// the output of this call is passed over too: its own caller reads the numbers.
+pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
+    let parent = std::os::unix::process::parent_id();
+    let Some(mut image) = ProcessImage::of(parent) else {
+        let cause = match parent {
+            0 => "it is in another PID namespace",
+            _ => "it cannot be seen in /proc",
+        };
+        return Err(Failure::new(format!(
+            "cannot determine the calling process: {cause}; name a process with --pid"
+        )));
+    };
+    let output = follow_output
+        .then(|| Output::last_of_pipe(parent))
+        .flatten();
+    for _ in 0..NESTED_CALLERS {
+        let Some(parent) = ProcessImage::of(image.stat.parent) else {
+            break;
+        };
+        let is_passed_over = image.is_fork_of(&parent)
+            || image.is_wrapper()
+            || image.is_brief_shell()
+            || image.leaves_output_to_its_caller(output);
+        if !is_passed_over || parent.is_init() {
+            break;
+        }
+        image = parent;
     }
-    for _ in 0..NESTED_SHELLS {
-        match ProcessImage::of(pid).and_then(|image| image.forked_from()) {
-            Some(parent) => pid = parent,
+    let is_brief = image.is_wrapper()
+        || image.is_brief_shell()
+        || image.leaves_output_to_its_caller(Output::of("self", 1));
+    Ok(Caller {
+        pid: image.stat.pid,
+        name: image.stat.name,
+        is_brief,
+    })
+}
+
+/// The ancestor that runs the job, for `--pid job`.
+pub(crate) fn job() -> Result<u32, Failure> {
+    let mut pid = std::os::unix::process::parent_id();
+    for _ in 0..NESTED_CALLERS {
+        match ProcessStat::of(pid) {
+            Some(stat) if JOBS.contains(&stat.name.as_str()) => return Ok(pid),
+            Some(stat) => pid = stat.parent,
             None => break,
         }
     }
-    Ok(pid)
+    Err(Failure::new(format!(
+        "cannot find the job: no ancestor is named {}; name a process with --pid PID, or hold the \
+         ports for a time with --for DURATION",
+        JOBS.join(" or ")
+    )))
 }
 
-/// The properties of a process by which this file recognises a fork. Except for `parent`, a forked
-/// child has the same ones as its parent until one of the two calls exec.
-#[derive(Debug, PartialEq, Eq)]
+/// The properties of a process by which this file recognises a caller. A forked child has the same
+/// command line, program and address of the arguments as its parent, until one of the two calls
+/// exec.
+#[derive(Debug)]
 struct ProcessImage {
-    program: PathBuf,
-    command_line: Vec<u8>,
-    /// Address of the arguments, which the kernel randomizes at each exec. 0 if the kernel hides
-    /// the address.
-    arguments_at: u64,
-    /// The pid of the parent.
-    parent: u32,
+    stat: ProcessStat,
+    arguments: Vec<String>,
+    /// `None` if the process belongs to another user.
+    program: Option<PathBuf>,
 }
 
 impl ProcessImage {
     fn of(pid: u32) -> Option<ProcessImage> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
-        let (parent, arguments_at) =
-            parse_stat(&std::fs::read_to_string(folder.join("stat")).ok()?)?;
+        let line = std::fs::read(folder.join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line);
+        let line = line.strip_suffix('\0').unwrap_or(&line);
         Some(ProcessImage {
-            program: std::fs::read_link(folder.join("exe")).ok()?,
-            command_line: std::fs::read(folder.join("cmdline")).ok()?,
-            arguments_at,
-            parent,
+            stat: ProcessStat::of(pid)?,
+            arguments: line.split('\0').map(str::to_owned).collect(),
+            program: std::fs::read_link(folder.join("exe")).ok(),
         })
     }
 
-    /// The pid of the parent, if this process is a shell and a fork of that parent.
-    fn forked_from(&self) -> Option<u32> {
-        let name = self.program.file_name()?.to_str()?;
-        let parent = ProcessImage::of(self.parent)?;
-        let is_fork = SHELLS.contains(&name.trim_end_matches(" (deleted)"))
+    fn is_shell(&self) -> bool {
+        let named = Path::new(self.arguments[0].trim_start_matches('-'));
+        let names = [self.program.as_deref(), Some(named)];
+        names.into_iter().flatten().any(|path| {
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            name.is_some_and(|name| SHELLS.contains(&name.trim_end_matches(" (deleted)")))
+        })
+    }
+
+    /// Whether this process is a subshell of the parent.
+    fn is_fork_of(&self, parent: &ProcessImage) -> bool {
+        self.is_shell()
+            && self.arguments == parent.arguments
+            && self.stat.name == parent.stat.name
+            && self.stat.arguments_at == parent.stat.arguments_at
             && self.program == parent.program
-            && self.command_line == parent.command_line
-            && self.arguments_at == parent.arguments_at;
-        is_fork.then_some(self.parent)
+    }
+
+    fn is_wrapper(&self) -> bool {
+        WRAPPERS.contains(&self.stat.name.as_str())
+    }
+
+    fn is_init(&self) -> bool {
+        self.stat.pid == 1 && INITS.contains(&self.stat.name.as_str())
+    }
+
+    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call.
+    fn is_brief_shell(&self) -> bool {
+        let mut arguments = self.arguments.iter().skip(1);
+        let has_text = arguments
+            .by_ref()
+            .take_while(|argument| argument.starts_with(['-', '+']))
+            .any(|option| !option.starts_with("--") && option.ends_with('c'));
+        let text = arguments.next();
+        self.is_shell() && has_text && text.is_some_and(|text| ends_with_this_call(text))
+    }
+
+    /// Whether the process writes to `output` itself, so that another process reads it.
+    fn leaves_output_to_its_caller(&self, output: Option<Output>) -> bool {
+        output.is_some() && Output::of(&self.stat.pid.to_string(), 1) == output
     }
 }
 
-/// The parent and the address of the arguments: fields 4 and 48 of proc_pid_stat(5). Field 2, the
-/// name, may contain blanks and parentheses. So the fields are counted from the end of the name.
-fn parse_stat(text: &str) -> Option<(u32, u64)> {
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let arguments_at = fields.nth(43)?.parse().ok()?;
-    Some((parent, arguments_at))
+/// Whether nothing follows the call of `reserve` in the text of a `sh -c`, except a pipe or what
+/// to do after a failure.
+fn ends_with_this_call(text: &str) -> bool {
+    let Some((_, rest)) = text.rsplit_once("reserve") else {
+        return false;
+    };
+    let mut rest = rest.to_owned();
+    for redirection in ["2>&1", "1>&2", ">&2", "&>"] {
+        rest = rest.replace(redirection, " ");
+    }
+    !rest.trim_end().contains([';', '&', '\n', ')', '`'])
+}
+
+/// A pipe or a regular file that a process writes to: its device and inode. A terminal says nothing
+/// about who reads, because every process there has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Output(u64, u64);
+
+impl Output {
+    fn of(process: &str, descriptor: u8) -> Option<Output> {
+        let file: Metadata = std::fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?;
+        let kind = file.file_type();
+        (kind.is_fifo() || kind.is_file()).then(|| Output(file.dev(), file.ino()))
+    }
+
+    /// The output of this call, or that of the last program of its pipe. The programs of a pipe
+    /// have one parent.
+    fn last_of_pipe(parent: u32) -> Option<Output> {
+        let own = std::process::id();
+        let mut output = Output::of("self", 1)?;
+        let all = ProcessStat::all().unwrap_or_default();
+        let siblings = all
+            .iter()
+            .filter(|process| process.parent == parent && process.pid != own);
+        for _ in siblings.clone() {
+            let reader = siblings
+                .clone()
+                .find(|sibling| Output::of(&sibling.pid.to_string(), 0) == Some(output));
+            match reader.and_then(|reader| Output::of(&reader.pid.to_string(), 1)) {
+                Some(next) => output = next,
+                None => break,
+            }
+        }
+        Some(output)
+    }
 }
 
 #[cfg(test)]
@@ -83,20 +241,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_counted_from_the_end_of_the_name() {
-        let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
-        assert_eq!(
-            parse_stat(&format!("77 (a) b (c) {}", fields.join(" "))),
-            Some((4, 48))
-        );
-        assert_eq!(parse_stat("77 (a) S 1"), None);
+    fn the_text_of_a_shell_ends_with_this_call_or_goes_on() {
+        for text in [
+            "portlease reserve",
+            "cd / && portlease reserve --label x 2>&1",
+            "portlease reserve | tail -n 1",
+            "portlease reserve || exit 1\n",
+        ] {
+            assert!(ends_with_this_call(text), "{text}");
+        }
+        for text in [
+            "P=$(portlease reserve); server $P",
+            "server $(portlease reserve)",
+            "portlease reserve > file && server",
+            "portlease reserve\nserver",
+            "./script",
+        ] {
+            assert!(!ends_with_this_call(text), "{text}");
+        }
     }
 
     #[test]
-    fn the_image_of_this_process_has_its_parent() {
+    fn this_process_is_no_fork_and_no_wrapper() {
         let own = ProcessImage::of(std::process::id()).unwrap();
-        assert_eq!(own.parent, std::os::unix::process::parent_id());
-        assert!(own.arguments_at > 0);
-        assert_eq!(own.forked_from(), None);
+        let parent = ProcessImage::of(std::os::unix::process::parent_id()).unwrap();
+        assert_eq!(own.stat.parent, parent.stat.pid);
+        assert!(!own.is_fork_of(&parent) && !own.is_wrapper() && !own.is_brief_shell());
     }
 }

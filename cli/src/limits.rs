@@ -5,8 +5,21 @@ use std::time::{Duration, Instant};
 /// The duration of `run --wait-listening` and `wait --timeout` if the user passes no DURATION.
 pub(crate) const DEFAULT_WAIT: &str = "30s";
 
+/// How long `run --wait` and `reserve --wait` wait before they show that they wait.
+pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
+
 /// How often a wait checks the process of `--pid` and redraws its progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How many ports one thread checks at least. A check takes about 20 us, and a thread is worth its
+/// start only for many of them.
+pub(crate) const PORTS_PER_THREAD: usize = 256;
+
+/// How many ports a timed out `wait` reports, each with its holders. The others are counted.
+pub(crate) const WAIT_REPORTS: usize = 10;
+
+/// How long a timed out `wait` searches for further ports to report.
+pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection answers sooner. If a
 /// firewall drops the packets, no answer comes.
@@ -36,7 +49,16 @@ pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The timeout of a keeper for one client of `release`. A keeper handles one client at a time, so a
 /// client that sends nothing must not block it.
-pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The timeout of `release` for the answer of one keeper, which may answer another client first.
+pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long `release` pauses while a keeper has too many clients.
+pub(crate) const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// The longest request and answer of `release`: far longer than an endpoint.
+pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 
 /// `serve` closes a connection that sends no complete request in this time.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,9 +86,12 @@ pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 /// connection. The other side would then see an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
-/// The largest number of subshells between `reserve` and the shell that runs the script. The limit
-/// ends the search if the parents in /proc form a loop.
-pub(crate) const NESTED_SHELLS: usize = 64;
+/// The largest number of subshells and wrappers between `reserve` and its caller. The limit ends
+/// the search if the parents in /proc form a loop.
+pub(crate) const NESTED_CALLERS: usize = 64;
+
+/// The resolution of the timeout of poll(2).
+pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// The only sleep of the command.
 pub(crate) fn sleep(duration: Duration) {

@@ -11,6 +11,7 @@ use portlease::{ErrorKind, Reservation, ReserveOptions};
 
 use crate::failure::Failure;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
+use crate::output::json::ReservedRow;
 use crate::text::os_message;
 
 /// The address of a port server: `@name` in the abstract namespace, or the path of a Unix socket.
@@ -63,30 +64,84 @@ pub(crate) fn read_number(stream: &UnixStream) -> io::Result<Option<u32>> {
     Ok(line.trim().parse().ok())
 }
 
+/// A number that a port server granted.
+#[derive(Debug)]
+pub(crate) enum Granted {
+    Reserved(Reservation),
+    /// The server holds a reservation until this process ends.
+    HeldByServer(u16),
+}
+
+impl Granted {
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Granted::Reserved(reservation) => reservation.port(),
+            Granted::HeldByServer(port) => *port,
+        }
+    }
+
+    /// Releases the port. Fails if something still listens on it.
+    pub(crate) fn release(self) -> portlease::Result<()> {
+        match self {
+            Granted::Reserved(reservation) => reservation.release(),
+            Granted::HeldByServer(_) => Ok(()),
+        }
+    }
+}
+
+impl From<&Granted> for ReservedRow {
+    fn from(granted: &Granted) -> Self {
+        match granted {
+            Granted::Reserved(reservation) => reservation.into(),
+            Granted::HeldByServer(port) => ReservedRow::granted(*port),
+        }
+    }
+}
+
+/// Whether another process has reserved the port on behalf of this one.
+fn is_reserved_for_this_process(port: u16) -> Result<bool, Failure> {
+    let own = Some(std::process::id());
+    let leases = portlease::reservations()?;
+    Ok(leases
+        .iter()
+        .any(|lease| lease.port() == port && lease.on_behalf_of() == own && lease.pid() != own))
+}
+
 /// The port server from which this process requests numbers.
 #[derive(Debug)]
 pub(crate) struct PortServer(ServerAddress);
 
 impl PortServer {
     /// The server that `PORTSERVER_ADDRESS` names.
-    pub(crate) fn from_env() -> Option<PortServer> {
-        let address = std::env::var("PORTSERVER_ADDRESS")
-            .ok()
-            .filter(|address| !address.is_empty())?;
-        Some(PortServer(address.as_str().into()))
+    pub(crate) fn from_env() -> Result<Option<PortServer>, Failure> {
+        let Some(address) = std::env::var_os("PORTSERVER_ADDRESS").filter(|a| !a.is_empty()) else {
+            return Ok(None);
+        };
+        match address.to_str() {
+            Some(address) => Ok(Some(PortServer(address.into()))),
+            None => Err(Failure::new(format!(
+                "cannot use the port server {address:?} (PORTSERVER_ADDRESS): expected UTF-8 text"
+            ))),
+        }
     }
 
-    /// Reserves a number that the server grants. A grant does not stop other programs from binding
-    /// the port. So if a granted number is in use, this function requests another one. It makes at
-    /// most [`PORT_SERVER_ATTEMPTS`] requests.
-    pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Reservation, Failure> {
+    /// Reserves a number that the server grants. Most servers only remember their grants, which
+    /// stops no other program from binding the port. So if a granted number is in use, this
+    /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests. `portlease serve`
+    /// reserves what it grants, until this process ends.
+    pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match options.clone().port(self.request_port()?).reserve() {
+            let port = self.request_port()?;
+            if is_reserved_for_this_process(port)? {
+                return Ok(Granted::HeldByServer(port));
+            }
+            match options.clone().port(port).reserve() {
                 Err(error)
                     if error.kind() == ErrorKind::InUse && attempts < PORT_SERVER_ATTEMPTS => {}
-                outcome => return outcome.map_err(Failure::from),
+                Err(error) => return Err(error.into()),
+                Ok(reservation) => return Ok(Granted::Reserved(reservation)),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Ports as users type them: lists, ranges, and ports with the name of a variable.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -59,29 +60,24 @@ impl FromStr for PortList {
 impl PortList {
     /// The ports of several arguments, without duplicates.
     pub(crate) fn endpoints(arguments: &[PortList]) -> Vec<Endpoint> {
-        let mut all: Vec<Endpoint> = Vec::new();
-        for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
-            if !all.contains(endpoint) {
-                all.push(*endpoint);
-            }
-        }
-        all
+        unique(arguments.iter().flat_map(|ports| &ports.0).copied())
     }
 
     /// The ports of several arguments, without duplicates. A port without a protocol is a TCP port.
     pub(crate) fn tcp_by_default(arguments: &[PortList]) -> Vec<Endpoint> {
-        let mut all: Vec<Endpoint> = Vec::new();
-        for endpoint in arguments.iter().flat_map(|ports| &ports.0) {
-            let endpoint = Endpoint {
-                protocol: endpoint.protocol.or(Some(Protocol::Tcp)),
-                ..*endpoint
-            };
-            if !all.contains(&endpoint) {
-                all.push(endpoint);
-            }
-        }
-        all
+        let all = arguments.iter().flat_map(|ports| &ports.0);
+        unique(all.map(|endpoint| Endpoint {
+            protocol: endpoint.protocol.or(Some(Protocol::Tcp)),
+            ..*endpoint
+        }))
     }
+}
+
+fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
+    let mut seen = HashSet::new();
+    endpoints
+        .filter(|endpoint| seen.insert(*endpoint))
+        .collect()
 }
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.

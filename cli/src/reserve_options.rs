@@ -1,10 +1,10 @@
 //! Converts the options of the command line to those of the library, and reserves a port with them.
 
-use portlease::{Protocol, Reservation, ReserveOptions};
+use portlease::{Protocol, ReserveOptions};
 
 use crate::args::SharedReserveArgs;
 use crate::failure::Failure;
-use crate::port_server::PortServer;
+use crate::port_server::{Granted, PortServer};
 
 pub(crate) fn reserve_options(
     shared: &SharedReserveArgs,
@@ -28,10 +28,11 @@ pub(crate) fn reserve_options(
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,
-) -> Result<Reservation, Failure> {
-    match (number, PortServer::from_env()) {
-        (Some(number), _) => Ok(options.clone().port(number).reserve()?),
-        (None, Some(server)) => server.reserve(options),
-        (None, None) => Ok(options.clone().reserve()?),
-    }
+) -> Result<Granted, Failure> {
+    let reservation = match (number, PortServer::from_env()?) {
+        (Some(number), _) => options.clone().port(number).reserve()?,
+        (None, Some(server)) => return server.reserve(options),
+        (None, None) => options.clone().reserve()?,
+    };
+    Ok(Granted::Reserved(reservation))
 }

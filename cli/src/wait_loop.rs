@@ -1,18 +1,20 @@
 //! Waits for ports, and reports progress. A terminal shows one line that changes. A log gets one
 //! line at the start, and one at the end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, ErrorKind};
+use portlease::{Diagnosis, Endpoint, ErrorKind, Protocol};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::limits::{LISTEN_REPORT, PROGRESS_INTERVAL, remaining};
-use crate::output::console::Console;
+use crate::output::console::{Console, progress_line};
 use crate::process::{ProcessHandle, watch_failure};
+use crate::survey;
 
 /// How a wait ended.
 #[derive(Clone, Debug)]
@@ -24,6 +26,14 @@ pub(crate) enum Outcome {
     ProcessEnded(Option<Diagnosis>),
 }
 
+/// What to do about a port that cannot be checked, so that it never meets the condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unable {
+    Fail,
+    /// Wait for the other ports alone.
+    Skip,
+}
+
 /// Waits until all ports meet the condition at the same time. The wait ends earlier when the time
 /// limit is reached or the process `pid` ends.
 pub(crate) fn wait_for(
@@ -32,6 +42,7 @@ pub(crate) fn wait_for(
     condition: Condition,
     limit: Duration,
     pid: Option<u32>,
+    unable: Unable,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let process = match pid {
@@ -41,6 +52,12 @@ pub(crate) fn wait_for(
         )),
         None => None,
     };
+    let endpoints = match able(endpoints, condition, unable) {
+        Ok(able) => able,
+        Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
+        Err(failure) => return Err(failure),
+    };
+    let endpoints = endpoints.as_slice();
     // If the condition is met at once, no progress is printed.
     match holds_now(endpoints, condition) {
         Ok(true) => return Ok(Outcome::Met),
@@ -69,7 +86,8 @@ pub(crate) fn wait_for(
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     let outcome = loop {
         match receiver.recv_timeout(PROGRESS_INTERVAL) {
-            Ok(Ok(())) => break Outcome::Met,
+            Ok(Ok(true)) => break Outcome::Met,
+            Ok(Ok(false)) => break Outcome::TimedOut(None),
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => {
                 break Outcome::TimedOut(error.diagnosis().cloned());
             }
@@ -88,20 +106,16 @@ pub(crate) fn wait_for(
             // The waiting thread notices the end too, and may still find a daemon.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
-                Some(Ok(Ok(()))) => break Outcome::Met,
+                Some(Ok(Ok(true))) => break Outcome::Met,
                 Some(Ok(Err(error))) => error.diagnosis().cloned(),
-                Some(Err(_)) | None => None,
+                Some(Ok(Ok(false)) | Err(_)) | None => None,
             };
             break after_end(endpoints, condition, report)?;
         }
         let waiting_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
-        let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
         let target = waiting_for.map_or(list.clone(), |endpoint| endpoint.to_string());
-        let line = format!(
-            "waiting for {target} to be {}: {elapsed} s of {total} s",
-            condition.word()
-        );
-        console.progress(Some(&line));
+        let target = format!("{target} to be {}", condition.word());
+        console.progress(Some(&progress_line(&target, started, limit)));
     };
     console.progress(None);
     if !console.shows_progress() {
@@ -146,39 +160,77 @@ fn after_end(
     })
 }
 
+/// Returns `false` if the time was up before all ports were checked in one pass.
 fn wait_for_all(
     endpoints: &[Endpoint],
     condition: Condition,
     started: Instant,
     limit: Duration,
     current: &AtomicUsize,
-) -> portlease::Result<()> {
+) -> portlease::Result<bool> {
+    // Where the last pass ended. The ports before it met the condition then.
+    let mut from = 0;
     loop {
-        for (n, endpoint) in endpoints.iter().enumerate() {
-            current.store(n, Ordering::Relaxed);
-            condition.wait(*endpoint, remaining(limit, started))?;
-        }
         // A port that met the condition early may have changed since. So all ports must meet it in
-        // one more round.
-        match endpoints
-            .iter()
-            .try_for_each(|endpoint| condition.wait(*endpoint, Duration::ZERO))
-        {
-            Err(error) if error.kind() == ErrorKind::TimedOut && started.elapsed() < limit => {}
-            outcome => return outcome,
+        // one pass.
+        let unmet = match survey::first_unmet(&endpoints[from..], condition, limit, started)? {
+            None if from == 0 => return Ok(true),
+            None => {
+                from = 0;
+                continue;
+            }
+            Some(n) => from + n,
+        };
+        current.store(unmet, Ordering::Relaxed);
+        condition.wait(endpoints[unmet], remaining(limit, started))?;
+        if survey::are_many(endpoints) && started.elapsed() > limit {
+            // This port meets the condition, and the time is up for those after it.
+            return Ok(false);
         }
+        from = unmet;
     }
 }
 
+/// Whether all ports meet the condition in one pass, which takes the time that it takes.
 fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failure> {
-    match endpoints
-        .iter()
-        .try_for_each(|endpoint| condition.wait(*endpoint, Duration::ZERO))
-    {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
-        Err(error) => Err(error.into()),
+    let unmet = survey::first_unmet(endpoints, condition, Duration::MAX, Instant::now())?;
+    Ok(unmet.is_none())
+}
+
+/// The ports that can meet the condition. With [`Unable::Fail`], returns the failure of the first
+/// port that cannot, wherever it stands among the operands.
+fn able(
+    endpoints: &[Endpoint],
+    condition: Condition,
+    unable: Unable,
+) -> Result<Vec<Endpoint>, Failure> {
+    // Whether a port cannot be checked depends on its address and its protocol.
+    let mut kinds: Vec<(Option<IpAddr>, Option<Protocol>, bool)> = Vec::new();
+    let mut able = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let kind = (endpoint.ip, endpoint.protocol);
+        let known = kinds
+            .iter()
+            .find(|(ip, protocol, _)| (*ip, *protocol) == kind);
+        let is_able = match known {
+            Some((.., is_able)) => *is_able,
+            None => {
+                let is_able = match condition.wait(*endpoint, Duration::ZERO) {
+                    Err(error) if error.kind() != ErrorKind::TimedOut => match unable {
+                        Unable::Fail => return Err(error.into()),
+                        Unable::Skip => false,
+                    },
+                    _ => true,
+                };
+                kinds.push((endpoint.ip, endpoint.protocol, is_able));
+                is_able
+            }
+        };
+        if is_able {
+            able.push(*endpoint);
+        }
     }
+    Ok(able)
 }
 
 /// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.

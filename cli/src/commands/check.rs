@@ -1,6 +1,6 @@
 //! `portlease check`: checks that all ports are free, or that all have a listener.
 
-use portlease::{Diagnosis, Holders};
+use portlease::{Diagnosis, Endpoint, Holders};
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -15,7 +15,8 @@ use crate::output::junit;
 use crate::output::remedy::{self, RemedyRow};
 use crate::output::report;
 use crate::ports::PortList;
-use crate::wait_loop;
+use crate::survey::in_parallel;
+use crate::wait_loop::{self, Unable};
 
 /// One port in the JSON answer of `check`.
 #[derive(Debug, Serialize)]
@@ -45,15 +46,13 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     let condition = Condition::of(args.listening, args.no_reuse_addr);
     if let Some(limit) = args.wait {
         // The check below reports which ports failed, so the outcome of the wait is not needed.
-        wait_loop::wait_for(console, &endpoints, condition, limit, None)?;
+        wait_loop::wait_for(console, &endpoints, condition, limit, None, Unable::Skip)?;
     }
-    let findings: Vec<Finding> = endpoints
-        .into_iter()
-        .map(|endpoint| Finding::new(endpoint, condition, args.wait.is_some()))
-        .collect();
-    if let Some(file) = &args.junit {
-        junit::write_report(file, &findings)?;
-    }
+    let check = |endpoint: &Endpoint| Finding::new(*endpoint, condition, args.wait.is_some());
+    let parts = in_parallel(&endpoints, |part| {
+        part.iter().map(check).collect::<Vec<Finding>>()
+    });
+    let findings: Vec<Finding> = parts.into_iter().flat_map(|(_, part)| part).collect();
     if annotations::in_github_actions() {
         // The runner of GitHub Actions reads stderr too, so stdout carries only the answer.
         findings
@@ -74,8 +73,23 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
         for finding in &findings {
             console.finding(finding, condition)?;
         }
+        if verdict(&findings) == exit::YES {
+            console.answer(all_pass(&findings, condition))?;
+        }
+    }
+    // The answer comes first: a report that cannot be written does not withhold it.
+    if let Some(file) = &args.junit {
+        junit::write_report(file, &findings)?;
     }
     Ok(verdict(&findings))
+}
+
+/// The answer if every port passes.
+fn all_pass(findings: &[Finding], condition: Condition) -> String {
+    match findings {
+        [only] => format!("port {} is {}", only.endpoint, condition.word()),
+        _ => format!("{} ports are {}", findings.len(), condition.word()),
+    }
 }
 
 fn verdict(findings: &[Finding]) -> u8 {

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use crate::args::ReserveArgs;
-use crate::caller::calling_process;
+use crate::args::{HoldingProcess, ReserveArgs};
+use crate::caller::{Caller, calling_process, job};
 use crate::exit;
 use crate::failure::Failure;
 use crate::keeper::start::start_keeper;
+use crate::output::annotations::in_github_actions;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 
@@ -14,16 +15,28 @@ use crate::output::json::{JSON_VERSION, ReservedRow};
 struct Answer<'a> {
     version: u8,
     keeper: u32,
-    pid: u32,
+    /// `null` if the ports are held for a time alone.
+    pid: Option<u32>,
     ports: &'a [ReservedRow],
 }
 
 pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failure> {
-    let pid = match args.pid {
-        Some(pid) => pid,
-        None => calling_process()?,
+    let caller = match (args.pid, args.hold_for) {
+        (None, None) => {
+            // The caller knows the number of an exact port without the output.
+            Some(calling_process(args.selection.port.is_none())?)
+        }
+        _ => None,
     };
-    let keeper = start_keeper(&args.selection, pid)?;
+    let pid = match (args.pid, &caller) {
+        (Some(HoldingProcess::Pid(pid)), _) => Some(pid),
+        (Some(HoldingProcess::Job), _) => Some(job()?),
+        (None, caller) => caller.as_ref().map(|caller| caller.pid),
+    };
+    let limit = args.selection.shared.wait.unwrap_or_default();
+    let keeper = console.while_waiting("ports that are in use", limit, || {
+        start_keeper(&args.selection, pid, args.hold_for)
+    })?;
     let read = if console.is_json() {
         let answer = Answer {
             version: JSON_VERSION,
@@ -41,10 +54,36 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
             "cannot print the ports, so they are not reserved: the reader has closed stdout",
         ));
     }
+    let ends = pid.map(|pid| format!("pid {pid} ends"));
+    let passed = args.hold_for.map(|time| {
+        let time = humantime::format_duration(time);
+        format!("{time} have passed")
+    });
+    let until: Vec<String> = ends.into_iter().chain(passed).collect();
     console.detail(format_args!(
-        "a keeper process (pid {}) holds the ports until pid {pid} ends",
-        keeper.pid
+        "a keeper process (pid {}) holds the ports until {}",
+        keeper.pid,
+        until.join(", or ")
     ));
+    if let Some(caller) = caller {
+        note_brief(console, &caller);
+    }
     keeper.confirm()?;
     Ok(exit::YES)
+}
+
+/// Notes until when the ports are held, if that may be sooner than the caller expects.
+fn note_brief(console: &Console, caller: &Caller) {
+    let Caller { pid, name, .. } = caller;
+    if in_github_actions() {
+        console.note(format_args!(
+            "the reservation ends with pid {pid} ({name}), at the latest with this step; to hold \
+             it until the job ends, pass --pid job"
+        ));
+    } else if caller.is_brief {
+        console.note(format_args!(
+            "the reservation ends with pid {pid} ({name}); to hold it longer, name another process \
+             with --pid, or a time with --for"
+        ));
+    }
 }

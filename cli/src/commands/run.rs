@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, Reservation, wait_until_held_by};
+use portlease::{Endpoint, Protocol, wait_until_held_by};
 use serde::Serialize;
 use signal_hook::consts::SIGCHLD;
 
@@ -20,6 +20,7 @@ use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
 use crate::placeholders::Placeholders;
+use crate::port_server::Granted;
 use crate::ports::NamedPort;
 use crate::reserve_options::{reserve_options, reserve_port};
 use crate::supervise::{ListenResult, Supervisor};
@@ -45,7 +46,8 @@ struct NamedRow<'a> {
 #[derive(Debug)]
 struct NamedReservation {
     name: String,
-    reservation: Reservation,
+    protocol: Protocol,
+    reservation: Granted,
 }
 
 impl<'a> From<&'a NamedReservation> for NamedRow<'a> {
@@ -61,9 +63,12 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Failure::new("cannot run: no command after --"));
     };
-    let reservations = reserve(&args.ports, &args.shared, program)?;
-    for NamedReservation { name, reservation } in &reservations {
-        console.detail(format_args!("{name} is {}", endpoint(reservation)));
+    let limit = args.shared.wait.unwrap_or_default();
+    let reservations = console.while_waiting("ports that are in use", limit, || {
+        reserve(&args.ports, &args.shared, program)
+    })?;
+    for named in &reservations {
+        console.detail(format_args!("{} is {}", named.name, endpoint(named)));
     }
     if console.is_json() {
         // stdout belongs to the command, so the answer goes to stderr.
@@ -77,7 +82,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let placeholders = Placeholders(
         reservations
             .iter()
-            .map(|named| (named.name.as_str(), named.reservation.to_string()))
+            .map(|named| (named.name.as_str(), named.reservation.port().to_string()))
             .collect(),
     );
     for word in args
@@ -92,7 +97,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     command.envs(
         reservations
             .iter()
-            .map(|reservations| (&reservations.name, reservations.reservation.to_string())),
+            .map(|named| (&named.name, named.reservation.port().to_string())),
     );
     let started = match supervisor.start(&mut command) {
         Err(cause) if cause.raw_os_error() == Some(NO_EXEC_FORMAT) => {
@@ -167,6 +172,7 @@ fn reserve(
         let options = reserve_options(shared, port.protocol, Some(&label));
         Ok(NamedReservation {
             name: port.name.clone(),
+            protocol: port.protocol,
             reservation: reserve_port(&options, port.port)?,
         })
     };
@@ -220,10 +226,7 @@ fn spawn_listen_wait(
     pid: u32,
     limit: Duration,
 ) -> Result<Receiver<ListenResult>, Failure> {
-    let endpoints: Vec<Endpoint> = reservations
-        .iter()
-        .map(|reservations| endpoint(&reservations.reservation))
-        .collect();
+    let endpoints: Vec<Endpoint> = reservations.iter().map(endpoint).collect();
     let (sender, receiver) = channel();
     let wait = move || {
         let started = Instant::now();
@@ -245,10 +248,10 @@ fn spawn_listen_wait(
     Ok(receiver)
 }
 
-fn endpoint(reservation: &Reservation) -> Endpoint {
+fn endpoint(named: &NamedReservation) -> Endpoint {
     Endpoint {
-        port: reservation.port(),
+        port: named.reservation.port(),
         ip: None,
-        protocol: reservation.protocols().first().copied(),
+        protocol: Some(named.protocol),
     }
 }

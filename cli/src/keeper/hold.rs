@@ -1,21 +1,28 @@
 //! The main program of the keeper (the process that holds the ports).
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
 use portlease::{Endpoint, Protocol, Reservation};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::exit;
 use crate::failure::Failure;
-use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, release_address, send};
-use crate::limits::RELEASE_TIMEOUT;
+use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, new_release_name, send};
+use crate::limits::{KEEPER_CLIENT_TIMEOUT, RELEASE_LINE_BYTES, TIMER_STEP};
 use crate::output::json::ReservedRow;
 use crate::output::report;
-use crate::port_server::PortServer;
+use crate::port_server::{Granted, PortServer};
 use crate::reserve_options::reserve_options;
+
+const ROOT: u32 = 0;
 
 pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("run as a keeper", &e);
@@ -33,18 +40,14 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let request: Request = serde_json::from_str(&line)
         .map_err(|e| Failure::new(format!("cannot read the request: {e}")))?;
     let printed = read_confirmation(reader).map_err(cannot)?;
-    let (listener, mut held) = match reserve(&request) {
+    let (listener, mut holding) = match reserve(&request) {
         Ok(holding) => holding,
         Err(failure) => {
             send(&mut answers, &Answer::Failed(report::failure(&failure))).map_err(cannot)?;
             return Ok(failure.code());
         }
     };
-    send(
-        &mut answers,
-        &Answer::Holds(held.iter().map(ReservedRow::from).collect()),
-    )
-    .map_err(cannot)?;
+    send(&mut answers, &Answer::Holds(holding.rows())).map_err(cannot)?;
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }
@@ -52,7 +55,7 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     std::env::set_current_dir("/").map_err(cannot)?;
     // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
     rustix::process::setsid().map_err(|e| cannot(e.into()))?;
-    serve_releases(&listener, &mut held).map_err(cannot)?;
+    serve_releases(&listener, &mut holding).map_err(cannot)?;
     Ok(exit::YES)
 }
 
@@ -76,83 +79,186 @@ fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<(
     Ok(receiver)
 }
 
-fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failure> {
-    let Request { selection, pid } = request;
-    let listener =
-        release_address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
+/// What the keeper holds, and until when.
+#[derive(Debug)]
+struct Holding {
+    held: Vec<Reservation>,
+    /// Ports that a port server holds for this process, as long as it runs.
+    granted: Vec<u16>,
+    has_process: bool,
+    until: Option<Instant>,
+}
+
+impl Holding {
+    fn rows(&self) -> Vec<ReservedRow> {
+        let granted = self.granted.iter().map(|port| ReservedRow::granted(*port));
+        self.held
+            .iter()
+            .map(ReservedRow::from)
+            .chain(granted)
+            .collect()
+    }
+
+    fn is_over(&self) -> bool {
+        (self.held.is_empty() && self.granted.is_empty())
+            || self.until.is_some_and(|until| until <= Instant::now())
+    }
+}
+
+fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
+    let Request { selection, pid, .. } = request;
+    let listener = SocketAddr::from_abstract_name(new_release_name(std::process::id()))
+        .and_then(|address| UnixListener::bind_addr(&address));
     let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;
     let protocol = if selection.udp {
         Protocol::Udp
     } else {
         Protocol::Tcp
     };
-    let options = reserve_options(&selection.shared, protocol, None).on_behalf_of(*pid);
+    let mut options = reserve_options(&selection.shared, protocol, None);
+    if let Some(pid) = pid {
+        options = options.on_behalf_of(*pid);
+    }
+    let mut granted = Vec::new();
     let count = usize::from(selection.count);
-    let held = match (selection.port, selection.block, PortServer::from_env()) {
+    let held = match (selection.port, selection.block, PortServer::from_env()?) {
         (None, true, Some(_)) => {
             return Err(Failure::new(
                 "cannot reserve a block: the port server of PORTSERVER_ADDRESS grants only single \
                  ports; name the first port with --port, or unset PORTSERVER_ADDRESS",
             ));
         }
-        (None, false, Some(server)) => (0..count)
-            .map(|_| server.reserve(&options))
-            .collect::<Result<_, _>>()?,
+        (None, false, Some(server)) => {
+            let mut held = Vec::new();
+            for _ in 0..count {
+                match server.reserve(&options)? {
+                    Granted::Reserved(reservation) => held.push(reservation),
+                    Granted::HeldByServer(port) => granted.push(port),
+                }
+            }
+            held
+        }
         (Some(port), true, _) => options.port(port).reserve_block(count)?,
         (Some(port), false, _) => options.port(port).reserve_many(count)?,
         (None, true, None) => options.reserve_block(count)?,
         (None, false, None) => options.reserve_many(count)?,
     };
-    Ok((listener, held))
+    let until = request
+        .hold_for
+        .and_then(|time| Instant::now().checked_add(time));
+    let holding = Holding {
+        held,
+        granted,
+        has_process: pid.is_some(),
+        until,
+    };
+    Ok((listener, holding))
 }
 
-/// Answers release requests until all ports are released, or until the process that they are
-/// reserved for ends. stdin is the pidfd of that process.
-fn serve_releases(listener: &UnixListener, held: &mut Vec<Reservation>) -> io::Result<()> {
+/// Answers release requests until all ports are released, the time is over, or the process that
+/// they are reserved for ends. stdin is the pidfd of that process.
+fn serve_releases(listener: &UnixListener, holding: &mut Holding) -> io::Result<()> {
     let process = io::stdin();
-    while !held.is_empty() {
-        let mut fds = [
-            PollFd::new(&process, PollFlags::IN),
-            PollFd::new(listener, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
+    listener.set_nonblocking(true)?;
+    let mut client: Option<ReleaseClient> = None;
+    while !holding.is_over() {
+        let deadlines = [holding.until, client.as_ref().map(|client| client.deadline)];
+        let next = deadlines.into_iter().flatten().min();
+        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+        // Rounded up, so that the deadline has passed when the call returns.
+        let timeout = left.and_then(|left| Timespec::try_from(left + TIMER_STEP).ok());
+        let requested = match &client {
+            Some(client) => PollFd::new(&client.stream, PollFlags::IN),
+            None => PollFd::new(listener, PollFlags::IN),
+        };
+        let mut fds = vec![requested];
+        if holding.has_process {
+            fds.push(PollFd::new(&process, PollFlags::IN));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let [ended, requested] = fds.map(|fd| !fd.revents().is_empty());
-        if ended {
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let (is_requested, has_ended) = (ready.next() == Some(true), ready.next() == Some(true));
+        if has_ended {
             break;
         }
-        if requested {
-            let (stream, _) = listener.accept()?;
-            // The answer fails if the client has closed the connection, which does not matter here.
-            let _answered = answer_release(stream, held);
+        if client
+            .as_ref()
+            .is_some_and(|client| client.deadline <= Instant::now())
+        {
+            client = None;
+        } else if is_requested {
+            client = match client {
+                Some(client) => client.read(&mut holding.held),
+                None => ReleaseClient::accept(listener)?,
+            };
         }
     }
     Ok(())
 }
 
-fn answer_release(stream: UnixStream, held: &mut Vec<Reservation>) -> io::Result<()> {
-    stream.set_read_timeout(Some(RELEASE_TIMEOUT))?;
-    stream.set_write_timeout(Some(RELEASE_TIMEOUT))?;
-    let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line)?;
-    let uid = rustix::net::sockopt::socket_peercred(&stream)?.uid;
-    let allowed = uid == rustix::process::geteuid() || uid.is_root();
-    let reply = match line.trim_end().parse::<Endpoint>() {
-        Ok(endpoint) if allowed => {
-            let before = held.len();
-            held.retain(|reservation| !matches(endpoint, reservation));
-            if held.len() < before {
-                RELEASED
-            } else {
-                "not held"
-            }
+/// A client of `release` that has not sent its whole request yet.
+#[derive(Debug)]
+struct ReleaseClient {
+    stream: UnixStream,
+    request: Vec<u8>,
+    deadline: Instant,
+}
+
+impl ReleaseClient {
+    /// `None` if the client belongs to another user, who gets no answer, or has gone already.
+    fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let uid = getsockopt(&stream, PeerCredentials)?.uid();
+        let is_allowed = [ROOT, geteuid().as_raw()].contains(&uid);
+        stream.set_nonblocking(true)?;
+        Ok(is_allowed.then(|| ReleaseClient {
+            stream,
+            request: Vec::new(),
+            deadline: Instant::now() + KEEPER_CLIENT_TIMEOUT,
+        }))
+    }
+
+    /// Reads what the client has sent, and answers a whole request. Returns the client while its
+    /// request is incomplete.
+    fn read(mut self, held: &mut Vec<Reservation>) -> Option<ReleaseClient> {
+        let mut bytes = [0; RELEASE_LINE_BYTES];
+        match self.stream.read(&mut bytes) {
+            Ok(count) if count > 0 => self.request.extend(&bytes[..count]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(self),
+            Ok(_) | Err(_) => return None,
         }
-        Ok(_) => "not yours",
-        Err(_) => "not understood",
+        match self.request.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let reply = answer(&String::from_utf8_lossy(&self.request[..end]), held);
+                // The answer fails if the client has closed the connection. It fits the buffer of
+                // the socket, so that the call never waits.
+                let _answered = (&self.stream).write_all(format!("{reply}\n").as_bytes());
+                None
+            }
+            None => (self.request.len() < RELEASE_LINE_BYTES).then_some(self),
+        }
+    }
+}
+
+fn answer(request: &str, held: &mut Vec<Reservation>) -> &'static str {
+    let Ok(endpoint) = request.parse::<Endpoint>() else {
+        return "not understood";
     };
-    (&stream).write_all(format!("{reply}\n").as_bytes())
+    let before = held.len();
+    held.retain(|reservation| !matches(endpoint, reservation));
+    if held.len() < before {
+        RELEASED
+    } else {
+        "not held"
+    }
 }
 
 fn matches(endpoint: Endpoint, reservation: &Reservation) -> bool {

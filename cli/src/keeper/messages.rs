@@ -1,9 +1,10 @@
 //! The messages that `reserve` and `release` exchange with the keeper (the process that holds
 //! ports).
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,9 @@ pub(crate) const KEEPER_ARG: &str = "keeper";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) selection: PortSelection,
-    pub(crate) pid: u32,
+    /// The process that the ports are held for.
+    pub(crate) pid: Option<u32>,
+    pub(crate) hold_for: Option<Duration>,
 }
 
 /// The keeper sends this answer to `reserve`.
@@ -33,10 +36,34 @@ pub(crate) const PRINTED: &str = "printed\n";
 /// The keeper sends this line to `release` when it has released the port.
 pub(crate) const RELEASED: &str = "released";
 
-/// The address on which a keeper accepts release requests. An abstract name disappears with the
-/// process that bound it. It belongs to one network namespace, as the ports do.
-pub(crate) fn release_address(keeper: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("portlease/keeper/{keeper}"))
+/// The name on which a keeper accepts release requests. An abstract name disappears with the
+/// process that bound it. It belongs to one network namespace, as the ports do. Its end is random,
+/// so that no process can take the name first, and that keepers with the same id in different PID
+/// namespaces have different names.
+pub(crate) fn new_release_name(keeper: u32) -> String {
+    let random = RandomState::new().build_hasher().finish();
+    format!("{}{random:016x}", release_prefix(keeper))
+}
+
+/// The names of all processes that claim to be the keeper with this id.
+pub(crate) fn release_names(keeper: u32) -> io::Result<Vec<String>> {
+    let prefix = format!("@{}", release_prefix(keeper));
+    let table = std::fs::read("/proc/net/unix")?;
+    let table = String::from_utf8_lossy(&table);
+    let names = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with(&prefix))
+        .map(|name| name.trim_start_matches('@').to_owned())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+fn release_prefix(keeper: u32) -> String {
+    format!("portlease/keeper/{keeper}/")
 }
 
 pub(crate) fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {

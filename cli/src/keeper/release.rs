@@ -1,34 +1,96 @@
 //! Sends the request of `portlease release` to a keeper (the process that holds the ports).
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
 use portlease::Endpoint;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::keeper::messages::{RELEASED, release_address};
+use crate::keeper::messages::{RELEASED, release_names};
+use crate::limits::{RELEASE_LINE_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
 /// Asks the process `keeper` to release a port. Returns `false` if it is not a keeper, refuses,
 /// does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let stream =
-        match release_address(keeper).and_then(|address| UnixStream::connect_addr(&address)) {
-            Ok(stream) => stream,
+    let mut released = false;
+    // In another PID namespace, another keeper may have the same id.
+    for name in release_names(keeper)? {
+        match ask(&name, keeper, endpoint) {
+            Ok(answer) => released |= answer,
+            // The keeper exited before it read the request, so it did not handle it.
             Err(e)
                 if matches!(
                     e.kind(),
-                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-                ) =>
-            {
-                return Ok(false);
-            }
+                    io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::BrokenPipe
+                ) => {}
             Err(e) => return Err(e),
-        };
-    (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
-    let mut reply = String::new();
-    match BufReader::new(&stream).read_line(&mut reply) {
-        Ok(_) => Ok(reply.trim_end() == RELEASED),
-        // The keeper exited before it read the request, so it did not handle it.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(false),
-        Err(e) => Err(e),
+        }
     }
+    Ok(released)
+}
+
+fn ask(name: &str, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+    let started = Instant::now();
+    let stream = connect_within(name, started)?;
+    // Any user can bind such a name. Only root asks a process of another user, and only if it has
+    // the id that the reservation names.
+    let peer = getsockopt(&stream, PeerCredentials)?;
+    let is_keeper = peer.pid().cast_unsigned() == keeper;
+    if peer.uid() != geteuid().as_raw() && !(geteuid().is_root() && is_keeper) {
+        return Ok(false);
+    }
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(time_left(started)?))?;
+    (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\n") && reply.len() < RELEASE_LINE_BYTES {
+        stream.set_read_timeout(Some(time_left(started)?))?;
+        let mut byte = [0];
+        match (&stream).read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => reply.extend(byte),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(no_answer()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(reply.strip_suffix(b"\n") == Some(RELEASED.as_bytes()))
+}
+
+/// Connects without waiting: a suspended keeper accepts no client, and a connect to it would never
+/// return once its queue is full.
+fn connect_within(name: &str, started: Instant) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+    loop {
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(socket.into()),
+            Err(rustix::io::Errno::AGAIN) => {
+                time_left(started)?;
+                sleep(RELEASE_RETRY_DELAY);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn time_left(started: Instant) -> io::Result<std::time::Duration> {
+    match remaining(RELEASE_TIMEOUT, started) {
+        left if left.is_zero() => Err(no_answer()),
+        left => Ok(left),
+    }
+}
+
+fn no_answer() -> io::Error {
+    let text = format!(
+        "no answer within {}; a suspended process answers after `kill -CONT`",
+        humantime::format_duration(RELEASE_TIMEOUT)
+    );
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }

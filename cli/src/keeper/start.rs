@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::args::PortSelection;
 use crate::failure::Failure;
@@ -20,18 +21,24 @@ pub(crate) struct KeeperHandle {
     socket: UnixStream,
 }
 
-/// Starts a keeper for the process `pid`, and returns when it holds the ports.
-pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<KeeperHandle, Failure> {
+/// Starts a keeper for the process `pid`, for the time `hold_for`, or for the shorter of the two.
+/// Returns when it holds the ports.
+pub(crate) fn start_keeper(
+    selection: &PortSelection,
+    pid: Option<u32>,
+    hold_for: Option<Duration>,
+) -> Result<KeeperHandle, Failure> {
     let cannot =
         |e: io::Error| Failure::system("start a keeper, the process that holds the ports", &e);
-    let process = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?;
-    let process = process
-        .ok_or_else(|| Failure::new(format!("cannot reserve for pid {pid}: no such process")))?;
+    let process = match pid {
+        Some(pid) => Stdio::from(OwnedFd::from(open(pid)?)),
+        None => Stdio::null(),
+    };
     let (mut socket, keeper_socket) = UnixStream::pair().map_err(cannot)?;
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg(KEEPER_ARG);
     command
-        .stdin(OwnedFd::from(process))
+        .stdin(process)
         .stdout(OwnedFd::from(keeper_socket))
         .stderr(Stdio::null());
     // The keeper outlives the process that called `reserve`, and must not inherit the files of that
@@ -44,6 +51,7 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
     let request = Request {
         selection: selection.clone(),
         pid,
+        hold_for,
     };
     send(&mut socket, &request).map_err(cannot)?;
     let mut line = String::new();
@@ -61,6 +69,11 @@ pub(crate) fn start_keeper(selection: &PortSelection, pid: u32) -> Result<Keeper
             "cannot start a keeper, the process that holds the ports: it ended without an answer",
         )),
     }
+}
+
+fn open(pid: u32) -> Result<ProcessHandle, Failure> {
+    let process = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?;
+    process.ok_or_else(|| Failure::new(format!("cannot reserve for pid {pid}: no such process")))
 }
 
 impl KeeperHandle {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
@@ -12,6 +14,7 @@ use crate::args::OutputArgs;
 use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::finding::Finding;
+use crate::limits::{PROGRESS_DELAY, PROGRESS_INTERVAL};
 use crate::output::report;
 
 const BOLD: Style = Style::new().bold();
@@ -140,14 +143,71 @@ impl Console {
     /// terminal.
     pub(crate) fn progress(&self, line: Option<&str>) {
         if self.shows_progress() {
+            let columns = terminal_size::terminal_size_of(io::stderr())
+                .map_or(usize::MAX, |(width, _)| usize::from(width.0));
+            let line = cut(line.unwrap_or_default(), columns.saturating_sub(1));
             let mut err = io::stderr().lock();
-            let _shown =
-                write!(err, "\r\u{1b}[K{}", line.unwrap_or_default()).and_then(|()| err.flush());
+            let _shown = write!(err, "\r\u{1b}[K{line}").and_then(|()| err.flush());
         }
     }
 
+    /// Whether a line can be replaced: stderr is a terminal that knows the control sequence for it.
     pub(crate) fn shows_progress(&self) -> bool {
-        !self.quiet && io::stderr().is_terminal()
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        !self.quiet && !is_dumb && io::stderr().is_terminal()
+    }
+
+    /// Calls `work`, and shows meanwhile how long it waits, if it takes longer than a moment.
+    pub(crate) fn while_waiting<T>(
+        &self,
+        waiting_for: &str,
+        limit: Duration,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        if limit.is_zero() || self.quiet {
+            return work();
+        }
+        let (done, is_done) = channel::<()>();
+        let started = Instant::now();
+        let show = move || {
+            if is_done.recv_timeout(PROGRESS_DELAY) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            if !self.shows_progress() {
+                let limit = humantime::format_duration(limit);
+                self.note(format_args!("waiting up to {limit} for {waiting_for}"));
+                return;
+            }
+            loop {
+                self.progress(Some(&progress_line(waiting_for, started, limit)));
+                if is_done.recv_timeout(PROGRESS_INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    self.progress(None);
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            // Without a thread the work goes on, and only shows no progress.
+            let shown = std::thread::Builder::new().spawn_scoped(scope, show);
+            let outcome = work();
+            drop((done, shown));
+            outcome
+        })
+    }
+}
+
+/// The text of a progress line.
+pub(crate) fn progress_line(waiting_for: &str, started: Instant, limit: Duration) -> String {
+    let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs_f64());
+    format!("waiting for {waiting_for}: {elapsed} s of {total} s")
+}
+
+/// The first characters of the line, if it is longer. A line that wraps cannot be replaced.
+fn cut(line: &str, columns: usize) -> String {
+    match line.chars().count() > columns {
+        true if columns > 0 => line.chars().take(columns - 1).chain(['…']).collect(),
+        true => String::new(),
+        false => line.to_owned(),
     }
 }
 

@@ -157,6 +157,17 @@ pub(crate) struct ReservedRow {
     guarantee: String,
 }
 
+impl ReservedRow {
+    /// A port that `portlease serve` reserved for this process.
+    pub(crate) fn granted(port: u16) -> Self {
+        ReservedRow {
+            port,
+            protocols: vec!["tcp".to_owned(), "udp".to_owned()],
+            guarantee: "cooperative".to_owned(),
+        }
+    }
+}
+
 impl From<&Reservation> for ReservedRow {
     fn from(reservation: &Reservation) -> Self {
         ReservedRow {

@@ -13,7 +13,13 @@ use crate::output::report;
 const SUITE: &str = "portlease check";
 
 pub(crate) fn write_report(path: &Path, findings: &[Finding]) -> Result<(), Failure> {
-    let written = document(findings).and_then(|text| std::fs::write(path, text));
+    let write = |text| {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, text)
+    };
+    let written = document(findings).and_then(write);
     written.map_err(|e| Failure::system(format_args!("write {}", path.display()), &e))
 }
 
@@ -57,10 +63,10 @@ fn document(findings: &[Finding]) -> io::Result<Vec<u8>> {
 }
 
 fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
-    let name = finding.endpoint.to_string();
+    let name = xml_text(&finding.endpoint.to_string());
     let case = writer
         .create_element("testcase")
-        .with_attributes([("classname", SUITE), ("name", &name)]);
+        .with_attributes([("classname", SUITE), ("name", name.as_str())]);
     let Some(problem) = &finding.problem else {
         case.write_empty()?;
         return Ok(());
@@ -73,9 +79,27 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
     case.write_inner_content(|writer| {
         let element = writer
             .create_element(kind)
-            .with_attribute(("message", problem.headline().as_str()));
-        element.write_text_content(BytesText::new(&report::full(problem, finding.waited)))?;
+            .with_attribute(("message", xml_text(&problem.headline()).as_str()));
+        let text = xml_text(&report::full(problem, finding.waited));
+        element.write_text_content(BytesText::new(&text))?;
         Ok(())
     })?;
     Ok(())
+}
+
+/// Escapes the characters that no XML 1.0 document may contain, not even as a reference.
+fn xml_text(text: &str) -> String {
+    let is_allowed = |c: char| match c {
+        '\t' | '\n' | '\r' => true,
+        _ => c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}'),
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_allowed(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_unicode());
+        }
+    }
+    out
 }

@@ -10,12 +10,18 @@ use crate::program::{Running, finish, for_everybody, plain, portlease, ran, sile
 use crate::support::{Folder, capability, need};
 
 #[test]
-fn free_ports_print_nothing() {
+fn free_ports_are_counted_unless_quiet() {
     let ports = [silent(), silent()].map(|p| (p.to_string(), p));
     let udp = portlease::reserve_udp_port();
     let list = format!("{},{}", ports[0].0, ports[1].0);
     let ran = ran(&["check", &list, &format!("127.0.0.1:{udp}/udp")]).code(0);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
+    assert_eq!(
+        (ran.out.as_str(), ran.err.as_str()),
+        ("3 ports are free\n", "")
+    );
+    let one = crate::program::ran(&["check", &ports[0].0]).code(0);
+    assert_eq!(one.out, format!("port {}/tcp is free\n", ports[0].0));
+    assert_eq!(crate::program::ran(&["check", "-q", &list]).code(0).out, "");
 }
 
 #[test]
@@ -60,7 +66,7 @@ fn verbose_prints_the_full_report_and_quiet_nothing() {
     assert_eq!((output.out.as_str(), output.err.as_str()), ("", ""));
     let free = silent();
     let output = ran(&["check", "-v", &free.to_string()]).code(0);
-    assert_eq!(output.out, "");
+    assert_eq!(output.out, format!("port {free}/tcp is free\n"));
     let headline = format!("portlease: port {free}/tcp is free: nobody holds it\n");
     assert!(output.err.starts_with(&headline), "{}", output.err);
     assert!(
@@ -242,5 +248,45 @@ fn a_check_that_times_out_reports_the_port() {
     );
     drop(server);
     let output = waiting.finish().code(0);
-    assert_eq!(output.out, "");
+    assert_eq!(output.out, format!("port {p}/tcp is free\n"));
+}
+
+#[test]
+fn a_waiting_check_reports_ports_that_cannot_be_checked_as_a_check_does() {
+    let folder = Folder::new();
+    let p = reserve_port();
+    let _server = p.listen().unwrap();
+    let busy = p.to_string();
+    for (ports, code) in [
+        (&["9/udplite"][..], 3),
+        (&["192.0.2.9:9"], 1),
+        (&["9/udplite", &busy], 1),
+        (&[&busy, "9/udplite"], 1),
+    ] {
+        let file = folder.path().join("new").join("junit.xml");
+        let junit = ["--json", "--junit", file.to_str().unwrap()];
+        let now = ran(&[&["check"], &junit[..], ports].concat()).code(code);
+        let waiting = ["check", "--wait", "50ms"];
+        std::fs::remove_file(&file).unwrap();
+        let waited = ran(&[&waiting[..], &junit, ports].concat()).code(code);
+        assert!(file.exists());
+        let answers = |ran: &crate::program::Ran| -> Vec<_> {
+            let rows = ran.json()["ports"].as_array().unwrap().clone();
+            rows.into_iter()
+                .map(|row| (row["endpoint"].clone(), row["free"].clone()))
+                .collect()
+        };
+        assert_eq!(answers(&now), answers(&waited), "{ports:?}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_does_not_withhold_the_answer() {
+    let p = silent();
+    let output = ran(&["check", "--junit", "/dev/full", &p.to_string()]).code(2);
+    assert_eq!(output.out, format!("port {p}/tcp is free\n"));
+    assert!(
+        output.err.contains("cannot write /dev/full: "),
+        "{output:#?}"
+    );
 }

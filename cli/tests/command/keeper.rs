@@ -186,3 +186,94 @@ fn a_keeper_refuses_releases_by_other_users() {
     finish(&mut command(&folder, &["check", "-q", &port.to_string()])).code(1);
     finish(&mut command(&folder, &["release", &port.to_string()])).code(0);
 }
+
+/// The abstract names of the keeper, without the `@`.
+fn names_of(keeper: u32) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let prefix = format!("@portlease/keeper/{keeper}/");
+    let names = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    let names = names.filter(|name| name.starts_with(&prefix));
+    let mut names: Vec<String> = names.map(|name| name[1..].to_owned()).collect();
+    names.dedup();
+    names
+}
+
+#[test]
+fn another_user_can_neither_feed_nor_occupy_a_keeper() {
+    need!(capability::nobody(), installed("python3"));
+    let (folder, sleeper) = (Folder::new(), Sleeper::new());
+    let reserve = ["reserve", "--pid", &sleeper.pid()];
+    let port = number(&finish(&mut command(&folder, &reserve)).code(0));
+    let keeper = keeper(&folder, port);
+    let [name] = &names_of(keeper)[..] else {
+        panic!("one name")
+    };
+    // Sends until the keeper refuses, and reports how much it took. Then keeps a connection open.
+    let flood = "import socket, sys, time\n\
+        def connect():\n    \
+        s = socket.socket(socket.AF_UNIX); s.connect('\\0' + sys.argv[1])\n    return s\n\
+        s, sent = connect(), 0\n\
+        try:\n    \
+        while sent < 50 << 20: sent += s.send(b'x' * 65536)\n\
+        except OSError: pass\n\
+        open_connections = [connect() for _ in range(20)]\n\
+        print('few' if sent < 5 << 20 else 'many', flush=True)\n\
+        time.sleep(600)\n";
+    let log = folder.path().join("log");
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    // Root's python3 may lie in a folder that no other user may enter.
+    nobody.args(["/usr/bin/python3", "-c", flood, name]);
+    plain(&mut nobody);
+    nobody.stdout(std::fs::File::create(&log).unwrap());
+    let mut nobody = nobody.spawn().unwrap();
+    let sent = line_in(&log);
+    finish(&mut command(&folder, &["release", &port.to_string()])).code(0);
+    nobody.kill().unwrap();
+    nobody.wait().unwrap();
+    assert_eq!(sent, "few");
+    ends(keeper);
+}
+
+#[test]
+fn a_suspended_keeper_delays_a_release_for_a_bounded_time() {
+    let (folder, sleeper) = (Folder::new(), Sleeper::new());
+    let reserve = ["reserve", "--pid", &sleeper.pid()];
+    let port = number(&finish(&mut command(&folder, &reserve)).code(0));
+    let keeper = keeper(&folder, port);
+    let pid = rustix::process::Pid::from_raw(keeper.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    let output = finish(&mut command(&folder, &["release", &port.to_string()])).code(2);
+    let message = format!("portlease: cannot ask pid {keeper} to release port {port}: no answer");
+    assert!(output.err.starts_with(&message), "{output:#?}");
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    // The request that timed out may still be handled.
+    let again = finish(&mut command(&folder, &["release", &port.to_string()]));
+    assert!([0, 1].contains(&again.status.code().unwrap()), "{again:#?}");
+    ends(keeper);
+}
+
+#[test]
+fn keepers_with_one_id_in_two_pid_namespaces_do_not_collide() {
+    need!(capability::pid_namespace());
+    let folder = Folder::new();
+    let start = |file: &str| {
+        let file = folder.path().join(file);
+        let script = "PORT=$(\"$BIN\" reserve) && echo $PORT > \"$FILE\"; read _";
+        let mut command = Command::new("unshare");
+        plain(command.args(["-pf", "--mount-proc", "sh", "-c", script]));
+        command
+            .stdin(std::process::Stdio::piped())
+            .env("FILE", &file)
+            .env("PORTLEASE_DIR", folder.locks());
+        (Running::start(&mut command), file)
+    };
+    let (first, second) = (start("first"), start("second"));
+    let ports = [&first, &second].map(|(_, file)| line_in(file));
+    assert_ne!(ports[0], ports[1]);
+    for port in &ports {
+        finish(&mut command(&folder, &["release", port])).code(0);
+    }
+}

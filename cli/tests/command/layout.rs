@@ -40,6 +40,7 @@ const FLOORS: [&[&str]; 9] = [
         "output::report",
         "port_server",
         "process_tree",
+        "survey",
     ],
     &["process", "signals"],
     &[

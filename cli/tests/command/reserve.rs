@@ -16,7 +16,7 @@ PORT=$(\"$BIN\" reserve)
 BOTH=$(\"$BIN\" reserve --udp -n 2 2>&1 | cat)
 LISTED=$(true; \"$BIN\" reserve --label listed; true)
 test \"$(echo \"$BOTH\" | wc -l)\" -eq 2
-\"$BIN\" check \"$PORT\" \"$LISTED\" \"$(echo \"$BOTH\" | head -n 1)/udp\"
+\"$BIN\" check -q \"$PORT\" \"$LISTED\" \"$(echo \"$BOTH\" | head -n 1)/udp\"
 python3 -c 'import socket, sys; socket.create_server((\"127.0.0.1\", int(sys.argv[1])))' \"$PORT\"
 \"$BIN\" release \"$PORT\"
 \"$BIN\" release \"$PORT\" && exit 90
@@ -207,5 +207,56 @@ fn a_reservation_without_a_keeper_is_not_released() {
         output.contains("was not reserved with `portlease reserve` by this user: ")
             && output.contains("is reserved by test "),
         "{output}"
+    );
+}
+
+#[test]
+fn a_reservation_for_a_time_outlives_every_process_of_the_script() {
+    let folder = Folder::new();
+    let brief = number(&finish(&mut command(&folder, &["reserve", "--for", "1s"])).code(0));
+    let long = number(&finish(&mut command(&folder, &["reserve", "--for", "10m"])).code(0));
+    let long_keeper = keeper(&folder, long);
+    // The time is over long before the ten minutes.
+    becomes_free(brief, &folder);
+    assert_eq!(leases(&folder).len(), 1);
+    finish(&mut command(&folder, &["release", &long.to_string()])).code(0);
+    ends(long_keeper);
+    // With a process, the earlier end counts.
+    let sleeper = Sleeper::new();
+    let args = ["reserve", "--for", "10m", "--pid", &sleeper.pid()];
+    let port = number(&finish(&mut command(&folder, &args)).code(0));
+    drop(sleeper);
+    becomes_free(port, &folder);
+}
+
+#[test]
+fn a_job_must_be_an_ancestor() {
+    let folder = Folder::new();
+    let output = finish(&mut command(&folder, &["reserve", "--pid", "job"])).code(2);
+    let message = "portlease: cannot find the job: no ancestor is named Runner.Worker or";
+    assert!(output.err.starts_with(message), "{output:#?}");
+    need!(installed("bash"));
+    // A copy of the shell under the name of the process that runs a job.
+    let worker = folder.path().join("Runner.Worker");
+    let shell = crate::support::program::path_of("bash").unwrap();
+    assert!(
+        Command::new("cp")
+            .arg(shell)
+            .arg(&worker)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut job = Command::new(&worker);
+    let script = "sh -c 'GITHUB_ACTIONS=true \"$BIN\" reserve --pid job; :' && \"$BIN\" list; :";
+    plain(
+        job.args(["-c", script])
+            .env("PORTLEASE_DIR", folder.locks()),
+    );
+    let output = finish(&mut job).code(0);
+    let port = output.out.lines().next().unwrap();
+    assert!(
+        output.out.matches(port).count() == 2 && output.err.is_empty(),
+        "{output:#?}"
     );
 }

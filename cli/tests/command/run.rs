@@ -213,7 +213,10 @@ fn the_command_sees_its_own_reservation_as_free() {
         "\"$BIN\" check $A $B/udp",
     ))
     .code(0);
-    assert_eq!((output.out, output.err), (String::new(), String::new()));
+    assert_eq!(
+        (output.out.as_str(), output.err.as_str()),
+        ("2 ports are free\n", "")
+    );
     let options = ["--port", "A"];
     let output = finish(&mut script(&options, "\"$BIN\" run --port X=$A -- true")).code(125);
     assert!(

@@ -38,6 +38,10 @@ sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os
 ";
 
 fn on_a_terminal(typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> Ran {
+    on_terminal("xterm", typed, awaited, folder, args)
+}
+
+fn on_terminal(term: &str, typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> Ran {
     let mut python = Command::new("python3");
     let log = folder.path().join("log");
     python
@@ -49,7 +53,7 @@ fn on_a_terminal(typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> 
         python
             .env("LOG", &log)
             .env("PORTLEASE_DIR", folder.locks())
-            .env("TERM", "xterm"),
+            .env("TERM", term),
     );
     finish(&mut python)
 }
@@ -80,7 +84,7 @@ fn ctrl_c_reaches_the_command_once() {
 }
 
 #[test]
-fn ctrl_c_ends_a_wait_with_130() {
+fn ctrl_c_ends_a_wait() {
     need!(installed("python3"));
     let p = crate::program::silent();
     let folder = Folder::new();
@@ -89,6 +93,45 @@ fn ctrl_c_ends_a_wait_with_130() {
     let line = format!("waiting for {p}/tcp to be listening: 0 s of 60 s");
     assert!(output.out.contains(&line), "{output:#?}");
     assert!(!output.out.contains("portlease:"), "{output:#?}");
+}
+
+#[test]
+fn progress_fits_the_terminal_and_needs_its_control_sequences() {
+    need!(installed("python3"));
+    let p = portlease::reserve_port();
+    let _server = p.listen().unwrap();
+    let wide = format!("127.0.0.1:{p},127.0.0.2:{p},127.0.0.3:{p},[::1]:{p}");
+    let args = ["wait", "--free", "--timeout", "300ms", &wide];
+    let folder = Folder::new();
+    let screen = on_a_terminal("", "", &folder, &args).code(1).out;
+    let shown: Vec<&str> = screen.split("\r\u{1b}[K").collect();
+    assert!(shown.len() > 2, "{screen}");
+    for line in &shown[..shown.len() - 1] {
+        assert!(line.chars().count() < 60, "{line:?}");
+    }
+    let screen = on_terminal("dumb", "", "", &folder, &args).code(1).out;
+    assert!(
+        !screen.contains('\u{1b}') && screen.contains("waiting up to 300ms"),
+        "{screen}"
+    );
+    // A queue for a port shows progress too.
+    let port = p.to_string();
+    for args in [
+        &["reserve", "--wait", "1s", "--port", &port][..],
+        &[
+            "run",
+            "--wait",
+            "1s",
+            "--port",
+            &format!("A={port}"),
+            "--",
+            "true",
+        ],
+    ] {
+        let output = on_a_terminal("", "", &folder, args);
+        let line = "waiting for ports that are in use: 0 s of 1 s";
+        assert!(output.out.contains(line), "{output:#?}");
+    }
 }
 
 #[test]

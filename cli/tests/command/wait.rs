@@ -7,8 +7,8 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, portlease, ran, silent};
-use crate::support::Folder;
+use crate::program::{Running, finish, portlease, ran, silent};
+use crate::support::{Folder, capability, need};
 
 #[test]
 fn wait_ends_when_a_server_listens() {
@@ -148,4 +148,32 @@ fn an_interrupted_wait_dies_by_the_signal() {
     waiting.signal(Signal::INT);
     let output = waiting.finish().killed_by(Signal::INT);
     assert_eq!(output.out, "");
+}
+
+#[test]
+fn a_wait_for_every_port_ends_in_time() {
+    need!(capability::network_namespace());
+    let inside = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        crate::program::plain(command.args(["-n", "sh", "-c", script]));
+        let started = std::time::Instant::now();
+        (finish(&mut command), started.elapsed())
+    };
+    // In a namespace of its own every port is free. A question to the kernel for each of them
+    // would take longer than a minute for all.
+    let (ran, took) = inside("ip link set lo up; exec \"$BIN\" wait --free --timeout 20s 1-65535");
+    assert!(
+        ran.code(0).err.is_empty() && took.as_secs() < 60,
+        "{took:?}"
+    );
+    let (ran, took) = inside("exec \"$BIN\" wait --listening --timeout 1s 20000-29999");
+    let output = ran.code(1).out;
+    assert!(
+        output.starts_with("port 20000/tcp is not listening"),
+        "{output}"
+    );
+    assert!(
+        output.contains("\nand up to 9990 more: ") && took.as_secs() < 60,
+        "{output}"
+    );
 }
