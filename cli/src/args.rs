@@ -15,6 +15,16 @@ use crate::limits::DEFAULT_WAIT;
 use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
+Examples:
+  portlease check 5432 8000-8010           # before a suite: are these ports free?
+  portlease who 5432                       # which process has it?
+  portlease run -- npm test                # with a reserved port in the variable PORT
+  portlease run --port WEB -- server --port {WEB}
+  PORT=$(portlease reserve)                # for the rest of this script
+  portlease wait --listening --timeout 30 5432
+
+A DURATION is a number of seconds, or has units: 500ms, 1m 30s.
+
 Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something could not be \
 read. Ctrl-C ends portlease by the signal, which shells report as 130. `portlease run` returns the \
 exit code of its command, 125 if portlease failed, 126 if the command cannot be executed, and 127 \
@@ -106,10 +116,13 @@ pub(crate) enum Command {
     ///
     /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
     /// when the process that requested it ends.
+    #[command(display_order = 100)]
     Serve(ServeArgs),
     /// Print the completion script for a shell
+    #[command(display_order = 101)]
     Completions(CompletionsArgs),
     /// Print the man page of portlease or of one of its commands
+    #[command(display_order = 102)]
     Man(ManArgs),
     /// Wait until servers listen on ports, or until ports are free
     #[command(after_help = "Exit codes: 0 condition met, 1 timed out, \
@@ -124,7 +137,7 @@ pub(crate) struct CheckArgs {
     #[arg(required = true, value_name = "PORT", help = format!("Ports to check: {PORTS}"))]
     pub(crate) ports: Vec<PortList>,
     /// Wait up to DURATION for the check to pass
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, visible_alias = "timeout", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) wait: Option<Duration>,
     /// Check instead that a server listens on each port
     #[arg(long)]
@@ -170,12 +183,12 @@ pub(crate) struct RunArgs {
     /// Stop the command with all that it started, and fail, if it does not listen on all ports
     /// within DURATION (30s if DURATION is omitted), or ends before it listens
     #[arg(
-        long, value_name = "DURATION", value_parser = humantime::parse_duration,
+        long, value_name = "DURATION", value_parser = parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
     )]
     pub(crate) wait_listening: Option<Duration>,
-    /// Command to run, with its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// Command to run, with its arguments. Without `--` the options of portlease come before it
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -189,7 +202,7 @@ pub(crate) struct ReserveArgs {
     pub(crate) pid: Option<HoldingProcess>,
     /// Hold the ports for DURATION, whether or not the calling shell ends before. With --pid, hold
     /// them until the earlier of the two
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) hold_for: Option<Duration>,
 }
 
@@ -278,8 +291,8 @@ pub(crate) struct SharedReserveArgs {
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
-    /// Wait up to DURATION for a port that is in use
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// Queue up to DURATION for a port that is in use
+    #[arg(long, alias = "timeout", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) wait: Option<Duration>,
     /// Label for the reservation, shown in reports about the port
     #[arg(long, value_name = "TEXT")]
@@ -302,7 +315,7 @@ pub(crate) struct WaitArgs {
     pub(crate) no_reuse_addr: bool,
     /// Time out after DURATION
     #[arg(
-        long, value_name = "DURATION", value_parser = humantime::parse_duration,
+        long, value_name = "DURATION", value_parser = parse_duration,
         default_value = DEFAULT_WAIT
     )]
     pub(crate) timeout: Duration,
@@ -312,12 +325,49 @@ pub(crate) struct WaitArgs {
     pub(crate) pid: Option<u32>,
 }
 
+/// A duration with units, or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let has_digits_only = |part: &str| part.chars().all(|c| c.is_ascii_digit());
+    if text.starts_with(|c: char| c.is_ascii_digit())
+        && has_digits_only(&text.replacen('.', "", 1))
+        && let Ok(seconds) = text.parse()
+    {
+        return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
+    }
+    humantime::parse_duration(text)
+        .map_err(|e| format!("{e}: expected seconds or units, as in 30, 500ms or 1m 30s"))
+}
+
 fn pid_parser() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(i32::MAX))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::parse_duration;
+    use std::time::Duration;
+
+    #[test]
+    fn a_bare_number_means_seconds() {
+        for (text, millis) in [
+            ("5", 5000),
+            ("0.5", 500),
+            ("500ms", 500),
+            ("1m 30s", 90_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for text in ["", "-1", "-1s", "soon", "1.2.3", "1e9", ".", "inf"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        let too_long = "9".repeat(400);
+        assert!(parse_duration(&too_long).is_err());
+    }
+
     #[test]
     fn the_definition_passes_claps_own_checks() {
         <super::Args as clap::CommandFactory>::command().debug_assert();

@@ -174,7 +174,9 @@ impl ProcessImage {
 
     /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call.
     fn is_brief_shell(&self) -> bool {
-        let mut arguments = self.arguments.iter().skip(1);
+        // `busybox sh` has the name of the shell as a further argument.
+        let is_applet = self.arguments[0].ends_with("busybox");
+        let mut arguments = self.arguments.iter().skip(1 + usize::from(is_applet));
         let has_text = arguments
             .by_ref()
             .take_while(|argument| argument.starts_with(['-', '+']))

@@ -1,5 +1,6 @@
 //! Parses the command line, calls the command, and turns its outcome into the exit code.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -28,11 +29,12 @@ pub(crate) fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // If the print fails, stderr is closed, and nothing can report the failure.
-            let _printed = error.print();
+            let printed = error.print();
             return ExitCode::from(match error.use_stderr() {
                 true if is_run_command() => exit::RUN_FAILED,
                 true => exit::FAILED,
+                // A reader may close the pipe early, as `head` does.
+                false if printed.is_err_and(|e| e.kind() != ErrorKind::BrokenPipe) => exit::FAILED,
                 false => exit::YES,
             });
         }

@@ -4,23 +4,33 @@
     reason = "libc's calls for signals, and code between fork and exec"
 )]
 
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::net::SendFlags;
 
 /// The signals that were ignored when this program started: bit N-1 stands for signal N.
 static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
 
+/// Whether stdout was closed when this program started.
+static STDOUT_CLOSED_AT_START: AtomicBool = AtomicBool::new(false);
+
 /// The number of signals in [`IGNORED_AT_START`], and of signals on Linux.
 const SIGNALS: i32 = 64;
 
-/// The dynamic linker calls this function before `main`. Rust's runtime ignores SIGPIPE before it
-/// calls `main`, so `main` cannot see whether the parent ignored SIGPIPE.
+/// The dynamic linker calls this function before `main`. Rust's runtime ignores SIGPIPE and opens
+/// /dev/null for closed standard streams before it calls `main`, which so cannot see what the
+/// parent did.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = record_ignored_signals;
+static AT_START: extern "C" fn() = record_inherited_state;
 
-extern "C" fn record_ignored_signals() {
+extern "C" fn record_inherited_state() {
+    // SAFETY: F_GETFD reads the flags of a descriptor, and fails if it is closed.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_CLOSED_AT_START.store(flags < 0, Ordering::Relaxed);
     let ignored = (1..=SIGNALS)
         .filter(|signal| is_ignored(*signal))
         .fold(0, |mask, signal| mask | bit(signal));
@@ -47,6 +57,12 @@ pub(crate) fn is_ignored_at_start(signal: i32) -> bool {
     IGNORED_AT_START.load(Ordering::Relaxed) & bit(signal) != 0
 }
 
+/// Whether the parent started this process without a stdout. Rust's runtime then replaced it by
+/// /dev/null, to which every write succeeds.
+pub(crate) fn is_stdout_closed_at_start() -> bool {
+    STDOUT_CLOSED_AT_START.load(Ordering::Relaxed)
+}
+
 /// Makes the command start with these signals ignored.
 pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     let ignore = move || {
@@ -58,6 +74,19 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     };
     // SAFETY: between fork and exec the closure only reads its vector and calls signal(2).
     unsafe { command.pre_exec(ignore) };
+}
+
+/// Makes the command send its pid on the socket, in the order of bytes of this machine, before it
+/// calls exec.
+pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
+    let announce = move || {
+        let pid = std::process::id().to_ne_bytes();
+        // It fails if the other side has gone, and then nothing waits for the pid.
+        let _sent = rustix::net::send(&socket, &pid, SendFlags::NOSIGNAL);
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure only calls getpid(2) and send(2).
+    unsafe { command.pre_exec(announce) };
 }
 
 /// Gives the signal its default action again.

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use portlease::{ErrorKind, Reservation, ReserveOptions};
 
@@ -21,11 +22,15 @@ pub(crate) enum ServerAddress {
     Path(PathBuf),
 }
 
-impl From<&str> for ServerAddress {
-    fn from(text: &str) -> Self {
+impl FromStr for ServerAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         match text.strip_prefix('@') {
-            Some(name) => ServerAddress::Abstract(name.to_owned()),
-            None => ServerAddress::Path(text.into()),
+            None if text.is_empty() => Err("expected @NAME or the path of a Unix socket"),
+            Some("") => Err("expected a name after the @"),
+            Some(name) => Ok(ServerAddress::Abstract(name.to_owned())),
+            None => Ok(ServerAddress::Path(text.into())),
         }
     }
 }
@@ -117,18 +122,21 @@ impl PortServer {
         let Some(address) = std::env::var_os("PORTSERVER_ADDRESS").filter(|a| !a.is_empty()) else {
             return Ok(None);
         };
-        match address.to_str() {
-            Some(address) => Ok(Some(PortServer(address.into()))),
-            None => Err(Failure::new(format!(
-                "cannot use the port server {address:?} (PORTSERVER_ADDRESS): expected UTF-8 text"
-            ))),
-        }
+        let parsed = match address.to_str() {
+            Some(address) => address.parse(),
+            None => Err("expected UTF-8 text"),
+        };
+        parsed.map(PortServer).map(Some).map_err(|expected| {
+            Failure::new(format!(
+                "cannot use the port server {address:?} (PORTSERVER_ADDRESS): {expected}"
+            ))
+        })
     }
 
     /// Reserves a number that the server grants. Most servers only remember their grants, which
     /// stops no other program from binding the port. So if a granted number is in use, this
-    /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests. `portlease serve`
-    /// reserves what it grants, until this process ends.
+    /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests.
+    /// `portlease serve` reserves what it grants, until this process ends.
     pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {
@@ -174,15 +182,13 @@ mod tests {
 
     #[test]
     fn an_address_that_starts_with_at_is_abstract() {
+        assert_eq!("@a".parse(), Ok(ServerAddress::Abstract("a".to_owned())));
         assert_eq!(
-            ServerAddress::from("@a"),
-            ServerAddress::Abstract("a".to_owned())
+            "/run/a@b".parse(),
+            Ok(ServerAddress::Path("/run/a@b".into()))
         );
-        assert_eq!(
-            ServerAddress::from("/run/a@b"),
-            ServerAddress::Path("/run/a@b".into())
-        );
-        assert_eq!(ServerAddress::from("@a").to_string(), "@a");
+        assert_eq!(ServerAddress::Abstract("a".to_owned()).to_string(), "@a");
+        assert!("".parse::<ServerAddress>().is_err() && "@".parse::<ServerAddress>().is_err());
     }
 
     #[test]

@@ -86,15 +86,13 @@ impl Supervisor {
 
     /// Starts the command, and returns its process. The caller must not reap it.
     pub(crate) fn start(&mut self, command: &mut Command) -> io::Result<Supervised<'_>> {
+        if let Some(watcher) = &self.watcher {
+            watcher.guard(command)?;
+        }
         let child = spawn_with_inherited_signals(command)?;
         // With SIGCHLD blocked, the end of the command would stay unseen.
         unblock(FORWARDED.into_iter().chain([SIGCHLD]))?;
         let Supervisor { signals, watcher } = self;
-        if let Some(running) = watcher
-            && running.guard(child.id()).is_err()
-        {
-            *watcher = None;
-        }
         Ok(Supervised {
             pid: child.id(),
             signals,

@@ -41,15 +41,7 @@ pub(crate) fn first_unmet(
                 return Ok(!has_listener);
             }
         }
-        // A bind is cheaper than a read of the table, but a failed check retries.
-        if matches!(condition, Condition::Free(_)) && condition.check(*endpoint).is_ok() {
-            return Ok(false);
-        }
-        match condition.wait(*endpoint, Duration::ZERO) {
-            Ok(()) => Ok(false),
-            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(true),
-            Err(error) => Err(error),
-        }
+        Ok(!is_met(*endpoint, condition)?)
     };
     let parts = in_parallel(endpoints, |part| -> portlease::Result<Option<usize>> {
         for (n, endpoint) in part.iter().enumerate() {
@@ -67,6 +59,24 @@ pub(crate) fn first_unmet(
         before += length;
     }
     Ok(None)
+}
+
+/// Whether the port meets the condition now. Fails if the port cannot be checked, or if this
+/// machine does not have its address.
+pub(crate) fn is_met(endpoint: Endpoint, condition: Condition) -> portlease::Result<bool> {
+    match condition.check(endpoint) {
+        Ok(()) => return Ok(true),
+        // A wait that times out makes a report, for which it may connect.
+        Err(problem) if condition == Condition::Listening && problem.could_tell() => {
+            return Ok(false);
+        }
+        Err(_) => {}
+    }
+    match condition.wait(endpoint, Duration::ZERO) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The numbers of all TCP ports with a listener.

@@ -215,12 +215,9 @@ fn able(
         let is_able = match known {
             Some((.., is_able)) => *is_able,
             None => {
-                let is_able = match condition.wait(*endpoint, Duration::ZERO) {
-                    Err(error) if error.kind() != ErrorKind::TimedOut => match unable {
-                        Unable::Fail => return Err(error.into()),
-                        Unable::Skip => false,
-                    },
-                    _ => true,
+                let is_able = match survey::is_met(*endpoint, condition) {
+                    Err(error) if unable == Unable::Fail => return Err(error.into()),
+                    answer => answer.is_ok(),
                 };
                 kinds.push((endpoint.ip, endpoint.protocol, is_able));
                 is_able

@@ -4,15 +4,17 @@
 //! shows `run` that its command got the signal too. If `run` is killed, the watcher ends the
 //! command.
 //!
-//! `run` writes lines to its stdin. A pid names the process to end. An empty line asks the watcher
-//! to discard the pending signals, which it confirms with an empty line.
+//! Its stdin is a socket to `run`, which carries numbers of four bytes. The pid of the command
+//! names the process to end. [`DISCARD`] asks the watcher to discard the pending signals, which it
+//! confirms with one byte.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::exit;
 use crate::failure::Failure;
@@ -25,29 +27,39 @@ use crate::signals::spawn_with_blocked_signals;
 /// The single argument with which `run` starts this program as a watcher.
 pub(crate) const WATCHER_ARG: &str = "watcher";
 
+/// The request to discard the pending signals. No process has this id.
+const DISCARD: u32 = 0;
+
 /// The watcher of this process, as `run` sees it.
 #[derive(Debug)]
-pub(crate) struct Watcher(Child);
+pub(crate) struct Watcher {
+    process: Child,
+    socket: UnixStream,
+}
 
 impl Watcher {
     pub(crate) fn start() -> io::Result<Watcher> {
+        let (socket, watchers_socket) = UnixStream::pair()?;
+        socket.set_read_timeout(Some(WATCHER_TIMEOUT))?;
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(WATCHER_ARG)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(OwnedFd::from(watchers_socket))
+            .stdout(Stdio::null())
             .stderr(Stdio::null());
-        spawn_with_blocked_signals(&mut command).map(Watcher)
+        let process = spawn_with_blocked_signals(&mut command)?;
+        Ok(Watcher { process, socket })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
+        self.process.id()
     }
 
-    /// Makes the watcher end the process `pid`, and what that process started, if this process
-    /// ends first.
-    pub(crate) fn guard(&mut self, pid: u32) -> io::Result<()> {
-        self.send(&format!("{pid}\n"))
+    /// Makes the watcher end the command, and what it started, if this process ends first. The
+    /// command names itself before it calls exec, so that it never runs without the watcher.
+    pub(crate) fn guard(&self, command: &mut Command) -> io::Result<()> {
+        ffi::send_pid_from_child(command, self.socket.try_clone()?);
+        Ok(())
     }
 
     /// Whether the watcher got the signal since the last [`Watcher::discard_pending`].
@@ -62,30 +74,16 @@ impl Watcher {
     }
 
     pub(crate) fn discard_pending(&mut self) -> io::Result<()> {
-        self.send("\n")?;
-        let Some(answers) = &mut self.0.stdout else {
-            return Ok(());
-        };
-        let timeout = Timespec::try_from(WATCHER_TIMEOUT).map_err(io::Error::other)?;
-        if poll(&mut [PollFd::new(answers, PollFlags::IN)], Some(&timeout))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        io::Read::read_exact(answers, &mut [0])
-    }
-
-    fn send(&mut self, line: &str) -> io::Result<()> {
-        match &mut self.0.stdin {
-            Some(stdin) => stdin.write_all(line.as_bytes()),
-            None => Ok(()),
-        }
+        self.socket.write_all(&DISCARD.to_ne_bytes())?;
+        self.socket.read_exact(&mut [0])
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
         // Both fail only if the watcher has been killed and reaped already.
-        let _killed = self.0.kill();
-        let _reaped = self.0.wait();
+        let _killed = self.process.kill();
+        let _reaped = self.process.wait();
     }
 }
 
@@ -97,14 +95,19 @@ pub(crate) fn run_watcher() -> Result<u8, Failure> {
     std::env::set_current_dir("/").map_err(cannot)?;
     let pending = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK);
     let pending = pending.map_err(|e| cannot(e.into()))?;
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?;
+    let mut socket = UnixStream::from(socket);
     let mut guarded = None;
-    for line in io::stdin().lock().lines() {
-        match line.map_err(cannot)?.parse::<u32>() {
-            Ok(pid) => guarded = ProcessHandle::open(pid).map_err(cannot)?.map(|p| (pid, p)),
-            Err(_) => {
+    let mut number = [0; 4];
+    // The socket fails or ends with `run`.
+    while socket.read_exact(&mut number).is_ok() {
+        match u32::from_ne_bytes(number) {
+            DISCARD => {
                 while matches!(pending.read_signal(), Ok(Some(_))) {}
-                writeln!(io::stdout()).map_err(cannot)?;
+                // If `run` has ended meanwhile, the next read fails.
+                let _confirmed = socket.write_all(&[0]);
             }
+            pid => guarded = ProcessHandle::open(pid).map_err(cannot)?.map(|p| (pid, p)),
         }
     }
     if let Some((pid, process)) = guarded

@@ -28,7 +28,9 @@ struct Answer {
 }
 
 pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> {
-    let address = ServerAddress::from(args.address.as_str());
+    let address: ServerAddress = args.address.parse().map_err(|expected| {
+        Failure::new(format!("cannot serve on {:?}: {expected}", args.address))
+    })?;
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
     // The handlers are installed before the socket exists. A signal in between would end this
     // process and leave the socket behind.

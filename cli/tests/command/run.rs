@@ -54,6 +54,22 @@ fn the_number_is_in_the_environment_and_in_the_arguments() {
 }
 
 #[test]
+fn the_command_may_stand_without_dashes() {
+    let output = ran(&[
+        "run",
+        "--port",
+        "A",
+        "sh",
+        "-c",
+        "echo {A} --port $A",
+        "--port",
+    ])
+    .code(0);
+    let words: Vec<&str> = output.out.split_whitespace().collect();
+    assert!(words[0] == words[2] && words[1] == "--port", "{output:#?}");
+}
+
+#[test]
 fn a_name_after_a_dollar_sign_is_left_to_the_shell() {
     let output = finish(&mut script(&[], "echo ${PORT} $PORT {PORT} '{{PORT}}'")).code(0);
     let words: Vec<&str> = output.out.split_whitespace().collect();

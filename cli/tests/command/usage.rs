@@ -57,7 +57,10 @@ fn a_usage_error_of_run_exits_with_125() {
         (&["run", "--"][..], "required"),
         (&["run"], "required"),
         (&["run", "--frobnicate", "--", "true"], "--frobnicate"),
-        (&["--color", "never", "run", "true"], "true"),
+        (
+            &["--color", "never", "run", "--nothing", "true"],
+            "--nothing",
+        ),
         (
             &["run", "--port", "A=70000", "--", "true"],
             "\"70000\" does not name a port",
@@ -155,4 +158,62 @@ fn colours_need_a_terminal_or_the_option() {
     )
     .code(1);
     assert!(!never.out.contains('\u{1b}'), "{never:#?}");
+}
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let Ok(full) = File::options().write(true).open("/dev/full") else {
+        return crate::support::skip(test_name!(), "there is no /dev/full");
+    };
+    let status = portlease(&["--help"]).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn a_reservation_is_not_made_without_a_stdout_for_its_number() {
+    let folder = crate::support::Folder::new();
+    let mut sh = Command::new("sh");
+    let script = "\"$BIN\" reserve --for 10m >&-; echo $?; \"$BIN\" list";
+    plain(sh.args(["-c", script]).env("PORTLEASE_DIR", folder.locks()));
+    let output = finish(&mut sh).code(0);
+    let expected = "portlease: cannot write the answer: stdout is closed\n";
+    assert!(output.err.starts_with(expected), "{output:#?}");
+    assert_eq!(output.out, "2\n");
+}
+
+#[test]
+fn a_duration_may_be_a_bare_number_of_seconds() {
+    let p = portlease::reserve_port();
+    let _server = p.listen().unwrap();
+    let port = p.to_string();
+    for args in [
+        &["wait", "--free", "--timeout", "0.02", &port][..],
+        &["check", "--wait", "0.02", &port],
+        &["check", "--timeout", "0.02", &port],
+    ] {
+        let output = ran(args).code(1);
+        assert!(
+            output.err.contains("waiting up to 20ms"),
+            "{args:?}: {output:#?}"
+        );
+    }
+    let output = ran(&["reserve", "--wait", "0.02", "--port", &port]).code(2);
+    assert!(output.err.contains("within 20 ms"), "{output:#?}");
+}
+
+#[test]
+fn an_address_without_a_name_is_an_error() {
+    for address in ["", "@"] {
+        let output = ran(&["serve", "--address", address]).code(2);
+        let start = format!("portlease: cannot serve on {address:?}: expected ");
+        assert!(output.err.starts_with(&start), "{output:#?}");
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = std::ffi::OsStr::from_bytes(b"@\xff");
+    let output = finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", bytes));
+    let output = output.code(125);
+    assert!(
+        output.err.contains("(PORTSERVER_ADDRESS): expected UTF-8"),
+        "{output:#?}"
+    );
 }
