@@ -255,6 +255,8 @@ mod os_error;
 mod ownership;
 mod ports;
 mod printable;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod proc_fs;
 mod process_id;
 mod reservation;
 mod reserve;
