@@ -185,9 +185,13 @@
 //! # The lock folder
 //!
 //! On Windows it is `portlease` in the user's own temporary directory, so leases exclude each other
-//! within one user. Elsewhere it is `/tmp/portlease`. The path does not depend on `TMPDIR`, which
-//! differs between processes that must exclude each other. The folder is sticky and writable for
-//! all, like `/tmp` itself.
+//! within one user. On Linux it is `/dev/shm/portlease`, in memory, if `/dev/shm` is a tmpfs(5) of
+//! at least 1 GiB that every user can write to. Otherwise, and elsewhere, it is `/tmp/portlease`.
+//! The path does not depend on `TMPDIR`, which differs between processes that must exclude each
+//! other. The folder is sticky and writable for all, like `/tmp` itself. systemd-logind deletes the
+//! files of a user in `/dev/shm` when that user's last session ends (`RemoveIPC=` in
+//! logind.conf(5)). A process that goes on keeps its ports, by its claims and the abstract socket
+//! names, but [`reservations`] no longer lists them.
 //!
 //! Leases of different users exclude each other. A user can read the records of other users, but
 //! cannot change them. The user that made the folder can delete files in it. Another user can lock

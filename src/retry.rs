@@ -345,6 +345,11 @@ impl Sweep {
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
+/// The default lock folder is in memory only if the file system there has at least this size in
+/// bytes. The lock files of all ports of both protocols take half of it, with a page of 4 KiB each.
+#[cfg(target_os = "linux")]
+pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
+
 /// How many times to read the socket table at most. It is read again if it changed during the read.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;

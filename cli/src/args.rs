@@ -18,7 +18,8 @@ Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something
 read; 130 after Ctrl-C. `portlease run` returns the exit code of its command, 125 if portlease \
 failed, 126 if the command cannot be executed, and 127 if it does not exist.
 
-Environment: PORTLEASE_DIR is the folder of the lock files, by default /tmp/portlease. \
+Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/portlease \
+if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
 PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTSERVER_ADDRESS is \
 the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
 
