@@ -42,7 +42,7 @@ impl Request {
     /// `ip_local_reserved_ports`), perhaps for these tests.
     pub(super) fn admits(&self, port: u16) -> bool {
         let is_left_to_service =
-            || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
+            || services::is_common(port) && !EphemeralRange::cached().is_reserved(port);
         !self.exclude.contains(port)
             && !ports::is_blocked(port)
             && (self.allowed.is_some() || !is_left_to_service())
