@@ -26,7 +26,7 @@ pub(crate) use attempt::AttemptError;
 use attempt::Effort;
 #[cfg(any(test, fuzzing))]
 pub(crate) use automatic::numbers_of;
-pub(crate) use request::Request;
+pub(crate) use request::{NumberName, Request};
 
 /// Why nothing could be reserved.
 #[derive(Debug)]
@@ -43,7 +43,9 @@ pub(crate) fn reserve(request: &Request) -> Result<Reservation, Refused> {
 
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     retry_until_deadline(request, &mut |effort| {
-        (0..n).map(|_| one(request, effort)).collect()
+        (0..n)
+            .map(|index| one(&request.nth(index), effort))
+            .collect()
     })
 }
 
@@ -172,5 +174,6 @@ fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservati
     for part in &mut parts {
         part.publish(&record);
     }
-    Reservation::new(parts, request.label.clone())
+    let name = record.name.clone();
+    Reservation::new(parts, request.label.clone(), name)
 }

@@ -1,5 +1,6 @@
 //! [`Request`]: validated options of a reservation.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -8,10 +9,34 @@ use crate::claim;
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
-use crate::ports::{self, EphemeralRange, services};
+use crate::ports::{self, EphemeralRange, Tier, services, stable_order};
+
+/// A stable name, and the seed from which the order of its numbers follows.
+#[derive(Clone, Debug)]
+pub(crate) struct NumberName {
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+}
+
+impl NumberName {
+    /// The finalizer of SplitMix64: every bit of the result depends on every bit of `seed`.
+    pub(crate) fn mix(seed: u64) -> u64 {
+        let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        seed ^ (seed >> 31)
+    }
+
+    /// Of several ports with one name, each has its own order.
+    fn nth(&self, index: usize) -> NumberName {
+        NumberName {
+            name: self.name.clone(),
+            seed: Self::mix(self.seed.wrapping_add(index as u64)),
+        }
+    }
+}
 
 /// Validated options: they do not contradict each other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
@@ -22,6 +47,7 @@ pub(crate) struct Request {
     pub(crate) exclude: PortSet,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
+    pub(crate) name: Option<NumberName>,
     pub(crate) on_behalf_of: Option<u32>,
     pub(crate) at: &'static std::panic::Location<'static>,
 }
@@ -46,6 +72,36 @@ impl Request {
         !self.exclude.contains(port)
             && !ports::is_blocked(port)
             && (self.allowed.is_some() || !is_left_to_service())
+    }
+
+    /// This request for the port with this index among several, the first of which has index 0.
+    pub(super) fn nth(&self, index: usize) -> Cow<'_, Request> {
+        match &self.name {
+            Some(name) if index > 0 => Cow::Owned(Request {
+                name: Some(name.nth(index)),
+                ..self.clone()
+            }),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// The allowed numbers in the order of the requested name, if there is one. Numbers that the
+    /// kernel does not assign by itself come first.
+    pub(super) fn numbers_of_name(&self) -> Option<impl Iterator<Item = u16>> {
+        let seed = self.name.as_ref()?.seed;
+        let range = EphemeralRange::cached();
+        let is_allowed = |port: u16| {
+            let is_in_range = match &self.allowed {
+                Some(allowed) => allowed.contains(&port),
+                None => port >= ports::lowest(),
+            };
+            is_in_range && self.admits(port)
+        };
+        let tiers = [Tier::Outside, Tier::Withheld, Tier::Ephemeral].into_iter();
+        Some(tiers.flat_map(move |tier| {
+            let range = range.clone();
+            stable_order(seed).filter(move |port| range.tier(*port) == tier && is_allowed(*port))
+        }))
     }
 
     /// How many numbers of the requested range an automatic pick skips, although the caller does

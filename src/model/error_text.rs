@@ -80,6 +80,24 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn empty_name() -> Self {
+        let message = "the name of a stable number is empty: expected a name such as \"db\"";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn empty_project_variable() -> Self {
+        let message = "PORTLEASE_PROJECT is empty: expected a text that identifies the project";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn exact_and_named(port: u16, name: &str) -> Self {
+        let message = format!(
+            "port {port} was requested together with the name {name:?}: a name chooses the number \
+             by itself"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn not_reserved_for(port: Port, protocol: Protocol) -> Self {
         let message = format!(
             "the reservation of {port} does not include {}/{protocol}: reserve both protocols \
@@ -195,6 +213,16 @@ impl Error {
             OsMessage(&cause)
         );
         Self::caused(ErrorKind::Lease, message, cause)
+    }
+
+    /// Without the working directory there is no project, so a stable name stands for no number.
+    pub(crate) fn no_project(cause: io::Error) -> Self {
+        let message = format!(
+            "cannot read the working directory, which a stable name depends on: {}: set \
+             PORTLEASE_PROJECT",
+            OsMessage(&cause)
+        );
+        Self::caused(ErrorKind::Io, message, cause)
     }
 
     pub(crate) fn lock_folder(path: &Path, cause: io::Error) -> Self {

@@ -35,6 +35,7 @@ pub struct ReserveOptions {
     pub(super) exclude: PortSet,
     pub(super) wait: Duration,
     pub(super) label: Option<String>,
+    pub(super) name: Option<String>,
     pub(super) on_behalf_of: Option<u32>,
 }
 
@@ -56,6 +57,7 @@ impl ReserveOptions {
             exclude: PortSet::default(),
             wait: Duration::ZERO,
             label: None,
+            name: None,
             on_behalf_of: None,
         }
     }
@@ -252,6 +254,51 @@ impl ReserveOptions {
     /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// Reserves the number that this name stands for: the same number for the same user, project
+    /// and name, run after run. Nothing is stored, because the number follows from a hash. It can
+    /// be bookmarked or written into a configuration.
+    ///
+    /// The project is the nearest folder above the working directory that has `.git` (a file or a
+    /// folder), so each git worktree has its own numbers. Without such a folder it is the working
+    /// directory. The variable `PORTLEASE_PROJECT` replaces it by a text, which is used as it is.
+    ///
+    /// The number is one that the kernel never assigns by itself, outside the ephemeral range, and
+    /// not one of a common service. With a [range](Self::range) it is a number of the range. If the
+    /// first number of the name is taken, the call reserves the next one of the name's own order.
+    /// [`Reservation::first_choice`] then differs from [`port`](Reservation::port), and reports say
+    /// so. Two names can have the same first number: of the projects with 100 names, about one in
+    /// seven has such a pair. The reservation is held like any other, and its record shows the
+    /// name.
+    ///
+    /// With [`reserve_many`](Self::reserve_many) each port has a number of its own. A block has the
+    /// first number of the name's order at which the block fits.
+    ///
+    /// ```
+    /// let number = |name| -> portlease::Result<u16> {
+    ///     Ok(portlease::ReserveOptions::new().named(name).reserve()?.port())
+    /// };
+    /// assert_eq!(number("db")?, number("db")?);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for an empty
+    /// name, for an empty `PORTLEASE_PROJECT`, and for a name together with an exact number. It
+    /// returns [`Io`](crate::ErrorKind::Io) if the working directory cannot be read.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On Unix the user is the one that owns the files that this process makes. On Windows the path
+    /// of the temporary directory stands for the user.
+    ///
+    /// The numbers of a name change if the system's ephemeral range, its list of reserved ports or
+    /// its services file rules out the name's first number.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 

@@ -3,6 +3,7 @@
 use std::ops::{Bound, RangeInclusive};
 
 use super::options::ReserveOptions;
+use super::stable_name;
 use crate::acquire::Request;
 use crate::model::endpoint::ParseEndpointError;
 use crate::model::error::{Error, Result};
@@ -14,6 +15,9 @@ impl ReserveOptions {
         let at = std::panic::Location::caller();
         if self.port == Some(0) || self.prefer.contains(&0) {
             return Err(ParseEndpointError::PORT_ZERO.into());
+        }
+        if let (Some(port), Some(name)) = (self.port, &self.name) {
+            return Err(Error::exact_and_named(port, name));
         }
         let range = self
             .range
@@ -86,6 +90,7 @@ impl ReserveOptions {
             exclude: self.exclude,
             wait: self.wait,
             label: self.label,
+            name: self.name.map(stable_name::resolve).transpose()?,
             on_behalf_of: self.on_behalf_of,
             at,
         })
