@@ -299,7 +299,7 @@ pub fn ports(bytes: &[u8]) {
     }
     assert!(
         ephemeral
-            .block_ranges()
+            .outer_ranges()
             .iter()
             .all(|range| !range.is_empty())
     );

@@ -28,6 +28,7 @@
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
 //! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
 //! | the same number run after run, with nothing stored | [`ReserveOptions::named`] |
+//! | numbers at fixed distances, an even-odd pair | [`reserve_offsets`][4], [`aligned`][5] |
 //! | a number alone, until the process exits | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
 //! | to wait until a server listens | [`wait_until_listening`] |
@@ -49,6 +50,8 @@
 //!
 //! [1]: Reservation::udp_socket
 //! [2]: Reservation::pass_to_fd
+//! [4]: ReserveOptions::reserve_offsets
+//! [5]: ReserveOptions::aligned
 //!
 //! # Guarantees
 //!

@@ -120,6 +120,7 @@ pub(crate) fn numbers_of(
         allowed,
         prefer: Vec::new(),
         exclude,
+        aligned: 1,
         wait: std::time::Duration::ZERO,
         label: None,
         name: None,

@@ -8,7 +8,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use super::Request;
-use crate::model::lease_info::{Beneficiary, Record, StableName};
+use crate::model::lease_info::{Beneficiary, Record};
 use crate::sockets;
 
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
@@ -27,15 +27,8 @@ pub(super) fn record(request: &Request) -> Record {
             .unwrap_or_default(),
         socket: None,
         on_behalf_of: request.on_behalf_of.and_then(beneficiary),
-        name: stable_name(request),
+        name: request.stable_name(),
     }
-}
-
-fn stable_name(request: &Request) -> Option<StableName> {
-    Some(StableName {
-        name: request.name.as_ref()?.name.clone(),
-        first_choice: request.numbers_of_name()?.next()?,
-    })
 }
 
 /// What records say about this process.

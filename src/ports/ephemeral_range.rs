@@ -131,12 +131,10 @@ impl EphemeralRange {
         parts.filter(|range| !range.is_empty()).collect()
     }
 
-    /// The ranges to search for a block of consecutive numbers, in the order of preference.
-    pub(crate) fn block_ranges(&self) -> Vec<RangeInclusive<u16>> {
-        let lowest = lowest();
-        let mut ranges = self.outside(lowest..=u16::MAX);
-        ranges.push(self.range.clone());
-        ranges
+    /// The ranges outside the ephemeral range to search for a block of consecutive numbers, in the
+    /// order of preference.
+    pub(crate) fn outer_ranges(&self) -> Vec<RangeInclusive<u16>> {
+        self.outside(lowest()..=u16::MAX)
     }
 
     /// The numbers that the administrator withheld from the kernel, inside and outside the range.
@@ -167,7 +165,7 @@ impl EphemeralRange {
 }
 
 /// Classes of numbers, in the order in which a stable name prefers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     /// Outside the ephemeral range.
     Outside,
@@ -212,10 +210,9 @@ mod tests {
         assert!(numbers[..65535 - 60999].iter().all(|port| *port > 60999));
         let last = &numbers[numbers.len() - 2..];
         assert!(last.iter().all(|port| (40004..=40005).contains(port)));
-        let ranges = [61000..=65535, 1024..=32767, 32768..=60999];
-        assert_eq!(reported.block_ranges(), ranges);
+        assert_eq!(reported.outer_ranges(), [61000..=65535, 1024..=32767]);
         let whole = EphemeralRange::reported(1024..=65535, "");
         assert_eq!(whole.non_ephemeral().count(), 0);
-        assert_eq!(whole.block_ranges(), [1024..=65535]);
+        assert_eq!(whole.outer_ranges(), []);
     }
 }

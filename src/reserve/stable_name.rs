@@ -16,7 +16,7 @@ pub(super) fn resolve(name: String) -> Result<NumberName> {
     }
     let project = project()?;
     let seed = seed(&[&user(), &project, name.as_bytes()]);
-    Ok(NumberName { name, seed })
+    Ok(NumberName::new(name, seed))
 }
 
 /// Identifies the user. On Windows, where no call of this crate reads the user, it is the folder of
