@@ -19,6 +19,7 @@
 //! | you want | call |
 //! |---|---|
 //! | a port for a server that is started by number | [`reserve_port`] |
+//! | a server program, started, restarted and ended on a port | [`Reservation::spawn`] |
 //! | several ports | [`reserve_ports`] |
 //! | a listener or UDP socket that is already bound | [`Reservation::listen`], [`udp_socket`][1] |
 //! | a bound socket that a child process inherits | [`Reservation::pass_to`], [`pass_to_fd`][2] |
@@ -266,6 +267,7 @@ mod reservation;
 mod reserve;
 mod residual;
 mod retry;
+mod server;
 mod sockets;
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/suites.md")]
@@ -300,4 +302,5 @@ pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
     try_reserve_ports, try_reserve_udp_port,
 };
+pub use server::Server;
 pub use wait::{wait_until_free, wait_until_free_for, wait_until_held_by, wait_until_listening};

@@ -217,5 +217,5 @@ fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservati
         part.publish(&record);
     }
     let name = record.name.clone();
-    Reservation::new(parts, request.label.clone(), name)
+    Reservation::new(parts, request.label.clone(), name, request.server)
 }

@@ -1,5 +1,6 @@
 //! The messages of [`Error`]: one constructor for each way to fail.
 
+use std::ffi::OsStr;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -264,6 +265,30 @@ impl Error {
             message += &format!(": {listeners}");
         }
         Self::diagnosed(ErrorKind::Io, message, diagnosis)
+    }
+}
+
+/// Errors of programs that were started.
+impl Error {
+    pub(crate) fn cannot_start(program: &OsStr, cause: io::Error) -> Self {
+        Self::of_system("start", &format!("{program:?}"), cause)
+    }
+
+    pub(crate) fn not_ended(pid: u32, waited: Duration) -> Self {
+        let message = format!(
+            "process {pid} has not ended {} after SIGKILL: a system call of it cannot be \
+             interrupted",
+            DurationText(waited)
+        );
+        Self::new(ErrorKind::TimedOut, message)
+    }
+
+    /// This error, with the last lines that the program wrote to its stderr.
+    pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
+        if lines.is_empty() {
+            return self;
+        }
+        self.with_note(&format!("; its stderr ends with {:?}", lines.join("\n")))
     }
 }
 

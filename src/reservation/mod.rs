@@ -11,6 +11,7 @@ use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
 use crate::model::lease_info::StableName;
 use crate::model::port::Port;
+use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, sealed};
 use crate::retry::RetryBudget;
 
@@ -68,6 +69,7 @@ pub struct Reservation {
     parts: Vec<ProtocolReservation>,
     label: Option<String>,
     name: Option<StableName>,
+    server: ServerKind,
 }
 
 impl Reservation {
@@ -75,11 +77,22 @@ impl Reservation {
         mut parts: Vec<ProtocolReservation>,
         label: Option<String>,
         name: Option<StableName>,
+        server: ServerKind,
     ) -> Self {
         if let [first, second] = parts.as_mut_slice() {
             second.guard.join(&first.guard);
         }
-        Reservation { parts, label, name }
+        Reservation {
+            parts,
+            label,
+            name,
+            server,
+        }
+    }
+
+    /// The kind of server that the port was reserved for.
+    pub(crate) fn server_kind(&self) -> ServerKind {
+        self.server
     }
 
     /// The reserved ports, without an address.

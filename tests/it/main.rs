@@ -11,6 +11,7 @@ mod options;
 mod report;
 mod reservation;
 mod rooms;
+mod server;
 mod server_kinds;
 mod several_ports;
 mod stable_names;
