@@ -20,7 +20,7 @@ mod system;
 pub(crate) use running::ChildProcess;
 pub(crate) use running::Running;
 #[cfg(feature = "tokio")]
-pub(crate) use system::Pipe;
+pub(crate) use system::{Pipe, others_run};
 pub(crate) use system::{Signal, prepare};
 
 impl Reservation {

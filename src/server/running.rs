@@ -122,19 +122,35 @@ impl<C: ChildProcess> Running<C> {
         Error::of_system("stop", &format!("process {}", self.pid), cause)
     }
 
+    /// Whether the child has ended, so that the other processes of its group matter.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        if self.is_over {
+            return Ok(true);
+        }
+        match self.state() {
+            Ok(State::Runs) => Ok(false),
+            Ok(State::Ended(_)) => Ok(true),
+            Ok(State::Reaped) => {
+                self.finish();
+                Ok(true)
+            }
+            Err(e) => Err(self.cannot_stop(e)),
+        }
+    }
+
     /// Returns `None` once the child and its group have ended, else the pause before the next call.
-    /// Sends SIGKILL once the time for SIGTERM is up.
-    pub(crate) fn poll_end(&mut self, ending: &mut Ending) -> Result<Option<Duration>> {
+    /// Sends SIGKILL once the time for SIGTERM is up. `others_run` says whether other processes of
+    /// the group of this child run.
+    pub(crate) fn poll_end(
+        &mut self,
+        ending: &mut Ending,
+        others_run: impl FnOnce(u32) -> bool,
+    ) -> Result<Option<Duration>> {
+        let has_ended = self.has_ended()?;
         if self.is_over {
             return Ok(None);
         }
-        let has_ended = match self.state() {
-            Ok(State::Runs) => false,
-            Ok(State::Ended(_)) => true,
-            Ok(State::Reaped) => return Ok(self.finish()),
-            Err(e) => return Err(self.cannot_stop(e)),
-        };
-        if has_ended && !system::others_run(self.pid) {
+        if has_ended && !others_run(self.pid) {
             // Systems other than Linux do not show the other processes of the group.
             self.signal(Signal::Kill)?;
             return Ok(self.finish());
@@ -163,7 +179,7 @@ impl<C: ChildProcess> Running<C> {
     /// Ends the child and its group, and blocks the thread until they have ended.
     pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
         let mut ending = self.begin_end(signal)?;
-        while let Some(pause) = self.poll_end(&mut ending)? {
+        while let Some(pause) = self.poll_end(&mut ending, system::others_run)? {
             block_for(pause);
         }
         Ok(())
