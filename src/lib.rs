@@ -37,6 +37,7 @@
 //! | to wait until *your* server listens | [`Reservation::wait_for`], [`wait_until_held_by`] |
 //! | to wait until a server is gone | [`wait_until_free`] |
 //! | a wait that does not block a tokio thread | `portlease::tokio` (feature `tokio`) |
+//! | a forgotten server to fail the test | [`ReserveOptions::strict`] |
 //! | a check after a server stopped | [`assert_port_free`] |
 //! | a check before a suite | [`assert_ports_free`] |
 //! | to check that your own server answers, not another one | [`assert_port_held_by`] |
@@ -214,6 +215,8 @@
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
 //!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
 //!   to [`ReserveOptions::port`].
+//! - `PORTLEASE_ON_LEAK`: `warn` or `panic` if a server of this process or of a descendant still
+//!   runs when its reservation is dropped: see [`ReserveOptions::strict`].
 //! - `PORTLEASE_PROJECT`: a text that stands for the project in [`ReserveOptions::named`].
 //!
 //! # Features

@@ -124,6 +124,7 @@ pub(crate) fn numbers_of(
         wait: std::time::Duration::ZERO,
         label: None,
         name: None,
+        on_leak: None,
         on_behalf_of: None,
         at: std::panic::Location::caller(),
     };

@@ -217,5 +217,11 @@ fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservati
         part.publish(&record);
     }
     let name = record.name.clone();
-    Reservation::new(parts, request.label.clone(), name, request.server)
+    Reservation::new(
+        parts,
+        request.label.clone(),
+        name,
+        request.server,
+        request.on_leak,
+    )
 }

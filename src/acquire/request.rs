@@ -12,6 +12,7 @@ use crate::model::offsets::Offsets;
 use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
 use crate::ports::{self, EphemeralRange, Tier, services, stable_order};
+use crate::reservation::{FindLeak, OnLeak};
 
 /// A stable name, and the seed from which the order of its numbers follows.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub(crate) struct Request {
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
     pub(crate) name: Option<NumberName>,
+    /// What to do if a server still runs when the reservation is dropped, and how to find it.
+    pub(crate) on_leak: Option<(OnLeak, FindLeak)>,
     pub(crate) on_behalf_of: Option<u32>,
     pub(crate) at: &'static std::panic::Location<'static>,
 }

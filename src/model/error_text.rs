@@ -53,6 +53,11 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn bad_leak_variable(text: &str) -> Self {
+        let message = format!("PORTLEASE_ON_LEAK is {text:?}: expected \"warn\" or \"panic\"");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn exact_port_ruled_out(port: u16) -> Self {
         let message = format!("port {port} was requested, but `range` or `exclude` rules it out");
         Self::new(ErrorKind::InvalidPort, message)

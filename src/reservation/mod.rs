@@ -15,9 +15,11 @@ use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, sealed};
 use crate::retry::RetryBudget;
 
+mod leak_check;
 mod part;
 mod pass_fd;
 
+pub(crate) use leak_check::{FindLeak, LeakCheck, OnLeak};
 pub(crate) use part::ProtocolReservation;
 
 /// How firmly a reservation keeps its port: see [the guarantees](crate#guarantees).
@@ -65,6 +67,8 @@ pub enum Guarantee {
 /// ```
 #[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
 pub struct Reservation {
+    /// It is dropped first, while the reservation is in force.
+    leak_check: Option<LeakCheck>,
     /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,
     label: Option<String>,
@@ -78,16 +82,27 @@ impl Reservation {
         label: Option<String>,
         name: Option<StableName>,
         server: ServerKind,
+        on_leak: Option<(OnLeak, FindLeak)>,
     ) -> Self {
         if let [first, second] = parts.as_mut_slice() {
             second.guard.join(&first.guard);
         }
+        let ports = || parts.iter().map(|part| part.port).collect();
         Reservation {
+            leak_check: on_leak.map(|(action, find)| LeakCheck::new(action, find, ports())),
             parts,
             label,
             name,
             server,
         }
+    }
+
+    /// Ends the check for servers that still run when the reservation is dropped.
+    pub(crate) fn without_leak_check(mut self) -> Self {
+        if let Some(check) = &mut self.leak_check {
+            check.disarm();
+        }
+        self
     }
 
     /// The kind of server that the port was reserved for.

@@ -39,6 +39,7 @@ pub struct ReserveOptions {
     pub(super) wait: Duration,
     pub(super) label: Option<String>,
     pub(super) name: Option<String>,
+    pub(super) strict: bool,
     pub(super) on_behalf_of: Option<u32>,
 }
 
@@ -63,6 +64,7 @@ impl ReserveOptions {
             wait: Duration::ZERO,
             label: None,
             name: None,
+            strict: false,
             on_behalf_of: None,
         }
     }
@@ -352,6 +354,44 @@ impl ReserveOptions {
     /// its services file rules out the name's first number.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Makes a forgotten server a failure. If this process or a descendant still listens on the
+    /// port when the reservation is dropped, the drop panics, and the message names the process.
+    /// While the thread already panics, the drop prints the message on stderr instead.
+    ///
+    /// The variable `PORTLEASE_ON_LEAK` does the same for every reservation of a process: `panic`,
+    /// or `warn` for the message on stderr without the panic. libtest does not capture the message.
+    ///
+    /// Drop the server before the reservation: variables are dropped in the reverse order of their
+    /// declaration, and the fields of a struct in the order of theirs. A
+    /// [`Server`](crate::Server) does so. [`Reservation::release`] returns an error instead.
+    ///
+    /// ```should_panic
+    /// # if !cfg!(target_os = "linux") { panic!("only where the sockets can be read") }
+    /// let p = portlease::ReserveOptions::new().strict().reserve()?;
+    /// let forgotten = p.listen()?;
+    /// drop(p); // port 41023/tcp was left listening: …
+    /// # drop(forgotten);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for any other
+    /// value of `PORTLEASE_ON_LEAK`.
+    ///
+    /// # Races
+    ///
+    /// A listener that was closed a moment ago stays open in a forked child until the child calls
+    /// exec. The drop then retries, for about 2 s at most.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On systems whose sockets or processes this crate cannot read, nothing is checked.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
         self
     }
 

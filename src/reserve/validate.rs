@@ -5,9 +5,11 @@ use std::ops::{Bound, RangeInclusive};
 use super::options::ReserveOptions;
 use super::stable_name;
 use crate::acquire::Request;
+use crate::inspect::leak;
 use crate::model::endpoint::ParseEndpointError;
 use crate::model::error::{Error, Result};
 use crate::model::offsets::Offsets;
+use crate::reservation::{FindLeak, OnLeak};
 
 /// The ports that a call reserves together.
 #[derive(Clone, Copy)]
@@ -105,6 +107,7 @@ impl ReserveOptions {
             wait: self.wait,
             label: self.label,
             name: self.name.map(stable_name::resolve).transpose()?,
+            on_leak: on_leak(self.strict)?.map(|action| (action, leak::find as FindLeak)),
             on_behalf_of: self.on_behalf_of,
             at,
         })
@@ -259,4 +262,24 @@ fn range_variable() -> Result<Option<RangeInclusive<u16>>> {
         Some((Some(low @ 1..), Some(high))) if low <= high => Ok(Some(low..=high)),
         _ => Err(Error::bad_range_variable(&text)),
     }
+}
+
+/// What to do about a server that still runs when its reservation is dropped: the stricter of the
+/// option `strict` and the variable `PORTLEASE_ON_LEAK`.
+fn on_leak(strict: bool) -> Result<Option<OnLeak>> {
+    let variable = std::env::var_os("PORTLEASE_ON_LEAK");
+    let by_variable = match variable.as_ref().map(|text| text.to_str()) {
+        None => None,
+        Some(Some("warn")) => Some(OnLeak::Warn),
+        Some(Some("panic")) => Some(OnLeak::Panic),
+        Some(_) => {
+            let text = variable.unwrap_or_default();
+            return Err(Error::bad_leak_variable(&text.to_string_lossy()));
+        }
+    };
+    Ok(if strict {
+        Some(OnLeak::Panic)
+    } else {
+        by_variable
+    })
 }

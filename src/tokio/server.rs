@@ -42,8 +42,8 @@ impl ChildProcess for Child {
 }
 
 impl Reservation {
-    /// [`spawn`](Reservation::spawn) without blocking the thread (feature `tokio`). It takes a tokio
-    /// command, or one of the standard library.
+    /// [`spawn`](Reservation::spawn) without blocking the thread (feature `tokio`). It takes a
+    /// tokio command, or one of the standard library.
     ///
     /// If the future is dropped, the program and the reservation end.
     ///
