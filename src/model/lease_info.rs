@@ -161,7 +161,9 @@ impl Lease {
         self.text(|r| &r.test)
     }
 
-    /// The source line of the call that reserved the port, such as `tests/restart.rs:17`.
+    /// The source line of the call that reserved the port, such as `tests/restart.rs:17`. `None` if
+    /// the caller passed this crate's function as a value, as in `LazyLock::new(reserve_port)`; a
+    /// closure that calls it has a line.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

@@ -52,6 +52,10 @@ pub enum Guarantee {
 /// can be stopped and started again. Until a server listens, a connection to the port is refused at
 /// once.
 ///
+/// A `&Reservation` is an address for `TcpListener::bind`, `TcpStream::connect` and every other
+/// function that takes the standard library's `ToSocketAddrs`. The trait of that name in tokio is
+/// sealed. Pass [`p.addr()`](Reservation::addr) there: `tokio::net::TcpListener::bind(p.addr())`.
+///
 /// The reservation ends when this value is dropped, or when the process ends, even if it is killed.
 /// Only a forked child that never calls exec [keeps it](crate#if-the-process-dies) for longer.
 ///
@@ -140,7 +144,8 @@ impl Reservation {
         self.parts[0].port.number
     }
 
-    /// `127.0.0.1` with the port number.
+    /// `127.0.0.1` with the port number. Functions that take no reservation, such as those of
+    /// tokio, hyper and axum, take this address.
     ///
     /// ```
     /// let p = portlease::reserve_port();
