@@ -10,7 +10,7 @@ use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEFAULT_WAIT;
+use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
 use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
@@ -25,6 +25,15 @@ the address of a port server (as for portpicker) that chooses the ports instead 
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379; TCP by default";
+
+const STOP_HELP: &str = "\
+Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
+but some could not be checked; with --dry-run 0 every server would be stopped, 1 some would not
+
+Examples:
+  portlease stop 8080
+  portlease stop --dry-run 3000-3010
+  portlease stop --under . 8080    only a server that was started in this folder";
 
 /// Check ports, show who holds them, and reserve them for servers in any language
 #[derive(Debug, Parser)]
@@ -103,6 +112,14 @@ pub(crate) enum Command {
     /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
     /// when the process that requested it ends.
     Serve(ServeArgs),
+    /// Stop the servers that listen on ports, and check that the ports are free
+    ///
+    /// Each server gets SIGTERM, and SIGKILL if it has not ended after DURATION. An ancestor of
+    /// this process, pid 1, a client and a process that cannot be seen are never stopped. A
+    /// service, a container or a supervisor would start its server again, so the answer names it
+    /// instead.
+    #[command(after_help = STOP_HELP)]
+    Stop(StopArgs),
     /// Print the completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page of portlease or of one of its commands
@@ -225,6 +242,27 @@ pub(crate) struct ServeArgs {
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StopArgs {
+    #[arg(
+        required = true, value_name = "PORT",
+        help = format!("Ports whose servers to stop: {PORTS}")
+    )]
+    pub(crate) ports: Vec<PortList>,
+    /// Send SIGKILL to a server that has not ended DURATION after SIGTERM
+    #[arg(
+        long, value_name = "DURATION", value_parser = humantime::parse_duration,
+        default_value = DEFAULT_STOP_TIMEOUT
+    )]
+    pub(crate) timeout: Duration,
+    /// Stop only processes whose working directory is DIR or below it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) under: Option<PathBuf>,
+    /// Print which processes would be stopped, and signal none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]

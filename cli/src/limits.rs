@@ -19,6 +19,18 @@ pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(1);
 /// has not ended this long after SIGTERM, `run` sends SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
+/// The default of `stop --timeout`: how long after SIGTERM a process gets SIGKILL.
+pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
+
+/// How long to wait for a process to end after SIGKILL. The kernel ends a process at once, unless a
+/// system call such as a read from a network file system does not return.
+pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long `stop` waits for the ports to become free after their servers have ended. A forked
+/// child can keep a socket until it calls exec, and `portlease run` releases its ports only after
+/// it has noticed the end of its command.
+pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
+
 /// How often `run` checks whether the command has ended after SIGTERM.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 

@@ -14,6 +14,8 @@ mod condition;
 #[cfg(target_os = "linux")]
 mod dispatch;
 #[cfg(target_os = "linux")]
+mod ending;
+#[cfg(target_os = "linux")]
 mod exit;
 #[cfg(target_os = "linux")]
 mod failure;
@@ -35,6 +37,8 @@ mod process;
 mod reserve_options;
 #[cfg(target_os = "linux")]
 mod signals;
+#[cfg(target_os = "linux")]
+mod stop_plan;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]

@@ -14,6 +14,7 @@ mod reserve;
 mod run;
 mod serve;
 mod servers;
+mod stop;
 #[allow(
     dead_code,
     reason = "this test binary uses only a part of the shared helpers"
