@@ -11,6 +11,8 @@ use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
+use crate::number_args::NumberArgs;
+use crate::output::variables::FormatArgs;
 use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
@@ -25,6 +27,16 @@ the address of a port server (as for portpicker) that chooses the ports instead 
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379; TCP by default";
+
+const RESERVE_HELP: &str = "\
+Exit codes: 0 reserved, 2 usage error or failure
+
+Examples:
+  PORT=$(portlease reserve)
+  portlease reserve -n 3 --range 20000-29999
+  portlease reserve --prefer 5432 --exclude 5433
+  eval \"$(portlease reserve --format env --variable DB_PORT)\"
+  portlease reserve --format dotenv --pid $$ > .env";
 
 const STOP_HELP: &str = "\
 Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
@@ -99,7 +111,7 @@ pub(crate) enum Command {
     /// shell ends or `portlease release` releases them. A call in a pipe or a list runs in a
     /// subshell. The keeper then holds the ports until the main shell ends. To name the shell
     /// explicitly, pass --pid $$.
-    #[command(after_help = "Exit codes: 0 reserved, 2 usage error or failure")]
+    #[command(after_help = RESERVE_HELP)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
     #[command(
@@ -199,6 +211,8 @@ pub(crate) struct ReserveArgs {
     /// Hold the ports until process PID ends, instead of until the calling shell ends
     #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 }
 
 /// Which ports a keeper reserves. `reserve` sends this value to the keeper.
@@ -211,7 +225,7 @@ pub(crate) struct PortSelection {
     )]
     pub(crate) count: u16,
     /// Reserve UDP ports instead of TCP ports
-    #[arg(long)]
+    #[arg(long, conflicts_with = "both")]
     pub(crate) udp: bool,
     /// Reserve consecutive numbers
     #[arg(long)]
@@ -289,6 +303,8 @@ pub(crate) struct SharedReserveArgs {
     /// Label for the reservation, shown in reports about the port
     #[arg(long, value_name = "TEXT")]
     pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) numbers: NumberArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::keeper::start::start_keeper;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
+use crate::reserve_options::check_choice;
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -23,6 +24,10 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         Some(pid) => pid,
         None => calling_process()?,
     };
+    if args.selection.port.is_none() {
+        check_choice(&args.selection.shared.numbers)?;
+    }
+    args.format.check()?;
     let keeper = start_keeper(&args.selection, pid)?;
     let read = if console.is_json() {
         let answer = Answer {
@@ -33,8 +38,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         };
         console.print_json(&answer)?
     } else {
-        let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
-        console.print_always(numbers.join("\n"))?
+        let numbers: Vec<u16> = keeper.rows.iter().map(|row| row.port).collect();
+        args.format.append(&numbers)?;
+        console.print_always(args.format.text(&numbers))?
     };
     if !read {
         return Err(Failure::new(

@@ -25,7 +25,7 @@ use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
 use crate::ports::NamedPort;
-use crate::reserve_options::{reserve_options, reserve_port};
+use crate::reserve_options::{check_choice, reserve_options, reserve_port};
 use crate::signals::starts_ignored;
 use crate::text::os_message;
 
@@ -123,6 +123,16 @@ fn reserve(
         .file_name()
         .unwrap_or(program)
         .to_string_lossy();
+    if ports.iter().any(|port| port.port.is_none()) {
+        check_choice(&shared.numbers)?;
+    }
+    let is_udp = |port: &&NamedPort| port.protocol == Protocol::Udp;
+    if let Some(port) = ports.iter().find(is_udp).filter(|_| shared.numbers.both) {
+        return Err(Failure::new(format!(
+            "cannot reserve {}/udp: --both reserves each number for TCP and for UDP",
+            port.name
+        )));
+    }
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
         let label = format!("{} of {server}", port.name);
         let options = reserve_options(shared, port.protocol, Some(&label));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `cli/src`, floor by floor from the top. A module may import from lower floors
 /// only. A folder has no floor: each of its files has one.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 10] = [
     &["main"],
     &["dispatch"],
     &[
@@ -43,7 +43,9 @@ const FLOORS: [&[&str]; 8] = [
         "process",
         "signals",
     ],
-    &["args", "failure", "finding", "output::table"],
+    &["args", "finding", "output::table"],
+    &["number_args", "output::variables"],
+    &["failure"],
     &[
         "condition",
         "exit",

@@ -8,6 +8,7 @@ mod keepers;
 mod layout;
 mod list;
 mod manual;
+mod numbers;
 mod program;
 mod reports;
 mod reserve;
