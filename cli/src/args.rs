@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
-use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
+use clap::{ArgGroup, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,16 @@ the address of a port server (as for portpicker) that chooses the ports instead 
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379; TCP by default";
+
+const RUN_HELP: &str = "\
+Exit codes: that of the command, or 128+N if signal N ended it; 125 if portlease failed, 126 if \
+the command cannot be executed, 127 if it does not exist
+
+Examples:
+  portlease run -- my-server --port {PORT}
+  portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
+  portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
+  portlease run --leaks=fail -- npm test";
 
 const RESERVE_HELP: &str = "\
 Exit codes: 0 reserved, 2 usage error or failure
@@ -99,11 +109,7 @@ pub(crate) enum Command {
     /// Each port number is in the environment variable NAME, and replaces {NAME} in the command's
     /// arguments.
     /// The ports stay reserved until the command ends. Signals are passed on to the command.
-    #[command(
-        after_help = "Exit codes: that of the command, or 128+N if signal N ended it; \
-                      125 if portlease failed, 126 if the command cannot be executed, \
-                      127 if it does not exist"
-    )]
+    #[command(after_help = RUN_HELP)]
     Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers
     ///
@@ -199,9 +205,23 @@ pub(crate) struct RunArgs {
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
     )]
     pub(crate) wait_listening: Option<Duration>,
+    /// After the command has ended, find the listeners that it or its daemons left
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub(crate) leaks: Option<LeakAction>,
     /// Command to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What `run` does about the listeners that its command left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeakAction {
+    /// Print each listener with its process
+    Report,
+    /// Print them, and exit with 1 if the command succeeded
+    Fail,
+    /// Print them, and end their processes: SIGTERM, and SIGKILL 5s later
+    Stop,
 }
 
 #[derive(Debug, clap::Args)]

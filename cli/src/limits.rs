@@ -31,6 +31,17 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 /// it has noticed the end of its command.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
+/// How long a listener may outlive the command of `run --leaks` before it counts as left. A script
+/// may end just after it has signalled its server.
+pub(crate) const LEAK_GRACE: Duration = Duration::from_millis(500);
+
+/// How often `run --leaks` checks within that time.
+pub(crate) const LEAK_POLL: Duration = Duration::from_millis(10);
+
+/// How many times `run --leaks=stop` stops what listens. The second time it finds workers of a
+/// server that did not end them. An unknown supervisor may start a server again every time.
+pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
+
 /// How often `run` checks whether the command has ended after SIGTERM.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 

@@ -1,14 +1,11 @@
 //! [`StopPlan`]: which of the processes that listen on ports may be ended, and why not the others.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds};
 
-use crate::ending::Target;
+use crate::ending::{Handles, Target};
 use crate::failure::Failure;
-use crate::process::{ProcessHandle, watch_failure};
 use crate::text::escape;
 
 /// The process id of the first process of a system or a container.
@@ -31,44 +28,6 @@ pub(crate) struct Refusal {
     pub(crate) cause: String,
     /// What ends the process instead.
     pub(crate) remedies: Vec<Remedy>,
-}
-
-/// Handles of the processes that listened when the call began. A process without a handle is never
-/// ended.
-#[derive(Debug)]
-pub(crate) struct Handles(BTreeMap<u32, ProcessHandle>);
-
-impl Handles {
-    /// Opens a handle of each process that owns one of the sockets.
-    pub(crate) fn open(servers: &[Holder]) -> Result<Handles, Failure> {
-        let mut handles = BTreeMap::new();
-        for pid in owners(servers).map(|process| process.pid) {
-            if handles.contains_key(&pid) {
-                continue;
-            }
-            if let Some(handle) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? {
-                handles.insert(pid, handle);
-            }
-        }
-        Ok(Handles(handles))
-    }
-
-    /// Takes the handle of a process that a later scan of the sockets has found. The process is the
-    /// one that the handle refers to if that one is still running: then no other process had the
-    /// pid since the handle was opened.
-    pub(crate) fn take(&mut self, pid: u32) -> Result<Option<ProcessHandle>, Failure> {
-        let Some(handle) = self.0.remove(&pid) else {
-            return Ok(None);
-        };
-        let ended = handle
-            .ended_within(Duration::ZERO)
-            .map_err(|e| watch_failure(pid, &e))?;
-        Ok((!ended).then_some(handle))
-    }
-}
-
-fn owners(servers: &[Holder]) -> impl Iterator<Item = &Process> {
-    servers.iter().flat_map(|holder| &holder.processes)
 }
 
 /// The server sockets of the ports.
@@ -239,30 +198,4 @@ pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
     folder
         .canonicalize()
         .map_err(|e| Failure::system(format_args!("read {:?}", folder.display()), &e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_handle_of_a_process_that_has_ended_is_not_returned() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("600")
-            .spawn()
-            .unwrap();
-        let pid = child.id();
-        let open = || {
-            Handles(BTreeMap::from([(
-                pid,
-                ProcessHandle::open(pid).unwrap().unwrap(),
-            )]))
-        };
-        let (mut of_running, mut of_ended) = (open(), open());
-        assert!(of_running.take(pid).unwrap().is_some());
-        assert!(of_running.take(pid).unwrap().is_none(), "it is taken once");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(of_ended.take(pid).unwrap().is_none());
-    }
 }

@@ -20,7 +20,9 @@ use signal_hook::low_level::siginfo::Cause;
 use crate::args::{RunArgs, SharedReserveArgs};
 use crate::exit;
 use crate::failure::Failure;
+use crate::leaks::LeakCheck;
 use crate::limits::{LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
+use crate::orphans::reap_adopted;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
@@ -76,6 +78,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
+    let leaks = args.leaks.map(LeakCheck::prepare).transpose()?;
     // The handlers are installed before the command starts, so that no signal is lost.
     let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
     let mut command = Command::new(substitute_ports(program, &reservations));
@@ -97,7 +100,24 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Some(limit) => Some(spawn_listen_wait(&reservations, child.id(), limit)?),
         None => None,
     };
-    supervise(console, &mut child, &mut signals, listening)
+    if leaks.is_some() {
+        reap_adopted(child.id()).map_err(|e| Failure::system("wait for orphans", &e))?;
+    }
+    let outcome = supervise(console, &mut child, &mut signals, listening);
+    match leaks {
+        Some(leaks) => leaks.finish(console, outcome, &udp_endpoints(&reservations)),
+        None => outcome,
+    }
+}
+
+fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
+    let all = reservations.iter().map(|named| &named.reservation);
+    all.filter(|reservation| reservation.protocols().contains(&Protocol::Udp))
+        .map(|reservation| Endpoint {
+            protocol: Some(Protocol::Udp),
+            ..endpoint(reservation)
+        })
+        .collect()
 }
 
 fn reserve(

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::args::StopArgs;
 use crate::condition::Condition;
-use crate::ending::{Ending, Target, end_all};
+use crate::ending::{Ending, Handles, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
@@ -14,7 +14,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, RemedyRow};
 use crate::ports::PortList;
-use crate::stop_plan::{Handles, Refusal, StopPlan, real_folder, servers};
+use crate::stop_plan::{Refusal, StopPlan, real_folder, servers};
 use crate::text::{escape, os_message};
 
 #[derive(Debug, Serialize)]
@@ -78,9 +78,9 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         }
         for (target, ending) in end_all(targets, args.timeout) {
             match &ending {
-                Ending::Terminated => stopped.push(stopped_row(&target, "terminated")),
-                Ending::Killed => stopped.push(stopped_row(&target, "killed")),
-                Ending::Ended => stopped.push(stopped_row(&target, "ended")),
+                Ending::Terminated | Ending::Killed | Ending::Ended => {
+                    stopped.push(stopped_row(&target, ending.name()));
+                }
                 Ending::Survived => not_stopped.push(failed_row(
                     &target,
                     "it has not ended after SIGKILL".to_owned(),

@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 10] = [
         "keeper::hold",
         "keeper::release",
         "keeper::start",
+        "leaks",
         "stop_plan",
         "wait_loop",
     ],
@@ -38,6 +39,7 @@ const FLOORS: [&[&str]; 10] = [
     &[
         "caller",
         "keeper::messages",
+        "orphans",
         "output::report",
         "port_server",
         "process",

@@ -6,6 +6,7 @@ mod check;
 mod keeper;
 mod keepers;
 mod layout;
+mod leaks;
 mod list;
 mod manual;
 mod numbers;
