@@ -36,6 +36,7 @@ Examples:
   portlease run -- my-server --port {PORT}
   portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
   portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
+  portlease run --listen WEB --fd 3 -- uvicorn --fd 3 app:app
   portlease run --leaks=fail -- npm test";
 
 const RESERVE_HELP: &str = "\
@@ -205,6 +206,15 @@ pub(crate) struct RunArgs {
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
     )]
     pub(crate) wait_listening: Option<Duration>,
+    /// As --port, and let the command inherit a socket that already listens on 127.0.0.1 (with
+    /// /udp: that is bound). The command finds it by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as
+    /// with systemd. May be repeated
+    #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
+    pub(crate) listen: Vec<NamedPort>,
+    /// Pass the sockets of --listen as the descriptors N, N+1 and so on, without these variables,
+    /// as for uvicorn --fd N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16), requires = "listen")]
+    pub(crate) fd: Option<u16>,
     /// After the command has ended, find the listeners that it or its daemons left
     #[arg(long, value_enum, value_name = "ACTION")]
     pub(crate) leaks: Option<LeakAction>,

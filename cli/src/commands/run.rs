@@ -17,7 +17,7 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::args::{RunArgs, SharedReserveArgs};
+use crate::args::RunArgs;
 use crate::exit;
 use crate::failure::Failure;
 use crate::leaks::LeakCheck;
@@ -67,7 +67,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Failure::new("cannot run: no command after --"));
     };
-    let reservations = reserve(&args.ports, &args.shared, program)?;
+    let reservations = reserve(args, program)?;
     for NamedReservation { name, reservation } in &reservations {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
     }
@@ -92,10 +92,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             .iter()
             .map(|reservations| (&reservations.name, reservations.reservation.to_string())),
     );
+    pass_sockets(&mut command, &reservations, args)?;
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
+    // This process must not keep the sockets that it passed to the command.
+    drop(command);
     let listening = match args.wait_listening {
         Some(limit) => Some(spawn_listen_wait(&reservations, child.id(), limit)?),
         None => None,
@@ -120,21 +123,40 @@ fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
         .collect()
 }
 
-fn reserve(
-    ports: &[NamedPort],
-    shared: &SharedReserveArgs,
-    program: &OsStr,
-) -> Result<Vec<NamedReservation>, Failure> {
+/// Lets the command inherit the sockets of `--listen`.
+fn pass_sockets(
+    command: &mut Command,
+    reservations: &[NamedReservation],
+    args: &RunArgs,
+) -> Result<(), Failure> {
+    let is_passed =
+        |named: &&NamedReservation| args.listen.iter().any(|port| port.name == named.name);
+    for (at, named) in (0..).zip(reservations.iter().filter(is_passed)) {
+        match args.fd {
+            Some(fd) => named.reservation.pass_to_fd(command, i32::from(fd) + at)?,
+            None => named.reservation.pass_to(command)?,
+        }
+    }
+    Ok(())
+}
+
+fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Failure> {
+    let shared = &args.shared;
     let default = [NamedPort {
         name: "PORT".to_owned(),
         port: None,
         protocol: Protocol::Tcp,
     }];
-    let ports = if ports.is_empty() { &default } else { ports };
+    let ports: Vec<&NamedPort> = args.ports.iter().chain(&args.listen).collect();
+    let ports = if ports.is_empty() {
+        default.iter().collect()
+    } else {
+        ports
+    };
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: --port uses this name twice",
+                "cannot reserve {}: --port and --listen use this name twice",
                 port.name
             )));
         }
@@ -146,7 +168,7 @@ fn reserve(
     if ports.iter().any(|port| port.port.is_none()) {
         check_choice(&shared.numbers)?;
     }
-    let is_udp = |port: &&NamedPort| port.protocol == Protocol::Udp;
+    let is_udp = |port: &&&NamedPort| port.protocol == Protocol::Udp;
     if let Some(port) = ports.iter().find(is_udp).filter(|_| shared.numbers.both) {
         return Err(Failure::new(format!(
             "cannot reserve {}/udp: --both reserves each number for TCP and for UDP",
@@ -154,7 +176,12 @@ fn reserve(
         )));
     }
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
-        let label = format!("{} of {server}", port.name);
+        // The label is the name of the socket in LISTEN_FDNAMES.
+        let is_passed = args.listen.iter().any(|passed| passed.name == port.name);
+        let label = match is_passed {
+            true => port.name.clone(),
+            false => format!("{} of {server}", port.name),
+        };
         let options = reserve_options(shared, port.protocol, Some(&label));
         Ok(NamedReservation {
             name: port.name.clone(),
@@ -167,7 +194,7 @@ fn reserve(
     order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
     let mut reserved: Vec<(usize, NamedReservation)> = Vec::with_capacity(ports.len());
     for at in order {
-        reserved.push((at, reserve_named(&ports[at])?));
+        reserved.push((at, reserve_named(ports[at])?));
     }
     reserved.sort_by_key(|(at, _)| *at);
     Ok(reserved.into_iter().map(|(_, named)| named).collect())

@@ -10,6 +10,7 @@ mod leaks;
 mod list;
 mod manual;
 mod numbers;
+mod passing;
 mod program;
 mod reports;
 mod reserve;
