@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedI64ValueParser;
+use clap::builder::{ArgPredicate, RangedI64ValueParser};
 use clap::{ArgGroup, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
+use crate::http_probe::{HttpProbe, NamedProbe};
 use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
 use crate::number_args::NumberArgs;
 use crate::output::variables::FormatArgs;
@@ -36,6 +37,7 @@ Examples:
   portlease run -- my-server --port {PORT}
   portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
   portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
+  portlease run --http /health -- my-server --port {PORT}
   portlease run --listen WEB --fd 3 -- uvicorn --fd 3 app:app
   portlease run --leaks=fail -- npm test";
 
@@ -48,6 +50,15 @@ Examples:
   portlease reserve --prefer 5432 --exclude 5433
   eval \"$(portlease reserve --format env --variable DB_PORT)\"
   portlease reserve --format dotenv --pid $$ > .env";
+
+const WAIT_HELP: &str = "\
+Exit codes: 0 condition met, 1 timed out, 2 the process of --pid ended first, usage error or failure
+
+Examples:
+  portlease wait --listening --pid $! 8080
+  portlease wait --http /health 8080
+  portlease wait --http /ready=204 --timeout 2m 127.0.0.1:8080
+  portlease wait --free 8080";
 
 const STOP_HELP: &str = "\
 Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
@@ -144,8 +155,7 @@ pub(crate) enum Command {
     /// Print the man page of portlease or of one of its commands
     Man(ManArgs),
     /// Wait until servers listen on ports, or until ports are free
-    #[command(after_help = "Exit codes: 0 condition met, 1 timed out, \
-                      2 the process of --pid ended first, usage error or failure")]
+    #[command(after_help = WAIT_HELP)]
     Wait(WaitArgs),
     /// List the live reservations on this machine
     List,
@@ -203,9 +213,14 @@ pub(crate) struct RunArgs {
     /// DURATION is omitted)
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,
-        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
+        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT,
+        default_value_if("http", ArgPredicate::IsPresent, DEFAULT_WAIT)
     )]
     pub(crate) wait_listening: Option<Duration>,
+    /// As --wait-listening, and until the command answers an HTTP GET of PATH with STATUS (from 200
+    /// to 299 if STATUS is omitted) on the port NAME, or else on the first TCP port
+    #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
+    pub(crate) http: Vec<NamedProbe>,
     /// As --port, and let the command inherit a socket that already listens on 127.0.0.1 (with
     /// /udp: that is bound). The command finds it by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as
     /// with systemd. May be repeated
@@ -338,7 +353,7 @@ pub(crate) struct SharedReserveArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free"]))]
+#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free", "http"]))]
 pub(crate) struct WaitArgs {
     #[arg(required = true, value_name = "PORT", help = format!("Ports to wait for: {PORTS}"))]
     pub(crate) ports: Vec<PortList>,
@@ -348,6 +363,10 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
+    /// Wait until a server answers an HTTP GET of PATH with STATUS (from 200 to 299 if STATUS is
+    /// omitted) on each port. Without an address in PORT, both loopback addresses are tried
+    #[arg(long, value_name = "PATH[=STATUS]", conflicts_with = "no_reuse_addr")]
+    pub(crate) http: Option<HttpProbe>,
     /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,

@@ -108,9 +108,9 @@ pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, E
 /// Sends SIGTERM. Returns `false` if the process has ended. A suspended process handles the signal
 /// only after SIGCONT.
 fn terminate(target: &Target) -> io::Result<bool> {
-    let is_running = target.handle.signal(Signal::TERM)?;
+    let is_running = target.handle.send_signal(Signal::TERM)?;
     if is_running && target.process.state == ProcessState::Suspended {
-        return target.handle.signal(Signal::CONT);
+        return target.handle.send_signal(Signal::CONT);
     }
     Ok(is_running)
 }
@@ -119,7 +119,7 @@ fn await_end(handle: &ProcessHandle, sent: Instant, timeout: Duration) -> io::Re
     if ends_before(handle, sent, timeout)? {
         return Ok(Ending::Terminated);
     }
-    handle.signal(Signal::KILL)?;
+    handle.send_signal(Signal::KILL)?;
     Ok(match ends_before(handle, Instant::now(), KILL_GRACE)? {
         true => Ending::Killed,
         false => Ending::Survived,

@@ -31,6 +31,16 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 /// it has noticed the end of its command.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
+/// How long one HTTP request of `wait --http` may take. A server may keep a request that came too
+/// early, and answer the next one.
+pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long `wait --http` pauses before the next request.
+pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// How many bytes of an HTTP answer are read to find its status.
+pub(crate) const HTTP_HEAD_BYTES: usize = 64 * 1024;
+
 /// How long a listener may outlive the command of `run --leaks` before it counts as left. A script
 /// may end just after it has signalled its server.
 pub(crate) const LEAK_GRACE: Duration = Duration::from_millis(500);

@@ -22,6 +22,10 @@ mod failure;
 #[cfg(target_os = "linux")]
 mod finding;
 #[cfg(target_os = "linux")]
+mod http_probe;
+#[cfg(target_os = "linux")]
+mod http_wait;
+#[cfg(target_os = "linux")]
 mod keeper;
 #[cfg(target_os = "linux")]
 mod leaks;

@@ -43,7 +43,7 @@ impl ProcessHandle {
     }
 
     /// Sends a signal. Returns `false` if the process has ended.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
+    pub(crate) fn send_signal(&self, signal: Signal) -> io::Result<bool> {
         match pidfd_send_signal(&self.0, signal) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),

@@ -20,6 +20,8 @@ use signal_hook::low_level::siginfo::Cause;
 use crate::args::RunArgs;
 use crate::exit;
 use crate::failure::Failure;
+use crate::http_probe::NamedProbe;
+use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
 use crate::limits::{LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
 use crate::orphans::reap_adopted;
@@ -78,6 +80,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
+    let requests = args.http.iter().map(|of| request(of, &reservations));
+    let requests = requests.collect::<Result<Vec<_>, _>>()?;
     let leaks = args.leaks.map(LeakCheck::prepare).transpose()?;
     // The handlers are installed before the command starts, so that no signal is lost.
     let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
@@ -100,7 +104,12 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     // This process must not keep the sockets that it passed to the command.
     drop(command);
     let listening = match args.wait_listening {
-        Some(limit) => Some(spawn_listen_wait(&reservations, child.id(), limit)?),
+        Some(limit) => Some(spawn_listen_wait(
+            &reservations,
+            child.id(),
+            limit,
+            requests,
+        )?),
         None => None,
     };
     if leaks.is_some() {
@@ -272,7 +281,7 @@ fn supervise(
     console: &Console,
     child: &mut Child,
     signals: &mut SignalsInfo<WithOrigin>,
-    mut listening: Option<Receiver<portlease::Result<Duration>>>,
+    mut listening: Option<Receiver<Result<Duration, Failure>>>,
 ) -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("wait for the command", &e);
     loop {
@@ -288,7 +297,7 @@ fn supervise(
             if let Some(listening) = listening
                 && let Ok(Err(error)) = listening.recv_timeout(LISTEN_REPORT)
             {
-                console.note(report::failure(&error.into()));
+                console.note(report::failure(&error));
             }
             return Ok(exit_code(status));
         }
@@ -342,13 +351,34 @@ fn exit_code(status: ExitStatus) -> u8 {
         .unwrap_or(exit::RUN_FAILED)
 }
 
-/// Waits in a thread until the command listens on all ports. The thread sends the elapsed time or
-/// the error. It then raises SIGCHLD to wake `supervise`, which waits for signals.
+/// The request to the port that the probe names.
+fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unanswered, Failure> {
+    let NamedProbe { name, probe } = named;
+    let mut all = reservations.iter();
+    let found = match name {
+        Some(name) => all.find(|of| of.name == *name),
+        None => all.find(|of| of.reservation.protocols().contains(&Protocol::Tcp)),
+    };
+    match (found, name) {
+        (Some(found), _) => Unanswered::new(endpoint(&found.reservation), probe),
+        (None, Some(name)) => Err(Failure::new(format!(
+            "cannot send {probe} to {name}: no --port has this name"
+        ))),
+        (None, None) => Err(Failure::new(format!(
+            "cannot send {probe}: no TCP port is reserved"
+        ))),
+    }
+}
+
+/// Waits in a thread until the command listens on all ports, and has answered the requests. The
+/// thread sends the elapsed time or the error. It then raises SIGCHLD to wake `supervise`, which
+/// waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
     limit: Duration,
-) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
+    requests: Vec<Unanswered>,
+) -> Result<Receiver<Result<Duration, Failure>>, Failure> {
     let endpoints: Vec<Endpoint> = reservations
         .iter()
         .map(|reservations| endpoint(&reservations.reservation))
@@ -363,6 +393,7 @@ fn spawn_listen_wait(
             left = remaining(limit, started);
             Ok(())
         });
+        let listen = listen.and_then(|()| answer(requests, started, limit, pid));
         // If the command ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);
@@ -372,6 +403,21 @@ fn spawn_listen_wait(
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     Ok(receiver)
+}
+
+fn answer(
+    requests: Vec<Unanswered>,
+    started: Instant,
+    limit: Duration,
+    pid: u32,
+) -> Result<(), Failure> {
+    match until_answered(requests, started, limit, Some(pid))? {
+        HttpOutcome::Answered => Ok(()),
+        HttpOutcome::TimedOut(left) | HttpOutcome::ProcessEnded(left) => {
+            let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
+            Err(Failure::new(problems.join("; ")))
+        }
+    }
 }
 
 fn endpoint(reservation: &Reservation) -> Endpoint {

@@ -22,6 +22,7 @@ const FLOORS: [&[&str]; 10] = [
         "commands::who",
     ],
     &[
+        "http_wait",
         "keeper::hold",
         "keeper::release",
         "keeper::start",
@@ -46,7 +47,7 @@ const FLOORS: [&[&str]; 10] = [
         "signals",
     ],
     &["args", "finding", "output::table"],
-    &["number_args", "output::variables"],
+    &["http_probe", "number_args", "output::variables"],
     &["failure"],
     &[
         "condition",
