@@ -27,6 +27,8 @@
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
 //! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
+//! | the same number run after run, with nothing stored | [`ReserveOptions::named`] |
+//! | numbers at fixed distances, an even-odd pair | [`reserve_offsets`][4], [`aligned`][5] |
 //! | a number alone, until the process exits | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
 //! | to wait until a server listens | [`wait_until_listening`] |
@@ -48,6 +50,8 @@
 //!
 //! [1]: Reservation::udp_socket
 //! [2]: Reservation::pass_to_fd
+//! [4]: ReserveOptions::reserve_offsets
+//! [5]: ReserveOptions::aligned
 //!
 //! # Guarantees
 //!
@@ -149,7 +153,7 @@
 //! a worker process. The child shares the claim and the lock, and keeps the port until it exits.
 //! Reports then name the child. A child that calls exec inherits neither the claim nor the lock.
 //!
-//! A lock file of 1 KiB stays, which no process has locked. A later process uses the file again or
+//! A lock file of 2 KiB stays, which no process has locked. A later process uses the file again or
 //! deletes it. A test that panics releases its reservations as it unwinds.
 //!
 //! # Platforms
@@ -198,8 +202,8 @@
 //! your lock files. This is a denial of service which that user can also cause by binding the port.
 //!
 //! The name of a lock file holds the port. Its record holds process ids with their start times,
-//! program path, test name, source line, label, the claim's inode and the time. It never holds a
-//! command line or the environment.
+//! program path, test name, source line, label, stable name, the claim's inode and the time. It
+//! never holds a command line or the environment.
 //!
 //! If the folder cannot be used, a reservation with the kernel's guarantee succeeds without a
 //! record. Any other reservation fails. If `PORTLEASE_DIR` is not an absolute path, every
@@ -212,6 +216,7 @@
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
 //!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
 //!   to [`ReserveOptions::port`].
+//! - `PORTLEASE_PROJECT`: a text that stands for the project in [`ReserveOptions::named`].
 //!
 //! # Features
 //!

@@ -295,6 +295,10 @@ pub(crate) const NUMBERS_TRIED: usize = 4096;
 /// This pass reads the socket table for each refused number, which costs some hundred microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
+/// How many numbers of a stable name's order are tried before the pick goes on as without a name.
+/// If all were refused, a name cannot keep a number stable on this machine.
+pub(crate) const NUMBERS_OF_NAME: usize = 256;
+
 /// For how many network namespaces this process keeps cached values. The number is low because a
 /// cached socket keeps its namespace alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;

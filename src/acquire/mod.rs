@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::lease::{self, LeaseLock, Refusal};
 use crate::model::attempt_stats::AttemptStats;
+use crate::model::offsets::Offsets;
 use crate::model::port::Port;
 use crate::namespace::Memo;
 use crate::reservation::{ProtocolReservation, Reservation};
@@ -26,7 +27,7 @@ pub(crate) use attempt::AttemptError;
 use attempt::Effort;
 #[cfg(any(test, fuzzing))]
 pub(crate) use automatic::numbers_of;
-pub(crate) use request::Request;
+pub(crate) use request::{NumberName, Request};
 
 /// Why nothing could be reserved.
 #[derive(Debug)]
@@ -43,18 +44,27 @@ pub(crate) fn reserve(request: &Request) -> Result<Reservation, Refused> {
 
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     retry_until_deadline(request, &mut |effort| {
-        (0..n).map(|_| one(request, effort)).collect()
+        (0..n)
+            .map(|index| one(&request.nth(index), effort))
+            .collect()
     })
 }
 
-pub(crate) fn reserve_block(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
+/// Reserves the ports at these distances from one base number, and returns them in ascending order.
+pub(crate) fn reserve_offsets(
+    request: &Request,
+    offsets: &Offsets,
+) -> Result<Vec<Reservation>, Refused> {
     retry_until_deadline(request, &mut |effort| match request.port {
-        // Every process reserves a block in ascending order. So if two processes want overlapping
-        // blocks at the same time, one of them succeeds.
-        Some(first) => (0..n)
-            .map(|i| exact::reserve(request, first + i as u16, effort))
+        // Every process reserves several ports in ascending order. So if two processes want
+        // overlapping blocks at the same time, one of them succeeds.
+        Some(base) => offsets
+            .ports(base)
+            .into_iter()
+            .flatten()
+            .map(|port| exact::reserve(request, port, effort))
             .collect(),
-        None => block::reserve(request, n, effort),
+        None => block::reserve(request, offsets, effort),
     })
 }
 
@@ -172,5 +182,6 @@ fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservati
     for part in &mut parts {
         part.publish(&record);
     }
-    Reservation::new(parts, request.label.clone())
+    let name = record.name.clone();
+    Reservation::new(parts, request.label.clone(), name)
 }

@@ -27,6 +27,7 @@ pub(super) fn record(request: &Request) -> Record {
             .unwrap_or_default(),
         socket: None,
         on_behalf_of: request.on_behalf_of.and_then(beneficiary),
+        name: request.stable_name(),
     }
 }
 

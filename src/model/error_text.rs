@@ -10,6 +10,7 @@ use super::diagnosis::Diagnosis;
 use super::endpoint::Protocol;
 use super::error::Error;
 use super::error_kind::ErrorKind;
+use super::offsets::Offsets;
 use super::port::Port;
 use super::text::{DurationText, FORBIDDEN, RangeText};
 use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
@@ -80,6 +81,70 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn offsets_cannot_fit(
+        offsets: &Offsets,
+        aligned: u16,
+        range: &RangeInclusive<u16>,
+    ) -> Self {
+        let multiple = match aligned {
+            1 => String::new(),
+            aligned => format!(" that is a multiple of {aligned}"),
+        };
+        let message = format!(
+            "cannot reserve {offsets} from {}: no base number{multiple} gives allowed ports only",
+            RangeText(range)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn too_few_multiples(n: usize, aligned: u16, range: &RangeInclusive<u16>) -> Self {
+        let message = format!(
+            "cannot reserve {n} multiples of {aligned}: range {} has fewer",
+            RangeText(range)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn offsets_exceed(offsets: &Offsets, base: u16) -> Self {
+        let message = format!("cannot reserve {offsets} from {base} on: port numbers end at 65535");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn offset_twice(offset: u16) -> Self {
+        let message = format!("offset {offset} is requested twice: expected distinct offsets");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn aligned_to_zero() -> Self {
+        let message = "ports were to be multiples of 0: expected a number from 1 to 65535";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn exact_port_not_aligned(port: u16, aligned: u16) -> Self {
+        let message = format!(
+            "port {port} was requested, but it is not a multiple of {aligned} as `aligned` requires"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn empty_name() -> Self {
+        let message = "the name of a stable number is empty: expected a name such as \"db\"";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn empty_project_variable() -> Self {
+        let message = "PORTLEASE_PROJECT is empty: expected a text that identifies the project";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn exact_and_named(port: u16, name: &str) -> Self {
+        let message = format!(
+            "port {port} was requested together with the name {name:?}: a name chooses the number \
+             by itself"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn not_reserved_for(port: Port, protocol: Protocol) -> Self {
         let message = format!(
             "the reservation of {port} does not include {}/{protocol}: reserve both protocols \
@@ -113,8 +178,8 @@ impl Error {
         waited: Option<Duration>,
         stats: &AttemptStats,
     ) -> Self {
-        let what = match stats.block {
-            Some(n) => format!("{n} consecutive ports"),
+        let what = match &stats.offsets {
+            Some(offsets) => offsets.to_string(),
             None => "a port".to_owned(),
         };
         let place = match range {
@@ -195,6 +260,16 @@ impl Error {
             OsMessage(&cause)
         );
         Self::caused(ErrorKind::Lease, message, cause)
+    }
+
+    /// Without the working directory there is no project, so a stable name stands for no number.
+    pub(crate) fn no_project(cause: io::Error) -> Self {
+        let message = format!(
+            "cannot read the working directory, which a stable name depends on: {}: set \
+             PORTLEASE_PROJECT",
+            OsMessage(&cause)
+        );
+        Self::caused(ErrorKind::Io, message, cause)
     }
 
     pub(crate) fn lock_folder(path: &Path, cause: io::Error) -> Self {

@@ -9,6 +9,7 @@ use crate::lease::LeaseLock;
 use crate::link_local;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
+use crate::model::lease_info::StableName;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, sealed};
 use crate::retry::RetryBudget;
@@ -66,14 +67,19 @@ pub struct Reservation {
     /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,
     label: Option<String>,
+    name: Option<StableName>,
 }
 
 impl Reservation {
-    pub(crate) fn new(mut parts: Vec<ProtocolReservation>, label: Option<String>) -> Self {
+    pub(crate) fn new(
+        mut parts: Vec<ProtocolReservation>,
+        label: Option<String>,
+        name: Option<StableName>,
+    ) -> Self {
         if let [first, second] = parts.as_mut_slice() {
             second.guard.join(&first.guard);
         }
-        Reservation { parts, label }
+        Reservation { parts, label, name }
     }
 
     /// The reserved ports, without an address.
@@ -168,6 +174,30 @@ impl Reservation {
     /// ```
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
+    }
+
+    /// The stable name set with [`ReserveOptions::named`](crate::ReserveOptions::named).
+    ///
+    /// ```
+    /// assert_eq!(portlease::reserve_port().name(), None);
+    /// ```
+    pub fn name(&self) -> Option<&str> {
+        Some(self.name.as_ref()?.name.as_str())
+    }
+
+    /// The first number of the order of its [name](Reservation::name). If another socket or
+    /// reservation had that number, [`port`](Reservation::port) is a later number of the order.
+    /// `None` without a name.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;
+    /// if p.first_choice() != Some(p.port()) {
+    ///     eprintln!("the number of \"db of the docs\" is taken, so this run uses {p}");
+    /// }
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn first_choice(&self) -> Option<u16> {
+        Some(self.name.as_ref()?.first_choice)
     }
 
     /// A UDP socket bound to [`addr`](Reservation::addr). The reservation stays in force.
@@ -274,6 +304,7 @@ impl fmt::Debug for Reservation {
             .field("protocols", &self.protocols())
             .field("guarantee", &self.guarantee())
             .field("label", &self.label)
+            .field("name", &self.name())
             .field(
                 "claimed",
                 &self.parts.iter().any(|part| part.claim.is_some()),

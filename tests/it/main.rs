@@ -12,6 +12,7 @@ mod report;
 mod reservation;
 mod rooms;
 mod server_kinds;
+mod stable_names;
 mod tidy;
 mod waiting;
 

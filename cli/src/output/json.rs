@@ -123,6 +123,8 @@ pub(crate) struct LeaseRow {
     test: Option<String>,
     at: Option<String>,
     label: Option<String>,
+    name: Option<String>,
+    first_choice: Option<u16>,
     since: Option<String>,
 }
 
@@ -136,6 +138,8 @@ impl From<&Lease> for LeaseRow {
             test: lease.test().map(str::to_owned),
             at: lease.at().map(str::to_owned),
             label: lease.label().map(str::to_owned),
+            name: lease.name().map(str::to_owned),
+            first_choice: lease.first_choice(),
             since: lease.since().and_then(utc),
         }
     }
