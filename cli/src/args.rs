@@ -10,6 +10,7 @@ use clap::{ArgGroup, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
+use crate::help;
 use crate::http_probe::{HttpProbe, NamedProbe};
 use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
 use crate::number_args::NumberArgs;
@@ -23,51 +24,12 @@ failed, 126 if the command cannot be executed, and 127 if it does not exist.
 
 Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/portlease \
 if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
-PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTSERVER_ADDRESS is \
+PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT is a \
+text that stands for the project in --stable and --name. PORTSERVER_ADDRESS is \
 the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379; TCP by default";
-
-const RUN_HELP: &str = "\
-Exit codes: that of the command, or 128+N if signal N ended it; 125 if portlease failed, 126 if \
-the command cannot be executed, 127 if it does not exist
-
-Examples:
-  portlease run -- my-server --port {PORT}
-  portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
-  portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
-  portlease run --http /health -- my-server --port {PORT}
-  portlease run --listen WEB --fd 3 -- uvicorn --fd 3 app:app
-  portlease run --leaks=fail -- npm test";
-
-const RESERVE_HELP: &str = "\
-Exit codes: 0 reserved, 2 usage error or failure
-
-Examples:
-  PORT=$(portlease reserve)
-  portlease reserve -n 3 --range 20000-29999
-  portlease reserve --prefer 5432 --exclude 5433
-  eval \"$(portlease reserve --format env --variable DB_PORT)\"
-  portlease reserve --format dotenv --pid $$ > .env";
-
-const WAIT_HELP: &str = "\
-Exit codes: 0 condition met, 1 timed out, 2 the process of --pid ended first, usage error or failure
-
-Examples:
-  portlease wait --listening --pid $! 8080
-  portlease wait --http /health 8080
-  portlease wait --http /ready=204 --timeout 2m 127.0.0.1:8080
-  portlease wait --free 8080";
-
-const STOP_HELP: &str = "\
-Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
-but some could not be checked; with --dry-run 0 every server would be stopped, 1 some would not
-
-Examples:
-  portlease stop 8080
-  portlease stop --dry-run 3000-3010
-  portlease stop --under . 8080    only a server that was started in this folder";
 
 /// Check ports, show who holds them, and reserve them for servers in any language
 #[derive(Debug, Parser)]
@@ -121,7 +83,7 @@ pub(crate) enum Command {
     /// Each port number is in the environment variable NAME, and replaces {NAME} in the command's
     /// arguments.
     /// The ports stay reserved until the command ends. Signals are passed on to the command.
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers
     ///
@@ -129,7 +91,7 @@ pub(crate) enum Command {
     /// shell ends or `portlease release` releases them. A call in a pipe or a list runs in a
     /// subshell. The keeper then holds the ports until the main shell ends. To name the shell
     /// explicitly, pass --pid $$.
-    #[command(after_help = RESERVE_HELP)]
+    #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
     #[command(
@@ -148,14 +110,14 @@ pub(crate) enum Command {
     /// this process, pid 1, a client and a process that cannot be seen are never stopped. A
     /// service, a container or a supervisor would start its server again, so the answer names it
     /// instead.
-    #[command(after_help = STOP_HELP)]
+    #[command(after_help = help::STOP)]
     Stop(StopArgs),
     /// Print the completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page of portlease or of one of its commands
     Man(ManArgs),
     /// Wait until servers listen on ports, or until ports are free
-    #[command(after_help = WAIT_HELP)]
+    #[command(after_help = help::WAIT)]
     Wait(WaitArgs),
     /// List the live reservations on this machine
     List,
@@ -207,6 +169,10 @@ pub(crate) struct RunArgs {
     /// be repeated; without --port, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
+    /// Reserve for each NAME without N the number that NAME stands for in this project: the same
+    /// one in each run, unless it is in use
+    #[arg(long)]
+    pub(crate) stable: bool,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
     /// Stop the command, and fail, if it does not listen on all ports within DURATION (30s if
@@ -275,6 +241,17 @@ pub(crate) struct PortSelection {
     /// Reserve consecutive numbers
     #[arg(long)]
     pub(crate) block: bool,
+    /// Reserve the numbers at these distances from one base number, as a node of a Redis Cluster
+    /// needs them: 0,10000
+    #[arg(
+        long, value_name = "N,N...", value_delimiter = ',',
+        conflicts_with_all = ["count", "block"]
+    )]
+    pub(crate) offsets: Vec<u16>,
+    /// Reserve the number that TEXT stands for in this project: the same one in each run, unless it
+    /// is in use
+    #[arg(long, value_name = "TEXT", conflicts_with = "port")]
+    pub(crate) name: Option<String>,
     /// Reserve exactly port N, or with --block the block that starts at N
     #[arg(long, value_name = "N", value_parser = parse_port)]
     pub(crate) port: Option<u16>,

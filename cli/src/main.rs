@@ -22,6 +22,8 @@ mod failure;
 #[cfg(target_os = "linux")]
 mod finding;
 #[cfg(target_os = "linux")]
+mod help;
+#[cfg(target_os = "linux")]
 mod http_probe;
 #[cfg(target_os = "linux")]
 mod http_wait;

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use clap::value_parser;
 use portlease::{Endpoint, ReserveOptions};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,13 @@ pub(crate) struct NumberArgs {
     /// Choose none of these numbers
     #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
     pub(crate) exclude: Vec<Numbers>,
+    /// Choose a multiple of N, such as an even number for RTP; of a block or of --offsets, the base
+    /// number is the multiple
+    #[arg(
+        long, value_name = "N", value_parser = value_parser!(u16).range(1..),
+        help_heading = NUMBERS
+    )]
+    pub(crate) aligned: Option<u16>,
     /// Reserve each number for TCP and for UDP
     #[arg(long, help_heading = NUMBERS)]
     pub(crate) both: bool,
@@ -36,6 +44,9 @@ impl NumberArgs {
         let flat = |lists: &[Numbers]| lists.iter().flat_map(|list| list.0.clone()).collect();
         let (prefer, exclude): (Vec<u16>, Vec<u16>) = (flat(&self.prefer), flat(&self.exclude));
         options = options.prefer(prefer).exclude(exclude);
+        if let Some(multiple) = self.aligned {
+            options = options.aligned(multiple);
+        }
         if self.both {
             options = options.tcp_and_udp();
         }
@@ -48,6 +59,9 @@ impl NumberArgs {
             NumberArgs { range: Some(_), .. } => Some("--range"),
             NumberArgs { prefer, .. } if !prefer.is_empty() => Some("--prefer"),
             NumberArgs { exclude, .. } if !exclude.is_empty() => Some("--exclude"),
+            NumberArgs {
+                aligned: Some(_), ..
+            } => Some("--aligned"),
             _ => None,
         }
     }

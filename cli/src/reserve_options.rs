@@ -26,8 +26,12 @@ pub(crate) fn reserve_options(
 }
 
 /// Refuses options about the choice of numbers if the server of `PORTSERVER_ADDRESS` chooses them.
-pub(crate) fn check_choice(numbers: &NumberArgs) -> Result<(), Failure> {
-    match (numbers.chooses(), PortServer::from_env()) {
+/// `further` is another such option that is present.
+pub(crate) fn check_choice(
+    numbers: &NumberArgs,
+    further: Option<&'static str>,
+) -> Result<(), Failure> {
+    match (further.or(numbers.chooses()), PortServer::from_env()) {
         (Some(option), Some(_)) => Err(Failure::new(format!(
             "cannot apply {option}: the port server of PORTSERVER_ADDRESS chooses the numbers; \
              unset PORTSERVER_ADDRESS"

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::args::ReserveArgs;
+use crate::args::{PortSelection, ReserveArgs};
 use crate::caller::calling_process;
 use crate::exit;
 use crate::failure::Failure;
@@ -25,10 +25,18 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         None => calling_process()?,
     };
     if args.selection.port.is_none() {
-        check_choice(&args.selection.shared.numbers)?;
+        let further = match &args.selection {
+            PortSelection { name: Some(_), .. } => Some("--name"),
+            PortSelection { offsets, .. } if !offsets.is_empty() => Some("--offsets"),
+            _ => None,
+        };
+        check_choice(&args.selection.shared.numbers, further)?;
     }
     args.format.check()?;
     let keeper = start_keeper(&args.selection, pid)?;
+    for note in keeper.rows.iter().filter_map(ReservedRow::other_choice) {
+        console.note(format_args!("reserved {note}"));
+    }
     let read = if console.is_json() {
         let answer = Answer {
             version: JSON_VERSION,

@@ -72,6 +72,11 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let reservations = reserve(args, program)?;
     for NamedReservation { name, reservation } in &reservations {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
+        if let Some(note) = ReservedRow::from(reservation).other_choice()
+            && !console.is_json()
+        {
+            console.note(format_args!("{name} is {note}"));
+        }
     }
     if console.is_json() {
         // stdout belongs to the command, so the answer goes to stderr.
@@ -175,7 +180,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
         .unwrap_or(program)
         .to_string_lossy();
     if ports.iter().any(|port| port.port.is_none()) {
-        check_choice(&shared.numbers)?;
+        check_choice(&shared.numbers, args.stable.then_some("--stable"))?;
     }
     let is_udp = |port: &&&NamedPort| port.protocol == Protocol::Udp;
     if let Some(port) = ports.iter().find(is_udp).filter(|_| shared.numbers.both) {
@@ -191,7 +196,10 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
             true => port.name.clone(),
             false => format!("{} of {server}", port.name),
         };
-        let options = reserve_options(shared, port.protocol, Some(&label));
+        let mut options = reserve_options(shared, port.protocol, Some(&label));
+        if args.stable && port.port.is_none() {
+            options = options.named(&port.name);
+        }
         Ok(NamedReservation {
             name: port.name.clone(),
             reservation: reserve_port(&options, port.port)?,

@@ -52,6 +52,7 @@ const FLOORS: [&[&str]; 10] = [
     &[
         "condition",
         "exit",
+        "help",
         "limits",
         "output::remedy",
         "output::json",

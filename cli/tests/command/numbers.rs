@@ -122,6 +122,78 @@ fn both_reserves_one_number_for_tcp_and_udp() {
 }
 
 #[test]
+fn multiples_and_offsets_are_reserved() {
+    let reserve = Reserve::new();
+    let even = reserve.ran(&["--aligned", "16"]).code(0);
+    assert_eq!(numbers(&even.out)[0] % 16, 0);
+    let pair = reserve
+        .ran(&["--udp", "--aligned", "2", "--block", "-n", "2"])
+        .code(0);
+    let pair = numbers(&pair.out);
+    assert_eq!((pair[0] % 2, pair[1]), (0, pair[0] + 1));
+    let node = reserve.ran(&["--offsets", "10000,0"]).code(0);
+    let node = numbers(&node.out);
+    assert_eq!(node[0], node[1] + 10000);
+    let base = reserve.ran(&["--offsets", "0,2", "--aligned", "4"]).code(0);
+    let base = numbers(&base.out);
+    assert_eq!((base[0] % 4, base[1]), (0, base[0] + 2));
+    let exact = silent().port();
+    let at = reserve
+        .ran(&["--port", &exact.to_string(), "--offsets", "0"])
+        .code(0);
+    assert_eq!(numbers(&at.out), [exact]);
+    let output = ran(&["run", "--aligned", "8", "--", "sh", "-c", "echo $PORT"]).code(0);
+    assert_eq!(numbers(&output.out)[0] % 8, 0);
+}
+
+#[test]
+fn a_name_stands_for_the_same_number_in_each_run() {
+    let folder = Folder::new();
+    let run = |options: &[&str]| {
+        let args = [
+            &["run", "--stable"],
+            options,
+            &["--", "sh", "-c", "echo $WEB $API"],
+        ]
+        .concat();
+        let mut command = command(&folder, &args);
+        // Another project than that of other runs of this test.
+        finish(command.env("PORTLEASE_PROJECT", folder.path())).code(0)
+    };
+    let first = run(&["--port", "WEB", "--port", "API"]);
+    assert_eq!(first.err, "");
+    let [web, api] = numbers(&first.out)[..] else {
+        panic!("{first:#?}")
+    };
+    assert_ne!(web, api);
+    assert_eq!(numbers(&run(&["--port", "WEB"]).out), [web]);
+    assert_eq!(numbers(&run(&["--port", "API"]).out), [api]);
+
+    // `reserve --name` has the same numbers, and says so if one is another.
+    let sleeper = Sleeper::new();
+    let pid = sleeper.pid();
+    let reserve = || {
+        let mut command = command(&folder, &["reserve", "--name", "WEB", "--pid", &pid]);
+        finish(command.env("PORTLEASE_PROJECT", folder.path())).code(0)
+    };
+    assert_eq!(numbers(&reserve().out), [web]);
+    let other = reserve();
+    let note = format!(
+        "portlease: reserved {}, because {web}, the first number of its name, cannot be reserved\n",
+        other.out.trim()
+    );
+    assert_eq!(other.err, note);
+    let other = run(&["--port", "WEB"]);
+    let note = format!(
+        "portlease: WEB is {}, because {web}, the first number of its name, cannot be reserved\n",
+        other.out.trim()
+    );
+    assert_eq!(other.err, note);
+    let json = run(&["--json", "--port", "WEB", "--port", "API"]).err;
+    assert!(json.contains(&format!(r#""first_choice":{web}"#)), "{json}");
+}
+
+#[test]
 fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
     for (args, reason) in [
         (
@@ -137,26 +209,38 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
             "is not a variable name",
         ),
         (&["--format", "toml"], "invalid value 'toml'"),
+        (&["--aligned", "0"], "0 is not in 1.."),
+        (&["--offsets", "0,0"], "offset 0 is requested twice"),
+        (&["--offsets", "0,70000"], "70000 is not in 0..=65535"),
+        (&["--offsets", "0,1", "-n", "2"], "cannot be used with"),
+        (&["--offsets", "0,1", "--block"], "cannot be used with"),
+        (&["--name", "db", "--port", "80"], "cannot be used with"),
+        (&["--name", ""], "name of a stable number is empty"),
         (&["--format", "env", "--json"], "cannot be used with"),
     ] {
         let output = ran(&[&["reserve"], args].concat()).code(2);
         assert!(output.err.contains(reason), "{args:?}: {output:#?}");
     }
     let reserve = Reserve::new();
-    for option in ["--range", "--prefer", "--exclude"] {
-        let value = if option == "--range" {
-            "1024-2000"
-        } else {
-            "1024"
-        };
-        let mut command = reserve.command(&[option, value]);
-        let output = finish(command.env("PORTSERVER_ADDRESS", "@no-such-port-server")).code(2);
+    let refused = |command: &mut Command, option: &str, code| {
+        let output = finish(command.env("PORTSERVER_ADDRESS", "@no-such-port-server")).code(code);
         let reason = format!("cannot apply {option}: the port server of PORTSERVER_ADDRESS");
         assert!(output.err.contains(&reason), "{output:#?}");
-        let mut command = portlease(&["run", option, value, "--", "true"]);
-        let output = finish(command.env("PORTSERVER_ADDRESS", "@no-such-port-server")).code(125);
-        assert!(output.err.contains(&reason), "{output:#?}");
+    };
+    for (option, value) in [
+        ("--range", "1024-2000"),
+        ("--prefer", "1024"),
+        ("--exclude", "1024"),
+        ("--aligned", "2"),
+    ] {
+        refused(&mut reserve.command(&[option, value]), option, 2);
+        let mut run = portlease(&["run", option, value, "--", "true"]);
+        refused(&mut run, option, 125);
     }
+    refused(&mut reserve.command(&["--name", "db"]), "--name", 2);
+    refused(&mut reserve.command(&["--offsets", "0,1"]), "--offsets", 2);
+    let mut run = portlease(&["run", "--stable", "--", "true"]);
+    refused(&mut run, "--stable", 125);
     // An exact number is not the port server's choice.
     let exact = silent().port().to_string();
     let args = ["--port", &exact, "--prefer", "1024"];
