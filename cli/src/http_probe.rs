@@ -4,12 +4,13 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::str::FromStr;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use httparse::Response;
 use portlease::Endpoint;
 
-use crate::limits::HTTP_HEAD_BYTES;
+use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
 use crate::text::{escape, os_message};
 
 /// A path to get, and the expected status; any status from 200 to 299 if it is `None`.
@@ -96,21 +97,49 @@ impl HttpProbe {
     /// the limit.
     pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
         let ends = Instant::now() + limit;
-        let Some(ip) = endpoint.ip else {
-            let v4 = self.ask_address(Ipv4Addr::LOCALHOST.into(), endpoint.port, true, ends);
-            let Err(problem) = v4 else {
-                return Ok(());
+        match endpoint.ip {
+            Some(ip) => self.ask_address(ip, endpoint.port, false, ends),
+            None => self.ask_loopbacks(endpoint.port, ends),
+        }
+        .map_err(|problem| problem.text)
+    }
+
+    /// Asks 127.0.0.1, and ::1 if that has failed or is silent for [`HTTP_FALLBACK_DELAY`].
+    fn ask_loopbacks(&self, port: u16, ends: Instant) -> Result<(), Problem> {
+        let (sender, receiver) = channel();
+        let ask = |ip: IpAddr| {
+            let (probe, sender) = (self.clone(), sender.clone());
+            let ask = move || {
+                // After an answer of the other address the receiver is gone, and the send fails.
+                let _sent = sender.send(probe.ask_address(ip, port, true, ends));
             };
-            let v6 = self.ask_address(Ipv6Addr::LOCALHOST.into(), endpoint.port, true, ends);
-            return match v6 {
-                Ok(()) => Ok(()),
-                // The address to which the connection succeeded has the more useful problem.
-                Err(other) if !problem.is_answer && other.is_answer => Err(other.text),
-                Err(_) => Err(problem.text),
-            };
+            let thread = std::thread::Builder::new()
+                .name("request".to_owned())
+                .spawn(ask);
+            thread
+                .map(drop)
+                .map_err(|e| Problem::of_thread(&os_message(&e)))
         };
-        let answered = self.ask_address(ip, endpoint.port, false, ends);
-        answered.map_err(|problem| problem.text)
+        ask(Ipv4Addr::LOCALHOST.into())?;
+        let first = receiver.recv_timeout(HTTP_FALLBACK_DELAY);
+        if let Ok(Ok(())) = first {
+            return Ok(());
+        }
+        ask(Ipv6Addr::LOCALHOST.into())?;
+        drop(sender);
+        let mut problems: Vec<Problem> = first.ok().and_then(Result::err).into_iter().collect();
+        for answer in receiver {
+            match answer {
+                Ok(()) => return Ok(()),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        // Of equal problems, that of 127.0.0.1 comes first.
+        problems.sort_by_key(|problem| (problem.kind, problem.address));
+        match problems.into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Err(Problem::of_thread("it panicked")),
+        }
     }
 
     fn ask_address(
@@ -130,16 +159,17 @@ impl HttpProbe {
         let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {
-                return Err(Problem {
-                    text: format!("{address} has sent no HTTP answer"),
-                    is_answer: true,
-                });
+                let text = format!("{address} has sent no HTTP answer");
+                return Err(Problem::new(ProblemKind::Answer, ip, text));
             }
             Err(cause) => {
-                return Err(Problem {
-                    text: format!("{address}: {}", text_of(&cause)),
-                    is_answer: false,
-                });
+                let (kind, cause) = match cause.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                        (ProblemKind::Silence, "no answer in time".to_owned())
+                    }
+                    _ => (ProblemKind::NoConnection, escape(&os_message(&cause))),
+                };
+                return Err(Problem::new(kind, ip, format!("{address}: {cause}")));
             }
         };
         let (is_expected, expected) = match self.status {
@@ -149,24 +179,39 @@ impl HttpProbe {
         if is_expected {
             return Ok(());
         }
-        Err(Problem {
-            text: format!("{address} has answered {status}, and {expected} is expected"),
-            is_answer: true,
-        })
+        let text = format!("{address} has answered {status}, and {expected} is expected");
+        Err(Problem::new(ProblemKind::Answer, ip, text))
     }
 }
 
 /// Why an address has not answered as expected.
+#[derive(Debug)]
 struct Problem {
+    kind: ProblemKind,
+    address: IpAddr,
     text: String,
-    /// Whether a server has answered at all.
-    is_answer: bool,
 }
 
-fn text_of(cause: &io::Error) -> String {
-    match cause.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),
-        _ => escape(&os_message(cause)),
+/// The kinds of problems. An earlier one says more about the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ProblemKind {
+    Answer,
+    Silence,
+    NoConnection,
+}
+
+impl Problem {
+    fn new(kind: ProblemKind, address: IpAddr, text: String) -> Problem {
+        Problem {
+            kind,
+            address,
+            text,
+        }
+    }
+
+    fn of_thread(cause: &str) -> Problem {
+        let text = format!("cannot send a request in a thread: {cause}");
+        Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 /// early, and answer the next one.
 pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long `wait --http` waits for an answer of 127.0.0.1 before it sends the request to ::1 too.
+pub(crate) const HTTP_FALLBACK_DELAY: Duration = Duration::from_millis(250);
+
 /// How long `wait --http` pauses before the next request.
 pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
 

@@ -118,7 +118,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         None => None,
     };
     if leaks.is_some() {
-        reap_adopted(child.id()).map_err(|e| Failure::system("wait for orphans", &e))?;
+        // Without it they stay zombies, which own no sockets, until this process ends.
+        if let Err(e) = reap_adopted(child.id()) {
+            console.note(Failure::system(
+                "reap the processes that the command leaves",
+                &e,
+            ));
+        }
     }
     let outcome = supervise(console, &mut child, &mut signals, listening);
     match leaks {

@@ -1,5 +1,7 @@
 //! `portlease stop`: ends the servers that listen on ports, and checks that the ports are free.
 
+use std::collections::HashSet;
+
 use portlease::{Endpoint, Process, ServerKind};
 use serde::Serialize;
 
@@ -92,10 +94,13 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         }
     }
     let found = !(stopped.is_empty() && not_stopped.is_empty());
-    let waits = !args.dry_run && !stopped.is_empty() && not_stopped.is_empty();
+    let served = served_ports(&endpoints)?;
+    let waits = |endpoint: &Endpoint| {
+        !args.dry_run && !stopped.is_empty() && !served.contains(&endpoint.port)
+    };
     let findings: Vec<Finding> = endpoints
         .iter()
-        .map(|endpoint| finding(*endpoint, waits))
+        .map(|endpoint| finding(*endpoint, waits(endpoint)))
         .collect();
     let code = if args.dry_run {
         match not_stopped.is_empty() {
@@ -127,6 +132,13 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         report_ports(console, &findings, found)?;
     }
     Ok(code)
+}
+
+/// The numbers on which a server is left. The socket of a process that has ended does not count.
+fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
+    let mut left = servers(endpoints)?;
+    left.retain(|holder| holder.hidden || !holder.processes.is_empty());
+    Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
 /// Whether the port is free. If its server was stopped, waits for what that server leaves.

@@ -92,6 +92,17 @@ fn a_server_on_the_ipv6_loopback_alone_is_found() {
 }
 
 #[test]
+fn a_silent_server_on_one_loopback_does_not_hide_the_other() {
+    need!(capability::ipv6());
+    let p = reserve_port();
+    let _silent = p.listen().unwrap();
+    let listener = TcpListener::bind(("::1", p.port())).unwrap();
+    let _requests = answering(listener, &[OK]);
+    let args = ["wait", "--http", "/", "--timeout", "10m", &p.to_string()];
+    ran(&args).code(0);
+}
+
+#[test]
 fn the_last_problem_of_each_port_is_reported() {
     let (wrong, none) = (reserve_port(), silent());
     let _requests = answering(wrong.listen().unwrap(), &[UNAVAILABLE]);
