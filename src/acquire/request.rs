@@ -93,7 +93,7 @@ impl Request {
     /// [`admits`](Self::admits) for a port that need not be a multiple of `aligned`.
     fn admits_further(&self, port: u16) -> bool {
         let is_left_to_service =
-            || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
+            || services::is_common(port) && !EphemeralRange::cached().is_reserved(port);
         !self.exclude.contains(port)
             && !ports::is_blocked(port)
             && (self.allowed.is_some() || !is_left_to_service())

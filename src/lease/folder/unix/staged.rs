@@ -134,8 +134,9 @@ fn is_unsupported(error: Errno) -> bool {
 
 /// Calls `make` with new names until one of them does not exist.
 fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
-    // tempfile only generates the name. `make` resolves the name in the open folder, and ignores the
-    // path that tempfile gets. For a relative path tempfile would look up the working directory.
+    // tempfile only generates the name. `make` resolves the name in the open folder, and ignores
+    // the path that tempfile gets. For a relative path tempfile would look up the working
+    // directory.
     let make = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
