@@ -26,6 +26,7 @@
 //! | a UDP port | [`reserve_udp_port`] |
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
+//! | several exact numbers, all or none | [`ReserveOptions::ports`] |
 //! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
 //! | the same number run after run, with nothing stored | [`ReserveOptions::named`] |
 //! | numbers at fixed distances, an even-odd pair | [`reserve_offsets`][4], [`aligned`][5] |

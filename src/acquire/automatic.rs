@@ -116,7 +116,7 @@ pub(crate) fn numbers_of(
     let request = Request {
         protocols: &[Protocol::Udp],
         server: crate::model::server_kind::ServerKind::ReuseAddr,
-        port: None,
+        exact: Vec::new(),
         allowed,
         prefer: Vec::new(),
         exclude,

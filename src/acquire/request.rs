@@ -50,7 +50,8 @@ impl NumberName {
 pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
-    pub(crate) port: Option<u16>,
+    /// The exact numbers, ascending. The caller named each, or the base number of all.
+    pub(crate) exact: Vec<u16>,
     /// The requested range. `None` allows every number.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,

@@ -65,6 +65,36 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn port_and_ports(port: u16, first: u16) -> Self {
+        let message = format!(
+            "port {port} was requested by `port`, and port {first} by `ports`: request all exact \
+             ports by `ports`"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn port_twice(port: u16) -> Self {
+        let message = format!("port {port} is requested twice: expected distinct ports");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn more_ports_than(n: usize, count: usize) -> Self {
+        let message = format!(
+            "{count} exact ports were requested, but the call reserves {n}: expected \
+             `reserve_many({count})` or more"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn several_bases(ports: &[u16]) -> Self {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let message = format!(
+            "ports {} cannot all be the base number of one block: expected one exact port",
+            ports.join(", ")
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn many_of_one_number(port: u16, n: usize) -> Self {
         let message = format!(
             "port {port} cannot be reserved {n} times: request a block, or do not request an \

@@ -31,6 +31,7 @@ pub struct ReserveOptions {
     pub(super) protocols: &'static [Protocol],
     pub(super) server: ServerKind,
     pub(super) port: Option<u16>,
+    pub(super) ports: Vec<u16>,
     pub(super) range: Option<(Bound<u16>, Bound<u16>)>,
     pub(super) prefer: Vec<u16>,
     pub(super) exclude: PortSet,
@@ -54,6 +55,7 @@ impl ReserveOptions {
             protocols: &[Protocol::Tcp],
             server: ServerKind::ReuseAddr,
             port: None,
+            ports: Vec::new(),
             range: None,
             prefer: Vec::new(),
             exclude: PortSet::default(),
@@ -163,6 +165,34 @@ impl ReserveOptions {
     /// seen extends these limits.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// Reserves exactly these numbers, with [`reserve_many`](Self::reserve_many): all of them or
+    /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
+    /// the others are any ports.
+    ///
+    /// Every call takes its numbers in ascending order, exact ones before any others. So tests that
+    /// [wait](Self::wait) for several numbers in different orders cannot deadlock. While a call
+    /// waits for one number, it keeps the lower ones. Calls one after the other have no such order:
+    /// a test that needs several fixed numbers must request them together.
+    ///
+    /// ```
+    /// # use portlease::{ReserveOptions, reserve_ports};
+    /// # let [one, other] = reserve_ports().map(|p| p.port());
+    /// let options = ReserveOptions::new().ports([one, other]); // such as 15432 and 16379
+    /// let held = options.reserve_many(2)?;
+    /// assert_eq!((held[0].port(), held[1].port()), (one, other));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number
+    /// that occurs twice, for more numbers than ports to reserve, and together with
+    /// [`port`](Self::port). If a number is taken, the error names its holder.
+    pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.ports = ports.into_iter().collect();
         self
     }
 
@@ -381,8 +411,10 @@ impl ReserveOptions {
     /// and all were refused. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
-        let request = self.validate(1)?;
-        acquire::reserve(&request).map_err(|refused| explain(&request, refused))
+        let mut reservations = self.reserve_many(1)?;
+        Ok(reservations
+            .pop()
+            .unwrap_or_else(|| unreachable!("reserve_many returns the requested number")))
     }
 
     /// Reserves `n` ports with distinct numbers: all of them or none. With `n` = 0 it reserves
@@ -398,7 +430,7 @@ impl ReserveOptions {
     ///
     /// The errors of [`reserve`](Self::reserve), with one retry budget for all `n` ports. Besides,
     /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for an [exact port](Self::port) with `n`
-    /// above 1, or for more ports than the options allow.
+    /// above 1, and for more ports than the options allow.
     #[track_caller]
     pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -407,8 +439,20 @@ impl ReserveOptions {
         if let (Some(port), 2..) = (self.port, n) {
             return Err(Error::many_of_one_number(port, n));
         }
+        if self.ports.len() > n {
+            return Err(Error::more_ports_than(n, self.ports.len()));
+        }
+        let asked = self.ports.clone();
         let request = self.validate(n)?;
-        acquire::reserve_many(&request, n).map_err(|refused| explain(&request, refused))
+        match acquire::reserve_many(&request, n) {
+            Ok(mut ascending) => {
+                let others = ascending.split_off(asked.len());
+                let mut held = in_order_asked(&asked, ascending);
+                held.extend(others);
+                Ok(held)
+            }
+            Err(refused) => Err(explain(&request, refused)),
+        }
     }
 
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none. With

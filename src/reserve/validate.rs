@@ -12,6 +12,7 @@ use crate::model::offsets::Offsets;
 /// The ports that a call reserves together.
 #[derive(Clone, Copy)]
 enum Ports<'a> {
+    /// This number of ports: the exact ones, then any others.
     Many(usize),
     /// Ports at these distances from one base number.
     Offsets(&'a Offsets),
@@ -33,29 +34,30 @@ impl ReserveOptions {
     #[track_caller]
     fn validate_ports(self, ports: Ports<'_>) -> Result<Request> {
         let at = std::panic::Location::caller();
-        if self.port == Some(0) || self.prefer.contains(&0) {
+        let named = self.named_ports()?;
+        if named.contains(&0) || self.prefer.contains(&0) {
             return Err(ParseEndpointError::PORT_ZERO.into());
         }
         if self.aligned == 0 {
             return Err(Error::aligned_to_zero());
         }
-        if let (Some(port), Some(name)) = (self.port, &self.name) {
-            return Err(Error::exact_and_named(port, name));
+        if let (Some(port), Some(name)) = (named.first(), &self.name) {
+            return Err(Error::exact_and_named(*port, name));
         }
         let range = self
             .range
             .map(|(low, high)| inclusive(low, high))
             .transpose()?;
-        // `PORTLEASE_RANGE` limits the numbers that this crate chooses. A single exact number is
-        // exempt, because the caller chose it. Ports at fixed distances are not: the caller chose
-        // only their base number.
-        let is_single = match ports {
-            Ports::Many(n) => n == 1,
-            Ports::Offsets(offsets) => offsets.count() == 1,
+        // `PORTLEASE_RANGE` limits the numbers that this crate chooses. Exact numbers are exempt,
+        // because the caller chose them. Ports at fixed distances are not: the caller chose only
+        // their base number.
+        let caller_chose_all = match ports {
+            Ports::Many(n) => n <= named.len(),
+            Ports::Offsets(offsets) => !named.is_empty() && offsets.count() == 1,
         };
-        let env_range = match self.port {
-            Some(_) if is_single => None,
-            _ => range_variable()?,
+        let env_range = match caller_chose_all {
+            true => None,
+            false => range_variable()?,
         };
         let allowed = match (&range, &env_range) {
             (Some(range), Some(env_range)) => {
@@ -69,10 +71,22 @@ impl ReserveOptions {
             (Some(range), None) | (None, Some(range)) => Some(range.clone()),
             (None, None) => None,
         };
-        match self.port {
-            Some(port) => self.check_exact(port, ports, allowed.as_ref(), env_range.as_ref())?,
-            None => self.check_automatic(ports, allowed.clone().unwrap_or(1..=u16::MAX))?,
-        }
+        let exact = match ports {
+            Ports::Many(n) => {
+                self.check_exact(&named, range.as_ref())?;
+                if n > named.len() {
+                    self.check_any(n - named.len(), allowed_or_all(&allowed))?;
+                }
+                named
+            }
+            Ports::Offsets(offsets) if named.is_empty() => {
+                self.check_bases(offsets, allowed_or_all(&allowed))?;
+                named
+            }
+            Ports::Offsets(offsets) => {
+                self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
+            }
+        };
         let prefer = self.prefer.into_iter().filter(|port| {
             !self.exclude.contains(*port)
                 && port.is_multiple_of(self.aligned)
@@ -84,7 +98,7 @@ impl ReserveOptions {
             protocols: self.protocols,
             server: self.server,
             prefer: prefer.collect(),
-            port: self.port,
+            exact,
             allowed,
             exclude: self.exclude,
             aligned: self.aligned,
@@ -96,84 +110,114 @@ impl ReserveOptions {
         })
     }
 
-    /// Checks that the options and the variable allow an exact number, and every port at a fixed
-    /// distance from it.
-    fn check_exact(
-        &self,
-        base: u16,
-        ports: Ports<'_>,
-        allowed: Option<&RangeInclusive<u16>>,
-        env_range: Option<&RangeInclusive<u16>>,
-    ) -> Result<()> {
-        if !base.is_multiple_of(self.aligned) {
-            return Err(Error::exact_port_not_aligned(base, self.aligned));
+    /// The exact numbers, ascending.
+    fn named_ports(&self) -> Result<Vec<u16>> {
+        let mut ports = self.ports.clone();
+        if let (Some(port), [first, ..]) = (self.port, ports.as_slice()) {
+            return Err(Error::port_and_ports(port, *first));
         }
-        let numbers: Vec<u16> = match ports {
-            Ports::Many(_) => vec![base],
-            Ports::Offsets(offsets) => match offsets.ports(base) {
-                Some(numbers) => numbers.collect(),
-                None if offsets.is_block() => {
-                    return Err(Error::block_cannot_fit(offsets.count(), &(base..=u16::MAX)));
-                }
-                None => return Err(Error::offsets_exceed(offsets, base)),
-            },
-        };
-        if let Some(env_range) = env_range
-            && let Some(number) = numbers.iter().find(|number| !env_range.contains(number))
-        {
-            return Err(Error::block_outside_firewall(*number, env_range));
-        }
-        let is_ruled_out = |number: &&u16| {
-            let outside = allowed.is_some_and(|range| !range.contains(number));
-            outside || self.exclude.contains(**number)
-        };
-        match numbers.iter().find(is_ruled_out) {
-            Some(number) => Err(Error::exact_port_ruled_out(*number)),
-            None => Ok(()),
+        ports.extend(self.port);
+        ports.sort_unstable();
+        match ports.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Error::port_twice(pair[0])),
+            None => Ok(ports),
         }
     }
 
-    /// Checks that the options and the variable leave enough numbers.
-    fn check_automatic(&self, ports: Ports<'_>, range: RangeInclusive<u16>) -> Result<()> {
-        let is_allowed = |port: u16| range.contains(&port) && !self.exclude.contains(port);
-        if !range.clone().any(is_allowed) {
-            return Err(Error::range_all_excluded(&range));
+    /// Checks that the options allow these exact numbers.
+    fn check_exact(&self, ports: &[u16], range: Option<&RangeInclusive<u16>>) -> Result<()> {
+        for port in ports {
+            if !port.is_multiple_of(self.aligned) {
+                return Err(Error::exact_port_not_aligned(*port, self.aligned));
+            }
+            self.check_not_ruled_out(*port, range)?;
         }
-        match ports {
-            Ports::Many(n) => {
-                // Counts to `n` at most, because ranges are long.
-                let counts = |port: &u16| is_allowed(*port) && port.is_multiple_of(self.aligned);
-                match (range.clone().filter(counts).take(n).count(), self.aligned) {
-                    (count, 1) if count < n => Err(Error::block_cannot_fit(n, &range)),
-                    (count, multiple) if count < n => {
-                        Err(Error::too_few_multiples(n, multiple, &range))
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Ports::Offsets(offsets) => {
-                let n = offsets.count();
-                if range
-                    .clone()
-                    .filter(|port| is_allowed(*port))
-                    .take(n)
-                    .count()
-                    < n
-                {
-                    return Err(Error::block_cannot_fit(n, &range));
-                }
-                let fits = |base: u16| {
-                    let mut numbers = offsets.ports(base).into_iter().flatten().peekable();
-                    numbers.peek().is_some() && numbers.all(is_allowed)
-                };
-                let mut bases = (0..=u16::MAX).step_by(self.aligned.into());
-                match bases.any(fits) {
-                    true => Ok(()),
-                    false => Err(Error::offsets_cannot_fit(offsets, self.aligned, &range)),
-                }
-            }
+        Ok(())
+    }
+
+    fn check_not_ruled_out(&self, port: u16, range: Option<&RangeInclusive<u16>>) -> Result<()> {
+        let outside = range.is_some_and(|range| !range.contains(&port));
+        match outside || self.exclude.contains(port) {
+            true => Err(Error::exact_port_ruled_out(port)),
+            false => Ok(()),
         }
     }
+
+    /// The ports at these distances from an exact base number, if the options and the variable
+    /// allow each.
+    fn exact_offsets(
+        &self,
+        named: &[u16],
+        offsets: &Offsets,
+        range: Option<&RangeInclusive<u16>>,
+        env_range: Option<&RangeInclusive<u16>>,
+    ) -> Result<Vec<u16>> {
+        let &[base] = named else {
+            return Err(Error::several_bases(named));
+        };
+        if !base.is_multiple_of(self.aligned) {
+            return Err(Error::exact_port_not_aligned(base, self.aligned));
+        }
+        let ports: Vec<u16> = match offsets.ports(base) {
+            Some(ports) => ports.collect(),
+            None if offsets.is_block() => {
+                return Err(Error::block_cannot_fit(offsets.count(), &(base..=u16::MAX)));
+            }
+            None => return Err(Error::offsets_exceed(offsets, base)),
+        };
+        if let Some(env_range) = env_range
+            && let Some(port) = ports.iter().find(|port| !env_range.contains(port))
+        {
+            return Err(Error::block_outside_firewall(*port, env_range));
+        }
+        for port in &ports {
+            self.check_not_ruled_out(*port, range)?;
+        }
+        Ok(ports)
+    }
+
+    fn is_allowed(&self, port: u16, range: &RangeInclusive<u16>) -> bool {
+        range.contains(&port) && !self.exclude.contains(port)
+    }
+
+    /// Checks that the range has `n` allowed numbers.
+    fn check_any(&self, n: usize, range: RangeInclusive<u16>) -> Result<()> {
+        if !range.clone().any(|port| self.is_allowed(port, &range)) {
+            return Err(Error::range_all_excluded(&range));
+        }
+        let counts =
+            |port: &u16| self.is_allowed(*port, &range) && port.is_multiple_of(self.aligned);
+        // Counts to `n` at most, because ranges are long.
+        let count = range.clone().filter(counts).take(n).count();
+        match (count < n, self.aligned) {
+            (false, _) => Ok(()),
+            (true, 1) => Err(Error::block_cannot_fit(n, &range)),
+            (true, multiple) => Err(Error::too_few_multiples(n, multiple, &range)),
+        }
+    }
+
+    /// Checks that a base number exists at which the range has every port.
+    fn check_bases(&self, offsets: &Offsets, range: RangeInclusive<u16>) -> Result<()> {
+        let n = offsets.count();
+        let mut allowed = range.clone().filter(|port| self.is_allowed(*port, &range));
+        match allowed.by_ref().take(n).count() {
+            0 => return Err(Error::range_all_excluded(&range)),
+            count if count < n => return Err(Error::block_cannot_fit(n, &range)),
+            _ => {}
+        }
+        let fits = |base: u16| {
+            let ports = offsets.ports(base);
+            ports.is_some_and(|mut ports| ports.all(|port| self.is_allowed(port, &range)))
+        };
+        match (0..=u16::MAX).step_by(self.aligned.into()).any(fits) {
+            true => Ok(()),
+            false => Err(Error::offsets_cannot_fit(offsets, self.aligned, &range)),
+        }
+    }
+}
+
+fn allowed_or_all(allowed: &Option<RangeInclusive<u16>>) -> RangeInclusive<u16> {
+    allowed.clone().unwrap_or(1..=u16::MAX)
 }
 
 fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
