@@ -212,7 +212,7 @@ fn ending_text(target: &Target, ending: &Ending) -> String {
     }
 }
 
-/// One line for each listener, with its processes.
+/// One line for each listener, with its oldest process in full.
 fn lines(what: &str, holders: &[Holder]) -> Vec<String> {
     let path = |path: &Path| escape(&path.display().to_string());
     let process = |process: &Process| {
@@ -226,12 +226,16 @@ fn lines(what: &str, holders: &[Holder]) -> Vec<String> {
         text
     };
     let line = |holder: &Holder| {
-        let owners: Vec<String> = holder.processes.iter().map(process).collect();
+        let mut owners = holder.processes.iter();
+        let first = owners.next().map(process).unwrap_or_default();
+        let others: Vec<String> = owners.map(|process| process.pid.to_string()).collect();
+        let others = match others.len() {
+            0 => String::new(),
+            _ => format!("; also pid {}", others.join(", ")),
+        };
         format!(
-            "{what} on {}/{}: {}",
-            holder.local,
-            holder.protocol,
-            owners.join("; ")
+            "{what} on {}/{}: {first}{others}",
+            holder.local, holder.protocol
         )
     };
     holders.iter().map(line).collect()
