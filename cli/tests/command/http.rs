@@ -250,7 +250,7 @@ fn run_waits_until_its_command_answers() {
             "{line}"
         );
         run.signal(Signal::TERM);
-        run.finish().code(143);
+        assert_eq!(run.finish().shell_code(), 143);
     }
 }
 

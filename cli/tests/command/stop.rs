@@ -301,5 +301,5 @@ fn a_server_under_run_is_stopped_and_its_reservation_ends() {
         output.out.ends_with(&format!("port {port}/tcp is free\n")),
         "{output:#?}"
     );
-    run.finish().code(143);
+    assert_eq!(run.finish().shell_code(), 143);
 }
