@@ -159,6 +159,20 @@ pub(crate) struct ReservedRow {
     pub(crate) port: u16,
     protocols: Vec<String>,
     guarantee: String,
+    /// The first number of a stable name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_choice: Option<u16>,
+}
+
+impl ReservedRow {
+    /// Says that another number than the first one of a stable name is reserved.
+    pub(crate) fn other_choice(&self) -> Option<String> {
+        let first = self.first_choice.filter(|first| *first != self.port)?;
+        Some(format!(
+            "{}, because {first}, the first number of its name, cannot be reserved",
+            self.port
+        ))
+    }
 }
 
 impl From<&Reservation> for ReservedRow {
@@ -176,6 +190,7 @@ impl From<&Reservation> for ReservedRow {
                 _ => "best_effort",
             }
             .to_owned(),
+            first_choice: reservation.first_choice(),
         }
     }
 }
