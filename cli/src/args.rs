@@ -6,40 +6,25 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::RangedI64ValueParser;
-use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
+use clap::builder::{ArgPredicate, RangedI64ValueParser};
+use clap::{ArgGroup, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEFAULT_WAIT;
+use crate::duration::parse_duration;
+use crate::help;
+use crate::http_probe::{HttpProbe, NamedProbe};
+use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
+use crate::number_args::NumberArgs;
+use crate::output::variables::FormatArgs;
 use crate::ports::{NamedPort, PortList, parse_port};
-
-const EXIT_CODES: &str = "\
-Examples:
-  portlease check 5432 8000-8010           # before a suite: are these ports free?
-  portlease who 5432                       # which process has it?
-  portlease run -- npm test                # with a reserved port in the variable PORT
-  portlease run --port WEB -- server --port {WEB}
-  PORT=$(portlease reserve)                # for the rest of this script
-  portlease wait --listening --timeout 30 5432
-
-A DURATION is a number of seconds, or has units: 500ms, 1m 30s.
-
-Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something could not be \
-read. Ctrl-C ends portlease by the signal, which shells report as 130. `portlease run` returns the \
-exit code of its command, 125 if portlease failed, 126 if the command cannot be executed, and 127 \
-if it does not exist.
-
-Environment: PORTLEASE_DIR is the folder of the lock files, by default /tmp/portlease. \
-PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTSERVER_ADDRESS is \
-the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379; TCP by default";
 
 /// Check ports, show who holds them, and reserve them for servers in any language
 #[derive(Debug, Parser)]
-#[command(name = "portlease", version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "portlease", version, after_help = help::MAIN, max_term_width = 110)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -90,12 +75,7 @@ pub(crate) enum Command {
     /// arguments. ${NAME} is left to the shell, and {{NAME}} becomes {NAME}.
     /// The ports stay reserved until the command ends. The command gets each signal once. If
     /// portlease is killed, the command ends too.
-    #[command(
-        after_help = "Exit codes: that of the command. If a signal ends the command, it ends \
-                      portlease too: a shell reports 128+N. \
-                      125 if portlease failed, 126 if the command cannot be executed, \
-                      127 if it does not exist"
-    )]
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers
     ///
@@ -104,7 +84,7 @@ pub(crate) enum Command {
     /// sudo, and `sh -c` are passed over: the ports are held for the process that waits for them.
     /// To name the shell explicitly, pass --pid $$. For ports that outlive every process of a
     /// script, pass --for 30m.
-    #[command(after_help = "Exit codes: 0 reserved, 2 usage error or failure")]
+    #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
     #[command(
@@ -118,6 +98,14 @@ pub(crate) enum Command {
     /// when the process that requested it ends.
     #[command(display_order = 100)]
     Serve(ServeArgs),
+    /// Stop the servers that listen on ports, and check that the ports are free
+    ///
+    /// Each server gets SIGTERM, and SIGKILL if it has not ended after DURATION. An ancestor of
+    /// this process, pid 1, a client and a process that cannot be seen are never stopped. A
+    /// service, a container or a supervisor would start its server again, so the answer names it
+    /// instead.
+    #[command(after_help = help::STOP)]
+    Stop(StopArgs),
     /// Print the completion script for a shell
     #[command(display_order = 101)]
     Completions(CompletionsArgs),
@@ -125,8 +113,7 @@ pub(crate) enum Command {
     #[command(display_order = 102)]
     Man(ManArgs),
     /// Wait until servers listen on ports, or until ports are free
-    #[command(after_help = "Exit codes: 0 condition met, 1 timed out, \
-                      2 the process of --pid ended first, usage error or failure")]
+    #[command(after_help = help::WAIT)]
     Wait(WaitArgs),
     /// List the live reservations on this machine
     List,
@@ -178,18 +165,50 @@ pub(crate) struct RunArgs {
     /// be repeated; without --port, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
+    /// Reserve for each NAME without N the number that NAME stands for in this project: the same
+    /// one in each run, unless it is in use
+    #[arg(long)]
+    pub(crate) stable: bool,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
     /// Stop the command with all that it started, and fail, if it does not listen on all ports
     /// within DURATION (30s if DURATION is omitted), or ends before it listens
     #[arg(
         long, value_name = "DURATION", value_parser = parse_duration,
-        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
+        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT,
+        default_value_if("http", ArgPredicate::IsPresent, DEFAULT_WAIT)
     )]
     pub(crate) wait_listening: Option<Duration>,
+    /// As --wait-listening, and until the command answers an HTTP GET of PATH with STATUS (from 200
+    /// to 299 if STATUS is omitted) on the port NAME, or else on the first TCP port
+    #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
+    pub(crate) http: Vec<NamedProbe>,
+    /// As --port, and let the command inherit a socket that already listens on 127.0.0.1 (with
+    /// /udp: that is bound). The command finds it by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as
+    /// with systemd. May be repeated
+    #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
+    pub(crate) listen: Vec<NamedPort>,
+    /// Pass the sockets of --listen as the descriptors N, N+1 and so on, without these variables,
+    /// as for uvicorn --fd N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16), requires = "listen")]
+    pub(crate) fd: Option<u16>,
+    /// After the command has ended, find the listeners that it or its daemons left
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub(crate) leaks: Option<LeakAction>,
     /// Command to run, with its arguments. Without `--` the options of portlease come before it
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What `run` does about the listeners that its command left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeakAction {
+    /// Print each listener with its process
+    Report,
+    /// Print them, and exit with 1 if the command succeeded
+    Fail,
+    /// Print them, and end their processes: SIGTERM, and SIGKILL 5s later
+    Stop,
 }
 
 #[derive(Debug, clap::Args)]
@@ -204,6 +223,8 @@ pub(crate) struct ReserveArgs {
     /// them until the earlier of the two
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) hold_for: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 }
 
 /// The process of `reserve --pid`.
@@ -240,11 +261,22 @@ pub(crate) struct PortSelection {
     )]
     pub(crate) count: u16,
     /// Reserve UDP ports instead of TCP ports
-    #[arg(long)]
+    #[arg(long, conflicts_with = "both")]
     pub(crate) udp: bool,
     /// Reserve consecutive numbers
     #[arg(long)]
     pub(crate) block: bool,
+    /// Reserve the numbers at these distances from one base number, as a node of a Redis Cluster
+    /// needs them: 0,10000
+    #[arg(
+        long, value_name = "N,N...", value_delimiter = ',',
+        conflicts_with_all = ["count", "block"]
+    )]
+    pub(crate) offsets: Vec<u16>,
+    /// Reserve the number that TEXT stands for in this project: the same one in each run, unless it
+    /// is in use
+    #[arg(long, value_name = "TEXT", conflicts_with = "port")]
+    pub(crate) name: Option<String>,
     /// Reserve exactly port N, or with --block the block that starts at N
     #[arg(long, value_name = "N", value_parser = parse_port)]
     pub(crate) port: Option<u16>,
@@ -274,6 +306,27 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct StopArgs {
+    #[arg(
+        required = true, value_name = "PORT",
+        help = format!("Ports whose servers to stop: {PORTS}")
+    )]
+    pub(crate) ports: Vec<PortList>,
+    /// Send SIGKILL to a server that has not ended DURATION after SIGTERM
+    #[arg(
+        long, value_name = "DURATION", value_parser = parse_duration,
+        default_value = DEFAULT_STOP_TIMEOUT
+    )]
+    pub(crate) timeout: Duration,
+    /// Stop only processes whose working directory is DIR or below it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) under: Option<PathBuf>,
+    /// Print which processes would be stopped, and signal none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
     /// Shell that reads the script
     pub(crate) shell: Shell,
@@ -297,10 +350,12 @@ pub(crate) struct SharedReserveArgs {
     /// Label for the reservation, shown in reports about the port
     #[arg(long, value_name = "TEXT")]
     pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) numbers: NumberArgs,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free"]))]
+#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free", "http"]))]
 pub(crate) struct WaitArgs {
     #[arg(required = true, value_name = "PORT", help = format!("Ports to wait for: {PORTS}"))]
     pub(crate) ports: Vec<PortList>,
@@ -310,6 +365,10 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
+    /// Wait until a server answers an HTTP GET of PATH with STATUS (from 200 to 299 if STATUS is
+    /// omitted) on each port. Without an address in PORT, both loopback addresses are tried
+    #[arg(long, value_name = "PATH[=STATUS]", conflicts_with = "no_reuse_addr")]
+    pub(crate) http: Option<HttpProbe>,
     /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,
@@ -325,49 +384,12 @@ pub(crate) struct WaitArgs {
     pub(crate) pid: Option<u32>,
 }
 
-/// A duration with units, or a bare number of seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let has_digits_only = |part: &str| part.chars().all(|c| c.is_ascii_digit());
-    if text.starts_with(|c: char| c.is_ascii_digit())
-        && has_digits_only(&text.replacen('.', "", 1))
-        && let Ok(seconds) = text.parse()
-    {
-        return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
-    }
-    humantime::parse_duration(text)
-        .map_err(|e| format!("{e}: expected seconds or units, as in 30, 500ms or 1m 30s"))
-}
-
 fn pid_parser() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(i32::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse_duration;
-    use std::time::Duration;
-
-    #[test]
-    fn a_bare_number_means_seconds() {
-        for (text, millis) in [
-            ("5", 5000),
-            ("0.5", 500),
-            ("500ms", 500),
-            ("1m 30s", 90_000),
-        ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
-        }
-        for text in ["", "-1", "-1s", "soon", "1.2.3", "1e9", ".", "inf"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-        let too_long = "9".repeat(400);
-        assert!(parse_duration(&too_long).is_err());
-    }
-
     #[test]
     fn the_definition_passes_claps_own_checks() {
         <super::Args as clap::CommandFactory>::command().debug_assert();

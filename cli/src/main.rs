@@ -14,6 +14,10 @@ mod condition;
 #[cfg(target_os = "linux")]
 mod dispatch;
 #[cfg(target_os = "linux")]
+mod duration;
+#[cfg(target_os = "linux")]
+mod ending;
+#[cfg(target_os = "linux")]
 mod exit;
 #[cfg(target_os = "linux")]
 mod failure;
@@ -22,9 +26,21 @@ mod ffi;
 #[cfg(target_os = "linux")]
 mod finding;
 #[cfg(target_os = "linux")]
+mod help;
+#[cfg(target_os = "linux")]
+mod http_probe;
+#[cfg(target_os = "linux")]
+mod http_wait;
+#[cfg(target_os = "linux")]
 mod keeper;
 #[cfg(target_os = "linux")]
+mod leaks;
+#[cfg(target_os = "linux")]
 mod limits;
+#[cfg(target_os = "linux")]
+mod number_args;
+#[cfg(target_os = "linux")]
+mod orphans;
 #[cfg(target_os = "linux")]
 mod output;
 #[cfg(target_os = "linux")]
@@ -43,6 +59,8 @@ mod process_tree;
 mod reserve_options;
 #[cfg(target_os = "linux")]
 mod signals;
+#[cfg(target_os = "linux")]
+mod stop_plan;
 #[cfg(target_os = "linux")]
 mod supervise;
 #[cfg(target_os = "linux")]

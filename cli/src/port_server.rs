@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use portlease::{ErrorKind, Reservation, ReserveOptions};
+use portlease::{ErrorKind, Protocol, Reservation, ReserveOptions};
 
 use crate::failure::Failure;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
@@ -82,6 +82,14 @@ impl Granted {
         match self {
             Granted::Reserved(reservation) => reservation.port(),
             Granted::HeldByServer(port) => *port,
+        }
+    }
+
+    pub(crate) fn protocols(&self) -> &[Protocol] {
+        match self {
+            Granted::Reserved(reservation) => reservation.protocols(),
+            // `portlease serve` reserves each number for both.
+            Granted::HeldByServer(_) => &[Protocol::Tcp, Protocol::Udp],
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::limits::{KILL_TIMEOUT, TERMINATE_GRACE, TERMINATE_POLL, sleep};
+use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
 use crate::process_stat::ProcessStat;
 
@@ -39,7 +39,7 @@ fn kill(tree: Vec<(u32, ProcessHandle)>) -> io::Result<()> {
         process.signal(Signal::KILL)?;
     }
     let killed = Instant::now();
-    while any_runs(&tree)? && killed.elapsed() < KILL_TIMEOUT {
+    while any_runs(&tree)? && killed.elapsed() < KILL_GRACE {
         sleep(TERMINATE_POLL);
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! The state of signals that this process inherited and passes on, and the end by a signal.
 
 use std::io;
-use std::process::{Child, Command};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -64,4 +65,34 @@ pub(crate) fn die_by(signal: i32) -> u8 {
         let _failed = raise(known);
     }
     u8::try_from(128 + signal).unwrap_or(exit::RUN_FAILED)
+}
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Code(u8),
+    /// The signal that ended the command ends this process too.
+    Signal(i32),
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        match status.signal() {
+            Some(signal) => End::Signal(signal),
+            None => {
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                End::Code(code.unwrap_or(exit::RUN_FAILED))
+            }
+        }
+    }
+}
+
+impl End {
+    /// The exit code of this process, if a signal does not end it.
+    pub(crate) fn exit(self) -> u8 {
+        match self {
+            End::Code(code) => code,
+            End::Signal(signal) => die_by(signal),
+        }
+    }
 }

@@ -14,50 +14,19 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::{Origin, WithOrigin};
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::exit;
 use crate::failure::Failure;
 use crate::limits::{GROUP_SIGNAL_DELAY, LISTEN_REPORT, sleep};
 use crate::output::console::Console;
 use crate::output::report;
 use crate::process_tree::end_tree;
-use crate::signals::{die_by, spawn_with_inherited_signals, starts_ignored, unblock};
+use crate::signals::{End, spawn_with_inherited_signals, starts_ignored, unblock};
 use crate::watcher::Watcher;
 
 /// Signals that are passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// The result of the wait for the command's listeners: the time that it took, or the error.
-pub(crate) type ListenResult = portlease::Result<Duration>;
-
-/// How the command ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
-    Code(u8),
-    /// The signal that ended the command ends this process too.
-    Signal(i32),
-}
-
-impl From<ExitStatus> for End {
-    fn from(status: ExitStatus) -> Self {
-        match status.signal() {
-            Some(signal) => End::Signal(signal),
-            None => {
-                let code = status.code().and_then(|code| u8::try_from(code).ok());
-                End::Code(code.unwrap_or(exit::RUN_FAILED))
-            }
-        }
-    }
-}
-
-impl End {
-    /// The exit code of this process, if a signal does not end it.
-    pub(crate) fn exit(self) -> u8 {
-        match self {
-            End::Code(code) => code,
-            End::Signal(signal) => die_by(signal),
-        }
-    }
-}
+pub(crate) type ListenResult = Result<Duration, Failure>;
 
 /// The signal handlers, which exist before the command starts, so that no signal is lost.
 #[derive(Debug)]
@@ -219,8 +188,8 @@ fn after_end(
         return Ok(status.into());
     };
     if status.success() {
-        return Err(error.into());
+        return Err(error);
     }
-    console.note(report::failure(&error.into()));
+    console.note(report::failure(&error));
     Ok(status.into())
 }

@@ -1,6 +1,8 @@
 //! What the record of a reservation says about the process and the test that made it.
 
 use std::num::NonZeroU64;
+use std::panic::Location;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,14 +22,30 @@ pub(super) fn record(request: &Request) -> Record {
         started: process.started,
         program: process.program.clone(),
         test: test_name(),
-        at: format!("{}:{}", request.at.file(), request.at.line()),
+        at: source_line(request.at),
         label: request.label.clone().unwrap_or_default(),
         since: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
         socket: None,
         on_behalf_of: request.on_behalf_of.and_then(beneficiary),
+        name: request.stable_name(),
     }
+}
+
+/// The caller's source line, or an empty text if it is unknown.
+///
+/// A call through a function value, as in `LazyLock::new(reserve_port)`, has no line of the caller.
+/// The compiler then reports the line of this crate's function, or the line of the standard library
+/// that calls any function value.
+fn source_line(at: &Location<'_>) -> String {
+    let file = Path::new(at.file());
+    let own_folder = Path::new(file!()).ancestors().nth(2);
+    let is_own = own_folder.is_some_and(|folder| file.starts_with(folder));
+    if is_own || file.ends_with("library/core/src/ops/function.rs") {
+        return String::new();
+    }
+    format!("{}:{}", at.file(), at.line())
 }
 
 /// What records say about this process.

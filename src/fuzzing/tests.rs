@@ -10,7 +10,7 @@ use proptest::strategy::Union;
 use proptest::test_runner::Config;
 
 use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
-use crate::model::lease_info::Beneficiary;
+use crate::model::lease_info::{Beneficiary, StableName};
 use crate::model::process::ProcessState;
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
@@ -125,18 +125,21 @@ proptest! {
 
     #[test]
     fn a_record_with_any_texts_is_decoded_as_it_was_encoded(
-        numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>)>(),
-        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 4),
+        numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>, Option<u16>)>(),
+        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 5),
     ) {
-        let (pid, started, socket, secs, beneficiary) = numbers;
+        let (pid, started, socket, secs, beneficiary, first_choice) = numbers;
         let (started, socket) = (NonZeroU64::new(started), NonZeroU64::new(socket));
-        let [program, test, at, label] = [0, 1, 2, 3].map(|n| texts[n].clone());
+        let [program, test, at, label, name] = [0, 1, 2, 3, 4].map(|n| texts[n].clone());
         let since = std::time::Duration::new(secs.into(), pid % 1_000_000_000);
         let on_behalf_of = beneficiary.map(|(pid, started)| Beneficiary {
             pid,
             started: NonZeroU64::new(started),
         });
-        let record = Record { pid, started, program, test, at, label, since, socket, on_behalf_of };
+        let name = first_choice.map(|first_choice| StableName { name, first_choice });
+        let record = Record {
+            pid, started, program, test, at, label, since, socket, on_behalf_of, name,
+        };
         let bytes = record.encode();
         super::record(&bytes);
         let decoded = Record::decode(&bytes).unwrap();
@@ -154,7 +157,7 @@ proptest! {
     fn lines_like_a_record_decode_to_a_valid_record_or_none(
         stamp in "[0-9]{1,3}[.]?[0-9]{0,9}",
         lines in vec(
-            "(pid|started|socket|for|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}",
+            "(pid|started|socket|for|named|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}",
             0..8,
         ),
         end in any::<bool>(),
@@ -417,6 +420,10 @@ fn record() -> Record {
         on_behalf_of: Some(Beneficiary {
             pid: 4000,
             started: NonZeroU64::new(9),
+        }),
+        name: Some(StableName {
+            name: "db".to_owned(),
+            first_choice: 20123,
         }),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     } else {
         let now = SystemTime::now();
         let mut table = Table::new([
-            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE",
+            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "NAME", "AGE",
         ]);
         for lease in &leases {
             table.row(cells(lease, now));
@@ -39,7 +39,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
+fn cells(lease: &Lease, now: SystemTime) -> [String; 9] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     // If the clock was set back after the reservation, `since` lies in the future, and the age is
@@ -55,8 +55,17 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 8] {
         text(lease.test()),
         text(lease.at()),
         text(lease.label()),
+        name_of(lease),
         age.map_or("-".to_owned(), |age| {
             humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
         }),
     ]
+}
+
+/// The stable name, and the number that it stands for if the lease has another one.
+fn name_of(lease: &Lease) -> String {
+    match (lease.name(), lease.first_choice()) {
+        (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),
+        (name, _) => name.unwrap_or("-").to_owned(),
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::args::{HoldingProcess, ReserveArgs};
+use crate::args::{HoldingProcess, PortSelection, ReserveArgs};
 use crate::caller::{Caller, calling_process, job};
 use crate::exit;
 use crate::failure::Failure;
@@ -10,6 +10,7 @@ use crate::keeper::start::start_keeper;
 use crate::output::annotations::in_github_actions;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
+use crate::reserve_options::check_choice;
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -33,10 +34,22 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         (Some(HoldingProcess::Job), _) => Some(job()?),
         (None, caller) => caller.as_ref().map(|caller| caller.pid),
     };
+    if args.selection.port.is_none() {
+        let further = match &args.selection {
+            PortSelection { name: Some(_), .. } => Some("--name"),
+            PortSelection { offsets, .. } if !offsets.is_empty() => Some("--offsets"),
+            _ => None,
+        };
+        check_choice(&args.selection.shared.numbers, further)?;
+    }
+    args.format.check()?;
     let limit = args.selection.shared.wait.unwrap_or_default();
     let keeper = console.while_waiting("ports that are in use", limit, || {
         start_keeper(&args.selection, pid, args.hold_for)
     })?;
+    for note in keeper.rows.iter().filter_map(ReservedRow::other_choice) {
+        console.note(format_args!("reserved {note}"));
+    }
     let read = if console.is_json() {
         let answer = Answer {
             version: JSON_VERSION,
@@ -46,8 +59,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         };
         console.print_json(&answer)?
     } else {
-        let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
-        console.print_always(numbers.join("\n"))?
+        let numbers: Vec<u16> = keeper.rows.iter().map(|row| row.port).collect();
+        args.format.append(&numbers)?;
+        console.print_always(args.format.text(&numbers))?
     };
     if !read {
         return Err(Failure::new(

@@ -12,9 +12,12 @@ use portlease::{Endpoint, Protocol, wait_until_held_by};
 use serde::Serialize;
 use signal_hook::consts::SIGCHLD;
 
-use crate::args::{RunArgs, SharedReserveArgs};
+use crate::args::RunArgs;
 use crate::exit;
 use crate::failure::Failure;
+use crate::http_probe::NamedProbe;
+use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
+use crate::leaks::LeakCheck;
 use crate::limits::remaining;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
@@ -22,7 +25,7 @@ use crate::output::report;
 use crate::placeholders::Placeholders;
 use crate::port_server::Granted;
 use crate::ports::NamedPort;
-use crate::reserve_options::{reserve_options, reserve_port};
+use crate::reserve_options::{check_choice, reserve_options, reserve_port};
 use crate::supervise::{ListenResult, Supervisor};
 use crate::text::os_message;
 
@@ -64,11 +67,15 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         return Err(Failure::new("cannot run: no command after --"));
     };
     let limit = args.shared.wait.unwrap_or_default();
-    let reservations = console.while_waiting("ports that are in use", limit, || {
-        reserve(&args.ports, &args.shared, program)
-    })?;
+    let reservations =
+        console.while_waiting("ports that are in use", limit, || reserve(args, program))?;
     for named in &reservations {
         console.detail(format_args!("{} is {}", named.name, endpoint(named)));
+        if let Some(note) = ReservedRow::from(&named.reservation).other_choice()
+            && !console.is_json()
+        {
+            console.note(format_args!("{} is {note}", named.name));
+        }
     }
     if console.is_json() {
         // stdout belongs to the command, so the answer goes to stderr.
@@ -77,6 +84,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
+    let requests = args.http.iter().map(|of| request(of, &reservations));
+    let requests = requests.collect::<Result<Vec<_>, _>>()?;
+    let leaks = args.leaks.map(LeakCheck::prepare).transpose()?;
     let mut supervisor =
         Supervisor::new(console).map_err(|e| Failure::system("handle signals", &e))?;
     let placeholders = Placeholders(
@@ -99,6 +109,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             .iter()
             .map(|named| (&named.name, named.reservation.port().to_string())),
     );
+    pass_sockets(&mut command, &reservations, args)?;
     let started = match supervisor.start(&mut command) {
         Err(cause) if cause.raw_os_error() == Some(NO_EXEC_FORMAT) => {
             supervisor.start(&mut as_shell_script(&command))
@@ -109,19 +120,37 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Ok(running) => running,
         Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
+    // This process must not keep the sockets that it passed to the command.
+    drop(command);
     let listening = match args.wait_listening {
-        Some(limit) => Some(spawn_listen_wait(&reservations, running.pid, limit)?),
+        Some(limit) => Some(spawn_listen_wait(
+            &reservations,
+            running.pid,
+            limit,
+            requests,
+        )?),
         None => None,
     };
-    let end = running.until_end(console, listening)?;
+    let outcome = running.until_end(console, listening);
     // The watcher holds nothing, but it would outlive this process for a moment.
     drop(supervisor);
+    let end = match leaks {
+        Some(leaks) => leaks.finish(console, outcome, &udp_endpoints(&reservations))?,
+        None => {
+            release(console, reservations);
+            outcome?
+        }
+    };
+    Ok(end.exit())
+}
+
+/// Releases the ports, and reports what still listens on them.
+fn release(console: &Console, reservations: Vec<NamedReservation>) {
     for NamedReservation { reservation, .. } in reservations {
         if let Err(error) = reservation.release() {
             console.note(report::failure(&error.into()));
         }
     }
-    Ok(end.exit())
 }
 
 /// The same command, run by a shell. exec(2) refuses a script that does not start with `#!`, which
@@ -144,21 +173,57 @@ fn as_shell_script(command: &Command) -> Command {
     shell
 }
 
-fn reserve(
-    ports: &[NamedPort],
-    shared: &SharedReserveArgs,
-    program: &OsStr,
-) -> Result<Vec<NamedReservation>, Failure> {
+fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
+    let is_udp = |named: &&NamedReservation| named.reservation.protocols().contains(&Protocol::Udp);
+    let udp = |named| Endpoint {
+        protocol: Some(Protocol::Udp),
+        ..endpoint(named)
+    };
+    reservations.iter().filter(is_udp).map(udp).collect()
+}
+
+/// Lets the command inherit the sockets of `--listen`.
+fn pass_sockets(
+    command: &mut Command,
+    reservations: &[NamedReservation],
+    args: &RunArgs,
+) -> Result<(), Failure> {
+    let is_passed =
+        |named: &&NamedReservation| args.listen.iter().any(|port| port.name == named.name);
+    for (at, named) in (0..).zip(reservations.iter().filter(is_passed)) {
+        let Granted::Reserved(reservation) = &named.reservation else {
+            return Err(Failure::new(format!(
+                "cannot listen on port {}: the port server of PORTSERVER_ADDRESS holds it; name a \
+                 number with --listen {}=N, or unset PORTSERVER_ADDRESS",
+                named.reservation.port(),
+                named.name
+            )));
+        };
+        match args.fd {
+            Some(fd) => reservation.pass_to_fd(command, i32::from(fd) + at)?,
+            None => reservation.pass_to(command)?,
+        }
+    }
+    Ok(())
+}
+
+fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Failure> {
+    let shared = &args.shared;
     let default = [NamedPort {
         name: "PORT".to_owned(),
         port: None,
         protocol: Protocol::Tcp,
     }];
-    let ports = if ports.is_empty() { &default } else { ports };
+    let ports: Vec<&NamedPort> = args.ports.iter().chain(&args.listen).collect();
+    let ports = if ports.is_empty() {
+        default.iter().collect()
+    } else {
+        ports
+    };
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: --port uses this name twice",
+                "cannot reserve {}: --port and --listen use this name twice",
                 port.name
             )));
         }
@@ -167,9 +232,27 @@ fn reserve(
         .file_name()
         .unwrap_or(program)
         .to_string_lossy();
+    if ports.iter().any(|port| port.port.is_none()) {
+        check_choice(&shared.numbers, args.stable.then_some("--stable"))?;
+    }
+    let is_udp = |port: &&&NamedPort| port.protocol == Protocol::Udp;
+    if let Some(port) = ports.iter().find(is_udp).filter(|_| shared.numbers.both) {
+        return Err(Failure::new(format!(
+            "cannot reserve {}/udp: --both reserves each number for TCP and for UDP",
+            port.name
+        )));
+    }
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
-        let label = format!("{} of {server}", port.name);
-        let options = reserve_options(shared, port.protocol, Some(&label));
+        // The label is the name of the socket in LISTEN_FDNAMES.
+        let is_passed = args.listen.iter().any(|passed| passed.name == port.name);
+        let label = match is_passed {
+            true => port.name.clone(),
+            false => format!("{} of {server}", port.name),
+        };
+        let mut options = reserve_options(shared, port.protocol, Some(&label));
+        if args.stable && port.port.is_none() {
+            options = options.named(&port.name);
+        }
         Ok(NamedReservation {
             name: port.name.clone(),
             protocol: port.protocol,
@@ -182,7 +265,7 @@ fn reserve(
     order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
     let mut reserved: Vec<(usize, NamedReservation)> = Vec::with_capacity(ports.len());
     for at in order {
-        reserved.push((at, reserve_named(&ports[at])?));
+        reserved.push((at, reserve_named(ports[at])?));
     }
     reserved.sort_by_key(|(at, _)| *at);
     Ok(reserved.into_iter().map(|(_, named)| named).collect())
@@ -219,12 +302,33 @@ fn may_exist(program: &OsStr) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Waits in a thread until the command listens on all ports. The thread sends the elapsed time or
-/// the error. It then raises SIGCHLD to wake `supervise`, which waits for signals.
+/// The request to the port that the probe names.
+fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unanswered, Failure> {
+    let NamedProbe { name, probe } = named;
+    let mut all = reservations.iter();
+    let found = match name {
+        Some(name) => all.find(|of| of.name == *name),
+        None => all.find(|of| of.reservation.protocols().contains(&Protocol::Tcp)),
+    };
+    match (found, name) {
+        (Some(found), _) => Unanswered::new(endpoint(found), probe),
+        (None, Some(name)) => Err(Failure::new(format!(
+            "cannot send {probe} to {name}: no --port has this name"
+        ))),
+        (None, None) => Err(Failure::new(format!(
+            "cannot send {probe}: no TCP port is reserved"
+        ))),
+    }
+}
+
+/// Waits in a thread until the command listens on all ports, and has answered the requests. The
+/// thread sends the elapsed time or the error. It then raises SIGCHLD to wake `supervise`, which
+/// waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
     limit: Duration,
+    requests: Vec<Unanswered>,
 ) -> Result<Receiver<ListenResult>, Failure> {
     let endpoints: Vec<Endpoint> = reservations.iter().map(endpoint).collect();
     let (sender, receiver) = channel();
@@ -237,6 +341,7 @@ fn spawn_listen_wait(
             left = remaining(limit, started);
             Ok(())
         });
+        let listen = listen.and_then(|()| answer(requests, started, limit, pid));
         // If the command ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);
@@ -246,6 +351,21 @@ fn spawn_listen_wait(
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     Ok(receiver)
+}
+
+fn answer(
+    requests: Vec<Unanswered>,
+    started: Instant,
+    limit: Duration,
+    pid: u32,
+) -> Result<(), Failure> {
+    match until_answered(requests, started, limit, Some(pid))? {
+        HttpOutcome::Answered => Ok(()),
+        HttpOutcome::TimedOut(left) | HttpOutcome::ProcessEnded(left) => {
+            let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
+            Err(Failure::new(problems.join("; ")))
+        }
+    }
 }
 
 fn endpoint(named: &NamedReservation) -> Endpoint {

@@ -119,9 +119,18 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
     if let Some(pid) = pid {
         options = options.on_behalf_of(*pid);
     }
+    if let Some(name) = &selection.name {
+        options = options.named(name);
+    }
     let mut granted = Vec::new();
     let count = usize::from(selection.count);
     let held = match (selection.port, selection.block, PortServer::from_env()?) {
+        (port, ..) if !selection.offsets.is_empty() => {
+            if let Some(port) = port {
+                options = options.port(port);
+            }
+            options.reserve_offsets(selection.offsets.clone())?
+        }
         (None, true, Some(_)) => {
             return Err(Failure::new(
                 "cannot reserve a block: the port server of PORTSERVER_ADDRESS grants only single \

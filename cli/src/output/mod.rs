@@ -7,3 +7,4 @@ pub(crate) mod junit;
 pub(crate) mod remedy;
 pub(crate) mod report;
 pub(crate) mod table;
+pub(crate) mod variables;

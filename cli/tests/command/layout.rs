@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `cli/src`, floor by floor from the top. A module may import from lower floors
 /// only. A folder has no floor: each of its files has one.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 11] = [
     &["main"],
     &["dispatch"],
     &[
@@ -17,17 +17,22 @@ const FLOORS: [&[&str]; 9] = [
         "commands::reserve",
         "commands::run",
         "commands::serve",
+        "commands::stop",
         "commands::wait",
         "commands::who",
     ],
     &[
+        "http_wait",
         "keeper::hold",
         "keeper::release",
         "keeper::start",
+        "leaks",
+        "stop_plan",
         "supervise",
         "wait_loop",
     ],
     &[
+        "ending",
         "output::annotations",
         "output::console",
         "output::junit",
@@ -37,23 +42,27 @@ const FLOORS: [&[&str]; 9] = [
     &[
         "caller",
         "keeper::messages",
+        "orphans",
         "output::report",
         "port_server",
         "process_tree",
         "survey",
     ],
     &["process", "signals"],
+    &["args", "finding", "output::table"],
     &[
-        "args",
-        "failure",
-        "finding",
-        "output::table",
+        "http_probe",
+        "number_args",
+        "output::variables",
         "process_stat",
     ],
+    &["failure"],
     &[
         "condition",
+        "duration",
         "exit",
         "ffi",
+        "help",
         "limits",
         "output::remedy",
         "output::json",

@@ -37,7 +37,7 @@ fn each_reservation_is_listed_with_its_owner() {
     assert_eq!(
         heads,
         [
-            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "AGE"
+            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "NAME", "AGE"
         ]
     );
     let mut rows: Vec<Vec<&str>> = text
@@ -51,7 +51,10 @@ fn each_reservation_is_listed_with_its_owner() {
     for (row, (port, protocol)) in rows.iter().zip([(web, "tcp"), (dns, "udp")]) {
         assert_eq!(row[..4], [port, protocol, &pid, "portlease"], "{text}");
         assert!(
-            row[5].starts_with("cli/src/") && row[6] == "a\\tb" && row[7].ends_with('s'),
+            row[5].starts_with("cli/src/")
+                && row[6] == "a\\tb"
+                && row[7] == "-"
+                && row[8].ends_with('s'),
             "{text}"
         );
     }
@@ -67,7 +70,7 @@ fn each_reservation_is_listed_with_its_owner() {
         (&json!(dns.parse::<u16>().unwrap()), &json!(run.pid()))
     );
     assert_eq!(row["label"], json!("a\tb"));
-    assert_eq!(row.as_object().unwrap().len(), 8, "{row}");
+    assert_eq!(row.as_object().unwrap().len(), 10, "{row}");
 }
 
 #[test]

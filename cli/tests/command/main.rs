@@ -4,11 +4,15 @@
 
 mod callers;
 mod check;
+mod http;
 mod keeper;
 mod keepers;
 mod layout;
+mod leaks;
 mod list;
 mod manual;
+mod numbers;
+mod passing;
 mod program;
 mod reports;
 mod reserve;
@@ -16,6 +20,7 @@ mod run;
 mod serve;
 mod servers;
 mod signals;
+mod stop;
 #[allow(
     dead_code,
     reason = "this test binary uses only a part of the shared helpers"

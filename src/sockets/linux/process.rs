@@ -17,6 +17,7 @@ use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
+use crate::proc_fs;
 
 /// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
@@ -141,7 +142,7 @@ pub(in super::super) fn name(pid: u32) -> Option<String> {
 /// The kernel gives the first pid namespace a fixed inode (PROC_PID_INIT_INO).
 pub(in super::super) fn is_in_first_pid_namespace() -> bool {
     const FIRST: u64 = 0xeffffffc;
-    rustix::fs::stat("/proc/self/ns/pid").map_or(true, |namespace| namespace.st_ino == FIRST)
+    proc_fs::namespace("/proc/self/ns/pid").is_none_or(|namespace| namespace == FIRST)
 }
 
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {
