@@ -79,25 +79,24 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
             "cannot determine the calling process: {cause}; name a process with --pid"
         )));
     };
-    let output = follow_output
-        .then(|| Output::last_of_pipe(parent))
-        .flatten();
+    let output = Output::last_of_pipe(parent);
+    let followed = output.filter(|_| follow_output);
     for _ in 0..NESTED_CALLERS {
         let Some(parent) = ProcessImage::of(image.stat.parent) else {
             break;
         };
         let is_passed_over = image.is_fork_of(&parent)
             || image.is_wrapper()
-            || image.is_brief_shell()
-            || image.leaves_output_to_its_caller(output);
+            || image.is_brief_shell(output)
+            || image.leaves_output_to_its_caller(followed);
         if !is_passed_over || parent.is_init() {
             break;
         }
         image = parent;
     }
     let is_brief = image.is_wrapper()
-        || image.is_brief_shell()
-        || image.leaves_output_to_its_caller(Output::of("self", 1));
+        || image.is_brief_shell(output)
+        || image.leaves_output_to_its_caller(output);
     Ok(Caller {
         pid: image.stat.pid,
         name: image.stat.name,
@@ -172,8 +171,9 @@ impl ProcessImage {
         self.stat.pid == 1 && INITS.contains(&self.stat.name.as_str())
     }
 
-    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call.
-    fn is_brief_shell(&self) -> bool {
+    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call. A
+    /// shell that reads `output` itself, as for `$(…)`, has.
+    fn is_brief_shell(&self, output: Option<Output>) -> bool {
         // `busybox sh` has the name of the shell as a further argument.
         let is_applet = self.arguments[0].ends_with("busybox");
         let mut arguments = self.arguments.iter().skip(1 + usize::from(is_applet));
@@ -181,8 +181,13 @@ impl ProcessImage {
             .by_ref()
             .take_while(|argument| argument.starts_with(['-', '+']))
             .any(|option| !option.starts_with("--") && option.ends_with('c'));
-        let text = arguments.next();
-        self.is_shell() && has_text && text.is_some_and(|text| ends_with_this_call(text))
+        let Some(text) = arguments.next().filter(|_| has_text && self.is_shell()) else {
+            return false;
+        };
+        let own = Output::of(&self.stat.pid.to_string(), 1);
+        let may_read = text.contains("$(") || text.contains('`');
+        let reads = may_read && own.is_some() && output.is_some_and(|o| o.is_pipe && own != output);
+        ends_with_this_call(text) && !reads
     }
 
     /// Whether the process writes to `output` itself, so that another process reads it.
@@ -204,16 +209,24 @@ fn ends_with_this_call(text: &str) -> bool {
     !rest.trim_end().contains([';', '&', '\n', ')', '`'])
 }
 
-/// A pipe or a regular file that a process writes to: its device and inode. A terminal says nothing
-/// about who reads, because every process there has it.
+/// A pipe or a regular file that a process writes to. A terminal says nothing about who reads,
+/// because every process there has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Output(u64, u64);
+struct Output {
+    device: u64,
+    inode: u64,
+    is_pipe: bool,
+}
 
 impl Output {
     fn of(process: &str, descriptor: u8) -> Option<Output> {
         let file: Metadata = std::fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?;
         let kind = file.file_type();
-        (kind.is_fifo() || kind.is_file()).then(|| Output(file.dev(), file.ino()))
+        (kind.is_fifo() || kind.is_file()).then(|| Output {
+            device: file.dev(),
+            inode: file.ino(),
+            is_pipe: kind.is_fifo(),
+        })
     }
 
     /// The output of this call, or that of the last program of its pipe. The programs of a pipe
@@ -268,6 +281,6 @@ mod tests {
         let own = ProcessImage::of(std::process::id()).unwrap();
         let parent = ProcessImage::of(std::os::unix::process::parent_id()).unwrap();
         assert_eq!(own.stat.parent, parent.stat.pid);
-        assert!(!own.is_fork_of(&parent) && !own.is_wrapper() && !own.is_brief_shell());
+        assert!(!own.is_fork_of(&parent) && !own.is_wrapper() && !own.is_brief_shell(None));
     }
 }

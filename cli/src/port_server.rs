@@ -73,7 +73,7 @@ pub(crate) fn read_number(stream: &UnixStream) -> io::Result<Option<u32>> {
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
-    /// The server holds a reservation until this process ends.
+    /// The server holds a reservation until the process ends for which it was requested.
     HeldByServer(u16),
 }
 
@@ -111,13 +111,12 @@ impl From<&Granted> for ReservedRow {
     }
 }
 
-/// Whether another process has reserved the port on behalf of this one.
-fn is_reserved_for_this_process(port: u16) -> Result<bool, Failure> {
-    let own = Some(std::process::id());
+/// Whether a process has reserved the port on behalf of the process `pid`.
+fn is_reserved_for(port: u16, pid: u32) -> Result<bool, Failure> {
     let leases = portlease::reservations()?;
     Ok(leases
         .iter()
-        .any(|lease| lease.port() == port && lease.on_behalf_of() == own && lease.pid() != own))
+        .any(|lease| lease.port() == port && lease.on_behalf_of() == Some(pid)))
 }
 
 /// The port server from which this process requests numbers.
@@ -144,13 +143,13 @@ impl PortServer {
     /// Reserves a number that the server grants. Most servers only remember their grants, which
     /// stops no other program from binding the port. So if a granted number is in use, this
     /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests.
-    /// `portlease serve` reserves what it grants, until this process ends.
-    pub(crate) fn reserve(&self, options: &ReserveOptions) -> Result<Granted, Failure> {
+    /// `portlease serve` reserves what it grants, until the process `pid` ends.
+    pub(crate) fn reserve(&self, options: &ReserveOptions, pid: u32) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let port = self.request_port()?;
-            if is_reserved_for_this_process(port)? {
+            let port = self.request_port(pid)?;
+            if is_reserved_for(port, pid)? {
                 return Ok(Granted::HeldByServer(port));
             }
             match options.clone().port(port).reserve() {
@@ -162,7 +161,7 @@ impl PortServer {
         }
     }
 
-    fn request_port(&self) -> Result<u16, Failure> {
+    fn request_port(&self, pid: u32) -> Result<u16, Failure> {
         let cannot = |cause: &str| {
             Failure::new(format!(
                 "cannot get a port from the port server {} (PORTSERVER_ADDRESS): {cause}",
@@ -173,7 +172,7 @@ impl PortServer {
             let stream = self.0.connect()?;
             stream.set_read_timeout(Some(PORT_SERVER_TIMEOUT))?;
             stream.set_write_timeout(Some(PORT_SERVER_TIMEOUT))?;
-            (&stream).write_all(format!("{}\n", std::process::id()).as_bytes())?;
+            (&stream).write_all(format!("{pid}\n").as_bytes())?;
             read_number(&stream)
         };
         let answer = ask().map_err(|e| cannot(&os_message(&e)))?;

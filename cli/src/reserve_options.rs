@@ -48,7 +48,7 @@ pub(crate) fn reserve_port(
 ) -> Result<Granted, Failure> {
     let reservation = match (number, PortServer::from_env()?) {
         (Some(number), _) => options.clone().port(number).reserve()?,
-        (None, Some(server)) => return server.reserve(options),
+        (None, Some(server)) => return server.reserve(options, std::process::id()),
         (None, None) => options.clone().reserve()?,
     };
     Ok(Granted::Reserved(reservation))

@@ -83,8 +83,10 @@ fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<(
 #[derive(Debug)]
 struct Holding {
     held: Vec<Reservation>,
-    /// Ports that a port server holds for this process, as long as it runs.
+    /// Ports that a port server holds.
     granted: Vec<u16>,
+    /// Whether the port server holds them until this process ends.
+    holds_granted: bool,
     has_process: bool,
     until: Option<Instant>,
 }
@@ -92,16 +94,13 @@ struct Holding {
 impl Holding {
     fn rows(&self) -> Vec<ReservedRow> {
         let granted = self.granted.iter().map(|port| ReservedRow::granted(*port));
-        self.held
-            .iter()
-            .map(ReservedRow::from)
-            .chain(granted)
-            .collect()
+        let held = self.held.iter().map(ReservedRow::from);
+        held.chain(granted).collect()
     }
 
     fn is_over(&self) -> bool {
-        (self.held.is_empty() && self.granted.is_empty())
-            || self.until.is_some_and(|until| until <= Instant::now())
+        let is_empty = self.held.is_empty() && (self.granted.is_empty() || !self.holds_granted);
+        is_empty || self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 
@@ -123,6 +122,11 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
         options = options.named(name);
     }
     let mut granted = Vec::new();
+    // A port server releases a port with the process for which it was requested.
+    let requester = match (*pid, request.hold_for) {
+        (Some(pid), None) => pid,
+        (None, _) | (_, Some(_)) => std::process::id(),
+    };
     let count = usize::from(selection.count);
     let held = match (selection.port, selection.block, PortServer::from_env()?) {
         (port, ..) if !selection.offsets.is_empty() => {
@@ -140,7 +144,13 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
         (None, false, Some(server)) => {
             let mut held = Vec::new();
             for _ in 0..count {
-                match server.reserve(&options)? {
+                let own = std::process::id();
+                let mut port = server.reserve(&options, own)?;
+                if matches!(port, Granted::HeldByServer(_)) && requester != own {
+                    // The server releases this one with the keeper, also after an error.
+                    port = server.reserve(&options, requester)?;
+                }
+                match port {
                     Granted::Reserved(reservation) => held.push(reservation),
                     Granted::HeldByServer(port) => granted.push(port),
                 }
@@ -158,6 +168,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
     let holding = Holding {
         held,
         granted,
+        holds_granted: requester == std::process::id(),
         has_process: pid.is_some(),
         until,
     };

@@ -11,6 +11,7 @@ use portlease::ReserveOptions;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::keepers::leases;
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
 use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, eventually, need};
@@ -302,4 +303,34 @@ fn port_list(ports: &[u16]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(",")
+}
+
+#[test]
+fn run_and_reserve_take_the_reservations_of_the_server() {
+    let (folder, address) = (Folder::new(), name("self"));
+    let _server = serve(&address, &folder);
+    let script = "ONE=$(\"$BIN\" reserve) && TWO=$(\"$BIN\" reserve -n 2) || exit 90\n\
+        \"$BIN\" check $ONE $TWO\n\
+        \"$BIN\" run --port A --port B/udp -- sh -c '\"$BIN\" check $A $B/udp'\n\
+        \"$BIN\" reserve --for 10m\n";
+    let mut sh = Command::new("sh");
+    plain(sh.args(["-c", script]));
+    sh.env("PORTSERVER_ADDRESS", &address);
+    let output = finish(sh.env("PORTLEASE_DIR", folder.locks())).code(0);
+    let lines: Vec<&str> = output.out.lines().collect();
+    assert_eq!(
+        lines[..2],
+        ["3 ports are free", "2 ports are free"],
+        "{output:#?}"
+    );
+    // The others end with the shell, with the command, or with a keeper that has nothing to hold.
+    let last: u16 = lines[2].parse().unwrap();
+    eventually("only the last number is reserved", DEADLINE, || {
+        let leases = leases(&folder);
+        let is_last = |lease: &serde_json::Value| lease["port"] == json!(last);
+        match leases.len() == 2 && leases.iter().all(is_last) {
+            true => Ok(()),
+            false => Err(format!("{leases:?}")),
+        }
+    });
 }
