@@ -193,6 +193,8 @@ pub fn report(bytes: &[u8]) {
             at: name.to_owned(),
             label: name.to_owned(),
             program: name.to_owned(),
+            command: name.to_owned(),
+            working_directory: name.to_owned(),
             ..Record::default()
         };
         let leases = vec![Lease::new(Protocol::Tcp, 60315, Some(record))];

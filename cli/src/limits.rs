@@ -56,6 +56,9 @@ pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 /// ends the search if the parents in /proc form a loop.
 pub(crate) const NESTED_SHELLS: usize = 64;
 
+/// How many characters of a command `run` records with its reservations. Reports show them.
+pub(crate) const COMMAND_CHARS: usize = 80;
+
 /// The only sleep of the command.
 pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);

@@ -94,6 +94,7 @@ pub(crate) fn numbers_of(
         exclude,
         wait: std::time::Duration::ZERO,
         label: None,
+        command: None,
         on_behalf_of: None,
         at: std::panic::Location::caller(),
     };

@@ -22,6 +22,7 @@ pub(crate) struct Request {
     pub(crate) exclude: PortSet,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
+    pub(crate) command: Option<String>,
     pub(crate) on_behalf_of: Option<u32>,
     pub(crate) at: &'static std::panic::Location<'static>,
 }

@@ -110,7 +110,10 @@ impl Holders {
             } else {
                 format!("{}, ", lease.protocol())
             };
-            line("reserved", format_args!("{protocol}{}", lease.by()))
+            line(
+                "reserved",
+                format_args!("{protocol}{}", lease.by_in_folder()),
+            )
         })
     }
 

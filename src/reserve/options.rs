@@ -35,6 +35,7 @@ pub struct ReserveOptions {
     pub(super) exclude: PortSet,
     pub(super) wait: Duration,
     pub(super) label: Option<String>,
+    pub(super) command: Option<String>,
     pub(super) on_behalf_of: Option<u32>,
 }
 
@@ -56,6 +57,7 @@ impl ReserveOptions {
             exclude: PortSet::default(),
             wait: Duration::ZERO,
             label: None,
+            command: None,
             on_behalf_of: None,
         }
     }
@@ -252,6 +254,23 @@ impl ReserveOptions {
     /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// The command that runs under the reservation, for a program that reserves ports and starts
+    /// other programs. Reports show it to every process, in place of the source line of the call.
+    ///
+    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of that process. Of a text of more
+    /// than 200 bytes, the middle is replaced by `…`. Pass no secret.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().command("redis-server --port 6379").reserve()?;
+    /// let lease = p.holders()?.leases()[0].clone();
+    /// assert_eq!((lease.command(), lease.at()), (Some("redis-server --port 6379"), None));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
         self
     }
 

@@ -86,6 +86,7 @@ impl ReserveOptions {
             exclude: self.exclude,
             wait: self.wait,
             label: self.label,
+            command: self.command,
             on_behalf_of: self.on_behalf_of,
             at,
         })

@@ -159,9 +159,22 @@ pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
 /// container.
 pub(crate) fn shows_every_process() -> bool {
     #[cfg(target_os = "linux")]
-    return linux::is_in_first_pid_namespace();
+    {
+        /// The kernel gives the first pid namespace a fixed inode (PROC_PID_INIT_INO).
+        const FIRST: u64 = 0xeffffffc;
+        linux::pid_namespace().is_none_or(|inode| inode.get() == FIRST)
+    }
     #[cfg(not(target_os = "linux"))]
     return true;
+}
+
+/// The inode of the pid namespace of this process. Returns `None` if it cannot be read, and always
+/// on systems other than Linux.
+pub(crate) fn pid_namespace() -> Option<NonZeroU64> {
+    #[cfg(target_os = "linux")]
+    return linux::pid_namespace();
+    #[cfg(not(target_os = "linux"))]
+    return None;
 }
 
 /// The effective user of a process. Returns `None` if the process has ended or cannot be read, and

@@ -17,17 +17,19 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::args::{RunArgs, SharedReserveArgs};
+use crate::args::RunArgs;
 use crate::exit;
 use crate::failure::Failure;
-use crate::limits::{LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep};
+use crate::limits::{
+    COMMAND_CHARS, LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep,
+};
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
 use crate::ports::NamedPort;
 use crate::reserve_options::{reserve_options, reserve_port};
 use crate::signals::starts_ignored;
-use crate::text::os_message;
+use crate::text::{cut, os_message, shell_words};
 
 /// Signals that `run` passes on to its command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
@@ -65,7 +67,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Failure::new("cannot run: no command after --"));
     };
-    let reservations = reserve(&args.ports, &args.shared, program)?;
+    let reservations = reserve(args, program)?;
     for NamedReservation { name, reservation } in &reservations {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
     }
@@ -100,17 +102,16 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     supervise(console, &mut child, &mut signals, listening)
 }
 
-fn reserve(
-    ports: &[NamedPort],
-    shared: &SharedReserveArgs,
-    program: &OsStr,
-) -> Result<Vec<NamedReservation>, Failure> {
+fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Failure> {
     let default = [NamedPort {
         name: "PORT".to_owned(),
         port: None,
         protocol: Protocol::Tcp,
     }];
-    let ports = if ports.is_empty() { &default } else { ports };
+    let ports = match args.ports.as_slice() {
+        [] => &default,
+        ports => ports,
+    };
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
@@ -123,9 +124,10 @@ fn reserve(
         .file_name()
         .unwrap_or(program)
         .to_string_lossy();
+    let command = cut(&shell_words(&args.command), COMMAND_CHARS);
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
         let label = format!("{} of {server}", port.name);
-        let options = reserve_options(shared, port.protocol, Some(&label));
+        let options = reserve_options(&args.shared, port.protocol, Some(&label), &command);
         Ok(NamedReservation {
             name: port.name.clone(),
             reservation: reserve_port(&options, port.port)?,

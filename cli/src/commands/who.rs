@@ -14,7 +14,7 @@ use crate::output::console::Console;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::PortList;
-use crate::text::{escape, os_message};
+use crate::text::{escape, os_message, shell_words};
 
 /// The answer about one port.
 #[derive(Debug, Serialize)]
@@ -250,27 +250,13 @@ fn processes(holders: &Holders) -> Vec<&Process> {
 
 fn command_line(process: &Process) -> String {
     let text = match process.command_line() {
-        Ok(arguments) => {
-            let quoted = arguments
-                .iter()
-                .map(|argument| quoted(&escape(&argument.to_string_lossy())));
-            quoted.collect::<Vec<_>>().join(" ")
-        }
+        Ok(arguments) => escape(&shell_words(&arguments)),
         Err(error) => error.to_string(),
     };
     format!(
         "\n  {:<13}{text}",
         format_args!("pid {}", process.pid).to_string()
     )
-}
-
-/// Quotes an argument for a shell if the shell would change it without quotes.
-fn quoted(argument: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !argument.is_empty() && argument.chars().all(is_plain) {
-        return argument.to_owned();
-    }
-    format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
 fn reachability_name(reachability: Reachability) -> &'static str {

@@ -15,6 +15,7 @@ use crate::limits::RELEASE_TIMEOUT;
 use crate::output::json::ReservedRow;
 use crate::output::report;
 use crate::port_server::PortServer;
+use crate::process;
 use crate::reserve_options::reserve_options;
 
 pub(crate) fn run_keeper() -> Result<u8, Failure> {
@@ -86,7 +87,8 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
     } else {
         Protocol::Tcp
     };
-    let options = reserve_options(&selection.shared, protocol, None).on_behalf_of(*pid);
+    let command = process::name(*pid);
+    let options = reserve_options(&selection.shared, protocol, None, &command).on_behalf_of(*pid);
     let count = usize::from(selection.count);
     let held = match (selection.port, selection.block, PortServer::from_env()) {
         (None, true, Some(_)) => {

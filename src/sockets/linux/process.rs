@@ -138,10 +138,9 @@ pub(in super::super) fn name(pid: u32) -> Option<String> {
     stat(pid).map(|stat| stat.name)
 }
 
-/// The kernel gives the first pid namespace a fixed inode (PROC_PID_INIT_INO).
-pub(in super::super) fn is_in_first_pid_namespace() -> bool {
-    const FIRST: u64 = 0xeffffffc;
-    rustix::fs::stat("/proc/self/ns/pid").map_or(true, |namespace| namespace.st_ino == FIRST)
+pub(in super::super) fn pid_namespace() -> Option<NonZeroU64> {
+    let namespace = rustix::fs::stat("/proc/self/ns/pid").ok()?;
+    NonZeroU64::new(namespace.st_ino)
 }
 
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {
