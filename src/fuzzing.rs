@@ -135,6 +135,7 @@ pub fn process(bytes: &[u8]) {
         report(bytes);
     }
     procfs::effective_uid(bytes);
+    procfs::maps_user(bytes, 65534);
     procfs::innermost_pid(bytes);
     procfs::uptime(bytes);
     procfs::in_flight(bytes);

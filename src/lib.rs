@@ -283,6 +283,7 @@ pub use model::error_kind::ErrorKind;
 pub use model::holder::{Holder, Owner};
 pub use model::holders::Holders;
 pub use model::lease_info::Lease;
+pub use model::listeners::Listeners;
 pub use model::process::{Process, ProcessState, Relation};
 pub use model::remedy::Remedy;
 pub use model::server_kind::ServerKind;
@@ -294,4 +295,7 @@ pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
     try_reserve_ports, try_reserve_udp_port,
 };
-pub use wait::{wait_until_free, wait_until_free_for, wait_until_held_by, wait_until_listening};
+pub use wait::{
+    wait_until_all_listening, wait_until_free, wait_until_free_for, wait_until_held_by,
+    wait_until_listening,
+};

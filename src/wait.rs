@@ -1,6 +1,8 @@
 //! Waits until a server listens, and waits until a port is free. The functions here block the
 //! thread. `tokio.rs` uses the same polls, and a timer for the pauses.
 
+mod steady;
+
 use std::fmt;
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -21,6 +23,8 @@ use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::retry::{DAEMON_GRACE, FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
 use crate::sockets;
+
+pub use steady::wait_until_all_listening;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
 /// socket that is bound. Without an address, any address of this machine counts.

@@ -263,6 +263,13 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
+    /// Wait until all ports have been listening for DURATION without a break, for a server that
+    /// closes its socket while it initializes, and then opens it again
+    #[arg(
+        long = "for", value_name = "DURATION", value_parser = humantime::parse_duration,
+        conflicts_with = "free"
+    )]
+    pub(crate) steady: Option<Duration>,
     /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,

@@ -12,8 +12,9 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// firewall drops the packets, no answer comes.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long `run` waits for the report on a command that ended before it listened.
-pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(1);
+/// How long `run` and `wait` wait for the report on a process that ended before it listened. The
+/// report includes 0.5 s for a daemon to listen.
+pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// `run --wait-listening` sends SIGTERM to a command that does not listen in time. If the command
 /// has not ended this long after SIGTERM, `run` sends SIGKILL.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, ErrorKind};
+use portlease::{Diagnosis, Endpoint, ErrorKind, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
@@ -24,13 +24,15 @@ pub(crate) enum Outcome {
     ProcessEnded(Option<Diagnosis>),
 }
 
-/// Waits until all ports meet the condition at the same time. The wait ends earlier when the time
-/// limit is reached or the process `pid` ends.
+/// Waits until all ports meet the condition at the same time, and with `steady` until they have
+/// been listening for that long. The wait ends earlier when the time limit is reached or the
+/// process `pid` ends.
 pub(crate) fn wait_for(
     console: &Console,
     endpoints: &[Endpoint],
     condition: Condition,
     limit: Duration,
+    steady: Option<Duration>,
     pid: Option<u32>,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
@@ -43,8 +45,8 @@ pub(crate) fn wait_for(
     };
     // If the condition is met at once, no progress is printed.
     match holds_now(endpoints, condition) {
-        Ok(true) => return Ok(Outcome::Met),
-        Ok(false) => {}
+        Ok(true) if steady.is_none() => return Ok(Outcome::Met),
+        Ok(_) => {}
         Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
         Err(failure) => return Err(failure),
     }
@@ -61,7 +63,9 @@ pub(crate) fn wait_for(
     let (ports, index) = (endpoints.to_vec(), current.clone());
     let wait = move || {
         // If the process of `--pid` ended first, the receiver is gone, and the send fails.
-        let _sent = sender.send(wait_for_all(&ports, condition, started, limit, &index));
+        let _sent = sender.send(wait_for_all(
+            &ports, condition, started, limit, steady, &index,
+        ));
     };
     let thread = std::thread::Builder::new()
         .name("wait".to_owned())
@@ -151,12 +155,16 @@ fn wait_for_all(
     condition: Condition,
     started: Instant,
     limit: Duration,
+    steady: Option<Duration>,
     current: &AtomicUsize,
 ) -> portlease::Result<()> {
     loop {
         for (n, endpoint) in endpoints.iter().enumerate() {
             current.store(n, Ordering::Relaxed);
             condition.wait(*endpoint, remaining(limit, started))?;
+        }
+        if let Some(steady) = steady {
+            wait_until_all_listening(endpoints, steady, remaining(limit, started))?;
         }
         // A port that met the condition early may have changed since. So all ports must meet it in
         // one more round.

@@ -94,12 +94,15 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
+/// If no socket listens, it tries one connection, as [`after_waiting_for_any`] does.
 pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
-    let facts = facts(port, verdict, ScanDepth::Complete);
+    let facts = with_redirection(port, facts(port, verdict, ScanDepth::Complete));
     let holders = facts.holders.iter().flatten();
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
+    let running = expected.pid().filter(runs);
     Diagnosis::new(Facts {
-        expected: Some(expected.pid().filter(runs)),
+        expected: Some(running),
+        suspended: running.filter(|pid| sockets::is_suspended(*pid)),
         stranger: holders
             .filter(|socket| whose::answers(socket) && !expected.has(socket))
             .min_by_key(|socket| socket.processes.is_empty())
@@ -113,11 +116,15 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
 /// A [`report`] of a wait for a listener that timed out. If no socket listens, it tries one
 /// connection: a packet filter may take the connections of the port.
 pub(crate) fn after_waiting_for_any(port: Port, verdict: Verdict) -> Diagnosis {
-    let mut facts = facts(port, verdict, ScanDepth::Complete);
+    let facts = facts(port, verdict, ScanDepth::Complete);
+    Diagnosis::new(with_redirection(port, facts))
+}
+
+fn with_redirection(port: Port, mut facts: Facts) -> Facts {
     if facts.verdict == Verdict::NotListening && facts.elsewhere.is_empty() {
         facts.redirected = probe::redirected(port);
     }
-    Diagnosis::new(facts)
+    facts
 }
 
 /// The listeners on the number whose address does not match the endpoint.
@@ -144,6 +151,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         redirected: None,
         as_root: sight::is_root(),
         expected: None,
+        suspended: None,
         stranger: None,
         elsewhere,
         instead: Vec::new(),

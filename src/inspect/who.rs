@@ -8,9 +8,9 @@ use super::{relation, sight};
 use crate::lease;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
-use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
+use crate::model::listeners::Listeners;
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::sockets::{self, ScanDepth, Table};
@@ -90,15 +90,12 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
 /// [`Io`](crate::ErrorKind::Io) if the socket table cannot be read or the process is out of file
 /// descriptors.
-pub fn listeners() -> Result<Vec<Holder>> {
+pub fn listeners() -> Result<Listeners> {
     let read = || {
         let mut owned = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?;
         relation::note(&mut owned.holders);
         sight::note_unseen(&mut owned.holders, &mut owned.unseen);
-        owned
-            .holders
-            .sort_by_key(|holder| (holder.local.port(), holder.local));
-        Ok(owned.holders)
+        Ok(Listeners::new(owned.holders, owned.unseen))
     };
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Instant;
 
 use super::listening::is_listening;
+use crate::lease;
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::port::Port;
@@ -202,15 +203,24 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
 
 /// The TCP listeners of the expected process on other ports, because a server may have taken
 /// another number. If the expected process is the calling process, the list is empty: that process
-/// may run any number of servers.
+/// may run any number of servers. A number that is reserved together with the port has a server of
+/// its own.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());
     }
     let mut rows = sockets::all_listeners()?;
     rows.retain(|row| row.local.port() != than.number);
+    let reserver = |number| -> Option<u32> {
+        let leases = lease::of_number(number, &[Protocol::Tcp]);
+        let lease = leases.first()?;
+        lease.on_behalf_of().or(lease.pid())
+    };
+    let own = reserver(than.number);
     let mut holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
-    holders.retain(|holder| expected.has(holder));
+    holders.retain(|holder| {
+        expected.has(holder) && (own.is_none() || reserver(holder.local.port()) != own)
+    });
     Ok(holders)
 }
 

@@ -30,8 +30,8 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket. `None` on Windows, and if no process owns the socket any
-    /// more.
+    /// The user who created the socket. `None` on Windows, if no process owns the socket any more,
+    /// and for a user outside of the user namespace of this process.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.
@@ -91,6 +91,8 @@ pub enum Owner {
 pub(crate) struct UnseenOwner {
     /// Some processes could not be inspected.
     pub(crate) is_denied: bool,
+    /// No process could be inspected, because there is no `/proc`.
+    pub(crate) lacks_proc: bool,
     /// This process is in a pid namespace that does not show every process.
     pub(crate) is_outside: bool,
     /// This process runs as root.

@@ -6,7 +6,7 @@ use std::vec;
 
 use super::endpoint::Protocol;
 use super::holder::Holder;
-use super::incompleteness::Incompleteness;
+use super::incompleteness::{Incompleteness, sorted};
 use super::lease_info::Lease;
 use super::state::State;
 
@@ -44,22 +44,15 @@ impl Holders {
         protocol: Option<Protocol>,
         mut rows: Vec<Holder>,
         leases: Vec<Lease>,
-        reasons: Vec<Incompleteness>,
+        unseen: Vec<Incompleteness>,
     ) -> Self {
         rows.sort_by_cached_key(order);
-        let mut unseen = Vec::new();
-        for reason in reasons {
-            // Keeps the reasons sorted and without duplicates.
-            if let Err(at) = unseen.binary_search(&reason) {
-                unseen.insert(at, reason);
-            }
-        }
         Holders {
             port,
             protocol,
             rows,
             leases,
-            unseen,
+            unseen: sorted(unseen),
         }
     }
 

@@ -183,6 +183,18 @@ pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }
 
+/// Whether the uid stands for every user outside of the user namespace of this process, so that it
+/// names no user. Always `false` on systems other than Linux.
+fn is_unmapped(uid: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::is_unmapped(uid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = uid;
+        false
+    }
+}
+
 /// The pid that a process has in its own pid namespace, which is the innermost one. Returns `None`
 /// if the process has ended or cannot be read. Systems without pid namespaces return `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
@@ -200,6 +212,18 @@ pub(crate) fn has_event_loop() -> bool {
     return linux::has_event_loop();
     #[cfg(not(target_os = "linux"))]
     return false;
+}
+
+/// Whether a signal or a debugger has suspended the process. Always `false` on systems other than
+/// Linux.
+pub(crate) fn is_suspended(pid: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::is_suspended(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        false
+    }
 }
 
 /// Whether a process still runs. A zombie counts as ended.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult};
-use super::system;
+use super::{is_unmapped, system};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::process::Process;
 use crate::model::state::State;
@@ -100,6 +100,7 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
                 (inode, row.uid) = (acceptor.inode, acceptor.uid);
             }
         }
+        row.uid = row.uid.filter(|uid| !is_unmapped(*uid));
         let processes = inode.and_then(|inode| by_inode.get(&inode));
         let processes: Vec<Process> = processes
             .into_iter()

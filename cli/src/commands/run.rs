@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, Reservation, wait_until_held_by};
+use portlease::{Endpoint, Protocol, Reservation, State, wait_until_held_by};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -217,7 +217,7 @@ fn supervise(
     console: &Console,
     child: &mut Child,
     signals: &mut SignalsInfo<WithOrigin>,
-    mut listening: Option<Receiver<portlease::Result<Duration>>>,
+    mut listening: Option<ListenWait>,
 ) -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("wait for the command", &e);
     loop {
@@ -230,14 +230,14 @@ fn supervise(
         }
         if let Some(status) = child.try_wait().map_err(cannot)? {
             // The wait notices the end too, and reports what the command did not do.
-            if let Some(listening) = listening
-                && let Ok(Err(error)) = listening.recv_timeout(LISTEN_REPORT)
+            if let Some(wait) = listening
+                && let Ok(Err(error)) = wait.listened.recv_timeout(LISTEN_REPORT)
             {
-                console.note(report::failure(&error.into()));
+                console.note(ended_first(status, error));
             }
             return Ok(exit_code(status));
         }
-        match listening.as_ref().map(Receiver::try_recv) {
+        match listening.as_ref().map(|wait| wait.listened.try_recv()) {
             Some(Ok(Ok(after))) => {
                 console.note(format_args!(
                     "the command started to listen after {:.1} s",
@@ -247,11 +247,43 @@ fn supervise(
             }
             Some(Ok(Err(error))) => {
                 terminate(child).map_err(cannot)?;
-                return Err(Failure::new(format!("stopped the command: {error}")));
+                let limit = listening.map(|wait| wait.limit).unwrap_or_default();
+                return Err(not_in_time(limit, error));
             }
             Some(Err(TryRecvError::Disconnected)) => listening = None,
             Some(Err(TryRecvError::Empty)) | None => {}
         }
+    }
+}
+
+/// The note on a command that ended before it listened.
+fn ended_first(status: ExitStatus, error: portlease::Error) -> String {
+    let Some((diagnosis, endpoint)) = error
+        .diagnosis()
+        .and_then(|diagnosis| Some((diagnosis, diagnosis.endpoint()?)))
+    else {
+        return report::failure(&error.into());
+    };
+    let mut text = format!("the command ended ({status}) before it listened on port {endpoint}");
+    let mut sockets = diagnosis.holders().into_iter().flatten();
+    if sockets.any(|socket| socket.state == State::Listen) {
+        text += &format!(": {}", diagnosis.cause());
+    }
+    match report::help(diagnosis, true) {
+        Some(help) => format!("{text}\nhelp: {help}"),
+        None => text,
+    }
+}
+
+/// The failure of a command that did not listen in time.
+fn not_in_time(limit: Duration, error: portlease::Error) -> Failure {
+    match error.diagnosis() {
+        Some(diagnosis) => Failure::new(format!(
+            "stopped the command after {}: {}",
+            humantime::format_duration(limit),
+            report::headline_and_help(diagnosis, true)
+        )),
+        None => error.into(),
     }
 }
 
@@ -287,13 +319,21 @@ fn exit_code(status: ExitStatus) -> u8 {
         .unwrap_or(exit::RUN_FAILED)
 }
 
+/// A wait in a thread until the command listens on all ports.
+#[derive(Debug)]
+struct ListenWait {
+    limit: Duration,
+    /// The elapsed time, or why the command does not listen.
+    listened: Receiver<portlease::Result<Duration>>,
+}
+
 /// Waits in a thread until the command listens on all ports. The thread sends the elapsed time or
 /// the error. It then raises SIGCHLD to wake `supervise`, which waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
     limit: Duration,
-) -> Result<Receiver<portlease::Result<Duration>>, Failure> {
+) -> Result<ListenWait, Failure> {
     let endpoints: Vec<Endpoint> = reservations
         .iter()
         .map(|reservations| endpoint(&reservations.reservation))
@@ -316,7 +356,10 @@ fn spawn_listen_wait(
         .name("wait".to_owned())
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
-    Ok(receiver)
+    Ok(ListenWait {
+        limit,
+        listened: receiver,
+    })
 }
 
 fn endpoint(reservation: &Reservation) -> Endpoint {

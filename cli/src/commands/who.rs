@@ -35,6 +35,8 @@ struct ManyAnswers {
 #[derive(Debug, Serialize)]
 struct AllAnswer {
     version: u8,
+    complete: bool,
+    unseen: Vec<String>,
     holders: Vec<HolderRow>,
 }
 
@@ -192,18 +194,27 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .is_none_or(|under| folder.is_some_and(|at| at.starts_with(under)))
     };
     let is_restricted = args.pid.is_some() || under.is_some();
-    let mut all = portlease::listeners()?;
-    all.retain(|socket| !is_restricted || socket.processes.iter().any(is_wanted));
+    let listeners = portlease::listeners()?;
+    let (complete, unseen) = (listeners.is_complete(), listeners.unseen());
+    let has_hidden = listeners.iter().any(|socket| socket.hidden);
+    let is_shown = |socket: &Holder| !is_restricted || socket.processes.iter().any(is_wanted);
+    let all: Vec<Holder> = listeners.into_iter().filter(is_shown).collect();
     if console.is_json() {
         console.print_json(&AllAnswer {
             version: JSON_VERSION,
+            complete,
+            unseen,
             holders: all
                 .iter()
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
         })?;
     } else if all.is_empty() {
-        console.note("no socket listens");
+        console.note(if is_restricted && has_hidden {
+            "no such socket listens, but the owners of some listeners cannot be seen"
+        } else {
+            "no such socket listens"
+        });
     } else {
         let mut table = Table::new(["ADDRESS", "PID", "PROGRAM", "USER", "DIRECTORY"]);
         for socket in &all {
@@ -212,7 +223,12 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         }
         console.answer(table)?;
     }
-    Ok(if all.is_empty() { exit::NO } else { exit::YES })
+    Ok(match (all.is_empty(), is_restricted && has_hidden) {
+        (false, _) => exit::YES,
+        (true, false) => exit::NO,
+        // A hidden listener may belong to the process.
+        (true, true) => exit::INCOMPLETE,
+    })
 }
 
 fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {

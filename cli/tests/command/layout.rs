@@ -30,6 +30,7 @@ const FLOORS: [&[&str]; 8] = [
         "output::annotations",
         "output::console",
         "output::junit",
+        "output::port_row",
         "reserve_options",
     ],
     &[

@@ -251,15 +251,24 @@ fn killing_the_command_or_portlease_releases_the_port() {
 #[test]
 fn wait_listening_stops_a_command_that_does_not_listen() {
     let output = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
-    // Between the two stands the library's own message with the time limit.
     let (act, cause) = output.err.split_once(": port ").unwrap();
+    assert_eq!(act, "portlease: stopped the command after 100ms");
+    assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
     assert!(
-        act.starts_with("portlease: stopped the command: ") && act.contains("100"),
+        cause.contains("\nhelp: check the command line of pid "),
         "{output:#?}"
     );
-    assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
     // The command ends first: its exit code counts.
-    finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
+    let output = finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
+    let expected = "portlease: the command ended (exit status: 3) before it listened on port ";
+    assert!(output.err.starts_with(expected), "{output:#?}");
+    // A suspended command starts no server.
+    let output = finish(&mut script(&["--wait-listening=1s"], "kill -STOP $$")).code(125);
+    assert!(
+        output
+            .err
+            .contains(" is suspended, so it starts no server\nhelp: resume pid ")
+    );
 
     need!(installed("python3"));
     let folder = Folder::new();

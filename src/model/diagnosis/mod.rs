@@ -49,6 +49,8 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
+    /// The id of the expected process, if it is suspended.
+    pub(crate) suspended: Option<u32>,
     /// A listener on the endpoint that belongs neither to the expected process nor to one that it
     /// started.
     pub(crate) stranger: Option<Holder>,
@@ -85,6 +87,7 @@ impl Diagnosis {
             redirected: None,
             as_root: false,
             expected: None,
+            suspended: None,
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
@@ -289,6 +292,7 @@ impl Diagnosis {
             Verdict::Invalid(_) => ErrorKind::InvalidPort,
             Verdict::Free
             | Verdict::NotListening
+            | Verdict::Unsteady(_)
             | Verdict::CannotBind(_)
             | Verdict::CannotTell(_) => ErrorKind::Io,
         }

@@ -13,7 +13,7 @@ use crate::model::holders::Holders;
 use crate::model::lease_info::Lease;
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
-use crate::model::text::{FORBIDDEN, connections};
+use crate::model::text::{DurationText, FORBIDDEN, connections};
 
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
@@ -82,7 +82,9 @@ impl Report {
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 self.listeners_headline().unwrap_or_else(holders_headline)
             }
-            Verdict::InUse(Cause::Holder) | Verdict::Leaked => holders_headline(),
+            Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::Unsteady(_) => {
+                holders_headline()
+            }
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
@@ -102,9 +104,13 @@ impl Report {
             elsewhere,
             instead,
             redirected,
+            suspended,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
+        if let Some(pid) = suspended {
+            sentences.push(format!("pid {pid} is suspended, so it starts no server"));
+        }
         if let Some(addr) = redirected {
             sentences.push(format!(
                 "no socket listens, but a connection to {addr} is accepted: a packet filter \
@@ -133,6 +139,10 @@ impl Report {
             Verdict::Free => format!("{operand} is free: {cause}"),
             Verdict::InUse(_) => format!("{operand} is in use: {cause}"),
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
+            Verdict::Unsteady(duration) => {
+                let duration = DurationText(*duration);
+                format!("{operand} has not been listening for {duration} without a break: {cause}")
+            }
             Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::SharedWithStranger(pid) => {
                 format!("{operand} is not held by pid {pid} alone: {cause}")

@@ -1,5 +1,7 @@
 //! [`Verdict`]: the result of a check of a port.
 
+use std::time::Duration;
+
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -7,6 +9,8 @@ pub(crate) enum Verdict {
     Free,
     InUse(Cause),
     NotListening,
+    /// Something listens on the port, but no listener has stayed open for this long.
+    Unsteady(Duration),
     /// Neither the process with this id nor one that it started listens on the port. For a UDP
     /// port, neither has bound it. The id is `None` if the process has ended and its id is no
     /// longer known.

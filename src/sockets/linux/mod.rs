@@ -20,8 +20,8 @@ pub(super) use proc_net::abstract_socket;
 #[cfg(not(feature = "tokio"))]
 pub(super) use process::has_event_loop;
 pub(super) use process::{
-    command_line, group, innermost_pid, is_running, name, parent, pid_namespace, started,
-    unit_and_container, user_of, users,
+    command_line, group, innermost_pid, is_running, is_suspended, is_unmapped, name, parent,
+    pid_namespace, started, unit_and_container, user_of, users,
 };
 pub(super) use scan::processes;
 

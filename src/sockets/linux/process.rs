@@ -76,7 +76,7 @@ impl Clock {
         Ok(Some(Process {
             parent: Some(stat.parent).filter(|parent| *parent != 0),
             program: link("exe"),
-            uid: procfs::effective_uid(&status),
+            uid: procfs::effective_uid(&status).filter(|uid| !is_unmapped(*uid)),
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             state,
             working_directory: link("cwd"),
@@ -120,6 +120,10 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
+pub(in super::super) fn is_suspended(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == ProcessState::Suspended)
+}
+
 pub(in super::super) fn group(pid: u32) -> Option<Group> {
     let stat = stat(pid)?;
     Some(Group {
@@ -141,6 +145,14 @@ pub(in super::super) fn name(pid: u32) -> Option<String> {
 pub(in super::super) fn pid_namespace() -> Option<NonZeroU64> {
     let namespace = rustix::fs::stat("/proc/self/ns/pid").ok()?;
     NonZeroU64::new(namespace.st_ino)
+}
+
+/// The kernel shows every user that the user namespace of this process does not map by one uid
+/// (`/proc/sys/kernel/overflowuid`). If the namespace maps that uid, it is the uid of a user.
+pub(in super::super) fn is_unmapped(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    uid == OVERFLOW
+        && read(CWD, "/proc/self/uid_map").is_ok_and(|map| !procfs::maps_user(&map, uid))
 }
 
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {

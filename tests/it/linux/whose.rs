@@ -8,7 +8,7 @@ use portlease::{ErrorKind, Reservation, reserve_port};
 
 use crate::support::program::python;
 use crate::support::reserver::Reserver;
-use crate::support::{DEADLINE, capability, need, own_locks};
+use crate::support::{DEADLINE, capability, eventually, need, own_locks};
 
 /// Long enough for a process that started before the wait to have listened.
 const SHORT: Duration = Duration::from_millis(300);
@@ -90,6 +90,65 @@ fn served_by_a_stranger() -> (Reservation, Reserver) {
     let mut stranger = Reserver::new(&own_locks());
     assert_eq!(stranger.command(&format!("serve={p}")), "serves");
     (p, stranger)
+}
+
+/// Each of two reserved ports has a server of its own, so the listener on one is not a server
+/// that took the wrong number.
+#[test]
+fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
+    let (own, missing) = (reserve_port(), reserve_port());
+    let mut server = Server::new("server", own.port());
+    server.port();
+    let report = || {
+        let error = missing.wait_for_pid(server.id(), SHORT).unwrap_err();
+        error.to_string()
+    };
+    let text = report();
+    assert!(
+        text.contains("is not listening") && !text.contains("instead"),
+        "{text}"
+    );
+    // The control: the number of the listener is not reserved any more.
+    drop(own);
+    let text = report();
+    assert!(text.ends_with(" instead"), "{text}");
+}
+
+#[test]
+fn a_suspended_process_is_reported_with_the_remedy() {
+    let p = reserve_port();
+    let child = Server::of(Command::new("sleep").arg("600").spawn().unwrap());
+    let signal = |signal: &str| {
+        let pid = child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP");
+    // The signal takes effect a moment later.
+    eventually("the process is suspended", DEADLINE, || {
+        let error = p.wait_for_pid(child.id(), Duration::ZERO).unwrap_err();
+        let diagnosis = error.diagnosis().unwrap();
+        let resume = format!("resume pid {0} with kill -CONT {0}", child.id());
+        if diagnosis.help() == Some(resume) {
+            assert!(
+                error
+                    .to_string()
+                    .contains(" is suspended, so it starts no server")
+            );
+            Ok(())
+        } else {
+            Err(error.to_string())
+        }
+    });
+    // The remedy. The control is the report afterwards.
+    signal("-CONT");
+    eventually("the process runs", DEADLINE, || {
+        let error = p.wait_for_pid(child.id(), Duration::ZERO).unwrap_err();
+        match error.to_string().contains(" is suspended, so") {
+            true => Err(error.to_string()),
+            false => Ok(()),
+        }
+    });
 }
 
 #[test]
