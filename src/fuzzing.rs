@@ -184,6 +184,8 @@ pub fn report(bytes: &[u8]) {
             inode: 5,
             dual_stack: false,
             client: false,
+            interface: None,
+            shared: false,
             hidden: false,
             processes: vec![process.clone(), process],
             unseen_owner: UnseenOwner::default(),

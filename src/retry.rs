@@ -244,6 +244,10 @@ pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 /// microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
+/// If no number of a range is free, the error says who has the first ones, up to this many. Each
+/// takes a read of every socket.
+pub(crate) const NUMBERS_EXPLAINED: usize = 3;
+
 /// How long to wait for one connection that tests whether something listens. Only systems whose
 /// socket table this crate cannot read need it.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);

@@ -57,6 +57,10 @@ pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 /// ends the search if the parents in /proc form a loop.
 pub(crate) const NESTED_SHELLS: usize = 64;
 
+/// `check` prints the remedies below each failed port up to this number of failed ports. Of more
+/// ports it prints them in one line at the end.
+pub(crate) const HELP_PER_PORT: usize = 3;
+
 /// How many characters of a command `run` records with its reservations. Reports show them.
 pub(crate) const COMMAND_CHARS: usize = 80;
 

@@ -41,7 +41,7 @@ impl Request {
     /// If the request has no range, the pick also avoids the numbers of common services. It still
     /// takes such a number if the administrator withheld it from the kernel (on Linux
     /// `ip_local_reserved_ports`), perhaps for these tests.
-    pub(super) fn admits(&self, port: u16) -> bool {
+    pub(crate) fn admits(&self, port: u16) -> bool {
         let is_left_to_service =
             || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
         !self.exclude.contains(port)

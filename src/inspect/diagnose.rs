@@ -8,7 +8,7 @@ use super::availability::{availability, look};
 use super::inheritance;
 use super::probe;
 use super::sight;
-use super::who::holders;
+use super::who::{elsewhere, holders};
 use super::whose::{self, Expected};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
@@ -17,7 +17,6 @@ use crate::model::diagnosis::trial::Trial;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::diagnosis::{Diagnosis, Facts};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
@@ -125,13 +124,6 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
         facts.redirected = probe::redirected(port);
     }
     facts
-}
-
-/// The listeners on the number whose address does not match the endpoint.
-fn elsewhere(port: Port) -> Vec<Holder> {
-    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
-    rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
-    sockets::owners(rows, ScanDepth::Complete).map_or_else(|_| Vec::new(), |owned| owned.holders)
 }
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {

@@ -8,6 +8,7 @@ use super::{relation, sight};
 use crate::lease;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
+use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::listeners::Listeners;
@@ -68,8 +69,18 @@ use crate::sockets::{self, ScanDepth, Table};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
-    holders(endpoint, port.scope_id(), ScanDepth::Complete)
-        .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))
+    let holders = holders(endpoint, port.scope_id(), ScanDepth::Complete)
+        .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))?;
+    Ok(match endpoint.ip {
+        Some(ip) => {
+            let port = Port {
+                scope_id: port.scope_id(),
+                ..Port::of(endpoint)
+            };
+            holders.at_address(ip, elsewhere(port))
+        }
+        None => holders,
+    })
 }
 
 /// Every TCP socket that listens, on any port, with its processes. Sorted by port and address.
@@ -98,6 +109,13 @@ pub fn listeners() -> Result<Listeners> {
         Ok(Listeners::new(owned.holders, owned.unseen))
     };
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
+}
+
+/// The listeners on the number whose address does not match the endpoint.
+pub(crate) fn elsewhere(port: Port) -> Vec<Holder> {
+    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
+    rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
+    sockets::owners(rows, ScanDepth::Complete).map_or_else(|_| Vec::new(), |owned| owned.holders)
 }
 
 /// Every socket that matches the endpoint's port, address and protocol, and the leases on the port.

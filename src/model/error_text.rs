@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::attempt_stats::AttemptStats;
 use super::diagnosis::Diagnosis;
+use super::diagnosis::verdict::Verdict;
 use super::endpoint::Protocol;
 use super::error::Error;
 use super::error_kind::ErrorKind;
@@ -112,6 +113,7 @@ impl Error {
         range: Option<&RangeInclusive<u16>>,
         waited: Option<Duration>,
         stats: &AttemptStats,
+        taken: &[(u16, String)],
     ) -> Self {
         let what = match stats.block {
             Some(n) => format!("{n} consecutive ports"),
@@ -131,6 +133,9 @@ impl Error {
         if stats.not_permitted > 0 && stats.not_permitted == stats.tried() {
             message += ": a sandbox or a security policy forbids the binds, or the ports require a \
                         privilege";
+        }
+        for (number, cause) in taken {
+            message += &format!("; {number}: {cause}");
         }
         Self::new(kind, message)
     }
@@ -184,7 +189,13 @@ impl Error {
             "binding a port below 1024 requires root"
         };
         let message = format!("cannot reserve {port}: {}: {reason}", OsMessage(&cause));
-        Self::caused(ErrorKind::PermissionDenied, message, cause)
+        let verdict = if is_privileged {
+            Verdict::Privileged
+        } else {
+            Verdict::Forbidden
+        };
+        let help = Diagnosis::bare(Some(port.endpoint()), verdict);
+        Self::caused(ErrorKind::PermissionDenied, message, cause).with_diagnosis(help)
     }
 
     pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {

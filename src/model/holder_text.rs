@@ -136,6 +136,9 @@ impl Holder {
         if is_server && is_wildcard && !self.dual_stack {
             text += " (IPv6 only)";
         }
+        if let Some(interface) = &self.interface {
+            text += &format!(" (interface {} only)", printable(interface));
+        }
         text
     }
 

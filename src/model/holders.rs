@@ -1,5 +1,6 @@
 //! [`Holders`]: every socket on a port, and the reservations of the port.
 
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::slice;
 use std::vec;
@@ -32,6 +33,10 @@ use super::state::State;
 pub struct Holders {
     pub(super) port: u16,
     pub(super) protocol: Option<Protocol>,
+    /// The address that was queried; `None` for every address.
+    pub(super) ip: Option<IpAddr>,
+    /// Listeners on the number whose address does not match the queried one.
+    pub(super) elsewhere: Vec<Holder>,
     rows: Vec<Holder>,
     pub(super) leases: Vec<Lease>,
     pub(super) unseen: Vec<Incompleteness>,
@@ -47,13 +52,30 @@ impl Holders {
         unseen: Vec<Incompleteness>,
     ) -> Self {
         rows.sort_by_cached_key(order);
+        for at in 0..rows.len() {
+            let row = &rows[at];
+            // A TCP socket that is bound and does not listen, as a claim, serves no address.
+            let serves = row.state == State::Listen || row.protocol != Protocol::Tcp;
+            let mut others = rows.iter().enumerate();
+            rows[at].shared = serves
+                && others.any(|(other, socket)| other != at && row.shares_address_with(socket));
+        }
         Holders {
             port,
             protocol,
+            ip: None,
+            elsewhere: Vec::new(),
             rows,
             leases,
             unseen: sorted(unseen),
         }
+    }
+
+    /// Notes that only sockets on this address were queried, and which listeners are on others.
+    pub(crate) fn at_address(mut self, ip: IpAddr, elsewhere: Vec<Holder>) -> Self {
+        self.ip = Some(ip);
+        self.elsewhere = elsewhere;
+        self
     }
 
     /// The port number that was queried.

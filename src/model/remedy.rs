@@ -282,12 +282,18 @@ impl fmt::Display for Remedy {
                 }
             },
             Remedy::UseListenersAddress { addr } => {
-                let ip = match addr.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                write!(f, "connect to {}", SocketAddr::new(ip, addr.port()))
+                let mut addr = *addr;
+                match addr.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => {
+                        addr.set_ip(Ipv4Addr::LOCALHOST.into())
+                    }
+                    IpAddr::V6(ip) if ip.is_unspecified() => {
+                        addr.set_ip(Ipv6Addr::LOCALHOST.into())
+                    }
+                    // A link-local address keeps its scope.
+                    _ => {}
+                }
+                write!(f, "connect to {addr}")
             }
             Remedy::ListenOn { ip } => write!(f, "let the server listen on {ip}"),
             Remedy::ReserveForPlainServer => f.write_str(

@@ -4,8 +4,10 @@ use crate::acquire::{AttemptError, Refused, Request};
 use crate::inspect::diagnose;
 use crate::lease::Unusable;
 use crate::model::error::Error;
+use crate::model::port::Port;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
+use crate::retry::NUMBERS_EXPLAINED;
 
 pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     let Refused { error, waited } = refused;
@@ -14,15 +16,30 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
             Error::cannot_reserve(port, waited, diagnose::in_use(port, request.server))
         }
         AttemptError::NotPermitted(port, cause) => {
-            Error::not_permitted(port, ports::is_privileged(port.number), cause)
+            let is_privileged = ports::is_privileged(port.number);
+            Error::not_permitted(port, is_privileged, cause)
         }
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
-            Error::no_free_port(request.allowed.as_ref(), waited, &stats)
+            Error::no_free_port(request.allowed.as_ref(), waited, &stats, &taken(request))
         }
         AttemptError::LockFolder(folder) => lock_folder(folder),
         AttemptError::System { act, port, cause } => Error::system(act, port, cause),
     }
+}
+
+/// The first numbers of the requested range that are taken, and by whom. Empty without a range.
+fn taken(request: &Request) -> Vec<(u16, String)> {
+    let numbers = request.allowed.iter().cloned().flatten();
+    let numbers = numbers.filter(|number| request.admits(*number));
+    let cause = |number| {
+        request.protocols.iter().find_map(|&protocol| {
+            let diagnosis = diagnose::in_use(Port::new(number, protocol), request.server);
+            let holders = diagnosis.holders()?;
+            (!holders.is_empty()).then(|| (number, diagnosis.cause()))
+        })
+    };
+    numbers.take(NUMBERS_EXPLAINED).filter_map(cause).collect()
 }
 
 pub(super) fn lock_folder(folder: Unusable) -> Error {

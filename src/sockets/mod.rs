@@ -104,6 +104,7 @@ pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
         inode: Some(inode),
         dual_stack: false,
         client: false,
+        interface: None,
     }
 }
 

@@ -52,9 +52,7 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
             ports,
         })?;
     } else {
-        for finding in &findings {
-            console.finding(finding, condition)?;
-        }
+        console.findings(&findings, condition)?;
     }
     Ok(verdict(&findings))
 }

@@ -22,6 +22,8 @@ pub(crate) struct HolderRow {
     user: Option<String>,
     hidden: bool,
     client: bool,
+    interface: Option<String>,
+    shared: bool,
     owner: &'static str,
     processes: Vec<ProcessRow>,
 }
@@ -37,6 +39,8 @@ impl HolderRow {
             user: holder.user.clone(),
             hidden: holder.hidden,
             client: holder.client,
+            interface: holder.interface.clone(),
+            shared: holder.shared,
             owner: match holder.owner() {
                 Owner::Processes => "processes",
                 Owner::Unowned => "unowned",

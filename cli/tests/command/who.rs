@@ -23,6 +23,7 @@ pub(crate) fn listener_row(port: u16, answer: &Value) -> Value {
     json!({
         "protocol": "tcp", "local": format!("127.0.0.1:{port}"), "remote": null,
         "state": "listen", "uid": uid, "user": name, "hidden": false, "client": false,
+        "interface": null, "shared": false,
         "owner": "processes",
         "processes": [{
             "pid": std::process::id(), "name": comm.trim_end_matches('\n'),
@@ -256,6 +257,14 @@ fn several_ports_and_every_listener_are_shown() {
             );
         }
     }
+    // Of another address, the question and the listener beside it are named.
+    let text = ran(&["who", &format!("127.0.0.2:{one}")]).code(0).out;
+    let listener = format!("\n  listening    127.0.0.1:{one} ");
+    assert!(
+        text.starts_with(&format!("port 127.0.0.2:{one}: ")),
+        "{text}"
+    );
+    assert!(text.contains(&listener), "{text}");
     // No socket of this process, and no process below this folder.
     let folder = Folder::new();
     let empty = folder.path().to_str().unwrap();

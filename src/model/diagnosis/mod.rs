@@ -31,7 +31,6 @@ use verdict::Verdict;
 /// ```text
 /// port 60315/tcp is in use: redis-server (pid 4242) listens on 127.0.0.1:60315
 ///   listening    127.0.0.1:60315    redis-server, pid 4242, user ci, started 3 min ago
-///   the number   dynamic (RFC 6335), inside this machine's ephemeral range 32768-60999
 /// help: stop pid 4242, or reserve another port with reserve_port()
 /// ```
 #[derive(Clone)]

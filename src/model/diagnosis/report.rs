@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::slice;
 
+use super::number::Number;
 use super::trial::Trials;
 use super::verdict::{Cause, Verdict};
 use super::{Diagnosis, Facts};
@@ -54,7 +55,7 @@ impl Report {
             },
             Verdict::InUse(Cause::Reserved) => match self.leases().first() {
                 Some(lease) => format!("reserved {}", lease.by()),
-                None => holders_headline(),
+                None => "reserved by a process that has released it since".to_owned(),
             },
             Verdict::InUse(Cause::Named) => {
                 "reserved by an unknown process: its lock file is in another lock folder, or \
@@ -194,10 +195,26 @@ impl Report {
         if !trials.is_empty() {
             lines.push(line("a server", Trials(trials)));
         }
-        if let Some(number) = number {
+        if let Some(number) = number.as_ref().filter(|number| self.depends_on(number)) {
             lines.push(line("the number", number));
         }
         lines
+    }
+
+    /// Whether the number itself explains something. It requires a privilege, or the kernel may
+    /// have chosen it for a client. A report with trials was requested in full.
+    fn depends_on(&self, number: &Number) -> bool {
+        let is_client = |socket: &Holder| socket.client || socket.may_be_client;
+        match &self.facts.verdict {
+            _ if !self.facts.trials.is_empty() => true,
+            Verdict::Privileged | Verdict::Forbidden | Verdict::CannotBind(_) => true,
+            Verdict::InUse(Cause::Excluded | Cause::Unexplained) => true,
+            Verdict::InUse(Cause::Holder) => {
+                number.is_assigned_by_the_kernel() && self.sockets().any(is_client)
+            }
+            Verdict::InUse(Cause::TimeWait) => number.is_assigned_by_the_kernel(),
+            _ => false,
+        }
     }
 
     pub(super) fn leases(&self) -> &[Lease] {
