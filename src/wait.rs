@@ -72,7 +72,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
 /// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
-/// only in the process group or session of `pid`.
+/// only in the process group or session of `pid`. On Linux a subreaper (prctl(2)) can adopt the
+/// daemon. If that is the calling process or an ancestor in its session, only a daemon that forked
+/// twice counts: the leader of its session has ended.
 ///
 /// ```
 /// use std::time::Duration;

@@ -114,18 +114,33 @@ impl Expected {
 }
 
 /// Whether another process adopted `process` after its first parent had ended. The adopter is init
-/// (pid 1, unless the calling process has that pid) or a service manager such as `systemd --user`.
-/// A parent counts as a service manager if it is an ancestor of the calling process in another
-/// session. An ancestor in the same session, such as a test runner, may have started `process`
-/// itself. A process without a known parent counts as adopted.
+/// (pid 1, unless the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of
+/// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
+///
+/// The kernel does not show which processes are subreapers. An ancestor of the calling process in
+/// another session counts as one. The calling process itself and an ancestor in its session, such
+/// as a test runner, may have started `process`. They adopted it if the leader of its process group
+/// or session has ended, as the leader of a daemon that forked twice has.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
     let session = |pid| sockets::group(pid).map(|of| of.session);
     process.parent.is_none_or(|parent| {
         parent == INIT && own != INIT
-            || is_descendant(own, parent) && parent != own && session(parent) != session(own)
+            || is_descendant(own, parent)
+                && (parent != own && session(parent) != session(own)
+                    || has_lost_leader(process.pid, parent))
     })
+}
+
+/// Whether the process is in another process group or session than `parent`, and its leader has
+/// ended.
+fn has_lost_leader(pid: u32, parent: u32) -> bool {
+    let (Some(of), Some(of_parent)) = (sockets::group(pid), sockets::group(parent)) else {
+        return false;
+    };
+    let is_lost = |leader, other| leader != other && !sockets::is_running(leader).unwrap_or(true);
+    is_lost(of.group, of_parent.group) || is_lost(of.session, of_parent.session)
 }
 
 /// Finds out repeatedly who listens on a port, for a wait.

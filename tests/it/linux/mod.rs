@@ -63,6 +63,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "only-number" => namespaces::reserve_the_only_number(),
         "follows-sysctl" => remedies::follow_sysctl(),
         "redirected" => remedies::wait_for_redirected(),
+        "subreaper" => whose::adopt_a_daemon(),
         "changed-range" => range_change::change_the_range(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),
