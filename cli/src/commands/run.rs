@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, Reservation, State, wait_until_held_by};
+use portlease::{Endpoint, Protocol, Remedy, Reservation, State, wait_until_held_by};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -266,7 +266,8 @@ fn ended_first(status: ExitStatus, error: portlease::Error) -> String {
     };
     let mut text = format!("the command ended ({status}) before it listened on port {endpoint}");
     let mut sockets = diagnosis.holders().into_iter().flatten();
-    if sockets.any(|socket| socket.state == State::Listen) {
+    let is_redirected = diagnosis.remedies().contains(&Remedy::ListPacketFilter);
+    if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
         text += &format!(": {}", diagnosis.cause());
     }
     match report::help(diagnosis, true) {

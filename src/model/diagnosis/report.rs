@@ -81,7 +81,17 @@ impl Report {
                 "the system refuses the bind, and no visible socket explains why".to_owned()
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                self.listeners_headline().unwrap_or_else(holders_headline)
+                // The reservation is that of the process which waits for its server.
+                let is_only_reserved = self.facts.expected.is_some()
+                    && !self.leases().is_empty()
+                    && self.sockets_besides_claims().next().is_none();
+                self.listeners_headline().unwrap_or_else(|| {
+                    if is_only_reserved {
+                        "nothing listens on it".to_owned()
+                    } else {
+                        holders_headline()
+                    }
+                })
             }
             Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::Unsteady(_) => {
                 holders_headline()
