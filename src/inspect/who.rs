@@ -111,6 +111,30 @@ pub fn listeners() -> Result<Listeners> {
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
+/// Who has each of these numbers, in one sentence. Numbers without a holder are left out. All
+/// numbers take one search for processes, which ends when each socket has one.
+pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
+    let ports = numbers.iter().flat_map(|number| {
+        protocols
+            .iter()
+            .map(|protocol| Port::new(*number, *protocol))
+    });
+    let rows = ports.filter_map(|port| sockets::sockets(port.number, Some(port.protocol)).ok());
+    let rows = rows.flat_map(|table| table.rows).collect();
+    // If the processes cannot be read, only reservations are named.
+    let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
+    sight::note_unseen(&mut owned.holders, &mut owned.unseen);
+    sight::note_direction(&mut owned.holders);
+    let headline = |&number: &u16| {
+        let of_number = |holder: &&Holder| holder.local.port() == number;
+        let rows = owned.holders.iter().filter(of_number).cloned().collect();
+        let leases = inheritance::of_leases(lease::of_number(number, protocols));
+        let holders = Holders::new(number, None, rows, leases, Vec::new());
+        (!holders.is_empty()).then(|| (number, holders.headline()))
+    };
+    numbers.iter().filter_map(headline).collect()
+}
+
 /// The listeners on the number whose address does not match the endpoint.
 pub(crate) fn elsewhere(port: Port) -> Vec<Holder> {
     let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();

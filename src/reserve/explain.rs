@@ -1,10 +1,9 @@
 //! Turns the reason why a reservation was refused into an error with a diagnosis.
 
 use crate::acquire::{AttemptError, Refused, Request};
-use crate::inspect::diagnose;
+use crate::inspect::{diagnose, who};
 use crate::lease::Unusable;
 use crate::model::error::Error;
-use crate::model::port::Port;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
 use crate::retry::NUMBERS_EXPLAINED;
@@ -31,15 +30,11 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
 /// The first numbers of the requested range that are taken, and by whom. Empty without a range.
 fn taken(request: &Request) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
-    let numbers = numbers.filter(|number| request.admits(*number));
-    let cause = |number| {
-        request.protocols.iter().find_map(|&protocol| {
-            let diagnosis = diagnose::in_use(Port::new(number, protocol), request.server);
-            let holders = diagnosis.holders()?;
-            (!holders.is_empty()).then(|| (number, diagnosis.cause()))
-        })
-    };
-    numbers.take(NUMBERS_EXPLAINED).filter_map(cause).collect()
+    let numbers: Vec<u16> = numbers
+        .filter(|number| request.admits(*number))
+        .take(NUMBERS_EXPLAINED)
+        .collect();
+    who::headlines(&numbers, request.protocols)
 }
 
 pub(super) fn lock_folder(folder: Unusable) -> Error {

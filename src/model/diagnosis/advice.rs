@@ -38,12 +38,18 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Forbidden | Verdict::CannotBind(_), Some(endpoint)) => {
             vec![Remedy::ReserveAnotherPort { endpoint }]
         }
-        (Verdict::CannotTell(_), Some(endpoint))
+        (Verdict::CannotTell { .. }, Some(endpoint))
             if endpoint.protocol == Some(Protocol::UdpLite) =>
         {
             vec![Remedy::AskWhoHolds { endpoint }]
         }
-        (Verdict::CannotTell(_), _) => with_permission(report),
+        (
+            Verdict::CannotTell {
+                is_denied: true, ..
+            },
+            _,
+        ) => with_permission(report),
+        (Verdict::CannotTell { .. }, _) => Vec::new(),
         (_, None) => Vec::new(),
     };
     remedies.dedup();

@@ -163,7 +163,7 @@ impl Diagnosis {
     /// assert!(!free.unwrap_err().could_tell());
     /// ```
     pub fn could_tell(&self) -> bool {
-        !matches!(self.0.facts.verdict, Verdict::CannotTell(_))
+        !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
     /// Every socket on the port, with its processes; `None` if the sockets were not read.
@@ -293,7 +293,7 @@ impl Diagnosis {
             | Verdict::NotListening
             | Verdict::Unsteady(_)
             | Verdict::CannotBind(_)
-            | Verdict::CannotTell(_) => ErrorKind::Io,
+            | Verdict::CannotTell { .. } => ErrorKind::Io,
         }
     }
 }

@@ -101,9 +101,9 @@ impl Report {
             }
             Verdict::Forbidden => FORBIDDEN.to_owned(),
             Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
-            Verdict::CannotBind(text) | Verdict::CannotTell(text) | Verdict::Invalid(text) => {
-                text.clone()
-            }
+            Verdict::CannotBind(text)
+            | Verdict::CannotTell { text, .. }
+            | Verdict::Invalid(text) => text.clone(),
         }
     }
 
@@ -166,7 +166,7 @@ impl Report {
             | Verdict::Forbidden
             | Verdict::NoSuchAddress
             | Verdict::CannotBind(_) => format!("{operand} cannot be bound: {cause}"),
-            Verdict::CannotTell(_) => format!("cannot check {operand}: {cause}"),
+            Verdict::CannotTell { .. } => format!("cannot check {operand}: {cause}"),
             Verdict::Invalid(_) => cause,
         }
     }
