@@ -15,7 +15,7 @@ use crate::acquire;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::holders::Holders;
-use crate::model::lease_info::{Lease, Record};
+use crate::model::lease_info::{Lease, Record, StableName};
 use crate::model::port_set::PortSet;
 use crate::model::process::Process;
 use crate::model::state::State;
@@ -198,6 +198,10 @@ pub fn report(bytes: &[u8]) {
             program: name.to_owned(),
             command: name.to_owned(),
             working_directory: name.to_owned(),
+            name: Some(StableName {
+                name: name.to_owned(),
+                first_choice: 1,
+            }),
             ..Record::default()
         };
         let leases = vec![Lease::new(Protocol::Tcp, 60315, Some(record))];
@@ -300,7 +304,7 @@ pub fn ports(bytes: &[u8]) {
     }
     assert!(
         ephemeral
-            .block_ranges()
+            .outer_ranges()
             .iter()
             .all(|range| !range.is_empty())
     );

@@ -19,6 +19,7 @@
 //! | you want | call |
 //! |---|---|
 //! | a port for a server that is started by number | [`reserve_port`] |
+//! | a server program, started, restarted and ended on a port | [`Reservation::spawn`] |
 //! | several ports | [`reserve_ports`] |
 //! | a listener or UDP socket that is already bound | [`Reservation::listen`], [`udp_socket`][1] |
 //! | a bound socket that a child process inherits | [`Reservation::pass_to`], [`pass_to_fd`][2] |
@@ -26,13 +27,17 @@
 //! | a UDP port | [`reserve_udp_port`] |
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
+//! | several exact numbers, all or none | [`ReserveOptions::ports`] |
 //! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
+//! | the same number run after run, with nothing stored | [`ReserveOptions::named`] |
+//! | numbers at fixed distances, an even-odd pair | [`reserve_offsets`][4], [`aligned`][5] |
 //! | a number alone, until the process exits | [`Reservation::leak`] |
 //! | a port that refuses every connection at once | [`reserve_port`], and start nothing |
 //! | to wait until a server listens | [`wait_until_listening`] |
 //! | to wait until *your* server listens | [`Reservation::wait_for`], [`wait_until_held_by`] |
 //! | to wait until a server is gone | [`wait_until_free`] |
 //! | a wait that does not block a tokio thread | `portlease::tokio` (feature `tokio`) |
+//! | a forgotten server to fail the test | [`ReserveOptions::strict`] |
 //! | a check after a server stopped | [`assert_port_free`] |
 //! | a check before a suite | [`assert_ports_free`] |
 //! | to check that your own server answers, not another one | [`assert_port_held_by`] |
@@ -48,6 +53,8 @@
 //!
 //! [1]: Reservation::udp_socket
 //! [2]: Reservation::pass_to_fd
+//! [4]: ReserveOptions::reserve_offsets
+//! [5]: ReserveOptions::aligned
 //!
 //! # Guarantees
 //!
@@ -149,7 +156,7 @@
 //! a worker process. The child shares the claim and the lock, and keeps the port until it exits.
 //! Reports then name the child. A child that calls exec inherits neither the claim nor the lock.
 //!
-//! A lock file of 1 KiB stays, which no process has locked. A later process uses the file again or
+//! A lock file of 2 KiB stays, which no process has locked. A later process uses the file again or
 //! deletes it. A test that panics releases its reservations as it unwinds.
 //!
 //! # Platforms
@@ -185,17 +192,21 @@
 //! # The lock folder
 //!
 //! On Windows it is `portlease` in the user's own temporary directory, so leases exclude each other
-//! within one user. Elsewhere it is `/tmp/portlease`. The path does not depend on `TMPDIR`, which
-//! differs between processes that must exclude each other. The folder is sticky and writable for
-//! all, like `/tmp` itself.
+//! within one user. On Linux it is `/dev/shm/portlease`, in memory, if `/dev/shm` is a tmpfs(5) of
+//! at least 1 GiB that every user can write to. Otherwise, and elsewhere, it is `/tmp/portlease`.
+//! The path does not depend on `TMPDIR`, which differs between processes that must exclude each
+//! other. The folder is sticky and writable for all, like `/tmp` itself. systemd-logind deletes the
+//! files of a user in `/dev/shm` when that user's last session ends (`RemoveIPC=` in
+//! logind.conf(5)). A process that goes on keeps its ports, by its claims and the abstract socket
+//! names, but [`reservations`] no longer lists them.
 //!
 //! Leases of different users exclude each other. A user can read the records of other users, but
 //! cannot change them. The user that made the folder can delete files in it. Another user can lock
 //! your lock files. This is a denial of service which that user can also cause by binding the port.
 //!
 //! The name of a lock file holds the port. Its record holds process ids with their start times,
-//! program path, test name, source line, label, the claim's inode and the time. It never holds a
-//! command line or the environment.
+//! program path, test name, source line, label, stable name, the claim's inode and the time. It
+//! never holds a command line or the environment.
 //!
 //! If the folder cannot be used, a reservation with the kernel's guarantee succeeds without a
 //! record. Any other reservation fails. If `PORTLEASE_DIR` is not an absolute path, every
@@ -208,6 +219,9 @@
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
 //!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
 //!   to [`ReserveOptions::port`].
+//! - `PORTLEASE_ON_LEAK`: `warn` or `panic` if a server of this process or of a descendant still
+//!   runs when its reservation is dropped: see [`ReserveOptions::strict`].
+//! - `PORTLEASE_PROJECT`: a text that stands for the project in [`ReserveOptions::named`].
 //!
 //! # Features
 //!
@@ -255,11 +269,14 @@ mod os_error;
 mod ownership;
 mod ports;
 mod printable;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod proc_fs;
 mod process_id;
 mod reservation;
 mod reserve;
 mod residual;
 mod retry;
+mod server;
 mod sockets;
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/suites.md")]
@@ -295,6 +312,7 @@ pub use reserve::{
     reservations, reserve_port, reserve_ports, reserve_udp_port, try_reserve_port,
     try_reserve_ports, try_reserve_udp_port,
 };
+pub use server::Server;
 pub use wait::{
     wait_until_all_listening, wait_until_free, wait_until_free_for, wait_until_held_by,
     wait_until_listening,

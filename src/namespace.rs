@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+#[cfg(target_os = "linux")]
+use crate::proc_fs;
 use crate::retry::NAMESPACES_KEPT;
 
 /// The inode of the file below `/proc` that stands for a network namespace. The value is 0 on
@@ -38,8 +40,7 @@ impl Namespace {
 fn read() -> Namespace {
     // Reads the namespace of the thread, not of the process. A socket belongs to the namespace of
     // the thread that creates it.
-    let about = rustix::fs::stat("/proc/thread-self/ns/net");
-    Namespace(about.map_or(0, |about| about.st_ino))
+    Namespace(proc_fs::namespace("/proc/thread-self/ns/net").unwrap_or(0))
 }
 
 #[cfg(not(target_os = "linux"))]

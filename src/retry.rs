@@ -239,6 +239,26 @@ pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 /// may have left a daemon, which listens a moment later.
 pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a server may run on after SIGTERM, until it gets SIGKILL.
+pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long to wait for the end of processes after SIGKILL. It bounds the drop of a `Server`.
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The pause between two checks whether a server has ended.
+pub(crate) const ENDING_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long `Server::stop` waits until the port is free, after all processes of the server have
+/// ended.
+pub(crate) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many of the last lines of a server's stderr an error shows.
+pub(crate) const STDERR_LINES: usize = 10;
+
+/// How long to wait for the end of a pipe that the process has just closed (Windows).
+#[cfg(windows)]
+pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
+
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
 /// listen. Only a read of every socket or a bind shows such a holder. The read costs some hundred
 /// microseconds.
@@ -299,6 +319,10 @@ pub(crate) const NUMBERS_TRIED: usize = 4096;
 /// This pass reads the socket table for each refused number, which costs some hundred microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
+/// How many numbers of a stable name's order are tried before the pick goes on as without a name.
+/// If all were refused, a name cannot keep a number stable on this machine.
+pub(crate) const NUMBERS_OF_NAME: usize = 256;
+
 /// For how many network namespaces this process keeps cached values. The number is low because a
 /// cached socket keeps its namespace alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;
@@ -348,6 +372,11 @@ impl Sweep {
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
+
+/// The default lock folder is in memory only if the file system there has at least this size in
+/// bytes. The lock files of all ports of both protocols take half of it, with a page of 4 KiB each.
+#[cfg(target_os = "linux")]
+pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 
 /// How many times to read the socket table at most. It is read again if it changed during the read.
 #[cfg(target_os = "linux")]

@@ -40,7 +40,8 @@
 //!
 //! # Child processes
 //!
-//! [`wait_for`] takes a tokio child. [`Reservation::pass_to`] and
+//! [`Reservation::spawn_tokio`] starts a program and waits until it listens. [`wait_for`] takes a
+//! tokio child. [`Reservation::pass_to`] and
 //! [`pass_to_fd`](Reservation::pass_to_fd) take a `Command` of the standard library. For a tokio
 //! `Command`, pass the result of its `as_std_mut`.
 //!
@@ -67,6 +68,10 @@ use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::sockets;
 use crate::wait::{ExitInfo, Freeing, Listening, Poll, WaitError};
+
+mod server;
+
+pub use server::Server;
 
 /// Waits until something listens on the port, as
 /// [`wait_until_listening`](crate::wait_until_listening) does, without blocking the thread.
@@ -123,12 +128,11 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 /// The errors of [`portlease::wait_until_free`](crate::wait_until_free). As there, the last check
 /// and the report take additional time after `at_most`.
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Freeing::new(
-        ports_of(&port)?,
-        ServerKind::ReuseAddr,
-        Asker::of(&port),
-        at_most,
-    );
+    let (ports, asker) = (ports_of(&port)?, Asker::of(&port));
+    freeing(Freeing::new(ports, ServerKind::ReuseAddr, asker, at_most)).await
+}
+
+async fn freeing(mut wait: Freeing) -> Result<()> {
     loop {
         // A poll can read every socket and bind, which takes too long for the runtime's thread.
         let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;

@@ -303,6 +303,13 @@ impl From<ExitStatus> for ExitInfo {
     }
 }
 
+/// The exit status is `None` if another part of the process got it.
+impl From<Option<ExitStatus>> for ExitInfo {
+    fn from(status: Option<ExitStatus>) -> Self {
+        ExitInfo { status }
+    }
+}
+
 impl ExitInfo {
     fn succeeded(&self) -> Option<bool> {
         self.status.map(|status| status.success())
@@ -524,7 +531,7 @@ impl Freeing {
 }
 
 /// Polls until the wait ends, and blocks the thread between two polls.
-fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
+pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     loop {
         match poll() {
             Poll::Met => return Ok(()),

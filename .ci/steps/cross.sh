@@ -58,6 +58,30 @@ step_target() {
         run .ci/cross cargo "$name" clippy --quiet "${command[@]:1}" -- -D warnings
     else
         # Such a machine lacks programs that the tests use.
-        PORTLEASE_NO_SKIP=0 run .ci/cross cargo "$name" "${command[@]}"
+        export PORTLEASE_NO_SKIP=0
+        if [[ $name == aarch64-* ]]; then
+            run_emulated "$name" "${command[@]}"
+        else
+            run .ci/cross cargo "$name" "${command[@]}"
+        fi
     fi
+}
+
+# Runs the tests under qemu. A test that fails is run once more without others beside it, and its
+# name is printed: the emulated processor is up to 50 times slower, so with six tests at a time some
+# of their deadlines are too short. The step fails if such a test fails again.
+run_emulated() {
+    local name=$1 output=$scratch/emulated
+    local -a failed
+    local -a command=("${@:2}") before=()
+    run .ci/cross cargo "$name" "${command[0]}" --no-fail-fast "${command[@]:1}" 2>&1 |
+        tee "$output" && return 0
+    mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$output" | sort -u)
+    ((${#failed[@]})) || return 1
+    echo "failed beside other tests, run again alone: ${failed[*]}"
+    while [[ ${command[0]} != -- ]]; do
+        before+=("${command[0]}")
+        command=("${command[@]:1}")
+    done
+    run .ci/cross cargo "$name" "${before[@]}" -- --test-threads=1 --exact "${failed[@]}"
 }

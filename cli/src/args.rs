@@ -5,12 +5,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedI64ValueParser;
-use clap::{ArgGroup, ColorChoice, Parser, Subcommand};
+use clap::builder::{ArgPredicate, RangedI64ValueParser};
+use clap::{ArgGroup, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEFAULT_WAIT;
+use crate::help;
+use crate::http_probe::{HttpProbe, NamedProbe};
+use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
+use crate::number_args::NumberArgs;
+use crate::output::variables::FormatArgs;
 use crate::ports::{NamedPort, PortList, parse_port};
 
 const EXIT_CODES: &str = "\
@@ -18,8 +22,10 @@ Exit codes: 0 yes, 1 no, 2 usage error or failure, 3 nothing found but something
 read; 130 after Ctrl-C. `portlease run` returns the exit code of its command, 125 if portlease \
 failed, 126 if the command cannot be executed, and 127 if it does not exist.
 
-Environment: PORTLEASE_DIR is the folder of the lock files, by default /tmp/portlease. \
-PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTSERVER_ADDRESS is \
+Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/portlease \
+if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
+PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT is a \
+text that stands for the project in --stable and --name. PORTSERVER_ADDRESS is \
 the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
@@ -77,11 +83,7 @@ pub(crate) enum Command {
     /// Each port number is in the environment variable NAME, and replaces {NAME} in the command's
     /// arguments.
     /// The ports stay reserved until the command ends. Signals are passed on to the command.
-    #[command(
-        after_help = "Exit codes: that of the command, or 128+N if signal N ended it; \
-                      125 if portlease failed, 126 if the command cannot be executed, \
-                      127 if it does not exist"
-    )]
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers
     ///
@@ -89,7 +91,7 @@ pub(crate) enum Command {
     /// shell ends or `portlease release` releases them. A call in a pipe or a list runs in a
     /// subshell. The keeper then holds the ports until the main shell ends. To name the shell
     /// explicitly, pass --pid $$.
-    #[command(after_help = "Exit codes: 0 reserved, 2 usage error or failure")]
+    #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
     #[command(
@@ -102,13 +104,20 @@ pub(crate) enum Command {
     /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
     /// when the process that requested it ends.
     Serve(ServeArgs),
+    /// Stop the servers that listen on ports, and check that the ports are free
+    ///
+    /// Each server gets SIGTERM, and SIGKILL if it has not ended after DURATION. An ancestor of
+    /// this process, pid 1, a client and a process that cannot be seen are never stopped. A
+    /// service, a container or a supervisor would start its server again, so the answer names it
+    /// instead.
+    #[command(after_help = help::STOP)]
+    Stop(StopArgs),
     /// Print the completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page of portlease or of one of its commands
     Man(ManArgs),
     /// Wait until servers listen on ports, or until ports are free
-    #[command(after_help = "Exit codes: 0 condition met, 1 timed out, \
-                      2 the process of --pid ended first, usage error or failure")]
+    #[command(after_help = help::WAIT)]
     Wait(WaitArgs),
     /// List the live reservations on this machine
     List,
@@ -160,18 +169,50 @@ pub(crate) struct RunArgs {
     /// be repeated; without --port, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
+    /// Reserve for each NAME without N the number that NAME stands for in this project: the same
+    /// one in each run, unless it is in use
+    #[arg(long)]
+    pub(crate) stable: bool,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
     /// Stop the command, and fail, if it does not listen on all ports within DURATION (30s if
     /// DURATION is omitted)
     #[arg(
         long, value_name = "DURATION", value_parser = humantime::parse_duration,
-        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT
+        num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT,
+        default_value_if("http", ArgPredicate::IsPresent, DEFAULT_WAIT)
     )]
     pub(crate) wait_listening: Option<Duration>,
+    /// As --wait-listening, and until the command answers an HTTP GET of PATH with STATUS (from 200
+    /// to 299 if STATUS is omitted) on the port NAME, or else on the first TCP port
+    #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
+    pub(crate) http: Vec<NamedProbe>,
+    /// As --port, and let the command inherit a socket that already listens on 127.0.0.1 (with
+    /// /udp: that is bound). The command finds it by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as
+    /// with systemd. May be repeated
+    #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
+    pub(crate) listen: Vec<NamedPort>,
+    /// Pass the sockets of --listen as the descriptors N, N+1 and so on, without these variables,
+    /// as for uvicorn --fd N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16), requires = "listen")]
+    pub(crate) fd: Option<u16>,
+    /// After the command has ended, find the listeners that it or its daemons left
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub(crate) leaks: Option<LeakAction>,
     /// Command to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What `run` does about the listeners that its command left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeakAction {
+    /// Print each listener with its process
+    Report,
+    /// Print them, and exit with 1 if the command succeeded
+    Fail,
+    /// Print them, and end their processes: SIGTERM, and SIGKILL 5s later
+    Stop,
 }
 
 #[derive(Debug, clap::Args)]
@@ -181,6 +222,8 @@ pub(crate) struct ReserveArgs {
     /// Hold the ports until process PID ends, instead of until the calling shell ends
     #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 }
 
 /// Which ports a keeper reserves. `reserve` sends this value to the keeper.
@@ -193,11 +236,22 @@ pub(crate) struct PortSelection {
     )]
     pub(crate) count: u16,
     /// Reserve UDP ports instead of TCP ports
-    #[arg(long)]
+    #[arg(long, conflicts_with = "both")]
     pub(crate) udp: bool,
     /// Reserve consecutive numbers
     #[arg(long)]
     pub(crate) block: bool,
+    /// Reserve the numbers at these distances from one base number, as a node of a Redis Cluster
+    /// needs them: 0,10000
+    #[arg(
+        long, value_name = "N,N...", value_delimiter = ',',
+        conflicts_with_all = ["count", "block"]
+    )]
+    pub(crate) offsets: Vec<u16>,
+    /// Reserve the number that TEXT stands for in this project: the same one in each run, unless it
+    /// is in use
+    #[arg(long, value_name = "TEXT", conflicts_with = "port")]
+    pub(crate) name: Option<String>,
     /// Reserve exactly port N, or with --block the block that starts at N
     #[arg(long, value_name = "N", value_parser = parse_port)]
     pub(crate) port: Option<u16>,
@@ -227,6 +281,27 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct StopArgs {
+    #[arg(
+        required = true, value_name = "PORT",
+        help = format!("Ports whose servers to stop: {PORTS}")
+    )]
+    pub(crate) ports: Vec<PortList>,
+    /// Send SIGKILL to a server that has not ended DURATION after SIGTERM
+    #[arg(
+        long, value_name = "DURATION", value_parser = humantime::parse_duration,
+        default_value = DEFAULT_STOP_TIMEOUT
+    )]
+    pub(crate) timeout: Duration,
+    /// Stop only processes whose working directory is DIR or below it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) under: Option<PathBuf>,
+    /// Print which processes would be stopped, and signal none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
     /// Shell that reads the script
     pub(crate) shell: Shell,
@@ -250,10 +325,12 @@ pub(crate) struct SharedReserveArgs {
     /// Label for the reservation, shown in reports about the port
     #[arg(long, value_name = "TEXT")]
     pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) numbers: NumberArgs,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free"]))]
+#[command(group = ArgGroup::new("condition").required(true).args(["listening", "free", "http"]))]
 pub(crate) struct WaitArgs {
     #[arg(required = true, value_name = "PORT", help = format!("Ports to wait for: {PORTS}"))]
     pub(crate) ports: Vec<PortList>,
@@ -270,6 +347,10 @@ pub(crate) struct WaitArgs {
         conflicts_with = "free"
     )]
     pub(crate) steady: Option<Duration>,
+    /// Wait until a server answers an HTTP GET of PATH with STATUS (from 200 to 299 if STATUS is
+    /// omitted) on each port. Without an address in PORT, both loopback addresses are tried
+    #[arg(long, value_name = "PATH[=STATUS]", conflicts_with = "no_reuse_addr")]
+    pub(crate) http: Option<HttpProbe>,
     /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Args, Command};
-use crate::commands::{check, completions, list, man, release, reserve, run, serve, wait, who};
+use crate::commands::{
+    check, completions, list, man, release, reserve, run, serve, stop, wait, who,
+};
 use crate::exit;
 use crate::failure::Failure;
 use crate::keeper::hold::run_keeper;
@@ -51,6 +53,7 @@ fn dispatch(console: &Console, command: &Command) -> Result<u8, Failure> {
         Command::Reserve(args) => reserve::reserve(console, args),
         Command::Release(args) => release::release(console, args),
         Command::Serve(args) => serve::serve(console, args),
+        Command::Stop(args) => stop::stop(console, args),
         Command::Completions(args) => completions::completions(console, args),
         Command::Man(args) => man::man(console, args),
         Command::Wait(args) => wait::wait(console, args),

@@ -47,6 +47,16 @@ impl Failure {
     }
 }
 
+/// Prints one line.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Text(text) => f.write_str(text),
+            Cause::Library(error) => error.fmt(f),
+        }
+    }
+}
+
 impl From<portlease::Error> for Failure {
     fn from(error: portlease::Error) -> Self {
         Failure {

@@ -20,6 +20,42 @@ pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 /// has not ended this long after SIGTERM, `run` sends SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
+/// The default of `stop --timeout`: how long after SIGTERM a process gets SIGKILL.
+pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
+
+/// How long to wait for a process to end after SIGKILL. The kernel ends a process at once, unless a
+/// system call such as a read from a network file system does not return.
+pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long `stop` waits for the ports to become free after their servers have ended. A forked
+/// child can keep a socket until it calls exec, and `portlease run` releases its ports only after
+/// it has noticed the end of its command.
+pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
+
+/// How long one HTTP request of `wait --http` may take. A server may keep a request that came too
+/// early, and answer the next one.
+pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long `wait --http` waits for an answer of 127.0.0.1 before it sends the request to ::1 too.
+pub(crate) const HTTP_FALLBACK_DELAY: Duration = Duration::from_millis(250);
+
+/// How long `wait --http` pauses before the next request.
+pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// How many bytes of an HTTP answer are read to find its status.
+pub(crate) const HTTP_HEAD_BYTES: usize = 64 * 1024;
+
+/// How long a listener may outlive the command of `run --leaks` before it counts as left. A script
+/// may end just after it has signalled its server.
+pub(crate) const LEAK_GRACE: Duration = Duration::from_millis(500);
+
+/// How often `run --leaks` checks within that time.
+pub(crate) const LEAK_POLL: Duration = Duration::from_millis(10);
+
+/// How many times `run --leaks=stop` stops what listens. The second time it finds workers of a
+/// server that did not end them. An unknown supervisor may start a server again every time.
+pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
+
 /// How often `run` checks whether the command has ended after SIGTERM.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 

@@ -14,15 +14,29 @@ mod condition;
 #[cfg(target_os = "linux")]
 mod dispatch;
 #[cfg(target_os = "linux")]
+mod ending;
+#[cfg(target_os = "linux")]
 mod exit;
 #[cfg(target_os = "linux")]
 mod failure;
 #[cfg(target_os = "linux")]
 mod finding;
 #[cfg(target_os = "linux")]
+mod help;
+#[cfg(target_os = "linux")]
+mod http_probe;
+#[cfg(target_os = "linux")]
+mod http_wait;
+#[cfg(target_os = "linux")]
 mod keeper;
 #[cfg(target_os = "linux")]
+mod leaks;
+#[cfg(target_os = "linux")]
 mod limits;
+#[cfg(target_os = "linux")]
+mod number_args;
+#[cfg(target_os = "linux")]
+mod orphans;
 #[cfg(target_os = "linux")]
 mod output;
 #[cfg(target_os = "linux")]
@@ -35,6 +49,8 @@ mod process;
 mod reserve_options;
 #[cfg(target_os = "linux")]
 mod signals;
+#[cfg(target_os = "linux")]
+mod stop_plan;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]

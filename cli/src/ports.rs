@@ -11,6 +11,12 @@ use rustix::net::netdevice;
 #[derive(Debug)]
 pub(crate) struct InvalidPort(String);
 
+impl InvalidPort {
+    pub(crate) fn new(text: String) -> Self {
+        InvalidPort(text)
+    }
+}
+
 impl fmt::Display for InvalidPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -165,9 +171,7 @@ impl FromStr for NamedPort {
             Some((name, port)) => (name, Some(parse_port(port)?)),
             None => (head, None),
         };
-        let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-        if !name.starts_with(is_letter) || !name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
-        {
+        if !is_variable_name(name) {
             return Err(InvalidPort(format!(
                 "{name:?} is not a variable name: expected NAME, NAME=N or NAME/udp, \
                  as in REDIS=6379"
@@ -179,6 +183,21 @@ impl FromStr for NamedPort {
             protocol,
         })
     }
+}
+
+/// Parses the name of an environment variable.
+pub(crate) fn parse_variable(text: &str) -> Result<String, InvalidPort> {
+    if is_variable_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err(InvalidPort(format!(
+        "{text:?} is not a variable name: expected letters, digits and underscores, as in DB_PORT"
+    )))
+}
+
+fn is_variable_name(text: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    text.starts_with(is_letter) && text.chars().all(|c| is_letter(c) || c.is_ascii_digit())
 }
 
 /// Parses a port number that stands alone, without an address or a protocol.

@@ -1,4 +1,4 @@
-//! [`ProcessHandle`]: waits for a process to end.
+//! [`ProcessHandle`]: waits for a process to end, and signals it.
 //!
 //! The handle is a pidfd, so it never refers to a later process with the same id.
 
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::failure::Failure;
 
@@ -38,6 +38,15 @@ impl ProcessHandle {
         match poll(&mut fds, Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Sends a signal. Returns `false` if the process has ended.
+    pub(crate) fn send_signal(&self, signal: Signal) -> io::Result<bool> {
+        match pidfd_send_signal(&self.0, signal) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }

@@ -4,6 +4,7 @@ use portlease::{Protocol, Reservation, ReserveOptions};
 
 use crate::args::SharedReserveArgs;
 use crate::failure::Failure;
+use crate::number_args::NumberArgs;
 use crate::port_server::PortServer;
 
 pub(crate) fn reserve_options(
@@ -19,9 +20,25 @@ pub(crate) fn reserve_options(
     if protocol == Protocol::Udp {
         options = options.udp();
     }
+    options = shared.numbers.apply(options);
     match shared.label.as_deref().or(label) {
         Some(label) => options.label(label),
         None => options,
+    }
+}
+
+/// Refuses options about the choice of numbers if the server of `PORTSERVER_ADDRESS` chooses them.
+/// `further` is another such option that is present.
+pub(crate) fn check_choice(
+    numbers: &NumberArgs,
+    further: Option<&'static str>,
+) -> Result<(), Failure> {
+    match (further.or(numbers.chooses()), PortServer::from_env()) {
+        (Some(option), Some(_)) => Err(Failure::new(format!(
+            "cannot apply {option}: the port server of PORTSERVER_ADDRESS chooses the numbers; \
+             unset PORTSERVER_ADDRESS"
+        ))),
+        _ => Ok(()),
     }
 }
 

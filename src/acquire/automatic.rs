@@ -5,7 +5,7 @@ use crate::model::attempt_stats::AttemptStats;
 use crate::model::endpoint::Protocol;
 use crate::ports::{self, EphemeralRange};
 use crate::reservation::Reservation;
-use crate::retry::{NUMBERS_LOOKED_UP, NUMBERS_TRIED, RetryLevel};
+use crate::retry::{NUMBERS_LOOKED_UP, NUMBERS_OF_NAME, NUMBERS_TRIED, RetryLevel};
 
 pub(super) fn reserve(
     request: &Request,
@@ -24,6 +24,9 @@ pub(super) fn reserve(
             Ok(reservation) => return Ok(reservation),
             Err(error) => error.count(&mut stats)?,
         }
+    }
+    if let Some(reservation) = of_name(request, effort)? {
+        return Ok(reservation);
     }
     let kernel_chooses = request.allowed.is_none()
         && request.protocols == [Protocol::Tcp]
@@ -64,6 +67,31 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
+/// Reserves the first number of the requested name's order that is free. Returns `None` without a
+/// name. It also returns `None` if all numbers of the order are taken; the caller then tries them
+/// once more, like those of any other automatic pick, and counts why each was refused.
+fn of_name(
+    request: &Request,
+    effort: &mut Effort<'_>,
+) -> Result<Option<Reservation>, AttemptError> {
+    if request.name.is_some() {
+        EphemeralRange::refreshed();
+    }
+    let Some(numbers) = request.numbers_of_name() else {
+        return Ok(None);
+    };
+    let mut numbers = numbers.take(NUMBERS_OF_NAME);
+    // A copy of the first number's last socket, in a child that is about to exec, must not change
+    // the number. So the first number gets the retries of an exact one.
+    let first = numbers.by_ref().take(1);
+    let mut stats = AttemptStats::default();
+    if let Some(reservation) = first_of(request, first, effort, &mut stats)? {
+        return Ok(Some(reservation));
+    }
+    let mut once = effort.at_most(RetryLevel::WithTable);
+    first_of(request, numbers, &mut once, &mut stats)
+}
+
 /// The allowed numbers, in the order in which an automatic pick tries them.
 pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
@@ -88,13 +116,16 @@ pub(crate) fn numbers_of(
     let request = Request {
         protocols: &[Protocol::Udp],
         server: crate::model::server_kind::ServerKind::ReuseAddr,
-        port: None,
+        exact: Vec::new(),
         allowed,
         prefer: Vec::new(),
         exclude,
+        aligned: 1,
         wait: std::time::Duration::ZERO,
         label: None,
         command: None,
+        name: None,
+        on_leak: None,
         on_behalf_of: None,
         at: std::panic::Location::caller(),
     };

@@ -1,48 +1,44 @@
-//! Reserves a block of consecutive numbers, in ascending order, without an exact first number.
+//! Reserves several ports at fixed distances from a base number that the caller does not name, such
+//! as a block of consecutive numbers. The ports are reserved in ascending order.
 
 use std::ops::RangeInclusive;
 
 use super::{AttemptError, Effort, Request, exact};
 use crate::model::attempt_stats::AttemptStats;
+use crate::model::offsets::Offsets;
 use crate::model::port_set::PortSet;
-use crate::ports::{self, EphemeralRange};
+use crate::ports::{self, EphemeralRange, Tier, stable_order};
 use crate::reservation::Reservation;
 use crate::retry::{NUMBERS_LOOKED_UP, RetryLevel};
 
 pub(super) fn reserve(
     request: &Request,
-    n: usize,
+    offsets: &Offsets,
     effort: &mut Effort<'_>,
 ) -> Result<Vec<Reservation>, AttemptError> {
-    let ranges = match &request.allowed {
-        Some(range) => vec![range.clone()],
-        None => EphemeralRange::refreshed().block_ranges(),
-    };
-    let block = |first: u16| Some(first..=first.checked_add(u16::try_from(n - 1).ok()?)?);
-    let firsts: Vec<_> = ranges
-        .iter()
-        .filter(|range| n <= range.len())
-        .map(|range| *range.start()..=range.end() - (n - 1) as u16)
-        .collect();
-    let admitted = || {
-        let blocks = ports::shuffled(firsts.clone()).filter_map(block);
-        blocks.filter(|block| block.clone().all(|port| request.admits(port)))
-    };
-    let mut search = Search::new(request, n);
-    let preferred = request.prefer.iter().copied().filter_map(block);
-    let preferred = preferred.filter(|block| request.allows(block.clone()));
+    EphemeralRange::refreshed();
+    let mut search = Search::new(request, offsets);
+    let mut prefer = request.prefer.iter().copied();
+    let preferred = prefer
+        .by_ref()
+        .filter(|base| request.allows(*base, offsets));
     if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
         return Ok(held);
     }
-    if let Some(held) = search.first_of(admitted(), RetryLevel::Once, effort)? {
+    // A base number that a name stands for is kept if at all possible.
+    let level = match request.name {
+        Some(_) => RetryLevel::WithTable,
+        None => RetryLevel::Once,
+    };
+    if let Some(held) = search.first_of(bases(request, offsets), level, effort)? {
         return Ok(held);
     }
     // The second pass reads the socket table. A number that only old connections (such as
     // TIME_WAIT) occupy can be reserved, and only the table shows that it is one.
     if effort.level > RetryLevel::Once {
-        let blocks = admitted().take(NUMBERS_LOOKED_UP);
-        let mut again = Search::new(request, n);
-        if let Some(held) = again.first_of(blocks, RetryLevel::WithTable, effort)? {
+        let bases = bases(request, offsets).take(NUMBERS_LOOKED_UP);
+        let mut again = Search::new(request, offsets);
+        if let Some(held) = again.first_of(bases, RetryLevel::WithTable, effort)? {
             return Ok(held);
         }
     }
@@ -50,46 +46,104 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(search.stats)))
 }
 
+/// The base numbers at which every port is allowed, in the order in which they are tried. A base
+/// number can occur twice.
+fn bases<'a>(request: &'a Request, offsets: &'a Offsets) -> Box<dyn Iterator<Item = u16> + 'a> {
+    let ephemeral = EphemeralRange::cached();
+    let whole = match &request.allowed {
+        Some(range) => range.clone(),
+        None => ports::lowest()..=u16::MAX,
+    };
+    let within = |range: &RangeInclusive<u16>| {
+        let low = range.start().saturating_sub(offsets.least());
+        let high = range.end().checked_sub(offsets.greatest());
+        high.map(|high| low..=high)
+            .filter(|bases| !bases.is_empty())
+    };
+    let Some(all) = within(&whole) else {
+        return Box::new(std::iter::empty());
+    };
+    let tier = {
+        let ephemeral = ephemeral.clone();
+        move |base| {
+            let tiers = offsets.ports(base)?.map(|port| ephemeral.tier(port));
+            tiers.max()
+        }
+    };
+    let tiers = [Tier::Outside, Tier::Withheld, Tier::Ephemeral].into_iter();
+    let bases: Box<dyn Iterator<Item = u16> + 'a> = match (&request.name, &request.allowed) {
+        (Some(name), _) => {
+            let seed = name.seed;
+            Box::new(tiers.flat_map(move |wanted| {
+                let (all, tier) = (all.clone(), tier.clone());
+                let order = stable_order(seed).filter(move |base| all.contains(base));
+                order.filter(move |base| tier(*base) == Some(wanted))
+            }))
+        }
+        (None, Some(_)) => Box::new(ports::shuffled(vec![all])),
+        (None, None) => {
+            // Ports that are far apart can lie on both sides of the ephemeral range.
+            let ranges: Vec<_> = ephemeral.outer_ranges().iter().filter_map(within).collect();
+            let by_tier = tiers.flat_map(move |wanted| {
+                let tier = tier.clone();
+                let order = ports::shuffled(vec![all.clone()]);
+                order.filter(move |base| tier(*base) == Some(wanted))
+            });
+            Box::new(ports::shuffled(ranges).chain(by_tier))
+        }
+    };
+    Box::new(bases.filter(|base| request.admits_base(*base, offsets)))
+}
+
 struct Search<'a> {
     request: &'a Request,
-    n: usize,
-    /// The numbers that were refused or that the caller excludes. A block that contains one of them
-    /// is skipped.
+    offsets: &'a Offsets,
+    /// The base number that the request's name stands for; `None` without a name.
+    first_choice: Option<u16>,
+    /// The numbers that were refused or that the caller excludes. A base number that leads to one
+    /// of them is skipped.
     refused: PortSet,
     stats: AttemptStats,
 }
 
 impl<'a> Search<'a> {
-    fn new(request: &'a Request, n: usize) -> Search<'a> {
+    fn new(request: &'a Request, offsets: &'a Offsets) -> Search<'a> {
         Search {
             request,
-            n,
+            offsets,
+            first_choice: match request.name {
+                Some(_) => bases(request, offsets).next(),
+                None => None,
+            },
             refused: request.exclude.clone(),
-            stats: AttemptStats::of_block(n),
+            stats: AttemptStats::of_several(offsets.clone()),
         }
     }
 
-    /// Reserves the first of these blocks in which every number can be reserved. The first number
-    /// of a block is refused most often, so `level` sets how hard to try for it. For the further
-    /// numbers a refused bind also leads to a read of the socket table (`WithTable`).
+    /// Reserves all ports at the first of these base numbers at which every port can be reserved.
+    /// The first port is refused most often, so `level` sets how hard to try for it. For the
+    /// further ports a refused bind also leads to a read of the socket table (`WithTable`).
     fn first_of(
         &mut self,
-        blocks: impl Iterator<Item = RangeInclusive<u16>>,
+        bases: impl Iterator<Item = u16>,
         level: RetryLevel,
         effort: &mut Effort<'_>,
     ) -> Result<Option<Vec<Reservation>>, AttemptError> {
-        for block in blocks {
-            if self.refused.within(block.clone()).next().is_some() {
+        for base in bases {
+            let ports = || self.offsets.ports(base).into_iter().flatten();
+            if ports().any(|port| self.refused.contains(port)) {
                 continue;
             }
-            let mut held = Vec::with_capacity(self.n);
-            for port in block {
+            let mut held = Vec::with_capacity(self.offsets.count());
+            for port in ports() {
                 let level = if held.is_empty() {
                     level
                 } else {
                     RetryLevel::WithTable
                 };
-                match exact::reserve(self.request, port, &mut effort.at_most(level)) {
+                let first_choice = self.first_choice.map(|first| first + (port - base));
+                let request = self.request.with_first_choice(first_choice);
+                match exact::reserve(&request, port, &mut effort.at_most(level)) {
                     Ok(reservation) => held.push(reservation),
                     Err(error) => {
                         error.count(&mut self.stats)?;
@@ -98,7 +152,7 @@ impl<'a> Search<'a> {
                     }
                 }
             }
-            if held.len() == self.n {
+            if held.len() == self.offsets.count() {
                 return Ok(Some(held));
             }
         }

@@ -29,7 +29,10 @@ pub(super) fn reserve(
         effort,
         rejected: Vec::new(),
     };
-    if let Some(reservation) = pick.by_the_kernel(stats)? {
+    // The kernel chooses among one half of the numbers, perhaps without one requested multiple.
+    if request.aligned == 1
+        && let Some(reservation) = pick.by_the_kernel(stats)?
+    {
         return Ok(Some(reservation));
     }
     pick.at_random(stats)

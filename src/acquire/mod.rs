@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::lease::{self, LeaseLock, Refusal};
 use crate::model::attempt_stats::AttemptStats;
+use crate::model::offsets::Offsets;
 use crate::model::port::Port;
 use crate::namespace::Memo;
 use crate::reservation::{ProtocolReservation, Reservation};
@@ -26,7 +27,7 @@ pub(crate) use attempt::AttemptError;
 use attempt::Effort;
 #[cfg(any(test, fuzzing))]
 pub(crate) use automatic::numbers_of;
-pub(crate) use request::Request;
+pub(crate) use request::{NumberName, Request};
 
 /// Why nothing could be reserved.
 #[derive(Debug)]
@@ -37,91 +38,134 @@ pub(crate) struct Refused {
     pub(crate) waited: Option<Duration>,
 }
 
-pub(crate) fn reserve(request: &Request) -> Result<Reservation, Refused> {
-    retry_until_deadline(request, &mut |effort| one(request, effort))
-}
-
+/// Reserves `n` ports: the exact ones of the request in ascending order, then any others.
+///
+/// While the call waits for one exact port, it keeps the lower ones. So each process that waits
+/// holds only ports below the one that it waits for, and processes cannot wait for each other in a
+/// circle. If one of the other ports is refused, all are released before the next try.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
-    retry_until_deadline(request, &mut |effort| {
-        (0..n).map(|_| one(request, effort)).collect()
-    })
-}
-
-pub(crate) fn reserve_block(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
-    retry_until_deadline(request, &mut |effort| match request.port {
-        // Every process reserves a block in ascending order. So if two processes want overlapping
-        // blocks at the same time, one of them succeeds.
-        Some(first) => (0..n)
-            .map(|i| exact::reserve(request, first + i as u16, effort))
-            .collect(),
-        None => block::reserve(request, n, effort),
-    })
-}
-
-fn one(request: &Request, effort: &mut Effort<'_>) -> Result<Reservation, AttemptError> {
-    match request.port {
-        Some(port) => exact::reserve(request, port, effort),
-        None => automatic::reserve(request, effort),
+    let _memo = Memo::new();
+    let mut retries = Retries::new(request);
+    let mut level = retries.first_level();
+    loop {
+        let mut held = exact_ports(request, &mut retries)?;
+        let before = Instant::now();
+        let mut effort = retries.effort(level);
+        let others: Result<Vec<_>, _> = (held.len()..n)
+            .map(|index| automatic::reserve(&request.nth(index), &mut effort))
+            .collect();
+        match others {
+            Ok(others) => {
+                held.extend(others);
+                return Ok(held);
+            }
+            Err(error) => {
+                drop(held);
+                level = retries.pause(error, level, before.elapsed())?;
+            }
+        }
     }
 }
 
-/// Repeats `attempt` until it succeeds, or until a repetition cannot help. A request without a
-/// `wait` uses the retry budget of the call. With a `wait`, the call queues for at most that time.
-fn retry_until_deadline<T>(
+/// Reserves the ports at these distances from one base number, in ascending order.
+pub(crate) fn reserve_offsets(
     request: &Request,
-    attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
-) -> Result<T, Refused> {
+    offsets: &Offsets,
+) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
-    let mut budget = RetryBudget::new();
-    if request.wait.is_zero() {
-        let mut level = RetryLevel::WithBudget;
+    let mut retries = Retries::new(request);
+    if request.exact.is_empty() {
+        retries.until_success(&mut |effort| block::reserve(request, offsets, effort))
+    } else {
+        exact_ports(request, &mut retries)
+    }
+}
+
+/// Reserves the exact ports of the request in ascending order, each until the deadline.
+fn exact_ports(request: &Request, retries: &mut Retries) -> Result<Vec<Reservation>, Refused> {
+    let mut reserve =
+        |port| retries.until_success(&mut |effort| exact::reserve(request, port, effort));
+    request.exact.iter().map(|port| reserve(*port)).collect()
+}
+
+/// The retries of one public call. A request without a `wait` uses the retry budget. With a `wait`,
+/// the call queues for at most that time.
+struct Retries {
+    budget: RetryBudget,
+    wait: Duration,
+    queue: Option<Queue>,
+}
+
+impl Retries {
+    fn new(request: &Request) -> Retries {
+        Retries {
+            budget: RetryBudget::new(),
+            wait: request.wait,
+            queue: (!request.wait.is_zero()).then(|| Queue::new(request.wait)),
+        }
+    }
+
+    fn first_level(&self) -> RetryLevel {
+        match self.queue {
+            Some(_) => RetryLevel::WithTable,
+            None => RetryLevel::WithBudget,
+        }
+    }
+
+    fn effort(&mut self, level: RetryLevel) -> Effort<'_> {
+        Effort {
+            level,
+            budget: &mut self.budget,
+        }
+    }
+
+    /// Repeats `attempt` until it succeeds, or until a repetition cannot help.
+    fn until_success<T>(
+        &mut self,
+        attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
+    ) -> Result<T, Refused> {
+        let mut level = self.first_level();
         loop {
-            let mut effort = Effort {
-                level,
-                budget: &mut budget,
-            };
-            let error = match attempt(&mut effort) {
+            let before = Instant::now();
+            match attempt(&mut self.effort(level)) {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
+                Err(error) => level = self.pause(error, level, before.elapsed())?,
+            }
+        }
+    }
+
+    /// Pauses after an attempt of this level that failed after `took`. Returns the level of the
+    /// next attempt, or the refusal if a repetition cannot help or the time is up.
+    fn pause(
+        &mut self,
+        error: AttemptError,
+        level: RetryLevel,
+        took: Duration,
+    ) -> Result<RetryLevel, Refused> {
+        let Some(queue) = &mut self.queue else {
             // If a pick tried only a few numbers, forked children's copies of sockets that were
             // just closed can refuse all of them. Such a pick is repeated. Any other error is
             // final, because the attempt itself has retried.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
-            if !budget.pause(|| owner_of_few(stats)) {
-                return Err(Refused::at_once(error));
-            }
-            level = RetryLevel::Once;
-        }
-    }
-    let mut queue = Queue::new(request.wait);
-    let mut level = RetryLevel::WithTable;
-    loop {
-        let before = Instant::now();
-        let mut effort = Effort {
-            level,
-            budget: &mut budget,
-        };
-        let error = match attempt(&mut effort) {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
+            return match self.budget.pause(|| owner_of_few(stats)) {
+                true => Ok(RetryLevel::Once),
+                false => Err(Refused::at_once(error)),
+            };
         };
         if !error.may_end() {
             return Err(Refused::at_once(error));
         }
-        level = match queue.pause(level, before.elapsed()) {
-            Some(level) => level,
+        match queue.pause(level, took) {
+            Some(level) => Ok(level),
             // The time is up, but the last try did not read the socket table. One more try does.
-            None if level == RetryLevel::Once => RetryLevel::WithTable,
-            None => {
-                return Err(Refused {
-                    error,
-                    waited: Some(request.wait),
-                });
-            }
-        };
+            None if level == RetryLevel::Once => Ok(RetryLevel::WithTable),
+            None => Err(Refused {
+                error,
+                waited: Some(self.wait),
+            }),
+        }
     }
 }
 
@@ -172,5 +216,12 @@ fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservati
     for part in &mut parts {
         part.publish(&record);
     }
-    Reservation::new(parts, request.label.clone())
+    let name = record.name.clone();
+    Reservation::new(
+        parts,
+        request.label.clone(),
+        name,
+        request.server,
+        request.on_leak,
+    )
 }

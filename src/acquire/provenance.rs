@@ -1,6 +1,8 @@
 //! What the record of a reservation says about the process and the test that made it.
 
 use std::num::NonZeroU64;
+use std::panic::Location;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +21,7 @@ pub(super) fn record(request: &Request) -> Record {
     // line is of no use to the reader of a report.
     let at = match &request.command {
         Some(_) => String::new(),
-        None => format!("{}:{}", request.at.file(), request.at.line()),
+        None => source_line(request.at),
     };
     let folder = std::env::current_dir().unwrap_or_default();
     Record {
@@ -37,7 +39,23 @@ pub(super) fn record(request: &Request) -> Record {
         socket: None,
         pid_namespace: process.pid_namespace,
         on_behalf_of: request.on_behalf_of.and_then(beneficiary),
+        name: request.stable_name(),
     }
+}
+
+/// The caller's source line, or an empty text if it is unknown.
+///
+/// A call through a function value, as in `LazyLock::new(reserve_port)`, has no line of the caller.
+/// The compiler then reports the line of this crate's function, or the line of the standard library
+/// that calls any function value.
+fn source_line(at: &Location<'_>) -> String {
+    let file = Path::new(at.file());
+    let own_folder = Path::new(file!()).ancestors().nth(2);
+    let is_own = own_folder.is_some_and(|folder| file.starts_with(folder));
+    if is_own || file.ends_with("library/core/src/ops/function.rs") {
+        return String::new();
+    }
+    format!("{}:{}", at.file(), at.line())
 }
 
 /// What records say about this process.

@@ -1,28 +1,70 @@
 //! [`Request`]: validated options of a reservation.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::AttemptError;
 use crate::claim;
 use crate::model::endpoint::Protocol;
+use crate::model::lease_info::StableName;
+use crate::model::offsets::Offsets;
 use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
-use crate::ports::{self, EphemeralRange, services};
+use crate::ports::{self, EphemeralRange, Tier, services, stable_order};
+use crate::reservation::{FindLeak, OnLeak};
+
+/// A stable name, and the seed from which the order of its numbers follows.
+#[derive(Clone, Debug)]
+pub(crate) struct NumberName {
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+    /// The number that the name stands for, if it is not the first allowed one of its order.
+    first_choice: Option<u16>,
+}
+
+impl NumberName {
+    pub(crate) fn new(name: String, seed: u64) -> NumberName {
+        NumberName {
+            name,
+            seed,
+            first_choice: None,
+        }
+    }
+
+    /// The finalizer of SplitMix64: every bit of the result depends on every bit of `seed`.
+    pub(crate) fn mix(seed: u64) -> u64 {
+        let seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        seed ^ (seed >> 31)
+    }
+
+    /// Of several ports with one name, each has its own order.
+    fn nth(&self, index: usize) -> NumberName {
+        let seed = Self::mix(self.seed.wrapping_add(index as u64));
+        NumberName::new(self.name.clone(), seed)
+    }
+}
 
 /// Validated options: they do not contradict each other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
-    pub(crate) port: Option<u16>,
+    /// The exact numbers, ascending. The caller named each, or the base number of all.
+    pub(crate) exact: Vec<u16>,
     /// The requested range. `None` allows every number.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
+    /// The port, or the base number of several ports, is a multiple of this number.
+    pub(crate) aligned: u16,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
     pub(crate) command: Option<String>,
+    pub(crate) name: Option<NumberName>,
+    /// What to do if a server still runs when the reservation is dropped, and how to find it.
+    pub(crate) on_leak: Option<(OnLeak, FindLeak)>,
     pub(crate) on_behalf_of: Option<u32>,
     pub(crate) at: &'static std::panic::Location<'static>,
 }
@@ -42,11 +84,79 @@ impl Request {
     /// takes such a number if the administrator withheld it from the kernel (on Linux
     /// `ip_local_reserved_ports`), perhaps for these tests.
     pub(crate) fn admits(&self, port: u16) -> bool {
+        port.is_multiple_of(self.aligned) && self.admits_further(port)
+    }
+
+    /// Whether an automatic pick may yield the ports at these distances from this base number.
+    pub(super) fn admits_base(&self, base: u16, offsets: &Offsets) -> bool {
+        let Some(mut ports) = offsets.ports(base) else {
+            return false;
+        };
+        base.is_multiple_of(self.aligned) && ports.all(|port| self.admits_further(port))
+    }
+
+    /// [`admits`](Self::admits) for a port that need not be a multiple of `aligned`.
+    fn admits_further(&self, port: u16) -> bool {
         let is_left_to_service =
-            || services::numbers().contains(port) && !EphemeralRange::cached().is_reserved(port);
+            || services::is_common(port) && !EphemeralRange::cached().is_reserved(port);
         !self.exclude.contains(port)
             && !ports::is_blocked(port)
             && (self.allowed.is_some() || !is_left_to_service())
+    }
+
+    /// This request for the port with this index among several, the first of which has index 0.
+    pub(super) fn nth(&self, index: usize) -> Cow<'_, Request> {
+        match &self.name {
+            Some(name) if index > 0 => Cow::Owned(Request {
+                name: Some(name.nth(index)),
+                ..self.clone()
+            }),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// This request for a port of which the requested name stands for this number.
+    pub(super) fn with_first_choice(&self, first_choice: Option<u16>) -> Cow<'_, Request> {
+        match (&self.name, first_choice) {
+            (Some(name), Some(_)) => Cow::Owned(Request {
+                name: Some(NumberName {
+                    first_choice,
+                    ..name.clone()
+                }),
+                ..self.clone()
+            }),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// What the record says about the requested name.
+    pub(super) fn stable_name(&self) -> Option<StableName> {
+        let NumberName {
+            name, first_choice, ..
+        } = self.name.as_ref()?;
+        Some(StableName {
+            name: name.clone(),
+            first_choice: first_choice.or_else(|| self.numbers_of_name()?.next())?,
+        })
+    }
+
+    /// The allowed numbers in the order of the requested name, if there is one. Numbers that the
+    /// kernel does not assign by itself come first.
+    pub(super) fn numbers_of_name(&self) -> Option<impl Iterator<Item = u16>> {
+        let seed = self.name.as_ref()?.seed;
+        let range = EphemeralRange::cached();
+        let is_allowed = |port: u16| {
+            let is_in_range = match &self.allowed {
+                Some(allowed) => allowed.contains(&port),
+                None => port >= ports::lowest(),
+            };
+            is_in_range && self.admits(port)
+        };
+        let tiers = [Tier::Outside, Tier::Withheld, Tier::Ephemeral].into_iter();
+        Some(tiers.flat_map(move |tier| {
+            let range = range.clone();
+            stable_order(seed).filter(move |port| range.tier(*port) == tier && is_allowed(*port))
+        }))
     }
 
     /// How many numbers of the requested range an automatic pick skips, although the caller does
@@ -59,10 +169,13 @@ impl Request {
             .count()
     }
 
-    /// Whether the requested range contains every number of the block.
-    pub(super) fn allows(&self, mut block: RangeInclusive<u16>) -> bool {
+    /// Whether the requested range contains every port at these distances from this base number,
+    /// and the base number is a requested multiple.
+    pub(super) fn allows(&self, base: u16, offsets: &Offsets) -> bool {
         let allowed = self.allowed.as_ref();
-        block.all(|port| allowed.is_none_or(|allowed| allowed.contains(&port)))
+        let is_allowed = |port| allowed.is_none_or(|allowed| allowed.contains(&port));
+        let ports = offsets.ports(base);
+        base.is_multiple_of(self.aligned) && ports.is_some_and(|mut all| all.all(is_allowed))
     }
 }
 

@@ -9,6 +9,7 @@ use once_cell::sync::OnceCell;
 use socket2::{Domain, Socket, Type};
 
 mod abstract_name;
+mod autobind_reuse;
 #[cfg(windows)]
 mod ffi;
 mod fork_guard;
@@ -25,8 +26,9 @@ use unix as system;
 use windows as system;
 
 pub(crate) use abstract_name::ExclusiveName;
+pub(crate) use autobind_reuse::assigns_no_claimed_port;
 pub(crate) use probe::{BindMode, try_bind};
-pub(crate) use self_test::{assigns_no_claimed_port, kernel_keeps_claims};
+pub(crate) use self_test::kernel_keeps_claims;
 /// `listen` and `udp_socket` bind sockets with the options that most servers on this system set.
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 

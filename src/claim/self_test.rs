@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Claim, system, unbound};
+use super::{Claim, assigns_no_claimed_port, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 
@@ -143,28 +143,4 @@ fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {
     server.set_reuse_address(true)?;
     server.bind(&SocketAddr::new(ip, port).into())?;
     server.listen(1)
-}
-
-/// Whether the setting `net.ipv4.ip_autobind_reuse` is off. If it is on, the kernel can assign a
-/// claimed number to a `bind(…, 0)` with SO_REUSEADDR. The error says that it is on, or that it
-/// cannot be read.
-///
-/// The function reads the setting, because no safe function can try such a bind: it needs the
-/// socket option IP_LOCAL_PORT_RANGE.
-pub(crate) fn assigns_no_claimed_port() -> Answer {
-    let folder = std::path::Path::new("/proc/sys/net/ipv4");
-    match std::fs::read_to_string(folder.join("ip_autobind_reuse")) {
-        Ok(text) if text.trim() == "0" => Ok(()),
-        Ok(_) => {
-            Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port")
-        }
-        // Linux before 5.7 lacks the setting, and never assigns a claimed port.
-        Err(e)
-            if e.kind() == io::ErrorKind::NotFound
-                && folder.join("ip_local_port_range").exists() =>
-        {
-            Ok(())
-        }
-        Err(_) => Err("the setting net.ipv4.ip_autobind_reuse cannot be read"),
-    }
 }

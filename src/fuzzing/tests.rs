@@ -10,7 +10,7 @@ use proptest::strategy::Union;
 use proptest::test_runner::Config;
 
 use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
-use crate::model::lease_info::Beneficiary;
+use crate::model::lease_info::{Beneficiary, StableName};
 use crate::model::process::ProcessState;
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
@@ -125,18 +125,19 @@ proptest! {
 
     #[test]
     fn a_record_with_any_texts_is_decoded_as_it_was_encoded(
-        numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>)>(),
-        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 6),
+        numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>, Option<u16>)>(),
+        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 7),
     ) {
-        let (pid, started, socket, secs, beneficiary) = numbers;
+        let (pid, started, socket, secs, beneficiary, first_choice) = numbers;
         let (started, socket) = (NonZeroU64::new(started), NonZeroU64::new(socket));
-        let [program, test, at, label, command, working_directory] =
-            [0, 1, 2, 3, 4, 5].map(|n| texts[n].clone());
+        let [program, test, at, label, command, working_directory, name] =
+            [0, 1, 2, 3, 4, 5, 6].map(|n| texts[n].clone());
         let since = std::time::Duration::new(secs.into(), pid % 1_000_000_000);
         let on_behalf_of = beneficiary.map(|(pid, started)| Beneficiary {
             pid,
             started: NonZeroU64::new(started),
         });
+        let name = first_choice.map(|first_choice| StableName { name, first_choice });
         let pid_namespace = NonZeroU64::new(secs.into());
         let record = Record {
             pid,
@@ -151,6 +152,7 @@ proptest! {
             socket,
             pid_namespace,
             on_behalf_of,
+            name,
         };
         let bytes = record.encode();
         super::record(&bytes);
@@ -169,7 +171,7 @@ proptest! {
     fn lines_like_a_record_decode_to_a_valid_record_or_none(
         stamp in "[0-9]{1,3}[.]?[0-9]{0,9}",
         lines in vec(
-            "(pid|started|socket|for|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}",
+            "(pid|started|socket|for|named|test|at|label|program|end|mood) ?[0-9a. \\\\n]{0,6}",
             0..8,
         ),
         end in any::<bool>(),
@@ -435,6 +437,10 @@ fn record() -> Record {
         on_behalf_of: Some(Beneficiary {
             pid: 4000,
             started: NonZeroU64::new(9),
+        }),
+        name: Some(StableName {
+            name: "db".to_owned(),
+            first_choice: 20123,
         }),
     }
 }

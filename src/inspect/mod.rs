@@ -3,6 +3,7 @@
 pub(crate) mod availability;
 pub(crate) mod diagnose;
 pub(crate) mod inheritance;
+pub(crate) mod leak;
 pub(crate) mod listening;
 mod port_context;
 pub(crate) mod probe;

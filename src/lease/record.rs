@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, ParseIntError};
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::model::lease_info::{Beneficiary, Record};
+use crate::model::lease_info::{Beneficiary, Record, StableName};
 
 impl FromStr for Beneficiary {
     type Err = ParseIntError;
@@ -19,6 +19,18 @@ impl FromStr for Beneficiary {
     }
 }
 
+impl FromStr for StableName {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (first_choice, name) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(StableName {
+            name: unescape(name),
+            first_choice: first_choice.parse()?,
+        })
+    }
+}
+
 /// The start of the first line, with the version of the format. Records of another version are
 /// ignored.
 const HEADER: &str = "portlease 1 ";
@@ -26,7 +38,7 @@ const HEADER: &str = "portlease 1 ";
 impl Record {
     /// The size of every record in bytes. All records have the same size, so one write replaces the
     /// previous record completely.
-    pub(crate) const SIZE: usize = 1536;
+    pub(crate) const SIZE: usize = 2048;
 
     /// When a lease is released, these bytes overwrite the start of its record. The record then
     /// decodes to `None`.
@@ -51,6 +63,9 @@ impl Record {
         let _infallible = writeln!(text, "{HEADER}{stamp}");
         if let Some(Beneficiary { pid, started }) = self.on_behalf_of {
             let _infallible = writeln!(text, "for {pid} {}", or_zero(started));
+        }
+        if let Some(StableName { name, first_choice }) = &self.name {
+            let _infallible = writeln!(text, "named {first_choice} {}", Line(name));
         }
         for (name, value) in fields {
             let _infallible = writeln!(text, "{name} {value}");
@@ -82,6 +97,7 @@ impl Record {
                 "socket" => record.socket = NonZeroU64::new(value.parse().ok()?),
                 "pidns" => record.pid_namespace = NonZeroU64::new(value.parse().ok()?),
                 "for" => record.on_behalf_of = Some(value.parse().ok()?),
+                "named" => record.name = Some(value.parse().ok()?),
                 "test" => record.test = unescape(value),
                 "at" => record.at = unescape(value),
                 "label" => record.label = unescape(value),
@@ -110,7 +126,7 @@ fn or_zero(number: Option<NonZeroU64>) -> u64 {
 /// Of a longer text it prints the start and the end, with `…` in between.
 struct Line<'a>(&'a str);
 
-/// The longest text in bytes. Six such texts and all numbers fit into [`Record::SIZE`].
+/// The longest text in bytes. Seven such texts and all numbers fit into [`Record::SIZE`].
 const LINE_MAX: usize = 200;
 
 impl fmt::Display for Line<'_> {
@@ -175,6 +191,10 @@ mod tests {
                 pid: 4000,
                 started: NonZeroU64::new(9),
             }),
+            name: Some(StableName {
+                name: "the \\ db\n".to_owned(),
+                first_choice: 20123,
+            }),
         }
     }
 
@@ -198,13 +218,17 @@ mod tests {
             at: long.clone(),
             label: long.clone(),
             command: long.clone(),
-            working_directory: long,
+            working_directory: long.clone(),
             since: Duration::new(u64::MAX / 4, 999_999_999),
             socket: NonZeroU64::new(u64::MAX),
             pid_namespace: NonZeroU64::new(u64::MAX),
             on_behalf_of: Some(Beneficiary {
                 pid: u32::MAX,
                 started: NonZeroU64::new(u64::MAX),
+            }),
+            name: Some(StableName {
+                name: long,
+                first_choice: u16::MAX,
             }),
         };
         let bytes = longest.encode();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::offsets::Offsets;
 use super::port::Port;
 use crate::retry::FEW_NUMBERS;
 
@@ -25,17 +26,17 @@ pub(crate) struct AttemptStats {
     pub(crate) spared: bool,
     /// Whether the pick let the kernel choose numbers from its ephemeral range.
     pub(crate) ephemeral: bool,
-    /// The number of ports in the requested block; `None` for single ports.
-    pub(crate) block: Option<usize>,
+    /// The distances of several requested ports; `None` for single ports.
+    pub(crate) offsets: Option<Offsets>,
     /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract name.
     /// The pick retries if the owner of one of them may be about to release it.
     residual: Vec<Port>,
 }
 
 impl AttemptStats {
-    pub(crate) fn of_block(n: usize) -> Self {
+    pub(crate) fn of_several(offsets: Offsets) -> Self {
         AttemptStats {
-            block: Some(n),
+            offsets: Some(offsets),
             ..Self::default()
         }
     }

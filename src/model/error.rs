@@ -63,6 +63,12 @@ impl Error {
         }))
     }
 
+    /// This error, with a text at the end of its message.
+    pub(super) fn with_note(mut self, note: &str) -> Self {
+        self.0.message += note;
+        self
+    }
+
     pub(super) fn diagnosed(kind: ErrorKind, message: String, diagnosis: Diagnosis) -> Self {
         Error(Box::new(Inner {
             kind,

@@ -1,5 +1,6 @@
 //! The messages of [`Error`]: one constructor for each way to fail.
 
+use std::ffi::OsStr;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -11,6 +12,7 @@ use super::diagnosis::verdict::Verdict;
 use super::endpoint::Protocol;
 use super::error::Error;
 use super::error_kind::ErrorKind;
+use super::offsets::Offsets;
 use super::port::Port;
 use super::text::{DurationText, FORBIDDEN, RangeText};
 use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
@@ -52,6 +54,11 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    pub(crate) fn bad_leak_variable(text: &str) -> Self {
+        let message = format!("PORTLEASE_ON_LEAK is {text:?}: expected \"warn\" or \"panic\"");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
     pub(crate) fn exact_port_ruled_out(port: u16) -> Self {
         let message = format!("port {port} was requested, but `range` or `exclude` rules it out");
         Self::new(ErrorKind::InvalidPort, message)
@@ -61,6 +68,36 @@ impl Error {
         let message = format!(
             "port {port} of the block is outside PORTLEASE_RANGE ({})",
             RangeText(firewall)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn port_and_ports(port: u16, first: u16) -> Self {
+        let message = format!(
+            "port {port} was requested by `port`, and port {first} by `ports`: request all exact \
+             ports by `ports`"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn port_twice(port: u16) -> Self {
+        let message = format!("port {port} is requested twice: expected distinct ports");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn more_ports_than(n: usize, count: usize) -> Self {
+        let message = format!(
+            "{count} exact ports were requested, but the call reserves {n}: expected \
+             `reserve_many({count})` or more"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn several_bases(ports: &[u16]) -> Self {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let message = format!(
+            "ports {} cannot all be the base number of one block: expected one exact port",
+            ports.join(", ")
         );
         Self::new(ErrorKind::InvalidPort, message)
     }
@@ -77,6 +114,70 @@ impl Error {
         let message = format!(
             "cannot reserve {n} ports from {}: the range has fewer allowed ports",
             RangeText(range)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn offsets_cannot_fit(
+        offsets: &Offsets,
+        aligned: u16,
+        range: &RangeInclusive<u16>,
+    ) -> Self {
+        let multiple = match aligned {
+            1 => String::new(),
+            aligned => format!(" that is a multiple of {aligned}"),
+        };
+        let message = format!(
+            "cannot reserve {offsets} from {}: no base number{multiple} gives allowed ports only",
+            RangeText(range)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn too_few_multiples(n: usize, aligned: u16, range: &RangeInclusive<u16>) -> Self {
+        let message = format!(
+            "cannot reserve {n} multiples of {aligned}: range {} has fewer",
+            RangeText(range)
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn offsets_exceed(offsets: &Offsets, base: u16) -> Self {
+        let message = format!("cannot reserve {offsets} from {base} on: port numbers end at 65535");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn offset_twice(offset: u16) -> Self {
+        let message = format!("offset {offset} is requested twice: expected distinct offsets");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn aligned_to_zero() -> Self {
+        let message = "ports were to be multiples of 0: expected a number from 1 to 65535";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn exact_port_not_aligned(port: u16, aligned: u16) -> Self {
+        let message = format!(
+            "port {port} was requested, but it is not a multiple of {aligned} as `aligned` requires"
+        );
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn empty_name() -> Self {
+        let message = "the name of a stable number is empty: expected a name such as \"db\"";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn empty_project_variable() -> Self {
+        let message = "PORTLEASE_PROJECT is empty: expected a text that identifies the project";
+        Self::new(ErrorKind::InvalidPort, message.to_owned())
+    }
+
+    pub(crate) fn exact_and_named(port: u16, name: &str) -> Self {
+        let message = format!(
+            "port {port} was requested together with the name {name:?}: a name chooses the number \
+             by itself"
         );
         Self::new(ErrorKind::InvalidPort, message)
     }
@@ -115,8 +216,8 @@ impl Error {
         stats: &AttemptStats,
         taken: &[(u16, String)],
     ) -> Self {
-        let what = match stats.block {
-            Some(n) => format!("{n} consecutive ports"),
+        let what = match &stats.offsets {
+            Some(offsets) => offsets.to_string(),
             None => "a port".to_owned(),
         };
         let place = match range {
@@ -177,6 +278,30 @@ impl Error {
     }
 }
 
+/// Errors of programs that were started.
+impl Error {
+    pub(crate) fn cannot_start(program: &OsStr, cause: io::Error) -> Self {
+        Self::of_system("start", &format!("{program:?}"), cause)
+    }
+
+    pub(crate) fn not_ended(pid: u32, waited: Duration) -> Self {
+        let message = format!(
+            "process {pid} has not ended {} after SIGKILL: a system call of it cannot be \
+             interrupted",
+            DurationText(waited)
+        );
+        Self::new(ErrorKind::TimedOut, message)
+    }
+
+    /// This error, with the last lines that the program wrote to its stderr.
+    pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
+        if lines.is_empty() {
+            return self;
+        }
+        self.with_note(&format!("; its stderr ends with {:?}", lines.join("\n")))
+    }
+}
+
 /// Errors from the operating system.
 impl Error {
     pub(crate) fn not_permitted(port: Port, is_privileged: bool, cause: io::Error) -> Self {
@@ -206,6 +331,16 @@ impl Error {
             OsMessage(&cause)
         );
         Self::caused(ErrorKind::Lease, message, cause)
+    }
+
+    /// Without the working directory there is no project, so a stable name stands for no number.
+    pub(crate) fn no_project(cause: io::Error) -> Self {
+        let message = format!(
+            "cannot read the working directory, which a stable name depends on: {}: set \
+             PORTLEASE_PROJECT",
+            OsMessage(&cause)
+        );
+        Self::caused(ErrorKind::Io, message, cause)
     }
 
     pub(crate) fn lock_folder(path: &Path, cause: io::Error) -> Self {

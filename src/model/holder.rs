@@ -121,6 +121,30 @@ impl Holder {
             && is_same
     }
 
+    /// Whether the socket is a server's: a TCP socket that listens, or a bound UDP socket without a
+    /// peer.
+    ///
+    /// A UDP socket on a wildcard address with an ephemeral number may be a client's, to which the
+    /// kernel gave the number. Such a socket does not count as a server's.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let client = std::net::TcpStream::connect(p.addr())?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert_eq!(holders.iter().filter(|holder| holder.is_server()).count(), 1);
+    /// # drop((server, client));
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_server(&self) -> bool {
+        match self.protocol {
+            Protocol::Tcp => self.state == State::Listen,
+            Protocol::Udp | Protocol::UdpLite => self.state == State::Bound && !self.may_be_client,
+        }
+    }
+
     /// Who owns the socket.
     ///
     /// ```

@@ -201,7 +201,9 @@ impl Lease {
         self.text(|r| &r.test)
     }
 
-    /// The source line of the call that reserved the port, such as `tests/restart.rs:17`.
+    /// The source line of the call that reserved the port, such as `tests/restart.rs:17`. `None` if
+    /// the caller passed this crate's function as a value, as in `LazyLock::new(reserve_port)`; a
+    /// closure that calls it has a line.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -253,6 +255,39 @@ impl Lease {
     /// ```
     pub fn working_directory(&self) -> Option<&str> {
         self.text(|r| &r.working_directory)
+    }
+
+    /// The stable name of the port, as passed to
+    /// [`ReserveOptions::named`](crate::ReserveOptions::named).
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().named("docs of lease").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.name(), Some("docs of lease"));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn name(&self) -> Option<&str> {
+        Some(self.stable_name()?.name.as_str())
+    }
+
+    /// The first number of the order of its [name](Lease::name). If another socket or reservation
+    /// had that number, [`port`](Lease::port) is a later number of the order. `None` without a
+    /// name.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.first_choice(), p.first_choice());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn first_choice(&self) -> Option<u16> {
+        Some(self.stable_name()?.first_choice)
+    }
+
+    fn stable_name(&self) -> Option<&StableName> {
+        self.record.as_ref()?.name.as_ref()
     }
 
     /// When the port was reserved, by the system clock at that time.
@@ -330,6 +365,12 @@ impl Lease {
         if let Some(label) = self.label() {
             text += &format!(", labelled \"{}\"", printable(label));
         }
+        if let Some(StableName { name, first_choice }) = self.stable_name() {
+            text += &format!(", named \"{}\"", printable(name));
+            if *first_choice != self.port {
+                text += &format!(" (its first choice {first_choice} was taken)");
+            }
+        }
         text + &self.heirs_text()
     }
 
@@ -400,6 +441,17 @@ pub(crate) struct Record {
     /// The process that the port is reserved for; `None` if the reserving process reserved the port
     /// for itself.
     pub(crate) on_behalf_of: Option<Beneficiary>,
+    /// The stable name that the number was derived from; `None` for any other reservation.
+    pub(crate) name: Option<StableName>,
+}
+
+/// A stable name, and the number that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StableName {
+    pub(crate) name: String,
+    /// The first number of the name's order. The reserved number is another one if this one was
+    /// taken.
+    pub(crate) first_choice: u16,
 }
 
 /// The process that a port is reserved for. `started` distinguishes this process from a later one

@@ -14,6 +14,7 @@ pub(crate) mod holders;
 pub(crate) mod incompleteness;
 pub(crate) mod lease_info;
 pub(crate) mod listeners;
+pub(crate) mod offsets;
 pub(crate) mod port;
 pub(crate) mod port_set;
 pub(crate) mod process;

@@ -12,6 +12,11 @@ use crate::namespace::PerNamespace;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
+/// The lowest number that an automatic pick yields without a requested range.
+pub(crate) fn lowest() -> u16 {
+    system::unprivileged_from().max(REGISTERED_FROM)
+}
+
 /// The numbers from which the kernel chooses for a `bind(…, 0)` or an outgoing connection, in one
 /// network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +100,7 @@ impl EphemeralRange {
     /// IANA's dynamic range (RFC 6335) come first, then the registered ports. The ports that the
     /// administrator withheld from the range come last, because they may be meant for a service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
-        let registered = system::unprivileged_from().max(REGISTERED_FROM)..=DYNAMIC_FROM - 1;
+        let registered = lowest()..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
         shuffled(
             [
@@ -105,6 +110,15 @@ impl EphemeralRange {
             ]
             .concat(),
         )
+    }
+
+    /// The preference class of a number.
+    pub(crate) fn tier(&self, port: u16) -> Tier {
+        match (self.reserved.contains(port), self.range.contains(&port)) {
+            (true, _) => Tier::Withheld,
+            (false, false) => Tier::Outside,
+            (false, true) => Tier::Ephemeral,
+        }
     }
 
     /// The parts of `range` outside the ephemeral range, the higher part first.
@@ -117,12 +131,10 @@ impl EphemeralRange {
         parts.filter(|range| !range.is_empty()).collect()
     }
 
-    /// The ranges to search for a block of consecutive numbers, in the order of preference.
-    pub(crate) fn block_ranges(&self) -> Vec<RangeInclusive<u16>> {
-        let lowest = system::unprivileged_from().max(REGISTERED_FROM);
-        let mut ranges = self.outside(lowest..=u16::MAX);
-        ranges.push(self.range.clone());
-        ranges
+    /// The ranges outside the ephemeral range to search for a block of consecutive numbers, in the
+    /// order of preference.
+    pub(crate) fn outer_ranges(&self) -> Vec<RangeInclusive<u16>> {
+        self.outside(lowest()..=u16::MAX)
     }
 
     /// The numbers that the administrator withheld from the kernel, inside and outside the range.
@@ -150,6 +162,17 @@ impl EphemeralRange {
     pub(crate) fn spare(&self) -> usize {
         (self.range.len() / 256).clamp(2, 16)
     }
+}
+
+/// Classes of numbers, in the order in which a stable name prefers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// Outside the ephemeral range.
+    Outside,
+    /// Withheld from the kernel by the administrator, perhaps for a service.
+    Withheld,
+    /// The kernel can assign the number to another socket.
+    Ephemeral,
 }
 
 fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> RangeInclusive<u16> {
@@ -187,10 +210,9 @@ mod tests {
         assert!(numbers[..65535 - 60999].iter().all(|port| *port > 60999));
         let last = &numbers[numbers.len() - 2..];
         assert!(last.iter().all(|port| (40004..=40005).contains(port)));
-        let ranges = [61000..=65535, 1024..=32767, 32768..=60999];
-        assert_eq!(reported.block_ranges(), ranges);
+        assert_eq!(reported.outer_ranges(), [61000..=65535, 1024..=32767]);
         let whole = EphemeralRange::reported(1024..=65535, "");
         assert_eq!(whole.non_ephemeral().count(), 0);
-        assert_eq!(whole.block_ranges(), [1024..=65535]);
+        assert_eq!(whole.outer_ranges(), []);
     }
 }

@@ -6,6 +6,7 @@ mod parity;
 mod port_order;
 pub(crate) mod services;
 mod settings;
+mod stable_order;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
@@ -22,11 +23,12 @@ use sysctl as system;
 use windows as system;
 
 pub(crate) use blocked::is_blocked;
-pub(crate) use ephemeral_range::EphemeralRange;
+pub(crate) use ephemeral_range::{EphemeralRange, Tier, lowest};
 pub(crate) use parity::ParityExhaustion;
 pub(crate) use port_order::shuffled;
 #[cfg(any(test, fuzzing))]
 pub(crate) use settings::every_range_in;
+pub(crate) use stable_order::stable_order;
 pub(crate) use system::{is_excluded, unprivileged_from};
 
 pub(crate) fn is_privileged(number: u16) -> bool {

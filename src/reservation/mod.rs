@@ -9,13 +9,17 @@ use crate::lease::LeaseLock;
 use crate::link_local;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
+use crate::model::lease_info::StableName;
 use crate::model::port::Port;
+use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, sealed};
 use crate::retry::RetryBudget;
 
+mod leak_check;
 mod part;
 mod pass_fd;
 
+pub(crate) use leak_check::{FindLeak, LeakCheck, OnLeak};
 pub(crate) use part::ProtocolReservation;
 
 /// How firmly a reservation keeps its port: see [the guarantees](crate#guarantees).
@@ -48,6 +52,10 @@ pub enum Guarantee {
 /// can be stopped and started again. Until a server listens, a connection to the port is refused at
 /// once.
 ///
+/// A `&Reservation` is an address for `TcpListener::bind`, `TcpStream::connect` and every other
+/// function that takes the standard library's `ToSocketAddrs`. The trait of that name in tokio is
+/// sealed. Pass [`p.addr()`](Reservation::addr) there: `tokio::net::TcpListener::bind(p.addr())`.
+///
 /// The reservation ends when this value is dropped, or when the process ends, even if it is killed.
 /// Only a forked child that never calls exec [keeps it](crate#if-the-process-dies) for longer.
 ///
@@ -63,17 +71,47 @@ pub enum Guarantee {
 /// ```
 #[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
 pub struct Reservation {
+    /// It is dropped first, while the reservation is in force.
+    leak_check: Option<LeakCheck>,
     /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,
     label: Option<String>,
+    name: Option<StableName>,
+    server: ServerKind,
 }
 
 impl Reservation {
-    pub(crate) fn new(mut parts: Vec<ProtocolReservation>, label: Option<String>) -> Self {
+    pub(crate) fn new(
+        mut parts: Vec<ProtocolReservation>,
+        label: Option<String>,
+        name: Option<StableName>,
+        server: ServerKind,
+        on_leak: Option<(OnLeak, FindLeak)>,
+    ) -> Self {
         if let [first, second] = parts.as_mut_slice() {
             second.guard.join(&first.guard);
         }
-        Reservation { parts, label }
+        let ports = || parts.iter().map(|part| part.port).collect();
+        Reservation {
+            leak_check: on_leak.map(|(action, find)| LeakCheck::new(action, find, ports())),
+            parts,
+            label,
+            name,
+            server,
+        }
+    }
+
+    /// Ends the check for servers that still run when the reservation is dropped.
+    pub(crate) fn without_leak_check(mut self) -> Self {
+        if let Some(check) = &mut self.leak_check {
+            check.disarm();
+        }
+        self
+    }
+
+    /// The kind of server that the port was reserved for.
+    pub(crate) fn server_kind(&self) -> ServerKind {
+        self.server
     }
 
     /// The reserved ports, without an address.
@@ -106,7 +144,8 @@ impl Reservation {
         self.parts[0].port.number
     }
 
-    /// `127.0.0.1` with the port number.
+    /// `127.0.0.1` with the port number. Functions that take no reservation, such as those of
+    /// tokio, hyper and axum, take this address.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -168,6 +207,30 @@ impl Reservation {
     /// ```
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
+    }
+
+    /// The stable name set with [`ReserveOptions::named`](crate::ReserveOptions::named).
+    ///
+    /// ```
+    /// assert_eq!(portlease::reserve_port().name(), None);
+    /// ```
+    pub fn name(&self) -> Option<&str> {
+        Some(self.name.as_ref()?.name.as_str())
+    }
+
+    /// The first number of the order of its [name](Reservation::name). If another socket or
+    /// reservation had that number, [`port`](Reservation::port) is a later number of the order.
+    /// `None` without a name.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;
+    /// if p.first_choice() != Some(p.port()) {
+    ///     eprintln!("the number of \"db of the docs\" is taken, so this run uses {p}");
+    /// }
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn first_choice(&self) -> Option<u16> {
+        Some(self.name.as_ref()?.first_choice)
     }
 
     /// A UDP socket bound to [`addr`](Reservation::addr). The reservation stays in force.
@@ -274,6 +337,7 @@ impl fmt::Debug for Reservation {
             .field("protocols", &self.protocols())
             .field("guarantee", &self.guarantee())
             .field("label", &self.label)
+            .field("name", &self.name())
             .field(
                 "claimed",
                 &self.parts.iter().any(|part| part.claim.is_some()),

@@ -2,6 +2,7 @@
 
 mod explain;
 pub(crate) mod options;
+mod stable_name;
 mod validate;
 
 use crate::inspect::inheritance;

@@ -7,6 +7,7 @@ use super::explain::explain;
 use crate::acquire;
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
+use crate::model::offsets::Offsets;
 use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
 use crate::reservation::Reservation;
@@ -30,12 +31,16 @@ pub struct ReserveOptions {
     pub(super) protocols: &'static [Protocol],
     pub(super) server: ServerKind,
     pub(super) port: Option<u16>,
+    pub(super) ports: Vec<u16>,
     pub(super) range: Option<(Bound<u16>, Bound<u16>)>,
     pub(super) prefer: Vec<u16>,
     pub(super) exclude: PortSet,
+    pub(super) aligned: u16,
     pub(super) wait: Duration,
     pub(super) label: Option<String>,
     pub(super) command: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) strict: bool,
     pub(super) on_behalf_of: Option<u32>,
 }
 
@@ -52,12 +57,16 @@ impl ReserveOptions {
             protocols: &[Protocol::Tcp],
             server: ServerKind::ReuseAddr,
             port: None,
+            ports: Vec::new(),
             range: None,
             prefer: Vec::new(),
             exclude: PortSet::default(),
+            aligned: 1,
             wait: Duration::ZERO,
             label: None,
             command: None,
+            name: None,
+            strict: false,
             on_behalf_of: None,
         }
     }
@@ -163,6 +172,34 @@ impl ReserveOptions {
         self
     }
 
+    /// Reserves exactly these numbers, with [`reserve_many`](Self::reserve_many): all of them or
+    /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
+    /// the others are any ports.
+    ///
+    /// Every call takes its numbers in ascending order, exact ones before any others. So tests that
+    /// [wait](Self::wait) for several numbers in different orders cannot deadlock. While a call
+    /// waits for one number, it keeps the lower ones. Calls one after the other have no such order:
+    /// a test that needs several fixed numbers must request them together.
+    ///
+    /// ```
+    /// # use portlease::{ReserveOptions, reserve_ports};
+    /// # let [one, other] = reserve_ports().map(|p| p.port());
+    /// let options = ReserveOptions::new().ports([one, other]); // such as 15432 and 16379
+    /// let held = options.reserve_many(2)?;
+    /// assert_eq!((held[0].port(), held[1].port()), (one, other));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number
+    /// that occurs twice, for more numbers than ports to reserve, and together with
+    /// [`port`](Self::port). If a number is taken, the error names its holder.
+    pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.ports = ports.into_iter().collect();
+        self
+    }
+
     /// Reserves only numbers of this range. Automatic picks skip 65535 and the numbers that
     /// browsers and `fetch` refuse to connect to (the Fetch standard's port blocking).
     /// [`port`](Self::port) and [`prefer`](Self::prefer) can name these numbers.
@@ -209,6 +246,26 @@ impl ReserveOptions {
     /// ```
     pub fn exclude(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.exclude.extend(ports);
+        self
+    }
+
+    /// Reserves a number that is a multiple of `multiple`; 1 by default. For several ports at fixed
+    /// distances it applies to their base number: an RTP stream takes an even number, and its
+    /// control stream the next one.
+    ///
+    /// ```
+    /// # use portlease::ReserveOptions;
+    /// let pair = ReserveOptions::new().udp().aligned(2).reserve_block(2)?;
+    /// assert!(pair[0].port().is_multiple_of(2));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for 0, and for
+    /// an exact number that is no such multiple. It skips a preferred number that is none.
+    pub fn aligned(mut self, multiple: u16) -> Self {
+        self.aligned = multiple;
         self
     }
 
@@ -274,6 +331,89 @@ impl ReserveOptions {
         self
     }
 
+    /// Reserves the number that this name stands for: the same number for the same user, project
+    /// and name, run after run. Nothing is stored, because the number follows from a hash. It can
+    /// be bookmarked or written into a configuration.
+    ///
+    /// The project is the nearest folder above the working directory that has `.git` (a file or a
+    /// folder), so each git worktree has its own numbers. Without such a folder it is the working
+    /// directory. The variable `PORTLEASE_PROJECT` replaces it by a text, which is used as it is.
+    ///
+    /// The number is one that the kernel never assigns by itself, outside the ephemeral range, and
+    /// not one of a common service. With a [range](Self::range) it is a number of the range. If the
+    /// first number of the name is taken, the call reserves the next one of the name's own order.
+    /// [`Reservation::first_choice`] then differs from [`port`](Reservation::port), and reports say
+    /// so. Two names can have the same first number: of the projects with 100 names, about one in
+    /// seven has such a pair. The reservation is held like any other, and its record shows the
+    /// name.
+    ///
+    /// With [`reserve_many`](Self::reserve_many) each port has a number of its own. A block has the
+    /// first number of the name's order at which the block fits.
+    ///
+    /// ```
+    /// let number = |name| -> portlease::Result<u16> {
+    ///     Ok(portlease::ReserveOptions::new().named(name).reserve()?.port())
+    /// };
+    /// assert_eq!(number("db")?, number("db")?);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for an empty
+    /// name, for an empty `PORTLEASE_PROJECT`, and for a name together with an exact number. It
+    /// returns [`Io`](crate::ErrorKind::Io) if the working directory cannot be read.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On Unix the user is the one that owns the files that this process makes. On Windows the path
+    /// of the temporary directory stands for the user.
+    ///
+    /// The numbers of a name change if the system's ephemeral range, its list of reserved ports or
+    /// its services file rules out the name's first number.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Makes a forgotten server a failure. If this process or a descendant still listens on the
+    /// port when the reservation is dropped, the drop panics, and the message names the process.
+    /// While the thread already panics, the drop prints the message on stderr instead.
+    ///
+    /// The variable `PORTLEASE_ON_LEAK` does the same for every reservation of a process: `panic`,
+    /// or `warn` for the message on stderr without the panic. libtest does not capture the message.
+    ///
+    /// Drop the server before the reservation: variables are dropped in the reverse order of their
+    /// declaration, and the fields of a struct in the order of theirs. A
+    /// [`Server`](crate::Server) does so. [`Reservation::release`] returns an error instead.
+    ///
+    /// ```should_panic
+    /// # if !cfg!(target_os = "linux") { panic!("only where the sockets can be read") }
+    /// let p = portlease::ReserveOptions::new().strict().reserve()?;
+    /// let forgotten = p.listen()?;
+    /// drop(p); // port 41023/tcp was left listening: …
+    /// # drop(forgotten);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for any other
+    /// value of `PORTLEASE_ON_LEAK`.
+    ///
+    /// # Races
+    ///
+    /// A listener that was closed a moment ago stays open in a forked child until the child calls
+    /// exec. The drop then retries, for about 2 s at most.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On systems whose sockets or processes this crate cannot read, nothing is checked.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
     /// Reserves on behalf of the process `pid`. For that process and its descendants, the
     /// reservation counts as their own: [`is_port_free`](crate::is_port_free) and the other checks
     /// do not report the port as reserved to them.
@@ -330,8 +470,10 @@ impl ReserveOptions {
     /// and all were refused. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
-        let request = self.validate(1)?;
-        acquire::reserve(&request).map_err(|refused| explain(&request, refused))
+        let mut reservations = self.reserve_many(1)?;
+        Ok(reservations
+            .pop()
+            .unwrap_or_else(|| unreachable!("reserve_many returns the requested number")))
     }
 
     /// Reserves `n` ports with distinct numbers: all of them or none. With `n` = 0 it reserves
@@ -347,7 +489,7 @@ impl ReserveOptions {
     ///
     /// The errors of [`reserve`](Self::reserve), with one retry budget for all `n` ports. Besides,
     /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for an [exact port](Self::port) with `n`
-    /// above 1, or for more ports than the options allow.
+    /// above 1, and for more ports than the options allow.
     #[track_caller]
     pub fn reserve_many(self, n: usize) -> Result<Vec<Reservation>> {
         if n == 0 {
@@ -356,8 +498,20 @@ impl ReserveOptions {
         if let (Some(port), 2..) = (self.port, n) {
             return Err(Error::many_of_one_number(port, n));
         }
+        if self.ports.len() > n {
+            return Err(Error::more_ports_than(n, self.ports.len()));
+        }
+        let asked = self.ports.clone();
         let request = self.validate(n)?;
-        acquire::reserve_many(&request, n).map_err(|refused| explain(&request, refused))
+        match acquire::reserve_many(&request, n) {
+            Ok(mut ascending) => {
+                let others = ascending.split_off(asked.len());
+                let mut held = in_order_asked(&asked, ascending);
+                held.extend(others);
+                Ok(held)
+            }
+            Err(refused) => Err(explain(&request, refused)),
+        }
     }
 
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none. With
@@ -383,9 +537,62 @@ impl ReserveOptions {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let request = self.validate(n)?;
-        acquire::reserve_block(&request, n).map_err(|refused| explain(&request, refused))
+        let Some(offsets) = Offsets::of_block(n) else {
+            return Err(Error::block_cannot_fit(n, &(1..=u16::MAX)));
+        };
+        let request = self.validate_offsets(&offsets)?;
+        acquire::reserve_offsets(&request, &offsets).map_err(|refused| explain(&request, refused))
     }
+
+    /// Reserves the ports at these distances from one base number: all of them or none. Some
+    /// servers derive further numbers from the one that they are given. For example a node of a
+    /// Redis Cluster also listens on its port number plus 10000.
+    ///
+    /// The results are in the order of `offsets`. Without an offset, the call reserves none.
+    /// `reserve_block(n)` is the same as the offsets from 0 to `n` - 1.
+    ///
+    /// [`port`](Self::port) and [`prefer`](Self::prefer) name the base number, and
+    /// [`aligned`](Self::aligned) applies to it. Every port obeys the range, the exclusions and
+    /// `PORTLEASE_RANGE`. The call reserves the ports in ascending order.
+    ///
+    /// ```
+    /// # use portlease::ReserveOptions;
+    /// let node = ReserveOptions::new().reserve_offsets([0, 10000])?;
+    /// assert_eq!(node[1].port(), node[0].port() + 10000);
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`reserve`](Self::reserve), with one retry budget for all ports. Besides,
+    /// [`InvalidPort`](crate::ErrorKind::InvalidPort) for an offset that occurs twice, and for
+    /// offsets that cannot fit into the allowed numbers.
+    #[track_caller]
+    pub fn reserve_offsets(
+        self,
+        offsets: impl IntoIterator<Item = u16>,
+    ) -> Result<Vec<Reservation>> {
+        let asked: Vec<u16> = offsets.into_iter().collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let offsets = Offsets::of(asked.clone()).map_err(Error::offset_twice)?;
+        let request = self.validate_offsets(&offsets)?;
+        match acquire::reserve_offsets(&request, &offsets) {
+            Ok(ascending) => Ok(in_order_asked(&asked, ascending)),
+            Err(refused) => Err(explain(&request, refused)),
+        }
+    }
+}
+
+/// Of reservations in ascending order, the same reservations in the order of `asked`.
+fn in_order_asked(asked: &[u16], ascending: Vec<Reservation>) -> Vec<Reservation> {
+    let mut places: Vec<usize> = (0..asked.len()).collect();
+    places.sort_unstable_by_key(|place| asked[*place]);
+    let mut placed: Vec<_> = places.into_iter().zip(ascending).collect();
+    placed.sort_unstable_by_key(|(place, _)| *place);
+    let reservations = placed.into_iter().map(|(_, reservation)| reservation);
+    reservations.collect()
 }
 
 /// Returns [`ReserveOptions::new`]'s options.

@@ -3,28 +3,63 @@
 use std::ops::{Bound, RangeInclusive};
 
 use super::options::ReserveOptions;
+use super::stable_name;
 use crate::acquire::Request;
+use crate::inspect::leak;
 use crate::model::endpoint::ParseEndpointError;
 use crate::model::error::{Error, Result};
+use crate::model::offsets::Offsets;
+use crate::reservation::{FindLeak, OnLeak};
+
+/// The ports that a call reserves together.
+#[derive(Clone, Copy)]
+enum Ports<'a> {
+    /// This number of ports: the exact ones, then any others.
+    Many(usize),
+    /// Ports at these distances from one base number.
+    Offsets(&'a Offsets),
+}
 
 impl ReserveOptions {
     /// The request for `n` ports, or an error if the options contradict each other.
     #[track_caller]
     pub(super) fn validate(self, n: usize) -> Result<Request> {
+        self.validate_ports(Ports::Many(n))
+    }
+
+    /// The request for ports at these distances from one base number.
+    #[track_caller]
+    pub(super) fn validate_offsets(self, offsets: &Offsets) -> Result<Request> {
+        self.validate_ports(Ports::Offsets(offsets))
+    }
+
+    #[track_caller]
+    fn validate_ports(self, ports: Ports<'_>) -> Result<Request> {
         let at = std::panic::Location::caller();
-        if self.port == Some(0) || self.prefer.contains(&0) {
+        let named = self.named_ports()?;
+        if named.contains(&0) || self.prefer.contains(&0) {
             return Err(ParseEndpointError::PORT_ZERO.into());
+        }
+        if self.aligned == 0 {
+            return Err(Error::aligned_to_zero());
+        }
+        if let (Some(port), Some(name)) = (named.first(), &self.name) {
+            return Err(Error::exact_and_named(*port, name));
         }
         let range = self
             .range
             .map(|(low, high)| inclusive(low, high))
             .transpose()?;
-        // `PORTLEASE_RANGE` limits the numbers that this crate chooses. A single exact number is
-        // exempt, because the caller chose it. A block is not: the caller chose only its first
-        // number.
-        let env_range = match self.port {
-            Some(_) if n == 1 => None,
-            _ => range_variable()?,
+        // `PORTLEASE_RANGE` limits the numbers that this crate chooses. Exact numbers are exempt,
+        // because the caller chose them. Ports at fixed distances are not: the caller chose only
+        // their base number.
+        let caller_chose_all = match ports {
+            Ports::Many(n) => n <= named.len(),
+            Ports::Offsets(offsets) => !named.is_empty() && offsets.count() == 1,
+        };
+        let env_range = match caller_chose_all {
+            true => None,
+            false => range_variable()?,
         };
         let allowed = match (&range, &env_range) {
             (Some(range), Some(env_range)) => {
@@ -38,41 +73,25 @@ impl ReserveOptions {
             (Some(range), None) | (None, Some(range)) => Some(range.clone()),
             (None, None) => None,
         };
-        let allowed_count = |range: &RangeInclusive<u16>| {
-            // Counts to `n` at most, because ranges are long.
-            let admitted = range.clone().filter(|port| !self.exclude.contains(*port));
-            admitted.take(n).count()
+        let exact = match ports {
+            Ports::Many(n) => {
+                self.check_exact(&named, range.as_ref())?;
+                if n > named.len() {
+                    self.check_any(n - named.len(), allowed_or_all(&allowed))?;
+                }
+                named
+            }
+            Ports::Offsets(offsets) if named.is_empty() => {
+                self.check_bases(offsets, allowed_or_all(&allowed))?;
+                named
+            }
+            Ports::Offsets(offsets) => {
+                self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
+            }
         };
-        if let Some(port) = self.port {
-            if n > usize::from(u16::MAX - port) + 1 {
-                return Err(Error::block_cannot_fit(n, &(port..=u16::MAX)));
-            }
-            // The variable and the options apply to every number of a block, so each is checked.
-            let mut numbers = port..=port + (n - 1) as u16;
-            if let Some(env_range) = &env_range
-                && let Some(number) = numbers.clone().find(|number| !env_range.contains(number))
-            {
-                return Err(Error::block_outside_firewall(number, env_range));
-            }
-            let is_ruled_out = |number: &u16| {
-                let outside = allowed
-                    .as_ref()
-                    .is_some_and(|range| !range.contains(number));
-                outside || self.exclude.contains(*number)
-            };
-            if let Some(number) = numbers.find(is_ruled_out) {
-                return Err(Error::exact_port_ruled_out(number));
-            }
-        } else {
-            let range = allowed.clone().unwrap_or(1..=u16::MAX);
-            match allowed_count(&range) {
-                0 => return Err(Error::range_all_excluded(&range)),
-                count if count < n => return Err(Error::block_cannot_fit(n, &range)),
-                _ => {}
-            }
-        }
         let prefer = self.prefer.into_iter().filter(|port| {
             !self.exclude.contains(*port)
+                && port.is_multiple_of(self.aligned)
                 && env_range
                     .as_ref()
                     .is_none_or(|env_range| env_range.contains(port))
@@ -81,16 +100,128 @@ impl ReserveOptions {
             protocols: self.protocols,
             server: self.server,
             prefer: prefer.collect(),
-            port: self.port,
+            exact,
             allowed,
             exclude: self.exclude,
+            aligned: self.aligned,
             wait: self.wait,
             label: self.label,
             command: self.command,
+            name: self.name.map(stable_name::resolve).transpose()?,
+            on_leak: on_leak(self.strict)?.map(|action| (action, leak::find as FindLeak)),
             on_behalf_of: self.on_behalf_of,
             at,
         })
     }
+
+    /// The exact numbers, ascending.
+    fn named_ports(&self) -> Result<Vec<u16>> {
+        let mut ports = self.ports.clone();
+        if let (Some(port), [first, ..]) = (self.port, ports.as_slice()) {
+            return Err(Error::port_and_ports(port, *first));
+        }
+        ports.extend(self.port);
+        ports.sort_unstable();
+        match ports.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Error::port_twice(pair[0])),
+            None => Ok(ports),
+        }
+    }
+
+    /// Checks that the options allow these exact numbers.
+    fn check_exact(&self, ports: &[u16], range: Option<&RangeInclusive<u16>>) -> Result<()> {
+        for port in ports {
+            if !port.is_multiple_of(self.aligned) {
+                return Err(Error::exact_port_not_aligned(*port, self.aligned));
+            }
+            self.check_not_ruled_out(*port, range)?;
+        }
+        Ok(())
+    }
+
+    fn check_not_ruled_out(&self, port: u16, range: Option<&RangeInclusive<u16>>) -> Result<()> {
+        let outside = range.is_some_and(|range| !range.contains(&port));
+        match outside || self.exclude.contains(port) {
+            true => Err(Error::exact_port_ruled_out(port)),
+            false => Ok(()),
+        }
+    }
+
+    /// The ports at these distances from an exact base number, if the options and the variable
+    /// allow each.
+    fn exact_offsets(
+        &self,
+        named: &[u16],
+        offsets: &Offsets,
+        range: Option<&RangeInclusive<u16>>,
+        env_range: Option<&RangeInclusive<u16>>,
+    ) -> Result<Vec<u16>> {
+        let &[base] = named else {
+            return Err(Error::several_bases(named));
+        };
+        if !base.is_multiple_of(self.aligned) {
+            return Err(Error::exact_port_not_aligned(base, self.aligned));
+        }
+        let ports: Vec<u16> = match offsets.ports(base) {
+            Some(ports) => ports.collect(),
+            None if offsets.is_block() => {
+                return Err(Error::block_cannot_fit(offsets.count(), &(base..=u16::MAX)));
+            }
+            None => return Err(Error::offsets_exceed(offsets, base)),
+        };
+        if let Some(env_range) = env_range
+            && let Some(port) = ports.iter().find(|port| !env_range.contains(port))
+        {
+            return Err(Error::block_outside_firewall(*port, env_range));
+        }
+        for port in &ports {
+            self.check_not_ruled_out(*port, range)?;
+        }
+        Ok(ports)
+    }
+
+    fn is_allowed(&self, port: u16, range: &RangeInclusive<u16>) -> bool {
+        range.contains(&port) && !self.exclude.contains(port)
+    }
+
+    /// Checks that the range has `n` allowed numbers.
+    fn check_any(&self, n: usize, range: RangeInclusive<u16>) -> Result<()> {
+        if !range.clone().any(|port| self.is_allowed(port, &range)) {
+            return Err(Error::range_all_excluded(&range));
+        }
+        let counts =
+            |port: &u16| self.is_allowed(*port, &range) && port.is_multiple_of(self.aligned);
+        // Counts to `n` at most, because ranges are long.
+        let count = range.clone().filter(counts).take(n).count();
+        match (count < n, self.aligned) {
+            (false, _) => Ok(()),
+            (true, 1) => Err(Error::block_cannot_fit(n, &range)),
+            (true, multiple) => Err(Error::too_few_multiples(n, multiple, &range)),
+        }
+    }
+
+    /// Checks that a base number exists at which the range has every port.
+    fn check_bases(&self, offsets: &Offsets, range: RangeInclusive<u16>) -> Result<()> {
+        let n = offsets.count();
+        let mut allowed = range.clone().filter(|port| self.is_allowed(*port, &range));
+        match allowed.by_ref().take(n).count() {
+            0 => return Err(Error::range_all_excluded(&range)),
+            count if count < n => return Err(Error::block_cannot_fit(n, &range)),
+            _ => {}
+        }
+        let fits = |base: u16| {
+            let ports = offsets.ports(base);
+            ports.is_some_and(|mut ports| ports.all(|port| self.is_allowed(port, &range)))
+        };
+        match (0..=u16::MAX).step_by(self.aligned.into()).any(fits) {
+            true => Ok(()),
+            false => Err(Error::offsets_cannot_fit(offsets, self.aligned, &range)),
+        }
+    }
+}
+
+fn allowed_or_all(allowed: &Option<RangeInclusive<u16>>) -> RangeInclusive<u16> {
+    allowed.clone().unwrap_or(1..=u16::MAX)
 }
 
 fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
@@ -132,4 +263,24 @@ fn range_variable() -> Result<Option<RangeInclusive<u16>>> {
         Some((Some(low @ 1..), Some(high))) if low <= high => Ok(Some(low..=high)),
         _ => Err(Error::bad_range_variable(&text)),
     }
+}
+
+/// What to do about a server that still runs when its reservation is dropped: the stricter of the
+/// option `strict` and the variable `PORTLEASE_ON_LEAK`.
+fn on_leak(strict: bool) -> Result<Option<OnLeak>> {
+    let variable = std::env::var_os("PORTLEASE_ON_LEAK");
+    let by_variable = match variable.as_ref().map(|text| text.to_str()) {
+        None => None,
+        Some(Some("warn")) => Some(OnLeak::Warn),
+        Some(Some("panic")) => Some(OnLeak::Panic),
+        Some(_) => {
+            let text = variable.unwrap_or_default();
+            return Err(Error::bad_leak_variable(&text.to_string_lossy()));
+        }
+    };
+    Ok(if strict {
+        Some(OnLeak::Panic)
+    } else {
+        by_variable
+    })
 }

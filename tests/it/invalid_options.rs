@@ -144,3 +144,37 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
         .refused("NoFreePort");
     assert!(message.contains("1 not permitted"), "{message}");
 }
+
+#[test]
+fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
+    let new = ReserveOptions::new;
+    invalid(
+        new().reserve_offsets([0, 5, 5]),
+        "offset 5 is requested twice: expected distinct offsets",
+    );
+    invalid(
+        new().port(60000).reserve_offsets([0, 10000]),
+        "cannot reserve ports at the offsets 0, 10000 from 60000 on: port numbers end at 65535",
+    );
+    invalid(
+        new().range(20000..=20009).reserve_offsets([0, 10]),
+        "cannot reserve ports at the offsets 0, 10 from 20000-20009: no base number gives \
+         allowed ports only",
+    );
+    invalid(
+        new().range(20001..=20003).aligned(2).reserve_block(3),
+        "cannot reserve 3 consecutive ports from 20001-20003: no base number that is a multiple \
+         of 2 gives allowed ports only",
+    );
+    let zero = "ports were to be multiples of 0: expected a number from 1 to 65535";
+    invalid(new().aligned(0).reserve(), zero);
+    invalid(new().aligned(0).reserve_block(2), zero);
+    invalid(
+        new().port(20001).aligned(2).reserve(),
+        "port 20001 was requested, but it is not a multiple of 2 as `aligned` requires",
+    );
+    invalid(
+        new().range(20001..=20001).aligned(2).reserve(),
+        "cannot reserve 1 multiples of 2: range 20001-20001 has fewer",
+    );
+}

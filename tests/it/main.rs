@@ -11,7 +11,10 @@ mod options;
 mod report;
 mod reservation;
 mod rooms;
+mod server;
 mod server_kinds;
+mod several_ports;
+mod stable_names;
 mod tidy;
 mod waiting;
 
@@ -35,6 +38,7 @@ fn helper_process() {
         "server" => support::server::run(&args),
         "contender" => exclusion::contend(&args),
         "racer" => exclusion::race(&args),
+        "takes-subsets" => several_ports::take_subsets(&args),
         "leaks" => report::leak::leak_listeners(),
         "panics" => report::panic::panic_in_each_call(),
         #[cfg(target_os = "linux")]

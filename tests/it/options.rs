@@ -117,6 +117,114 @@ fn a_block_is_consecutive_and_all_or_none() {
 }
 
 #[test]
+fn an_aligned_port_is_a_multiple_and_a_pair_begins_with_one() {
+    let new = ReserveOptions::new;
+    for kind in [new(), new().udp(), new().tcp_and_udp(), new().named("pair")] {
+        let what = format!("{kind:?}");
+        for multiple in [2, 3, 100, 1024] {
+            let one = kind.clone().aligned(multiple).reserve().unwrap();
+            assert!(one.port().is_multiple_of(multiple), "{what}: {one}");
+            let pair = kind.clone().aligned(multiple).reserve_block(2).unwrap();
+            assert!(pair[0].port().is_multiple_of(multiple), "{what}: {pair:?}");
+            assert_eq!(pair[1].port(), pair[0].port() + 1);
+        }
+        let many = kind.aligned(2).reserve_many(8).unwrap();
+        assert!(
+            many.iter().all(|one| one.port().is_multiple_of(2)),
+            "{many:?}"
+        );
+    }
+    // An RTP stream and its control stream.
+    let pair = new().udp().aligned(2).reserve_block(2).unwrap();
+    let (rtp, rtcp) = (pair[0].udp_socket().unwrap(), pair[1].udp_socket().unwrap());
+    rtp.send_to(b"report", rtcp.local_addr().unwrap()).unwrap();
+    let mut received = [0; 16];
+    assert_eq!(rtcp.recv_from(&mut received).unwrap(), (6, pair[0].addr()));
+
+    let ports = non_ephemeral_ports(6);
+    let (low, high) = (ports[0], ports[5]);
+    // The only multiple of the range, and a preferred number that is none.
+    let multiple = low + 3;
+    for _ in 0..5 {
+        let options = new().range(low..=high).prefer([low + 1]).aligned(multiple);
+        assert_eq!(port_of(options.reserve()), multiple);
+    }
+}
+
+#[test]
+fn ports_at_offsets_come_in_the_order_asked_and_obey_every_option() {
+    let new = ReserveOptions::new;
+    let numbers = |options: ReserveOptions, offsets: &[u16]| -> portlease::Result<Vec<u16>> {
+        let held = options.reserve_offsets(offsets.iter().copied())?;
+        Ok(held.iter().map(|r| r.port()).collect())
+    };
+    for kind in [new(), new().udp(), new().tcp_and_udp(), new().named("node")] {
+        let what = format!("{kind:?}");
+        // The last two are further apart than any range outside the default ephemeral range.
+        for offsets in [
+            &[0, 10000][..],
+            &[10000, 0],
+            &[7, 3, 5],
+            &[0, 40000],
+            &[55000, 1],
+        ] {
+            let held = numbers(kind.clone(), offsets).unwrap();
+            let base = held[0] - offsets[0];
+            let expected: Vec<u16> = offsets.iter().map(|offset| base + offset).collect();
+            assert_eq!(held, expected, "{what}");
+        }
+    }
+    let ports = non_ephemeral_ports(12);
+    let (low, high) = (ports[0], ports[11]);
+    let exact = new().port(low).reserve_offsets([0, 11]).unwrap();
+    assert_eq!((exact[0].port(), exact[1].port()), (low, high));
+    drop(exact);
+    let within = || new().range(low..=high);
+    assert_eq!(numbers(within(), &[0, 11]).unwrap(), [low, high]);
+    assert_eq!(
+        numbers(within().exclude([low]), &[0, 10]).unwrap(),
+        [low + 1, high]
+    );
+    let preferred = within().prefer([low + 5, low + 2]);
+    assert_eq!(numbers(preferred, &[0, 8]).unwrap(), [low + 2, low + 10]);
+    // All or none.
+    let taken = new().port(low + 11).reserve().unwrap();
+    let error = numbers(within(), &[0, 11]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoFreePort, "{error}");
+    let expected = format!("cannot reserve ports at the offsets 0, 11 from {low}-{high}: 1 tried");
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    let error = numbers(new().port(low), &[0, 11]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    drop(taken);
+    assert_eq!(
+        numbers(within(), &[11, 0]).unwrap(),
+        [high, low],
+        "one was kept"
+    );
+    assert!(new().reserve_offsets([]).unwrap().is_empty());
+}
+
+#[test]
+fn a_block_of_a_name_begins_at_one_number() {
+    let ports = non_ephemeral_ports(40);
+    let (low, high) = (ports[0], ports[39]);
+    let options = || ReserveOptions::new().range(low..=high).named("cluster");
+    let first = options().reserve_block(3).unwrap();
+    let numbers: Vec<u16> = first.iter().map(|r| r.port()).collect();
+    for reservation in &first {
+        assert_eq!(reservation.first_choice(), Some(reservation.port()));
+    }
+    let second = options().reserve_block(3).unwrap();
+    for (one, other) in first.iter().zip(&second) {
+        assert_ne!(one.port(), other.port());
+        assert_eq!(other.first_choice(), Some(one.port()));
+    }
+    drop((first, second));
+    let again = options().reserve_block(3).unwrap();
+    assert_eq!(again.iter().map(|r| r.port()).collect::<Vec<_>>(), numbers);
+}
+
+#[test]
 fn a_label_is_kept() {
     let labelled = ReserveOptions::new()
         .label("redis primary")

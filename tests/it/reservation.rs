@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use portlease::{ErrorKind, Protocol, Reachability, Reservation, ReserveOptions};
@@ -255,4 +256,46 @@ fn a_server_starts_by_number_answers_stops_and_starts_again() {
         let taken = ReserveOptions::new().port(p.port()).reserve().unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::InUse, "{taken}");
     }
+}
+
+/// The source line in the record of this reservation.
+fn recorded_line(reservation: &Reservation) -> Option<String> {
+    let leases = portlease::reservations().unwrap();
+    let of_port = |lease: &&portlease::Lease| lease.port() == reservation.port();
+    let lease = leases.iter().find(of_port).unwrap();
+    lease.at().map(str::to_owned)
+}
+
+#[test]
+fn the_recorded_line_is_the_callers_or_none_and_never_one_of_the_crate() {
+    static BY_VALUE: LazyLock<Reservation> = LazyLock::new(portlease::reserve_port);
+    static FALLIBLE: LazyLock<portlease::Result<Reservation>> =
+        LazyLock::new(portlease::try_reserve_udp_port);
+    static BY_CLOSURE: LazyLock<Reservation> = LazyLock::new(|| portlease::reserve_port());
+    let by_pointer: fn() -> Reservation = portlease::reserve_port;
+    let boxed: Box<dyn Fn() -> Reservation> = Box::new(portlease::reserve_port);
+    let options: fn(ReserveOptions) -> portlease::Result<Reservation> = ReserveOptions::reserve;
+    let cell = OnceLock::new();
+    let lines = [
+        recorded_line(&BY_VALUE),
+        recorded_line(FALLIBLE.as_ref().unwrap()),
+        recorded_line(&by_pointer()),
+        recorded_line(&boxed()),
+        recorded_line(&options(ReserveOptions::new()).unwrap()),
+        recorded_line(cell.get_or_init(portlease::reserve_port)),
+        recorded_line(&std::thread::spawn(portlease::reserve_port).join().unwrap()),
+        recorded_line(
+            &std::iter::repeat_with(portlease::reserve_port)
+                .next()
+                .unwrap(),
+        ),
+    ];
+    for (place, line) in lines.into_iter().enumerate() {
+        assert_eq!(line, None, "the one at {place}");
+    }
+    // The controls.
+    let (line, direct) = (line!(), portlease::reserve_port());
+    assert_eq!(recorded_line(&direct), Some(format!("{}:{line}", file!())));
+    let closure = recorded_line(&BY_CLOSURE).unwrap();
+    assert!(closure.starts_with(file!()), "{closure}");
 }

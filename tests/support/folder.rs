@@ -47,12 +47,18 @@ impl Folder {
 /// The lock folder of this process, which it shares with every process that has the same
 /// environment.
 pub(crate) fn own_locks() -> PathBuf {
-    let default = || {
-        if cfg!(unix) {
-            "/tmp/portlease".into()
-        } else {
-            std::env::temp_dir().join("portlease")
-        }
+    if let Some(folder) = std::env::var_os("PORTLEASE_DIR") {
+        return folder.into();
+    }
+    let reserved = portlease::reserve_port();
+    let file = format!("{}.tcp", reserved.port());
+    let defaults = if cfg!(unix) {
+        vec!["/dev/shm".into(), "/tmp".into()]
+    } else {
+        vec![std::env::temp_dir()]
     };
-    std::env::var_os("PORTLEASE_DIR").map_or_else(default, PathBuf::from)
+    let mut roots = defaults.into_iter().map(|folder| folder.join("portlease"));
+    roots
+        .find(|root| root.join(system::scope()).join(&file).exists())
+        .expect("a default lock folder with the lock file of a reserved port")
 }

@@ -152,7 +152,7 @@ impl Launch {
     }
 
     /// With these variables for the helper alone, not for the programs that start it.
-    #[allow(dead_code, reason = "only the tests of clocks need it")]
+    #[allow(dead_code, reason = "some tests need it")]
     pub(crate) fn innermost(mut self, variables: impl IntoIterator<Item = String>) -> Self {
         self.wrapper.push("env".to_owned());
         self.wrapper.extend(variables);

@@ -156,6 +156,9 @@ fn reserve(args: &Args) -> portlease::Result<Vec<Reservation>> {
     if let Some(label) = args.get("label") {
         options = options.label(label);
     }
+    if let Some(name) = args.get("named") {
+        options = options.named(name);
+    }
     match (args.number("many"), args.number("block")) {
         (Some(n), _) => options.reserve_many(n),
         (_, Some(n)) => options.reserve_block(n),
@@ -170,8 +173,12 @@ fn describe(reservations: &[Reservation]) -> String {
         .iter()
         .all(|r| format!("{r:?}").contains("leased: true"));
     format!(
-        "ports={} guarantee={guarantee:?} leased={leased}",
-        ports.join(",")
+        "ports={} guarantee={guarantee:?} leased={leased}{}",
+        ports.join(","),
+        reservations
+            .first()
+            .and_then(Reservation::first_choice)
+            .map_or(String::new(), |first| format!(" first={first}")),
     )
 }
 
@@ -198,6 +205,8 @@ pub(crate) struct Held {
     pub(crate) ports: Vec<u16>,
     pub(crate) guarantee: String,
     pub(crate) leased: bool,
+    /// The number that the name of the first reservation stands for.
+    pub(crate) first_choice: Option<u16>,
     /// When the reservation was made, in nanoseconds.
     pub(crate) at: u128,
 }
@@ -284,6 +293,7 @@ impl Reserver {
                 .trim_end_matches(')')
                 .to_owned(),
             leased: args.get("leased") == Some("true"),
+            first_choice: args.number("first"),
             at: args.number("at").unwrap(),
         })
     }

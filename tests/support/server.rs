@@ -3,12 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::args::Args;
 use super::helper::{self, Helper, Launch};
 
-/// The helper process: `port=N`. It sends its pid to each client.
+/// The helper process: `port=N`. It sends its pid to each client. It ends with its input, unless it
+/// is to `stay`.
 pub(crate) fn run(args: &Args) {
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, args.number("port").unwrap())) {
         Ok(listener) => listener,
@@ -27,6 +29,21 @@ pub(crate) fn run(args: &Args) {
         }
     });
     while helper::next_line().is_some() {}
+    while args.get("stay").is_some() {
+        std::thread::park();
+    }
+}
+
+/// The command that starts the helper process, which stays.
+pub(crate) fn command(port: u16) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(helper::LIBTEST_ARGS)
+        .env(helper::NAME, "server")
+        .env(helper::ARGS, format!("port={port} stay"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
 }
 
 /// Starts the helper process. It listens when this returns.

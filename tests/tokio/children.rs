@@ -12,7 +12,7 @@ use crate::support::args::Args;
 use crate::support::helper::{self, ARGS, LIBTEST_ARGS, NAME};
 use crate::support::{DEADLINE, eventually, show_owner};
 
-/// The helper process: a server that runs until its input is closed, or exits at once.
+/// The helper process: a server that runs until its input is closed, or exits at once, or stays.
 pub(crate) fn serve(args: &Args) {
     if let Some(code) = args.number("exit") {
         std::process::exit(code);
@@ -20,6 +20,9 @@ pub(crate) fn serve(args: &Args) {
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, args.number("port").unwrap())).unwrap();
     show_owner(&server);
     while helper::next_line().is_some() {}
+    while args.get("stay").is_some() {
+        std::thread::park();
+    }
 }
 
 fn start(args: String) -> Child {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test names the line")]
 
 mod children;
+mod server;
 mod sockets;
 #[allow(
     dead_code,

@@ -37,6 +37,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
             "TEST",
             "AT",
             "LABEL",
+            "NAME",
             "AGE",
         ]);
         for lease in &leases {
@@ -47,7 +48,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-fn cells(lease: &Lease, now: SystemTime) -> [String; 9] {
+fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let program = lease.program();
     let program = program.and_then(|path| path.rsplit('/').next());
@@ -73,8 +74,17 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 9] {
         text(lease.test()),
         text(lease.at()),
         text(lease.label()),
+        name_of(lease),
         age.map_or("-".to_owned(), |age| {
             humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
         }),
     ]
+}
+
+/// The stable name, and the number that it stands for if the lease has another one.
+fn name_of(lease: &Lease) -> String {
+    match (lease.name(), lease.first_choice()) {
+        (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),
+        (name, _) => name.unwrap_or("-").to_owned(),
+    }
 }

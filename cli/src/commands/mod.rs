@@ -8,5 +8,6 @@ pub(crate) mod release;
 pub(crate) mod reserve;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod stop;
 pub(crate) mod wait;
 pub(crate) mod who;

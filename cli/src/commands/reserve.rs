@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-use crate::args::ReserveArgs;
+use crate::args::{PortSelection, ReserveArgs};
 use crate::caller::calling_process;
 use crate::exit;
 use crate::failure::Failure;
 use crate::keeper::start::start_keeper;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
+use crate::reserve_options::check_choice;
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -23,7 +24,19 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         Some(pid) => pid,
         None => calling_process()?,
     };
+    if args.selection.port.is_none() {
+        let further = match &args.selection {
+            PortSelection { name: Some(_), .. } => Some("--name"),
+            PortSelection { offsets, .. } if !offsets.is_empty() => Some("--offsets"),
+            _ => None,
+        };
+        check_choice(&args.selection.shared.numbers, further)?;
+    }
+    args.format.check()?;
     let keeper = start_keeper(&args.selection, pid)?;
+    for note in keeper.rows.iter().filter_map(ReservedRow::other_choice) {
+        console.note(format_args!("reserved {note}"));
+    }
     let read = if console.is_json() {
         let answer = Answer {
             version: JSON_VERSION,
@@ -33,8 +46,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         };
         console.print_json(&answer)?
     } else {
-        let numbers: Vec<String> = keeper.rows.iter().map(|row| row.port.to_string()).collect();
-        console.print_always(numbers.join("\n"))?
+        let numbers: Vec<u16> = keeper.rows.iter().map(|row| row.port).collect();
+        args.format.append(&numbers)?;
+        console.print_always(args.format.text(&numbers))?
     };
     if !read {
         return Err(Failure::new(

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, Remedy, Reservation, State, wait_until_held_by};
+use portlease::{Diagnosis, Endpoint, Protocol, Remedy, Reservation, State, wait_until_held_by};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -19,15 +19,19 @@ use signal_hook::low_level::siginfo::Cause;
 
 use crate::args::RunArgs;
 use crate::exit;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
+use crate::http_probe::NamedProbe;
+use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
+use crate::leaks::LeakCheck;
 use crate::limits::{
     COMMAND_CHARS, LISTEN_REPORT, TERMINATE_GRACE, TERMINATE_POLL, remaining, sleep,
 };
+use crate::orphans::reap_adopted;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
 use crate::ports::NamedPort;
-use crate::reserve_options::{reserve_options, reserve_port};
+use crate::reserve_options::{check_choice, reserve_options, reserve_port};
 use crate::signals::starts_ignored;
 use crate::text::{cut, os_message, shell_words};
 
@@ -70,6 +74,11 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let reservations = reserve(args, program)?;
     for NamedReservation { name, reservation } in &reservations {
         console.detail(format_args!("{name} is {}", endpoint(reservation)));
+        if let Some(note) = ReservedRow::from(reservation).other_choice()
+            && !console.is_json()
+        {
+            console.note(format_args!("{name} is {note}"));
+        }
     }
     if console.is_json() {
         // stdout belongs to the command, so the answer goes to stderr.
@@ -78,6 +87,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
+    let requests = args.http.iter().map(|of| request(of, &reservations));
+    let requests = requests.collect::<Result<Vec<_>, _>>()?;
+    let leaks = args.leaks.map(LeakCheck::prepare).transpose()?;
     // The handlers are installed before the command starts, so that no signal is lost.
     let mut signals = install_signals().map_err(|e| Failure::system("handle signals", &e))?;
     let mut command = Command::new(substitute_ports(program, &reservations));
@@ -91,31 +103,82 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             .iter()
             .map(|reservations| (&reservations.name, reservations.reservation.to_string())),
     );
+    pass_sockets(&mut command, &reservations, args)?;
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
+    // This process must not keep the sockets that it passed to the command.
+    drop(command);
     let listening = match args.wait_listening {
-        Some(limit) => Some(spawn_listen_wait(&reservations, child.id(), limit)?),
+        Some(limit) => Some(spawn_listen_wait(
+            &reservations,
+            child.id(),
+            limit,
+            requests,
+        )?),
         None => None,
     };
-    supervise(console, &mut child, &mut signals, listening)
+    if leaks.is_some() {
+        // Without it they stay zombies, which own no sockets, until this process ends.
+        if let Err(e) = reap_adopted(child.id()) {
+            console.note(Failure::system(
+                "reap the processes that the command leaves",
+                &e,
+            ));
+        }
+    }
+    let outcome = supervise(console, &mut child, &mut signals, listening);
+    match leaks {
+        Some(leaks) => leaks.finish(console, outcome, &udp_endpoints(&reservations)),
+        None => outcome,
+    }
+}
+
+fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
+    let all = reservations.iter().map(|named| &named.reservation);
+    all.filter(|reservation| reservation.protocols().contains(&Protocol::Udp))
+        .map(|reservation| Endpoint {
+            protocol: Some(Protocol::Udp),
+            ..endpoint(reservation)
+        })
+        .collect()
+}
+
+/// Lets the command inherit the sockets of `--listen`.
+fn pass_sockets(
+    command: &mut Command,
+    reservations: &[NamedReservation],
+    args: &RunArgs,
+) -> Result<(), Failure> {
+    let is_passed =
+        |named: &&NamedReservation| args.listen.iter().any(|port| port.name == named.name);
+    for (at, named) in (0..).zip(reservations.iter().filter(is_passed)) {
+        match args.fd {
+            Some(fd) => named.reservation.pass_to_fd(command, i32::from(fd) + at)?,
+            None => named.reservation.pass_to(command)?,
+        }
+    }
+    Ok(())
 }
 
 fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Failure> {
+    let shared = &args.shared;
     let default = [NamedPort {
         name: "PORT".to_owned(),
         port: None,
         protocol: Protocol::Tcp,
     }];
-    let ports = match args.ports.as_slice() {
-        [] => &default,
-        ports => ports,
+    let ports: Vec<&NamedPort> = args.ports.iter().chain(&args.listen).collect();
+    let ports = if ports.is_empty() {
+        default.iter().collect()
+    } else {
+        ports
     };
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: --port uses this name twice",
+                "cannot reserve {}: --port and --listen use this name twice",
                 port.name
             )));
         }
@@ -125,9 +188,27 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
         .unwrap_or(program)
         .to_string_lossy();
     let command = cut(&shell_words(&args.command), COMMAND_CHARS);
+    if ports.iter().any(|port| port.port.is_none()) {
+        check_choice(&shared.numbers, args.stable.then_some("--stable"))?;
+    }
+    let is_udp = |port: &&&NamedPort| port.protocol == Protocol::Udp;
+    if let Some(port) = ports.iter().find(is_udp).filter(|_| shared.numbers.both) {
+        return Err(Failure::new(format!(
+            "cannot reserve {}/udp: --both reserves each number for TCP and for UDP",
+            port.name
+        )));
+    }
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
-        let label = format!("{} of {server}", port.name);
-        let options = reserve_options(&args.shared, port.protocol, Some(&label), &command);
+        // The label is the name of the socket in LISTEN_FDNAMES.
+        let is_passed = args.listen.iter().any(|passed| passed.name == port.name);
+        let label = match is_passed {
+            true => port.name.clone(),
+            false => format!("{} of {server}", port.name),
+        };
+        let mut options = reserve_options(shared, port.protocol, Some(&label), &command);
+        if args.stable && port.port.is_none() {
+            options = options.named(&port.name);
+        }
         Ok(NamedReservation {
             name: port.name.clone(),
             reservation: reserve_port(&options, port.port)?,
@@ -139,7 +220,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
     let mut reserved: Vec<(usize, NamedReservation)> = Vec::with_capacity(ports.len());
     for at in order {
-        reserved.push((at, reserve_named(&ports[at])?));
+        reserved.push((at, reserve_named(ports[at])?));
     }
     reserved.sort_by_key(|(at, _)| *at);
     Ok(reserved.into_iter().map(|(_, named)| named).collect())
@@ -231,9 +312,9 @@ fn supervise(
         if let Some(status) = child.try_wait().map_err(cannot)? {
             // The wait notices the end too, and reports what the command did not do.
             if let Some(wait) = listening
-                && let Ok(Err(error)) = wait.listened.recv_timeout(LISTEN_REPORT)
+                && let Ok(Err(failure)) = wait.listened.recv_timeout(LISTEN_REPORT)
             {
-                console.note(ended_first(status, error));
+                console.note(ended_first(status, &failure));
             }
             return Ok(exit_code(status));
         }
@@ -248,7 +329,7 @@ fn supervise(
             Some(Ok(Err(error))) => {
                 terminate(child).map_err(cannot)?;
                 let limit = listening.map(|wait| wait.limit).unwrap_or_default();
-                return Err(not_in_time(limit, error));
+                return Err(not_in_time(limit, &error));
             }
             Some(Err(TryRecvError::Disconnected)) => listening = None,
             Some(Err(TryRecvError::Empty)) | None => {}
@@ -256,13 +337,19 @@ fn supervise(
     }
 }
 
+/// The report on the port of a wait that failed; `None` if it failed for another reason.
+fn report_of(failure: &Failure) -> Option<&Diagnosis> {
+    match failure.cause() {
+        failure::Cause::Library(error) => error.diagnosis(),
+        failure::Cause::Text(_) => None,
+    }
+}
+
 /// The note on a command that ended before it listened.
-fn ended_first(status: ExitStatus, error: portlease::Error) -> String {
-    let Some((diagnosis, endpoint)) = error
-        .diagnosis()
-        .and_then(|diagnosis| Some((diagnosis, diagnosis.endpoint()?)))
-    else {
-        return report::failure(&error.into());
+fn ended_first(status: ExitStatus, failure: &Failure) -> String {
+    let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
+    let Some((diagnosis, endpoint)) = found else {
+        return report::failure(failure);
     };
     let mut text = format!("the command ended ({status}) before it listened on port {endpoint}");
     let mut sockets = diagnosis.holders().into_iter().flatten();
@@ -276,16 +363,14 @@ fn ended_first(status: ExitStatus, error: portlease::Error) -> String {
     }
 }
 
-/// The failure of a command that did not listen in time.
-fn not_in_time(limit: Duration, error: portlease::Error) -> Failure {
-    match error.diagnosis() {
-        Some(diagnosis) => Failure::new(format!(
-            "stopped the command after {}: {}",
-            humantime::format_duration(limit),
-            report::headline_and_help(diagnosis, true)
-        )),
-        None => error.into(),
-    }
+/// The failure of a command that did not listen or answer in time.
+fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
+    let text = match report_of(failure) {
+        Some(diagnosis) => report::headline_and_help(diagnosis, true),
+        None => report::failure(failure),
+    };
+    let limit = humantime::format_duration(limit);
+    Failure::new(format!("stopped the command after {limit}: {text}"))
 }
 
 /// The caller must not have reaped the child. After that, another process can have its pid.
@@ -325,15 +410,36 @@ fn exit_code(status: ExitStatus) -> u8 {
 struct ListenWait {
     limit: Duration,
     /// The elapsed time, or why the command does not listen.
-    listened: Receiver<portlease::Result<Duration>>,
+    listened: Receiver<Result<Duration, Failure>>,
 }
 
-/// Waits in a thread until the command listens on all ports. The thread sends the elapsed time or
-/// the error. It then raises SIGCHLD to wake `supervise`, which waits for signals.
+/// The request to the port that the probe names.
+fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unanswered, Failure> {
+    let NamedProbe { name, probe } = named;
+    let mut all = reservations.iter();
+    let found = match name {
+        Some(name) => all.find(|of| of.name == *name),
+        None => all.find(|of| of.reservation.protocols().contains(&Protocol::Tcp)),
+    };
+    match (found, name) {
+        (Some(found), _) => Unanswered::new(endpoint(&found.reservation), probe),
+        (None, Some(name)) => Err(Failure::new(format!(
+            "cannot send {probe} to {name}: no --port has this name"
+        ))),
+        (None, None) => Err(Failure::new(format!(
+            "cannot send {probe}: no TCP port is reserved"
+        ))),
+    }
+}
+
+/// Waits in a thread until the command listens on all ports, and has answered the requests. The
+/// thread sends the elapsed time or the error. It then raises SIGCHLD to wake `supervise`, which
+/// waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
     limit: Duration,
+    requests: Vec<Unanswered>,
 ) -> Result<ListenWait, Failure> {
     let endpoints: Vec<Endpoint> = reservations
         .iter()
@@ -349,6 +455,7 @@ fn spawn_listen_wait(
             left = remaining(limit, started);
             Ok(())
         });
+        let listen = listen.and_then(|()| answer(requests, started, limit, pid));
         // If the command ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         let _woken = signal_hook::low_level::raise(SIGCHLD);
@@ -361,6 +468,21 @@ fn spawn_listen_wait(
         limit,
         listened: receiver,
     })
+}
+
+fn answer(
+    requests: Vec<Unanswered>,
+    started: Instant,
+    limit: Duration,
+    pid: u32,
+) -> Result<(), Failure> {
+    match until_answered(requests, started, limit, Some(pid))? {
+        HttpOutcome::Answered => Ok(()),
+        HttpOutcome::TimedOut(left) | HttpOutcome::ProcessEnded(left) => {
+            let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
+            Err(Failure::new(problems.join("; ")))
+        }
+    }
 }
 
 fn endpoint(reservation: &Reservation) -> Endpoint {

@@ -1,5 +1,7 @@
 //! `portlease wait`: waits until servers listen on ports, or until ports are free.
 
+use std::time::Instant;
+
 use portlease::{Diagnosis, Endpoint};
 use serde::Serialize;
 
@@ -8,6 +10,8 @@ use crate::condition::Condition;
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
+use crate::http_probe::HttpProbe;
+use crate::http_wait::{HttpOutcome, Unanswered, wait_for_answers};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
@@ -25,7 +29,8 @@ struct Answer {
 
 pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let endpoints = PortList::tcp_by_default(&args.ports);
-    let condition = match (args.listening, args.pid) {
+    let is_server = args.listening || args.http.is_some();
+    let condition = match (is_server, args.pid) {
         (true, Some(pid)) => Condition::HeldBy(pid),
         (listening, _) => Condition::of(listening, args.no_reuse_addr),
     };
@@ -42,7 +47,17 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             humantime::format_duration(timeout)
         )));
     }
-    let outcome = wait_loop::wait_for(console, &endpoints, condition, timeout, steady, pid)?;
+    let started = Instant::now();
+    // A server can answer although no socket listens, if a packet filter redirects connections. So
+    // a listener counts only if it must be that of a process.
+    let outcome = if args.http.is_some() && args.pid.is_none() {
+        Outcome::Met
+    } else {
+        wait_loop::wait_for(console, &endpoints, condition, timeout, steady, pid)?
+    };
+    if let (Outcome::Met, Some(probe)) = (&outcome, &args.http) {
+        return wait_for_http(console, args, &endpoints, probe, started);
+    }
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
         Outcome::TimedOut(_) => ("timed_out", exit::NO),
@@ -91,4 +106,63 @@ fn unmet(
     findings
         .filter(|finding| finding.problem.is_some())
         .collect()
+}
+
+/// The answer of `wait --http`.
+#[derive(Debug, Serialize)]
+struct HttpAnswer {
+    version: u8,
+    ports: Vec<String>,
+    outcome: &'static str,
+    http: Vec<UnansweredRow>,
+}
+
+/// A port that did not answer as expected.
+#[derive(Debug, Serialize)]
+struct UnansweredRow {
+    endpoint: String,
+    problem: String,
+}
+
+fn wait_for_http(
+    console: &Console,
+    args: &WaitArgs,
+    endpoints: &[Endpoint],
+    probe: &HttpProbe,
+    started: Instant,
+) -> Result<u8, Failure> {
+    let requests = endpoints
+        .iter()
+        .map(|endpoint| Unanswered::new(*endpoint, probe));
+    let requests = requests.collect::<Result<Vec<_>, _>>()?;
+    let outcome = wait_for_answers(console, requests, started, args.timeout, args.pid)?;
+    let (word, code, unanswered) = match outcome {
+        HttpOutcome::Answered => ("met", exit::YES, Vec::new()),
+        HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
+        HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
+    };
+    if console.is_json() {
+        let row = |request: &Unanswered| UnansweredRow {
+            endpoint: request.endpoint.to_string(),
+            problem: request.problem.clone(),
+        };
+        console.print_json(&HttpAnswer {
+            version: JSON_VERSION,
+            ports: endpoints.iter().map(ToString::to_string).collect(),
+            outcome: word,
+            http: unanswered.iter().map(row).collect(),
+        })?;
+        return Ok(code);
+    }
+    for request in &unanswered {
+        console.report(request.headline())?;
+        let finding = Finding::new(request.endpoint, Condition::Listening, true);
+        if finding.problem.is_some() {
+            console.finding(&finding, Condition::Listening)?;
+        }
+    }
+    if let (exit::PROCESS_ENDED, Some(pid)) = (code, args.pid) {
+        console.note(format_args!("stopped waiting: pid {pid} ended"));
+    }
+    Ok(code)
 }

@@ -88,7 +88,20 @@ fn reserve(request: &Request) -> Result<(UnixListener, Vec<Reservation>), Failur
         Protocol::Tcp
     };
     let command = process::name(*pid);
-    let options = reserve_options(&selection.shared, protocol, None, &command).on_behalf_of(*pid);
+    let mut options =
+        reserve_options(&selection.shared, protocol, None, &command).on_behalf_of(*pid);
+    if let Some(name) = &selection.name {
+        options = options.named(name);
+    }
+    if !selection.offsets.is_empty() {
+        if let Some(port) = selection.port {
+            options = options.port(port);
+        }
+        return Ok((
+            listener,
+            options.reserve_offsets(selection.offsets.clone())?,
+        ));
+    }
     let count = usize::from(selection.count);
     let held = match (selection.port, selection.block, PortServer::from_env()) {
         (None, true, Some(_)) => {

@@ -132,6 +132,8 @@ pub(crate) struct LeaseRow {
     test: Option<String>,
     at: Option<String>,
     label: Option<String>,
+    name: Option<String>,
+    first_choice: Option<u16>,
     since: Option<String>,
 }
 
@@ -149,6 +151,8 @@ impl From<&Lease> for LeaseRow {
             test: lease.test().map(str::to_owned),
             at: lease.at().map(str::to_owned),
             label: lease.label().map(str::to_owned),
+            name: lease.name().map(str::to_owned),
+            first_choice: lease.first_choice(),
             since: lease.since().and_then(utc),
         }
     }
@@ -168,6 +172,20 @@ pub(crate) struct ReservedRow {
     pub(crate) port: u16,
     protocols: Vec<String>,
     guarantee: String,
+    /// The first number of a stable name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_choice: Option<u16>,
+}
+
+impl ReservedRow {
+    /// Says that another number than the first one of a stable name is reserved.
+    pub(crate) fn other_choice(&self) -> Option<String> {
+        let first = self.first_choice.filter(|first| *first != self.port)?;
+        Some(format!(
+            "{}, because {first}, the first number of its name, cannot be reserved",
+            self.port
+        ))
+    }
 }
 
 impl From<&Reservation> for ReservedRow {
@@ -185,6 +203,7 @@ impl From<&Reservation> for ReservedRow {
                 _ => "best_effort",
             }
             .to_owned(),
+            first_choice: reservation.first_choice(),
         }
     }
 }

@@ -8,3 +8,4 @@ pub(crate) mod port_row;
 pub(crate) mod remedy;
 pub(crate) mod report;
 pub(crate) mod table;
+pub(crate) mod variables;

@@ -47,7 +47,7 @@ impl PortRow {
             remedies: finding
                 .problem
                 .iter()
-                .flat_map(|problem| remedy::rows(problem, finding.waited))
+                .flat_map(|problem| remedy::rows(problem.remedies(), finding.waited))
                 .collect(),
             unseen: holders.map(Holders::unseen).unwrap_or_default(),
         }

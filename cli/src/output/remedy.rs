@@ -1,6 +1,6 @@
 //! Prints the library's remedies as commands of `portlease`.
 
-use portlease::{Diagnosis, Endpoint, Protocol, Remedy};
+use portlease::{Endpoint, Protocol, Remedy};
 use serde::Serialize;
 
 /// The remedies in one line. Returns `None` if no remedy applies to a user of the command. After a
@@ -85,7 +85,7 @@ fn is_wait(remedy: &Remedy) -> bool {
 }
 
 /// The same remedies as [`in_one_line`].
-pub(crate) fn rows(diagnosis: &Diagnosis, waited: bool) -> Vec<RemedyRow> {
+pub(crate) fn rows(remedies: &[Remedy], waited: bool) -> Vec<RemedyRow> {
     let row = |remedy: &Remedy| {
         let (kind, pid, name) = parts(remedy);
         Some(RemedyRow {
@@ -95,8 +95,8 @@ pub(crate) fn rows(diagnosis: &Diagnosis, waited: bool) -> Vec<RemedyRow> {
             name,
         })
     };
-    let remedies = diagnosis.remedies().iter();
     remedies
+        .iter()
         .filter(|remedy| !(waited && is_wait(remedy)))
         .filter_map(row)
         .collect()
@@ -164,7 +164,7 @@ fn operand(endpoint: &Endpoint) -> Endpoint {
 mod tests {
     use std::time::Duration;
 
-    use portlease::{ReserveOptions, check_port_free, check_port_listening};
+    use portlease::{Diagnosis, ReserveOptions, check_port_free, check_port_listening};
 
     use super::*;
 

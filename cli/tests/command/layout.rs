@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `cli/src`, floor by floor from the top. A module may import from lower floors
 /// only. A folder has no floor: each of its files has one.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 10] = [
     &["main"],
     &["dispatch"],
     &[
@@ -17,16 +17,21 @@ const FLOORS: [&[&str]; 8] = [
         "commands::reserve",
         "commands::run",
         "commands::serve",
+        "commands::stop",
         "commands::wait",
         "commands::who",
     ],
     &[
+        "http_wait",
         "keeper::hold",
         "keeper::release",
         "keeper::start",
+        "leaks",
+        "stop_plan",
         "wait_loop",
     ],
     &[
+        "ending",
         "output::annotations",
         "output::console",
         "output::junit",
@@ -36,15 +41,19 @@ const FLOORS: [&[&str]; 8] = [
     &[
         "caller",
         "keeper::messages",
+        "orphans",
         "output::report",
         "port_server",
         "process",
         "signals",
     ],
-    &["args", "failure", "finding", "output::table"],
+    &["args", "finding", "output::table"],
+    &["http_probe", "number_args", "output::variables"],
+    &["failure"],
     &[
         "condition",
         "exit",
+        "help",
         "limits",
         "output::remedy",
         "output::json",

@@ -48,6 +48,7 @@ fn each_reservation_is_listed_with_its_owner() {
             "TEST",
             "AT",
             "LABEL",
+            "NAME",
             "AGE"
         ]
     );
@@ -69,7 +70,10 @@ fn each_reservation_is_listed_with_its_owner() {
         let command = "sh -c 'echo $WEB $DNS > \"$FILE\"; exec sleep 600'";
         assert_eq!(row[..4], [port, protocol, &pid, command], "{text}");
         assert_eq!(row[4..7], [here.as_str(), "-", "-"], "{text}");
-        assert!(row[7] == "a\\tb" && row[8].ends_with('s'), "{text}");
+        assert!(
+            row[7] == "a\\tb" && row[8] == "-" && row[9].ends_with('s'),
+            "{text}"
+        );
     }
     let output = finish(&mut command(&["list", "--json"])).code(0).json();
     let row = output["leases"]
@@ -85,7 +89,7 @@ fn each_reservation_is_listed_with_its_owner() {
     assert_eq!(row["label"], json!("a\tb"));
     assert_eq!(row["working_directory"], json!(here));
     assert_eq!((&row["at"], &row["foreign"]), (&json!(null), &json!(false)));
-    assert_eq!(row.as_object().unwrap().len(), 12, "{row}");
+    assert_eq!(row.as_object().unwrap().len(), 14, "{row}");
 }
 
 /// The pid of a process in a container is the pid of another process here.

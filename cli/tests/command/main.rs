@@ -3,17 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod check;
+mod http;
 mod keeper;
 mod keepers;
 mod layout;
+mod leaks;
 mod list;
 mod manual;
+mod numbers;
+mod passing;
 mod program;
 mod reports;
 mod reserve;
 mod run;
 mod serve;
 mod servers;
+mod stop;
 #[allow(
     dead_code,
     reason = "this test binary uses only a part of the shared helpers"

@@ -6,7 +6,7 @@ use crate::program::ran;
 use crate::support::program::installed;
 use crate::support::{Folder, need};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "check",
     "who",
     "run",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 10] = [
     "reserve",
     "release",
     "serve",
+    "stop",
     "completions",
     "man",
 ];

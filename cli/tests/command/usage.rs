@@ -76,7 +76,7 @@ fn a_usage_error_of_run_exits_with_125() {
         ),
         (
             &["run", "--port", "A", "--port", "A/udp", "--", "true"],
-            "--port uses this name twice",
+            "use this name twice",
         ),
     ] {
         let ran = ran(args).code(125);

@@ -96,7 +96,7 @@ fn a_lease_without_a_socket_has_this_json_shape() {
         "working_directory": std::env::current_dir().unwrap().to_str().unwrap(),
         "program": std::env::current_exe().unwrap().to_str().unwrap(),
         "test": "who::a_lease_without_a_socket_has_this_json_shape", "at": at,
-        "label": "primary", "since": since,
+        "label": "primary", "name": null, "first_choice": null, "since": since,
     }]);
     assert_eq!(output["leases"], expected);
     assert_eq!(output["holders"], json!([]));

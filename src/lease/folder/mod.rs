@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Unusable;
 use crate::namespace::PerNamespace;
+use crate::os_error::is_out_of_descriptors;
 use crate::retry::Sweep;
 
 #[cfg(unix)]
@@ -50,19 +51,20 @@ impl LockFolder {
         if let Some(known) = Self::known() {
             return Ok(known);
         }
-        let root = root()?;
-        let outer =
-            system::Folder::make(&root).map_err(|cause| Unusable::new(root.clone(), cause))?;
-        let scope = system::scope();
-        let path = root.join(&scope);
-        let folder = outer
-            .make_within(&scope, system::SHARED)
-            .map_err(|cause| Unusable::new(path.clone(), cause))?;
-        Ok(OPENED.set(LockFolder {
-            path,
-            outer,
-            folder,
-        }))
+        let made = first_usable(|root| {
+            let outer = system::Folder::make(root).map_err(|e| Unusable::new(root.into(), e))?;
+            let scope = system::scope();
+            let path = root.join(&scope);
+            match outer.make_within(&scope, system::SHARED) {
+                Ok(folder) => Ok(LockFolder {
+                    path,
+                    outer,
+                    folder,
+                }),
+                Err(cause) => Err(Unusable::new(path, cause)),
+            }
+        });
+        Ok(OPENED.set(made?))
     }
 
     /// The folder of this scope, or `None` if it is missing. For queries, which must not create the
@@ -71,24 +73,25 @@ impl LockFolder {
         if let Some(known) = Self::known() {
             return Ok(Some(known));
         }
-        let root = root()?;
-        let scope = system::scope();
-        let path = root.join(&scope);
-        // Opens the two folders one after the other, because neither open may follow a planted
-        // symbolic link.
-        let opened = system::Folder::open(&root).and_then(|outer| {
-            let folder = outer.open_within(&scope)?;
-            Ok((outer, folder))
+        let opened = first_usable(|root| {
+            let scope = system::scope();
+            let path = root.join(&scope);
+            // Opens the two folders one after the other, because neither open may follow a planted
+            // symbolic link.
+            let opened = system::Folder::open(root).and_then(|outer| {
+                let folder = outer.open_within(&scope)?;
+                Ok((outer, folder))
+            });
+            match none_if_missing(opened) {
+                Ok(opened) => Ok(opened.map(|(outer, folder)| LockFolder {
+                    path,
+                    outer,
+                    folder,
+                })),
+                Err(cause) => Err(Unusable::new(path, cause)),
+            }
         });
-        match opened {
-            Ok((outer, folder)) => Ok(Some(OPENED.set(LockFolder {
-                path,
-                outer,
-                folder,
-            }))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(Unusable::new(path, cause)),
-        }
+        Ok(opened?.map(|folder| OPENED.set(folder)))
     }
 
     /// The folder of this scope, if this process has opened it before. `None` if another process
@@ -173,7 +176,7 @@ impl LockFolder {
     }
 }
 
-fn none_if_missing(opened: io::Result<system::Folder>) -> io::Result<Option<system::Folder>> {
+fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
     match opened {
         Ok(folder) => Ok(Some(folder)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -181,10 +184,24 @@ fn none_if_missing(opened: io::Result<system::Folder>) -> io::Result<Option<syst
     }
 }
 
-/// The path of the lock folder: `PORTLEASE_DIR`, or the default of this system.
-fn root() -> Result<PathBuf, Unusable> {
+/// What `open` returns for the first lock folder with which it succeeds, else its last error. A
+/// sandbox may forbid the first default folder. A lack of descriptors says nothing about a folder.
+fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
+    let mut roots = roots()?.into_iter().peekable();
+    loop {
+        let root = roots.next().unwrap_or_default();
+        match open(&root) {
+            Err(failed) if roots.peek().is_some() && !is_out_of_descriptors(&failed.cause) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The paths of the lock folder, in the order in which to try them: `PORTLEASE_DIR`, or the
+/// defaults of this system.
+fn roots() -> Result<Vec<PathBuf>, Unusable> {
     let Some(text) = std::env::var_os("PORTLEASE_DIR") else {
-        return Ok(system::default_root());
+        return Ok(system::default_roots());
     };
     let path = PathBuf::from(text);
     // A relative path would lead processes with different working directories to different folders.
@@ -194,9 +211,9 @@ fn root() -> Result<PathBuf, Unusable> {
         // Follows this link, because this user or root created it. No other link is followed.
         path.canonicalize()
     } else {
-        return Ok(path);
+        return Ok(vec![path]);
     };
-    checked.map_err(|cause| Unusable {
+    checked.map(|path| vec![path]).map_err(|cause| Unusable {
         path,
         cause,
         misconfigured: true,

@@ -16,8 +16,8 @@ use super::Access;
 use crate::retry::retry_open;
 
 /// All processes of one user use this folder. Processes of two users do not exclude each other.
-pub(super) fn default_root() -> PathBuf {
-    std::env::temp_dir().join("portlease")
+pub(super) fn default_roots() -> Vec<PathBuf> {
+    vec![std::env::temp_dir().join("portlease")]
 }
 
 /// The name of the folder with the lock files. On Windows all processes of the machine share the

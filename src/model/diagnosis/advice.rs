@@ -10,6 +10,30 @@ use crate::model::process::{Process, ProcessState, Relation};
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
 
+impl Holder {
+    /// What ends the processes that own this socket, one remedy for each process that must end.
+    ///
+    /// A process that a remedy of the kind [`StopProcess`](Remedy::StopProcess) or
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) names can be ended directly. The list is empty if the
+    /// only owner is pid 1 and nothing shows how to stop it safely. The workers of a server are not
+    /// named, because they end with it.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// let listener = holders.iter().find(|holder| holder.is_server()).unwrap();
+    /// assert_eq!(listener.remedies(), [portlease::Remedy::CloseOwnSocket]);
+    /// # drop(server);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn remedies(&self) -> Vec<Remedy> {
+        for_holder(self, self.local.port())
+    }
+}
+
 pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
     let endpoint = report.facts.endpoint;
     let mut remedies = match (&report.facts.verdict, endpoint) {

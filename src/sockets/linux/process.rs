@@ -17,6 +17,7 @@ use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
+use crate::proc_fs;
 
 /// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
@@ -143,8 +144,7 @@ pub(in super::super) fn name(pid: u32) -> Option<String> {
 }
 
 pub(in super::super) fn pid_namespace() -> Option<NonZeroU64> {
-    let namespace = rustix::fs::stat("/proc/self/ns/pid").ok()?;
-    NonZeroU64::new(namespace.st_ino)
+    NonZeroU64::new(proc_fs::namespace("/proc/self/ns/pid")?)
 }
 
 /// The kernel shows every user that the user namespace of this process does not map by one uid

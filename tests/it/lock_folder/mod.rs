@@ -1,5 +1,7 @@
 //! The lock folder: what is in it, and what happens when it is deleted, unusable or hostile.
 
+#[cfg(target_os = "linux")]
+mod default; // mounts
 mod deleted;
 mod list;
 mod unusable;

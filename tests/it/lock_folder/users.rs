@@ -285,7 +285,7 @@ fn name_process(path: &Path, field: &str, pid: u32, started: u64) {
             _ => Some(line.to_owned()),
         });
     let text = lines.collect::<Vec<_>>().join("\n");
-    let padded = text.trim_end().to_owned() + &"\n".repeat(1024 - text.trim_end().len());
+    let padded = text.trim_end().to_owned() + &"\n".repeat(2048 - text.trim_end().len());
     std::fs::write(path, padded).unwrap();
 }
 

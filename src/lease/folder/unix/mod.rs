@@ -19,11 +19,46 @@ use staged::is_lost_race;
 use super::Access;
 use crate::kept_fd::KeptFd;
 use crate::namespace::Namespace;
+#[cfg(target_os = "linux")]
+use crate::retry::MEMORY_OF_LOCK_FOLDER;
 use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 
-/// The default ignores `TMPDIR`, which differs between processes that must exclude each other.
-pub(super) fn default_root() -> PathBuf {
-    PathBuf::from("/tmp/portlease")
+/// The default lock folders, in the order in which to try them. They ignore `TMPDIR`, which differs
+/// between processes that must exclude each other.
+///
+/// On Linux the first one is in memory, if [`is_shared_memory`] accepts `/dev/shm`. On a disk, a
+/// program that calls fsync(2) delays every creation of a file by milliseconds.
+pub(super) fn default_roots() -> Vec<PathBuf> {
+    let memory = Path::new("/dev/shm");
+    let parents = [
+        is_shared_memory(memory).then_some(memory),
+        Some(Path::new("/tmp")),
+    ];
+    let parents = parents.into_iter().flatten();
+    parents.map(|parent| parent.join("portlease")).collect()
+}
+
+/// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to, with room
+/// for every lock file that there can be. All processes that see the same mount get one answer.
+///
+/// Docker gives a container 64 MiB by default, which a browser under test may need.
+#[cfg(target_os = "linux")]
+fn is_shared_memory(folder: &Path) -> bool {
+    const TMPFS_MAGIC: i128 = 0x0102_1994;
+    const ST_RDONLY: i128 = 1;
+    let (Ok(stat), Ok(mount)) = (rustix::fs::stat(folder), rustix::fs::statfs(folder)) else {
+        return false;
+    };
+    let size = i128::from(mount.f_blocks) * i128::from(mount.f_bsize);
+    Mode::from_raw_mode(stat.st_mode).contains(SHARED)
+        && i128::from(mount.f_type) == TMPFS_MAGIC
+        && i128::from(mount.f_flags) & ST_RDONLY == 0
+        && size >= MEMORY_OF_LOCK_FOLDER
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_shared_memory(_folder: &Path) -> bool {
+    false
 }
 
 /// The start of the folder name of a network namespace.

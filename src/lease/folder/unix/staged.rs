@@ -134,15 +134,16 @@ fn is_unsupported(error: Errno) -> bool {
 
 /// Calls `make` with new names until one of them does not exist.
 fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
-    // tempfile only generates the name. `make` resolves the name in the open folder, so tempfile
-    // gets an empty path.
+    // tempfile only generates the name. `make` resolves the name in the open folder, and ignores
+    // the path that tempfile gets. For a relative path tempfile would look up the working
+    // directory.
     let make = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let made = make(&name)?;
         Ok((name, made))
     };
-    let made = tempfile::Builder::new().prefix(PREFIX).make_in("", make)?;
+    let made = tempfile::Builder::new().prefix(PREFIX).make_in("/", make)?;
     let (made, _) = made.keep().map_err(|e| e.error)?;
     Ok(made)
 }

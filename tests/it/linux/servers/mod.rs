@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portlease::Reservation;
 
+mod companions;
 mod inherit;
 mod owner;
 mod restart;

@@ -1,0 +1,245 @@
+//! `portlease stop`: ends the servers that listen on ports, and checks that the ports are free.
+
+use std::collections::HashSet;
+
+use portlease::{Endpoint, Process, ServerKind};
+use serde::Serialize;
+
+use crate::args::StopArgs;
+use crate::condition::Condition;
+use crate::ending::{Ending, Handles, Target, end_all};
+use crate::exit;
+use crate::failure::Failure;
+use crate::finding::Finding;
+use crate::limits::FREE_AFTER_STOP;
+use crate::output::console::Console;
+use crate::output::json::JSON_VERSION;
+use crate::output::remedy::{self, RemedyRow};
+use crate::ports::PortList;
+use crate::stop_plan::{Refusal, StopPlan, real_folder, servers};
+use crate::text::{escape, os_message};
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: u8,
+    ports: Vec<PortRow>,
+    stopped: Vec<StoppedRow>,
+    not_stopped: Vec<NotStoppedRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct PortRow {
+    endpoint: String,
+    free: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct StoppedRow {
+    pid: u32,
+    name: String,
+    listened: Vec<String>,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct NotStoppedRow {
+    pid: Option<u32>,
+    name: Option<String>,
+    listens: Vec<String>,
+    cause: String,
+    help: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remedies: Vec<RemedyRow>,
+}
+
+pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
+    let endpoints = PortList::tcp_by_default(&args.ports);
+    let under = args.under.as_deref().map(real_folder).transpose()?;
+    let mut handles = Handles::open(&servers(&endpoints)?)?;
+    let mut stopped: Vec<StoppedRow> = Vec::new();
+    let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
+    // Each round ends processes that the first scan found, and each of them is in one round only.
+    // After a server, its workers may still listen.
+    loop {
+        let mut plan = StopPlan::new(&servers(&endpoints)?, &mut handles, under.as_deref())?;
+        let targets = std::mem::take(&mut plan.targets);
+        if args.dry_run || targets.is_empty() {
+            stopped.extend(
+                targets
+                    .iter()
+                    .map(|target| stopped_row(target, "would_stop")),
+            );
+            // A process that has not ended is in the list already.
+            let is_new = |refusal: &Refusal| {
+                let pid = refusal.process.as_ref().map(|process| process.pid);
+                pid.is_none() || not_stopped.iter().all(|row| row.pid != pid)
+            };
+            let refusals: Vec<Refusal> = plan.refusals.into_iter().filter(is_new).collect();
+            not_stopped.extend(refusals.iter().map(refused_row));
+            break;
+        }
+        for (target, ending) in end_all(targets, args.timeout) {
+            match &ending {
+                Ending::Terminated | Ending::Killed | Ending::Ended => {
+                    stopped.push(stopped_row(&target, ending.name()));
+                }
+                Ending::Survived => not_stopped.push(failed_row(
+                    &target,
+                    "it has not ended after SIGKILL".to_owned(),
+                )),
+                Ending::Failed(cause) => {
+                    not_stopped.push(failed_row(&target, os_message(cause)));
+                }
+            }
+        }
+    }
+    let found = !(stopped.is_empty() && not_stopped.is_empty());
+    let served = served_ports(&endpoints)?;
+    let waits = |endpoint: &Endpoint| {
+        !args.dry_run && !stopped.is_empty() && !served.contains(&endpoint.port)
+    };
+    let findings: Vec<Finding> = endpoints
+        .iter()
+        .map(|endpoint| finding(*endpoint, waits(endpoint)))
+        .collect();
+    let code = if args.dry_run {
+        match not_stopped.is_empty() {
+            true => exit::YES,
+            false => exit::NO,
+        }
+    } else {
+        verdict(&findings)
+    };
+    if console.is_json() {
+        console.print_json(&Answer {
+            version: JSON_VERSION,
+            ports: findings.iter().map(port_row).collect(),
+            stopped,
+            not_stopped,
+        })?;
+        return Ok(code);
+    }
+    for row in &stopped {
+        console.answer(stopped_text(row, args))?;
+    }
+    for row in &not_stopped {
+        console.report(not_stopped_text(row))?;
+    }
+    if !found {
+        console.note("no server listens on these ports");
+    }
+    if !args.dry_run {
+        report_ports(console, &findings, found)?;
+    }
+    Ok(code)
+}
+
+/// The numbers on which a server is left. The socket of a process that has ended does not count.
+fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
+    let mut left = servers(endpoints)?;
+    left.retain(|holder| holder.hidden || !holder.processes.is_empty());
+    Ok(left.iter().map(|holder| holder.local.port()).collect())
+}
+
+/// Whether the port is free. If its server was stopped, waits for what that server leaves.
+fn finding(endpoint: Endpoint, waits: bool) -> Finding {
+    const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
+    if waits && FREE.wait(endpoint, FREE_AFTER_STOP).is_ok() {
+        return Finding {
+            endpoint,
+            problem: None,
+            waited: false,
+        };
+    }
+    Finding::new(endpoint, FREE, false)
+}
+
+fn verdict(findings: &[Finding]) -> u8 {
+    let any = |answer| findings.iter().any(|finding| finding.answer() == answer);
+    match (any(Some(false)), any(None)) {
+        (true, _) => exit::NO,
+        (false, true) => exit::INCOMPLETE,
+        (false, false) => exit::YES,
+    }
+}
+
+/// Prints which ports are free. If no server was found, a port that is free needs no line.
+fn report_ports(console: &Console, findings: &[Finding], found: bool) -> Result<(), Failure> {
+    for finding in findings {
+        match &finding.problem {
+            None if found => console.answer(format_args!("port {} is free", finding.endpoint))?,
+            None => {}
+            Some(_) => console.finding(finding, Condition::Free(ServerKind::ReuseAddr))?,
+        }
+    }
+    Ok(())
+}
+
+fn port_row(finding: &Finding) -> PortRow {
+    PortRow {
+        endpoint: finding.endpoint.to_string(),
+        free: finding.answer(),
+    }
+}
+
+fn stopped_row(target: &Target, outcome: &'static str) -> StoppedRow {
+    StoppedRow {
+        pid: target.process.pid,
+        name: target.process.name.clone(),
+        listened: target.listens.clone(),
+        outcome,
+    }
+}
+
+fn failed_row(target: &Target, cause: String) -> NotStoppedRow {
+    NotStoppedRow {
+        pid: Some(target.process.pid),
+        name: Some(target.process.name.clone()),
+        listens: target.listens.clone(),
+        cause,
+        help: None,
+        remedies: Vec::new(),
+    }
+}
+
+fn refused_row(refusal: &Refusal) -> NotStoppedRow {
+    let process = refusal.process.as_ref();
+    NotStoppedRow {
+        pid: process.map(|process| process.pid),
+        name: process.map(|process: &Process| process.name.clone()),
+        listens: vec![refusal.listens.clone()],
+        cause: refusal.cause.clone(),
+        help: remedy::in_one_line(&refusal.remedies, false),
+        remedies: remedy::rows(&refusal.remedies, false),
+    }
+}
+
+fn stopped_text(row: &StoppedRow, args: &StopArgs) -> String {
+    let (name, pid, listened) = (escape(&row.name), row.pid, row.listened.join(", "));
+    match row.outcome {
+        "would_stop" => format!("would stop {name} (pid {pid}), which listens on {listened}"),
+        "killed" => format!(
+            "killed {name} (pid {pid}), which listened on {listened} and had not ended {} after \
+             SIGTERM",
+            humantime::format_duration(args.timeout)
+        ),
+        "ended" => format!("{name} (pid {pid}), which listened on {listened}, has ended by itself"),
+        _ => format!("stopped {name} (pid {pid}), which listened on {listened}"),
+    }
+}
+
+fn not_stopped_text(row: &NotStoppedRow) -> String {
+    let process = match (&row.name, row.pid) {
+        (Some(name), Some(pid)) => format!("{} (pid {pid})", escape(name)),
+        _ => "the server".to_owned(),
+    };
+    let listens = row.listens.join(", ");
+    let headline = format!(
+        "did not stop {process}, which listens on {listens}: {}",
+        row.cause
+    );
+    match &row.help {
+        Some(help) => format!("{headline}\nhelp: {help}"),
+        None => headline,
+    }
+}

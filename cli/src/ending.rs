@@ -1,0 +1,166 @@
+//! [`end_all`]: ends processes with SIGTERM, and with SIGKILL those that have not ended in time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use portlease::{Holder, Process, ProcessState};
+use rustix::process::Signal;
+
+use crate::failure::Failure;
+use crate::limits::KILL_GRACE;
+use crate::process::{ProcessHandle, watch_failure};
+
+/// A process to end. The handle refers to it even if its pid belongs to another process later.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) process: Process,
+    pub(crate) handle: ProcessHandle,
+    /// The addresses on which the process listens.
+    pub(crate) listens: Vec<String>,
+}
+
+/// Handles of the processes that a first scan of the sockets found. A process that a later scan
+/// finds is ended only if it has a handle.
+#[derive(Debug)]
+pub(crate) struct Handles(BTreeMap<u32, ProcessHandle>);
+
+impl Handles {
+    /// Opens a handle of each process that owns one of the sockets.
+    pub(crate) fn open(servers: &[Holder]) -> Result<Handles, Failure> {
+        let mut handles = BTreeMap::new();
+        for pid in owners(servers).map(|process| process.pid) {
+            if handles.contains_key(&pid) {
+                continue;
+            }
+            if let Some(handle) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? {
+                handles.insert(pid, handle);
+            }
+        }
+        Ok(Handles(handles))
+    }
+
+    /// Takes the handle of a process that a later scan of the sockets has found. The process is the
+    /// one that the handle refers to if that one is still running: then no other process had the
+    /// pid since the handle was opened.
+    pub(crate) fn take(&mut self, pid: u32) -> Result<Option<ProcessHandle>, Failure> {
+        let Some(handle) = self.0.remove(&pid) else {
+            return Ok(None);
+        };
+        let ended = handle
+            .ended_within(Duration::ZERO)
+            .map_err(|e| watch_failure(pid, &e))?;
+        Ok((!ended).then_some(handle))
+    }
+}
+
+fn owners(servers: &[Holder]) -> impl Iterator<Item = &Process> {
+    servers.iter().flat_map(|holder| &holder.processes)
+}
+
+/// How an attempt to end a process went.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The process ended after SIGTERM.
+    Terminated,
+    /// The process ended after SIGKILL.
+    Killed,
+    /// The process had ended before it got a signal.
+    Ended,
+    /// The process has not ended after SIGKILL.
+    Survived,
+    /// The process cannot be signalled or watched.
+    Failed(io::Error),
+}
+
+impl Ending {
+    /// The name in JSON.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Ending::Terminated => "terminated",
+            Ending::Killed => "killed",
+            Ending::Ended => "ended",
+            Ending::Survived => "survived",
+            Ending::Failed(_) => "failed",
+        }
+    }
+}
+
+/// Ends all targets at the same time, and waits for them. The timeout is that of SIGTERM.
+pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
+    let sent = Instant::now();
+    let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());
+    for target in targets {
+        let is_sent = terminate(&target);
+        all.push((target, is_sent));
+    }
+    let ended = |(target, is_sent): (Target, io::Result<bool>)| {
+        let ending = match is_sent {
+            Ok(true) => await_end(&target.handle, sent, timeout).unwrap_or_else(Ending::Failed),
+            Ok(false) => Ending::Ended,
+            Err(cause) => Ending::Failed(cause),
+        };
+        (target, ending)
+    };
+    all.into_iter().map(ended).collect()
+}
+
+/// Sends SIGTERM. Returns `false` if the process has ended. A suspended process handles the signal
+/// only after SIGCONT.
+fn terminate(target: &Target) -> io::Result<bool> {
+    let is_running = target.handle.send_signal(Signal::TERM)?;
+    if is_running && target.process.state == ProcessState::Suspended {
+        return target.handle.send_signal(Signal::CONT);
+    }
+    Ok(is_running)
+}
+
+fn await_end(handle: &ProcessHandle, sent: Instant, timeout: Duration) -> io::Result<Ending> {
+    if ends_before(handle, sent, timeout)? {
+        return Ok(Ending::Terminated);
+    }
+    handle.send_signal(Signal::KILL)?;
+    Ok(match ends_before(handle, Instant::now(), KILL_GRACE)? {
+        true => Ending::Killed,
+        false => Ending::Survived,
+    })
+}
+
+fn ends_before(handle: &ProcessHandle, started: Instant, timeout: Duration) -> io::Result<bool> {
+    loop {
+        let left = timeout.saturating_sub(started.elapsed());
+        // A signal interrupts the wait.
+        if handle.ended_within(left)? {
+            return Ok(true);
+        }
+        if started.elapsed() >= timeout {
+            return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handle_of_a_process_that_has_ended_is_not_returned() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let open = || {
+            Handles(BTreeMap::from([(
+                pid,
+                ProcessHandle::open(pid).unwrap().unwrap(),
+            )]))
+        };
+        let (mut of_running, mut of_ended) = (open(), open());
+        assert!(of_running.take(pid).unwrap().is_some());
+        assert!(of_running.take(pid).unwrap().is_none(), "it is taken once");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(of_ended.take(pid).unwrap().is_none());
+    }
+}

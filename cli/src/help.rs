@@ -1,0 +1,44 @@
+//! The ends of the `--help` of some commands: exit codes and examples.
+
+pub(crate) const RUN: &str = "\
+Exit codes: that of the command, or 128+N if signal N ended it; 125 if portlease failed, 126 if \
+the command cannot be executed, 127 if it does not exist
+
+Examples:
+  portlease run -- my-server --port {PORT}
+  portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
+  portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
+  portlease run --stable --port WEB -- vite --port {WEB}
+  portlease run --http /health -- my-server --port {PORT}
+  portlease run --listen WEB --fd 3 -- uvicorn --fd 3 app:app
+  portlease run --leaks=fail -- npm test";
+
+pub(crate) const RESERVE: &str = "\
+Exit codes: 0 reserved, 2 usage error or failure
+
+Examples:
+  PORT=$(portlease reserve)
+  portlease reserve -n 3 --range 20000-29999
+  portlease reserve --prefer 5432 --exclude 5433
+  portlease reserve --offsets 0,10000
+  portlease reserve --name db    the same number in each run
+  eval \"$(portlease reserve --format env --variable DB_PORT)\"
+  portlease reserve --format dotenv --pid $$ > .env";
+
+pub(crate) const WAIT: &str = "\
+Exit codes: 0 condition met, 1 timed out, 2 the process of --pid ended first, usage error or failure
+
+Examples:
+  portlease wait --listening --pid $! 8080
+  portlease wait --http /health 8080
+  portlease wait --http /ready=204 --timeout 2m 127.0.0.1:8080
+  portlease wait --free 8080";
+
+pub(crate) const STOP: &str = "\
+Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
+but some could not be checked; with --dry-run 0 every server would be stopped, 1 some would not
+
+Examples:
+  portlease stop 8080
+  portlease stop --dry-run 3000-3010
+  portlease stop --under . 8080    only a server that was started in this folder";

@@ -1,0 +1,345 @@
+//! [`HttpProbe`]: one HTTP/1.1 GET, and the status with which it must be answered.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::str::FromStr;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use httparse::Response;
+use portlease::Endpoint;
+
+use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
+use crate::text::{escape, os_message};
+
+/// A path to get, and the expected status; any status from 200 to 299 if it is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HttpProbe {
+    path: String,
+    status: Option<u16>,
+}
+
+/// Why an argument is not a probe. clap prints the text.
+#[derive(Debug)]
+pub(crate) struct InvalidProbe(String);
+
+impl fmt::Display for InvalidProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InvalidProbe {}
+
+impl FromStr for HttpProbe {
+    type Err = InvalidProbe;
+
+    fn from_str(text: &str) -> Result<Self, InvalidProbe> {
+        let invalid = |what: &str| {
+            Err(InvalidProbe(format!(
+                "{text:?} {what}: expected PATH or PATH=STATUS, as in /health or /health=204"
+            )))
+        };
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let (path, status) = match text.rsplit_once('=') {
+            Some((path, status)) if is_number(status) => match status.parse() {
+                Ok(status @ 100..=599) => (path, Some(status)),
+                _ => return invalid("has a status that is not from 100 to 599"),
+            },
+            _ => (text, None),
+        };
+        if !path.starts_with('/') {
+            return invalid("has no path that starts with /");
+        }
+        // A blank or a line end in the request line would make another request of it.
+        if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return invalid("has a path with a character that must be percent-encoded");
+        }
+        Ok(HttpProbe {
+            path: path.to_owned(),
+            status,
+        })
+    }
+}
+
+/// A probe of the port that has a name in `run`, such as `WEB:/health=204`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedProbe {
+    /// The name of the port; `None` for the first TCP port.
+    pub(crate) name: Option<String>,
+    pub(crate) probe: HttpProbe,
+}
+
+impl FromStr for NamedProbe {
+    type Err = InvalidProbe;
+
+    fn from_str(text: &str) -> Result<Self, InvalidProbe> {
+        let (name, probe) = match text.split_once(':') {
+            Some((name, probe)) if !name.contains('/') => (Some(name.to_owned()), probe),
+            _ => (None, text),
+        };
+        let probe = probe.parse()?;
+        Ok(NamedProbe { name, probe })
+    }
+}
+
+/// Prints the request, such as `GET /health`.
+impl fmt::Display for HttpProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GET {}", self.path)
+    }
+}
+
+impl HttpProbe {
+    /// Sends the request to the address of the endpoint, or to both loopback addresses if there is
+    /// none. Returns the text of the problem if no address answers with the expected status within
+    /// the limit.
+    pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
+        let ends = Instant::now() + limit;
+        match endpoint.ip {
+            Some(ip) => self.ask_address(ip, endpoint.port, false, ends),
+            None => self.ask_loopbacks(endpoint.port, ends),
+        }
+        .map_err(|problem| problem.text)
+    }
+
+    /// Asks 127.0.0.1, and ::1 if that has failed or is silent for [`HTTP_FALLBACK_DELAY`].
+    fn ask_loopbacks(&self, port: u16, ends: Instant) -> Result<(), Problem> {
+        let (sender, receiver) = channel();
+        let ask = |ip: IpAddr| {
+            let (probe, sender) = (self.clone(), sender.clone());
+            let ask = move || {
+                // After an answer of the other address the receiver is gone, and the send fails.
+                let _sent = sender.send(probe.ask_address(ip, port, true, ends));
+            };
+            let thread = std::thread::Builder::new()
+                .name("request".to_owned())
+                .spawn(ask);
+            thread
+                .map(drop)
+                .map_err(|e| Problem::of_thread(&os_message(&e)))
+        };
+        ask(Ipv4Addr::LOCALHOST.into())?;
+        let first = receiver.recv_timeout(HTTP_FALLBACK_DELAY);
+        if let Ok(Ok(())) = first {
+            return Ok(());
+        }
+        ask(Ipv6Addr::LOCALHOST.into())?;
+        drop(sender);
+        let mut problems: Vec<Problem> = first.ok().and_then(Result::err).into_iter().collect();
+        for answer in receiver {
+            match answer {
+                Ok(()) => return Ok(()),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        // Of equal problems, that of 127.0.0.1 comes first.
+        problems.sort_by_key(|problem| (problem.kind, problem.address));
+        match problems.into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Err(Problem::of_thread("it panicked")),
+        }
+    }
+
+    fn ask_address(
+        &self,
+        ip: IpAddr,
+        port: u16,
+        is_localhost: bool,
+        ends: Instant,
+    ) -> Result<(), Problem> {
+        let address = SocketAddr::new(ip, port);
+        // Some servers refuse an address as the name of the host.
+        let host = match is_localhost {
+            true => format!("localhost:{port}"),
+            false => address.to_string(),
+        };
+        let answer = request(address, &host, &self.path, ends);
+        let status = match answer {
+            Ok(Some(status)) => status,
+            Ok(None) => {
+                let text = format!("{address} has sent no HTTP answer");
+                return Err(Problem::new(ProblemKind::Answer, ip, text));
+            }
+            Err(cause) => {
+                let (kind, cause) = match cause.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                        (ProblemKind::Silence, "no answer in time".to_owned())
+                    }
+                    _ => (ProblemKind::NoConnection, escape(&os_message(&cause))),
+                };
+                return Err(Problem::new(kind, ip, format!("{address}: {cause}")));
+            }
+        };
+        let (is_expected, expected) = match self.status {
+            Some(expected) => (status == expected, expected.to_string()),
+            None => ((200..300).contains(&status), "2xx".to_owned()),
+        };
+        if is_expected {
+            return Ok(());
+        }
+        let text = format!("{address} has answered {status}, and {expected} is expected");
+        Err(Problem::new(ProblemKind::Answer, ip, text))
+    }
+}
+
+/// Why an address has not answered as expected.
+#[derive(Debug)]
+struct Problem {
+    kind: ProblemKind,
+    address: IpAddr,
+    text: String,
+}
+
+/// The kinds of problems. An earlier one says more about the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ProblemKind {
+    Answer,
+    Silence,
+    NoConnection,
+}
+
+impl Problem {
+    fn new(kind: ProblemKind, address: IpAddr, text: String) -> Problem {
+        Problem {
+            kind,
+            address,
+            text,
+        }
+    }
+
+    fn of_thread(cause: &str) -> Problem {
+        let text = format!("cannot send a request in a thread: {cause}");
+        Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
+    }
+}
+
+/// Sends the request, and returns the status of the answer. Returns `None` if the answer is not
+/// HTTP.
+fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
+    let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
+    stream.set_write_timeout(Some(left(ends)?))?;
+    let version = env!("CARGO_PKG_VERSION");
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: portlease/{version}\r\nAccept: */*\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        stream.set_read_timeout(Some(left(ends)?))?;
+        let read = match stream.read(&mut buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        answer.extend_from_slice(&buffer[..read]);
+        match status_of(&answer) {
+            Answer::Status(status) => return Ok(Some(status)),
+            Answer::Unfinished if read > 0 && answer.len() < HTTP_HEAD_BYTES => {}
+            Answer::Unfinished | Answer::Other => return Ok(None),
+        }
+    }
+}
+
+/// The time that is left, which must not be zero: a timeout of zero is invalid for a socket.
+fn left(ends: Instant) -> io::Result<Duration> {
+    let left = ends.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Status(u16),
+    /// More bytes are needed.
+    Unfinished,
+    /// This is not HTTP.
+    Other,
+}
+
+/// The status of an answer of which these bytes have arrived. Answers of 100 to 199 precede the
+/// final one.
+fn status_of(mut bytes: &[u8]) -> Answer {
+    loop {
+        // The status line is all that counts, so there is no room for headers.
+        let mut response = Response::new(&mut []);
+        let parsed = response.parse(bytes);
+        match (response.code, parsed) {
+            (Some(100..=199), _) => {
+                let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+                let Some(end) = end else {
+                    return Answer::Unfinished;
+                };
+                bytes = &bytes[end + 4..];
+            }
+            (Some(status), _) => return Answer::Status(status),
+            (None, Ok(_)) => return Answer::Unfinished,
+            (None, Err(_)) => return Answer::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_are_read() {
+        let probe = |path: &str, status| HttpProbe {
+            path: path.to_owned(),
+            status,
+        };
+        for (text, expected) in [
+            ("/", probe("/", None)),
+            ("/health=204", probe("/health", Some(204))),
+            ("/a?b=c", probe("/a?b=c", None)),
+            ("/a?b=1=200", probe("/a?b=1", Some(200))),
+        ] {
+            assert_eq!(text.parse::<HttpProbe>().unwrap(), expected, "{text}");
+        }
+        let named = "WEB:/a:b=200".parse::<NamedProbe>().unwrap();
+        assert_eq!(named.name.as_deref(), Some("WEB"));
+        assert_eq!(named.probe, probe("/a:b", Some(200)));
+        let named = "/a:b".parse::<NamedProbe>().unwrap();
+        assert_eq!((named.name, named.probe), (None, probe("/a:b", None)));
+        for (text, reason) in [
+            ("health", "has no path that starts with /"),
+            ("", "has no path that starts with /"),
+            ("/x=99", "has a status that is not from 100 to 599"),
+            ("/x=99999999", "has a status that is not from 100 to 599"),
+            ("/a b", "must be percent-encoded"),
+            ("/a\r\nX: y", "must be percent-encoded"),
+            ("/ä", "must be percent-encoded"),
+        ] {
+            let error = text.parse::<HttpProbe>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_status_is_found_in_every_part_of_an_answer() {
+        let whole = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
+        let code_ends = whole.find("204").unwrap() + 3;
+        for end in 0..=whole.len() {
+            let answer = status_of(&whole.as_bytes()[..end]);
+            match end > code_ends {
+                true => assert_eq!(answer, Answer::Status(204), "{end}"),
+                false => assert!(
+                    matches!(answer, Answer::Unfinished | Answer::Status(204)),
+                    "{end}: {answer:?}"
+                ),
+            }
+        }
+        for other in [
+            "SSH-2.0-OpenSSH_9.2\r\n",
+            "\u{15}\u{3}\u{1}",
+            "HTTP/1.1 abc\r\n",
+        ] {
+            assert_eq!(status_of(other.as_bytes()), Answer::Other, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Waits until servers answer an HTTP request.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use portlease::{Endpoint, Protocol};
+
+use crate::failure::Failure;
+use crate::http_probe::HttpProbe;
+use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep};
+use crate::output::console::Console;
+use crate::process::{ProcessHandle, watch_failure};
+
+/// A request to a port that has not been answered as expected.
+#[derive(Clone, Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) probe: HttpProbe,
+    /// Why the last attempt failed.
+    pub(crate) problem: String,
+}
+
+impl Unanswered {
+    /// A request that has not been sent yet. Fails for a port to which HTTP/1.1 is not sent.
+    pub(crate) fn new(endpoint: Endpoint, probe: &HttpProbe) -> Result<Self, Failure> {
+        if endpoint.protocol.is_some_and(|of| of != Protocol::Tcp) {
+            return Err(Failure::new(format!(
+                "cannot send {probe} to port {endpoint}: expected a TCP port"
+            )));
+        }
+        Ok(Unanswered {
+            endpoint,
+            probe: probe.clone(),
+            problem: "no attempt was finished".to_owned(),
+        })
+    }
+
+    pub(crate) fn headline(&self) -> String {
+        let Unanswered {
+            endpoint,
+            probe,
+            problem,
+        } = self;
+        format!("port {endpoint} does not answer {probe} as expected: {problem}")
+    }
+}
+
+/// How a wait for answers ended.
+#[derive(Debug)]
+pub(crate) enum HttpOutcome {
+    Answered,
+    TimedOut(Vec<Unanswered>),
+    /// The process of `--pid` ended first.
+    ProcessEnded(Vec<Unanswered>),
+}
+
+/// Repeats the requests until each of them was answered as expected once, the limit is reached, or
+/// the process `pid` has ended. The limit began at `started`.
+pub(crate) fn until_answered(
+    mut requests: Vec<Unanswered>,
+    started: Instant,
+    limit: Duration,
+    pid: Option<u32>,
+) -> Result<HttpOutcome, Failure> {
+    let process = match pid {
+        Some(pid) => Some((
+            pid,
+            ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?,
+        )),
+        None => None,
+    };
+    loop {
+        requests.retain_mut(|request| {
+            let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
+            let problem = request.probe.ask(request.endpoint, left).err();
+            // An attempt that had no time says less than the one before.
+            if let Some(problem) = problem.clone().filter(|_| !left.is_zero()) {
+                request.problem = problem;
+            }
+            problem.is_some()
+        });
+        if requests.is_empty() {
+            return Ok(HttpOutcome::Answered);
+        }
+        // If the process has ended, it has closed its sockets, so no attempt hangs.
+        let ended = match &process {
+            Some((pid, Some(process))) => process
+                .ended_within(Duration::ZERO)
+                .map_err(|e| watch_failure(*pid, &e))?,
+            Some((_, None)) => true,
+            None => false,
+        };
+        if ended {
+            return Ok(HttpOutcome::ProcessEnded(requests));
+        }
+        if started.elapsed() >= limit {
+            return Ok(HttpOutcome::TimedOut(requests));
+        }
+        sleep(HTTP_RETRY_DELAY.min(remaining(limit, started)));
+    }
+}
+
+/// The same with progress.
+pub(crate) fn wait_for_answers(
+    console: &Console,
+    requests: Vec<Unanswered>,
+    started: Instant,
+    limit: Duration,
+    pid: Option<u32>,
+) -> Result<HttpOutcome, Failure> {
+    let list: Vec<String> = requests
+        .iter()
+        .map(|request| format!("{} on {}", request.probe, request.endpoint))
+        .collect();
+    let list = list.join(", ");
+    let (sender, receiver) = channel();
+    // The send cannot fail: the receiver waits for it.
+    let wait = move || sender.send(until_answered(requests, started, limit, pid));
+    let thread = std::thread::Builder::new()
+        .name("http".to_owned())
+        .spawn(wait);
+    thread.map_err(|e| Failure::system("start a thread", &e))?;
+    let mut is_noted = console.shows_progress();
+    let outcome = loop {
+        match receiver.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(outcome) => break outcome?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new("cannot wait: the waiting thread panicked"));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
+        let line = format!("waiting for {list}: {elapsed} s of {total} s");
+        console.progress(Some(&line));
+        if !is_noted {
+            is_noted = true;
+            let limit = humantime::format_duration(limit);
+            console.note(format_args!("waiting up to {limit} for {list}"));
+        }
+    };
+    console.progress(None);
+    Ok(outcome)
+}

@@ -1,0 +1,242 @@
+//! [`LeakCheck`]: finds the listeners that a command left behind, and can end their processes.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use portlease::{Endpoint, Holder, Process, Relation, listeners, who_holds};
+use serde::Serialize;
+
+use crate::args::LeakAction;
+use crate::ending::{Ending, Handles, Target, end_all};
+use crate::exit;
+use crate::failure::Failure;
+use crate::limits::{LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, TERMINATE_GRACE, sleep};
+use crate::orphans;
+use crate::output::console::Console;
+use crate::output::json::{HolderRow, JSON_VERSION};
+use crate::text::{escape, os_message};
+
+/// The listeners that existed before the command, and what to do about those that it leaves.
+#[derive(Debug)]
+pub(crate) struct LeakCheck {
+    action: LeakAction,
+    before: HashSet<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: u8,
+    leaks: Vec<HolderRow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    endings: Vec<EndingRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<Vec<HolderRow>>,
+}
+
+/// How a process was ended.
+#[derive(Debug, Serialize)]
+struct EndingRow {
+    pid: u32,
+    name: String,
+    outcome: &'static str,
+}
+
+impl LeakCheck {
+    /// Notes the listeners, and makes this process adopt the command's daemons. Must be called
+    /// before the command starts.
+    pub(crate) fn prepare(action: LeakAction) -> Result<LeakCheck, Failure> {
+        orphans::adopt()
+            .map_err(|e| Failure::system("adopt the processes that the command leaves", &e))?;
+        let before = listeners()?.iter().map(|holder| holder.inode).collect();
+        Ok(LeakCheck { action, before })
+    }
+
+    /// Checks what the command has left, and returns the outcome of `run`. `outcome` is that of the
+    /// command. `udp` are the UDP ports that were reserved for it.
+    pub(crate) fn finish(
+        &self,
+        console: &Console,
+        outcome: Result<u8, Failure>,
+        udp: &[Endpoint],
+    ) -> Result<u8, Failure> {
+        match (self.handle_leaks(console, udp), outcome) {
+            (Ok(true), Ok(exit::YES)) => Ok(exit::NO),
+            (Err(failure), Ok(exit::YES)) => Err(failure),
+            // The failure of the command is the more important one.
+            (Err(failure), outcome) => {
+                console.error(&failure);
+                outcome
+            }
+            (Ok(_), outcome) => outcome,
+        }
+    }
+
+    /// Reports the leaks, or stops them. Returns whether they make `run` fail.
+    fn handle_leaks(&self, console: &Console, udp: &[Endpoint]) -> Result<bool, Failure> {
+        let leaks = self.leaks(udp)?;
+        if leaks.is_empty() {
+            return Ok(false);
+        }
+        if !console.is_json() {
+            let lines = lines("the command has left a listener", &leaks);
+            lines.into_iter().for_each(|line| match self.action {
+                LeakAction::Fail => console.error(&Failure::new(line)),
+                LeakAction::Report | LeakAction::Stop => console.note(line),
+            });
+        }
+        let mut endings = Vec::new();
+        let left = match self.action {
+            LeakAction::Report | LeakAction::Fail => None,
+            LeakAction::Stop => Some(self.stop(udp, &mut endings)?),
+        };
+        if console.is_json() {
+            let rows = |holders: &[Holder]| -> Vec<HolderRow> {
+                holders.iter().map(|of| HolderRow::new(of, false)).collect()
+            };
+            console.json_on_stderr(&Answer {
+                version: JSON_VERSION,
+                leaks: rows(&leaks),
+                endings: endings.iter().map(ending_row).collect(),
+                left: left.as_deref().map(rows),
+            })?;
+        } else {
+            endings
+                .iter()
+                .for_each(|(target, ending)| console.note(ending_text(target, ending)));
+            let lines = lines(
+                "cannot stop a listener",
+                left.as_deref().unwrap_or_default(),
+            );
+            lines
+                .into_iter()
+                .for_each(|line| console.error(&Failure::new(line)));
+        }
+        Ok(match left {
+            Some(left) => !left.is_empty(),
+            None => self.action == LeakAction::Fail,
+        })
+    }
+
+    /// The listeners that are still there after [`LEAK_GRACE`]. A server that was just signalled
+    /// may need a moment to end.
+    fn leaks(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
+        let started = Instant::now();
+        loop {
+            let found = self.scan(udp)?;
+            if found.is_empty() || started.elapsed() >= LEAK_GRACE {
+                return Ok(found);
+            }
+            sleep(LEAK_POLL);
+        }
+    }
+
+    /// The new server sockets of descendants of this process, which adopts the others.
+    fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
+        let mut found: Vec<Holder> = listeners()?.into_iter().collect();
+        for endpoint in udp {
+            found.extend(who_holds(*endpoint)?.into_iter().filter(Holder::is_server));
+        }
+        found.retain(|holder| !self.before.contains(&holder.inode));
+        for holder in &mut found {
+            holder.processes.retain(is_descendant);
+        }
+        found.retain(|holder| !holder.processes.is_empty());
+        Ok(found)
+    }
+
+    /// Ends the processes that listen, and returns the listeners that are left.
+    fn stop(
+        &self,
+        udp: &[Endpoint],
+        endings: &mut Vec<(Target, Ending)>,
+    ) -> Result<Vec<Holder>, Failure> {
+        for _ in 0..LEAK_STOP_ROUNDS {
+            let mut handles = Handles::open(&self.scan(udp)?)?;
+            let targets = targets(&self.scan(udp)?, &mut handles)?;
+            if targets.is_empty() {
+                break;
+            }
+            endings.extend(end_all(targets, TERMINATE_GRACE));
+        }
+        self.leaks(udp)
+    }
+}
+
+fn is_descendant(process: &Process) -> bool {
+    process.relation == Some(Relation::Descendant)
+}
+
+/// The owners of the sockets, without the workers of a server: they end with it, or are found by
+/// the next scan.
+fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
+    let mut targets = Vec::new();
+    for holder in found {
+        let is_worker = |process: &Process| {
+            let mut others = holder.processes.iter();
+            others.any(|other| process.parent == Some(other.pid))
+        };
+        for process in holder.processes.iter().filter(|of| !is_worker(of)) {
+            if let Some(handle) = handles.take(process.pid)? {
+                targets.push(Target {
+                    process: process.clone(),
+                    handle,
+                    listens: vec![holder.local.to_string()],
+                });
+            }
+        }
+    }
+    Ok(targets)
+}
+
+fn ending_row((target, ending): &(Target, Ending)) -> EndingRow {
+    EndingRow {
+        pid: target.process.pid,
+        name: target.process.name.clone(),
+        outcome: ending.name(),
+    }
+}
+
+fn ending_text(target: &Target, ending: &Ending) -> String {
+    let process = format!(
+        "{} (pid {})",
+        escape(&target.process.name),
+        target.process.pid
+    );
+    match ending {
+        Ending::Terminated => format!("stopped {process}"),
+        Ending::Killed => format!("killed {process}: SIGTERM did not end it"),
+        Ending::Ended => format!("{process} has ended by itself"),
+        Ending::Survived => format!("{process} has not ended after SIGKILL"),
+        Ending::Failed(cause) => format!("cannot stop {process}: {}", os_message(cause)),
+    }
+}
+
+/// One line for each listener, with its oldest process in full.
+fn lines(what: &str, holders: &[Holder]) -> Vec<String> {
+    let path = |path: &Path| escape(&path.display().to_string());
+    let process = |process: &Process| {
+        let mut text = format!("{} (pid {})", escape(&process.name), process.pid);
+        if let Some(program) = &process.program {
+            text += &format!(", program {}", path(program));
+        }
+        if let Some(folder) = &process.working_directory {
+            text += &format!(", working directory {}", path(folder));
+        }
+        text
+    };
+    let line = |holder: &Holder| {
+        let mut owners = holder.processes.iter();
+        let first = owners.next().map(process).unwrap_or_default();
+        let others: Vec<String> = owners.map(|process| process.pid.to_string()).collect();
+        let others = match others.len() {
+            0 => String::new(),
+            _ => format!("; also pid {}", others.join(", ")),
+        };
+        format!(
+            "{what} on {}/{}: {first}{others}",
+            holder.local, holder.protocol
+        )
+    };
+    holders.iter().map(line).collect()
+}

@@ -1,0 +1,144 @@
+//! [`NumberArgs`]: which numbers `run` and `reserve` may choose.
+
+use std::str::FromStr;
+
+use clap::value_parser;
+use portlease::{Endpoint, ReserveOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::ports::{InvalidPort, PortList, parse_port};
+
+/// The heading of these options in `--help`.
+const NUMBERS: &str = "Choice of numbers";
+
+/// Which numbers an automatic choice may yield, and for which protocols.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+pub(crate) struct NumberArgs {
+    /// Choose only numbers from LOW to HIGH
+    #[arg(long, value_name = "LOW-HIGH", help_heading = NUMBERS)]
+    pub(crate) range: Option<NumberRange>,
+    /// Try these numbers first, such as 6379 or 8000-8010,9000; if none is free, choose another one
+    #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
+    pub(crate) prefer: Vec<Numbers>,
+    /// Choose none of these numbers
+    #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
+    pub(crate) exclude: Vec<Numbers>,
+    /// Choose a multiple of N, such as an even number for RTP; of a block or of --offsets, the base
+    /// number is the multiple
+    #[arg(
+        long, value_name = "N", value_parser = value_parser!(u16).range(1..),
+        help_heading = NUMBERS
+    )]
+    pub(crate) aligned: Option<u16>,
+    /// Reserve each number for TCP and for UDP
+    #[arg(long, help_heading = NUMBERS)]
+    pub(crate) both: bool,
+}
+
+impl NumberArgs {
+    /// The options of the library with these choices.
+    pub(crate) fn apply(&self, mut options: ReserveOptions) -> ReserveOptions {
+        if let Some(NumberRange(low, high)) = self.range {
+            options = options.range(low..=high);
+        }
+        let flat = |lists: &[Numbers]| lists.iter().flat_map(|list| list.0.clone()).collect();
+        let (prefer, exclude): (Vec<u16>, Vec<u16>) = (flat(&self.prefer), flat(&self.exclude));
+        options = options.prefer(prefer).exclude(exclude);
+        if let Some(multiple) = self.aligned {
+            options = options.aligned(multiple);
+        }
+        if self.both {
+            options = options.tcp_and_udp();
+        }
+        options
+    }
+
+    /// The first option that a port server could not obey, because it chooses the numbers itself.
+    pub(crate) fn chooses(&self) -> Option<&'static str> {
+        match self {
+            NumberArgs { range: Some(_), .. } => Some("--range"),
+            NumberArgs { prefer, .. } if !prefer.is_empty() => Some("--prefer"),
+            NumberArgs { exclude, .. } if !exclude.is_empty() => Some("--exclude"),
+            NumberArgs {
+                aligned: Some(_), ..
+            } => Some("--aligned"),
+            _ => None,
+        }
+    }
+}
+
+/// A range of numbers with both ends, such as `20000-29999`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NumberRange(u16, u16);
+
+impl FromStr for NumberRange {
+    type Err = InvalidPort;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
+        let Some((low, high)) = text.split_once('-') else {
+            return Err(InvalidPort::new(format!(
+                "{text:?} is not a range: expected LOW-HIGH, as in 20000-29999"
+            )));
+        };
+        let range = NumberRange(parse_port(low)?, parse_port(high)?);
+        if range.0 > range.1 {
+            return Err(InvalidPort::new(format!(
+                "range {text:?} is empty: expected LOW-HIGH with LOW <= HIGH"
+            )));
+        }
+        Ok(range)
+    }
+}
+
+/// Numbers without an address or a protocol, such as `8000-8010,9000`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Numbers(Vec<u16>);
+
+impl FromStr for Numbers {
+    type Err = InvalidPort;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
+        let list: PortList = text.parse()?;
+        let number = |endpoint: Endpoint| match endpoint {
+            Endpoint {
+                port,
+                ip: None,
+                protocol: None,
+            } => Ok(port),
+            other => Err(InvalidPort::new(format!(
+                "{other} names an address or a protocol: expected numbers such as 8000-8010,9000"
+            ))),
+        };
+        let numbers = PortList::endpoints(&[list]).into_iter().map(number);
+        numbers.collect::<Result<_, _>>().map(Numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_and_numbers_are_read() {
+        assert_eq!(
+            "20000-29999".parse::<NumberRange>().unwrap(),
+            NumberRange(20000, 29999)
+        );
+        assert_eq!(
+            "80-81,90".parse::<Numbers>().unwrap(),
+            Numbers(vec![80, 81, 90])
+        );
+        for (text, reason) in [
+            ("20000", "is not a range"),
+            ("9-8", "is empty"),
+            ("0-8", "port 0"),
+            ("1-70000", "70000"),
+        ] {
+            let error = text.parse::<NumberRange>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        for text in ["127.0.0.1:80", "80/udp", "x", ""] {
+            assert!(text.parse::<Numbers>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! [`StopPlan`]: which of the processes that listen on ports may be ended, and why not the others.
+
+use std::path::{Path, PathBuf};
+
+use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds};
+
+use crate::ending::{Handles, Target};
+use crate::failure::Failure;
+use crate::text::escape;
+
+/// The process id of the first process of a system or a container.
+const INIT: u32 = 1;
+
+/// The processes that listen on some ports, divided by whether `stop` may end them.
+#[derive(Debug, Default)]
+pub(crate) struct StopPlan {
+    pub(crate) targets: Vec<Target>,
+    pub(crate) refusals: Vec<Refusal>,
+}
+
+/// A listener whose process must not be ended, or not by a signal.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The process; `None` if it is not visible.
+    pub(crate) process: Option<Process>,
+    /// The address of the listener.
+    pub(crate) listens: String,
+    pub(crate) cause: String,
+    /// What ends the process instead.
+    pub(crate) remedies: Vec<Remedy>,
+}
+
+/// The server sockets of the ports.
+pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
+    let mut all: Vec<Holder> = Vec::new();
+    for endpoint in endpoints {
+        let holders = who_holds(*endpoint)?;
+        for holder in holders.into_iter().filter(Holder::is_server) {
+            // One socket can match two endpoints, such as 80 and 127.0.0.1:80.
+            if !all.contains(&holder) {
+                all.push(holder);
+            }
+        }
+    }
+    Ok(all)
+}
+
+impl StopPlan {
+    /// Decides for each process that owns one of the sockets. With `under`, only a process with its
+    /// working directory there may be ended. The handles must have been opened before the sockets
+    /// were read.
+    pub(crate) fn new(
+        servers: &[Holder],
+        handles: &mut Handles,
+        under: Option<&Path>,
+    ) -> Result<StopPlan, Failure> {
+        let mut plan = StopPlan::default();
+        for holder in servers {
+            let remedies = holder.remedies();
+            if holder.processes.is_empty() {
+                if holder.hidden {
+                    plan.refuse(holder, None, "its process cannot be seen", remedies);
+                }
+                // Otherwise the kernel is still closing the socket of a process that has ended.
+                continue;
+            }
+            if remedies.is_empty() {
+                let cause = "pid 1 cannot be stopped: every other process here would end with it";
+                plan.refuse(holder, holder.processes.first(), cause, remedies);
+                continue;
+            }
+            for remedy in remedies {
+                plan.follow(holder, remedy, handles, under)?;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn follow(
+        &mut self,
+        holder: &Holder,
+        remedy: Remedy,
+        handles: &mut Handles,
+        under: Option<&Path>,
+    ) -> Result<(), Failure> {
+        let (Remedy::StopProcess { pid, .. } | Remedy::ResumeOrKill { pid, .. }) = remedy else {
+            let process = named_by(&remedy, &holder.processes);
+            let cause = cause_of(&remedy);
+            self.refuse(holder, process, cause, vec![remedy]);
+            return Ok(());
+        };
+        let of_pid = |process: &&Process| process.pid == pid;
+        let Some(process) = holder.processes.iter().find(of_pid) else {
+            return Ok(());
+        };
+        let listens = address(holder);
+        if let Some(target) = self.targets.iter_mut().find(|of| of.process.pid == pid) {
+            target.listens.push(listens);
+            return Ok(());
+        }
+        let is_protected = pid == INIT
+            || matches!(
+                process.relation,
+                Some(Relation::ThisProcess | Relation::Ancestor)
+            );
+        let cause = if is_protected {
+            Some("it is pid 1 or started this process".to_owned())
+        } else {
+            under.and_then(|under| outside(process, under))
+        };
+        if let Some(cause) = cause {
+            self.refuse(holder, Some(process), cause, Vec::new());
+            return Ok(());
+        }
+        match handles.take(pid)? {
+            Some(handle) => self.targets.push(Target {
+                process: process.clone(),
+                handle,
+                listens: vec![listens],
+            }),
+            None => {
+                let cause = "it did not listen yet when this call began";
+                self.refuse(holder, Some(process), cause, Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        holder: &Holder,
+        process: Option<&Process>,
+        cause: impl Into<String>,
+        remedies: Vec<Remedy>,
+    ) {
+        self.refusals.push(Refusal {
+            process: process.cloned(),
+            listens: address(holder),
+            cause: cause.into(),
+            remedies,
+        });
+    }
+}
+
+/// Why `--under` excludes the process; `None` if it does not.
+fn outside(process: &Process, under: &Path) -> Option<String> {
+    let text = |path: &Path| escape(&path.display().to_string());
+    match &process.working_directory {
+        Some(folder) if folder.starts_with(under) => None,
+        Some(folder) => Some(format!(
+            "its working directory {} is not below {}",
+            text(folder),
+            text(under)
+        )),
+        None => Some("its working directory cannot be read".to_owned()),
+    }
+}
+
+/// The process that a remedy is about: the one that it names, else the first owner.
+fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
+    let named = match remedy {
+        Remedy::CloseSocketOfAncestor { pid, .. }
+        | Remedy::WaitForCoreDump { pid, .. }
+        | Remedy::StopBySupervisor { pid, .. } => Some(*pid),
+        Remedy::CloseOwnSocket => Some(std::process::id()),
+        _ => None,
+    };
+    let named = owners
+        .iter()
+        .find(|process| named.is_some_and(|pid| pid == process.pid));
+    named.or(owners.first())
+}
+
+/// Why a signal to the process is not the way to free the port.
+fn cause_of(remedy: &Remedy) -> &'static str {
+    match remedy {
+        Remedy::CloseOwnSocket => "it is this process",
+        Remedy::CloseSocketOfAncestor { .. } => "it started this process",
+        Remedy::ListSocketUnits { .. } => "it is a service manager, which listens for a service",
+        Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
+        Remedy::StopContainer { .. } => "it runs in a container",
+        Remedy::StopUnit { .. } => "a service manager may start it again",
+        Remedy::StopBySupervisor { .. } => "a supervisor would start it again",
+        Remedy::WaitForCoreDump { .. } => "it is ending, and the kernel writes its core file",
+        _ => "a signal does not free the port",
+    }
+}
+
+fn address(holder: &Holder) -> String {
+    match holder.protocol {
+        Protocol::Tcp => holder.local.to_string(),
+        other => format!("{}/{other}", holder.local),
+    }
+}
+
+/// The folder of `--under`, without symbolic links, as the kernel reports working directories.
+pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    folder
+        .canonicalize()
+        .map_err(|e| Failure::system(format_args!("read {:?}", folder.display()), &e))
+}

@@ -1,0 +1,294 @@
+//! `portlease wait --http`.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+
+use portlease::reserve_port;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::program::{Running, portlease, ran, silent};
+use crate::support::program::installed;
+use crate::support::{Folder, capability, need};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+/// The head of a request.
+fn head(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 1024];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "{:?}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Answers one request after another in a thread, the last answer again and again. Sends the head
+/// of each request.
+fn answering(listener: TcpListener, answers: &'static [&'static str]) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut answers = answers.iter().peekable();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let request = head(&mut stream);
+            let answer = answers.peek().copied().unwrap();
+            if answers.len() > 1 {
+                answers.next();
+            }
+            // The other side closes early if it has read the status.
+            let _sent = stream.write_all(answer.as_bytes());
+            if sender.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[test]
+fn the_wait_ends_when_the_request_is_answered_as_expected() {
+    let p = reserve_port();
+    let requests = answering(p.listen().unwrap(), &[UNAVAILABLE, NO_CONTENT, OK]);
+    let args = [
+        "wait",
+        "--http",
+        "/health?a=1=200",
+        "--timeout",
+        "10m",
+        &p.to_string(),
+    ];
+    let output = ran(&args).code(0);
+    assert_eq!(output.out, "");
+    let first = requests.recv().unwrap();
+    let expected = format!(
+        "GET /health?a=1 HTTP/1.1\r\nHost: localhost:{p}\r\nUser-Agent: portlease/{}\r\n\
+         Accept: */*\r\nConnection: close\r\n\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(first, expected);
+    assert_eq!(requests.try_iter().count(), 2, "three requests in all");
+    // Without a status, 204 is as good as 200. The address is the host then.
+    let p = reserve_port();
+    let requests = answering(p.listen().unwrap(), &[NO_CONTENT]);
+    ran(&["wait", "--http", "/", &format!("127.0.0.1:{p}")]).code(0);
+    let host = format!("\r\nHost: 127.0.0.1:{p}\r\n");
+    assert!(requests.recv().unwrap().contains(&host));
+}
+
+#[test]
+fn a_server_on_the_ipv6_loopback_alone_is_found() {
+    need!(capability::ipv6());
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let _requests = answering(listener, &[OK]);
+    ran(&["wait", "--http", "/", &port]).code(0);
+}
+
+#[test]
+fn a_silent_server_on_one_loopback_does_not_hide_the_other() {
+    need!(capability::ipv6());
+    let p = reserve_port();
+    let _silent = p.listen().unwrap();
+    let listener = TcpListener::bind(("::1", p.port())).unwrap();
+    let _requests = answering(listener, &[OK]);
+    let args = ["wait", "--http", "/", "--timeout", "10m", &p.to_string()];
+    ran(&args).code(0);
+}
+
+#[test]
+fn the_last_problem_of_each_port_is_reported() {
+    let (wrong, none) = (reserve_port(), silent());
+    let _requests = answering(wrong.listen().unwrap(), &[UNAVAILABLE]);
+    let other = reserve_port();
+    let listener = other.listen().unwrap();
+    // Sends what is not HTTP.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _sent = stream.unwrap().write_all(b"SSH-2.0-x\r\n");
+        }
+    });
+    let ports = format!("{wrong},{none},{other}");
+    let args = ["wait", "--http", "/", "--timeout", "1s", &ports];
+    let output = ran(&args).code(1);
+    let start = format!(
+        "port {wrong}/tcp does not answer GET / as expected: 127.0.0.1:{wrong} has answered 503, \
+         and 2xx is expected\n\
+         port {none}/tcp does not answer GET / as expected: 127.0.0.1:{none}: connection refused\n\
+         port {none}/tcp is not listening: "
+    );
+    assert!(output.out.starts_with(&start), "{output:#?}");
+    let not_http = format!("127.0.0.1:{other} has sent no HTTP answer\n");
+    assert!(output.out.contains(&not_http), "{output:#?}");
+    assert!(
+        output.err.contains("waiting up to 1s for GET / on "),
+        "{output:#?}"
+    );
+
+    let port = wrong.to_string();
+    let args = [
+        "wait",
+        "--http",
+        "/=201",
+        "--timeout",
+        "200ms",
+        "--json",
+        &port,
+    ];
+    let problem = format!("127.0.0.1:{wrong} has answered 503, and 201 is expected");
+    let expected = json!({
+        "version": 1, "ports": [format!("{wrong}/tcp")], "outcome": "timed_out",
+        "http": [{"endpoint": format!("{wrong}/tcp"), "problem": problem}],
+    });
+    assert_eq!(ran(&args).code(1).json(), expected);
+}
+
+#[test]
+fn a_server_that_accepts_and_is_silent_does_not_extend_the_wait() {
+    let p = reserve_port();
+    let _listener = p.listen().unwrap();
+    let args = ["wait", "--http", "/", "--timeout", "100ms", &p.to_string()];
+    let output = ran(&args).code(1);
+    assert!(output.out.contains("no answer in time"), "{output:#?}");
+}
+
+#[test]
+fn the_wait_ends_when_the_process_ends() {
+    need!(capability::native());
+    let p = reserve_port();
+    // This process listens, and the wait expects it of the process that it watches.
+    let _requests = answering(p.listen().unwrap(), &[UNAVAILABLE]);
+    let own = std::process::id().to_string();
+    let args = [
+        "wait",
+        "--http",
+        "/",
+        "--pid",
+        &own,
+        "--timeout",
+        "300ms",
+        &p.to_string(),
+    ];
+    ran(&args).code(1);
+
+    need!(installed("python3"));
+    // Listens, and ends when the request arrives.
+    let serve = "import socket, sys\n\
+        s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        s.accept()[0].recv(1)";
+    let p = reserve_port();
+    let mut python = Command::new("python3");
+    let server = Running::start(python.args(["-c", serve, &p.to_string()]));
+    let pid = server.pid().to_string();
+    let args = [
+        "wait",
+        "--http",
+        "/",
+        "--pid",
+        &pid,
+        "--timeout",
+        "10m",
+        &p.to_string(),
+    ];
+    let waiting = Running::start(&mut portlease(&args));
+    server.finish().code(0);
+    let output = waiting.finish().code(2);
+    let start = format!("port {p}/tcp does not answer GET / as expected: ");
+    assert!(output.out.starts_with(&start), "{output:#?}");
+    let note = format!("portlease: stopped waiting: pid {pid} ended");
+    assert!(output.err.contains(&note), "{output:#?}");
+}
+
+#[test]
+fn requests_that_cannot_be_sent_are_refused() {
+    for (args, message) in [
+        (
+            &["--http", "health", "80"][..],
+            "has no path that starts with /",
+        ),
+        (&["--http", "/=99", "80"], "not from 100 to 599"),
+        (
+            &["--http", "/", "53/udp"],
+            "cannot send GET / to port 53/udp: expected a TCP port",
+        ),
+        (&["--http", "/", "--free", "80"], "cannot be used with"),
+        (&["80"], "--http"),
+    ] {
+        let output = ran(&[&["wait"], args].concat()).code(2);
+        assert!(output.err.contains(message), "{args:?}: {output:#?}");
+    }
+}
+
+/// Answers 503 for the first two requests, and 200 from then on.
+const SERVER: &str = "import http.server, os, sys\n\
+    class Handler(http.server.BaseHTTPRequestHandler):\n\
+    \x20   asked = 0\n\
+    \x20   def do_GET(self):\n\
+    \x20       Handler.asked += 1\n\
+    \x20       self.send_response(200 if Handler.asked > 2 else 503)\n\
+    \x20       self.end_headers()\n\
+    \x20   def log_message(self, *args): pass\n\
+    http.server.HTTPServer(('127.0.0.1', int(os.environ['WEB'])), Handler).serve_forever()";
+
+#[test]
+fn run_waits_until_its_command_answers() {
+    need!(installed("python3"), capability::native());
+    let folder = Folder::new();
+    for probe in ["/health", "WEB:/health=200"] {
+        let args = [
+            "run", "--port", "WEB", "--http", probe, "--", "python3", "-c", SERVER,
+        ];
+        let (run, line) = Running::with_log(&mut portlease(&args), &folder.path().join("log"));
+        assert!(
+            line.starts_with("portlease: the command started to listen after "),
+            "{line}"
+        );
+        run.signal(Signal::TERM);
+        assert_eq!(run.finish().shell_code(), 143);
+    }
+}
+
+#[test]
+fn run_stops_a_command_that_does_not_answer_as_expected() {
+    need!(installed("python3"), capability::native());
+    // On a slow machine the server needs more time until it listens.
+    let outputs = ["1s", "8s", "64s"].iter().map(|limit| {
+        let limit = format!("--wait-listening={limit}");
+        let options = ["--port", "WEB", "--http", "/=418", &limit];
+        let command = ["--", "python3", "-c", SERVER];
+        ran(&[&["run"][..], &options, &command].concat()).code(125)
+    });
+    let mut outputs = outputs.skip_while(|output| output.err.contains("is not listening"));
+    let output = outputs.next().unwrap();
+    let start = "portlease: stopped the command after ";
+    let problem = "/tcp does not answer GET / as expected: 127.0.0.1:";
+    assert!(
+        output.err.starts_with(start)
+            && output.err.contains(problem)
+            && output.err.ends_with(", and 418 is expected\n"),
+        "{output:#?}"
+    );
+    // The command ends first: its exit code counts.
+    ran(&["run", "--http", "/", "--", "sh", "-c", "exit 3"]).code(3);
+    for (options, message) in [
+        (
+            &["--http", "WEB:/"][..],
+            "cannot send GET / to WEB: no --port has this name",
+        ),
+        (
+            &["--port", "A/udp", "--http", "/"],
+            "no TCP port is reserved",
+        ),
+        (&["--port", "A/udp", "--http", "A:/"], "expected a TCP port"),
+        (&["--http", "A:health"], "has no path that starts with /"),
+    ] {
+        let output = ran(&[&["run"], options, &["--", "true"]].concat()).code(125);
+        assert!(output.err.contains(message), "{options:?}: {output:#?}");
+    }
+}

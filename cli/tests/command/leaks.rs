@@ -1,0 +1,199 @@
+//! `portlease run --leaks`.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::keepers::ends;
+use crate::program::{Ran, finish, kill, line_in, portlease};
+use crate::support::program::installed;
+use crate::support::{Folder, capability, need};
+
+/// A command that starts a server as a daemon, and ends when it listens. The daemon is the child of
+/// a child in another session, and pid 1 would adopt it.
+const DAEMON: &str = "\
+import os, socket, sys, time
+kind = socket.SOCK_DGRAM if 'udp' in sys.argv else socket.SOCK_STREAM
+up, code = os.environ['UP'], int(os.environ.get('CODE', '0'))
+if os.fork():
+    while not os.path.exists(up): time.sleep(0.001)
+    sys.exit(code)
+os.setsid()
+if os.fork(): os._exit(0)
+s = socket.socket(type=kind)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('127.0.0.1', int(os.environ['PORT'])))
+if kind == socket.SOCK_STREAM: s.listen()
+null = os.open('/dev/null', os.O_RDWR)
+for fd in range(3): os.dup2(null, fd)
+open(up + '.new', 'w').write('%d %s\\n' % (os.getpid(), os.environ['PORT']))
+os.rename(up + '.new', up)
+time.sleep(600)
+";
+
+/// A finished run of a command that left a daemon. Dropping it kills the daemon.
+struct Left {
+    ran: Ran,
+    pid: u32,
+    port: String,
+    folder: Folder,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        kill(self.pid);
+    }
+}
+
+fn daemon(folder: &Folder, options: &[&str], args: &[&str]) -> Command {
+    let mut command =
+        portlease(&[&["run"], options, &["--", "python3", "-c", DAEMON], args].concat());
+    command
+        .env("UP", folder.path().join("up"))
+        .env("PORTLEASE_DIR", folder.locks())
+        .current_dir(folder.path());
+    command
+}
+
+/// Runs [`DAEMON`], which ends with the code.
+fn leave(options: &[&str], args: &[&str], code: u8) -> Left {
+    let folder = Folder::new();
+    let ran = finish(daemon(&folder, options, args).env("CODE", code.to_string()));
+    let line = line_in(&folder.path().join("up"));
+    let (pid, port) = line.split_once(' ').unwrap();
+    Left {
+        ran,
+        pid: pid.parse().unwrap(),
+        port: port.to_owned(),
+        folder,
+    }
+}
+
+/// The report on the daemon.
+fn report_on(left: &Left, protocol: &str) -> String {
+    let program = std::fs::read_link(format!("/proc/{}/exe", left.pid));
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", left.pid)).unwrap();
+    format!(
+        "portlease: the command has left a listener on 127.0.0.1:{}/{protocol}: {} (pid {}), \
+         program {}, working directory {}\n",
+        left.port,
+        name.trim_end(),
+        left.pid,
+        program.unwrap().display(),
+        left.folder.path().display()
+    )
+}
+
+#[test]
+fn a_daemon_of_the_command_is_reported_and_fails_the_run_on_request() {
+    need!(installed("python3"), capability::native());
+    let control = leave(&[], &[], 0);
+    assert_eq!(control.ran.status.code(), Some(0), "{:#?}", control.ran);
+    let report = "the command has left a listener";
+    assert!(!control.ran.err.contains(report), "{:#?}", control.ran);
+    for (action, code, expected) in [
+        ("report", 0, 0),
+        ("report", 7, 7),
+        ("fail", 0, 1),
+        ("fail", 7, 7),
+    ] {
+        let left = leave(&["--leaks", action], &[], code);
+        assert_eq!(
+            left.ran.status.code(),
+            Some(expected),
+            "{action}: {:#?}",
+            left.ran
+        );
+        assert_eq!(left.ran.err, report_on(&left, "tcp"), "{action}");
+    }
+}
+
+#[test]
+fn stop_ends_the_daemon() {
+    need!(installed("python3"), capability::native());
+    let left = leave(&["--leaks=stop"], &[], 0);
+    assert_eq!(left.ran.status.code(), Some(0), "{:#?}", left.ran);
+    ends(left.pid);
+    let lines: Vec<&str> = left.ran.err.lines().collect();
+    let [found, stopped] = lines[..] else {
+        panic!("{:#?}", left.ran)
+    };
+    let start = format!(
+        "portlease: the command has left a listener on 127.0.0.1:{}/tcp: ",
+        left.port
+    );
+    assert!(found.starts_with(&start), "{:#?}", left.ran);
+    assert!(
+        stopped.starts_with("portlease: stopped ")
+            && stopped.contains(&format!("(pid {})", left.pid)),
+        "{:#?}",
+        left.ran
+    );
+}
+
+#[test]
+fn leaks_are_one_json_object() {
+    need!(installed("python3"), capability::native());
+    let left = leave(&["--json", "--leaks=stop"], &[], 0);
+    let answer: Value = serde_json::from_str(left.ran.err.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(answer["version"], json!(1));
+    assert_eq!(answer["left"], json!([]), "{answer}");
+    assert_eq!(answer["endings"][0]["pid"], json!(left.pid), "{answer}");
+    assert_eq!(
+        answer["endings"][0]["outcome"],
+        json!("terminated"),
+        "{answer}"
+    );
+    let leak = &answer["leaks"][0];
+    assert_eq!(leak["local"], json!(format!("127.0.0.1:{}", left.port)));
+    assert_eq!(leak["processes"][0]["pid"], json!(left.pid), "{answer}");
+    ends(left.pid);
+}
+
+#[test]
+fn a_udp_server_on_a_reserved_port_is_found() {
+    need!(installed("python3"), capability::native());
+    let left = leave(&["--leaks=fail", "--port", "PORT/udp"], &["udp"], 0);
+    assert_eq!(left.ran.status.code(), Some(1), "{:#?}", left.ran);
+    assert_eq!(left.ran.err, report_on(&left, "udp"));
+}
+
+#[test]
+fn a_command_that_leaves_nothing_is_not_reported() {
+    need!(installed("python3"), capability::native());
+    // The server of another command, which was there before and has not the same ancestor.
+    let other = leave(&[], &[], 0);
+    let folder = Folder::new();
+    let stops = "\"$0\" -c \"$1\"; read pid port < \"$UP\"; kill $pid";
+    let mut command = portlease(&[
+        "run",
+        "--leaks=fail",
+        "--",
+        "sh",
+        "-c",
+        stops,
+        "python3",
+        DAEMON,
+    ]);
+    command
+        .env("UP", folder.path().join("up"))
+        .env("PORTLEASE_DIR", folder.locks());
+    let output = finish(&mut command).code(0);
+    assert_eq!(output.err, "");
+    assert!(std::path::Path::new(&format!("/proc/{}", other.pid)).exists());
+}
+
+#[test]
+fn adopted_processes_are_reaped_when_they_end() {
+    need!(capability::native());
+    // The orphan ends once `run` has adopted it. The shell then waits until its pid is free.
+    let orphan = "while ! grep -q \"^PPid:.$RUN\\$\" /proc/$$/status; do sleep 0.01; done; \
+                  echo $$ > \"$UP\"";
+    let script = "export RUN=$PPID; sh -c 'sh -c \"$ORPHAN\" & exit 0'; \
+                  while ! test -s \"$UP\"; do sleep 0.01; done; \
+                  while test -e /proc/$(cat \"$UP\"); do sleep 0.01; done";
+    let folder = Folder::new();
+    let mut command = portlease(&["run", "--leaks=report", "--", "sh", "-c", script]);
+    let up = folder.path().join("up");
+    finish(command.env("UP", up).env("ORPHAN", orphan)).code(0);
+}

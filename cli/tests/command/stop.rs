@@ -1,0 +1,305 @@
+//! `portlease stop`.
+
+use std::process::Command;
+
+use portlease::reserve_port;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::program::{Running, finish, for_everybody, line_in, plain, portlease, ran, silent};
+use crate::support::program::installed;
+use crate::support::{Folder, capability, is_root, need};
+
+/// Listens on 127.0.0.1, executes the code in THEN, and writes its pid to the file UP.
+const SERVER: &str = "\
+import os, signal, socket, sys, time
+s = socket.create_server(('127.0.0.1', int(os.environ['SERVE'])))
+exec(os.environ.get('THEN', ''))
+open(os.environ['UP'], 'w').write('%d\\n' % os.getpid())
+time.sleep(600)
+";
+
+/// A server that runs. Dropping it kills it.
+struct Server {
+    running: Running,
+    pid: u32,
+    folder: Folder,
+}
+
+impl Server {
+    /// Starts Python with [`SERVER`], in a folder of its own. `then` is executed once it listens.
+    fn start(port: u16, then: &str) -> Server {
+        let folder = Folder::new();
+        let up = folder.path().join("up");
+        let mut command = Command::new("python3");
+        command.args(["-c", SERVER]).current_dir(folder.path());
+        plain(
+            command
+                .env("SERVE", port.to_string())
+                .env("THEN", then)
+                .env("UP", &up),
+        );
+        let running = Running::start(&mut command);
+        let pid = line_in(&up).parse().unwrap();
+        Server {
+            running,
+            pid,
+            folder,
+        }
+    }
+
+    /// A server that the kernel knows by this name.
+    fn named(name: &str, port: u16) -> Server {
+        Server::start(
+            port,
+            &format!("open('/proc/self/comm', 'w').write('{name}')"),
+        )
+    }
+
+    /// How the server ended: 128+N after signal N.
+    fn ended(self) -> i32 {
+        self.running.finish().shell_code()
+    }
+}
+
+#[test]
+fn a_server_is_stopped_and_its_port_is_free() {
+    need!(installed("python3"), capability::native());
+    let p = silent();
+    let port = p.port();
+    drop(p);
+    let server = Server::start(port, "");
+    let pid = server.pid;
+    let planned = ran(&["stop", "--dry-run", &port.to_string()]).code(0);
+    let expected = format!("would stop python3 (pid {pid}), which listens on 127.0.0.1:{port}\n");
+    assert_eq!(planned.out, expected);
+    let output = ran(&["stop", &port.to_string()]).code(0);
+    let expected = format!(
+        "stopped python3 (pid {pid}), which listened on 127.0.0.1:{port}\n\
+         port {port}/tcp is free\n"
+    );
+    assert_eq!(output.out, expected);
+    assert_eq!(server.ended(), 143, "by SIGTERM");
+    let again = ran(&["stop", &port.to_string()]).code(0);
+    assert_eq!(again.out, "");
+    assert_eq!(again.err, "portlease: no server listens on these ports\n");
+}
+
+#[test]
+fn the_json_has_this_shape() {
+    need!(installed("python3"), capability::native());
+    let p = silent();
+    let port = p.port();
+    drop(p);
+    let server = Server::start(port, "signal.signal(signal.SIGTERM, signal.SIG_IGN)");
+    let args = ["stop", "--json", "--timeout", "50ms", &port.to_string()];
+    let expected = json!({
+        "version": 1,
+        "ports": [{"endpoint": format!("{port}/tcp"), "free": true}],
+        "stopped": [{
+            "pid": server.pid, "name": "python3",
+            "listened": [format!("127.0.0.1:{port}")], "outcome": "killed",
+        }],
+        "not_stopped": [],
+    });
+    assert_eq!(ran(&args).code(0).json(), expected);
+    assert_eq!(server.ended(), 137, "by SIGKILL");
+}
+
+#[test]
+fn a_server_that_ignores_sigterm_is_killed_and_a_suspended_one_resumed() {
+    need!(installed("python3"), capability::native());
+    let p = reserve_port();
+    let server = Server::start(p.port(), "signal.signal(signal.SIGTERM, signal.SIG_IGN)");
+    let output = ran(&["stop", "--timeout", "50ms", &p.to_string()]).code(0);
+    let killed = format!(
+        "killed python3 (pid {}), which listened on 127.0.0.1:{p} and had not ended 50ms after \
+         SIGTERM\n",
+        server.pid
+    );
+    // The reservation of this test is the command's own, so the port counts as free.
+    assert_eq!(output.out, format!("{killed}port {p}/tcp is free\n"));
+    assert_eq!(server.ended(), 137);
+
+    // A handler shows that the signal is delivered and handled.
+    let handler = "signal.signal(signal.SIGTERM, lambda *a: os._exit(42))";
+    let server = Server::start(p.port(), handler);
+    server.running.signal(Signal::STOP);
+    ran(&["stop", "--timeout", "3m", &p.to_string()]).code(0);
+    assert_eq!(server.ended(), 42);
+}
+
+#[test]
+fn workers_that_outlive_their_server_are_stopped_too() {
+    need!(installed("python3"), capability::native());
+    let p = silent();
+    let port = p.port();
+    drop(p);
+    // The worker writes the pid, and SIGTERM ends its parent alone.
+    let server = Server::start(port, "if os.fork(): time.sleep(600)");
+    assert_ne!(server.pid, server.running.pid());
+    let output = ran(&["stop", &port.to_string()]).code(0);
+    for pid in [server.pid, server.running.pid()] {
+        assert!(
+            output.out.contains(&format!("stopped python3 (pid {pid})")),
+            "{output:#?}"
+        );
+    }
+    assert_eq!(server.ended(), 143);
+}
+
+#[test]
+fn a_client_is_never_stopped() {
+    need!(installed("python3"), capability::native());
+    let p = reserve_port();
+    let listener = p.listen().unwrap();
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let connect = "import os, socket, sys, time\n\
+        c = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n\
+        open(os.environ['UP'], 'w').write('%d\\n' % c.getsockname()[1])\n\
+        time.sleep(600)";
+    let mut python = Command::new("python3");
+    plain(python.args(["-c", connect, &p.to_string()]).env("UP", &up));
+    let mut client = Running::start(&mut python);
+    let source = line_in(&up);
+    let (_accepted, _) = listener.accept().unwrap();
+    let output = ran(&["stop", &source]).code(1);
+    assert!(output.out.contains("is in use"), "{output:#?}");
+    assert_eq!(output.err, "portlease: no server listens on these ports\n");
+    // Nor is the client of the port itself, whose server is this test and started the command.
+    let output = ran(&["stop", &p.to_string()]).code(1);
+    assert!(client.runs(), "{output:#?}");
+    let refused = format!("(pid {}), which listens on", std::process::id());
+    assert!(
+        output.out.contains(&refused) && output.out.contains(": it started this process\nhelp: "),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn under_stops_only_what_runs_below_the_folder() {
+    need!(installed("python3"), capability::native());
+    let (p, q) = (silent(), silent());
+    let ports = [p.port(), q.port()];
+    drop((p, q));
+    let [mut outside, inside] = ports.map(|port| Server::start(port, ""));
+    let folder = inside.folder.path().to_str().unwrap().to_owned();
+    let [left, stopped] = ports.map(|port| port.to_string());
+    let args = ["stop", "--under", &folder, &left, &stopped];
+    let output = ran(&args).code(1);
+    let reason = format!(
+        "did not stop python3 (pid {}), which listens on 127.0.0.1:{left}: its working directory \
+         {} is not below {folder}\n",
+        outside.pid,
+        outside.folder.path().display()
+    );
+    assert!(output.out.contains(&reason), "{output:#?}");
+    assert!(outside.running.runs());
+    let reason = format!("stopped python3 (pid {})", inside.pid);
+    assert!(output.out.contains(&reason), "{output:#?}");
+    assert_eq!(inside.ended(), 143);
+    let missing = ran(&["stop", "--under", "/no/such/folder", &left]).code(2);
+    assert!(
+        missing.err.contains("cannot read \"/no/such/folder\""),
+        "{missing:#?}"
+    );
+}
+
+#[test]
+fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
+    need!(installed("python3"), capability::native());
+    for (name, cause, help) in [
+        (
+            "docker-proxy",
+            "it forwards the port to a container",
+            "docker ps --filter publish=",
+        ),
+        (
+            "systemd",
+            "it is a service manager, which listens for a service",
+            "list-sockets",
+        ),
+    ] {
+        let p = reserve_port();
+        let mut server = Server::named(name, p.port());
+        let output = ran(&["stop", &p.to_string()]).code(1);
+        let headline = format!(
+            "did not stop {name} (pid {}), which listens on 127.0.0.1:{p}: {cause}\nhelp: ",
+            server.pid
+        );
+        assert!(output.out.starts_with(&headline), "{output:#?}");
+        assert!(output.out.contains(help), "{output:#?}");
+        let answer = ran(&["stop", "--json", "--dry-run", &p.to_string()])
+            .code(1)
+            .json();
+        assert_eq!(answer["stopped"], json!([]), "{answer}");
+        assert_eq!(answer["not_stopped"][0]["cause"], json!(cause), "{answer}");
+        assert!(server.running.runs());
+    }
+}
+
+#[test]
+fn a_process_that_cannot_be_seen_is_not_stopped() {
+    need!(
+        installed("python3"),
+        capability::native(),
+        capability::nobody()
+    );
+    assert!(is_root());
+    let (binary, _copy) = for_everybody();
+    let p = reserve_port();
+    let mut server = Server::start(p.port(), "");
+    let mut command = Command::new("setpriv");
+    plain(
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(binary)
+            .args(["stop", &p.to_string()]),
+    );
+    let output = finish(&mut command).code(1);
+    let refused = format!(
+        "did not stop the server, which listens on 127.0.0.1:{p}: its process cannot be seen\n\
+         help: retry with permission to inspect processes"
+    );
+    assert!(output.out.starts_with(&refused), "{output:#?}");
+    assert!(server.running.runs());
+}
+
+#[test]
+fn a_udp_server_is_stopped() {
+    need!(installed("python3"), capability::native());
+    let p = portlease::reserve_udp_port();
+    let port = p.port();
+    drop(p);
+    let udp = format!(
+        "s.close(); s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('127.0.0.1', {port}))"
+    );
+    let server = Server::start(port, &udp);
+    let output = ran(&["stop", &format!("{port}/udp")]).code(0);
+    assert!(
+        output
+            .out
+            .contains(&format!("listened on 127.0.0.1:{port}/udp")),
+        "{output:#?}"
+    );
+    assert_eq!(server.ended(), 143);
+}
+
+#[test]
+fn a_server_under_run_is_stopped_and_its_reservation_ends() {
+    need!(installed("python3"), capability::native());
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let mut command = portlease(&["run", "--port", "SERVE", "--", "python3", "-c", SERVER]);
+    let run = Running::start(command.env("UP", &up).env("PORTLEASE_DIR", folder.locks()));
+    line_in(&up);
+    let listed = finish(portlease(&["list", "--json"]).env("PORTLEASE_DIR", folder.locks()));
+    let port = listed.json()["leases"][0]["port"].to_string();
+    let output = finish(portlease(&["stop", &port]).env("PORTLEASE_DIR", folder.locks())).code(0);
+    assert!(
+        output.out.ends_with(&format!("port {port}/tcp is free\n")),
+        "{output:#?}"
+    );
+    assert_eq!(run.finish().shell_code(), 143);
+}

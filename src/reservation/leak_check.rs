@@ -1,0 +1,66 @@
+//! [`LeakCheck`]: reports a server that still runs when its reservation is dropped.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::model::diagnosis::Diagnosis;
+use crate::model::port::Port;
+use crate::process_id::ProcessId;
+
+/// What to do if a process of this process tree still listens on the port of a dropped reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLeak {
+    Warn,
+    Panic,
+}
+
+/// Searches for a listener of this process tree on the port. A module above this one provides it.
+pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
+
+/// Checks the ports of a reservation when it is dropped.
+pub(crate) struct LeakCheck {
+    action: OnLeak,
+    find: FindLeak,
+    ports: Vec<Port>,
+    /// The process that made the reservation. A forked child inherits a copy of this value, and
+    /// dropping that copy ends no reservation.
+    process: ProcessId,
+}
+
+impl LeakCheck {
+    pub(crate) fn new(action: OnLeak, find: FindLeak, ports: Vec<Port>) -> LeakCheck {
+        LeakCheck {
+            action,
+            find,
+            ports,
+            process: ProcessId::current(),
+        }
+    }
+
+    pub(super) fn disarm(&mut self) {
+        self.ports.clear();
+    }
+}
+
+impl Drop for LeakCheck {
+    fn drop(&mut self) {
+        if ProcessId::current() != self.process {
+            return;
+        }
+        let Some(leak) = self.ports.iter().find_map(|port| (self.find)(*port)) else {
+            return;
+        };
+        // A second panic would abort the process, and the first one says why the test failed.
+        if self.action == OnLeak::Panic && !std::thread::panicking() {
+            panic!("{leak}");
+        }
+        // libtest captures what `eprintln!` prints, and shows it only if the test fails.
+        let _printed = io::stderr().write_all(format!("portlease: {leak}\n").as_bytes());
+    }
+}
+
+impl fmt::Debug for LeakCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.action.fmt(f)
+    }
+}

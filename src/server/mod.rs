@@ -1,0 +1,212 @@
+//! [`Server`]: a program that listens on a reserved port.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use crate::inspect::whose::Expected;
+use crate::model::error::{Error, Result};
+use crate::model::server_kind::ServerKind;
+use crate::ownership::Asker;
+use crate::reservation::Reservation;
+use crate::retry::RELEASE_LIMIT;
+use crate::wait::{Freeing, Listening, block_on};
+
+mod running;
+mod system;
+
+#[cfg(feature = "tokio")]
+pub(crate) use running::ChildProcess;
+pub(crate) use running::Running;
+#[cfg(feature = "tokio")]
+pub(crate) use system::{Pipe, others_run};
+pub(crate) use system::{Signal, prepare};
+
+impl Reservation {
+    /// Starts a program, and waits until it, or a process that it started, listens on
+    /// [`addr`](Reservation::addr), for at most `at_most`. The program learns its number from its
+    /// arguments or its environment. The returned [`Server`] holds the reservation.
+    ///
+    /// A listener of another process does not count, as for [`wait_for`](Reservation::wait_for).
+    ///
+    /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
+    /// reach it. If the calling process is killed, the program runs on, as every child process
+    /// does. The next check of the port names it.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    ///
+    /// let p = portlease::reserve_port();
+    /// let mut command = Command::new("redis-server");
+    /// command.args(["--port", &p.to_string()]);
+    /// let mut redis = p.spawn(command, Duration::from_secs(30))?;
+    /// let client = std::net::TcpStream::connect(redis.addr())?;
+    /// redis.restart()?; // on the same number
+    /// # drop(client);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The call then has ended the program and the reservation.
+    ///
+    /// - The errors of [`wait_for`](Reservation::wait_for): for example
+    ///   [`Io`](crate::ErrorKind::Io) with the exit status if the program ends first, and
+    ///   [`TimedOut`](crate::ErrorKind::TimedOut) with a diagnosis. If the command's stderr is
+    ///   piped, the message ends with the last lines that the program wrote there.
+    /// - The error of the system if the program cannot be started.
+    ///
+    /// A piped stdout or stderr is not read while the call waits. A pipe of Linux holds 64 KiB; a
+    /// program that writes more before it listens has to wait.
+    pub fn spawn(self, mut command: Command, at_most: Duration) -> Result<Server> {
+        let running = start(&mut command)?;
+        let mut server = Server {
+            running,
+            reservation: self,
+            command,
+            at_most,
+        };
+        server.wait_until_listening()?;
+        Ok(server)
+    }
+}
+
+/// A program that listens on a reserved port. [`Reservation::spawn`] starts it.
+///
+/// Dropping the value kills the program and every process of its process group (SIGKILL), and then
+/// ends the reservation. The drop waits until they have ended, for at most 2 s. A process that left
+/// the group, such as a daemon, goes on. [`stop`](Server::stop) ends the program more gently, and
+/// hands the reservation back.
+///
+/// # Platform-specific behavior
+///
+/// Windows has neither process groups nor SIGTERM: only the program itself is ended, at once.
+/// On Linux the calls wait until every process of the group has ended. Other systems do not show
+/// them, so the calls kill the rest of the group as soon as the program has ended.
+///
+/// The program is signalled by its pid, which no other process can have until the program is
+/// reaped. If the caller reaps it, by `child().wait()`, the rest of its group is not signalled any
+/// more.
+#[must_use = "a server is killed when it is dropped: bind it to a name"]
+pub struct Server {
+    // The fields are in drop order. The processes end before the reservation, so the next process
+    // that reserves the number finds it free.
+    running: Running<Child>,
+    reservation: Reservation,
+    command: Command,
+    at_most: Duration,
+}
+
+impl Server {
+    /// The number of the reserved port.
+    pub fn port(&self) -> u16 {
+        self.reservation.port()
+    }
+
+    /// `127.0.0.1` with the number of the reserved port.
+    pub fn addr(&self) -> SocketAddr {
+        self.reservation.addr()
+    }
+
+    /// The reservation, which stays in force while the program is stopped or killed.
+    pub fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
+    /// The process of the program, for example to take its stdout if that is piped. After a
+    /// [`restart`](Server::restart) it is another process.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.running.child
+    }
+
+    /// The pid of the program.
+    pub fn id(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Ends the program as [`stop`](Server::stop) does, waits until the port is free, and starts
+    /// the same command again. Returns when the new process listens. The limit of
+    /// [`spawn`](Reservation::spawn) applies to each of the two waits.
+    ///
+    /// A program that has ended or was [killed](Server::kill) is only started. Connections of
+    /// clients, and connections in TIME_WAIT, are not in the way of a server that sets
+    /// SO_REUSEADDR.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
+    /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
+    /// call can be repeated.
+    pub fn restart(&mut self) -> Result<()> {
+        self.running.end(Signal::Terminate)?;
+        let kind = self.reservation.server_kind();
+        self.wait_until_free(kind, self.at_most)?;
+        self.running = start(&mut self.command)?;
+        self.wait_until_listening()
+    }
+
+    /// Kills the program and its process group (SIGKILL), and waits until they have ended, for at
+    /// most 2 s. The reservation stays in force.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) if the program does not end, because a system call
+    /// cannot be interrupted. [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if the
+    /// program runs as another user.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running.end(Signal::Kill)
+    }
+
+    /// Ends the program and its process group, and hands the reservation back. The call sends
+    /// SIGTERM, and after 5 s SIGKILL. Then it waits until the port is free, for at most 2 s.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`kill`](Server::kill). [`TimedOut`](crate::ErrorKind::TimedOut) with a
+    /// [diagnosis](Error::diagnosis) that names what still listens on the port, such as a daemon
+    /// that left the process group. The reservation then has ended.
+    pub fn stop(mut self) -> Result<Reservation> {
+        self.running.end(Signal::Terminate)?;
+        self.wait_until_free(ServerKind::ReuseAddr, RELEASE_LIMIT)?;
+        Ok(self.reservation)
+    }
+
+    fn wait_until_free(&self, kind: ServerKind, at_most: Duration) -> Result<()> {
+        let ports = self.reservation.ports().collect();
+        let asker = Asker::of(&&self.reservation);
+        let mut wait = Freeing::new(ports, kind, asker, at_most);
+        block_on(|| wait.poll())
+    }
+
+    /// On failure the program is ended, because it has not become a server.
+    fn wait_until_listening(&mut self) -> Result<()> {
+        let expected = Expected::new(self.running.pid());
+        let ports = self.reservation.ports_on_addr();
+        let mut wait = Listening::new(ports, Some(expected), self.at_most);
+        let outcome = block_on(|| wait.poll(|| self.running.exit_info()));
+        outcome.map_err(|error| {
+            // The first error says more than a failure to end the program.
+            let _ended = self.running.end(Signal::Kill);
+            error.with_stderr(&self.running.last_lines())
+        })
+    }
+}
+
+fn start(command: &mut Command) -> Result<Running<Child>> {
+    prepare(command);
+    match command.spawn() {
+        Ok(child) => Ok(Running::new(child)),
+        Err(cause) => Err(Error::cannot_start(command.get_program(), cause)),
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("pid", &self.running.pid())
+            .field("reservation", &self.reservation)
+            .finish()
+    }
+}

@@ -1,0 +1,216 @@
+//! [`Running`]: a child process and its group, which end when the value is dropped.
+
+use std::fmt;
+use std::io;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use super::system::{self, Pipe, Signal};
+use crate::model::error::{Error, Result};
+use crate::retry::{ENDING_PAUSE, KILL_LIMIT, STDERR_LINES, TERMINATE_GRACE, block_for};
+use crate::wait::ExitInfo;
+
+/// A child process of the standard library or of tokio.
+pub(crate) trait ChildProcess {
+    /// The pid, until the child is reaped.
+    fn pid(&self) -> Option<u32>;
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
+    fn start_kill(&mut self) -> io::Result<()>;
+    /// The reading end of its stderr, if that is piped and was not taken.
+    fn take_stderr(&mut self) -> Option<Pipe>;
+}
+
+impl ChildProcess for Child {
+    fn pid(&self) -> Option<u32> {
+        Some(self.id())
+    }
+
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        Child::try_wait(self)
+    }
+
+    fn start_kill(&mut self) -> io::Result<()> {
+        self.kill()
+    }
+
+    fn take_stderr(&mut self) -> Option<Pipe> {
+        self.stderr.take().map(Pipe::from)
+    }
+}
+
+/// A child process and the group that it leads. Dropping the value kills both.
+pub(crate) struct Running<C: ChildProcess> {
+    pub(crate) child: C,
+    pid: u32,
+    /// Whether its end was awaited. Then there is nothing to signal any more.
+    is_over: bool,
+}
+
+/// What is known about the child.
+enum State {
+    Runs,
+    /// It is a zombie, which keeps its number from other groups.
+    Ended(ExitStatus),
+    /// It was reaped, and its number may belong to another group.
+    Reaped,
+}
+
+/// The end of a child that was asked to end.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    signal: Signal,
+    sent: Instant,
+}
+
+impl<C: ChildProcess> Running<C> {
+    pub(crate) fn new(child: C) -> Self {
+        Running {
+            pid: child.pid().unwrap_or_default(),
+            child,
+            is_over: false,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn state(&mut self) -> io::Result<State> {
+        match system::exit(self.pid, || self.child.try_wait()) {
+            Ok(None) => Ok(State::Runs),
+            Ok(Some(status)) => Ok(State::Ended(status)),
+            Err(e) if system::is_reaped(&e) => Ok(State::Reaped),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// How the child ended; `None` while it runs.
+    pub(crate) fn exit_info(&mut self) -> io::Result<Option<ExitInfo>> {
+        Ok(match self.state()? {
+            State::Runs => None,
+            State::Ended(status) => Some(status.into()),
+            State::Reaped => Some(self.child.try_wait().ok().flatten().into()),
+        })
+    }
+
+    /// Sends the first signal. Call [`poll_end`](Self::poll_end) until it returns `None`.
+    pub(crate) fn begin_end(&mut self, signal: Signal) -> Result<Ending> {
+        if !self.is_over {
+            self.signal(signal)?;
+        }
+        Ok(Ending {
+            signal,
+            sent: Instant::now(),
+        })
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        match self.state() {
+            Ok(State::Reaped) => return Ok(()),
+            Ok(State::Runs | State::Ended(_)) => {}
+            Err(e) => return Err(self.cannot_stop(e)),
+        }
+        let sent = system::signal(self.pid, signal, || self.child.start_kill());
+        match (sent, self.state()) {
+            // On macOS kill(2) fails if a zombie is all that is left of the group.
+            (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
+            (Err(e), _) => Err(self.cannot_stop(e)),
+        }
+    }
+
+    fn cannot_stop(&self, cause: io::Error) -> Error {
+        Error::of_system("stop", &format!("process {}", self.pid), cause)
+    }
+
+    /// Whether the child has ended, so that the other processes of its group matter.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        if self.is_over {
+            return Ok(true);
+        }
+        match self.state() {
+            Ok(State::Runs) => Ok(false),
+            Ok(State::Ended(_)) => Ok(true),
+            Ok(State::Reaped) => {
+                self.finish();
+                Ok(true)
+            }
+            Err(e) => Err(self.cannot_stop(e)),
+        }
+    }
+
+    /// Returns `None` once the child and its group have ended, else the pause before the next call.
+    /// Sends SIGKILL once the time for SIGTERM is up. `others_run` says whether other processes of
+    /// the group of this child run.
+    pub(crate) fn poll_end(
+        &mut self,
+        ending: &mut Ending,
+        others_run: impl FnOnce(u32) -> bool,
+    ) -> Result<Option<Duration>> {
+        let has_ended = self.has_ended()?;
+        if self.is_over {
+            return Ok(None);
+        }
+        if has_ended && !others_run(self.pid) {
+            // Systems other than Linux do not show the other processes of the group.
+            self.signal(Signal::Kill)?;
+            return Ok(self.finish());
+        }
+        let waited = ending.sent.elapsed();
+        match ending.signal {
+            Signal::Terminate if waited >= TERMINATE_GRACE => {
+                *ending = self.begin_end(Signal::Kill)?;
+            }
+            // What does not end by SIGKILL is in a system call that cannot be interrupted.
+            Signal::Kill if waited >= KILL_LIMIT && has_ended => return Ok(self.finish()),
+            Signal::Kill if waited >= KILL_LIMIT => return Err(Error::not_ended(self.pid, waited)),
+            _ => {}
+        }
+        Ok(Some(ENDING_PAUSE))
+    }
+
+    /// Reaps the child. From here on its number can belong to another process.
+    fn finish(&mut self) -> Option<Duration> {
+        self.is_over = true;
+        // An error means that the child was reaped before.
+        let _reaped = self.child.try_wait();
+        None
+    }
+
+    /// Ends the child and its group, and blocks the thread until they have ended.
+    pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
+        let mut ending = self.begin_end(signal)?;
+        while let Some(pause) = self.poll_end(&mut ending, system::others_run)? {
+            block_for(pause);
+        }
+        Ok(())
+    }
+
+    /// The last lines that the child wrote to its stderr, if that is piped. Call this once the
+    /// child and its group have ended.
+    pub(crate) fn last_lines(&mut self) -> Vec<String> {
+        let Some(pipe) = self.child.take_stderr() else {
+            return Vec::new();
+        };
+        let bytes = system::read_rest(pipe);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        let last = lines.len().saturating_sub(STDERR_LINES);
+        lines[last..].iter().map(|line| line.to_string()).collect()
+    }
+}
+
+/// Kills the child and its group, and waits until they have ended, for [`KILL_LIMIT`] at most.
+impl<C: ChildProcess> Drop for Running<C> {
+    fn drop(&mut self) {
+        let _ended = self.end(Signal::Kill);
+    }
+}
+
+impl<C: ChildProcess> fmt::Debug for Running<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pid.fmt(f)
+    }
+}

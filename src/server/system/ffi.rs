@@ -1,0 +1,49 @@
+//! The two calls about child processes that the standard library does not have: a signal to a
+//! process group, and the exit status of a child that stays a zombie.
+#![expect(unsafe_code, reason = "kill(2) and waitid(2) are C functions")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// Sends a signal to every process of the group.
+pub(super) fn signal_group(group: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: kill(2) takes two numbers, and reads and writes no memory of this process.
+    match unsafe { libc::kill(-group, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// How a child of this process ended; `None` while it runs. The child stays a zombie, so its pid,
+/// and the number of the group that it leads, belong to no other process until it is reaped.
+///
+/// Fails with ECHILD if the child was reaped before.
+pub(super) fn exit_status(pid: libc::id_t) -> io::Result<Option<ExitStatus>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: waitid(2) writes at most one siginfo_t, and `info` has the size of one.
+    let failed = unsafe { libc::waitid(libc::P_PID, pid, info.as_mut_ptr(), options) };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every byte was set to zero above, and zero is a valid value of each field, which are
+    // numbers and pointers.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: the fields that this reads are initialized, as above. They stay zero if no child has
+    // ended (waitid(2), "WNOHANG").
+    let ended_pid = unsafe { info.si_pid() };
+    if ended_pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: waitid(2) sets this field for every child that has ended.
+    let status = unsafe { info.si_status() };
+    // The status as wait(2) encodes it: the exit code in the second byte, or the signal.
+    const CORE_DUMPED: libc::c_int = 0x80;
+    Ok(Some(ExitStatus::from_raw(match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | CORE_DUMPED,
+        _ => status,
+    })))
+}

@@ -1,0 +1,22 @@
+//! Process groups and the output of ended children, per system.
+
+#[cfg(unix)]
+mod ffi;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(crate) use unix::{Pipe, exit, is_reaped, others_run, prepare, read_rest, signal};
+#[cfg(windows)]
+pub(crate) use windows::{Pipe, exit, is_reaped, others_run, prepare, read_rest, signal};
+
+/// How to end the processes of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGTERM, which a server can handle.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}

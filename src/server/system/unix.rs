@@ -1,0 +1,74 @@
+//! Unix: every server leads a process group of its own.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use super::{Signal, ffi};
+use crate::sockets;
+
+/// Makes the next child of this command the leader of a process group of its own.
+pub(crate) fn prepare(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// How the child ended; `None` while it runs. It is not reaped. Fails if it was reaped before
+/// ([`is_reaped`]).
+pub(crate) fn exit(
+    pid: u32,
+    _try_wait: impl FnOnce() -> io::Result<Option<ExitStatus>>,
+) -> io::Result<Option<ExitStatus>> {
+    ffi::exit_status(pid as libc::id_t)
+}
+
+/// Whether [`exit`] failed because the child was reaped before.
+pub(crate) fn is_reaped(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECHILD)
+}
+
+/// Sends the signal to the child and to the other processes of its group. The child must not have
+/// been reaped: its number could belong to another group by now.
+pub(crate) fn signal(
+    pid: u32,
+    signal: Signal,
+    _kill: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let number = match signal {
+        Signal::Terminate => libc::SIGTERM,
+        Signal::Kill => libc::SIGKILL,
+    };
+    ffi::signal_group(pid as libc::pid_t, number)
+}
+
+/// Whether a process of the child's group still runs, except the child. Always `false` on systems
+/// other than Linux, which have no `/proc` to find it.
+pub(crate) fn others_run(child: u32) -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.any(|pid| {
+        let is_member = || sockets::group(pid).is_some_and(|group| group.group == child);
+        pid != child && is_member() && sockets::is_running(pid).unwrap_or(false)
+    })
+}
+
+/// The reading end of a pipe.
+pub(crate) type Pipe = OwnedFd;
+
+/// What the pipe still contains. A process that left the group may have the other end open, so this
+/// does not wait for the end of the data.
+pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let unblocked =
+        fcntl_getfl(&pipe).and_then(|flags| fcntl_setfl(&pipe, flags | OFlags::NONBLOCK));
+    if unblocked.is_ok() {
+        // An error ends the data, as WouldBlock does. The bytes before it are kept.
+        let _end = std::fs::File::from(pipe).read_to_end(&mut bytes);
+    }
+    bytes
+}

@@ -1,0 +1,55 @@
+//! Windows has no process groups and no SIGTERM, so only the child itself is ended, at once.
+
+use std::io::{self, Read};
+use std::os::windows::io::OwnedHandle;
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::channel;
+
+use super::Signal;
+use crate::retry::PIPE_LIMIT;
+
+pub(crate) fn prepare(_command: &mut Command) {}
+
+/// How the child ended; `None` while it runs. The open handle of the child keeps its pid from being
+/// reused.
+pub(crate) fn exit(
+    _pid: u32,
+    try_wait: impl FnOnce() -> io::Result<Option<ExitStatus>>,
+) -> io::Result<Option<ExitStatus>> {
+    try_wait()
+}
+
+/// Always `false`: the open handle shows how the child ended, as often as it is asked.
+pub(crate) fn is_reaped(_error: &io::Error) -> bool {
+    false
+}
+
+/// Ends the child (`TerminateProcess`).
+pub(crate) fn signal(
+    _pid: u32,
+    _signal: Signal,
+    kill: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    kill()
+}
+
+/// Always `false`: no process is known to belong to the child.
+pub(crate) fn others_run(_child: u32) -> bool {
+    false
+}
+
+/// The reading end of a pipe.
+pub(crate) type Pipe = OwnedHandle;
+
+/// What the pipe still contains. A process that the child started may have the other end open, so a
+/// thread reads the pipe, and this waits for it for a limited time.
+pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _end = std::fs::File::from(pipe).read_to_end(&mut bytes);
+        // The receiver may have stopped waiting.
+        let _late = sender.send(bytes);
+    });
+    receiver.recv_timeout(PIPE_LIMIT).unwrap_or_default()
+}

@@ -1,0 +1,285 @@
+//! Programs that are started on a reserved port: restarted, killed, stopped, dropped.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use portlease::{ErrorKind, ReserveOptions, Server, reserve_port};
+
+use crate::support::{DEADLINE, eventually, server};
+
+fn spawn() -> Server {
+    let p = reserve_port();
+    let command = server::command(p.port());
+    p.spawn(command, DEADLINE).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(server: &Server) {
+    let refused = TcpStream::connect(server.addr()).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_server_is_started_again_on_its_number_over_every_kind_of_connection() {
+    let mut started = spawn();
+    let port = started.port();
+    assert_eq!(started.reservation().port(), port);
+    assert_eq!(started.addr().port(), port);
+    let (mut clients, mut pids) = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        let (client, pid) = server::connect(started.addr());
+        assert_eq!(pid, started.id());
+        assert_eq!(pid, started.child().id());
+        portlease::assert_port_held_by(started.reservation(), pid);
+        pids.push(pid);
+        clients.push(client); // it stays open over the restart
+        if round == 1 {
+            started.kill().unwrap();
+            if cfg!(unix) {
+                assert_refused(&started);
+            }
+            // The clients see the end. Their sockets leave the server's side in TIME_WAIT or in
+            // FIN_WAIT2.
+            let mut rest = Vec::new();
+            let mut client = clients.remove(0);
+            let _reset_or_end = client.read_to_end(&mut rest);
+        }
+        started.restart().unwrap();
+    }
+    pids.push(started.id());
+    let distinct: std::collections::BTreeSet<u32> = pids.iter().copied().collect();
+    assert_eq!(distinct.len(), 4, "{pids:?}");
+
+    let reservation = started.stop().unwrap();
+    assert_eq!(reservation.port(), port);
+    portlease::assert_port_free(&reservation);
+    let taken = ReserveOptions::new().port(port).reserve().unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::InUse, "{taken}");
+    drop(clients);
+}
+
+#[test]
+fn a_dropped_server_has_ended_and_its_number_is_free() {
+    for _ in 0..3 {
+        let started = spawn();
+        let port = started.port();
+        drop(started);
+        let again = ReserveOptions::new().port(port).reserve().unwrap();
+        drop(again.listen().unwrap());
+    }
+}
+
+#[test]
+fn a_server_that_its_owner_reaped_is_started_again() {
+    let mut started = spawn();
+    for _ in 0..2 {
+        started.child().kill().unwrap();
+        started.child().wait().unwrap();
+        started.restart().unwrap();
+        server::connect(started.addr());
+    }
+    started.child().kill().unwrap();
+    started.child().wait().unwrap();
+    started.kill().unwrap();
+    drop(started.stop().unwrap());
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let p = reserve_port();
+    let port = p.port();
+    let missing = std::process::Command::new("no-such-program-of-portlease");
+    let error = p.spawn(missing, DEADLINE).unwrap_err();
+    let expected = "cannot start \"no-such-program-of-portlease\": ";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    drop(ReserveOptions::new().port(port).reserve().unwrap());
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::process::{Command, Stdio};
+
+    use portlease::Reservation;
+
+    use super::*;
+    use crate::support::need;
+    use crate::support::program::installed;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    /// The helper server, started by this script, in which `"$@"` stands for it.
+    fn server_under(script: &str, p: &Reservation) -> Command {
+        let server = server::command(p.port());
+        let mut command = shell(script);
+        command
+            .arg("sh")
+            .arg(server.get_program())
+            .args(server.get_args());
+        let variables = server.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        command.stdout(Stdio::null());
+        command
+    }
+
+    /// A zombie is gone too: not every container has a first process that reaps it.
+    fn is_gone(pid: u32) -> Result<(), String> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        if stat.is_ok_and(|stat| stat.contains(") Z ")) {
+            return Ok(());
+        }
+        match Command::new("kill").args(["-0", &pid.to_string()]).output() {
+            Ok(output) if output.status.success() => Err(format!("{pid} runs")),
+            _ => Ok(()),
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_first_is_an_error_with_its_status_and_its_last_lines() {
+        let p = reserve_port();
+        let (port, addr) = (p.port(), p.addr());
+        let mut command = shell(
+            "for n in 1 2 3 4 5 6 7 8 9 10 11; do echo \"line $n\" >&2; done
+            echo 'bind: \"in use\"' >&2; exit 3",
+        );
+        command.stderr(Stdio::piped());
+        let error = p.spawn(command, DEADLINE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let text = error.to_string();
+        let expected = format!(" ended (exit status: 3) before it listened on port {addr}");
+        assert!(text.contains(&expected), "{text}");
+        assert!(
+            text.ends_with("line 10\\nline 11\\nbind: \\\"in use\\\"\""),
+            "{text}"
+        );
+        assert!(!text.contains("line 2\\n"), "{text}");
+        assert_eq!(text.lines().count(), 1);
+        let debug = format!("{error:?}");
+        assert!(debug.starts_with(&text), "{debug}");
+        drop(ReserveOptions::new().port(port).reserve().unwrap());
+
+        // Without a pipe there is nothing to show.
+        let mut command = shell("exit 4");
+        command.stderr(Stdio::null());
+        let error = reserve_port().spawn(command, DEADLINE).unwrap_err();
+        assert!(error.to_string().contains("exit status: 4"), "{error}");
+        assert!(!error.to_string().contains("stderr"), "{error}");
+        // A signal.
+        let error = reserve_port().spawn(shell("kill -9 $$"), DEADLINE);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("signal: 9"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_never_listens_is_ended_and_its_last_lines_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let mut command =
+            shell("echo waiting for the database >&2; sleep 600 & echo $! >\"$F\"; wait");
+        command.env("F", &file).stderr(Stdio::piped());
+        // The limit is long enough for the shell on a busy machine to write its line.
+        let error = reserve_port()
+            .spawn(command, Duration::from_secs(3))
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("; its stderr ends with \"waiting for the database\""),
+            "{error}"
+        );
+        let sleep: u32 = std::fs::read_to_string(&file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        eventually("the process of the group ends", DEADLINE, || is_gone(sleep));
+    }
+
+    #[test]
+    fn what_a_script_starts_in_its_group_ends_with_the_server() {
+        type End = fn(Server);
+        let ends: [(&str, End); 3] = [
+            ("drop", drop),
+            ("stop", |server| drop(server.stop().unwrap())),
+            ("kill", |mut server| server.kill().unwrap()),
+        ];
+        for (what, end) in ends {
+            let p = reserve_port();
+            // The script waits for the server, so the server is no child of this process.
+            let command = server_under("\"$@\" & wait", &p);
+            let started = p.spawn(command, DEADLINE).unwrap();
+            let (client, pid) = server::connect(started.addr());
+            assert_ne!(pid, started.id());
+            let port = started.port();
+            end(started);
+            let refused = TcpStream::connect(("127.0.0.1", port));
+            assert!(refused.is_err(), "{what}");
+            eventually("the server ends", DEADLINE, || is_gone(pid));
+            drop(client);
+        }
+    }
+
+    #[test]
+    fn a_script_that_leaves_its_server_behind_is_ended_too() {
+        let p = reserve_port();
+        let command = server_under("\"$@\" & exit 0", &p);
+        let mut started = p.spawn(command, DEADLINE).unwrap();
+        let (_, first) = server::connect(started.addr());
+        started.restart().unwrap();
+        let (_, second) = server::connect(started.addr());
+        assert_ne!(first, second);
+        let reservation = started.stop().unwrap();
+        portlease::assert_port_free(&reservation);
+    }
+
+    #[test]
+    fn a_server_that_ignores_sigterm_is_killed() {
+        let p = reserve_port();
+        let command = server_under("trap '' TERM; exec \"$@\"", &p);
+        let started = p.spawn(command, DEADLINE).unwrap();
+        let pid = started.id();
+        let reservation = started.stop().unwrap();
+        portlease::assert_port_free(&reservation);
+        is_gone(pid).unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_left_the_group_is_named_by_stop() {
+        need!(installed("setsid"));
+        let p = reserve_port();
+        let port = p.port();
+        let command = server_under("setsid \"$@\" & wait", &p);
+        let started = p.spawn(command, DEADLINE).unwrap();
+        let (client, daemon) = server::connect(started.addr());
+        let error = started.stop().unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("pid {daemon}")),
+            "{error}"
+        );
+        // The reservation has ended; only the daemon has the port.
+        assert!(!portlease::is_port_free(port));
+        let killed = Command::new("kill")
+            .args(["-9", &daemon.to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+        drop(client);
+        portlease::wait_until_free(port, DEADLINE).unwrap();
+    }
+
+    #[test]
+    fn another_programs_listener_does_not_count() {
+        let p = reserve_port();
+        let stranger = p.listen().unwrap();
+        let command = shell("sleep 600");
+        let error = p.spawn(command, Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        let own = format!("pid {}", std::process::id());
+        assert!(error.to_string().contains(&own), "{error}");
+        drop(stranger);
+    }
+}
