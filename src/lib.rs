@@ -295,6 +295,7 @@ pub use inspect::probe::{Reachability, probe};
 pub use inspect::who::{listeners, who_holds};
 pub use model::diagnosis::Diagnosis;
 pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};
+pub use model::ephemeral_usage::EphemeralUsage;
 pub use model::error::{Error, Result};
 pub use model::error_kind::ErrorKind;
 pub use model::holder::{Holder, Owner};

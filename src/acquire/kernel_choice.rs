@@ -23,7 +23,6 @@ pub(super) fn reserve(
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    stats.ephemeral = true;
     let mut pick = Pick {
         request,
         effort,

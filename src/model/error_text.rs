@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::attempt_stats::AttemptStats;
 use super::diagnosis::Diagnosis;
 use super::endpoint::Protocol;
+use super::ephemeral_usage::EphemeralUsage;
 use super::error::Error;
 use super::error_kind::ErrorKind;
 use super::offsets::Offsets;
@@ -213,6 +214,7 @@ impl Error {
         range: Option<&RangeInclusive<u16>>,
         waited: Option<Duration>,
         stats: &AttemptStats,
+        usage: Option<&EphemeralUsage>,
     ) -> Self {
         let what = match &stats.offsets {
             Some(offsets) => offsets.to_string(),
@@ -220,7 +222,6 @@ impl Error {
         };
         let place = match range {
             Some(range) => format!(" from {}", RangeText(range)),
-            None if stats.ephemeral => " from the ephemeral range".to_owned(),
             None => String::new(),
         };
         let kind = match waited {
@@ -232,6 +233,9 @@ impl Error {
         if stats.not_permitted > 0 && stats.not_permitted == stats.tried() {
             message += ": a sandbox or a security policy forbids the binds, or the ports require a \
                         privilege";
+        }
+        if let Some(usage) = usage {
+            message += &format!("; {usage}");
         }
         Self::new(kind, message)
     }

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::output::annotations;
 use crate::output::console::Console;
+use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION};
 use crate::output::junit;
 use crate::output::remedy::{self, RemedyRow};
@@ -32,6 +33,8 @@ struct PortRow {
     remedies: Vec<RemedyRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unseen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ephemeral_range: Option<EphemeralUsageRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,5 +112,8 @@ fn row(finding: &Finding, condition: Condition) -> PortRow {
             .flat_map(|problem| remedy::rows(problem.remedies(), finding.waited))
             .collect(),
         unseen: holders.map(Holders::unseen).unwrap_or_default(),
+        ephemeral_range: holders
+            .and_then(Holders::ephemeral_usage)
+            .map(EphemeralUsageRow::from),
     }
 }

@@ -12,6 +12,7 @@ mod link_local; // two interfaces of a network namespace
 mod namespaces; // network namespaces
 mod past_server; // connections that a server left, by their state
 mod range_change; // the ephemeral range of a network namespace
+mod range_usage; // namespaces with few ephemeral ports
 mod refused; // how long a refusal takes, with daemons
 mod remedies;
 mod retries; // fork, sockets without a visible owner
@@ -64,6 +65,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "follows-sysctl" => remedies::follow_sysctl(),
         "redirected" => remedies::wait_for_redirected(),
         "changed-range" => range_change::change_the_range(),
+        "crowded-range" => range_usage::report_a_crowded_range(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),
     }

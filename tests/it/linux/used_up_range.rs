@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use crate::support::args::Args;
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::reserver::Reserver;
-use crate::support::socket::{self, ANY_V6, Reuse, V4, V6, port_of};
+use crate::support::socket::{self, ANY_V6, Reuse, V4, V6, leave_clients_in_time_wait, port_of};
 use crate::support::{Folder, capability, need};
 
 const NUMBERS: u16 = 10;
@@ -28,22 +28,6 @@ fn in_namespace(helper: &'static str, args: &str, ephemeral_ports: u16) {
 
 fn ephemeral(count: u16) -> BTreeSet<u16> {
     (EPHEMERAL_LOW..EPHEMERAL_LOW + count).collect()
-}
-
-/// The source ports of clients that closed first: each connection leaves one in TIME_WAIT. At most
-/// `count`, and fewer if the kernel has no other number.
-fn leave_clients_in_time_wait(server: &TcpListener, count: usize) -> BTreeSet<u16> {
-    let mut sources = BTreeSet::new();
-    while sources.len() < count {
-        let Ok(client) = TcpStream::connect(server.local_addr().unwrap()) else {
-            break;
-        };
-        sources.insert(client.local_addr().unwrap().port());
-        let (mut accepted, _) = server.accept().unwrap();
-        drop(client);
-        assert_eq!(io::Read::read(&mut accepted, &mut [0]).unwrap(), 0);
-    }
-    sources
 }
 
 #[test]
