@@ -60,6 +60,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "process-for-each-number" => used_up_range::reserve_by_a_process_each(),
         "range-of-two" => used_up_range::reserve_in_a_range_of_two(),
         "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
+        "range-half-used-up" => used_up_range::reserve_beside_half_of_the_range(),
         "many-udp" => used_up_range::reserve_udp_beyond_the_first_thousands(),
         "only-number" => namespaces::reserve_the_only_number(),
         "follows-sysctl" => remedies::follow_sysctl(),
