@@ -22,7 +22,7 @@ use crate::model::state::State;
 use crate::ports::{self, EphemeralRange};
 use crate::sockets::Row;
 use crate::sockets::decode::sock_diag::{self, Order, Progress};
-use crate::sockets::decode::{iphlpapi, libproc, procfs};
+use crate::sockets::decode::{iphlpapi, libproc, procfs, sockstat};
 
 #[cfg(test)]
 mod tests;
@@ -117,6 +117,7 @@ pub fn proc_net(bytes: &[u8]) {
     assert_eq!(first, all[..first.len()], "cut at {cut}");
     // Decodes an incomplete last line too, which must not panic.
     rows(&bytes[..cut], 0);
+    sockstat::tcp_at_most(&String::from_utf8_lossy(bytes));
     if let Some(port) = all.first().map(|row| row.local.port()) {
         let of_the_port: Vec<&Row> = all
             .iter()

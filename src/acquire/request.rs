@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::AttemptError;
+use super::{AttemptError, kernel_choice};
 use crate::claim;
 use crate::model::endpoint::Protocol;
 use crate::model::lease_info::StableName;
@@ -13,6 +13,7 @@ use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
 use crate::ports::{self, EphemeralRange, Tier, services, stable_order};
 use crate::reservation::{FindLeak, OnLeak};
+use crate::retry::SELF_TEST_NUMBERS;
 
 /// A stable name, and the seed from which the order of its numbers follows.
 #[derive(Clone, Debug)]
@@ -180,7 +181,7 @@ impl Request {
 }
 
 fn keeps_claims() -> Result<bool, AttemptError> {
-    match claim::kernel_keeps_claims() {
+    match claim::kernel_keeps_claims(test_numbers) {
         Ok(answer) => Ok(answer.is_ok()),
         Err(cause) => Err(AttemptError::System {
             act: "test whether the kernel can reserve",
@@ -188,4 +189,15 @@ fn keeps_claims() -> Result<bool, AttemptError> {
             cause,
         }),
     }
+}
+
+/// The numbers with which to test the kernel. 0 lets the kernel choose, but not in a small range,
+/// where the test could take the last number from an outgoing connection.
+fn test_numbers() -> impl Iterator<Item = u16> {
+    let range = EphemeralRange::cached();
+    let is_small = kernel_choice::is_small(&range);
+    let first = (!is_small).then_some(0);
+    let last = is_small.then_some(0);
+    let others = range.non_ephemeral().take(SELF_TEST_NUMBERS);
+    first.into_iter().chain(others).chain(last)
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use super::availability::{availability, look};
+use super::ephemeral_usage;
 use super::inheritance;
 use super::probe;
 use super::sight;
@@ -137,6 +138,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         Verdict::NotListening | Verdict::NotHeldBy(_) => elsewhere(port),
         _ => Vec::new(),
     };
+    let usage = ephemeral_usage::if_crowded(&[port.protocol]);
     Facts {
         endpoint: Some(endpoint),
         verdict,
@@ -147,7 +149,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         stranger: None,
         elsewhere,
         instead: Vec::new(),
-        holders: Some(holders),
+        holders: Some(holders.with_ephemeral_usage(usage)),
         number: Some(number(port.number, port.protocol)),
         trials: Vec::new(),
         own_claim: None,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::ephemeral_usage;
 use super::inheritance;
 use super::port_context::is_named;
 use super::{relation, sight};
@@ -22,7 +23,8 @@ use crate::sockets::{self, ScanDepth, Table};
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
 /// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
 /// Linux, only root sees the processes of other users. The call makes no connection. An empty
-/// answer can mean that something could not be read: see [`Holders::is_complete`].
+/// answer can mean that something could not be read: see [`Holders::is_complete`]. If at least half
+/// of the ephemeral range is in use, the report says by what: see [`Holders::ephemeral_usage`].
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -71,6 +73,8 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
     let holders = holders(endpoint, port.scope_id(), ScanDepth::Complete)
         .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))?;
+    let protocols = Protocol::requested(&endpoint.protocol);
+    let holders = holders.with_ephemeral_usage(ephemeral_usage::if_crowded(protocols));
     Ok(match endpoint.ip {
         Some(ip) => {
             let port = Port {

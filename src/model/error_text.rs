@@ -10,6 +10,7 @@ use super::attempt_stats::AttemptStats;
 use super::diagnosis::Diagnosis;
 use super::diagnosis::verdict::Verdict;
 use super::endpoint::Protocol;
+use super::ephemeral_usage::EphemeralUsage;
 use super::error::Error;
 use super::error_kind::ErrorKind;
 use super::offsets::Offsets;
@@ -215,6 +216,7 @@ impl Error {
         waited: Option<Duration>,
         stats: &AttemptStats,
         taken: &[(u16, String)],
+        usage: Option<&EphemeralUsage>,
     ) -> Self {
         let what = match &stats.offsets {
             Some(offsets) => offsets.to_string(),
@@ -222,7 +224,6 @@ impl Error {
         };
         let place = match range {
             Some(range) => format!(" from {}", RangeText(range)),
-            None if stats.ephemeral => " from the ephemeral range".to_owned(),
             None => String::new(),
         };
         let kind = match waited {
@@ -237,6 +238,9 @@ impl Error {
         }
         for (number, cause) in taken {
             message += &format!("; {number}: {cause}");
+        }
+        if let Some(usage) = usage {
+            message += &format!("; {usage}");
         }
         Self::new(kind, message)
     }

@@ -116,6 +116,8 @@ impl Holders {
         }
         lines.extend(self.lease_lines());
         lines.extend(self.unseen_lines());
+        let usage = self.ephemeral_usage.iter();
+        lines.extend(usage.map(|usage| line("the range", usage)));
         lines
     }
 

@@ -6,6 +6,7 @@ use std::slice;
 use std::vec;
 
 use super::endpoint::Protocol;
+use super::ephemeral_usage::EphemeralUsage;
 use super::holder::Holder;
 use super::incompleteness::{Incompleteness, sorted};
 use super::lease_info::Lease;
@@ -40,6 +41,7 @@ pub struct Holders {
     rows: Vec<Holder>,
     pub(super) leases: Vec<Lease>,
     pub(super) unseen: Vec<Incompleteness>,
+    pub(super) ephemeral_usage: Option<EphemeralUsage>,
 }
 
 impl Holders {
@@ -68,6 +70,14 @@ impl Holders {
             rows,
             leases,
             unseen: sorted(unseen),
+            ephemeral_usage: None,
+        }
+    }
+
+    pub(crate) fn with_ephemeral_usage(self, ephemeral_usage: Option<EphemeralUsage>) -> Self {
+        Holders {
+            ephemeral_usage,
+            ..self
         }
     }
 
@@ -193,6 +203,27 @@ impl Holders {
     /// ```
     pub fn leases(&self) -> &[Lease] {
         &self.leases
+    }
+
+    /// How full the ephemeral range is, if at least half of its numbers have a TCP socket, and the
+    /// question includes TCP. The kernel then soon has no number for `bind(…, 0)` and for outgoing
+    /// connections. `None` if fewer numbers are in use.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// `None` on systems other than Linux, where each report would have to read all sockets. There
+    /// only the error of a reservation that found no port says how full the range is.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// if let Some(usage) = portlease::who_holds(60315)?.ephemeral_usage() {
+    ///     println!("{usage}"); // 20000 of the 28232 ephemeral TCP ports 32768-60999 are in use: …
+    /// }
+    /// # }
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn ephemeral_usage(&self) -> Option<&EphemeralUsage> {
+        self.ephemeral_usage.as_ref()
     }
 
     /// The reservation whose claim (this crate's bound socket) is this socket. `None` for any other

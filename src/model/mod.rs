@@ -4,6 +4,7 @@
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;
 pub(crate) mod endpoint;
+pub(crate) mod ephemeral_usage;
 pub(crate) mod error;
 pub(crate) mod error_kind;
 mod error_text;

@@ -1,8 +1,9 @@
 //! Turns the reason why a reservation was refused into an error with a diagnosis.
 
 use crate::acquire::{AttemptError, Refused, Request};
-use crate::inspect::{diagnose, who};
+use crate::inspect::{diagnose, ephemeral_usage, who};
 use crate::lease::Unusable;
+use crate::model::endpoint::Protocol;
 use crate::model::error::Error;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
@@ -20,7 +21,18 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
         }
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
-            Error::no_free_port(request.allowed.as_ref(), waited, &stats, &taken(request))
+            let usage = match request.allowed {
+                None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
+                _ => ephemeral_usage::if_crowded(request.protocols),
+            };
+            let taken = taken(request);
+            Error::no_free_port(
+                request.allowed.as_ref(),
+                waited,
+                &stats,
+                &taken,
+                usage.as_ref(),
+            )
         }
         AttemptError::LockFolder(folder) => lock_folder(folder),
         AttemptError::System { act, port, cause } => Error::system(act, port, cause),

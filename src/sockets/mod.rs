@@ -113,6 +113,15 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
 }
 
+/// An upper limit of the number of TCP sockets in this network namespace, of every state. It costs
+/// one short read. `None` on systems that do not report such a number.
+pub(crate) fn tcp_at_most() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    return linux::tcp_at_most();
+    #[cfg(not(target_os = "linux"))]
+    return None;
+}
+
 /// When a process started, in the system's own unit. The value distinguishes the process from a
 /// later one with the same pid. Returns `None` if the process has ended or cannot be read.
 pub(crate) fn started(pid: u32) -> Option<NonZeroU64> {

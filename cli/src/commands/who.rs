@@ -11,6 +11,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::limits::PROBE_TIMEOUT;
 use crate::output::console::Console;
+use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::PortList;
@@ -47,6 +48,8 @@ struct Answer {
     unseen: Vec<String>,
     holders: Vec<HolderRow>,
     leases: Vec<LeaseRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ephemeral_range: Option<EphemeralUsageRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -151,6 +154,7 @@ fn inspect(endpoint: Endpoint, args: &WhoArgs) -> Result<(Answer, Holders), Fail
             .map(|holder| HolderRow::new(holder, args.command_line))
             .collect(),
         leases: holders.leases().iter().map(LeaseRow::from).collect(),
+        ephemeral_range: holders.ephemeral_usage().map(EphemeralUsageRow::from),
         probe: probes.first().map(|probe| probe.result),
         probes,
     };

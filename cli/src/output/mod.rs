@@ -2,6 +2,7 @@
 
 pub(crate) mod annotations;
 pub(crate) mod console;
+pub(crate) mod ephemeral_usage;
 pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod port_row;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::condition::Condition;
 use crate::finding::Finding;
+use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::HolderRow;
 use crate::output::remedy::{self, RemedyRow};
 use crate::output::report;
@@ -24,6 +25,8 @@ pub(crate) struct PortRow {
     remedies: Vec<RemedyRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unseen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ephemeral_range: Option<EphemeralUsageRow>,
 }
 
 impl PortRow {
@@ -50,6 +53,9 @@ impl PortRow {
                 .flat_map(|problem| remedy::rows(problem.remedies(), finding.waited))
                 .collect(),
             unseen: holders.map(Holders::unseen).unwrap_or_default(),
+            ephemeral_range: holders
+                .and_then(Holders::ephemeral_usage)
+                .map(EphemeralUsageRow::from),
         }
     }
 }

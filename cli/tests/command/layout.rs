@@ -56,6 +56,7 @@ const FLOORS: [&[&str]; 10] = [
         "help",
         "limits",
         "output::remedy",
+        "output::ephemeral_usage",
         "output::json",
         "ports",
         "text",

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod check;
+mod ephemeral_range;
 mod http;
 mod keeper;
 mod keepers;

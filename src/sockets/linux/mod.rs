@@ -16,7 +16,7 @@ mod proc_net;
 mod process;
 mod scan;
 
-pub(super) use proc_net::abstract_socket;
+pub(super) use proc_net::{abstract_socket, tcp_at_most};
 #[cfg(not(feature = "tokio"))]
 pub(super) use process::has_event_loop;
 pub(super) use process::{
