@@ -2,11 +2,10 @@
 
 use std::io::Read;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use portlease::{ErrorKind, ReserveOptions, Server, reserve_port};
 
-use crate::support::{DEADLINE, eventually, server};
+use crate::support::{DEADLINE, server};
 
 fn spawn() -> Server {
     let p = reserve_port();
@@ -99,12 +98,13 @@ fn a_program_that_is_not_there_is_named() {
 #[cfg(unix)]
 mod unix {
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use portlease::Reservation;
 
     use super::*;
-    use crate::support::need;
     use crate::support::program::installed;
+    use crate::support::{eventually, need};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
