@@ -272,6 +272,20 @@ mod unix {
     }
 
     #[test]
+    fn a_program_that_inherits_its_socket_is_stopped_and_hands_the_port_back() {
+        for is_stopped in [true, false] {
+            let p = ReserveOptions::new().strict().reserve().unwrap();
+            let mut command = shell("exec sleep 600");
+            p.pass_to(&mut command).unwrap();
+            let started = p.spawn(command, DEADLINE).unwrap();
+            drop(TcpStream::connect(started.addr()).unwrap());
+            if is_stopped {
+                portlease::assert_port_free(&started.stop().unwrap());
+            }
+        }
+    }
+
+    #[test]
     fn another_programs_listener_does_not_count() {
         let p = reserve_port();
         let stranger = p.listen().unwrap();
