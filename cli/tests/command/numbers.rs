@@ -335,7 +335,7 @@ fn shells_evaluate_the_variables() {
             continue;
         };
         let script = "eval \"$(\"$BIN\" reserve --format env --variable A --pid $$)\" && \
-                      sh -c 'echo $A' && \"$BIN\" check \"$A\"";
+                      sh -c 'echo $A' && \"$BIN\" check -q \"$A\"";
         let mut command = Command::new(path);
         if shell == "busybox" {
             command.arg("sh");
