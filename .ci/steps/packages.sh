@@ -1,0 +1,66 @@
+# What is published beside the crates, built and used as a new user would: from the built files
+# alone, in an empty environment.
+# shellcheck shell=bash
+
+readonly NATIVE=x86_64-unknown-linux-gnu
+readonly PACKAGE_TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/package-tools
+readonly PACKAGE_ENV=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/package-env
+
+step python "the wheel, with pytest, pytest-xdist and pytest-asyncio" prepare_python
+prepare_python() {
+    prepare_native python || return 1
+    has python3 && python3 -c 'import ensurepip' 2>/dev/null || install_packages python3 \
+        python3-venv || {
+        skip python "python3 with venv: $install_error"
+        return 1
+    }
+    prepare_venv python "$PACKAGE_TOOLS" maturin wheel || return 1
+    prepare_venv python "$PACKAGE_ENV" mypy pytest pytest-xdist pytest-asyncio
+}
+step_python() {
+    local wheels=$scratch/wheels fresh=$scratch/fresh
+    PATH=$PACKAGE_TOOLS/bin:$PATH run .ci/package wheel "$NATIVE" "$wheels"
+    python3 -m venv "$fresh"
+    run "$fresh/bin/pip" --quiet install --no-index "$wheels"/*.whl
+    echo "the lines of python/README.md, where nothing else is installed:"
+    code_of python python/README.md >"$scratch/readme.py"
+    (cd "$scratch" && "$fresh/bin/python" -I readme.py)
+
+    run "$PACKAGE_ENV/bin/pip" --quiet install --no-index --force-reinstall "$wheels"/*.whl
+    run "$PACKAGE_ENV/bin/mypy" --strict --no-error-summary --cache-dir "$scratch/mypy" \
+        --package portlease
+    # A copy, so that `import portlease` cannot find the sources.
+    cp -r python/tests "$scratch/python-tests"
+    (
+        cd "$scratch/python-tests"
+        PYTHONDONTWRITEBYTECODE=1 run "$PACKAGE_ENV/bin/pytest" -q -rs -W ignore \
+            -p no:cacheprovider
+    )
+}
+
+# The packages are for Linux, and the tests run the built command.
+prepare_native() {
+    [[ $(uname -sm) == "Linux x86_64" ]] && return 0
+    skip "$1" "not Linux on x86_64"
+    return 1
+}
+
+# prepare_venv STEP FOLDER PACKAGE...: an environment outside the checkout, kept for the next run.
+prepare_venv() {
+    [[ $(cat "$2/packages" 2>/dev/null) != "${*:3}" ]] || return 0
+    job 300 fill_venv "${@:2}" >"$scratch/pip" 2>&1 && return 0
+    tail -n 3 "$scratch/pip" >&2
+    skip "$1" "could not be installed: ${*:3}"
+    return 1
+}
+
+fill_venv() {
+    python3 -m venv --clear "$1"
+    "$1/bin/pip" --quiet install "${@:2}"
+    echo "${*:2}" >"$1/packages"
+}
+
+# code_of LANGUAGE FILE: the first block of code of a text.
+code_of() {
+    sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/{/^\`\`\`/d;p}" "$2" | grep .
+}
