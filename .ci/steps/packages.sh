@@ -38,6 +38,38 @@ step_python() {
     )
 }
 
+step npm "the packages for npm, with node --test at concurrency 8" prepare_npm
+prepare_npm() {
+    prepare_native npm || return 1
+    has npm && node --test /dev/null >/dev/null 2>&1 && return 0
+    skip npm "npm or node 20 is not installed"
+    return 1
+}
+step_npm() {
+    local packed=$scratch/packed fresh=$scratch/node
+    run .ci/package npm "$NATIVE" "$packed"
+    mkdir "$fresh"
+    cp -r npm/test "$fresh"
+    code_of js npm/README.md >"$fresh/readme.mjs"
+    cd "$fresh"
+    npm init --yes >/dev/null
+    # Offline, so that nothing but these files is installed.
+    run npm install --offline --no-audit --no-fund --silent "$packed"/*.tgz
+    echo "the lines of npm/README.md:"
+    node readme.mjs
+    run node --test --test-concurrency=8 test/*.test.mjs
+    install_peer typescript typescript @types/node || return 0
+    run npx --offline tsc --noEmit --strict --module nodenext --types node \
+        --lib es2022,esnext.disposable test/types.mts test/types.cts
+}
+
+# install_peer NAME PACKAGE...: installs packages of others into the current project.
+install_peer() {
+    timeout 120 npm install --no-audit --no-fund --silent --ignore-scripts "${@:2}" && return 0
+    skip "npm-$1" "could not be installed"
+    return 1
+}
+
 # The packages are for Linux, and the tests run the built command.
 prepare_native() {
     [[ $(uname -sm) == "Linux x86_64" ]] && return 0

@@ -1,0 +1,15 @@
+import portlease from './index.cjs'
+
+export const {
+  NotListeningError,
+  PortInUseError,
+  PortleaseError,
+  Reservation,
+  checkFree,
+  findCommand,
+  reserve,
+  reserveMany,
+  waitListening,
+  whoHolds
+} = portlease
+export default portlease
