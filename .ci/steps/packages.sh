@@ -33,9 +33,11 @@ step_python() {
     cp -r python/tests "$scratch/python-tests"
     (
         cd "$scratch/python-tests"
-        PYTHONDONTWRITEBYTECODE=1 run "$PACKAGE_ENV/bin/pytest" -q -rs -W ignore \
-            -p no:cacheprovider
+        export PYTHONDONTWRITEBYTECODE=1
+        run "$PACKAGE_ENV/bin/pytest" -q -rs -W ignore -p no:cacheprovider
     )
+    echo "examples/suites/python, with four workers:"
+    run "$PACKAGE_ENV/bin/pytest" -q -n 4 -W ignore -p no:cacheprovider examples/suites/python
 }
 
 step npm "the packages for npm, with node --test at concurrency 8" prepare_npm
@@ -46,7 +48,7 @@ prepare_npm() {
     return 1
 }
 step_npm() {
-    local packed=$scratch/packed fresh=$scratch/node
+    local packed=$scratch/packed fresh=$scratch/node suites=$PWD/examples/suites n
     run .ci/package npm "$NATIVE" "$packed"
     mkdir "$fresh"
     cp -r npm/test "$fresh"
@@ -58,9 +60,24 @@ step_npm() {
     echo "the lines of npm/README.md:"
     node readme.mjs
     run node --test --test-concurrency=8 test/*.test.mjs
-    install_peer typescript typescript @types/node || return 0
-    run npx --offline tsc --noEmit --strict --module nodenext --types node \
-        --lib es2022,esnext.disposable test/types.mts test/types.cts
+    # Four copies of a file are four workers.
+    for n in 1 2 3 4; do
+        install -D "$suites/node/app.test.mjs" "app$n.test.mjs"
+        install -D "$suites/vitest/app.test.mjs" "vitest/app$n.test.mjs"
+    done
+    echo "examples/suites/node, with four workers:"
+    run node --test --test-concurrency=4 app?.test.mjs
+    if install_peer typescript typescript @types/node; then
+        run npx --offline tsc --noEmit --strict --module nodenext --types node \
+            --lib es2022,esnext.disposable test/types.mts test/types.cts
+    fi
+    if install_peer vitest vitest; then
+        run npx --offline vitest run --dir vitest
+    fi
+    if install_peer playwright @playwright/test; then
+        cp -r "$suites/playwright" .
+        (cd playwright && run npx --offline playwright test --reporter=line)
+    fi
 }
 
 # install_peer NAME PACKAGE...: installs packages of others into the current project.
