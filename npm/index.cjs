@@ -55,6 +55,7 @@ class Reservation {
     this.port = row.port
     this.protocol = row.protocols[0]
     this.guarantee = row.guarantee
+    this.firstChoice = row.first_choice ?? undefined
   }
 
   release () {
@@ -74,10 +75,11 @@ function mainFile () {
 }
 
 async function reserveMany (count, options = {}) {
-  const { port, udp = false, block = false, reuseAddr = true, wait } = options
+  const { port, name, udp = false, block = false, reuseAddr = true, wait } = options
   const label = options.label || mainFile()
   const args = ['reserve', '--json', `--count=${count}`, `--pid=${process.pid}`]
   if (port !== undefined) args.push(`--port=${port}`)
+  if (name !== undefined) args.push(`--name=${name}`)
   if (udp) args.push('--udp')
   if (block) args.push('--block')
   if (!reuseAddr) args.push('--no-reuse-addr')
@@ -89,6 +91,10 @@ async function reserveMany (count, options = {}) {
 
 async function reserve (options) {
   return (await reserveMany(1, options))[0]
+}
+
+function named (name, options = {}) {
+  return reserve({ ...options, name })
 }
 
 async function whoHolds (port) {
@@ -118,6 +124,7 @@ module.exports = {
   Reservation,
   checkFree,
   findCommand,
+  named,
   reserve,
   reserveMany,
   waitListening,

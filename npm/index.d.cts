@@ -26,6 +26,8 @@ export class Reservation implements AsyncDisposable {
   readonly port: number
   readonly protocol: 'tcp' | 'udp'
   readonly guarantee: 'kernel' | 'cooperative' | 'best_effort'
+  /** For `named`, the first number of the name. It was not free if `port` differs. */
+  readonly firstChoice: number | undefined
   /** Releases the port. A second call has no effect. */
   release(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -39,6 +41,12 @@ export function reserveMany(
   count: number,
   options?: ReserveOptions & { block?: boolean }
 ): Promise<Reservation[]>
+
+/**
+ * Reserves the number that `name` stands for, the same one run after run. It depends on the user,
+ * the project (the nearest folder with `.git`, or PORTLEASE_PROJECT) and the name.
+ */
+export function named(name: string, options?: Omit<ReserveOptions, 'port'>): Promise<Reservation>
 
 /** A process that owns a socket. `null` means unknown. */
 export interface Process {

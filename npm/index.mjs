@@ -7,6 +7,7 @@ export const {
   Reservation,
   checkFree,
   findCommand,
+  named,
   reserve,
   reserveMany,
   waitListening,

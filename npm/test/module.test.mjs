@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads'
 import portlease, * as names from 'portlease'
 import { listen, output, until } from './support.mjs'
 
-const { checkFree, findCommand, reserve, reserveMany, waitListening, whoHolds } = names
+const { checkFree, findCommand, named, reserve, reserveMany, waitListening, whoHolds } = names
 const isReserved = async port => (await whoHolds(port)).leases.length > 0
 
 test('a server starts on its port again and again', async () => {
@@ -45,6 +45,20 @@ test('many are different, a block is consecutive, and UDP has numbers of its own
   const block = await reserveMany(3, { block: true })
   assert.deepEqual(block.map(reserved => reserved.port - block[0].port), [0, 1, 2])
   assert.equal((await reserve({ udp: true })).protocol, 'udp')
+})
+
+test('a name stands for one number in each project', async () => {
+  process.env.PORTLEASE_PROJECT = import.meta.url
+  const first = await named('db')
+  const second = await named('db')
+  assert.equal(first.firstChoice, first.port)
+  assert.equal(second.firstChoice, first.port)
+  assert.notEqual(second.port, first.port)
+  await Promise.all([first.release(), second.release()])
+  const again = await named('db')
+  assert.equal(again.port, first.port)
+  process.env.PORTLEASE_PROJECT += 'other'
+  assert.notEqual((await named('db')).port, first.port)
 })
 
 test('by default the label is the file that node runs', async () => {

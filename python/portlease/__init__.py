@@ -25,7 +25,7 @@ from portlease._question import (
     wait_listening,
     who_holds,
 )
-from portlease._reservation import Reservation, reserve, reserve_many, reserve_udp
+from portlease._reservation import Reservation, named, reserve, reserve_many, reserve_udp
 
 __version__ = _version("portlease")
 
@@ -41,6 +41,7 @@ __all__ = [
     "Reservation",
     "check_free",
     "find_command",
+    "named",
     "reserve",
     "reserve_many",
     "reserve_udp",

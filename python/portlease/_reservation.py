@@ -22,11 +22,21 @@ class Reservation:
     """`tcp` or `udp`."""
     guarantee: str
     """Who keeps the promise: `kernel`, `cooperative` or `best_effort`."""
+    first_choice: Optional[int]
+    """For `named`, the first number that the name stands for. It was not free if `port` differs."""
 
-    def __init__(self, port: int, protocol: str, guarantee: str, keeper: int) -> None:
+    def __init__(
+        self,
+        port: int,
+        protocol: str,
+        guarantee: str,
+        keeper: int,
+        first_choice: Optional[int] = None,
+    ) -> None:
         self.port = port
         self.protocol = protocol
         self.guarantee = guarantee
+        self.first_choice = first_choice
         self._keeper = keeper
         self._owner = os.getpid()
         self._released = False
@@ -117,6 +127,23 @@ def reserve_many(
     return _reserve(count, options)
 
 
+def named(
+    name: str,
+    *,
+    udp: bool = False,
+    reuse_addr: bool = True,
+    wait: Optional[float] = None,
+    label: Optional[str] = None,
+) -> Reservation:
+    """Reserves the number that `name` stands for, the same one run after run.
+
+    It depends on the user, the project (the nearest folder with `.git`, or PORTLEASE_PROJECT) and
+    the name. If it is in use, the name stands for another one: see `Reservation.first_choice`.
+    """
+    options = [f"--name={name}", *_options(None, reuse_addr, wait, label)]
+    return _reserve(1, options + ["--udp"] * udp)[0]
+
+
 def _options(
     port: Optional[int], reuse_addr: bool, wait: Optional[float], label: Optional[str]
 ) -> List[str]:
@@ -142,7 +169,13 @@ def _reserve(count: int, options: List[str]) -> List[Reservation]:
     command = ["reserve", "--json", f"--count={count}", f"--pid={os.getpid()}", *options]
     answer = json.loads(run(*command).stdout)
     reservations = [
-        Reservation(row["port"], row["protocols"][0], row["guarantee"], answer["keeper"])
+        Reservation(
+            row["port"],
+            row["protocols"][0],
+            row["guarantee"],
+            answer["keeper"],
+            row.get("first_choice"),
+        )
         for row in answer["ports"]
     ]
     if len(reservations) != count:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, Callable, Tuple
 
 import pytest
@@ -75,6 +76,22 @@ def test_a_server_without_reuse_addr_binds_its_port() -> None:
     with portlease.reserve() as reserved, socket.socket() as server:
         with pytest.raises(OSError):  # The control.
             server.bind(("127.0.0.1", reserved.port))
+
+
+def test_a_name_stands_for_one_number_in_each_project(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Numbers of other runs of this test must not be in the way.
+    monkeypatch.setenv("PORTLEASE_PROJECT", str(tmp_path))
+    with portlease.named("db") as first, portlease.named("cache") as other:
+        assert (first.first_choice, other.port != first.port) == (first.port, True)
+        with portlease.named("db") as second:
+            assert (second.first_choice, second.port != first.port) == (first.port, True)
+    with portlease.named("db") as again:
+        assert again.port == first.port
+    monkeypatch.setenv("PORTLEASE_PROJECT", f"{tmp_path}/other")
+    with portlease.named("db") as elsewhere:
+        assert elsewhere.port != first.port
 
 
 def test_the_name_of_the_test_is_in_the_record(leases: Any) -> None:
