@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Iterator, Tuple
@@ -15,6 +16,8 @@ class Error(RuntimeError):
 def _places() -> Iterator[Path]:
     name = "portlease"
     yield Path(sysconfig.get_path("scripts"), name)
+    # A virtual environment that was created with --system-site-packages.
+    yield Path(sysconfig.get_path("scripts", vars={"base": sys.base_prefix}), name)
     # `pip install --user` and `pip install --target` use folders of their own.
     yield Path(sysconfig.get_path("scripts", f"{os.name}_user"), name)
     yield Path(__file__).resolve().parent.parent / "bin" / name

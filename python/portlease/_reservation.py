@@ -51,11 +51,9 @@ class Reservation:
         if self._released or self._owner != os.getpid():
             return
         self._released = True
-        try:
-            run("release", f"{self.port}/{self.protocol}")
-        finally:
-            if all(reservation._released for reservation in self._siblings):
-                _reap(self._keeper)
+        run("release", f"{self.port}/{self.protocol}")
+        if all(reservation._released for reservation in self._siblings):
+            _reap(self._keeper)
 
     def __enter__(self) -> "Reservation":
         return self
@@ -74,7 +72,7 @@ class Reservation:
 
 
 def _reap(keeper: int) -> None:
-    """Reaps a keeper that has ended, where this process is pid 1 of a container.
+    """Reaps a keeper that has nothing left to hold, where this process is pid 1 of a container.
 
     Elsewhere the keeper is no child of this process.
     """
