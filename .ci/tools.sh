@@ -78,7 +78,7 @@ install_tools() {
 }
 
 readonly VENV=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/venv
-readonly PYTHON_PACKAGES=(uvicorn gunicorn portpicker pytest)
+readonly PYTHON_PACKAGES=(uvicorn gunicorn portpicker)
 
 has_python_packages() {
     local IFS=,

@@ -19,7 +19,6 @@ use crate::model::process::Process;
 use crate::model::server_kind::ServerKind;
 use crate::model::state::State;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
-use crate::os_error::OsMessage;
 use crate::ownership::{Asker, is_descendant};
 use crate::reservation::Reservation;
 use crate::residual;
@@ -244,7 +243,7 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
         let verdict = match is_listening(port) {
             Ok(true) => continue,
             Ok(false) => Verdict::NotListening,
-            Err(e) => cannot_tell(&e),
+            Err(e) => Verdict::cannot_tell(&e),
         };
         return Err(diagnose::report(port, verdict));
     }
@@ -297,7 +296,7 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
     for port in ports(&port)? {
         let holders = match who::holders(port.endpoint(), port.scope_id, ScanDepth::Complete) {
             Ok(holders) => holders,
-            Err(e) => return Err(diagnose::report(port, cannot_tell(&e))),
+            Err(e) => return Err(diagnose::report(port, Verdict::cannot_tell(&e))),
         };
         let (own, others): (Vec<&Holder>, Vec<&Holder>) = holders
             .iter()
@@ -386,7 +385,7 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// retries, for about 2 s at most, while one of the listeners belongs only to such children. A
 /// listener that is still open after that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
-    let unreadable = |e: io::Error| Diagnosis::bare(None, cannot_tell(&e));
+    let unreadable = |e: io::Error| Diagnosis::bare(None, Verdict::cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
     let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
@@ -400,8 +399,11 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         // Without /proc the owners of the new listeners cannot be found, so none of them can be
         // called leaked.
         if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
-            let cause = Incompleteness::Proc.to_string();
-            return Err(Diagnosis::bare(None, Verdict::CannotTell(cause)));
+            let verdict = Verdict::CannotTell {
+                text: Incompleteness::Proc.to_string(),
+                is_denied: false,
+            };
+            return Err(Diagnosis::bare(None, verdict));
         }
         let mut left = owned.holders;
         left.retain(|holder| holder.state == State::Listen);
@@ -482,10 +484,6 @@ impl Reservation {
 
 fn ports(operand: &impl ToEndpoint) -> Result<Vec<Port>, Diagnosis> {
     ports_of(operand).map_err(|error| Diagnosis::invalid(error.to_string()))
-}
-
-fn cannot_tell(cause: &io::Error) -> Verdict {
-    Verdict::CannotTell(OsMessage(cause).to_string())
 }
 
 #[track_caller]

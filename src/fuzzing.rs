@@ -22,7 +22,7 @@ use crate::model::state::State;
 use crate::ports::{self, EphemeralRange};
 use crate::sockets::Row;
 use crate::sockets::decode::sock_diag::{self, Order, Progress};
-use crate::sockets::decode::{iphlpapi, libproc, procfs};
+use crate::sockets::decode::{iphlpapi, libproc, procfs, sockstat};
 
 #[cfg(test)]
 mod tests;
@@ -117,6 +117,7 @@ pub fn proc_net(bytes: &[u8]) {
     assert_eq!(first, all[..first.len()], "cut at {cut}");
     // Decodes an incomplete last line too, which must not panic.
     rows(&bytes[..cut], 0);
+    sockstat::tcp_at_most(&String::from_utf8_lossy(bytes));
     if let Some(port) = all.first().map(|row| row.local.port()) {
         let of_the_port: Vec<&Row> = all
             .iter()
@@ -135,6 +136,7 @@ pub fn process(bytes: &[u8]) {
         report(bytes);
     }
     procfs::effective_uid(bytes);
+    procfs::maps_user(bytes, 65534);
     procfs::innermost_pid(bytes);
     procfs::uptime(bytes);
     procfs::in_flight(bytes);
@@ -183,6 +185,8 @@ pub fn report(bytes: &[u8]) {
             inode: 5,
             dual_stack: false,
             client: false,
+            interface: None,
+            shared: false,
             hidden: false,
             processes: vec![process.clone(), process],
             unseen_owner: UnseenOwner::default(),
@@ -193,6 +197,8 @@ pub fn report(bytes: &[u8]) {
             at: name.to_owned(),
             label: name.to_owned(),
             program: name.to_owned(),
+            command: name.to_owned(),
+            working_directory: name.to_owned(),
             name: Some(StableName {
                 name: name.to_owned(),
                 first_choice: 1,

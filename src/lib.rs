@@ -80,7 +80,13 @@
 //!   the kernel may assign it to another socket. The processes that keep the promise are those of
 //!   `Cooperative`.
 //!
-//! The numbers of the grade `Cooperative` lie outside the ephemeral range (`ip_local_port_range`).
+//! The numbers of automatic TCP reservations of the grade `Kernel` lie in the ephemeral range
+//! (`ip_local_port_range`), where the kernel chooses them in the shortest time. If the range has
+//! fewer than 512 numbers, or about half of it is in use, outgoing connections need its numbers.
+//! Then numbers outside of it come first, and random ephemeral numbers last. A few of those always
+//! stay free for outgoing connections: one in 256, at least 2 and at most 16.
+//!
+//! The numbers of the grade `Cooperative` lie outside the ephemeral range.
 //! Those of IANA's dynamic range (RFC 6335) come first, then the registered ones that no common
 //! service uses. A machine whose ephemeral range is 1024–65535 has no such numbers. On such a
 //! machine, under the load of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of
@@ -295,11 +301,13 @@ pub use inspect::probe::{Reachability, probe};
 pub use inspect::who::{listeners, who_holds};
 pub use model::diagnosis::Diagnosis;
 pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};
+pub use model::ephemeral_usage::EphemeralUsage;
 pub use model::error::{Error, Result};
 pub use model::error_kind::ErrorKind;
 pub use model::holder::{Holder, Owner};
 pub use model::holders::Holders;
 pub use model::lease_info::Lease;
+pub use model::listeners::Listeners;
 pub use model::process::{Process, ProcessState, Relation};
 pub use model::remedy::Remedy;
 pub use model::server_kind::ServerKind;
@@ -312,4 +320,7 @@ pub use reserve::{
     try_reserve_ports, try_reserve_udp_port,
 };
 pub use server::Server;
-pub use wait::{wait_until_free, wait_until_free_for, wait_until_held_by, wait_until_listening};
+pub use wait::{
+    wait_until_all_listening, wait_until_free, wait_until_free_for, wait_until_held_by,
+    wait_until_listening,
+};

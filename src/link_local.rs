@@ -37,6 +37,31 @@ fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
     indexes(&list, ip)
 }
 
+/// The name of the network interface with this index, in the thread's network namespace. `None` if
+/// neither list of the kernel has it, and on systems other than Linux.
+pub(crate) fn interface_name(index: u32) -> Option<String> {
+    let read = |list| std::fs::read_to_string(format!("/proc/thread-self/net/{list}"));
+    // Interfaces with an IPv4 stack are in `igmp`, and those with an IPv6 address in `if_inet6`.
+    named(&read("igmp").unwrap_or_default(), index, 0, 10)
+        .or_else(|| named(&read("if_inet6").unwrap_or_default(), index, 1, 16))
+}
+
+/// The name in the line that has the index in the field `at`. In both lists the name comes last or
+/// before a colon.
+fn named(list: &str, index: u32, at: usize, radix: u32) -> Option<String> {
+    list.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let found = u32::from_str_radix(fields.get(at)?, radix).ok()?;
+        let name = if at == 0 {
+            fields.get(1)
+        } else {
+            fields.last()
+        };
+        name.filter(|_| found == index)
+            .map(|name| (*name).to_owned())
+    })
+}
+
 #[cfg(not(target_os = "linux"))]
 fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()
@@ -71,6 +96,19 @@ mod tests {
             fe800000000000000000000000000001 100 40 20 80  bridge\n";
         assert_eq!(indexes(list, "fe80::1".parse().unwrap()), [13, 256]);
         assert_eq!(indexes(list, "fe80::3".parse().unwrap()), [0; 0]);
+    }
+
+    #[test]
+    fn an_interface_is_named_by_either_list() {
+        let igmp = "\
+            Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\
+            1\tlo        :     1      V3\n\
+            \t\t\t\t010000E0     1 0:00000000\t\t0\n\
+            12\teth0      :     1      V3\n";
+        assert_eq!(named(igmp, 12, 0, 10).as_deref(), Some("eth0"));
+        assert_eq!(named(igmp, 2, 0, 10), None);
+        let inet6 = "fe800000000000000000000000000001 0d 40 20 80     eth1\n";
+        assert_eq!(named(inet6, 13, 1, 16).as_deref(), Some("eth1"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Waits until a server listens, and waits until a port is free. The functions here block the
 //! thread. `tokio.rs` uses the same polls, and a timer for the pauses.
 
+mod steady;
+
 use std::fmt;
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -21,6 +23,8 @@ use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::retry::{DAEMON_GRACE, FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
 use crate::sockets;
+
+pub use steady::wait_until_all_listening;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
 /// socket that is bound. Without an address, any address of this machine counts.
@@ -68,7 +72,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
 /// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
-/// only in the process group or session of `pid`.
+/// only in the process group or session of `pid`. On Linux a subreaper (prctl(2)) can adopt the
+/// daemon. If that is the calling process or an ancestor in its session, only a daemon that forked
+/// twice counts: the leader of its session has ended.
 ///
 /// ```
 /// use std::time::Duration;

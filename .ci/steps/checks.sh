@@ -33,7 +33,8 @@ prepare_shellcheck() {
 step_shellcheck() {
     # With the files that .ci/run sources.
     run shellcheck --external-sources --check-sourced .ci/run .ci/cross .ci/minimal-versions \
-        examples/suites/run examples/suites/nextest/ports
+        .ci/package action/check action/install examples/suites/run \
+        examples/suites/parallel/check-app examples/suites/nextest/ports
 }
 
 step package "the library carries nothing of the command, and no new dependency"

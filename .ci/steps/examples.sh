@@ -15,7 +15,7 @@ step_examples() {
     }
 }
 
-step suites "the example suites: frameworks, nextest, pytest, node" prepare_tests
+step suites "the example suites: frameworks, nextest, make, GitHub Actions" prepare_tests
 step_suites() {
     run examples/suites/run
 }

@@ -365,6 +365,13 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
+    /// Wait until all ports have been listening for DURATION without a break, for a server that
+    /// closes its socket while it initializes, and then opens it again
+    #[arg(
+        long = "for", value_name = "DURATION", value_parser = humantime::parse_duration,
+        conflicts_with = "free"
+    )]
+    pub(crate) steady: Option<Duration>,
     /// Wait until a server answers an HTTP GET of PATH with STATUS (from 200 to 299 if STATUS is
     /// omitted) on each port. Without an address in PORT, both loopback addresses are tried
     #[arg(long, value_name = "PATH[=STATUS]", conflicts_with = "no_reuse_addr")]

@@ -134,7 +134,7 @@ impl LeakCheck {
 
     /// The new server sockets of descendants of this process, which adopts the others.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
-        let mut found = listeners()?;
+        let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {
             found.extend(who_holds(*endpoint)?.into_iter().filter(Holder::is_server));
         }

@@ -25,8 +25,9 @@ pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 /// firewall drops the packets, no answer comes.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long `run` waits for the report on a command that ended before it listened.
-pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(10);
+/// How long `run` and `wait` wait for the report on a process that ended before it listened. The
+/// report includes 0.5 s for a daemon to listen.
+pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// How long `run` waits after a signal, before it looks whether its whole process group got it. A
 /// sender such as timeout(1) signals `run` first, and the group right after that.
@@ -124,6 +125,13 @@ pub(crate) const NESTED_CALLERS: usize = 64;
 
 /// The resolution of the timeout of poll(2).
 pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
+
+/// `check` prints the remedies below each failed port up to this number of failed ports. Of more
+/// ports it prints them in one line at the end.
+pub(crate) const HELP_PER_PORT: usize = 3;
+
+/// How many characters of a command `run` records with its reservations. Reports show them.
+pub(crate) const COMMAND_CHARS: usize = 80;
 
 /// The only sleep of the command.
 pub(crate) fn sleep(duration: Duration) {

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::os::unix::net::UnixDatagram;
 use std::str::FromStr;
 
 use portlease::{Endpoint, ParseEndpointError, Protocol};
+use rustix::net::netdevice;
 
 /// Why an argument is not a port. clap prints the text.
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl FromStr for PortList {
                 Some(range) => endpoints.extend(range),
                 None => endpoints.push(item.parse()?),
             }
+            check_interface(item)?;
         }
         Ok(PortList(endpoints))
     }
@@ -84,6 +87,26 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
     endpoints
         .filter(|endpoint| seen.insert(*endpoint))
         .collect()
+}
+
+/// Checks that the interface after a `%`, as in `[fe80::1%eth0]:80`, exists. An endpoint has no
+/// interface: a link-local address stands for that address on any interface.
+fn check_interface(item: &str) -> Result<(), InvalidPort> {
+    let Some((_, rest)) = item.split_once('%') else {
+        return Ok(());
+    };
+    let interface = rest.split([']', ':']).next().unwrap_or_default();
+    let exists = UnixDatagram::unbound().map(|socket| match interface.parse::<u32>() {
+        Ok(index) => netdevice::index_to_name(&socket, index).is_ok(),
+        Err(_) => netdevice::name_to_index(&socket, interface).is_ok(),
+    });
+    // If the process is out of descriptors, the command that follows reports that.
+    match exists {
+        Ok(false) => Err(InvalidPort(format!(
+            "{item:?}: this machine has no network interface {interface:?}"
+        ))),
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
@@ -207,6 +230,7 @@ mod tests {
             read("[::1]:65534-65535/udp").unwrap(),
             ["[::1]:65534/udp", "[::1]:65535/udp"]
         );
+        assert_eq!(read("[::1%lo]:80").unwrap(), ["[::1]:80"]);
         assert_eq!(read(":80,127.0.0.1:81").unwrap(), ["80", "127.0.0.1:81"]);
     }
 
@@ -223,6 +247,8 @@ mod tests {
             ("", "\"\" does not name a port"),
             ("80,", "the list \"80,\" has an empty part"),
             ("80/sctp", "does not name a port"),
+            ("[fe80::1%nosuch0]:80", "no network interface \"nosuch0\""),
+            ("127.0.0.53%nosuch0:53", "no network interface \"nosuch0\""),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

@@ -75,6 +75,15 @@ impl From<ProcessHandle> for OwnedFd {
     }
 }
 
+/// The name of a process, for reports.
+pub(crate) fn name(pid: u32) -> String {
+    match std::fs::read(format!("/proc/{pid}/comm")) {
+        Ok(name) => String::from_utf8_lossy(name.trim_ascii_end()).into_owned(),
+        // The process has ended, or there is no `/proc`.
+        Err(_) => "a process".to_owned(),
+    }
+}
+
 pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> Failure {
     Failure::system(format_args!("wait for pid {pid} to end"), cause)
 }

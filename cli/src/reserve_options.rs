@@ -11,8 +11,10 @@ pub(crate) fn reserve_options(
     shared: &SharedReserveArgs,
     protocol: Protocol,
     label: Option<&str>,
+    command: &str,
 ) -> ReserveOptions {
     let mut options = ReserveOptions::new()
+        .command(command)
         .reuse_addr(!shared.no_reuse_addr)
         .wait(shared.wait.unwrap_or_default());
     if protocol == Protocol::Udp {

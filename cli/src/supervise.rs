@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
+use portlease::{Diagnosis, Remedy, State};
 use rustix::process::{WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::{Origin, WithOrigin};
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::limits::{GROUP_SIGNAL_DELAY, LISTEN_REPORT, sleep};
 use crate::output::console::Console;
 use crate::output::report;
@@ -25,8 +26,13 @@ use crate::watcher::Watcher;
 /// Signals that are passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// The result of the wait for the command's listeners: the time that it took, or the error.
-pub(crate) type ListenResult = Result<Duration, Failure>;
+/// A wait in a thread until the command listens on all ports.
+#[derive(Debug)]
+pub(crate) struct ListenWait {
+    pub(crate) limit: Duration,
+    /// The elapsed time, or why the command does not listen.
+    pub(crate) listened: Receiver<Result<Duration, Failure>>,
+}
 
 /// The signal handlers, which exist before the command starts, so that no signal is lost.
 #[derive(Debug)]
@@ -84,7 +90,7 @@ impl Supervised<'_> {
     pub(crate) fn until_end(
         mut self,
         console: &Console,
-        mut listening: Option<Receiver<ListenResult>>,
+        mut listening: Option<ListenWait>,
     ) -> Result<End, Failure> {
         let cannot = |e: io::Error| Failure::system("wait for the command", &e);
         loop {
@@ -93,7 +99,7 @@ impl Supervised<'_> {
             if let Some(status) = self.reap().map_err(cannot)? {
                 return after_end(console, status, listening);
             }
-            match listening.as_ref().map(Receiver::try_recv) {
+            match listening.as_ref().map(|wait| wait.listened.try_recv()) {
                 Some(Ok(Ok(after))) => {
                     console.note(format_args!(
                         "the command started to listen after {:.1} s",
@@ -103,7 +109,8 @@ impl Supervised<'_> {
                 }
                 Some(Ok(Err(error))) => {
                     end_tree(self.pid).map_err(cannot)?;
-                    return Err(Failure::new(format!("stopped the command: {error}")));
+                    let limit = listening.map(|wait| wait.limit).unwrap_or_default();
+                    return Err(not_in_time(limit, &error));
                 }
                 Some(Err(TryRecvError::Disconnected)) => listening = None,
                 Some(Err(TryRecvError::Empty)) | None => {}
@@ -182,14 +189,52 @@ fn is_from_terminal(origin: &Origin) -> bool {
 fn after_end(
     console: &Console,
     status: ExitStatus,
-    listening: Option<Receiver<ListenResult>>,
+    listening: Option<ListenWait>,
 ) -> Result<End, Failure> {
-    let Some(Ok(Err(error))) = listening.map(|wait| wait.recv_timeout(LISTEN_REPORT)) else {
+    let result = listening.map(|wait| wait.listened.recv_timeout(LISTEN_REPORT));
+    let Some(Ok(Err(failure))) = result else {
         return Ok(status.into());
     };
+    let text = ended_first(status, &failure);
     if status.success() {
-        return Err(error);
+        return Err(Failure::new(text));
     }
-    console.note(report::failure(&error));
+    console.note(text);
     Ok(status.into())
+}
+
+/// The report on the port of a wait that failed; `None` if it failed for another reason.
+fn report_of(failure: &Failure) -> Option<&Diagnosis> {
+    match failure.cause() {
+        failure::Cause::Library(error) => error.diagnosis(),
+        failure::Cause::Text(_) => None,
+    }
+}
+
+/// The note on a command that ended before it listened.
+fn ended_first(status: ExitStatus, failure: &Failure) -> String {
+    let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
+    let Some((diagnosis, endpoint)) = found else {
+        return report::failure(failure);
+    };
+    let mut text = format!("the command ended ({status}) before it listened on port {endpoint}");
+    let mut sockets = diagnosis.holders().into_iter().flatten();
+    let is_redirected = diagnosis.remedies().contains(&Remedy::ListPacketFilter);
+    if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
+        text += &format!(": {}", diagnosis.cause());
+    }
+    match report::help(diagnosis, true) {
+        Some(help) => format!("{text}\nhelp: {help}"),
+        None => text,
+    }
+}
+
+/// The failure of a command that did not listen or answer in time.
+fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
+    let text = match report_of(failure) {
+        Some(diagnosis) => report::headline_and_help(diagnosis, true),
+        None => report::failure(failure),
+    };
+    let limit = humantime::format_duration(limit);
+    Failure::new(format!("stopped the command after {limit}: {text}"))
 }

@@ -1,5 +1,6 @@
 //! Text from the operating system and from other processes, made safe to print.
 
+use std::ffi::OsString;
 use std::io;
 
 /// The system's message for an error, to print after a colon. It starts in lower case and lacks
@@ -27,4 +28,26 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// A command line as a user types it. Quotes an argument if a shell would change it without quotes.
+pub(crate) fn shell_words(arguments: &[OsString]) -> String {
+    let quoted = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+        if !argument.is_empty() && argument.chars().all(is_plain) {
+            argument.into_owned()
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''"))
+        }
+    };
+    arguments.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// The first characters of a text, with `…` in place of the rest.
+pub(crate) fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, ErrorKind, Protocol};
+use portlease::{Diagnosis, Endpoint, ErrorKind, Protocol, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
@@ -34,13 +34,15 @@ pub(crate) enum Unable {
     Skip,
 }
 
-/// Waits until all ports meet the condition at the same time. The wait ends earlier when the time
-/// limit is reached or the process `pid` ends.
+/// Waits until all ports meet the condition at the same time, and with `steady` until they have
+/// been listening for that long. The wait ends earlier when the time limit is reached or the
+/// process `pid` ends.
 pub(crate) fn wait_for(
     console: &Console,
     endpoints: &[Endpoint],
     condition: Condition,
     limit: Duration,
+    steady: Option<Duration>,
     pid: Option<u32>,
     unable: Unable,
 ) -> Result<Outcome, Failure> {
@@ -60,8 +62,8 @@ pub(crate) fn wait_for(
     let endpoints = endpoints.as_slice();
     // If the condition is met at once, no progress is printed.
     match holds_now(endpoints, condition) {
-        Ok(true) => return Ok(Outcome::Met),
-        Ok(false) => {}
+        Ok(true) if steady.is_none() => return Ok(Outcome::Met),
+        Ok(_) => {}
         Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
         Err(failure) => return Err(failure),
     }
@@ -78,7 +80,9 @@ pub(crate) fn wait_for(
     let (ports, index) = (endpoints.to_vec(), current.clone());
     let wait = move || {
         // If the process of `--pid` ended first, the receiver is gone, and the send fails.
-        let _sent = sender.send(wait_for_all(&ports, condition, started, limit, &index));
+        let _sent = sender.send(wait_for_all(
+            &ports, condition, started, limit, steady, &index,
+        ));
     };
     let thread = std::thread::Builder::new()
         .name("wait".to_owned())
@@ -166,6 +170,7 @@ fn wait_for_all(
     condition: Condition,
     started: Instant,
     limit: Duration,
+    steady: Option<Duration>,
     current: &AtomicUsize,
 ) -> portlease::Result<bool> {
     // Where the last pass ended. The ports before it met the condition then.
@@ -174,7 +179,12 @@ fn wait_for_all(
         // A port that met the condition early may have changed since. So all ports must meet it in
         // one pass.
         let unmet = match survey::first_unmet(&endpoints[from..], condition, limit, started)? {
-            None if from == 0 => return Ok(true),
+            None if from == 0 => {
+                if let Some(steady) = steady {
+                    wait_until_all_listening(endpoints, steady, remaining(limit, started))?;
+                }
+                return Ok(true);
+            }
             None => {
                 from = 0;
                 continue;

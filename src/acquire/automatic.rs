@@ -35,13 +35,22 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
-        // Either no ephemeral number could be reserved, or this crate leaves the last free ones for
-        // outgoing connections. A claim (a bound socket) keeps a non-ephemeral number as well.
-        let others = EphemeralRange::refreshed().non_ephemeral();
-        let others = others.filter(|port| request.admits(*port));
-        let mut once = effort.at_most(RetryLevel::Once);
-        if let Some(reservation) = first_of(request, others, &mut once, &mut stats)? {
-            return Ok(reservation);
+        // A claim (a bound socket) keeps a non-ephemeral number as well, and takes nothing from
+        // outgoing connections. It takes longer, so such numbers come first only where it matters.
+        let ephemeral = EphemeralRange::refreshed();
+        let others_first = kernel_choice::is_needed(&ephemeral);
+        for others in [others_first, !others_first] {
+            let reserved = if others {
+                let numbers = ephemeral.non_ephemeral();
+                let numbers = numbers.filter(|port| request.admits(*port));
+                let mut once = effort.at_most(RetryLevel::Once);
+                first_of(request, numbers, &mut once, &mut stats)?
+            } else {
+                kernel_choice::draw(request, &ephemeral, &mut stats, effort)?
+            };
+            if let Some(reservation) = reserved {
+                return Ok(reservation);
+            }
         }
     } else {
         // `numbers` starts with the numbers outside the cached ephemeral range. The range may have
@@ -123,6 +132,7 @@ pub(crate) fn numbers_of(
         aligned: 1,
         wait: std::time::Duration::ZERO,
         label: None,
+        command: None,
         name: None,
         on_leak: None,
         on_behalf_of: None,
@@ -131,6 +141,7 @@ pub(crate) fn numbers_of(
     numbers(&request).collect::<Vec<_>>().into_iter()
 }
 
+/// The caller has just read the ephemeral range.
 fn first_of(
     request: &Request,
     numbers: impl Iterator<Item = u16>,
@@ -138,7 +149,7 @@ fn first_of(
     stats: &mut AttemptStats,
 ) -> Result<Option<Reservation>, AttemptError> {
     for port in numbers {
-        match exact::reserve(request, port, effort) {
+        match exact::reserve_in(request, port, EphemeralRange::cached, effort) {
             Ok(reservation) => return Ok(Some(reservation)),
             Err(error) => error.count(stats)?,
         }

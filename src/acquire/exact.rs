@@ -3,6 +3,7 @@
 //! that process.
 
 use std::io;
+use std::sync::Arc;
 
 use super::{AttemptError, Effort, Request, complete, lease_for};
 use crate::claim::{BindMode, Claim, ExclusiveName, try_bind};
@@ -22,9 +23,20 @@ pub(super) fn reserve(
     number: u16,
     effort: &mut Effort<'_>,
 ) -> Result<Reservation, AttemptError> {
+    reserve_in(request, number, EphemeralRange::refreshed, effort)
+}
+
+/// `ephemeral` returns the ephemeral range. A caller that tries many numbers has read it already.
+pub(super) fn reserve_in(
+    request: &Request,
+    number: u16,
+    ephemeral: fn() -> Arc<EphemeralRange>,
+    effort: &mut Effort<'_>,
+) -> Result<Reservation, AttemptError> {
     let mut parts = Vec::with_capacity(request.protocols.len());
     for protocol in request.protocols {
-        parts.push(part(request, Port::new(number, *protocol), effort)?);
+        let port = Port::new(number, *protocol);
+        parts.push(part(request, port, ephemeral, effort)?);
     }
     Ok(complete(request, parts))
 }
@@ -32,6 +44,7 @@ pub(super) fn reserve(
 fn part(
     request: &Request,
     port: Port,
+    ephemeral: fn() -> Arc<EphemeralRange>,
     effort: &mut Effort<'_>,
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
@@ -39,7 +52,7 @@ fn part(
     // Another process may have reserved a non-ephemeral number without a claim, under a lease and
     // this abstract name. That process may be in a container with the same network namespace but
     // another lock folder. Then only the name excludes it.
-    let is_named = !claims || EphemeralRange::refreshed().is_non_ephemeral(port.number);
+    let is_named = !claims || ephemeral().is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?
     } else {

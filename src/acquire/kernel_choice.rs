@@ -1,6 +1,6 @@
 //! Reserves a TCP port of the ephemeral range. The claim (a bound socket) comes before the lease,
-//! because the bind of the claim lets the kernel choose the number. If the kernel's choices fail,
-//! random numbers of the range follow.
+//! because the bind of the claim lets the kernel choose the number. Random numbers of the range are
+//! the last choice, after the non-ephemeral ones.
 
 use std::io;
 use std::time::Instant;
@@ -12,139 +12,127 @@ use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::ports::{EphemeralRange, ParityExhaustion};
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
-use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER};
+use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
-/// Reserves any ephemeral number: first one that the kernel chooses, then a random one.
+/// Lets the kernel choose the number.
 ///
-/// Returns `None` if every attempt fails. It also returns `None`, and sets `stats.spared`, if the
-/// only free numbers are those that this crate leaves for outgoing connections.
+/// Returns `None` if outgoing connections [need](is_needed) the numbers of the range, or if every
+/// choice of the kernel was refused.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    stats.ephemeral = true;
-    let mut pick = Pick {
-        request,
-        effort,
-        rejected: Vec::new(),
-    };
     // The kernel chooses among one half of the numbers, perhaps without one requested multiple.
-    if request.aligned == 1
-        && let Some(reservation) = pick.by_the_kernel(stats)?
-    {
-        return Ok(Some(reservation));
+    if request.aligned != 1 {
+        return Ok(None);
     }
-    pick.at_random(stats)
-}
-
-struct Pick<'a, 'b> {
-    request: &'a Request,
-    effort: &'a mut Effort<'b>,
-    /// The claims of rejected numbers. They stay open until the pick ends, so that the kernel does
-    /// not offer these numbers again.
-    rejected: Vec<Claim>,
-}
-
-impl Pick<'_, '_> {
-    fn by_the_kernel(
-        &mut self,
-        stats: &mut AttemptStats,
-    ) -> Result<Option<Reservation>, AttemptError> {
-        let parity = ParityExhaustion::of_this_namespace();
-        for _ in 0..KERNEL_PICKS {
-            if parity.is_exhausted() {
-                break;
+    let parity = ParityExhaustion::of_this_namespace();
+    // The claims of rejected numbers. They stay open until the pick ends, so that the kernel does
+    // not offer these numbers again.
+    let mut rejected = Vec::new();
+    for _ in 0..KERNEL_PICKS {
+        // Not even for a moment does a pick take one of the last numbers from a connection. So it
+        // binds nothing if it knows the state of the range.
+        if parity.is_exhausted() || is_small(&EphemeralRange::cached()) {
+            break;
+        }
+        let before = Instant::now();
+        match Claim::any() {
+            Ok(claim) => {
+                let range = EphemeralRange::cached_with(claim.port());
+                parity.note(&range.range(), claim.port(), before.elapsed());
+                if parity.is_exhausted() || is_small(&range) {
+                    break;
+                }
+                match adopt(request, claim, stats, effort)? {
+                    Ok(reservation) => return Ok(Some(reservation)),
+                    Err(claim) => rejected.push(claim),
+                }
             }
-            let before = Instant::now();
-            match Claim::any() {
-                Ok(claim) => {
-                    let range = EphemeralRange::cached_with(claim.port());
-                    parity.note(&range.range(), claim.port(), before.elapsed());
-                    // If the range is small or half used up, random numbers follow instead:
-                    // `at_random` checks that enough numbers are left for outgoing connections.
-                    if parity.is_exhausted() || is_small(&range) {
-                        break;
-                    }
-                    if let Some(reservation) = self.adopt(claim, stats)? {
-                        return Ok(Some(reservation));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse => parity.note_exhausted(),
-                Err(cause) => {
-                    return Err(AttemptError::System {
-                        act: "bind",
-                        port: None,
-                        cause,
-                    });
-                }
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => parity.note_exhausted(),
+            Err(cause) => {
+                return Err(AttemptError::System {
+                    act: "bind",
+                    port: None,
+                    cause,
+                });
             }
         }
-        Ok(None)
     }
+    Ok(None)
+}
 
-    fn at_random(&mut self, stats: &mut AttemptStats) -> Result<Option<Reservation>, AttemptError> {
-        let range = EphemeralRange::refreshed();
-        let request = self.request;
-        let mut numbers = range
-            .draws()
-            .filter(|port| request.admits(*port))
-            .take(RANDOM_PICKS);
-        let mut refusals = 0;
-        while let Some(number) = numbers.next() {
-            let claim = match Claim::exact(number) {
-                Ok(claim) => claim,
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                    refusals += 1;
-                    stats.in_use += 1;
-                    continue;
-                }
-                Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
-            };
-            let is_scarce = refusals >= SCARCE_AFTER || is_small(&range);
-            if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats)? {
-                stats.spared = true;
-                return Ok(None);
+/// Draws random numbers of the range. Sets `stats.spared` if the only free numbers are those that
+/// this crate leaves for outgoing connections.
+pub(super) fn draw(
+    request: &Request,
+    range: &EphemeralRange,
+    stats: &mut AttemptStats,
+    effort: &mut Effort<'_>,
+) -> Result<Option<Reservation>, AttemptError> {
+    let mut numbers = range
+        .draws()
+        .filter(|port| request.admits(*port))
+        .take(RANDOM_PICKS);
+    let mut refusals = 0;
+    while let Some(number) = numbers.next() {
+        let claim = match Claim::exact(number) {
+            Ok(claim) => claim,
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                refusals += 1;
+                stats.in_use += 1;
+                continue;
             }
-            if let Some(reservation) = self.adopt(claim, stats)? {
-                return Ok(Some(reservation));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Turns the claim into a reservation. Returns `None` if an automatic pick must not yield the
-    /// number, or if the lease is refused.
-    fn adopt(
-        &mut self,
-        claim: Claim,
-        stats: &mut AttemptStats,
-    ) -> Result<Option<Reservation>, AttemptError> {
-        if !self.request.admits(claim.port()) {
-            stats.excluded += 1;
-            self.rejected.push(claim);
+            Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
+        };
+        let is_scarce = refusals >= SCARCE_AFTER || is_small(range);
+        if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats)? {
+            stats.spared = true;
             return Ok(None);
         }
-        let port = Port::new(claim.port(), Protocol::Tcp);
-        match lease_for(port, true, self.effort) {
-            Ok(lease) => {
-                let guarantee = Guarantee::Kernel;
-                let part = ProtocolReservation::new(port, Some(claim), None, lease, guarantee);
-                Ok(Some(complete(self.request, vec![part])))
-            }
-            Err(error) => {
-                error.count(stats)?;
-                self.rejected.push(claim);
-                Ok(None)
-            }
+        if let Ok(reservation) = adopt(request, claim, stats, effort)? {
+            return Ok(Some(reservation));
+        }
+    }
+    Ok(None)
+}
+
+/// Turns the claim into a reservation. Returns the claim if an automatic pick must not yield the
+/// number, or if the lease is refused.
+fn adopt(
+    request: &Request,
+    claim: Claim,
+    stats: &mut AttemptStats,
+    effort: &mut Effort<'_>,
+) -> Result<Result<Reservation, Claim>, AttemptError> {
+    if !request.admits(claim.port()) {
+        stats.excluded += 1;
+        return Ok(Err(claim));
+    }
+    let port = Port::new(claim.port(), Protocol::Tcp);
+    match lease_for(port, true, effort) {
+        Ok(lease) => {
+            let guarantee = Guarantee::Kernel;
+            let part = ProtocolReservation::new(port, Some(claim), None, lease, guarantee);
+            Ok(Ok(complete(request, vec![part])))
+        }
+        Err(error) => {
+            error.count(stats)?;
+            Ok(Err(claim))
         }
     }
 }
 
-/// Whether the range is so small that each pick must check how many free numbers it leaves for
-/// outgoing connections.
-fn is_small(range: &EphemeralRange) -> bool {
-    range.range().len() <= SCARCE_AFTER as usize
+/// Whether outgoing connections need the numbers of the range: it is small, or the kernel has shown
+/// that at least half of it is in use.
+pub(super) fn is_needed(range: &EphemeralRange) -> bool {
+    is_small(range) || ParityExhaustion::of_this_namespace().is_proven()
+}
+
+/// Whether the range is so small that a few dozen reservations would take a large part of it.
+pub(super) fn is_small(range: &EphemeralRange) -> bool {
+    range.range().len() < SMALL_RANGE
 }
 
 /// Whether `spare` more numbers are free, which outgoing connections need: with no free number,

@@ -17,17 +17,27 @@ use crate::sockets;
 /// the claim later.
 pub(super) fn record(request: &Request) -> Record {
     let process = this_process();
+    // A program that runs other commands, such as `portlease`, names the command. Its own source
+    // line is of no use to the reader of a report.
+    let at = match &request.command {
+        Some(_) => String::new(),
+        None => source_line(request.at),
+    };
+    let folder = std::env::current_dir().unwrap_or_default();
     Record {
         pid: process.pid,
         started: process.started,
         program: process.program.clone(),
         test: test_name(),
-        at: source_line(request.at),
+        at,
         label: request.label.clone().unwrap_or_default(),
+        command: request.command.clone().unwrap_or_default(),
+        working_directory: folder.to_string_lossy().into_owned(),
         since: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
         socket: None,
+        pid_namespace: process.pid_namespace,
         on_behalf_of: request.on_behalf_of.and_then(beneficiary),
         name: request.stable_name(),
     }
@@ -53,6 +63,7 @@ struct ThisProcess {
     pid: u32,
     started: Option<NonZeroU64>,
     program: String,
+    pid_namespace: Option<NonZeroU64>,
 }
 
 /// The cached value is valid for one pid. A forked child has its own pid and start time, so it
@@ -70,6 +81,7 @@ fn this_process() -> Arc<ThisProcess> {
             pid,
             started: sockets::started(pid),
             program: program.unwrap_or_default(),
+            pid_namespace: sockets::pid_namespace(),
         }))
         .clone()
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::AttemptError;
+use super::{AttemptError, kernel_choice};
 use crate::claim;
 use crate::model::endpoint::Protocol;
 use crate::model::lease_info::StableName;
@@ -13,6 +13,7 @@ use crate::model::port_set::PortSet;
 use crate::model::server_kind::ServerKind;
 use crate::ports::{self, EphemeralRange, Tier, services, stable_order};
 use crate::reservation::{FindLeak, OnLeak};
+use crate::retry::SELF_TEST_NUMBERS;
 
 /// A stable name, and the seed from which the order of its numbers follows.
 #[derive(Clone, Debug)]
@@ -61,6 +62,7 @@ pub(crate) struct Request {
     pub(crate) aligned: u16,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
+    pub(crate) command: Option<String>,
     pub(crate) name: Option<NumberName>,
     /// What to do if a server still runs when the reservation is dropped, and how to find it.
     pub(crate) on_leak: Option<(OnLeak, FindLeak)>,
@@ -82,7 +84,7 @@ impl Request {
     /// If the request has no range, the pick also avoids the numbers of common services. It still
     /// takes such a number if the administrator withheld it from the kernel (on Linux
     /// `ip_local_reserved_ports`), perhaps for these tests.
-    pub(super) fn admits(&self, port: u16) -> bool {
+    pub(crate) fn admits(&self, port: u16) -> bool {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }
 
@@ -179,7 +181,7 @@ impl Request {
 }
 
 fn keeps_claims() -> Result<bool, AttemptError> {
-    match claim::kernel_keeps_claims() {
+    match claim::kernel_keeps_claims(test_numbers) {
         Ok(answer) => Ok(answer.is_ok()),
         Err(cause) => Err(AttemptError::System {
             act: "test whether the kernel can reserve",
@@ -187,4 +189,15 @@ fn keeps_claims() -> Result<bool, AttemptError> {
             cause,
         }),
     }
+}
+
+/// The numbers with which to test the kernel. 0 lets the kernel choose, but not in a small range,
+/// where the test could take the last number from an outgoing connection.
+fn test_numbers() -> impl Iterator<Item = u16> {
+    let range = EphemeralRange::cached();
+    let is_small = kernel_choice::is_small(&range);
+    let first = (!is_small).then_some(0);
+    let last = is_small.then_some(0);
+    let others = range.non_ephemeral().take(SELF_TEST_NUMBERS);
+    first.into_iter().chain(others).chain(last)
 }

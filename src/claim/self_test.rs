@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Claim, assigns_no_claimed_port, system, unbound};
 use crate::namespace::PerNamespace;
-use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
+use crate::retry::SELF_TESTS;
 
 /// Whether this kernel keeps what a [`Claim`] promises. The inner error says why it does not.
 ///
@@ -18,16 +18,21 @@ use crate::retry::{SELF_TEST_NUMBERS, SELF_TESTS};
 ///
 /// If the self-test itself fails (a sandbox, a lack of descriptors), there is no answer to keep.
 /// The next call repeats the test.
-pub(crate) fn kernel_keeps_claims() -> io::Result<Result<(), &'static str>> {
+///
+/// The test claims the first of `numbers` that is not in use. For the number 0 the kernel chooses
+/// one. The kernel treats claims of all numbers alike.
+pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
+    numbers: impl Fn() -> N,
+) -> io::Result<Result<(), &'static str>> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     let test = || {
         for _ in 1..SELF_TESTS {
-            let answer = self_test()?;
+            let answer = self_test(numbers())?;
             if answer.is_ok() {
                 return Ok(answer);
             }
         }
-        self_test()
+        self_test(numbers())
     };
     match ANSWER.get_or_try_init(test) {
         Ok(answer) => Ok(answer.and_then(|()| assigns_no_claimed_port())),
@@ -57,14 +62,11 @@ impl From<io::Error> for Untested {
     }
 }
 
-fn self_test() -> Result<Answer, Untested> {
+fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     if !cfg!(target_os = "linux") {
         return Ok(Err("portlease makes kernel claims on Linux only"));
     }
-    let claim = match Claim::any() {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => outside_ephemeral_range(e)?,
-        other => other?,
-    };
+    let claim = claim_first(numbers)?;
     let loopback = [
         IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -124,18 +126,16 @@ fn bind_one_family(ip: IpAddr, port: u16) -> io::Result<()> {
     socket.bind(&SocketAddr::new(ip, port).into())
 }
 
-/// Claims a random number from 1024 up, so that the self-test can run while the ephemeral range is
-/// used up. The kernel treats claims of all numbers alike. Returns `exhausted` if all tries are
-/// refused.
-fn outside_ephemeral_range(exhausted: io::Error) -> io::Result<Claim> {
-    const UNPRIVILEGED: u16 = 1024;
-    for _ in 0..SELF_TEST_NUMBERS {
-        match Claim::exact(fastrand::u16(UNPRIVILEGED..)) {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+/// Claims the first of these numbers that is not in use. If all are, returns the last refusal.
+fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<Claim> {
+    let mut refusal = io::ErrorKind::AddrInUse.into();
+    for number in numbers {
+        match Claim::exact(number) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => refusal = e,
             outcome => return outcome,
         }
     }
-    Err(exhausted)
+    Err(refusal)
 }
 
 fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {

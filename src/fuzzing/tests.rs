@@ -126,19 +126,33 @@ proptest! {
     #[test]
     fn a_record_with_any_texts_is_decoded_as_it_was_encoded(
         numbers in any::<(u32, u64, u64, u32, Option<(u32, u64)>, Option<u16>)>(),
-        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 5),
+        texts in vec(prop_oneof![".{0,40}", "(\\\\|\n|é|…|a){0,300}"], 7),
     ) {
         let (pid, started, socket, secs, beneficiary, first_choice) = numbers;
         let (started, socket) = (NonZeroU64::new(started), NonZeroU64::new(socket));
-        let [program, test, at, label, name] = [0, 1, 2, 3, 4].map(|n| texts[n].clone());
+        let [program, test, at, label, command, working_directory, name] =
+            [0, 1, 2, 3, 4, 5, 6].map(|n| texts[n].clone());
         let since = std::time::Duration::new(secs.into(), pid % 1_000_000_000);
         let on_behalf_of = beneficiary.map(|(pid, started)| Beneficiary {
             pid,
             started: NonZeroU64::new(started),
         });
         let name = first_choice.map(|first_choice| StableName { name, first_choice });
+        let pid_namespace = NonZeroU64::new(secs.into());
         let record = Record {
-            pid, started, program, test, at, label, since, socket, on_behalf_of, name,
+            pid,
+            started,
+            program,
+            test,
+            at,
+            label,
+            command,
+            working_directory,
+            since,
+            socket,
+            pid_namespace,
+            on_behalf_of,
+            name,
         };
         let bytes = record.encode();
         super::record(&bytes);
@@ -415,8 +429,11 @@ fn record() -> Record {
         test: "restart::keeps \\its\nport".to_owned(),
         at: "tests/restart.rs:17".to_owned(),
         label: "redis primary".to_owned(),
+        command: "redis-server --port 60315".to_owned(),
+        working_directory: "/home/ci/project".to_owned(),
         since: std::time::Duration::new(1_769_860_800, 5),
         socket: NonZeroU64::new(77),
+        pid_namespace: NonZeroU64::new(4_026_531_836),
         on_behalf_of: Some(Beneficiary {
             pid: 4000,
             started: NonZeroU64::new(9),
@@ -440,6 +457,7 @@ fn a_violated_property_panics() {
         inode: None,
         dual_stack: false,
         client: false,
+        interface: None,
     };
     assert!(std::panic::catch_unwind(|| super::is_row_of(&row, Protocol::Tcp)).is_err());
     assert!(std::panic::catch_unwind(|| super::distinct([1, 2, 1].into_iter())).is_err());

@@ -11,7 +11,7 @@ use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::model::state::State;
 use crate::namespace::Memo;
-use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
+use crate::os_error::{OsMessage, is_out_of_descriptors};
 use crate::ownership::{Asker, Owned};
 use crate::ports;
 use crate::residual;
@@ -77,11 +77,14 @@ pub(crate) fn look(
 ) -> Availability {
     if port.protocol == Protocol::UdpLite {
         let text = "portlease does not bind UDP-Lite ports, and can only report who holds them";
-        return Availability::of(Verdict::CannotTell(text.to_owned()));
+        return Availability::of(Verdict::CannotTell {
+            text: text.to_owned(),
+            is_denied: false,
+        });
     }
     let context = match PortContext::read(port, asker) {
         Ok(context) => context,
-        Err(cause) => return Availability::of(cannot_tell(&cause)),
+        Err(cause) => return Availability::of(Verdict::cannot_tell(&cause)),
     };
     let found = probe_bind(&context, kind, budget);
     match &found.verdict {
@@ -96,10 +99,6 @@ pub(crate) fn look(
         }
         _ => found,
     }
-}
-
-fn cannot_tell(cause: &io::Error) -> Verdict {
-    Verdict::CannotTell(OsMessage(cause).to_string())
 }
 
 /// Whether the kernel lets a server bind, regardless of reservations.
@@ -142,7 +141,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     }
     let table = match sockets::sockets(port.number, Some(port.protocol)) {
         Ok(table) => table,
-        Err(e) if is_out_of_descriptors(&e) => return Availability::of(cannot_tell(&e)),
+        Err(e) if is_out_of_descriptors(&e) => return Availability::of(Verdict::cannot_tell(&e)),
         // This system has no socket table, or the table cannot be read.
         Err(_) => Table {
             rows: Vec::new(),
@@ -215,11 +214,7 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
             Some(Verdict::Privileged)
         }
         io::ErrorKind::PermissionDenied => Some(Verdict::Forbidden),
-        _ if is_out_of_descriptors(error) => Some(Verdict::CannotTell(format!(
-            "{}: {}",
-            OsMessage(error),
-            descriptor_limit(error)
-        ))),
+        _ if is_out_of_descriptors(error) => Some(Verdict::cannot_tell(error)),
         _ => Some(Verdict::CannotBind(OsMessage(error).to_string())),
     }
 }

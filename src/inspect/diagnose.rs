@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use super::availability::{availability, look};
+use super::ephemeral_usage;
 use super::inheritance;
 use super::probe;
 use super::sight;
-use super::who::holders;
+use super::who::{elsewhere, holders};
 use super::whose::{self, Expected};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
@@ -17,7 +18,6 @@ use crate::model::diagnosis::trial::Trial;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::diagnosis::{Diagnosis, Facts};
 use crate::model::endpoint::Protocol;
-use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
@@ -94,12 +94,15 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
+/// If no socket listens, it tries one connection, as [`after_waiting_for_any`] does.
 pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
-    let facts = facts(port, verdict, ScanDepth::Complete);
+    let facts = with_redirection(port, facts(port, verdict, ScanDepth::Complete));
     let holders = facts.holders.iter().flatten();
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
+    let running = expected.pid().filter(runs);
     Diagnosis::new(Facts {
-        expected: Some(expected.pid().filter(runs)),
+        expected: Some(running),
+        suspended: running.filter(|pid| sockets::is_suspended(*pid)),
         stranger: holders
             .filter(|socket| whose::answers(socket) && !expected.has(socket))
             .min_by_key(|socket| socket.processes.is_empty())
@@ -113,18 +116,15 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
 /// A [`report`] of a wait for a listener that timed out. If no socket listens, it tries one
 /// connection: a packet filter may take the connections of the port.
 pub(crate) fn after_waiting_for_any(port: Port, verdict: Verdict) -> Diagnosis {
-    let mut facts = facts(port, verdict, ScanDepth::Complete);
+    let facts = facts(port, verdict, ScanDepth::Complete);
+    Diagnosis::new(with_redirection(port, facts))
+}
+
+fn with_redirection(port: Port, mut facts: Facts) -> Facts {
     if facts.verdict == Verdict::NotListening && facts.elsewhere.is_empty() {
         facts.redirected = probe::redirected(port);
     }
-    Diagnosis::new(facts)
-}
-
-/// The listeners on the number whose address does not match the endpoint.
-fn elsewhere(port: Port) -> Vec<Holder> {
-    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
-    rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
-    sockets::owners(rows, ScanDepth::Complete).map_or_else(|_| Vec::new(), |owned| owned.holders)
+    facts
 }
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
@@ -138,16 +138,18 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         Verdict::NotListening | Verdict::NotHeldBy(_) => elsewhere(port),
         _ => Vec::new(),
     };
+    let usage = ephemeral_usage::if_crowded(&[port.protocol]);
     Facts {
         endpoint: Some(endpoint),
         verdict,
         redirected: None,
         as_root: sight::is_root(),
         expected: None,
+        suspended: None,
         stranger: None,
         elsewhere,
         instead: Vec::new(),
-        holders: Some(holders),
+        holders: Some(holders.with_ephemeral_usage(usage)),
         number: Some(number(port.number, port.protocol)),
         trials: Vec::new(),
         own_claim: None,

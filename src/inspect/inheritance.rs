@@ -5,20 +5,30 @@
 use std::io;
 
 use crate::model::holder::Holder;
-use crate::model::lease_info::{Lease, Record};
+use crate::model::lease_info::{Foreign, Lease, Record};
 use crate::model::port::Port;
 use crate::model::process::Process;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Records, in each lease whose process has ended, which processes still hold the reservation. A
-/// lease that cannot be examined stays as it is.
+/// Records, in each lease whose process has ended, which processes still hold the reservation, and
+/// in each lease of another pid namespace which pid its process has here. A lease that cannot be
+/// examined stays as it is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    for lease in &mut leases {
+        lease.compare_folder(&folder.to_string_lossy());
+    }
     if !sockets::CHILDREN_SHARE {
         return leases;
     }
+    let own = sockets::pid_namespace();
     let mut inherited: Vec<(&mut Lease, Row)> = Vec::new();
     for lease in &mut leases {
+        let namespace = lease.record().and_then(|record| record.pid_namespace);
+        if namespace.is_some() && own.is_some() && namespace != own {
+            lease.set_foreign(Foreign { pid_here: None });
+        }
         if lease.record().is_none_or(runs) {
             continue;
         }
@@ -42,6 +52,10 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
         if let Some(heirs) = holder.and_then(|holder| heirs(lease, holder)) {
             lease.set_inherited_by(heirs);
         }
+        if lease.is_foreign() {
+            let pid_here = holder.and_then(|holder| pid_here(lease, holder));
+            lease.set_foreign(Foreign { pid_here });
+        }
     }
     leases
 }
@@ -64,6 +78,14 @@ fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let mut processes = holder.processes.iter();
     let is_known = !holder.hidden && !processes.any(|process| is_recorded(process, record));
     is_known.then(|| holder.processes.clone())
+}
+
+/// The pid that the recorded process of another pid namespace has here.
+fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
+    let record = lease.record()?;
+    let mut processes = holder.processes.iter();
+    let found = processes.find(|process| is_recorded(process, record));
+    found.map(|process| process.pid)
 }
 
 fn runs(record: &Record) -> bool {

@@ -2,6 +2,7 @@
 
 pub(crate) mod availability;
 pub(crate) mod diagnose;
+pub(crate) mod ephemeral_usage;
 pub(crate) mod inheritance;
 pub(crate) mod leak;
 pub(crate) mod listening;

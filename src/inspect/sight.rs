@@ -22,6 +22,7 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
     let denials = [Incompleteness::Proc, Incompleteness::Processes];
     let owner = UnseenOwner {
         is_denied: unseen.iter().any(|reason| denials.contains(reason)),
+        lacks_proc: unseen.contains(&Incompleteness::Proc),
         is_outside: !sockets::shows_every_process(),
         as_root: is_root(),
     };

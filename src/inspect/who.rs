@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::ephemeral_usage;
 use super::inheritance;
 use super::port_context::is_named;
 use super::{relation, sight};
@@ -11,6 +12,7 @@ use crate::model::error::{Error, Result};
 use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
+use crate::model::listeners::Listeners;
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::sockets::{self, ScanDepth, Table};
@@ -21,7 +23,8 @@ use crate::sockets::{self, ScanDepth, Table};
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
 /// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
 /// Linux, only root sees the processes of other users. The call makes no connection. An empty
-/// answer can mean that something could not be read: see [`Holders::is_complete`].
+/// answer can mean that something could not be read: see [`Holders::is_complete`]. If at least half
+/// of the ephemeral range is in use, the report says by what: see [`Holders::ephemeral_usage`].
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -68,8 +71,20 @@ use crate::sockets::{self, ScanDepth, Table};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
-    holders(endpoint, port.scope_id(), ScanDepth::Complete)
-        .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))
+    let holders = holders(endpoint, port.scope_id(), ScanDepth::Complete)
+        .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))?;
+    let protocols = Protocol::requested(&endpoint.protocol);
+    let holders = holders.with_ephemeral_usage(ephemeral_usage::if_crowded(protocols));
+    Ok(match endpoint.ip {
+        Some(ip) => {
+            let port = Port {
+                scope_id: port.scope_id(),
+                ..Port::of(endpoint)
+            };
+            holders.at_address(ip, elsewhere(port))
+        }
+        None => holders,
+    })
 }
 
 /// Every TCP socket that listens, on any port, with its processes. Sorted by port and address.
@@ -90,17 +105,45 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
 /// [`Io`](crate::ErrorKind::Io) if the socket table cannot be read or the process is out of file
 /// descriptors.
-pub fn listeners() -> Result<Vec<Holder>> {
+pub fn listeners() -> Result<Listeners> {
     let read = || {
         let mut owned = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?;
         relation::note(&mut owned.holders);
         sight::note_unseen(&mut owned.holders, &mut owned.unseen);
-        owned
-            .holders
-            .sort_by_key(|holder| (holder.local.port(), holder.local));
-        Ok(owned.holders)
+        Ok(Listeners::new(owned.holders, owned.unseen))
     };
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
+}
+
+/// Who has each of these numbers, in one sentence. Numbers without a holder are left out. All
+/// numbers take one search for processes, which ends when each socket has one.
+pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
+    let ports = numbers.iter().flat_map(|number| {
+        protocols
+            .iter()
+            .map(|protocol| Port::new(*number, *protocol))
+    });
+    let rows = ports.filter_map(|port| sockets::sockets(port.number, Some(port.protocol)).ok());
+    let rows = rows.flat_map(|table| table.rows).collect();
+    // If the processes cannot be read, only reservations are named.
+    let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
+    sight::note_unseen(&mut owned.holders, &mut owned.unseen);
+    sight::note_direction(&mut owned.holders);
+    let headline = |&number: &u16| {
+        let of_number = |holder: &&Holder| holder.local.port() == number;
+        let rows = owned.holders.iter().filter(of_number).cloned().collect();
+        let leases = inheritance::of_leases(lease::of_number(number, protocols));
+        let holders = Holders::new(number, None, rows, leases, Vec::new());
+        (!holders.is_empty()).then(|| (number, holders.headline()))
+    };
+    numbers.iter().filter_map(headline).collect()
+}
+
+/// The listeners on the number whose address does not match the endpoint.
+pub(crate) fn elsewhere(port: Port) -> Vec<Holder> {
+    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
+    rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
+    sockets::owners(rows, ScanDepth::Complete).map_or_else(|_| Vec::new(), |owned| owned.holders)
 }
 
 /// Every socket that matches the endpoint's port, address and protocol, and the leases on the port.

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Instant;
 
 use super::listening::is_listening;
+use crate::lease;
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::port::Port;
@@ -113,18 +114,33 @@ impl Expected {
 }
 
 /// Whether another process adopted `process` after its first parent had ended. The adopter is init
-/// (pid 1, unless the calling process has that pid) or a service manager such as `systemd --user`.
-/// A parent counts as a service manager if it is an ancestor of the calling process in another
-/// session. An ancestor in the same session, such as a test runner, may have started `process`
-/// itself. A process without a known parent counts as adopted.
+/// (pid 1, unless the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of
+/// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
+///
+/// The kernel does not show which processes are subreapers. An ancestor of the calling process in
+/// another session counts as one. The calling process itself and an ancestor in its session, such
+/// as a test runner, may have started `process`. They adopted it if the leader of its process group
+/// or session has ended, as the leader of a daemon that forked twice has.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
     let session = |pid| sockets::group(pid).map(|of| of.session);
     process.parent.is_none_or(|parent| {
         parent == INIT && own != INIT
-            || is_descendant(own, parent) && parent != own && session(parent) != session(own)
+            || is_descendant(own, parent)
+                && (parent != own && session(parent) != session(own)
+                    || has_lost_leader(process.pid, parent))
     })
+}
+
+/// Whether the process is in another process group or session than `parent`, and its leader has
+/// ended.
+fn has_lost_leader(pid: u32, parent: u32) -> bool {
+    let (Some(of), Some(of_parent)) = (sockets::group(pid), sockets::group(parent)) else {
+        return false;
+    };
+    let is_lost = |leader, other| leader != other && !sockets::is_running(leader).unwrap_or(true);
+    is_lost(of.group, of_parent.group) || is_lost(of.session, of_parent.session)
 }
 
 /// Finds out repeatedly who listens on a port, for a wait.
@@ -202,15 +218,24 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
 
 /// The TCP listeners of the expected process on other ports, because a server may have taken
 /// another number. If the expected process is the calling process, the list is empty: that process
-/// may run any number of servers.
+/// may run any number of servers. A number that is reserved together with the port has a server of
+/// its own.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());
     }
     let mut rows = sockets::all_listeners()?;
     rows.retain(|row| row.local.port() != than.number);
+    let reserver = |number| -> Option<u32> {
+        let leases = lease::of_number(number, &[Protocol::Tcp]);
+        let lease = leases.first()?;
+        lease.on_behalf_of().or(lease.pid())
+    };
+    let own = reserver(than.number);
     let mut holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
-    holders.retain(|holder| expected.has(holder));
+    holders.retain(|holder| {
+        expected.has(holder) && (own.is_none() || reserver(holder.local.port()) != own)
+    });
     Ok(holders)
 }
 

@@ -209,7 +209,7 @@ impl Drop for LeaseLock {
 pub(super) enum Peek {
     /// A process has the file locked, or this user may not open the file. The value is the record
     /// and the user that owns the record's file. It is `None` if the record cannot be read.
-    Live(Option<(Record, u32)>),
+    Live(Option<Box<(Record, u32)>>),
     Free,
 }
 
@@ -231,7 +231,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     if is_shared(&file)? {
         Ok(Peek::Free)
     } else {
-        Ok(Peek::Live(read_record(folder, &name, &file, owner)))
+        let found = read_record(folder, &name, &file, owner);
+        Ok(Peek::Live(found.map(Box::new)))
     }
 }
 

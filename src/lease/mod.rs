@@ -134,7 +134,8 @@ pub(crate) fn is_recorded(port: Port) -> bool {
 
 fn lease(port: Port, peeked: Peek) -> Option<Lease> {
     match peeked {
-        Peek::Live(Some((record, owner))) => {
+        Peek::Live(Some(found)) => {
+            let (record, owner) = *found;
             let lease = Lease::new(port.protocol, port.number, Some(record));
             Some(lease.recorded_by(owner))
         }

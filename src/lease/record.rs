@@ -47,14 +47,17 @@ impl Record {
     pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
         let stamp = format!("{}.{:09}", self.since.as_secs(), self.since.subsec_nanos());
         let mut text = String::with_capacity(Self::SIZE);
-        let fields: [(&str, &dyn fmt::Display); 8] = [
+        let fields: [(&str, &dyn fmt::Display); 11] = [
             ("pid", &self.pid),
             ("started", &or_zero(self.started)),
             ("socket", &or_zero(self.socket)),
+            ("pidns", &or_zero(self.pid_namespace)),
             ("test", &Line(&self.test)),
             ("at", &Line(&self.at)),
             ("label", &Line(&self.label)),
             ("program", &Line(&self.program)),
+            ("command", &Line(&self.command)),
+            ("folder", &Line(&self.working_directory)),
             ("end", &stamp),
         ];
         let _infallible = writeln!(text, "{HEADER}{stamp}");
@@ -92,12 +95,15 @@ impl Record {
                 "pid" => record.pid = value.parse().ok()?,
                 "started" => record.started = NonZeroU64::new(value.parse().ok()?),
                 "socket" => record.socket = NonZeroU64::new(value.parse().ok()?),
+                "pidns" => record.pid_namespace = NonZeroU64::new(value.parse().ok()?),
                 "for" => record.on_behalf_of = Some(value.parse().ok()?),
                 "named" => record.name = Some(value.parse().ok()?),
                 "test" => record.test = unescape(value),
                 "at" => record.at = unescape(value),
                 "label" => record.label = unescape(value),
                 "program" => record.program = unescape(value),
+                "command" => record.command = unescape(value),
+                "folder" => record.working_directory = unescape(value),
                 // A torn record mixes two writes, so the stamps in its first and last line differ.
                 "end" => {
                     return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
@@ -120,7 +126,7 @@ fn or_zero(number: Option<NonZeroU64>) -> u64 {
 /// Of a longer text it prints the start and the end, with `…` in between.
 struct Line<'a>(&'a str);
 
-/// The longest text in bytes. Five such texts and all numbers fit into [`Record::SIZE`].
+/// The longest text in bytes. Seven such texts and all numbers fit into [`Record::SIZE`].
 const LINE_MAX: usize = 200;
 
 impl fmt::Display for Line<'_> {
@@ -176,8 +182,11 @@ mod tests {
             test: "restart::keeps \\its\nport".to_owned(),
             at: "tests/restart.rs:17".to_owned(),
             label: "redis primary".to_owned(),
+            command: "redis-server --port 60315".to_owned(),
+            working_directory: "/home/ci/project".to_owned(),
             since: Duration::new(1_769_860_800, 5),
             socket: NonZeroU64::new(77),
+            pid_namespace: NonZeroU64::new(4_026_531_836),
             on_behalf_of: Some(Beneficiary {
                 pid: 4000,
                 started: NonZeroU64::new(9),
@@ -208,8 +217,11 @@ mod tests {
             test: long.clone(),
             at: long.clone(),
             label: long.clone(),
+            command: long.clone(),
+            working_directory: long.clone(),
             since: Duration::new(u64::MAX / 4, 999_999_999),
             socket: NonZeroU64::new(u64::MAX),
+            pid_namespace: NonZeroU64::new(u64::MAX),
             on_behalf_of: Some(Beneficiary {
                 pid: u32::MAX,
                 started: NonZeroU64::new(u64::MAX),
@@ -267,6 +279,15 @@ mod tests {
     fn fields_that_a_later_release_added_are_ignored() {
         let text = b"portlease 1 1.0\npid 3\nmood fine\nend 1.0\n";
         assert_eq!(Record::decode(text).unwrap().pid, 3);
+    }
+
+    #[test]
+    fn a_record_without_the_newer_fields_is_read() {
+        let text = b"portlease 1 1.0\npid 3\nstarted 0\nsocket 0\ntest \nat a.rs:1\nlabel \n\
+                     program /bin/a\nend 1.0\n\n\n";
+        let record = Record::decode(text).unwrap();
+        assert_eq!((record.at.as_str(), record.pid_namespace), ("a.rs:1", None));
+        assert!(record.command.is_empty() && record.working_directory.is_empty());
     }
 
     #[test]

@@ -24,8 +24,6 @@ pub(crate) struct AttemptStats {
     /// Whether the pick stopped early, to leave the last free ephemeral numbers for outgoing
     /// connections.
     pub(crate) spared: bool,
-    /// Whether the pick let the kernel choose numbers from its ephemeral range.
-    pub(crate) ephemeral: bool,
     /// The distances of several requested ports; `None` for single ports.
     pub(crate) offsets: Option<Offsets>,
     /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract name.

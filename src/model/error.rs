@@ -78,6 +78,11 @@ impl Error {
         }))
     }
 
+    pub(super) fn with_diagnosis(mut self, diagnosis: Diagnosis) -> Self {
+        self.0.diagnosis = Some(diagnosis);
+        self
+    }
+
     pub(super) fn caused(kind: ErrorKind, message: String, cause: io::Error) -> Self {
         Error(Box::new(Inner {
             kind,

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::attempt_stats::AttemptStats;
 use super::diagnosis::Diagnosis;
+use super::diagnosis::verdict::Verdict;
 use super::endpoint::Protocol;
+use super::ephemeral_usage::EphemeralUsage;
 use super::error::Error;
 use super::error_kind::ErrorKind;
 use super::offsets::Offsets;
@@ -213,6 +215,8 @@ impl Error {
         range: Option<&RangeInclusive<u16>>,
         waited: Option<Duration>,
         stats: &AttemptStats,
+        taken: &[(u16, String)],
+        usage: Option<&EphemeralUsage>,
     ) -> Self {
         let what = match &stats.offsets {
             Some(offsets) => offsets.to_string(),
@@ -220,7 +224,6 @@ impl Error {
         };
         let place = match range {
             Some(range) => format!(" from {}", RangeText(range)),
-            None if stats.ephemeral => " from the ephemeral range".to_owned(),
             None => String::new(),
         };
         let kind = match waited {
@@ -232,6 +235,12 @@ impl Error {
         if stats.not_permitted > 0 && stats.not_permitted == stats.tried() {
             message += ": a sandbox or a security policy forbids the binds, or the ports require a \
                         privilege";
+        }
+        for (number, cause) in taken {
+            message += &format!("; {number}: {cause}");
+        }
+        if let Some(usage) = usage {
+            message += &format!("; {usage}");
         }
         Self::new(kind, message)
     }
@@ -309,7 +318,13 @@ impl Error {
             "binding a port below 1024 requires root"
         };
         let message = format!("cannot reserve {port}: {}: {reason}", OsMessage(&cause));
-        Self::caused(ErrorKind::PermissionDenied, message, cause)
+        let verdict = if is_privileged {
+            Verdict::Privileged
+        } else {
+            Verdict::Forbidden
+        };
+        let help = Diagnosis::bare(Some(port.endpoint()), verdict);
+        Self::caused(ErrorKind::PermissionDenied, message, cause).with_diagnosis(help)
     }
 
     pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {

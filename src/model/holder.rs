@@ -30,8 +30,8 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket. `None` on Windows, and if no process owns the socket any
-    /// more.
+    /// The user who created the socket. `None` on Windows, if no process owns the socket any more,
+    /// and for a user outside of the user namespace of this process.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.
@@ -53,6 +53,13 @@ pub struct Holder {
     /// The kernel does not record which side connected. So an accepted connection also counts as
     /// outgoing once its listener is closed.
     pub client: bool,
+    /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
+    /// packets of this interface reach the socket. `None` if the socket is bound to no interface,
+    /// and where the system does not report it: only sock_diag(7) of Linux does.
+    pub interface: Option<String>,
+    /// Whether another socket has the same protocol and local address (SO_REUSEADDR on UDP,
+    /// SO_REUSEPORT). Each connection and each unicast datagram reaches only one of the sockets.
+    pub shared: bool,
     /// Whether the socket is in use, but no process that owns it is visible.
     ///
     /// The owner can be a process of another user or a process in another container. The socket can
@@ -91,6 +98,8 @@ pub enum Owner {
 pub(crate) struct UnseenOwner {
     /// Some processes could not be inspected.
     pub(crate) is_denied: bool,
+    /// No process could be inspected, because there is no `/proc`.
+    pub(crate) lacks_proc: bool,
     /// This process is in a pid namespace that does not show every process.
     pub(crate) is_outside: bool,
     /// This process runs as root.
@@ -98,6 +107,20 @@ pub(crate) struct UnseenOwner {
 }
 
 impl Holder {
+    /// Whether both sockets serve the same address, so that the kernel gives each client to one of
+    /// them.
+    pub(super) fn shares_address_with(&self, other: &Holder) -> bool {
+        let is_server = |socket: &Holder| matches!(socket.state, State::Listen | State::Bound);
+        let is_wildcard = |socket: &Holder| socket.local.ip().is_unspecified();
+        let is_same = self.local == other.local
+            || is_wildcard(self) && is_wildcard(other) && (self.dual_stack || other.dual_stack);
+        self.protocol == other.protocol
+            && self.state == other.state
+            && self.interface == other.interface
+            && is_server(self)
+            && is_same
+    }
+
     /// Whether the socket is a server's: a TCP socket that listens, or a bound UDP socket without a
     /// peer.
     ///

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Protocol};
 use super::holder::Holder;
 use super::holders::Holders;
 use super::state::State;
@@ -24,11 +24,18 @@ impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = Endpoint {
             port: self.port,
-            ip: None,
+            ip: self.ip,
             protocol: self.protocol,
         };
         write!(f, "port {endpoint}: {}", self.headline())?;
-        for line in self.lines(SystemTime::now(), "they end within 60 s") {
+        let now = SystemTime::now();
+        let elsewhere: Vec<&Holder> = self.elsewhere.iter().collect();
+        let others = socket_lines(&elsewhere, now).into_iter();
+        for line in self
+            .lines(now, "they end within 60 s")
+            .into_iter()
+            .chain(others)
+        {
             write!(f, "\n{line}")?;
         }
         Ok(())
@@ -52,9 +59,18 @@ impl Holders {
                 .filter_map(|server| server.processes.first())
                 .find(|process| first.is_some_and(|first| first.pid != process.pid));
             return match other {
-                Some(other) => format!(
-                    "{}, and so does {}",
+                Some(other) if holder.shared && holder.protocol != Protocol::Tcp => format!(
+                    "{} and shares it with {}: each unicast datagram reaches only one of them",
                     holder.headline(),
+                    other.name_and_pid()
+                ),
+                Some(other) => format!(
+                    "{}, and so {} {}",
+                    holder.headline(),
+                    match holder.state {
+                        State::Listen => "does",
+                        _ => "is",
+                    },
                     other.name_and_pid()
                 ),
                 None => holder.headline(),
@@ -68,7 +84,10 @@ impl Holders {
                 format!("TIME_WAIT of {}", connections(self.len()))
             }
             Some(holder) => holder.headline(),
-            None => self.nothing_found(),
+            None => match self.elsewhere.first() {
+                Some(other) => format!("{}; {}", self.nothing_found(), other.headline()),
+                None => self.nothing_found(),
+            },
         }
     }
 
@@ -97,6 +116,8 @@ impl Holders {
         }
         lines.extend(self.lease_lines());
         lines.extend(self.unseen_lines());
+        let usage = self.ephemeral_usage.iter();
+        lines.extend(usage.map(|usage| line("the range", usage)));
         lines
     }
 
@@ -110,7 +131,10 @@ impl Holders {
             } else {
                 format!("{}, ", lease.protocol())
             };
-            line("reserved", format_args!("{protocol}{}", lease.by()))
+            line(
+                "reserved",
+                format_args!("{protocol}{}", lease.by_in_folder()),
+            )
         })
     }
 

@@ -55,13 +55,21 @@ impl Holder {
         let user = match (self.uid, &self.user) {
             (Some(uid), Some(name)) => format!("uid {uid} ({})", printable(name)),
             (Some(uid), None) => format!("uid {uid}"),
+            // Only a user namespace hides the user of a socket on Linux.
+            (None, _) if cfg!(target_os = "linux") => {
+                "a user outside of this user namespace".to_owned()
+            }
             (None, _) => "an unknown user".to_owned(),
         };
         let UnseenOwner {
             is_denied,
+            lacks_proc,
             is_outside,
             as_root,
         } = self.unseen_owner;
+        if lacks_proc {
+            return format!("held by {user}: without /proc its processes cannot be seen");
+        }
         let outside = is_outside.then_some("a process outside of this pid namespace");
         let denied = is_denied.then_some(if as_root {
             "a process that even root may not inspect here"
@@ -127,6 +135,9 @@ impl Holder {
         let is_wildcard = self.local.is_ipv6() && self.local.ip().is_unspecified();
         if is_server && is_wildcard && !self.dual_stack {
             text += " (IPv6 only)";
+        }
+        if let Some(interface) = &self.interface {
+            text += &format!(" (interface {} only)", printable(interface));
         }
         text
     }

@@ -1,12 +1,14 @@
 //! [`Holders`]: every socket on a port, and the reservations of the port.
 
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::slice;
 use std::vec;
 
 use super::endpoint::Protocol;
+use super::ephemeral_usage::EphemeralUsage;
 use super::holder::Holder;
-use super::incompleteness::Incompleteness;
+use super::incompleteness::{Incompleteness, sorted};
 use super::lease_info::Lease;
 use super::state::State;
 
@@ -32,9 +34,14 @@ use super::state::State;
 pub struct Holders {
     pub(super) port: u16,
     pub(super) protocol: Option<Protocol>,
+    /// The address that was queried; `None` for every address.
+    pub(super) ip: Option<IpAddr>,
+    /// Listeners on the number whose address does not match the queried one.
+    pub(super) elsewhere: Vec<Holder>,
     rows: Vec<Holder>,
     pub(super) leases: Vec<Lease>,
     pub(super) unseen: Vec<Incompleteness>,
+    pub(super) ephemeral_usage: Option<EphemeralUsage>,
 }
 
 impl Holders {
@@ -44,23 +51,41 @@ impl Holders {
         protocol: Option<Protocol>,
         mut rows: Vec<Holder>,
         leases: Vec<Lease>,
-        reasons: Vec<Incompleteness>,
+        unseen: Vec<Incompleteness>,
     ) -> Self {
         rows.sort_by_cached_key(order);
-        let mut unseen = Vec::new();
-        for reason in reasons {
-            // Keeps the reasons sorted and without duplicates.
-            if let Err(at) = unseen.binary_search(&reason) {
-                unseen.insert(at, reason);
-            }
+        for at in 0..rows.len() {
+            let row = &rows[at];
+            // A TCP socket that is bound and does not listen, as a claim, serves no address.
+            let serves = row.state == State::Listen || row.protocol != Protocol::Tcp;
+            let mut others = rows.iter().enumerate();
+            rows[at].shared = serves
+                && others.any(|(other, socket)| other != at && row.shares_address_with(socket));
         }
         Holders {
             port,
             protocol,
+            ip: None,
+            elsewhere: Vec::new(),
             rows,
             leases,
-            unseen,
+            unseen: sorted(unseen),
+            ephemeral_usage: None,
         }
+    }
+
+    pub(crate) fn with_ephemeral_usage(self, ephemeral_usage: Option<EphemeralUsage>) -> Self {
+        Holders {
+            ephemeral_usage,
+            ..self
+        }
+    }
+
+    /// Notes that only sockets on this address were queried, and which listeners are on others.
+    pub(crate) fn at_address(mut self, ip: IpAddr, elsewhere: Vec<Holder>) -> Self {
+        self.ip = Some(ip);
+        self.elsewhere = elsewhere;
+        self
     }
 
     /// The port number that was queried.
@@ -178,6 +203,27 @@ impl Holders {
     /// ```
     pub fn leases(&self) -> &[Lease] {
         &self.leases
+    }
+
+    /// How full the ephemeral range is, if at least half of its numbers have a TCP socket, and the
+    /// question includes TCP. The kernel then soon has no number for `bind(…, 0)` and for outgoing
+    /// connections. `None` if fewer numbers are in use.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// `None` on systems other than Linux, where each report would have to read all sockets. There
+    /// only the error of a reservation that found no port says how full the range is.
+    ///
+    /// ```
+    /// # if cfg!(target_os = "linux") {
+    /// if let Some(usage) = portlease::who_holds(60315)?.ephemeral_usage() {
+    ///     println!("{usage}"); // 20000 of the 28232 ephemeral TCP ports 32768-60999 are in use: …
+    /// }
+    /// # }
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn ephemeral_usage(&self) -> Option<&EphemeralUsage> {
+        self.ephemeral_usage.as_ref()
     }
 
     /// The reservation whose claim (this crate's bound socket) is this socket. `None` for any other

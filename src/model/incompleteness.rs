@@ -33,6 +33,13 @@ pub(crate) enum Incompleteness {
     InFlight(u32),
 }
 
+/// The reasons in order, each once.
+pub(super) fn sorted(mut reasons: Vec<Incompleteness>) -> Vec<Incompleteness> {
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons
+}
+
 impl Incompleteness {
     /// Whether the reason is that processes could not be read. The other reasons are about sockets
     /// and reservations.

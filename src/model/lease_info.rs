@@ -13,8 +13,8 @@ use crate::printable::printable;
 /// A lease is live while the kernel reports its file as locked. The content of the file is a record
 /// for people, and does not decide whether the lease is live. The record can be missing or
 /// unreadable, for example if the disk was full or if a newer release of this crate wrote it. Then
-/// only the port and the protocol are known, and everything else is `None`. Command lines and
-/// environments are never recorded, because they can contain secrets.
+/// only the port and the protocol are known, and everything else is `None`. Environments and the
+/// command line of the process are never recorded, because they can contain secrets.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -34,6 +34,19 @@ pub struct Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
+    /// Where the recorded pids belong to. `None` if it is unknown or this process's own pid
+    /// namespace.
+    foreign: Option<Foreign>,
+    /// Whether the recorded working directory is another one than that of this process.
+    is_in_other_folder: bool,
+}
+
+/// A record that was written in another pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    /// The pid that the recorded process has in the pid namespace of this process; `None` if it is
+    /// unknown.
+    pub(crate) pid_here: Option<u32>,
 }
 
 impl Lease {
@@ -44,7 +57,14 @@ impl Lease {
             record,
             recorded_by: None,
             inherited_by: None,
+            foreign: None,
+            is_in_other_folder: false,
         }
+    }
+
+    /// Notes that the record was written in another pid namespace.
+    pub(crate) fn set_foreign(&mut self, foreign: Foreign) {
+        self.foreign = Some(foreign);
     }
 
     pub(crate) fn recorded_by(mut self, user: u32) -> Self {
@@ -64,6 +84,11 @@ impl Lease {
     /// Pass an empty list if those processes are unknown.
     pub(crate) fn set_inherited_by(&mut self, processes: Vec<Process>) {
         self.inherited_by = Some(processes);
+    }
+
+    /// Notes the working directory of this process. Reports name only another one.
+    pub(crate) fn compare_folder(&mut self, own: &str) {
+        self.is_in_other_folder = self.working_directory().is_some_and(|folder| folder != own);
     }
 
     /// The first visible process that still holds the reservation although the recorded process has
@@ -100,10 +125,10 @@ impl Lease {
 
     /// The id of the process that reserved the port.
     ///
-    /// The id belongs to the PID namespace of that process, so an id from another container is
-    /// meaningless here. A forked child can still hold the reservation after that process has
-    /// ended. Then `pid` still returns the id of the process that ended, and `Display` names the
-    /// child as well.
+    /// The id belongs to the pid namespace of that process. An id from another container is the id
+    /// of another process here, or of none: see [`is_foreign`](Lease::is_foreign). A forked child
+    /// can still hold the reservation after that process has ended. Then `pid` still returns the id
+    /// of the process that ended, and `Display` names the child as well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -114,6 +139,21 @@ impl Lease {
     /// ```
     pub fn pid(&self) -> Option<u32> {
         self.record.as_ref().map(|r| r.pid)
+    }
+
+    /// Whether the ids [`pid`](Lease::pid) and [`on_behalf_of`](Lease::on_behalf_of) belong to
+    /// another pid namespace than that of the calling process, for example to that of a container.
+    /// Always `false` on systems other than Linux.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert!(!lease.is_foreign());
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
     }
 
     /// The id of the process that the port is reserved for, as passed to
@@ -187,6 +227,34 @@ impl Lease {
     /// ```
     pub fn label(&self) -> Option<&str> {
         self.text(|r| &r.label)
+    }
+
+    /// The command that runs under the reservation, as passed to
+    /// [`ReserveOptions::command`](crate::ReserveOptions::command).
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().command("redis-server").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// assert_eq!(lease.command(), Some("redis-server"));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn command(&self) -> Option<&str> {
+        self.text(|r| &r.command)
+    }
+
+    /// The working directory that the process had when it reserved the port. Of a path of more than
+    /// 200 bytes, the middle is replaced by `…`.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
+    /// let leases = portlease::reservations()?;
+    /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
+    /// println!("{:?}", lease.working_directory()); // /home/ci/project
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn working_directory(&self) -> Option<&str> {
+        self.text(|r| &r.working_directory)
     }
 
     /// The stable name of the port, as passed to
@@ -274,15 +342,25 @@ impl Lease {
             }
             (None, None) => "by a process".to_owned(),
         };
-        if let Some(at) = self.at() {
-            text += &format!(" ({})", printable(at));
+        // A process that the port is reserved for is named with its pid, below.
+        match (self.command(), self.at(), record.on_behalf_of) {
+            (Some(command), _, None) => text += &format!(" (running `{}`)", printable(command)),
+            (None, Some(at), _) => text += &format!(" ({})", printable(at)),
+            _ => {}
         }
-        text += &format!(", pid {}", record.pid);
+        text += &self.pid_text(record.pid);
         if self.inherited_by.is_some() {
             text += ", which has ended";
         }
         if let Some(process) = record.on_behalf_of {
-            text += &format!(" for pid {}", process.pid);
+            let there = match self.foreign {
+                Some(_) => " there",
+                None => "",
+            };
+            text += &match self.command() {
+                Some(name) => format!(" for {} (pid {}{there})", printable(name), process.pid),
+                None => format!(" for pid {}{there}", process.pid),
+            };
         }
         if let Some(label) = self.label() {
             text += &format!(", labelled \"{}\"", printable(label));
@@ -294,6 +372,28 @@ impl Lease {
             }
         }
         text + &self.heirs_text()
+    }
+
+    /// Returns text such as `, pid 4100`. A pid of another pid namespace is no pid here.
+    fn pid_text(&self, pid: u32) -> String {
+        match self.foreign {
+            None => format!(", pid {pid}"),
+            Some(Foreign { pid_here: None }) => format!(", pid {pid} in another pid namespace"),
+            Some(Foreign {
+                pid_here: Some(here),
+            }) => format!(", pid {here} (pid {pid} in its own pid namespace)"),
+        }
+    }
+
+    /// The text of [`by`](Lease::by), and the working directory if it is another one than that of
+    /// this process.
+    pub(crate) fn by_in_folder(&self) -> String {
+        match self.working_directory() {
+            Some(folder) if self.is_in_other_folder => {
+                format!("{}, in {}", self.by(), printable(folder))
+            }
+            _ => self.by(),
+        }
     }
 
     /// Returns text such as `; pid 4101 (restart), a forked child, still holds it`. The text is
@@ -327,10 +427,17 @@ pub(crate) struct Record {
     pub(crate) test: String,
     pub(crate) at: String,
     pub(crate) label: String,
+    /// The command that runs under the reservation; empty if the caller named none.
+    pub(crate) command: String,
+    /// The working directory of the process when it reserved the port; empty if it is unknown.
+    pub(crate) working_directory: String,
     /// When the port was reserved, as the time since the Unix epoch.
     pub(crate) since: Duration,
     /// The inode of the claim (the bound socket of the reservation); `None` without a claim.
     pub(crate) socket: Option<NonZeroU64>,
+    /// The inode of the pid namespace that `pid` and `on_behalf_of` belong to; `None` if it is
+    /// unknown.
+    pub(crate) pid_namespace: Option<NonZeroU64>,
     /// The process that the port is reserved for; `None` if the reserving process reserved the port
     /// for itself.
     pub(crate) on_behalf_of: Option<Beneficiary>,

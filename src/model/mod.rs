@@ -4,6 +4,7 @@
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;
 pub(crate) mod endpoint;
+pub(crate) mod ephemeral_usage;
 pub(crate) mod error;
 pub(crate) mod error_kind;
 mod error_text;
@@ -13,6 +14,7 @@ mod holder_text;
 pub(crate) mod holders;
 pub(crate) mod incompleteness;
 pub(crate) mod lease_info;
+pub(crate) mod listeners;
 pub(crate) mod offsets;
 pub(crate) mod port;
 pub(crate) mod port_set;

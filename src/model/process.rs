@@ -37,7 +37,8 @@ pub struct Process {
     pub name: String,
     /// The path of the program; `None` if this user may not read it.
     pub program: Option<PathBuf>,
-    /// The id of the user that the process runs as; `None` on Windows.
+    /// The id of the user that the process runs as; `None` on Windows, and for a user outside of
+    /// the user namespace of this process.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.

@@ -46,6 +46,12 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// Resume the process that is expected to listen. It is suspended.
+    #[non_exhaustive]
+    Resume {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Wait until the kernel has written the core file of the process that holds the port.
     #[non_exhaustive]
     WaitForCoreDump {
@@ -134,6 +140,8 @@ pub enum Remedy {
     InspectWithPermission,
     /// List the rules of the packet filter, one of which redirects the connections of the port.
     ListPacketFilter,
+    /// Mount the file system proc on `/proc`, which shows the processes.
+    MountProc,
     /// Look from outside of this container: a process there may own the socket.
     InspectFromHost,
     /// Find the part of the kernel that owns the socket.
@@ -155,6 +163,8 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// Read the output of the server, which closed its socket or opened it late.
+    ReadServerOutput,
     /// Stop each server before its test ends.
     StopServersBeforeTestEnds,
     /// Run as root.
@@ -272,12 +282,18 @@ impl fmt::Display for Remedy {
                 }
             },
             Remedy::UseListenersAddress { addr } => {
-                let ip = match addr.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                write!(f, "connect to {}", SocketAddr::new(ip, addr.port()))
+                let mut addr = *addr;
+                match addr.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => {
+                        addr.set_ip(Ipv4Addr::LOCALHOST.into())
+                    }
+                    IpAddr::V6(ip) if ip.is_unspecified() => {
+                        addr.set_ip(Ipv6Addr::LOCALHOST.into())
+                    }
+                    // A link-local address keeps its scope.
+                    _ => {}
+                }
+                write!(f, "connect to {addr}")
             }
             Remedy::ListenOn { ip } => write!(f, "let the server listen on {ip}"),
             Remedy::ReserveForPlainServer => f.write_str(
@@ -289,6 +305,10 @@ impl fmt::Display for Remedy {
             Remedy::ListPacketFilter => f.write_str(
                 "list the rules of the packet filter with nft list ruleset or iptables -t nat -L",
             ),
+            Remedy::Resume { pid } => write!(f, "resume pid {pid} with kill -CONT {pid}"),
+            Remedy::MountProc => {
+                f.write_str("mount proc on /proc, which shows the processes, and retry")
+            }
             Remedy::InspectFromHost => {
                 f.write_str("look from outside of this container, where every process is visible")
             }
@@ -310,6 +330,9 @@ impl fmt::Display for Remedy {
             Remedy::CheckCommand { pid } => write!(
                 f,
                 "check the command line of pid {pid}: which server it runs, and on which port"
+            ),
+            Remedy::ReadServerOutput => f.write_str(
+                "read the output of the server, which closed its socket or opened it late",
             ),
             Remedy::StopServersBeforeTestEnds => {
                 f.write_str("stop each server before its test ends")
@@ -409,7 +432,8 @@ mod tests {
             Remedy::StopProcess { .. } => Remedy::CloseOwnSocket,
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
-            Remedy::ResumeOrKill { .. } => Remedy::WaitForCoreDump { pid },
+            Remedy::ResumeOrKill { .. } => Remedy::Resume { pid },
+            Remedy::Resume { .. } => Remedy::WaitForCoreDump { pid },
             Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
                 unit: name(),
                 user: true,
@@ -432,7 +456,8 @@ mod tests {
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
-            Remedy::InspectWithPermission => Remedy::InspectFromHost,
+            Remedy::InspectWithPermission => Remedy::MountProc,
+            Remedy::MountProc => Remedy::InspectFromHost,
             Remedy::InspectFromHost => Remedy::ListPacketFilter,
             Remedy::ListPacketFilter => Remedy::FindKernelSocket,
             Remedy::FindKernelSocket => Remedy::ReserveInSysctl {
@@ -441,7 +466,8 @@ mod tests {
             },
             Remedy::ReserveInSysctl { .. } => Remedy::ShowExcludedRanges,
             Remedy::ShowExcludedRanges => Remedy::CheckCommand { pid },
-            Remedy::CheckCommand { .. } => Remedy::StopServersBeforeTestEnds,
+            Remedy::CheckCommand { .. } => Remedy::ReadServerOutput,
+            Remedy::ReadServerOutput => Remedy::StopServersBeforeTestEnds,
             Remedy::StopServersBeforeTestEnds => Remedy::RunAsRoot,
             Remedy::RunAsRoot => Remedy::LowerUnprivilegedPortStart { port },
             Remedy::LowerUnprivilegedPortStart { .. } => Remedy::UseLocalAddress,
@@ -462,7 +488,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 33);
+        assert_eq!(remedies.len(), 36);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

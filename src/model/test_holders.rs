@@ -37,6 +37,8 @@ pub(super) fn holder(state: State, local: &str, remote: &str, processes: &[Proce
         inode: 77,
         dual_stack: local.starts_with("[::]"),
         client: false,
+        interface: None,
+        shared: false,
         hidden: processes.is_empty(),
         processes: processes.to_vec(),
         unseen_owner: UnseenOwner {

@@ -83,6 +83,11 @@ impl EphemeralRange {
         self.range.clone()
     }
 
+    /// Whether the system reported the range. If not, it is a default.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.reported
+    }
+
     /// Whether the kernel certainly never chooses this number. `false` for every number if the
     /// system did not report its range.
     pub(crate) fn surely_excludes(&self, port: u16) -> bool {

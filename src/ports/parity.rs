@@ -13,14 +13,16 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 /// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
 ///
 /// If it is, each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
-/// every other process. Until [`PARITY_VALID_FOR`] has passed, this process then draws numbers of
-/// the other parity itself. All threads in one network namespace share this value.
+/// every other process. Until [`PARITY_VALID_FOR`] has passed, this process then chooses numbers
+/// itself. All threads in one network namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
+    /// Whether the kernel showed the exhaustion by its choice. Slow binds alone are no proof.
+    proven: bool,
     /// Whether the last bind was slow. One slow bind proves nothing, because the machine may be
     /// busy. A second one in a row counts as exhaustion.
     slow: bool,
@@ -37,6 +39,11 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether the kernel has shown by its choice that at least half of the range is in use.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_exhausted() && self.0.lock().proven
+    }
+
     /// Notes one `bind(…, 0)`: the number `port` that the kernel chose from `range`, and how long
     /// the bind took.
     pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
@@ -45,12 +52,16 @@ impl ParityExhaustion {
         let slow = took > SLOW_BIND;
         if second_choice || slow && signs.slow {
             signs.exhausted_until = Some(Instant::now() + PARITY_VALID_FOR);
+            signs.proven = second_choice;
         }
         signs.slow = slow;
     }
 
+    /// Notes that a `bind(…, 0)` found no number.
     pub(crate) fn note_exhausted(&self) {
-        self.0.lock().exhausted_until = Some(Instant::now() + PARITY_VALID_FOR);
+        let mut signs = self.0.lock();
+        signs.exhausted_until = Some(Instant::now() + PARITY_VALID_FOR);
+        signs.proven = true;
     }
 }
 
@@ -66,12 +77,12 @@ mod tests {
             for (port, took) in binds {
                 parity.note(&(32768..=60999), *port, *took);
             }
-            parity.is_exhausted()
+            (parity.is_exhausted(), parity.is_proven())
         };
-        assert!(!after(&[(40001, quick), (40003, quick)]));
-        assert!(after(&[(40000, quick)]));
-        let one_slow = [(40001, slow), (40003, quick), (40005, slow)];
-        assert!(!after(&one_slow), "one slow bind is no sign of exhaustion");
-        assert!(after(&[(40001, slow), (40003, slow)]));
+        assert_eq!(after(&[(40001, quick), (40003, quick)]), (false, false));
+        assert_eq!(after(&[(40000, quick)]), (true, true));
+        let one_slow = after(&[(40001, slow), (40003, quick), (40005, slow)]);
+        assert_eq!(one_slow, (false, false), "one slow bind is no sign");
+        assert_eq!(after(&[(40001, slow), (40003, slow)]), (true, false));
     }
 }

@@ -1,11 +1,13 @@
 //! Turns the reason why a reservation was refused into an error with a diagnosis.
 
 use crate::acquire::{AttemptError, Refused, Request};
-use crate::inspect::diagnose;
+use crate::inspect::{diagnose, ephemeral_usage, who};
 use crate::lease::Unusable;
+use crate::model::endpoint::Protocol;
 use crate::model::error::Error;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
+use crate::retry::NUMBERS_EXPLAINED;
 
 pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     let Refused { error, waited } = refused;
@@ -14,15 +16,37 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
             Error::cannot_reserve(port, waited, diagnose::in_use(port, request.server))
         }
         AttemptError::NotPermitted(port, cause) => {
-            Error::not_permitted(port, ports::is_privileged(port.number), cause)
+            let is_privileged = ports::is_privileged(port.number);
+            Error::not_permitted(port, is_privileged, cause)
         }
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
-            Error::no_free_port(request.allowed.as_ref(), waited, &stats)
+            let usage = match request.allowed {
+                None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
+                _ => ephemeral_usage::if_crowded(request.protocols),
+            };
+            let taken = taken(request);
+            Error::no_free_port(
+                request.allowed.as_ref(),
+                waited,
+                &stats,
+                &taken,
+                usage.as_ref(),
+            )
         }
         AttemptError::LockFolder(folder) => lock_folder(folder),
         AttemptError::System { act, port, cause } => Error::system(act, port, cause),
     }
+}
+
+/// The first numbers of the requested range that are taken, and by whom. Empty without a range.
+fn taken(request: &Request) -> Vec<(u16, String)> {
+    let numbers = request.allowed.iter().cloned().flatten();
+    let numbers: Vec<u16> = numbers
+        .filter(|number| request.admits(*number))
+        .take(NUMBERS_EXPLAINED)
+        .collect();
+    who::headlines(&numbers, request.protocols)
 }
 
 pub(super) fn lock_folder(folder: Unusable) -> Error {

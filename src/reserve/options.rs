@@ -38,6 +38,7 @@ pub struct ReserveOptions {
     pub(super) aligned: u16,
     pub(super) wait: Duration,
     pub(super) label: Option<String>,
+    pub(super) command: Option<String>,
     pub(super) name: Option<String>,
     pub(super) strict: bool,
     pub(super) on_behalf_of: Option<u32>,
@@ -63,6 +64,7 @@ impl ReserveOptions {
             aligned: 1,
             wait: Duration::ZERO,
             label: None,
+            command: None,
             name: None,
             strict: false,
             on_behalf_of: None,
@@ -309,6 +311,23 @@ impl ReserveOptions {
     /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// The command that runs under the reservation, for a program that reserves ports and starts
+    /// other programs. Reports show it to every process, in place of the source line of the call.
+    ///
+    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of that process. Of a text of more
+    /// than 200 bytes, the middle is replaced by `…`. Pass no secret.
+    ///
+    /// ```
+    /// let p = portlease::ReserveOptions::new().command("redis-server --port 6379").reserve()?;
+    /// let lease = p.holders()?.leases()[0].clone();
+    /// assert_eq!((lease.command(), lease.at()), (Some("redis-server --port 6379"), None));
+    /// # Ok::<(), portlease::Error>(())
+    /// ```
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
         self
     }
 

@@ -106,6 +106,7 @@ impl ReserveOptions {
             aligned: self.aligned,
             wait: self.wait,
             label: self.label,
+            command: self.command,
             name: self.name.map(stable_name::resolve).transpose()?,
             on_leak: on_leak(self.strict)?.map(|action| (action, leak::find as FindLeak)),
             on_behalf_of: self.on_behalf_of,

@@ -80,6 +80,21 @@ impl Reservation {
 /// the group, such as a daemon, goes on. [`stop`](Server::stop) ends the program more gently, and
 /// hands the reservation back.
 ///
+/// ```no_run
+/// # use std::process::Command;
+/// # use std::time::Duration;
+/// let p = portlease::reserve_port();
+/// let mut command = Command::new("redis-server");
+/// command.args(["--port", &p.to_string()]);
+/// let mut redis = p.spawn(command, Duration::from_secs(30))?;
+/// portlease::assert_port_held_by(redis.reservation(), redis.id());
+/// redis.kill()?; // a crash, for the client under test
+/// redis.restart()?; // on the same number
+/// let p = redis.stop()?;
+/// portlease::assert_port_free(&p);
+/// # Ok::<(), portlease::Error>(())
+/// ```
+///
 /// # Platform-specific behavior
 ///
 /// Windows has neither process groups nor SIGTERM: only the program itself is ended, at once.
@@ -92,10 +107,10 @@ impl Reservation {
 #[must_use = "a server is killed when it is dropped: bind it to a name"]
 pub struct Server {
     // The fields are in drop order. The processes end before the reservation, so the next process
-    // that reserves the number finds it free.
+    // that reserves the number finds it free. The command can own sockets on the port (`pass_to`).
     running: Running<Child>,
-    reservation: Reservation,
     command: Command,
+    reservation: Reservation,
     at_most: Duration,
 }
 
@@ -138,11 +153,12 @@ impl Server {
     ///
     /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
-    /// call can be repeated.
+    /// call can be repeated. A command with sockets of [`pass_to`](Reservation::pass_to) keeps its
+    /// port in use, so such a server cannot be started again by this call.
     pub fn restart(&mut self) -> Result<()> {
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();
-        self.wait_until_free(kind, self.at_most)?;
+        wait_until_free(&self.reservation, kind, self.at_most)?;
         self.running = start(&mut self.command)?;
         self.wait_until_listening()
     }
@@ -169,15 +185,9 @@ impl Server {
     /// that left the process group. The reservation then has ended.
     pub fn stop(mut self) -> Result<Reservation> {
         self.running.end(Signal::Terminate)?;
-        self.wait_until_free(ServerKind::ReuseAddr, RELEASE_LIMIT)?;
+        drop(self.command);
+        wait_until_free(&self.reservation, ServerKind::ReuseAddr, RELEASE_LIMIT)?;
         Ok(self.reservation)
-    }
-
-    fn wait_until_free(&self, kind: ServerKind, at_most: Duration) -> Result<()> {
-        let ports = self.reservation.ports().collect();
-        let asker = Asker::of(&&self.reservation);
-        let mut wait = Freeing::new(ports, kind, asker, at_most);
-        block_on(|| wait.poll())
     }
 
     /// On failure the program is ended, because it has not become a server.
@@ -192,6 +202,12 @@ impl Server {
             error.with_stderr(&self.running.last_lines())
         })
     }
+}
+
+fn wait_until_free(reservation: &Reservation, kind: ServerKind, at_most: Duration) -> Result<()> {
+    let asker = Asker::of(&reservation);
+    let mut wait = Freeing::new(reservation.ports().collect(), kind, asker, at_most);
+    block_on(|| wait.poll())
 }
 
 fn start(command: &mut Command) -> Result<Running<Child>> {

@@ -104,12 +104,22 @@ pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
         inode: Some(inode),
         dual_stack: false,
         client: false,
+        interface: None,
     }
 }
 
 /// Every TCP socket that listens, on any port.
 pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
+}
+
+/// An upper limit of the number of TCP sockets in this network namespace, of every state. It costs
+/// one short read. `None` on systems that do not report such a number.
+pub(crate) fn tcp_at_most() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    return linux::tcp_at_most();
+    #[cfg(not(target_os = "linux"))]
+    return None;
 }
 
 /// When a process started, in the system's own unit. The value distinguishes the process from a
@@ -159,15 +169,40 @@ pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
 /// container.
 pub(crate) fn shows_every_process() -> bool {
     #[cfg(target_os = "linux")]
-    return linux::is_in_first_pid_namespace();
+    {
+        /// The kernel gives the first pid namespace a fixed inode (PROC_PID_INIT_INO).
+        const FIRST: u64 = 0xeffffffc;
+        linux::pid_namespace().is_none_or(|inode| inode.get() == FIRST)
+    }
     #[cfg(not(target_os = "linux"))]
     return true;
+}
+
+/// The inode of the pid namespace of this process. Returns `None` if it cannot be read, and always
+/// on systems other than Linux.
+pub(crate) fn pid_namespace() -> Option<NonZeroU64> {
+    #[cfg(target_os = "linux")]
+    return linux::pid_namespace();
+    #[cfg(not(target_os = "linux"))]
+    return None;
 }
 
 /// The effective user of a process. Returns `None` if the process has ended or cannot be read, and
 /// on systems that do not report the user.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
+}
+
+/// Whether the uid stands for every user outside of the user namespace of this process, so that it
+/// names no user. Always `false` on systems other than Linux.
+fn is_unmapped(uid: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::is_unmapped(uid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = uid;
+        false
+    }
 }
 
 /// The pid that a process has in its own pid namespace, which is the innermost one. Returns `None`
@@ -187,6 +222,18 @@ pub(crate) fn has_event_loop() -> bool {
     return linux::has_event_loop();
     #[cfg(not(target_os = "linux"))]
     return false;
+}
+
+/// Whether a signal or a debugger has suspended the process. Always `false` on systems other than
+/// Linux.
+pub(crate) fn is_suspended(pid: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::is_suspended(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        false
+    }
 }
 
 /// Whether a process still runs. A zombie counts as ended.

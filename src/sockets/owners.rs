@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::num::NonZeroU32;
 
 use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult};
-use super::system;
+use super::{is_unmapped, system};
+use crate::link_local;
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::process::Process;
 use crate::model::state::State;
@@ -100,6 +102,7 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
                 (inode, row.uid) = (acceptor.inode, acceptor.uid);
             }
         }
+        row.uid = row.uid.filter(|uid| !is_unmapped(*uid));
         let processes = inode.and_then(|inode| by_inode.get(&inode));
         let processes: Vec<Process> = processes
             .into_iter()
@@ -116,6 +119,8 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
             inode: row.inode.map_or(0, Inode::get),
             dual_stack: row.dual_stack,
             client: row.client,
+            interface: row.interface.map(interface_name),
+            shared: false,
             hidden: inode.is_some() && processes.is_empty(),
             processes,
             unseen_owner: UnseenOwner::default(),
@@ -123,6 +128,11 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
         }
     };
     rows.into_iter().map(holder).collect()
+}
+
+/// An interface that lists show by no name is named by its index.
+fn interface_name(index: NonZeroU32) -> String {
+    link_local::interface_name(index.get()).unwrap_or_else(|| index.to_string())
 }
 
 fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {

@@ -1,7 +1,7 @@
 //! [`Row`]: a socket as the system's table shows it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
@@ -33,6 +33,8 @@ pub(crate) struct Row {
     pub(crate) inode: Option<Inode>,
     pub(crate) dual_stack: bool,
     pub(crate) client: bool,
+    /// The index of the network interface that the socket is bound to; `None` for all.
+    pub(crate) interface: Option<NonZeroU32>,
 }
 
 /// How far to search for the processes that own the sockets.

@@ -96,8 +96,8 @@ impl Reservation {
 pub struct Server {
     // The fields are in drop order, as in `portlease::Server`.
     running: Running<Child>,
-    reservation: Reservation,
     command: Command,
+    reservation: Reservation,
     at_most: Duration,
 }
 
@@ -135,8 +135,8 @@ impl Server {
     /// Those of [`portlease::Server::restart`](crate::Server::restart).
     pub async fn restart(&mut self) -> Result<()> {
         self.end(Signal::Terminate).await?;
-        self.wait_until_free(self.reservation.server_kind(), self.at_most)
-            .await?;
+        let kind = self.reservation.server_kind();
+        wait_until_free(&self.reservation, kind, self.at_most).await?;
         self.running = start(&mut self.command)?;
         self.wait_until_listening().await
     }
@@ -159,8 +159,8 @@ impl Server {
     /// Those of [`portlease::Server::stop`](crate::Server::stop).
     pub async fn stop(mut self) -> Result<Reservation> {
         self.end(Signal::Terminate).await?;
-        self.wait_until_free(ServerKind::ReuseAddr, RELEASE_LIMIT)
-            .await?;
+        drop(self.command);
+        wait_until_free(&self.reservation, ServerKind::ReuseAddr, RELEASE_LIMIT).await?;
         Ok(self.reservation)
     }
 
@@ -180,12 +180,6 @@ impl Server {
         }
     }
 
-    async fn wait_until_free(&self, kind: ServerKind, at_most: Duration) -> Result<()> {
-        let ports = self.reservation.ports().collect();
-        let asker = Asker::of(&&self.reservation);
-        freeing(Freeing::new(ports, kind, asker, at_most)).await
-    }
-
     /// On failure the program is ended, because it has not become a server.
     async fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
@@ -200,6 +194,21 @@ impl Server {
             }
         }
     }
+}
+
+async fn wait_until_free(
+    reservation: &Reservation,
+    kind: ServerKind,
+    at_most: Duration,
+) -> Result<()> {
+    let asker = Asker::of(&reservation);
+    freeing(Freeing::new(
+        reservation.ports().collect(),
+        kind,
+        asker,
+        at_most,
+    ))
+    .await
 }
 
 fn start(command: &mut Command) -> Result<Running<Child>> {

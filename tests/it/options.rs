@@ -119,7 +119,9 @@ fn a_block_is_consecutive_and_all_or_none() {
 #[test]
 fn an_aligned_port_is_a_multiple_and_a_pair_begins_with_one() {
     let new = ReserveOptions::new;
-    for kind in [new(), new().udp(), new().tcp_and_udp(), new().named("pair")] {
+    // The numbers below 30000 are those that other tests get for themselves.
+    let named = new().named("pair").range(30000..);
+    for kind in [new(), new().udp(), new().tcp_and_udp(), named] {
         let what = format!("{kind:?}");
         for multiple in [2, 3, 100, 1024] {
             let one = kind.clone().aligned(multiple).reserve().unwrap();
@@ -158,22 +160,28 @@ fn ports_at_offsets_come_in_the_order_asked_and_obey_every_option() {
         let held = options.reserve_offsets(offsets.iter().copied())?;
         Ok(held.iter().map(|r| r.port()).collect())
     };
-    for kind in [new(), new().udp(), new().tcp_and_udp(), new().named("node")] {
-        let what = format!("{kind:?}");
-        // The last two are further apart than any range outside the default ephemeral range.
-        for offsets in [
-            &[0, 10000][..],
-            &[10000, 0],
-            &[7, 3, 5],
-            &[0, 40000],
-            &[55000, 1],
-        ] {
-            let held = numbers(kind.clone(), offsets).unwrap();
-            let base = held[0] - offsets[0];
-            let expected: Vec<u16> = offsets.iter().map(|offset| base + offset).collect();
-            assert_eq!(held, expected, "{what}");
+    let check = |options: ReserveOptions, offsets: &[u16]| {
+        let what = format!("{options:?}");
+        let held = numbers(options, offsets).unwrap();
+        let base = held[0] - offsets[0];
+        let expected: Vec<u16> = offsets.iter().map(|offset| base + offset).collect();
+        assert_eq!(held, expected, "{what}");
+    };
+    // The numbers below 30000 are those that other tests get for themselves.
+    let high = || new().range(30000..);
+    for kind in [
+        high(),
+        high().udp(),
+        high().tcp_and_udp(),
+        high().named("node"),
+    ] {
+        for offsets in [&[0, 10000][..], &[10000, 0], &[7, 3, 5]] {
+            check(kind.clone(), offsets);
         }
     }
+    // Further apart than any range outside the default ephemeral range.
+    check(new(), &[0, 40000]);
+    check(new().udp(), &[55000, 1]);
     let ports = non_ephemeral_ports(12);
     let (low, high) = (ports[0], ports[11]);
     let exact = new().port(low).reserve_offsets([0, 11]).unwrap();

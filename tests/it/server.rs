@@ -2,11 +2,10 @@
 
 use std::io::Read;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use portlease::{ErrorKind, ReserveOptions, Server, reserve_port};
 
-use crate::support::{DEADLINE, eventually, server};
+use crate::support::{DEADLINE, server};
 
 fn spawn() -> Server {
     let p = reserve_port();
@@ -99,12 +98,13 @@ fn a_program_that_is_not_there_is_named() {
 #[cfg(unix)]
 mod unix {
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use portlease::Reservation;
 
     use super::*;
-    use crate::support::need;
     use crate::support::program::installed;
+    use crate::support::{eventually, need};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -269,6 +269,20 @@ mod unix {
         assert!(killed.unwrap().success());
         drop(client);
         portlease::wait_until_free(port, DEADLINE).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_inherits_its_socket_is_stopped_and_hands_the_port_back() {
+        for is_stopped in [true, false] {
+            let p = ReserveOptions::new().strict().reserve().unwrap();
+            let mut command = shell("exec sleep 600");
+            p.pass_to(&mut command).unwrap();
+            let started = p.spawn(command, DEADLINE).unwrap();
+            drop(TcpStream::connect(started.addr()).unwrap());
+            if is_stopped {
+                portlease::assert_port_free(&started.stop().unwrap());
+            }
+        }
     }
 
     #[test]

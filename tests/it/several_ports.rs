@@ -1,5 +1,6 @@
 //! Several exact numbers in one call: all or none, in the order asked, without deadlock.
 
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use portlease::{ErrorKind, ReserveOptions};
@@ -161,4 +162,27 @@ fn processes_that_want_random_subsets_in_random_orders_all_get_through() {
         test_name!(),
         begun.elapsed()
     ));
+}
+
+/// The control: two calls have no common order, so two threads that each hold what the other waits
+/// for get no further.
+#[test]
+fn two_calls_in_opposite_orders_wait_for_each_other() {
+    let ports = non_ephemeral_ports(2);
+    let (both_hold_one, both_have_waited) = (Barrier::new(2), Barrier::new(2));
+    let take = |first: u16, second: u16| {
+        let _held = ReserveOptions::new().port(first).reserve().unwrap();
+        both_hold_one.wait();
+        let wait = Duration::from_millis(300);
+        let outcome = ReserveOptions::new().port(second).wait(wait).reserve();
+        both_have_waited.wait();
+        outcome.unwrap_err().kind()
+    };
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| take(ports[0], ports[1]));
+        let other = scope.spawn(|| take(ports[1], ports[0]));
+        for thread in [one, other] {
+            assert_eq!(thread.join().unwrap(), ErrorKind::TimedOut);
+        }
+    });
 }

@@ -8,6 +8,9 @@ use crate::support::Folder;
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::reserver::{Held, Reserver};
 
+/// Numbers that no test gets for itself, so a name does not take one of another test's.
+const BEYOND_THE_SLICES: [u16; 2] = [30000, 65534];
+
 /// A process of this project, whose names stand for numbers of `ports`.
 fn reserver(folder: &Folder, project: &str, ports: &[u16]) -> Reserver {
     let range = format!("{}-{}", ports[0], ports[ports.len() - 1]);
@@ -42,9 +45,8 @@ fn a_name_stands_for_one_number_after_a_reboot_and_for_every_kind_of_server() {
 #[test]
 fn other_names_and_other_projects_have_other_numbers() {
     let folder = Folder::new();
-    let everything = [1024, 65534];
     let numbers = |project: &str| -> Vec<u16> {
-        let mut reserver = reserver(&folder, project, &everything);
+        let mut reserver = reserver(&folder, project, &BEYOND_THE_SLICES);
         let choice = |name| {
             let held = reserver.reserve(&format!("named=name-{name}")).held();
             held.first_choice.unwrap()
@@ -53,7 +55,7 @@ fn other_names_and_other_projects_have_other_numbers() {
     };
     let (shop, bank) = (numbers("shop"), numbers("bank"));
     let distinct: BTreeSet<u16> = shop.iter().copied().collect();
-    // Two of 20 names seldom share one of 64,000 numbers. Four pairs would be no coincidence.
+    // Two of 20 names seldom share a number. Four pairs would be no coincidence.
     assert!(distinct.len() > 16, "{shop:?}");
     let same = shop.iter().zip(&bank).filter(|(one, other)| one == other);
     assert!(same.count() < 4, "{shop:?} {bank:?}");
@@ -158,6 +160,10 @@ mod unix {
     use crate::support::program::installed;
     use crate::support::{capability, need};
 
+    fn range() -> String {
+        format!("{}-{}", BEYOND_THE_SLICES[0], BEYOND_THE_SLICES[1])
+    }
+
     fn git(folder: &Path, args: &[&str]) {
         let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
         let mut command = Command::new("git");
@@ -179,10 +185,12 @@ mod unix {
         );
         git(&main, &["worktree", "add", "--quiet", "../other"]);
         let choices = |within: &Path| -> Vec<u16> {
-            let launch = Reserver::launch(&folder.locks()).setup(format!(
-                "unset PORTLEASE_PROJECT; cd '{}'",
-                within.display()
-            ));
+            let launch = Reserver::launch(&folder.locks())
+                .variable("PORTLEASE_RANGE", range())
+                .setup(format!(
+                    "unset PORTLEASE_PROJECT; cd '{}'",
+                    within.display()
+                ));
             let mut reserver = Reserver::start(launch);
             let mut choice = |name| {
                 let held = reserver.reserve(&format!("named={name}")).held();
@@ -202,7 +210,10 @@ mod unix {
         need!(capability::nobody());
         let folder = Folder::new();
         let choices = |launch: crate::support::helper::Launch| -> Vec<u16> {
-            let mut reserver = Reserver::start(launch.variable("PORTLEASE_PROJECT", "shop"));
+            let launch = launch
+                .variable("PORTLEASE_RANGE", range())
+                .variable("PORTLEASE_PROJECT", "shop");
+            let mut reserver = Reserver::start(launch);
             let mut choice = |name| {
                 let held = reserver.reserve(&format!("named={name}")).held();
                 held.first_choice.unwrap()

@@ -19,6 +19,8 @@ mod round;
 )]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(target_os = "linux")]
+mod used_up;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
@@ -54,6 +56,10 @@ fn helper_process() {
         "neighbour" => disturb(),
         "overlap" => overlap::overlap_in_namespace(&args),
         "contender" => overlap::contend(&args),
+        #[cfg(target_os = "linux")]
+        "used-up" => used_up::connect_beside_reservers(&args),
+        #[cfg(target_os = "linux")]
+        "used-up-worker" => used_up::reserve(&args),
         other => panic!("no such helper: {other}"),
     }
 }

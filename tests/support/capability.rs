@@ -111,7 +111,7 @@ pub(crate) fn ipv6() -> Capability {
 }
 
 /// Without root, `unshare` needs a user namespace in which the process is root.
-pub(super) fn unshare_flags() -> Vec<&'static str> {
+pub(crate) fn unshare_flags() -> Vec<&'static str> {
     if is_root() { Vec::new() } else { vec!["-r"] }
 }
 

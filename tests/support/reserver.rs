@@ -132,6 +132,10 @@ fn reserve(args: &Args) -> portlease::Result<Vec<Reservation>> {
     if let [low, high] = args.ports("range")[..] {
         options = options.range(low..=high);
     }
+    // Unlike `range`, this leaves the choice to an automatic pick without a range.
+    if let [low, high] = args.ports("within")[..] {
+        options = options.exclude(1..low).exclude(high + 1..=u16::MAX);
+    }
     for (name, kind) in [
         ("udp", ReserveOptions::udp as fn(_) -> _),
         ("pair", ReserveOptions::tcp_and_udp),

@@ -1,5 +1,6 @@
 //! Sockets that a test binds without the crate.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -66,4 +67,20 @@ pub(crate) fn leave_time_wait(server: &TcpListener) {
     // The end of the stream: the server's side has closed.
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     drop(client);
+}
+
+/// The source ports of clients that closed first: each connection leaves one in TIME_WAIT. At most
+/// `count`, and fewer if the kernel has no other number.
+pub(crate) fn leave_clients_in_time_wait(server: &TcpListener, count: usize) -> BTreeSet<u16> {
+    let mut sources = BTreeSet::new();
+    while sources.len() < count {
+        let Ok(client) = TcpStream::connect(server.local_addr().unwrap()) else {
+            break;
+        };
+        sources.insert(client.local_addr().unwrap().port());
+        let (mut accepted, _) = server.accept().unwrap();
+        drop(client);
+        assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+    }
+    sources
 }

@@ -1,6 +1,7 @@
 //! `portlease check`: checks that all ports are free, or that all have a listener.
 
-use portlease::{Diagnosis, Endpoint, Holders};
+use portlease::Endpoint;
+
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -10,30 +11,12 @@ use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::output::annotations;
 use crate::output::console::Console;
-use crate::output::json::{HolderRow, JSON_VERSION};
+use crate::output::json::JSON_VERSION;
 use crate::output::junit;
-use crate::output::remedy::{self, RemedyRow};
-use crate::output::report;
+use crate::output::port_row::PortRow;
 use crate::ports::PortList;
 use crate::survey::in_parallel;
 use crate::wait_loop::{self, Unable};
-
-/// One port in the JSON answer of `check`.
-#[derive(Debug, Serialize)]
-struct PortRow {
-    endpoint: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    free: Option<Option<bool>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    listening: Option<Option<bool>>,
-    holders: Vec<HolderRow>,
-    cause: Option<String>,
-    help: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    remedies: Vec<RemedyRow>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unseen: Vec<String>,
-}
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -46,7 +29,15 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     let condition = Condition::of(args.listening, args.no_reuse_addr);
     if let Some(limit) = args.wait {
         // The check below reports which ports failed, so the outcome of the wait is not needed.
-        wait_loop::wait_for(console, &endpoints, condition, limit, None, Unable::Skip)?;
+        wait_loop::wait_for(
+            console,
+            &endpoints,
+            condition,
+            limit,
+            None,
+            None,
+            Unable::Skip,
+        )?;
     }
     let check = |endpoint: &Endpoint| Finding::new(*endpoint, condition, args.wait.is_some());
     let parts = in_parallel(&endpoints, |part| {
@@ -63,16 +54,14 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     if console.is_json() {
         let ports = findings
             .iter()
-            .map(|finding| row(finding, condition))
+            .map(|finding| PortRow::new(finding, condition))
             .collect();
         console.print_json(&Answer {
             version: JSON_VERSION,
             ports,
         })?;
     } else {
-        for finding in &findings {
-            console.finding(finding, condition)?;
-        }
+        console.findings(&findings, condition)?;
         if verdict(&findings) == exit::YES {
             console.answer(all_pass(&findings, condition))?;
         }
@@ -98,30 +87,5 @@ fn verdict(findings: &[Finding]) -> u8 {
         (true, _) => exit::NO,
         (false, true) => exit::INCOMPLETE,
         (false, false) => exit::YES,
-    }
-}
-
-fn row(finding: &Finding, condition: Condition) -> PortRow {
-    let holders = finding.problem.as_ref().and_then(Diagnosis::holders);
-    PortRow {
-        endpoint: finding.endpoint.to_string(),
-        free: matches!(condition, Condition::Free(_)).then(|| finding.answer()),
-        listening: (condition == Condition::Listening).then(|| finding.answer()),
-        holders: holders
-            .into_iter()
-            .flatten()
-            .map(|holder| HolderRow::new(holder, false))
-            .collect(),
-        cause: finding.problem.as_ref().map(Diagnosis::cause),
-        help: finding
-            .problem
-            .as_ref()
-            .and_then(|problem| report::help(problem, finding.waited)),
-        remedies: finding
-            .problem
-            .iter()
-            .flat_map(|problem| remedy::rows(problem.remedies(), finding.waited))
-            .collect(),
-        unseen: holders.map(Holders::unseen).unwrap_or_default(),
     }
 }

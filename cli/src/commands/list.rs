@@ -29,7 +29,16 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     } else {
         let now = SystemTime::now();
         let mut table = Table::new([
-            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "NAME", "AGE",
+            "PORT",
+            "PROTOCOL",
+            "PID",
+            "COMMAND",
+            "DIRECTORY",
+            "TEST",
+            "AT",
+            "LABEL",
+            "NAME",
+            "AGE",
         ]);
         for lease in &leases {
             table.row(cells(lease, now));
@@ -39,9 +48,10 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-fn cells(lease: &Lease, now: SystemTime) -> [String; 9] {
+fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
-    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let program = lease.program();
+    let program = program.and_then(|path| path.rsplit('/').next());
     // If the clock was set back after the reservation, `since` lies in the future, and the age is
     // unknown.
     let age = lease
@@ -50,8 +60,17 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 9] {
     [
         lease.port().to_string(),
         lease.protocol().to_string(),
-        lease.pid().map_or("-".to_owned(), |pid| pid.to_string()),
-        lease.program().map_or("-".to_owned(), name),
+        // A pid of another pid namespace is the pid of another process here.
+        match lease.pid() {
+            Some(pid) if lease.is_foreign() => format!("({pid})"),
+            Some(pid) => pid.to_string(),
+            None => "-".to_owned(),
+        },
+        lease
+            .command()
+            .or(program)
+            .map_or("-".to_owned(), str::to_owned),
+        text(lease.working_directory()),
         text(lease.test()),
         text(lease.at()),
         text(lease.label()),

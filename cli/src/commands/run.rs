@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use portlease::{Endpoint, Protocol, wait_until_held_by};
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
-use crate::limits::remaining;
+use crate::limits::{COMMAND_CHARS, remaining};
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
@@ -26,8 +26,8 @@ use crate::placeholders::Placeholders;
 use crate::port_server::Granted;
 use crate::ports::NamedPort;
 use crate::reserve_options::{check_choice, reserve_options, reserve_port};
-use crate::supervise::{ListenResult, Supervisor};
-use crate::text::os_message;
+use crate::supervise::{ListenWait, Supervisor};
+use crate::text::{cut, os_message, shell_words};
 
 /// ENOEXEC: the file is executable, and has no format that the kernel knows.
 const NO_EXEC_FORMAT: i32 = 8;
@@ -232,6 +232,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
         .file_name()
         .unwrap_or(program)
         .to_string_lossy();
+    let command = cut(&shell_words(&args.command), COMMAND_CHARS);
     if ports.iter().any(|port| port.port.is_none()) {
         check_choice(&shared.numbers, args.stable.then_some("--stable"))?;
     }
@@ -249,7 +250,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
             true => port.name.clone(),
             false => format!("{} of {server}", port.name),
         };
-        let mut options = reserve_options(shared, port.protocol, Some(&label));
+        let mut options = reserve_options(shared, port.protocol, Some(&label), &command);
         if args.stable && port.port.is_none() {
             options = options.named(&port.name);
         }
@@ -329,7 +330,7 @@ fn spawn_listen_wait(
     pid: u32,
     limit: Duration,
     requests: Vec<Unanswered>,
-) -> Result<Receiver<ListenResult>, Failure> {
+) -> Result<ListenWait, Failure> {
     let endpoints: Vec<Endpoint> = reservations.iter().map(endpoint).collect();
     let (sender, receiver) = channel();
     let wait = move || {
@@ -350,7 +351,10 @@ fn spawn_listen_wait(
         .name("wait".to_owned())
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
-    Ok(receiver)
+    Ok(ListenWait {
+        limit,
+        listened: receiver,
+    })
 }
 
 fn answer(

@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::port_server::{ServerAddress, read_number};
-use crate::process::{ProcessHandle, watch_failure};
+use crate::process::{self, ProcessHandle, watch_failure};
 use crate::signals::{die_by, starts_ignored};
 
 #[derive(Debug, Serialize)]
@@ -136,19 +136,22 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         console.note("refused a request that contains no valid process id");
         return Ok(());
     };
-    let Some(process) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? else {
+    let Some(handle) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? else {
         console.note(format_args!(
             "refused a port for pid {pid}: no such process"
         ));
         return Ok(());
     };
-    let reservation = options.on_behalf_of(pid).reserve()?;
+    let reservation = options
+        .command(process::name(pid))
+        .on_behalf_of(pid)
+        .reserve()?;
     (&stream)
         .write_all(format!("{reservation}\n").as_bytes())
         .map_err(cannot)?;
     drop(stream);
     console.detail(format_args!("reserved {reservation} for pid {pid}"));
-    hold_until_end(&process, reservation).map_err(|e| watch_failure(pid, &e))
+    hold_until_end(&handle, reservation).map_err(|e| watch_failure(pid, &e))
 }
 
 fn hold_until_end(process: &ProcessHandle, reservation: Reservation) -> io::Result<()> {

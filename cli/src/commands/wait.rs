@@ -15,6 +15,7 @@ use crate::http_wait::{HttpOutcome, Unanswered, wait_for_answers};
 use crate::limits::{WAIT_REPORT_TIME, WAIT_REPORTS};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
+use crate::output::port_row::PortRow;
 use crate::ports::PortList;
 use crate::survey::{are_many, first_unmet};
 use crate::wait_loop::{self, Outcome, Unable};
@@ -24,6 +25,8 @@ struct Answer {
     version: u8,
     ports: Vec<String>,
     outcome: &'static str,
+    /// The ports that did not meet the condition.
+    problems: Vec<PortRow>,
 }
 
 pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
@@ -33,6 +36,19 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         (true, Some(pid)) => Condition::HeldBy(pid),
         (listening, _) => Condition::of(listening, args.no_reuse_addr),
     };
+    let WaitArgs {
+        timeout,
+        steady,
+        pid,
+        ..
+    } = *args;
+    if let Some(steady) = steady.filter(|steady| *steady > timeout) {
+        return Err(Failure::new(format!(
+            "--for {} is longer than the wait: raise --timeout, which is {}",
+            humantime::format_duration(steady),
+            humantime::format_duration(timeout)
+        )));
+    }
     let started = Instant::now();
     // A server can answer although no socket listens, if a packet filter redirects connections. So
     // a listener counts only if it must be that of a process.
@@ -43,8 +59,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             console,
             &endpoints,
             condition,
-            args.timeout,
-            args.pid,
+            timeout,
+            steady,
+            pid,
             Unable::Fail,
         )?
     };
@@ -56,21 +73,75 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         Outcome::TimedOut(_) => ("timed_out", exit::NO),
         Outcome::ProcessEnded(_) => ("ended", exit::PROCESS_ENDED),
     };
+    let (findings, left) = match outcome {
+        Outcome::Met => (Vec::new(), 0),
+        Outcome::TimedOut(report) | Outcome::ProcessEnded(report) => {
+            unmet(&endpoints, condition, report)?
+        }
+    };
     if console.is_json() {
-        let ports = endpoints.iter().map(ToString::to_string).collect();
+        let row = |finding| PortRow::new(finding, condition);
         console.print_json(&Answer {
             version: JSON_VERSION,
-            ports,
+            ports: endpoints.iter().map(ToString::to_string).collect(),
             outcome: word,
+            problems: findings.iter().map(row).collect(),
         })?;
-    } else if !matches!(outcome, Outcome::Met) {
-        let report = match outcome {
-            Outcome::TimedOut(report) | Outcome::ProcessEnded(report) => report,
-            Outcome::Met => None,
-        };
-        report_unmet(console, &endpoints, condition, report)?;
+    } else {
+        for finding in &findings {
+            console.finding(finding, condition)?;
+        }
+        if left > 0 {
+            console.answer(format_args!(
+                "and up to {left} more: `portlease check` reports every port"
+            ))?;
+        }
     }
     Ok(code)
+}
+
+/// The ports that do not meet the condition, first the one of `report`, for which the wait was
+/// waiting. The time of the wait is up, so the search for others is short. Returns also how many
+/// ports were not searched.
+fn unmet(
+    endpoints: &[Endpoint],
+    condition: Condition,
+    report: Option<Diagnosis>,
+) -> portlease::Result<(Vec<Finding>, usize)> {
+    let waited_for = report.as_ref().and_then(Diagnosis::endpoint);
+    let mut findings = Vec::new();
+    if let (Some(problem), Some(endpoint)) = (report, waited_for) {
+        findings.push(Finding {
+            endpoint,
+            problem: Some(problem),
+            waited: true,
+        });
+        // A check has no wait's knowledge of the process, such as its start and its end.
+        if matches!(condition, Condition::HeldBy(_)) {
+            return Ok((findings, 0));
+        }
+    }
+    if matches!(condition, Condition::HeldBy(_)) {
+        // A wait for a process that has ended fails, and a check still reports the port.
+        let (first, rest) = endpoints.split_at(endpoints.len().min(WAIT_REPORTS));
+        let all = first.iter().map(|of| Finding::new(*of, condition, true));
+        findings.extend(all.filter(|finding| finding.problem.is_some()));
+        return Ok((findings, rest.len()));
+    }
+    let (mut rest, started) = (endpoints, Instant::now());
+    while let Some(n) = first_unmet(rest, condition, WAIT_REPORT_TIME, started)? {
+        let is_over = are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
+        if findings.len() == WAIT_REPORTS || is_over {
+            return Ok((findings, rest.len() - n));
+        }
+        let endpoint = rest[n];
+        rest = &rest[n + 1..];
+        let finding = Finding::new(endpoint, condition, true);
+        if finding.problem.is_some() && Some(endpoint) != waited_for {
+            findings.push(finding);
+        }
+    }
+    Ok((findings, 0))
 }
 
 /// The answer of `wait --http`.
@@ -130,47 +201,4 @@ fn wait_for_http(
         console.note(format_args!("stopped waiting: pid {pid} ended"));
     }
     Ok(code)
-}
-
-/// Reports the ports that do not meet the condition, first the one that the wait was waiting for.
-/// The time of the wait is up, so the search for others is short.
-fn report_unmet(
-    console: &Console,
-    endpoints: &[Endpoint],
-    condition: Condition,
-    report: Option<Diagnosis>,
-) -> Result<(), Failure> {
-    let waited_for = report.as_ref().and_then(Diagnosis::endpoint);
-    let mut reported = 0;
-    if let (Some(problem), Some(endpoint)) = (report, waited_for) {
-        let finding = Finding {
-            endpoint,
-            problem: Some(problem),
-            waited: true,
-        };
-        console.finding(&finding, condition)?;
-        // A check has no wait's knowledge of the process, such as its start and its end.
-        if matches!(condition, Condition::HeldBy(_)) {
-            return Ok(());
-        }
-        reported += 1;
-    }
-    let (mut rest, started) = (endpoints, Instant::now());
-    while let Some(n) = first_unmet(rest, condition, WAIT_REPORT_TIME, started)? {
-        let is_over = are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
-        if reported == WAIT_REPORTS || is_over {
-            return console.answer(format_args!(
-                "and up to {} more: `portlease check` reports every port",
-                rest.len() - n
-            ));
-        }
-        let endpoint = rest[n];
-        rest = &rest[n + 1..];
-        let finding = Finding::new(endpoint, condition, true);
-        if finding.problem.is_some() && Some(endpoint) != waited_for {
-            reported += 1;
-            console.finding(&finding, condition)?;
-        }
-    }
-    Ok(())
 }

@@ -11,10 +11,11 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::limits::PROBE_TIMEOUT;
 use crate::output::console::Console;
+use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::PortList;
-use crate::text::{escape, os_message};
+use crate::text::{escape, os_message, shell_words};
 
 /// The answer about one port.
 #[derive(Debug, Serialize)]
@@ -35,6 +36,8 @@ struct ManyAnswers {
 #[derive(Debug, Serialize)]
 struct AllAnswer {
     version: u8,
+    complete: bool,
+    unseen: Vec<String>,
     holders: Vec<HolderRow>,
 }
 
@@ -45,6 +48,8 @@ struct Answer {
     unseen: Vec<String>,
     holders: Vec<HolderRow>,
     leases: Vec<LeaseRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ephemeral_range: Option<EphemeralUsageRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -149,6 +154,7 @@ fn inspect(endpoint: Endpoint, args: &WhoArgs) -> Result<(Answer, Holders), Fail
             .map(|holder| HolderRow::new(holder, args.command_line))
             .collect(),
         leases: holders.leases().iter().map(LeaseRow::from).collect(),
+        ephemeral_range: holders.ephemeral_usage().map(EphemeralUsageRow::from),
         probe: probes.first().map(|probe| probe.result),
         probes,
     };
@@ -192,18 +198,27 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .is_none_or(|under| folder.is_some_and(|at| at.starts_with(under)))
     };
     let is_restricted = args.pid.is_some() || under.is_some();
-    let mut all = portlease::listeners()?;
-    all.retain(|socket| !is_restricted || socket.processes.iter().any(is_wanted));
+    let listeners = portlease::listeners()?;
+    let (complete, unseen) = (listeners.is_complete(), listeners.unseen());
+    let has_hidden = listeners.iter().any(|socket| socket.hidden);
+    let is_shown = |socket: &Holder| !is_restricted || socket.processes.iter().any(is_wanted);
+    let all: Vec<Holder> = listeners.into_iter().filter(is_shown).collect();
     if console.is_json() {
         console.print_json(&AllAnswer {
             version: JSON_VERSION,
+            complete,
+            unseen,
             holders: all
                 .iter()
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
         })?;
     } else if all.is_empty() {
-        console.note("no socket listens");
+        console.note(if is_restricted && has_hidden {
+            "no such socket listens, but the owners of some listeners cannot be seen"
+        } else {
+            "no such socket listens"
+        });
     } else {
         let mut table = Table::new(["ADDRESS", "PID", "PROGRAM", "USER", "DIRECTORY"]);
         for socket in &all {
@@ -212,7 +227,12 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         }
         console.answer(table)?;
     }
-    Ok(if all.is_empty() { exit::NO } else { exit::YES })
+    Ok(match (all.is_empty(), is_restricted && has_hidden) {
+        (false, _) => exit::YES,
+        (true, false) => exit::NO,
+        // A hidden listener may belong to the process.
+        (true, true) => exit::INCOMPLETE,
+    })
 }
 
 fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
@@ -250,27 +270,13 @@ fn processes(holders: &Holders) -> Vec<&Process> {
 
 fn command_line(process: &Process) -> String {
     let text = match process.command_line() {
-        Ok(arguments) => {
-            let quoted = arguments
-                .iter()
-                .map(|argument| quoted(&escape(&argument.to_string_lossy())));
-            quoted.collect::<Vec<_>>().join(" ")
-        }
+        Ok(arguments) => escape(&shell_words(&arguments)),
         Err(error) => error.to_string(),
     };
     format!(
         "\n  {:<13}{text}",
         format_args!("pid {}", process.pid).to_string()
     )
-}
-
-/// Quotes an argument for a shell if the shell would change it without quotes.
-fn quoted(argument: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !argument.is_empty() && argument.chars().all(is_plain) {
-        return argument.to_owned();
-    }
-    format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
 fn reachability_name(reachability: Reachability) -> &'static str {

@@ -20,6 +20,7 @@ use crate::limits::{KEEPER_CLIENT_TIMEOUT, RELEASE_LINE_BYTES, TIMER_STEP};
 use crate::output::json::ReservedRow;
 use crate::output::report;
 use crate::port_server::{Granted, PortServer};
+use crate::process;
 use crate::reserve_options::reserve_options;
 
 const ROOT: u32 = 0;
@@ -114,7 +115,8 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
     } else {
         Protocol::Tcp
     };
-    let mut options = reserve_options(&selection.shared, protocol, None);
+    let command = process::name(pid.unwrap_or(std::process::id()));
+    let mut options = reserve_options(&selection.shared, protocol, None, &command);
     if let Some(pid) = pid {
         options = options.on_behalf_of(*pid);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
-use portlease::ServerKind;
+use portlease::{Diagnosis, ServerKind};
 use serde::Serialize;
 
 use crate::args::OutputArgs;
@@ -15,7 +15,7 @@ use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::ffi;
 use crate::finding::Finding;
-use crate::limits::{PROGRESS_DELAY, PROGRESS_INTERVAL};
+use crate::limits::{HELP_PER_PORT, PROGRESS_DELAY, PROGRESS_INTERVAL};
 use crate::output::report;
 
 const BOLD: Style = Style::new().bold();
@@ -91,6 +91,31 @@ impl Console {
         } else {
             report::headline_and_help(problem, finding.waited)
         })
+    }
+
+    /// Prints the reports on several ports. If many ports fail, their remedies come in one line
+    /// below all of them.
+    pub(crate) fn findings(
+        &self,
+        findings: &[Finding],
+        condition: Condition,
+    ) -> Result<(), Failure> {
+        let failed = findings
+            .iter()
+            .filter_map(|finding| finding.problem.as_ref());
+        let failed: Vec<&Diagnosis> = failed.collect();
+        if self.verbose || failed.len() <= HELP_PER_PORT {
+            return findings
+                .iter()
+                .try_for_each(|finding| self.finding(finding, condition));
+        }
+        for problem in &failed {
+            self.report(problem.headline())?;
+        }
+        match report::help_for_all(&failed) {
+            Some(help) => self.answer(format_args!("{HELP}help:{HELP:#} {help}")),
+            None => Ok(()),
+        }
     }
 
     /// Prints the answer, also with `-q`. Returns `false` if the reader has closed stdout.

@@ -2,8 +2,10 @@
 
 pub(crate) mod annotations;
 pub(crate) mod console;
+pub(crate) mod ephemeral_usage;
 pub(crate) mod json;
 pub(crate) mod junit;
+pub(crate) mod port_row;
 pub(crate) mod remedy;
 pub(crate) mod report;
 pub(crate) mod table;

@@ -1,6 +1,9 @@
 //! The text of a diagnosis or a failure, for users of a shell.
 
-use portlease::{Diagnosis, ErrorKind};
+use std::collections::HashSet;
+use std::slice;
+
+use portlease::{Diagnosis, ErrorKind, Remedy};
 
 use crate::failure::{Cause, Failure};
 use crate::output::remedy;
@@ -22,6 +25,18 @@ fn below(headline: String, diagnosis: &Diagnosis, waited: bool) -> String {
 
 pub(crate) fn help(diagnosis: &Diagnosis, waited: bool) -> Option<String> {
     remedy::in_one_line(diagnosis.remedies(), waited)
+}
+
+/// The remedies for several ports in one line, without those that wait for one port. The remedies
+/// that end a holder come first.
+pub(crate) fn help_for_all(diagnoses: &[&Diagnosis]) -> Option<String> {
+    let all = diagnoses.iter().flat_map(|diagnosis| diagnosis.remedies());
+    let (mut remedies, others): (Vec<Remedy>, Vec<Remedy>) =
+        all.cloned().partition(Remedy::ends_a_holder);
+    remedies.extend(others);
+    let mut texts = HashSet::new();
+    remedies.retain(|remedy| texts.insert(remedy::in_one_line(slice::from_ref(remedy), true)));
+    remedy::in_one_line(&remedies, true)
 }
 
 pub(crate) fn headline_and_help(diagnosis: &Diagnosis, waited: bool) -> String {

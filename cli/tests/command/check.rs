@@ -53,13 +53,37 @@ fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
     crate::program::ran(&["check", &format!("{first}-{last}")]).code(0);
 }
 
+/// Ten lines, of which five are the same help line, would hide the answer.
+#[test]
+fn the_remedies_of_many_busy_ports_come_in_one_line_at_the_end() {
+    let block = ReserveOptions::new().reserve_block(5).unwrap();
+    let servers: Vec<_> = block.iter().map(|p| p.listen().unwrap()).collect();
+    let range = format!("{}-{}", block[0], block[4]);
+    let output = ran(&["check", &range]).code(1).out;
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 6, "{output}");
+    for (line, p) in lines.iter().zip(&block) {
+        assert!(
+            line.starts_with(&format!("port {p}/tcp is in use: ")),
+            "{output}"
+        );
+    }
+    let help = format!(
+        "help: close the socket in pid {}, which started this process, or reserve another port \
+         with `portlease reserve`",
+        std::process::id()
+    );
+    assert_eq!(lines[5], help);
+    drop(servers);
+}
+
 #[test]
 fn verbose_prints_the_full_report_and_quiet_nothing() {
     let p = reserve_port();
     let _server = p.listen().unwrap();
     let output = ran(&["check", "-v", &p.to_string()]).code(1).out;
     assert!(
-        output.contains("\n  listening ") && output.contains("\n  the number "),
+        output.contains("\n  listening ") && output.contains("\n  reserved "),
         "{output}"
     );
     let output = ran(&["check", "-q", &p.to_string()]).code(1);

@@ -266,7 +266,7 @@ fn run_stops_a_command_that_does_not_answer_as_expected() {
     });
     let mut outputs = outputs.skip_while(|output| output.err.contains("is not listening"));
     let output = outputs.next().unwrap();
-    let start = "portlease: stopped the command: port ";
+    let start = "portlease: stopped the command after ";
     let problem = "/tcp does not answer GET / as expected: 127.0.0.1:";
     assert!(
         output.err.starts_with(start)

@@ -80,11 +80,9 @@ fn a_keeper_ends_with_the_process_of_its_pid_option() {
     let output = finish(&mut command(&folder, &["check", &port.to_string()]))
         .code(1)
         .out;
-    let expected = format!("pid {keeper} for pid {}", sleeper.pid());
-    assert!(
-        output.contains("reserved by portlease (") && output.contains(&expected),
-        "{output}"
-    );
+    let pid = sleeper.pid();
+    let expected = format!("reserved by portlease, pid {keeper} for sleep (pid {pid})");
+    assert!(output.contains(&expected), "{output}");
     sleeper.0.kill().unwrap();
     // The sleeper is a zombie: this test has not reaped it yet.
     ends(keeper);

@@ -1,9 +1,12 @@
 //! `portlease list`.
 
+use std::process::Command;
+
 use serde_json::json;
 
-use crate::program::{Running, finish, line_in, portlease};
-use crate::support::Folder;
+use crate::program::{Running, finish, line_in, plain, portlease};
+use crate::support::program::installed;
+use crate::support::{Folder, capability, need};
 
 #[test]
 fn each_reservation_is_listed_with_its_owner() {
@@ -37,24 +40,38 @@ fn each_reservation_is_listed_with_its_owner() {
     assert_eq!(
         heads,
         [
-            "PORT", "PROTOCOL", "PID", "PROGRAM", "TEST", "AT", "LABEL", "NAME", "AGE"
+            "PORT",
+            "PROTOCOL",
+            "PID",
+            "COMMAND",
+            "DIRECTORY",
+            "TEST",
+            "AT",
+            "LABEL",
+            "NAME",
+            "AGE"
         ]
     );
     let mut rows: Vec<Vec<&str>> = text
         .lines()
         .skip(1)
-        .map(|line| line.split_whitespace().collect())
+        .map(|line| {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|cell| !cell.is_empty())
+                .collect()
+        })
         .collect();
     rows.sort_by_key(|row| row[1]);
     let pid = run.pid().to_string();
+    let here = std::env::current_dir().unwrap().display().to_string();
     assert_eq!(rows.len(), 2, "{text}");
     for (row, (port, protocol)) in rows.iter().zip([(web, "tcp"), (dns, "udp")]) {
-        assert_eq!(row[..4], [port, protocol, &pid, "portlease"], "{text}");
+        let command = "sh -c 'echo $WEB $DNS > \"$FILE\"; exec sleep 600'";
+        assert_eq!(row[..4], [port, protocol, &pid, command], "{text}");
+        assert_eq!(row[4..7], [here.as_str(), "-", "-"], "{text}");
         assert!(
-            row[5].starts_with("cli/src/")
-                && row[6] == "a\\tb"
-                && row[7] == "-"
-                && row[8].ends_with('s'),
+            row[7] == "a\\tb" && row[8] == "-" && row[9].ends_with('s'),
             "{text}"
         );
     }
@@ -70,7 +87,40 @@ fn each_reservation_is_listed_with_its_owner() {
         (&json!(dns.parse::<u16>().unwrap()), &json!(run.pid()))
     );
     assert_eq!(row["label"], json!("a\tb"));
-    assert_eq!(row.as_object().unwrap().len(), 10, "{row}");
+    assert_eq!(row["working_directory"], json!(here));
+    assert_eq!((&row["at"], &row["foreign"]), (&json!(null), &json!(false)));
+    assert_eq!(row.as_object().unwrap().len(), 14, "{row}");
+}
+
+/// The pid of a process in a container is the pid of another process here.
+#[test]
+fn a_pid_of_another_pid_namespace_is_not_printed_as_one_of_this_machine() {
+    need!(capability::pid_namespace(), installed("unshare"));
+    let folder = Folder::new();
+    let command = |args: &[&str]| {
+        let mut command = portlease(args);
+        command.env("PORTLEASE_DIR", folder.locks());
+        command
+    };
+    let file = folder.path().join("port");
+    let script = "\"$BIN\" reserve --pid $$ > \"$FILE\"; exec sleep 600";
+    let mut inside = Command::new("unshare");
+    inside.args(["-pf", "--mount-proc", "--kill-child", "sh", "-c", script]);
+    plain(&mut inside);
+    let inside = inside.env("PORTLEASE_DIR", folder.locks());
+    let _inside = Running::start(inside.env("FILE", &file));
+    let port = line_in(&file);
+
+    let row = finish(&mut command(&["list", "--json"])).code(0).json()["leases"][0].clone();
+    assert_eq!(
+        (&row["foreign"], &row["on_behalf_of"]),
+        (&json!(true), &json!(1))
+    );
+    let text = finish(&mut command(&["who", &port])).code(0).out;
+    // Root sees the keeper, and so its pid here.
+    let there = row["pid"].as_u64().unwrap();
+    let expected = format!(" (pid {there} in its own pid namespace) for sh (pid 1 there)");
+    assert!(text.contains(&expected), "{text}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod callers;
 mod check;
+mod ephemeral_range;
 mod http;
 mod keeper;
 mod keepers;

@@ -333,19 +333,30 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
     let mut command = script(&["--wait-listening=1s"], nested);
     finish(command.env("FILE", &file)).code(125);
     ends(line_in(&file).parse().unwrap());
-    // Between the two stands the library's own message with the time limit.
     let (act, cause) = output.err.split_once(": port ").unwrap();
+    assert_eq!(act, "portlease: stopped the command after 100ms");
+    assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
     assert!(
-        act.starts_with("portlease: stopped the command: ") && act.contains("100"),
+        cause.contains("\nhelp: check the command line of pid "),
         "{output:#?}"
     );
-    assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
     // The command ends first: its exit code counts, unless it means success.
-    finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
+    let output = finish(&mut script(&["--wait-listening"], "exit 3")).code(3);
+    let expected = "portlease: the command ended (exit status: 3) before it listened on port ";
+    assert!(output.err.starts_with(expected), "{output:#?}");
     let output = finish(&mut script(&["--wait-listening"], "exit 0")).code(125);
     assert!(
-        output.err.contains("ended before it listened"),
+        output
+            .err
+            .contains("ended (exit status: 0) before it listened on port "),
         "{output:#?}"
+    );
+    // A suspended command starts no server.
+    let output = finish(&mut script(&["--wait-listening=1s"], "kill -STOP $$")).code(125);
+    assert!(
+        output
+            .err
+            .contains(" is suspended, so it starts no server\nhelp: resume pid ")
     );
 
     need!(installed("python3"));

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program::{Running, finish, for_everybody, line_in, plain, portlease, ran, silent};
+use crate::support::ports::non_ephemeral_ports;
 use crate::support::program::installed;
 use crate::support::{Folder, capability, is_root, need};
 
@@ -146,6 +147,21 @@ fn workers_that_outlive_their_server_are_stopped_too() {
         );
     }
     assert_eq!(server.ended(), 143);
+}
+
+#[test]
+fn servers_are_found_among_many_ports() {
+    need!(installed("python3"), capability::native());
+    let ports = non_ephemeral_ports(20);
+    let servers = [ports[3], ports[17]].map(|port| Server::start(port, ""));
+    let range = format!("{}-{}", ports[0], ports[19]);
+    let output = ran(&["stop", "--dry-run", &range]).code(0);
+    let lines: Vec<&str> = output.out.lines().collect();
+    assert_eq!(lines.len(), 2, "{output:#?}");
+    ran(&["stop", &range]).code(0);
+    for server in servers {
+        assert_eq!(server.ended(), 143);
+    }
 }
 
 #[test]

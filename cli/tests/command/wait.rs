@@ -7,7 +7,8 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, finish, portlease, ran, silent};
+use crate::program::{Running, finish, line_in, portlease, ran, silent};
+use crate::support::program::installed;
 use crate::support::{Folder, capability, need};
 
 #[test]
@@ -70,8 +71,26 @@ fn a_wait_that_times_out_exits_with_1_and_reports_why() {
         &busy.to_string(),
     ])
     .code(1);
-    let expected = json!({"version": 1, "ports": [format!("{busy}/tcp")], "outcome": "timed_out"});
-    assert_eq!((output.json(), output.err.as_str()), (expected, ""));
+    let answer = output.json();
+    assert_eq!(answer["ports"], json!([format!("{busy}/tcp")]));
+    assert_eq!(
+        (&answer["outcome"], output.err.as_str()),
+        (&json!("timed_out"), "")
+    );
+    let problem = &answer["problems"][0];
+    assert_eq!(
+        (&problem["free"], &problem["endpoint"]),
+        (&json!(false), &answer["ports"][0])
+    );
+    assert_eq!(
+        problem["holders"][0]["state"],
+        json!("listen"),
+        "{answer:#}"
+    );
+    assert!(
+        problem["cause"].as_str().unwrap().contains(" listens on "),
+        "{answer:#}"
+    );
     ran(&["wait", "--free", &free.to_string()]).code(0);
     ran(&["wait", "--listening", "--timeout", "0s", &free.to_string()]).code(1);
 }
@@ -138,6 +157,50 @@ fn a_process_whose_end_frees_the_port_meets_the_condition() {
     process.kill().unwrap();
     process.wait().unwrap();
     waiting.finish().code(0);
+}
+
+/// As a database in a container that listens while it initializes.
+#[test]
+fn a_wait_for_a_steady_listener_starts_again_after_each_break() {
+    need!(installed("python3"));
+    let p = reserve_port();
+    let folder = Folder::new();
+    let (up, done) = (folder.path().join("up"), folder.path().join("done"));
+    let serve = "import socket, sys, time
+port, up, done = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+for n in range(10):
+    s = socket.create_server(('127.0.0.1', port))
+    open(up, 'w').write('up\\n')
+    time.sleep(0.05); s.close()
+s = socket.create_server(('127.0.0.1', port))
+open(done, 'w').write('done\\n')
+time.sleep(600)
+";
+    let mut server = Command::new("python3");
+    server
+        .args(["-c", serve, &p.to_string()])
+        .args([&up, &done]);
+    let _server = Running::start(&mut server);
+    line_in(&up);
+    // The control: a wait that does not ask for more ends at the first listener.
+    ran(&["wait", "--listening", "--timeout", "10m", &p.to_string()]).code(0);
+    assert!(!done.exists());
+    let steady = ["wait", "--listening", "--for", "2s", "--timeout", "10m"];
+    ran(&[&steady[..], &[&p.to_string()]].concat()).code(0);
+    assert!(done.exists());
+
+    let args = [
+        "wait",
+        "--listening",
+        "--for",
+        "30s",
+        "--timeout",
+        "1s",
+        &p.to_string(),
+    ];
+    let refused = ran(&args).code(2);
+    assert!(refused.err.contains("raise --timeout"), "{refused:#?}");
+    ran(&["wait", "--free", "--for", "1s", &p.to_string()]).code(2);
 }
 
 #[test]

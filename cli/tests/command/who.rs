@@ -23,6 +23,7 @@ pub(crate) fn listener_row(port: u16, answer: &Value) -> Value {
     json!({
         "protocol": "tcp", "local": format!("127.0.0.1:{port}"), "remote": null,
         "state": "listen", "uid": uid, "user": name, "hidden": false, "client": false,
+        "interface": null, "shared": false,
         "owner": "processes",
         "processes": [{
             "pid": std::process::id(), "name": comm.trim_end_matches('\n'),
@@ -91,6 +92,8 @@ fn a_lease_without_a_socket_has_this_json_shape() {
     );
     let expected = json!([{
         "protocol": "tcp", "port": p.port(), "pid": std::process::id(),
+        "foreign": false, "on_behalf_of": null, "command": null,
+        "working_directory": std::env::current_dir().unwrap().to_str().unwrap(),
         "program": std::env::current_exe().unwrap().to_str().unwrap(),
         "test": "who::a_lease_without_a_socket_has_this_json_shape", "at": at,
         "label": "primary", "name": null, "first_choice": null, "since": since,
@@ -254,11 +257,25 @@ fn several_ports_and_every_listener_are_shown() {
             );
         }
     }
+    // Of another address, the question and the listener beside it are named.
+    let text = ran(&["who", &format!("127.0.0.2:{one}")]).code(0).out;
+    let listener = format!("\n  listening    127.0.0.1:{one} ");
+    assert!(
+        text.starts_with(&format!("port 127.0.0.2:{one}: ")),
+        "{text}"
+    );
+    assert!(text.contains(&listener), "{text}");
     // No socket of this process, and no process below this folder.
     let folder = Folder::new();
     let empty = folder.path().to_str().unwrap();
-    ran(&["who", "--pid", "1", "--json"]);
-    ran(&["who", "--under", empty]).code(1);
+    let answer = ran(&["who", "--pid", "1", "--json"]).json();
+    assert!(
+        answer["complete"].is_boolean() && answer["unseen"].is_array(),
+        "{answer:#}"
+    );
+    let nothing = ran(&["who", "--under", empty]);
+    let is_certain = nothing.err == "portlease: no such socket listens\n";
+    nothing.code(if is_certain { 1 } else { 3 });
     let error = ran(&["who", "--under", "/no/such/folder"]).code(2).err;
     assert!(error.contains("cannot read \"/no/such/folder\""), "{error}");
     drop(servers);

@@ -1,34 +1,36 @@
-// Run it with: portlease run --port APP_PORT --port DOWN_PORT -- node --test
+// Run it with any number of files at a time: node --test --test-concurrency=4
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { connect } from 'node:net'
+import { after, before, test } from 'node:test'
+import { reserve } from 'portlease'
 
-import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { once } from "node:events";
-import { createServer } from "node:http";
-import { connect } from "node:net";
-import { test } from "node:test";
+// Each file is a process of its own, and reserves a number of its own.
+const reserved = await reserve()
+const worker = `pid ${process.pid}`
+let server
 
-// The ports stay reserved while `portlease run` runs, so servers can stop and start again.
-const { APP_PORT, DOWN_PORT } = process.env;
+before(async () => {
+  server = createServer((_request, response) => response.end(worker))
+  await once(server.listen(reserved.port, '127.0.0.1'), 'listening')
+})
+after(async () => {
+  server.closeAllConnections()
+  await once(server.close(), 'close')
+  await reserved.release()
+})
 
-test("the server is started again on its number", async () => {
-  for (let start = 0; start < 3; start++) {
-    const server = createServer((_request, response) => response.end("hello"));
-    await once(server.listen(Number(APP_PORT), "127.0.0.1"), "listening");
-    const url = `http://127.0.0.1:${APP_PORT}/`;
-    const answer = await fetch(url, { headers: { connection: "close" } });
-    assert.equal(await answer.text(), "hello");
-    server.closeAllConnections();
-    await once(server.close(), "close");
-  }
-});
+for (let n = 0; n < 10; n += 1) {
+  test(`the server of this worker answers, ${n}`, async () => {
+    const answer = await fetch(`http://127.0.0.1:${reserved.port}/`)
+    assert.equal(await answer.text(), worker)
+  })
+}
 
-test("a reserved number refuses while nothing listens", async () => {
-  const [error] = await once(connect(Number(DOWN_PORT), "127.0.0.1"), "error").catch((e) => [e]);
-  assert.equal(error.code, "ECONNREFUSED");
-});
-
-test("a port reserved in mid-program is held until the program ends", () => {
-  const port = Number(execFileSync("portlease", ["reserve", "--pid", process.pid]));
-  const list = execFileSync("portlease", ["list", "--json"], { encoding: "utf8" });
-  assert.match(list, new RegExp(`"port":${port},`));
-});
+test('a reserved number refuses while nothing listens', async () => {
+  const down = await reserve()
+  const [error] = await once(connect(down.port, '127.0.0.1'), 'error').catch(e => [e])
+  assert.equal(error.code, 'ECONNREFUSED')
+  await down.release()
+})

@@ -1,11 +1,11 @@
 //! A server that is a child process: stopped, killed and started again on its number.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use portlease::Reservation;
+use portlease::{Reservation, Server};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -19,32 +19,19 @@ fn server() {
     }
 }
 
-/// Killed when it is dropped.
-struct Server(Child);
-
-impl Server {
-    fn start(p: &Reservation) -> Server {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--ignored", "--exact", "server"])
-            .env("SERVE", p.addr().to_string());
-        let mut server = Server(command.stdout(Stdio::null()).spawn().unwrap());
-        // If the server exits instead of listening, this fails at once with the exit status.
-        p.wait_for(&mut server.0, TIMEOUT).unwrap();
-        server
-    }
+fn start(p: Reservation) -> Server {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "server"])
+        .env("SERVE", p.addr().to_string())
+        .stdout(Stdio::null());
+    // If the server exits instead of listening, this fails at once with the exit status.
+    p.spawn(command, TIMEOUT).unwrap()
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn ask(p: &Reservation) -> String {
+fn ask(addr: SocketAddr) -> String {
     let mut answer = String::new();
-    TcpStream::connect(p)
+    TcpStream::connect(addr)
         .unwrap()
         .read_to_string(&mut answer)
         .unwrap();
@@ -53,24 +40,25 @@ fn ask(p: &Reservation) -> String {
 
 #[test]
 fn a_server_keeps_its_number_when_it_is_killed() {
-    let p = portlease::reserve_port();
+    let mut server = start(portlease::reserve_port());
     for _ in 0..3 {
-        let server = Server::start(&p);
         // This server answers, and no other test's.
-        portlease::assert_port_held_by(&p, server.0.id());
-        assert_eq!(ask(&p), format!("pid {}", server.0.id()));
-        drop(server);
+        portlease::assert_port_held_by(server.reservation(), server.id());
+        assert_eq!(ask(server.addr()), format!("pid {}", server.id()));
+        server.kill().unwrap();
         // Between two servers no other process gets the port, and a client is refused.
-        assert!(TcpStream::connect(&p).is_err());
-        portlease::assert_port_free(&p);
+        assert!(TcpStream::connect(server.addr()).is_err());
+        portlease::assert_port_free(server.reservation());
+        server.restart().unwrap();
     }
+    let p = server.stop().unwrap();
+    portlease::assert_port_free(&p);
 }
 
 #[test]
 fn the_nodes_of_a_cluster_know_each_others_numbers_before_they_start() {
     let nodes = portlease::reserve_ports::<3>();
-    let servers = nodes.each_ref().map(Server::start);
-    for (p, server) in nodes.iter().zip(&servers) {
-        assert_eq!(ask(p), format!("pid {}", server.0.id()));
+    for server in nodes.map(start) {
+        assert_eq!(ask(server.addr()), format!("pid {}", server.id()));
     }
 }

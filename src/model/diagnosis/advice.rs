@@ -48,6 +48,7 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_),
             Some(endpoint),
         ) => for_missing_listener(report, endpoint),
+        (Verdict::Unsteady(_), _) => vec![Remedy::ReadServerOutput],
         (Verdict::Leaked, _) => vec![Remedy::StopServersBeforeTestEnds],
         (Verdict::Privileged, Some(endpoint)) => {
             let lower = cfg!(target_os = "linux").then_some(Remedy::LowerUnprivilegedPortStart {
@@ -61,12 +62,18 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Forbidden | Verdict::CannotBind(_), Some(endpoint)) => {
             vec![Remedy::ReserveAnotherPort { endpoint }]
         }
-        (Verdict::CannotTell(_), Some(endpoint))
+        (Verdict::CannotTell { .. }, Some(endpoint))
             if endpoint.protocol == Some(Protocol::UdpLite) =>
         {
             vec![Remedy::AskWhoHolds { endpoint }]
         }
-        (Verdict::CannotTell(_), _) => with_permission(report),
+        (
+            Verdict::CannotTell {
+                is_denied: true, ..
+            },
+            _,
+        ) => with_permission(report),
+        (Verdict::CannotTell { .. }, _) => Vec::new(),
         (_, None) => Vec::new(),
     };
     remedies.dedup();
@@ -91,8 +98,14 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }
+    // A suspended process starts no server.
+    if let Some(pid) = report.facts.suspended {
+        return vec![Remedy::Resume { pid }];
+    }
+    let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
     if let Some(pid) = instead.first().and_then(pid) {
-        return vec![Remedy::CheckCommand { pid }];
+        let check = Some(Remedy::CheckCommand { pid });
+        return check.into_iter().chain(reserve).collect();
     }
     match (elsewhere.first(), endpoint.ip) {
         (Some(other), Some(ip)) => vec![
@@ -106,7 +119,6 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         _ => match (&report.facts.verdict, report.facts.expected) {
             (Verdict::NotListening, Some(running)) => {
                 let check = running.map(|pid| Remedy::CheckCommand { pid });
-                let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
                 check.into_iter().chain(reserve).collect()
             }
             _ => start_first(endpoint),
@@ -244,6 +256,9 @@ const PROXIES: [&str; 6] = [
 /// Where to look for the owner of a socket of which none is visible.
 fn for_hidden(holder: &Holder) -> Remedy {
     match holder.unseen_owner {
+        UnseenOwner {
+            lacks_proc: true, ..
+        } => Remedy::MountProc,
         UnseenOwner {
             is_denied: true,
             as_root: false,

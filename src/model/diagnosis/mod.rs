@@ -31,7 +31,6 @@ use verdict::Verdict;
 /// ```text
 /// port 60315/tcp is in use: redis-server (pid 4242) listens on 127.0.0.1:60315
 ///   listening    127.0.0.1:60315    redis-server, pid 4242, user ci, started 3 min ago
-///   the number   dynamic (RFC 6335), inside this machine's ephemeral range 32768-60999
 /// help: stop pid 4242, or reserve another port with reserve_port()
 /// ```
 #[derive(Clone)]
@@ -49,6 +48,8 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
+    /// The id of the expected process, if it is suspended.
+    pub(crate) suspended: Option<u32>,
     /// A listener on the endpoint that belongs neither to the expected process nor to one that it
     /// started.
     pub(crate) stranger: Option<Holder>,
@@ -85,6 +86,7 @@ impl Diagnosis {
             redirected: None,
             as_root: false,
             expected: None,
+            suspended: None,
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
@@ -161,7 +163,7 @@ impl Diagnosis {
     /// assert!(!free.unwrap_err().could_tell());
     /// ```
     pub fn could_tell(&self) -> bool {
-        !matches!(self.0.facts.verdict, Verdict::CannotTell(_))
+        !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
     /// Every socket on the port, with its processes; `None` if the sockets were not read.
@@ -289,8 +291,9 @@ impl Diagnosis {
             Verdict::Invalid(_) => ErrorKind::InvalidPort,
             Verdict::Free
             | Verdict::NotListening
+            | Verdict::Unsteady(_)
             | Verdict::CannotBind(_)
-            | Verdict::CannotTell(_) => ErrorKind::Io,
+            | Verdict::CannotTell { .. } => ErrorKind::Io,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::slice;
 
+use super::number::Number;
 use super::trial::Trials;
 use super::verdict::{Cause, Verdict};
 use super::{Diagnosis, Facts};
@@ -13,7 +14,7 @@ use crate::model::holders::Holders;
 use crate::model::lease_info::Lease;
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
-use crate::model::text::{FORBIDDEN, connections};
+use crate::model::text::{DurationText, FORBIDDEN, connections};
 
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Report {
             },
             Verdict::InUse(Cause::Reserved) => match self.leases().first() {
                 Some(lease) => format!("reserved {}", lease.by()),
-                None => holders_headline(),
+                None => "reserved by a process that has released it since".to_owned(),
             },
             Verdict::InUse(Cause::Named) => {
                 "reserved by an unknown process: its lock file is in another lock folder, or \
@@ -80,17 +81,29 @@ impl Report {
                 "the system refuses the bind, and no visible socket explains why".to_owned()
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                self.listeners_headline().unwrap_or_else(holders_headline)
+                // The reservation is that of the process which waits for its server.
+                let is_only_reserved = self.facts.expected.is_some()
+                    && !self.leases().is_empty()
+                    && self.sockets_besides_claims().next().is_none();
+                self.listeners_headline().unwrap_or_else(|| {
+                    if is_only_reserved {
+                        "nothing listens on it".to_owned()
+                    } else {
+                        holders_headline()
+                    }
+                })
             }
-            Verdict::InUse(Cause::Holder) | Verdict::Leaked => holders_headline(),
+            Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::Unsteady(_) => {
+                holders_headline()
+            }
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
             Verdict::Forbidden => FORBIDDEN.to_owned(),
             Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
-            Verdict::CannotBind(text) | Verdict::CannotTell(text) | Verdict::Invalid(text) => {
-                text.clone()
-            }
+            Verdict::CannotBind(text)
+            | Verdict::CannotTell { text, .. }
+            | Verdict::Invalid(text) => text.clone(),
         }
     }
 
@@ -102,9 +115,13 @@ impl Report {
             elsewhere,
             instead,
             redirected,
+            suspended,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
+        if let Some(pid) = suspended {
+            sentences.push(format!("pid {pid} is suspended, so it starts no server"));
+        }
         if let Some(addr) = redirected {
             sentences.push(format!(
                 "no socket listens, but a connection to {addr} is accepted: a packet filter \
@@ -133,6 +150,10 @@ impl Report {
             Verdict::Free => format!("{operand} is free: {cause}"),
             Verdict::InUse(_) => format!("{operand} is in use: {cause}"),
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
+            Verdict::Unsteady(duration) => {
+                let duration = DurationText(*duration);
+                format!("{operand} has not been listening for {duration} without a break: {cause}")
+            }
             Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::SharedWithStranger(pid) => {
                 format!("{operand} is not held by pid {pid} alone: {cause}")
@@ -145,7 +166,7 @@ impl Report {
             | Verdict::Forbidden
             | Verdict::NoSuchAddress
             | Verdict::CannotBind(_) => format!("{operand} cannot be bound: {cause}"),
-            Verdict::CannotTell(_) => format!("cannot check {operand}: {cause}"),
+            Verdict::CannotTell { .. } => format!("cannot check {operand}: {cause}"),
             Verdict::Invalid(_) => cause,
         }
     }
@@ -184,10 +205,26 @@ impl Report {
         if !trials.is_empty() {
             lines.push(line("a server", Trials(trials)));
         }
-        if let Some(number) = number {
+        if let Some(number) = number.as_ref().filter(|number| self.depends_on(number)) {
             lines.push(line("the number", number));
         }
         lines
+    }
+
+    /// Whether the number itself explains something. It requires a privilege, or the kernel may
+    /// have chosen it for a client. A report with trials was requested in full.
+    fn depends_on(&self, number: &Number) -> bool {
+        let is_client = |socket: &Holder| socket.client || socket.may_be_client;
+        match &self.facts.verdict {
+            _ if !self.facts.trials.is_empty() => true,
+            Verdict::Privileged | Verdict::Forbidden | Verdict::CannotBind(_) => true,
+            Verdict::InUse(Cause::Excluded | Cause::Unexplained) => true,
+            Verdict::InUse(Cause::Holder) => {
+                number.is_assigned_by_the_kernel() && self.sockets().any(is_client)
+            }
+            Verdict::InUse(Cause::TimeWait) => number.is_assigned_by_the_kernel(),
+            _ => false,
+        }
     }
 
     pub(super) fn leases(&self) -> &[Lease] {

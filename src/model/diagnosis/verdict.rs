@@ -1,5 +1,10 @@
 //! [`Verdict`]: the result of a check of a port.
 
+use std::io;
+use std::time::Duration;
+
+use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
+
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -7,6 +12,8 @@ pub(crate) enum Verdict {
     Free,
     InUse(Cause),
     NotListening,
+    /// Something listens on the port, but no listener has stayed open for this long.
+    Unsteady(Duration),
     /// Neither the process with this id nor one that it started listens on the port. For a UDP
     /// port, neither has bound it. The id is `None` if the process has ended and its id is no
     /// longer known.
@@ -26,9 +33,28 @@ pub(crate) enum Verdict {
     CannotBind(String),
     /// The check could not be started, or it could not read something that it needs. The text has
     /// the reason.
-    CannotTell(String),
+    CannotTell {
+        text: String,
+        /// Whether more permission would help.
+        is_denied: bool,
+    },
     /// The operand names no port.
     Invalid(String),
+}
+
+impl Verdict {
+    /// The verdict if something that the check needs could not be read.
+    pub(crate) fn cannot_tell(cause: &io::Error) -> Verdict {
+        let message = OsMessage(cause);
+        Verdict::CannotTell {
+            text: if is_out_of_descriptors(cause) {
+                format!("{message}: {}", descriptor_limit(cause))
+            } else {
+                message.to_string()
+            },
+            is_denied: cause.kind() == io::ErrorKind::PermissionDenied,
+        }
+    }
 }
 
 /// Why a port is in use.

@@ -122,6 +122,7 @@ fn row(
         // as dual stack. A wrong guess can add a conflict to a report, but cannot hide one.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
+        interface: None,
     }
 }
 

@@ -78,6 +78,7 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
         )),
         dual_stack: v6 && local.ip().is_unspecified() && versions & OF_IPV4 != 0,
         client: false,
+        interface: None,
     };
     (local.port() != 0).then_some(row)
 }

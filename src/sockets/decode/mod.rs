@@ -16,3 +16,9 @@ pub(crate) mod procfs;
     allow(dead_code, reason = "its tests run everywhere")
 )]
 pub(crate) mod sock_diag;
+#[cfg(any(target_os = "linux", test, fuzzing))]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "its tests run everywhere")
+)]
+pub(crate) mod sockstat;

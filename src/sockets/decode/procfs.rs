@@ -41,6 +41,7 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         // but cannot hide one.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
+        interface: None,
     })
 }
 
@@ -147,6 +148,20 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .nth(1)?
         .parse()
         .ok()
+}
+
+/// Whether `/proc/PID/uid_map` contains the user. Each line has the first user of a range inside of
+/// the namespace, the first one outside, and the number of users.
+pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
+    let is_in = |line: &[u8]| {
+        let line = std::str::from_utf8(line).unwrap_or_default();
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u32>);
+        match (fields.next(), fields.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => uid.checked_sub(first).is_some_and(|n| n < count),
+            _ => false,
+        }
+    };
+    map.split(|byte| *byte == b'\n').any(is_in)
 }
 
 /// Whether the kernel is writing a core file of the process, as `/proc/PID/status` shows.
@@ -412,6 +427,18 @@ pub(crate) mod tests {
             Some(33)
         );
         assert_eq!(effective_uid(b"Name:\tx\nUid:\t1000"), None);
+    }
+
+    #[test]
+    fn a_user_is_mapped_by_the_range_that_contains_it() {
+        let map = b"         0      1000          1\n         1    100000      65534\n";
+        assert_eq!(
+            [0, 1, 65534, 65535].map(|uid| maps_user(map, uid)),
+            [true, true, true, false]
+        );
+        assert!(maps_user(b"0 0 4294967295\n", 65534));
+        assert!(!maps_user(b"0 1000 1\n", 65534));
+        assert!(!maps_user(b"", 0) && !maps_user(b"0 0\n\xff 0 9\n", 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use super::super::Row;
 use crate::model::endpoint::Protocol;
@@ -232,7 +232,13 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         inode,
         dual_stack: family == AF_INET6 && v6only(&payload[ANSWER_SIZE..], order) == Some(false),
         client: false,
+        // With a link-local address the field is the scope of the address.
+        interface: NonZeroU32::new(interface).filter(|_| !is_scoped(&local)),
     })
+}
+
+fn is_scoped(addr: &SocketAddr) -> bool {
+    matches!(addr, SocketAddr::V6(addr) if addr.scope_id() != 0)
 }
 
 fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<SocketAddr> {

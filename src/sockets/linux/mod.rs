@@ -16,12 +16,12 @@ mod proc_net;
 mod process;
 mod scan;
 
-pub(super) use proc_net::abstract_socket;
+pub(super) use proc_net::{abstract_socket, tcp_at_most};
 #[cfg(not(feature = "tokio"))]
 pub(super) use process::has_event_loop;
 pub(super) use process::{
-    command_line, group, innermost_pid, is_in_first_pid_namespace, is_running, name, parent,
-    started, unit_and_container, user_of, users,
+    command_line, group, innermost_pid, is_running, is_suspended, is_unmapped, name, parent,
+    pid_namespace, started, unit_and_container, user_of, users,
 };
 pub(super) use scan::processes;
 

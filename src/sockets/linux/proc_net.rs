@@ -6,6 +6,7 @@ use std::io;
 
 use super::super::decode::procfs;
 use super::super::decode::sock_diag::Order;
+use super::super::decode::sockstat;
 use super::super::{Inode, Row};
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
@@ -60,6 +61,13 @@ pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<Inode>>
     Ok(String::from_utf8_lossy(&text)
         .lines()
         .find_map(|line| procfs::abstract_socket(line, name)))
+}
+
+/// An upper limit of the number of TCP sockets in this network namespace. `None` if the system does
+/// not report it.
+pub(in super::super) fn tcp_at_most() -> Option<usize> {
+    let text = read("sockstat").ok()?;
+    sockstat::tcp_at_most(&String::from_utf8_lossy(&text))
 }
 
 fn table(protocol: Protocol, family: &str) -> io::Result<Vec<u8>> {

@@ -77,7 +77,7 @@ impl Clock {
         Ok(Some(Process {
             parent: Some(stat.parent).filter(|parent| *parent != 0),
             program: link("exe"),
-            uid: procfs::effective_uid(&status),
+            uid: procfs::effective_uid(&status).filter(|uid| !is_unmapped(*uid)),
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             state,
             working_directory: link("cwd"),
@@ -121,6 +121,10 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
+pub(in super::super) fn is_suspended(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == ProcessState::Suspended)
+}
+
 pub(in super::super) fn group(pid: u32) -> Option<Group> {
     let stat = stat(pid)?;
     Some(Group {
@@ -139,10 +143,16 @@ pub(in super::super) fn name(pid: u32) -> Option<String> {
     stat(pid).map(|stat| stat.name)
 }
 
-/// The kernel gives the first pid namespace a fixed inode (PROC_PID_INIT_INO).
-pub(in super::super) fn is_in_first_pid_namespace() -> bool {
-    const FIRST: u64 = 0xeffffffc;
-    proc_fs::namespace("/proc/self/ns/pid").is_none_or(|namespace| namespace == FIRST)
+pub(in super::super) fn pid_namespace() -> Option<NonZeroU64> {
+    NonZeroU64::new(proc_fs::namespace("/proc/self/ns/pid")?)
+}
+
+/// The kernel shows every user that the user namespace of this process does not map by one uid
+/// (`/proc/sys/kernel/overflowuid`). If the namespace maps that uid, it is the uid of a user.
+pub(in super::super) fn is_unmapped(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    uid == OVERFLOW
+        && read(CWD, "/proc/self/uid_map").is_ok_and(|map| !procfs::maps_user(&map, uid))
 }
 
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {

@@ -29,6 +29,27 @@ fn where_proc_hides_other_users_the_answer_is_incomplete() {
 }
 
 #[test]
+fn a_user_outside_of_the_user_namespace_has_no_uid() {
+    if !is_root("user namespace") {
+        return;
+    }
+    let (_listener, port) = listener(V4);
+    let wrapper: Vec<&str> = AS_NOBODY.into_iter().chain(["unshare", "-Ur"]).collect();
+    if !Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg("true")
+        .status()
+        .unwrap()
+        .success()
+    {
+        skip("user namespace", "no user namespaces");
+        return;
+    }
+    let output = run_wrapped(&wrapper, port);
+    assert_eq!(output[0], "row listen 127.0.0.1:P hidden by [] uid None");
+}
+
+#[test]
 fn a_descriptor_in_flight_is_reported_as_a_possible_owner() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     if !is_root("a descriptor in flight") {

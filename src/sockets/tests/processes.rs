@@ -216,6 +216,28 @@ ctypes.CDLL(None).syscall(60, 0)
     }
 }
 
+/// unshare(2) with CLONE_FILES gives a thread its own descriptors.
+#[test]
+fn a_thread_with_its_own_descriptors_is_reported() {
+    let program = "
+import ctypes, socket, sys, threading
+def serve():
+    if ctypes.CDLL(None).unshare(0x400) != 0:
+        print('no unshare', flush=True); return
+    s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
+    print(s.getsockname()[1], flush=True)
+    sys.stdin.read()
+threading.Thread(target=serve).start()
+";
+    if let Some((child, port)) = python("unshare", program) {
+        expect(
+            port,
+            Tcp,
+            &[&format!("listen 127.0.0.1:P by [{}]", child.0.id())],
+        );
+    }
+}
+
 #[test]
 fn a_socket_that_only_an_io_uring_owns_is_reported() {
     let program = "

@@ -37,8 +37,10 @@ pub(crate) fn assignments_in_namespace() {
     let mut reservers: Vec<Reserver> = (0..5).map(|_| Reserver::new(&folder.locks())).collect();
     let mut ours = BTreeSet::new();
     let mut ports_of_each = Vec::new();
+    let last = EPHEMERAL_LOW + EPHEMERAL_PORTS - 1;
+    let within = format!("within={EPHEMERAL_LOW}-{last}");
     for reserver in &mut reservers {
-        let held = reserver.reserve("many=2").held();
+        let held = reserver.reserve(&format!("many=2 {within}")).held();
         assert_eq!(held.guarantee, "Kernel");
         ours.extend(held.ports.iter().copied());
         ports_of_each.push(held.ports);
@@ -140,7 +142,10 @@ pub(crate) fn self_connections_in_namespace() {
         }
         count
     };
-    let reserved = ReserveOptions::new().reserve_many(PORTS).unwrap();
+    let ephemeral = ReserveOptions::new()
+        .exclude(1..EPHEMERAL_LOW)
+        .exclude(EPHEMERAL_LOW + EPHEMERAL_PORTS..=u16::MAX);
+    let reserved = ephemeral.reserve_many(PORTS).unwrap();
     let numbers: Vec<u16> = reserved.iter().map(|r| r.port()).collect();
     assert_eq!(
         connected(&numbers),

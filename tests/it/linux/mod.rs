@@ -12,6 +12,7 @@ mod link_local; // two interfaces of a network namespace
 mod namespaces; // network namespaces
 mod past_server; // connections that a server left, by their state
 mod range_change; // the ephemeral range of a network namespace
+mod range_usage; // namespaces with few ephemeral ports
 mod refused; // how long a refusal takes, with daemons
 mod remedies;
 mod retries; // fork, sockets without a visible owner
@@ -59,11 +60,14 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "process-for-each-number" => used_up_range::reserve_by_a_process_each(),
         "range-of-two" => used_up_range::reserve_in_a_range_of_two(),
         "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
+        "range-half-used-up" => used_up_range::reserve_beside_half_of_the_range(),
         "many-udp" => used_up_range::reserve_udp_beyond_the_first_thousands(),
         "only-number" => namespaces::reserve_the_only_number(),
         "follows-sysctl" => remedies::follow_sysctl(),
         "redirected" => remedies::wait_for_redirected(),
+        "subreaper" => whose::adopt_a_daemon(),
         "changed-range" => range_change::change_the_range(),
+        "crowded-range" => range_usage::report_a_crowded_range(),
         "used-up-range" => faults::used_up_range_in_namespace(),
         other => panic!("no such helper: {other}"),
     }

@@ -207,6 +207,14 @@ pub(crate) fn wait_for_redirected() {
         text.contains("help: list the rules of the packet filter"),
         "{text}"
     );
+    // A wait for one process reports it too.
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    let at_most = Duration::from_millis(50);
+    let error = portlease::wait_until_held_by(8080, child.id(), at_most).unwrap_err();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = format!("{error:?}");
+    assert!(text.contains(expected), "{text}");
     // The control: nothing redirects this port.
     let text = wait(8081);
     assert!(text.contains("is not listening: "), "{text}");

@@ -6,8 +6,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
 use crate::support::args::Args;
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
-use crate::support::reserver::Reserver;
-use crate::support::socket::{self, ANY_V6, Reuse, V4, V6, port_of};
+use crate::support::reserver::{Outcome, Reserver};
+use crate::support::socket::{
+    self, ANY_V4, ANY_V6, Reuse, V4, V6, leave_clients_in_time_wait, port_of,
+};
 use crate::support::{Folder, capability, need};
 
 const NUMBERS: u16 = 10;
@@ -26,24 +28,13 @@ fn in_namespace(helper: &'static str, args: &str, ephemeral_ports: u16) {
         .succeed();
 }
 
-fn ephemeral(count: u16) -> BTreeSet<u16> {
-    (EPHEMERAL_LOW..EPHEMERAL_LOW + count).collect()
+/// The argument for an automatic pick that may take no other number.
+fn within(count: u16) -> String {
+    format!("within={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + count - 1)
 }
 
-/// The source ports of clients that closed first: each connection leaves one in TIME_WAIT. At most
-/// `count`, and fewer if the kernel has no other number.
-fn leave_clients_in_time_wait(server: &TcpListener, count: usize) -> BTreeSet<u16> {
-    let mut sources = BTreeSet::new();
-    while sources.len() < count {
-        let Ok(client) = TcpStream::connect(server.local_addr().unwrap()) else {
-            break;
-        };
-        sources.insert(client.local_addr().unwrap().port());
-        let (mut accepted, _) = server.accept().unwrap();
-        drop(client);
-        assert_eq!(io::Read::read(&mut accepted, &mut [0]).unwrap(), 0);
-    }
-    sources
+fn ephemeral(count: u16) -> BTreeSet<u16> {
+    (EPHEMERAL_LOW..EPHEMERAL_LOW + count).collect()
 }
 
 #[test]
@@ -96,13 +87,12 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
     }
     fill.clear();
     let ours: BTreeSet<u16> = reserver
-        .reserve("many=6")
+        .reserve(&format!("many=6 {}", within(NUMBERS)))
         .held()
         .ports
         .into_iter()
         .collect();
-    let ours: BTreeSet<u16> = ours.intersection(&ephemeral(NUMBERS)).copied().collect();
-    assert!(ours.len() >= 4, "{ours:?}");
+    assert!(ours.is_subset(&ephemeral(NUMBERS)), "{ours:?}");
     for ip in [V6, ANY_V6] {
         let given: Vec<_> =
             std::iter::from_fn(|| socket::bind(ip, 0, Reuse::Neither).ok()).collect();
@@ -130,7 +120,10 @@ pub(crate) fn switch_ipv6_on() {
     assert!(socket::bind(V6, 0, Reuse::Neither).is_err(), "the control");
     let folder = Folder::new();
     let mut reserver = Reserver::new(&folder.locks());
-    let held = [reserver.reserve("").held(), reserver.reserve(RANGE).held()];
+    let held = [
+        reserver.reserve(&within(NUMBERS)).held(),
+        reserver.reserve(RANGE).held(),
+    ];
     switch("0");
     for held in &held {
         assert_eq!(held.guarantee, "Kernel");
@@ -158,7 +151,11 @@ pub(crate) fn reserve_by_a_process_each() {
         .collect();
     let mut ours = BTreeSet::new();
     for reserver in &mut reservers {
-        let held = reserver.reserve("").held();
+        // Only the last ones are refused there.
+        let held = match reserver.reserve(&within(MANY_NUMBERS)) {
+            Outcome::Held(held) => held,
+            Outcome::Refused { .. } => reserver.reserve("").held(),
+        };
         assert_eq!(held.guarantee, "Kernel");
         assert!(ours.insert(held.port()), "{held:?}");
     }
@@ -222,13 +219,39 @@ pub(crate) fn reserve_beside_time_wait() {
         }
         connects().unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
-    let outside = ours.difference(&ephemeral(MANY_NUMBERS)).count();
-    assert!(outside >= PROCESSES * EACH - 64, "{outside} are outside");
+    assert!(ours.is_disjoint(&ephemeral(MANY_NUMBERS)), "{ours:?}");
     // The rest of the range, taken by a stranger: without a number for the first look either.
     let _rest: Vec<_> = std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
     let held = Reserver::new(&folder.locks()).reserve("many=20").held();
     assert_eq!(held.guarantee, "Kernel");
     assert!(held.ports.iter().all(|port| !ours.contains(port)));
+}
+
+#[test]
+fn from_half_of_a_range_on_reservations_take_numbers_outside_of_it() {
+    need!(capability::network_namespace());
+    in_namespace("range-half-used-up", "", HALF_USED);
+}
+
+const HALF_USED: u16 = 600;
+
+/// The helper process.
+pub(crate) fn reserve_beside_half_of_the_range() {
+    let folder = Folder::new();
+    let all = ephemeral(HALF_USED);
+    let held = Reserver::new(&folder.locks()).reserve("many=20").held();
+    let control = held.ports.iter().filter(|port| all.contains(port)).count();
+    assert_eq!(control, 20, "the control: {held:?}");
+    // `bind(…, 0)` first uses up the numbers of one parity.
+    let _half: Vec<_> = (0..HALF_USED / 2 + 10)
+        .map(|_| socket::bind(ANY_V4, 0, Reuse::Neither).unwrap())
+        .collect();
+    let held = Reserver::new(&folder.locks()).reserve("many=20").held();
+    assert_eq!(held.guarantee, "Kernel");
+    assert!(
+        held.ports.iter().all(|port| !all.contains(port)),
+        "{held:?}"
+    );
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use portlease::{ErrorKind, Reservation, reserve_port};
 
+use crate::support::helper::Launch;
 use crate::support::program::python;
 use crate::support::reserver::Reserver;
-use crate::support::{DEADLINE, capability, need, own_locks};
+use crate::support::{DEADLINE, Folder, capability, eventually, need, own_locks};
 
 /// Long enough for a process that started before the wait to have listened.
 const SHORT: Duration = Duration::from_millis(300);
@@ -24,10 +25,13 @@ listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how == "twin")
 listener.bind(("::1" if how == "on-ipv6" else "127.0.0.1", port))
 listener.listen()
 print(listener.getsockname()[1], flush=True)
-if how == "daemon" and os.fork() != 0:
+if how.endswith("daemon") and os.fork() != 0:
     os._exit(0)
-if how == "daemon":
+if how.endswith("daemon"):
     os.setsid()
+    # The leader of the session ends.
+    if how == "double-daemon" and os.fork() != 0:
+        os._exit(0)
     # If the test fails, nothing else ends it.
     signal.alarm(120)
     print(os.getpid(), flush=True)
@@ -90,6 +94,65 @@ fn served_by_a_stranger() -> (Reservation, Reserver) {
     let mut stranger = Reserver::new(&own_locks());
     assert_eq!(stranger.command(&format!("serve={p}")), "serves");
     (p, stranger)
+}
+
+/// Each of two reserved ports has a server of its own, so the listener on one is not a server
+/// that took the wrong number.
+#[test]
+fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
+    let (own, missing) = (reserve_port(), reserve_port());
+    let mut server = Server::new("server", own.port());
+    server.port();
+    let report = || {
+        let error = missing.wait_for_pid(server.id(), SHORT).unwrap_err();
+        error.to_string()
+    };
+    let text = report();
+    assert!(
+        text.contains("is not listening") && !text.contains("instead"),
+        "{text}"
+    );
+    // The control: the number of the listener is not reserved any more.
+    drop(own);
+    let text = report();
+    assert!(text.ends_with(" instead"), "{text}");
+}
+
+#[test]
+fn a_suspended_process_is_reported_with_the_remedy() {
+    let p = reserve_port();
+    let child = Server::of(Command::new("sleep").arg("600").spawn().unwrap());
+    let signal = |signal: &str| {
+        let pid = child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP");
+    // The signal takes effect a moment later.
+    eventually("the process is suspended", DEADLINE, || {
+        let error = p.wait_for_pid(child.id(), Duration::ZERO).unwrap_err();
+        let diagnosis = error.diagnosis().unwrap();
+        let resume = format!("resume pid {0} with kill -CONT {0}", child.id());
+        if diagnosis.help() == Some(resume) {
+            assert!(
+                error
+                    .to_string()
+                    .contains(" is suspended, so it starts no server")
+            );
+            Ok(())
+        } else {
+            Err(error.to_string())
+        }
+    });
+    // The remedy. The control is the report afterwards.
+    signal("-CONT");
+    eventually("the process runs", DEADLINE, || {
+        let error = p.wait_for_pid(child.id(), Duration::ZERO).unwrap_err();
+        match error.to_string().contains(" is suspended, so") {
+            true => Err(error.to_string()),
+            false => Ok(()),
+        }
+    });
 }
 
 #[test]
@@ -191,6 +254,35 @@ fn a_descendant_and_a_daemon_are_servers_of_the_process() {
         .arg(daemon.to_string())
         .status()
         .unwrap();
+}
+
+/// A test runner can adopt the daemons of its tests.
+#[test]
+fn a_daemon_that_a_subreaper_in_this_session_adopted_is_a_server_of_the_process() {
+    let folder = Folder::new();
+    Launch::new("subreaper", &folder.locks()).start().succeed();
+}
+
+/// The helper process, which is the subreaper.
+pub(crate) fn adopt_a_daemon() {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let p = reserve_port();
+    let mut parent = Server::new("double-daemon", p.port());
+    assert_eq!(parent.port(), p.port());
+    let daemon: u32 = parent.line();
+    p.wait_for(&mut parent.0, DEADLINE).unwrap();
+    Command::new("kill")
+        .arg(daemon.to_string())
+        .status()
+        .unwrap();
+    // The control: a server that this process itself started is no daemon of another child.
+    let p = reserve_port();
+    let mut child = Command::new("true").spawn().unwrap();
+    let mut server = Server::new("server", p.port());
+    server.port();
+    let error = p.wait_for(&mut child, DEADLINE).unwrap_err();
+    let own = format!("(pid {})", server.id());
+    assert!(error.to_string().contains(&own), "{error}");
 }
 
 #[test]

@@ -297,3 +297,52 @@ fn without_sock_diag_the_report_comes_from_proc_net() {
         "{text}"
     );
 }
+
+/// SO_REUSEADDR lets UDP servers share an address without an error.
+#[cfg(target_os = "linux")]
+#[test]
+fn sockets_that_share_an_address_are_reported_as_shared() {
+    use socket2::{Domain, Socket, Type};
+    let bind = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        socket.bind(&addr.into()).unwrap();
+        socket
+    };
+    let one = bind(0);
+    let port = one.local_addr().unwrap().as_socket().unwrap().port();
+    let shared = || {
+        let holders = portlease::who_holds(format!("{port}/udp").as_str()).unwrap();
+        holders
+            .iter()
+            .map(|holder| holder.shared)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shared(), [false]);
+    let other = bind(port);
+    assert_eq!(shared(), [true, true]);
+    drop((one, other));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_interface_of_a_listener_is_reported() {
+    use socket2::{Domain, Socket, Type};
+    need!(capability::sock_diag());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Linux before 5.7 permits this to root alone.
+    need!(socket.bind_device(Some(b"lo")).map_err(|e| e.to_string()));
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&addr.into()).unwrap();
+    socket.listen(1).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    let holders = portlease::who_holds(port).unwrap();
+    let listener = holders.iter().next().unwrap();
+    assert_eq!(listener.interface.as_deref(), Some("lo"));
+    let text = holders.to_string();
+    assert!(
+        text.contains(&format!("127.0.0.1:{port} (interface lo only)")),
+        "{text}"
+    );
+}

@@ -103,7 +103,6 @@ fn the_report_of_a_server_reads_like_this() {
     let connections = [dial(), dial(), dial()];
     let Names { comm, pid, user } = names();
     let reserved = reserved_by(&p, "the_report_of_a_server_reads_like_this");
-    let number = number_line(p.port());
     let mut peers: Vec<SocketAddr> = connections
         .iter()
         .map(|(client, _)| client.local_addr().unwrap())
@@ -121,7 +120,6 @@ port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}
   TIME_WAIT    1 connection, no process; they end within 60 s and do not stop a server that \
 sets SO_REUSEADDR
   reserved     {reserved}
-{number}
 help: close the socket: this process has it, or reserve another port with reserve_port()"
         )
     );
@@ -180,7 +178,6 @@ fn the_reports_of_a_reserved_port_read_like_this() {
             "\
 port {p}/tcp is not listening: reserved {reserved}
   reserved     {reserved}
-{number}
 help: start the server first, and wait for it with wait_until_listening({p}, ..)"
         )
     );
@@ -193,7 +190,6 @@ help: start the server first, and wait for it with wait_until_listening({p}, ..)
             "\
 cannot reserve {p}/tcp: address already in use: reserved {reserved}
   reserved     {reserved}
-{number}
 help: queue for it with ReserveOptions::new().port({p}).wait(..), or reserve another port with \
 reserve_port()"
         )

@@ -1,6 +1,6 @@
 //! Searches for sockets that no descriptor in `/proc/PID/fd` shows. The first thread of their
-//! process has ended, or an io_uring owns them, or they are in flight: sent over a Unix socket and
-//! not received yet.
+//! process has ended, or another thread has descriptors of its own, or an io_uring owns them, or
+//! they are in flight: sent over a Unix socket and not received yet.
 
 use std::fs;
 use std::io;
@@ -19,6 +19,7 @@ impl Scan<'_> {
     pub(super) fn scan_indirect(
         &self,
         pids: &[u32],
+        uids: &[u32],
         lists_all: bool,
         state: &mut ScanState,
     ) -> io::Result<()> {
@@ -34,6 +35,18 @@ impl Scan<'_> {
         for (pid, descriptor) in std::mem::take(&mut state.rings) {
             if self.is_missing_some() {
                 self.scan_ring(pid, &descriptor, state)?;
+            }
+        }
+        for &pid in pids {
+            if !self.is_missing_some() {
+                break;
+            }
+            // A search of every thread of every process would take too long where some sockets
+            // belong to no process.
+            let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
+                .is_ok_and(|stat| uids.contains(&stat.st_uid));
+            if is_likely {
+                self.scan_every_thread(pid, state)?;
             }
         }
         // If this user cannot read most processes, the owner is probably one of those. A search for
@@ -52,24 +65,42 @@ impl Scan<'_> {
     /// Reads the descriptors of a process through a thread other than the first. Returns `true` if
     /// that thread showed a descriptor.
     fn scan_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<bool> {
-        let task = format!("{pid}/task");
-        // The folder `task` has two hard links, and one more per thread. With three links the first
-        // thread is the only one, and the scan has already read it.
-        if statat(self.proc, &task, AtFlags::empty()).is_ok_and(|stat| stat.st_nlink <= 3) {
-            return Ok(false);
-        }
-        let tids = match open(self.proc, &task).and_then(|task| numbers(task.as_fd())) {
-            Ok(tids) => tids,
-            Err(error) => return state.skip(error).map(|()| false),
-        };
-        for tid in tids.into_iter().filter(|tid| *tid != pid) {
-            // The threads of a process share their descriptors, so the first readable thread shows
-            // all of them.
-            if let Ok(folder) = open(self.proc, &format!("{task}/{tid}/fd")) {
+        // The threads of a process share their descriptors, so the first readable thread shows all
+        // of them.
+        for tid in self.further_threads(pid, state)? {
+            if let Ok(folder) = open(self.proc, &format!("{pid}/task/{tid}/fd")) {
                 return self.scan_descriptors(pid, &folder, "../../..", state);
             }
         }
         Ok(false)
+    }
+
+    /// Reads the descriptors of every thread of a process. A thread has its own descriptors after
+    /// unshare(2) with CLONE_FILES.
+    fn scan_every_thread(&self, pid: u32, state: &mut ScanState) -> io::Result<()> {
+        for tid in self.further_threads(pid, state)? {
+            if let Ok(folder) = open(self.proc, &format!("{pid}/task/{tid}/fd")) {
+                self.scan_descriptors(pid, &folder, "../../..", state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The threads of a process without the first one, which the scan has already read.
+    fn further_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<Vec<u32>> {
+        let task = format!("{pid}/task");
+        // The folder `task` has two hard links, and one more per thread. With three links the first
+        // thread is the only one.
+        if statat(self.proc, &task, AtFlags::empty()).is_ok_and(|stat| stat.st_nlink <= 3) {
+            return Ok(Vec::new());
+        }
+        match open(self.proc, &task).and_then(|task| numbers(task.as_fd())) {
+            Ok(mut tids) => {
+                tids.retain(|tid| *tid != pid);
+                Ok(tids)
+            }
+            Err(error) => state.skip(error).map(|()| Vec::new()),
+        }
     }
 
     fn scan_ring(&self, pid: u32, descriptor: &str, state: &mut ScanState) -> io::Result<()> {

@@ -75,7 +75,7 @@ pub(in super::super) fn processes(
         }
         if !scan.is_done() {
             scan.scan_all(&pids, &mut state)?;
-            scan.scan_indirect(&pids, lists_init, &mut state)?;
+            scan.scan_indirect(&pids, &uids, lists_init, &mut state)?;
             lists_all = lists_init;
         }
     }

@@ -1,0 +1,37 @@
+//! How full the ephemeral range is, as an object of the JSON output.
+
+use portlease::EphemeralUsage;
+use serde::Serialize;
+
+/// The numbers of the ephemeral range that have a TCP socket. A count is null if such sockets could
+/// not be read.
+#[derive(Debug, Serialize)]
+pub(crate) struct EphemeralUsageRow {
+    low: u16,
+    high: u16,
+    ports: usize,
+    in_use: usize,
+    listening: Option<usize>,
+    bound: Option<usize>,
+    connected: Option<usize>,
+    time_wait: Option<usize>,
+    complete: bool,
+    unseen: Vec<String>,
+}
+
+impl From<&EphemeralUsage> for EphemeralUsageRow {
+    fn from(usage: &EphemeralUsage) -> Self {
+        EphemeralUsageRow {
+            low: *usage.range().start(),
+            high: *usage.range().end(),
+            ports: usage.ports(),
+            in_use: usage.in_use(),
+            listening: usage.listening(),
+            bound: usage.bound(),
+            connected: usage.connected(),
+            time_wait: usage.time_wait(),
+            complete: usage.is_complete(),
+            unseen: usage.unseen(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env node
+'use strict'
+
+// Runs the command with these arguments, and ends as it ends.
+
+const { spawn } = require('node:child_process')
+const { findCommand } = require('../command.cjs')
+
+const FAILED = 2
+
+function main (args) {
+  const at = args.findIndex((arg, n) => !arg.startsWith('-') && args[n - 1] !== '--color')
+  const names = args.slice(at).some(arg => /^(--pid\b|--help$|-h$)/.test(arg))
+  if (args[at] === 'reserve' && !names) {
+    // Without --pid the reservation would last as long as this process, which ends at once.
+    return fail('cannot reserve for the calling shell through npm: pass --pid $$')
+  }
+  const child = spawn(findCommand(), args, { stdio: 'inherit' })
+  // A terminal sends SIGINT and SIGQUIT to the child as well, so they are not passed on: the
+  // child would get them twice.
+  for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {})
+  for (const signal of ['SIGHUP', 'SIGTERM', 'SIGUSR2']) {
+    process.on(signal, () => child.kill(signal))
+  }
+  child.on('error', error => fail(`cannot run ${child.spawnfile}: ${error.message}`))
+  child.on('exit', (code, signal) => {
+    if (signal === null) {
+      process.exitCode = code
+      return
+    }
+    process.removeAllListeners(signal)
+    process.kill(process.pid, signal)
+  })
+}
+
+function fail (message) {
+  console.error(`portlease: ${message}`)
+  process.exitCode = FAILED
+}
+
+try {
+  main(process.argv.slice(2))
+} catch (error) {
+  fail(error.message)
+}

@@ -1,0 +1,4 @@
+import portlease = require('./index.cjs')
+
+export * from './index.cjs'
+export default portlease

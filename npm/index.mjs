@@ -1,0 +1,16 @@
+import portlease from './index.cjs'
+
+export const {
+  NotListeningError,
+  PortInUseError,
+  PortleaseError,
+  Reservation,
+  checkFree,
+  findCommand,
+  named,
+  reserve,
+  reserveMany,
+  waitListening,
+  whoHolds
+} = portlease
+export default portlease

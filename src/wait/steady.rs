@@ -1,0 +1,144 @@
+//! [`wait_until_all_listening`]: waits until servers listen, and keep listening.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Deadline, Poll, Unmet, WaitError, block_on};
+use crate::inspect::listening::listeners_of;
+use crate::model::diagnosis::verdict::Verdict;
+use crate::model::error::Result;
+use crate::model::port::Port;
+use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
+use crate::sockets::Inode;
+
+/// Waits until something listens on every port, and all keep listening for `steady` without a
+/// break. Some servers listen while they initialize, close the socket, and listen again when they
+/// are ready: the images of databases do.
+///
+/// A port keeps listening while one of its listeners stays open. A server that closes its socket
+/// and opens a new one interrupts that, and the time starts again. [`wait_until_listening`] returns
+/// at the first listener.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let [db, cache] = portlease::reserve_ports();
+/// let servers = (db.listen()?, cache.listen()?);
+/// let (steady, at_most) = (Duration::from_millis(50), Duration::from_secs(10));
+/// portlease::wait_until_all_listening([&db, &cache], steady, at_most)?;
+/// # drop(servers);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The errors of [`wait_until_listening`], of which
+/// [`TimedOut`](crate::ErrorKind::TimedOut) is certain if `at_most` is shorter than `steady`. The
+/// diagnosis says whether nothing listens, or whether a listener did not stay.
+///
+/// # Platform-specific behavior
+///
+/// On systems without a socket table each poll tries one TCP connection. A break that is shorter
+/// than the time between two polls, about 20 ms, is not noticed there.
+///
+/// [`wait_until_listening`]: crate::wait_until_listening
+pub fn wait_until_all_listening<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+    steady: Duration,
+    at_most: Duration,
+) -> Result<()> {
+    let mut all = Vec::new();
+    for port in ports {
+        all.extend(ports_of(&port)?);
+    }
+    let mut wait = Steady {
+        ports: all,
+        steady,
+        deadline: Deadline::new(at_most),
+        since: None,
+    };
+    block_on(|| wait.poll())
+}
+
+/// A wait until all ports listen and keep listening.
+#[derive(Debug)]
+struct Steady {
+    ports: Vec<Port>,
+    steady: Duration,
+    deadline: Deadline,
+    /// When all ports were found to listen, and the listeners of each that have been open since.
+    since: Option<(Instant, Vec<Listeners>)>,
+}
+
+/// The listeners of one port.
+type Listeners = Vec<Option<Inode>>;
+
+/// The first port without a listener.
+enum Gap {
+    Silent(Port),
+    Unreadable(Port, io::Error),
+}
+
+impl Steady {
+    fn poll(&mut self) -> Poll {
+        let polled = Instant::now();
+        let found = match self.read() {
+            Ok(found) => found,
+            Err(Gap::Unreadable(port, cause)) => {
+                return Poll::Failed(WaitError::System(port, cause));
+            }
+            Err(Gap::Silent(port)) => {
+                self.since = None;
+                let [.., pause] = LISTENING_PAUSES;
+                return self.not_yet(port, Verdict::NotListening, pause);
+            }
+        };
+        let broken = match &mut self.since {
+            Some((_, open)) => {
+                let pairs = open.iter_mut().zip(&found);
+                for (open, found) in pairs {
+                    open.retain(|listener| found.contains(listener));
+                }
+                open.iter().position(Vec::is_empty)
+            }
+            None => Some(0),
+        };
+        if broken.is_some() {
+            self.since = Some((polled, found));
+        }
+        let is_steady =
+            |(since, _): &(Instant, _)| polled.saturating_duration_since(*since) >= self.steady;
+        if self.since.as_ref().is_some_and(is_steady) {
+            return Poll::Met;
+        }
+        match self.ports.get(broken.unwrap_or_default()) {
+            Some(&port) => self.not_yet(port, Verdict::Unsteady(self.steady), FREE_PAUSE),
+            None => Poll::Met,
+        }
+    }
+
+    /// The listeners of each port, if every port has one.
+    fn read(&self) -> Result<Vec<Listeners>, Gap> {
+        let listeners = |port: &Port| match listeners_of(*port) {
+            Ok(listeners) if listeners.is_empty() => Err(Gap::Silent(*port)),
+            Ok(listeners) => Ok(listeners),
+            Err(cause) => Err(Gap::Unreadable(*port, cause)),
+        };
+        self.ports.iter().map(listeners).collect()
+    }
+
+    fn not_yet(&self, port: Port, verdict: Verdict, pause: Duration) -> Poll {
+        match self.deadline.left() {
+            Some(left) => Poll::Pause(pause.min(left)),
+            None => Poll::Failed(WaitError::TimedOut(
+                self.deadline.at_most,
+                Unmet {
+                    port,
+                    verdict,
+                    expected: None,
+                },
+            )),
+        }
+    }
+}
