@@ -11,7 +11,7 @@ use portlease::ReserveOptions;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::keepers::leases;
+use crate::keepers::{Sleeper, leases};
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
 use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, eventually, need};
@@ -312,10 +312,12 @@ fn run_and_reserve_take_the_reservations_of_the_server() {
     let script = "ONE=$(\"$BIN\" reserve) && TWO=$(\"$BIN\" reserve -n 2) || exit 90\n\
         \"$BIN\" check $ONE $TWO\n\
         \"$BIN\" run --port A --port B/udp -- sh -c '\"$BIN\" check $A $B/udp'\n\
-        \"$BIN\" reserve --for 10m\n";
+        \"$BIN\" reserve --for 10m --pid $HOLDER\n";
+    let sleeper = Sleeper::new();
     let mut sh = Command::new("sh");
     plain(sh.args(["-c", script]));
-    sh.env("PORTSERVER_ADDRESS", &address);
+    sh.env("PORTSERVER_ADDRESS", &address)
+        .env("HOLDER", sleeper.pid());
     let output = finish(sh.env("PORTLEASE_DIR", folder.locks())).code(0);
     let lines: Vec<&str> = output.out.lines().collect();
     assert_eq!(
