@@ -11,9 +11,10 @@ use crate::model::process::Process;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Records, in each lease whose process has ended, which processes still hold the reservation, and
-/// in each lease of another pid namespace which pid its process has here. A lease that cannot be
-/// examined stays as it is.
+/// Completes each lease by what this process sees. If the recorded process has ended, the lease
+/// gets the processes that still hold the reservation. If the record is of another pid namespace,
+/// it gets the pid that the recorded process has here. A lease that cannot be examined stays as it
+/// is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -80,7 +81,8 @@ fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     is_known.then(|| holder.processes.clone())
 }
 
-/// The pid that the recorded process of another pid namespace has here.
+/// The pid that the recorded process of another pid namespace has here. `None` if that process is
+/// not visible.
 fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

@@ -81,7 +81,8 @@ impl Report {
                 "the system refuses the bind, and no visible socket explains why".to_owned()
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                // The reservation is that of the process which waits for its server.
+                // Only a process that waits for its own server passes `expected`. It knows its
+                // reservation.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self.sockets_besides_claims().next().is_none();
@@ -152,7 +153,7 @@ impl Report {
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
             Verdict::Unsteady(duration) => {
                 let duration = DurationText(*duration);
-                format!("{operand} has not been listening for {duration} without a break: {cause}")
+                format!("{operand} had no listener that stayed open for {duration}: {cause}")
             }
             Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::SharedWithStranger(pid) => {
@@ -211,8 +212,9 @@ impl Report {
         lines
     }
 
-    /// Whether the number itself explains something. It requires a privilege, or the kernel may
-    /// have chosen it for a client. A report with trials was requested in full.
+    /// Whether the report includes the facts about the number. It does if the number may explain
+    /// the verdict: if the number requires a privilege, or if the kernel may have chosen it for a
+    /// client. A report with trials (test binds) includes all facts.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {
