@@ -36,8 +36,8 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
         // A claim (a bound socket) keeps a non-ephemeral number as well, and outgoing connections
-        // never need such a number. But its reservation takes longer. So these numbers come first
-        // only if outgoing connections need the ephemeral ones.
+        // never need such a number. But reserving a non-ephemeral number takes longer. So these
+        // numbers come first only if outgoing connections need the ephemeral ones.
         let ephemeral = EphemeralRange::refreshed();
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {

@@ -20,8 +20,8 @@ use crate::retry::SELF_TEST_NUMBERS;
 pub(crate) struct NumberName {
     pub(crate) name: String,
     pub(crate) seed: u64,
-    /// For one of several ports at fixed distances: the number that the name stands for. `None` for
-    /// a single port, for which the first allowed number of the order is that number.
+    /// The number that the name stands for, set only for ports at fixed distances. For any other
+    /// port, the name stands for the first allowed number of its order.
     first_choice: Option<u16>,
 }
 

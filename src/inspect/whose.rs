@@ -218,8 +218,8 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
 
 /// The TCP listeners of the expected process on other ports, because a server may have taken
 /// another number. If the expected process is the calling process, the list is empty: that process
-/// may run any number of servers. The list omits numbers that the same process reserved, because
-/// each of them has a server of its own.
+/// may run any number of servers. The list omits the other numbers that the reserver of this port
+/// has reserved, because each has a server of its own.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());

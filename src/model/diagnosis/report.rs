@@ -55,7 +55,7 @@ impl Report {
             },
             Verdict::InUse(Cause::Reserved) => match self.leases().first() {
                 Some(lease) => format!("reserved {}", lease.by()),
-                None => "reserved by a process that has released it since".to_owned(),
+                None => "reserved by a process that has since released the port".to_owned(),
             },
             Verdict::InUse(Cause::Named) => {
                 "reserved by an unknown process: its lock file is in another lock folder, or \
@@ -81,8 +81,8 @@ impl Report {
                 "the system refuses the bind, and no visible socket explains why".to_owned()
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                // Only a process that waits for its own server passes `expected`. It knows its
-                // reservation.
+                // With an expected process, the reservation is usually the caller's own, so naming
+                // it explains nothing.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self.sockets_besides_claims().next().is_none();
