@@ -74,6 +74,8 @@ export interface Holder {
   user: string | null
   hidden: boolean
   client: boolean
+  interface: string | null
+  shared: boolean
   owner: string
   processes: Process[]
 }
@@ -83,10 +85,17 @@ export interface Lease {
   protocol: string
   port: number
   pid: number | null
+  foreign: boolean
+  inherited_by: number[]
+  on_behalf_of: number | null
   program: string | null
+  command: string | null
+  working_directory: string | null
   test: string | null
   at: string | null
   label: string | null
+  name: string | null
+  first_choice: number | null
   since: string | null
 }
 

@@ -37,6 +37,8 @@ class Holder(TypedDict):
     user: Optional[str]
     hidden: bool
     client: bool
+    interface: Optional[str]
+    shared: bool
     owner: str
     processes: List[Process]
 
@@ -47,10 +49,17 @@ class Lease(TypedDict):
     protocol: str
     port: int
     pid: Optional[int]
+    foreign: bool
+    inherited_by: List[int]
+    on_behalf_of: Optional[int]
     program: Optional[str]
+    command: Optional[str]
+    working_directory: Optional[str]
     test: Optional[str]
     at: Optional[str]
     label: Optional[str]
+    name: Optional[str]
+    first_choice: Optional[int]
     since: Optional[str]
 
 

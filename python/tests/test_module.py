@@ -193,6 +193,19 @@ def test_who_holds_names_the_process_that_listens() -> None:
     assert portlease.who_holds(reserved.port)["holders"] == []
 
 
+def test_the_types_name_every_key_of_the_answer() -> None:
+    with portlease.reserve() as reserved, listen(reserved.port):
+        report = portlease.who_holds(reserved.port)
+    holder = report["holders"][0]
+    for answer, kind in [
+        (report, portlease.Report),
+        (holder, portlease.Holder),
+        (holder["processes"][0], portlease.Process),
+        (report["leases"][0], portlease.Lease),
+    ]:
+        assert sorted(answer) == sorted(kind.__annotations__)
+
+
 def test_a_port_in_use_is_reported_with_its_holder() -> None:
     with portlease.reserve() as reserved:
         portlease.check_free(reserved.port, f"{reserved.port}/udp")

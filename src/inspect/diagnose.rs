@@ -138,6 +138,10 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         Verdict::NotListening | Verdict::NotHeldBy(_) => elsewhere(port),
         _ => Vec::new(),
     };
+    let reserved_by = match verdict {
+        Verdict::InUse(Cause::Named) => inheritance::of_name(port),
+        _ => Vec::new(),
+    };
     let usage = ephemeral_usage::if_crowded(&[port.protocol]);
     Facts {
         endpoint: Some(endpoint),
@@ -149,6 +153,7 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
         stranger: None,
         elsewhere,
         instead: Vec::new(),
+        reserved_by,
         holders: Some(holders.with_ephemeral_usage(usage)),
         number: Some(number(port.number, port.protocol)),
         trials: Vec::new(),

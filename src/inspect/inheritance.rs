@@ -61,6 +61,18 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     leases
 }
 
+/// The processes that have the port's abstract Unix socket name. Empty if no process has it, or if
+/// the processes cannot be read: the report then calls them unknown.
+pub(crate) fn of_name(port: Port) -> Vec<Process> {
+    let row = residual::name(port).ok().flatten();
+    let owned = row.and_then(|row| sockets::owners(vec![row], ScanDepth::Complete).ok());
+    let holders = owned.map(|owned| owned.holders).unwrap_or_default();
+    holders
+        .into_iter()
+        .flat_map(|holder| holder.processes)
+        .collect()
+}
+
 /// A socket that every process with the reservation has: the claim, or without a claim the socket
 /// that has the abstract name. `None` if no socket has the name.
 fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {

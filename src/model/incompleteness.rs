@@ -84,7 +84,7 @@ impl fmt::Display for Incompleteness {
             Incompleteness::Lease(protocol) => write!(
                 f,
                 "the {protocol} port is reserved by an unknown process: its lock file is in \
-                 another lock folder, or cannot be read"
+                 another lock folder, cannot be read, or is no longer locked"
             ),
             Incompleteness::InFlight(pid) => write!(
                 f,

@@ -91,10 +91,18 @@ impl Lease {
         self.is_in_other_folder = self.working_directory().is_some_and(|folder| folder != own);
     }
 
+    /// The visible processes that still hold the reservation although the recorded process has
+    /// ended: forked children that have not called exec. Empty if the recorded process runs, or if
+    /// it is unknown who holds the reservation. Always empty for a value of a diagnosis that did
+    /// not look for them, and on Windows.
+    pub fn inherited_by(&self) -> &[Process] {
+        self.inherited_by.as_deref().unwrap_or_default()
+    }
+
     /// The first visible process that still holds the reservation although the recorded process has
     /// ended.
     pub(crate) fn heir(&self) -> Option<&Process> {
-        self.inherited_by.as_ref()?.first()
+        self.inherited_by().first()
     }
 
     /// The reserved number.
@@ -403,8 +411,7 @@ impl Lease {
     /// Returns text such as `; pid 4101 (restart), a forked child, still holds it`. The text is
     /// empty if no such process is known.
     fn heirs_text(&self) -> String {
-        let heirs = self.inherited_by.as_deref().unwrap_or_default();
-        let Some((first, others)) = heirs.split_first() else {
+        let Some((first, others)) = self.inherited_by().split_first() else {
             return String::new();
         };
         let mut text = format!("; pid {} ({})", first.pid, printable(&first.name));

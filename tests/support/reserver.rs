@@ -81,6 +81,17 @@ pub(crate) fn run() {
                     Err(e) => format!("refused {e}"),
                 }
             }
+            // The pids of the forked children that have kept the port.
+            ("heirs", port) => {
+                let port: u16 = port.parse().unwrap();
+                let live = portlease::reservations().unwrap();
+                let lease = live.iter().find(|lease| lease.port() == port).unwrap();
+                let heirs = lease.inherited_by().iter();
+                heirs
+                    .map(|heir| heir.pid.to_string())
+                    .collect::<Vec<_>>()
+                    .join(",")
+            }
             ("free", port) => portlease::is_port_free(port).to_string(),
             // The same, from a child process.
             ("child-free", port) => {

@@ -60,12 +60,7 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     [
         lease.port().to_string(),
         lease.protocol().to_string(),
-        // A pid of another pid namespace is the pid of another process here.
-        match lease.pid() {
-            Some(pid) if lease.is_foreign() => format!("({pid})"),
-            Some(pid) => pid.to_string(),
-            None => "-".to_owned(),
-        },
+        pids(lease),
         lease
             .command()
             .or(program)
@@ -79,6 +74,19 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
             humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
         }),
     ]
+}
+
+/// The process that reserved the port, or the forked children that have kept the port since that
+/// process ended.
+fn pids(lease: &Lease) -> String {
+    let heirs = lease.inherited_by().iter().map(|heir| heir.pid.to_string());
+    match (lease.pid(), heirs.collect::<Vec<_>>().join(", ")) {
+        (Some(ended), heirs) if !heirs.is_empty() => format!("{heirs} (after {ended} ended)"),
+        // A pid of another pid namespace is the pid of another process here.
+        (Some(pid), _) if lease.is_foreign() => format!("({pid})"),
+        (Some(pid), _) => pid.to_string(),
+        (None, _) => "-".to_owned(),
+    }
 }
 
 /// The stable name, and the number that it stands for if the lease has another one.

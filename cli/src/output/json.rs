@@ -125,6 +125,8 @@ pub(crate) struct LeaseRow {
     pid: Option<u32>,
     /// Whether the pids belong to another pid namespace.
     foreign: bool,
+    /// The forked children that hold the reservation after the process with `pid` has ended.
+    inherited_by: Vec<u32>,
     on_behalf_of: Option<u32>,
     program: Option<String>,
     command: Option<String>,
@@ -144,6 +146,7 @@ impl From<&Lease> for LeaseRow {
             port: lease.port(),
             pid: lease.pid(),
             foreign: lease.is_foreign(),
+            inherited_by: lease.inherited_by().iter().map(|heir| heir.pid).collect(),
             on_behalf_of: lease.on_behalf_of(),
             program: lease.program().map(str::to_owned),
             command: lease.command().map(str::to_owned),

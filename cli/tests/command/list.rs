@@ -89,7 +89,7 @@ fn each_reservation_is_listed_with_its_owner() {
     assert_eq!(row["label"], json!("a\tb"));
     assert_eq!(row["working_directory"], json!(here));
     assert_eq!((&row["at"], &row["foreign"]), (&json!(null), &json!(false)));
-    assert_eq!(row.as_object().unwrap().len(), 14, "{row}");
+    assert_eq!(row.as_object().unwrap().len(), 15, "{row}");
 }
 
 /// The pid of a process in a container is the pid of another process here.

@@ -136,7 +136,9 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::Reserved | Cause::Named => {
             // A forked child that never calls exec keeps the port until it exits. A queued call
             // could wait for that forever, so the remedy is to stop the child.
-            let heir = report.leases().first().and_then(Lease::heir);
+            let forked = report.facts.reserved_by.first();
+            let forked = forked.filter(|process| process.forked);
+            let heir = report.leases().first().and_then(Lease::heir).or(forked);
             vec![
                 heir.map_or(Remedy::Queue { endpoint }, |process| Remedy::StopProcess {
                     pid: process.pid,

@@ -10,6 +10,7 @@ use super::error_kind::ErrorKind;
 use super::holder::Holder;
 use super::holders::Holders;
 use super::lease_info::Lease;
+use super::process::Process;
 use super::remedy::{self, Remedy};
 
 mod advice;
@@ -57,6 +58,9 @@ pub(crate) struct Facts {
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
+    /// The processes that have the abstract Unix socket of a reservation which no lock file shows.
+    /// Empty if there is no such reservation, or if the processes are hidden.
+    pub(crate) reserved_by: Vec<Process>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. A
@@ -90,6 +94,7 @@ impl Diagnosis {
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
+            reserved_by: Vec::new(),
             number: None,
             trials: Vec::new(),
             own_claim: None,

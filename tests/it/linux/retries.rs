@@ -203,6 +203,17 @@ pub(crate) fn wait_for_forked_child() {
         drop(server);
         (p, child)
     };
+    // The child keeps the abstract name of a reservation without a claim. No lock file shows it.
+    let udp = portlease::reserve_udp_port();
+    let operand = format!("{udp}/udp");
+    let child = fork::idle_child();
+    drop(udp);
+    let report = portlease::check_port_free(operand.as_str()).unwrap_err();
+    let kept = format!("(pid {}): a forked child has kept", child.pid());
+    assert!(report.to_string().contains(&kept), "{report}");
+    drop(child);
+    portlease::check_port_free(operand.as_str()).unwrap();
+
     let (p, child) = listening();
     let took = release(p, child.pid());
     assert!(bounds.contains(&took), "release: {took:?}");

@@ -64,6 +64,8 @@ fn a_forked_child_that_outlives_the_killed_holder_is_reported_as_the_holder() {
                 "{kind}: {question}: {answer}"
             );
         }
+        let heirs = asker.command(&format!("heirs={port}"));
+        assert_eq!(heirs, child.to_string());
         let report = asker.command(&questions[0]);
         assert!(report.contains(&format!("stop pid {child}")), "{report}");
         assert!(!report.contains(&format!("stop pid {parent}")), "{report}");
