@@ -13,8 +13,8 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 
 /// Completes each lease by what this process sees. If the recorded process has ended, the lease
 /// gets the processes that still hold the reservation. If the record is of another pid namespace,
-/// it gets the pid that the recorded process has here. A lease that cannot be examined stays as it
-/// is.
+/// the lease gets the pid that the recorded process has here. A lease that cannot be examined stays
+/// as it is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -61,8 +61,8 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     leases
 }
 
-/// The processes that have the port's abstract Unix socket name. Empty if no process has it, or if
-/// the processes cannot be read: the report then calls them unknown.
+/// The processes that have the port's abstract Unix socket name. Empty if no process has the name,
+/// or if the processes cannot be read. A report then says "an unknown process".
 pub(crate) fn of_name(port: Port) -> Vec<Process> {
     let row = residual::name(port).ok().flatten();
     let owned = row.and_then(|row| sockets::owners(vec![row], ScanDepth::Complete).ok());

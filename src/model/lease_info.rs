@@ -93,8 +93,8 @@ impl Lease {
 
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended: forked children that have not called exec. Empty if the recorded process runs, or if
-    /// it is unknown who holds the reservation. Always empty for a value of a diagnosis that did
-    /// not look for them, and on Windows.
+    /// it is unknown who holds the reservation. The list is always empty on Windows, and in a
+    /// diagnosis that did not search for these processes.
     pub fn inherited_by(&self) -> &[Process] {
         self.inherited_by.as_deref().unwrap_or_default()
     }

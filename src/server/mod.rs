@@ -50,7 +50,7 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// If the call fails, it ends the program and the reservation.
+    /// A call that fails ends the program and the reservation.
     ///
     /// - The errors of [`wait_for`](Reservation::wait_for): for example
     ///   [`Io`](crate::ErrorKind::Io) with the exit status if the program ends first, and

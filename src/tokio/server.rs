@@ -91,8 +91,8 @@ impl Reservation {
 /// do what those of [`portlease::Server`](crate::Server) do, without blocking the thread.
 ///
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
-/// ends the reservation. The drop blocks the thread until these processes have ended, for at most 2
-/// s.
+/// ends the reservation. The drop blocks the thread for at most 2 s, until these processes have
+/// ended.
 #[must_use = "a server is killed when it is dropped: bind it to a name"]
 pub struct Server {
     // The fields are in drop order, as in `portlease::Server`.

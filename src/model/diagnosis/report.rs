@@ -59,7 +59,8 @@ impl Report {
             },
             Verdict::InUse(Cause::Named) => match self.facts.reserved_by.first() {
                 Some(process) if process.forked => format!(
-                    "reserved by {}: a forked child has kept what its parent reserved and released",
+                    "reserved by {}: a forked child still holds a reservation that its parent \
+                     released",
                     process.name_and_pid()
                 ),
                 Some(process) => format!(
