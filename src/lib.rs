@@ -80,18 +80,18 @@
 //!   the kernel may assign it to another socket. The processes that keep the promise are those of
 //!   `Cooperative`.
 //!
-//! The numbers of automatic TCP reservations of the grade `Kernel` lie in the ephemeral range
-//! (`ip_local_port_range`), where the kernel chooses them in the shortest time. If the range has
+//! Automatic TCP reservations of the grade `Kernel` take numbers of the ephemeral range
+//! (`ip_local_port_range`), because the kernel chooses such a number fastest. If the range has
 //! fewer than 512 numbers, or about half of it is in use, outgoing connections need its numbers.
-//! Then numbers outside of it come first, and random ephemeral numbers last. A few of those always
-//! stay free for outgoing connections: one in 256, at least 2 and at most 16.
+//! Then numbers outside the range come first, and random ephemeral numbers last. The crate always
+//! leaves a few of those free for outgoing connections: one in 256, at least 2 and at most 16.
 //!
-//! The numbers of the grade `Cooperative` lie outside the ephemeral range.
-//! Those of IANA's dynamic range (RFC 6335) come first, then the registered ones that no common
-//! service uses. A machine whose ephemeral range is 1024–65535 has no such numbers. On such a
-//! machine, under the load of `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of
-//! 37,464 with servers without SO_REUSEADDR, and 6 of 8,551 with pairs. Of the 33,957 rounds with
-//! TCP servers, whose numbers the kernel keeps, none was lost.
+//! The numbers of the grade `Cooperative` lie outside the ephemeral range. Those of IANA's dynamic
+//! range (RFC 6335) come first, then the registered ones that no common service uses. A machine
+//! whose ephemeral range is 1024–65535 has no such numbers. On such a machine, under the load of
+//! `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of 37,464 with servers
+//! without SO_REUSEADDR, and 6 of 8,551 with pairs. Of the 33,957 rounds with TCP servers, whose
+//! numbers the kernel keeps, none was lost.
 //!
 //! What is *not* promised, in any grade:
 //!
@@ -203,16 +203,17 @@
 //! The path does not depend on `TMPDIR`, which differs between processes that must exclude each
 //! other. The folder is sticky and writable for all, like `/tmp` itself. systemd-logind deletes the
 //! files of a user in `/dev/shm` when that user's last session ends (`RemoveIPC=` in
-//! logind.conf(5)). A process that goes on keeps its ports, by its claims and the abstract socket
-//! names, but [`reservations`] no longer lists them.
+//! logind.conf(5)). A process that still runs keeps its ports, by its claims and the abstract
+//! socket names, but [`reservations`] no longer lists them.
 //!
 //! Leases of different users exclude each other. A user can read the records of other users, but
 //! cannot change them. The user that made the folder can delete files in it. Another user can lock
 //! your lock files. This is a denial of service which that user can also cause by binding the port.
 //!
-//! The name of a lock file holds the port. Its record holds process ids with their start times,
-//! program path, test name, source line, label, stable name, the claim's inode and the time. It
-//! never holds a command line or the environment.
+//! The name of a lock file holds the port. Its record holds process ids with their start times, pid
+//! namespace, program path, working directory, test name, source line, label, stable name, the text
+//! of [`ReserveOptions::command`], the claim's inode and the time. It never holds the environment
+//! or the command line of the process.
 //!
 //! If the folder cannot be used, a reservation with the kernel's guarantee succeeds without a
 //! record. Any other reservation fails. If `PORTLEASE_DIR` is not an absolute path, every
@@ -224,10 +225,11 @@
 //!   it, even if the variable changes. Processes that must exclude each other need the same value.
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
 //!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
-//!   to [`ReserveOptions::port`].
-//! - `PORTLEASE_ON_LEAK`: `warn` or `panic` if a server of this process or of a descendant still
-//!   runs when its reservation is dropped: see [`ReserveOptions::strict`].
-//! - `PORTLEASE_PROJECT`: a text that stands for the project in [`ReserveOptions::named`].
+//!   to the exact numbers of [`ReserveOptions::port`] and [`ReserveOptions::ports`].
+//! - `PORTLEASE_ON_LEAK`: what to do if a server of this process or of a descendant still runs when
+//!   its reservation is dropped, `warn` or `panic`. See [`ReserveOptions::strict`].
+//! - `PORTLEASE_PROJECT`: a text that identifies the project for [`ReserveOptions::named`], instead
+//!   of the project's folder.
 //!
 //! # Features
 //!

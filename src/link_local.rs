@@ -46,8 +46,8 @@ pub(crate) fn interface_name(index: u32) -> Option<String> {
         .or_else(|| named(&read("if_inet6").unwrap_or_default(), index, 1, 16))
 }
 
-/// The name in the line that has the index in the field `at`. In both lists the name comes last or
-/// before a colon.
+/// The name in the line that has the index in the field `at`. `igmp` has the index in the first
+/// field and the name in the second. `if_inet6` has the name in the last field.
 fn named(list: &str, index: u32, at: usize, radix: u32) -> Option<String> {
     list.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();

@@ -9,8 +9,8 @@ use std::path::Path;
 /// The settings of the calling thread's network namespace.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
 
-/// Longer than every setting but a list of ports. The kernel clears a buffer of the length that is
-/// asked for, so a long read costs much more than a short one.
+/// The size of the first read. Every setting is shorter, except a list of ports. The kernel clears
+/// a buffer of the requested size, so a long read takes much longer than a short one.
 const SHORT: usize = 512;
 
 /// Longer than the longest list of ports, which names every second number.
@@ -30,7 +30,8 @@ pub(crate) fn read_setting(file: &File) -> io::Result<String> {
     let length = file.read_at(&mut short, 0)?;
     let mut bytes = short[..length].to_vec();
     if length == SHORT {
-        // A read that continues a list of ports returns nothing. So the list is read again, whole.
+        // The kernel returns nothing for a read that continues a list of ports. So this reads the
+        // whole list again.
         bytes.resize(LONGEST, 0);
         let length = file.read_at(&mut bytes, 0)?;
         bytes.truncate(length);

@@ -239,10 +239,11 @@ pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 /// may have left a daemon, which listens a moment later.
 pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
-/// How long a server may run on after SIGTERM, until it gets SIGKILL.
+/// How long a server may run after SIGTERM before it gets SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long to wait for the end of processes after SIGKILL. It bounds the drop of a `Server`.
+/// How long to wait for the end of processes after SIGKILL. The drop of a `Server` takes at most
+/// this long.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// The pause between two checks whether a server has ended.
@@ -255,7 +256,8 @@ pub(crate) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 /// How many of the last lines of a server's stderr an error shows.
 pub(crate) const STDERR_LINES: usize = 10;
 
-/// How long to wait for the end of a pipe that the process has just closed (Windows).
+/// How long to wait until the stderr pipe of an ended server is read (Windows). Another process may
+/// keep the pipe open.
 #[cfg(windows)]
 pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -264,8 +266,8 @@ pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 /// microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-/// If no number of a range is free, the error says who has the first ones, up to this many. Each
-/// takes a read of every socket.
+/// If no number of a range is free, the error says who has the first numbers, this many at most.
+/// Each number takes a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
 /// How long to wait for one connection that tests whether something listens. Only systems whose
@@ -295,11 +297,12 @@ pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// In an ephemeral range with fewer numbers than this, an automatic pick tries the non-ephemeral
 /// numbers first: the claims of a parallel test suite would take a large part of the range from
-/// outgoing connections. Such a range is narrowed on purpose. The default of Linux has 28,232.
+/// outgoing connections. An administrator has narrowed such a range on purpose. The default of
+/// Linux has 28,232.
 pub(crate) const SMALL_RANGE: usize = 512;
 
-/// How many random ephemeral numbers an automatic pick tries last. If all are refused, almost
-/// nothing is free.
+/// How many random ephemeral numbers an automatic pick tries at most. If all are refused, almost no
+/// ephemeral number is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
 /// After this many refused numbers in one pick, the ephemeral range counts as nearly used up: the
@@ -324,8 +327,8 @@ pub(crate) const NUMBERS_TRIED: usize = 4096;
 /// This pass reads the socket table for each refused number, which costs some hundred microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
-/// How many numbers of a stable name's order are tried before the pick goes on as without a name.
-/// If all were refused, a name cannot keep a number stable on this machine.
+/// How many numbers a pick tries in the order of a stable name, before it picks as without a name.
+/// If all are refused, a name cannot keep a number stable on this machine.
 pub(crate) const NUMBERS_OF_NAME: usize = 256;
 
 /// For how many network namespaces this process keeps cached values. The number is low because a

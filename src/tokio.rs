@@ -41,9 +41,8 @@
 //! # Child processes
 //!
 //! [`Reservation::spawn_tokio`] starts a program and waits until it listens. [`wait_for`] takes a
-//! tokio child. [`Reservation::pass_to`] and
-//! [`pass_to_fd`](Reservation::pass_to_fd) take a `Command` of the standard library. For a tokio
-//! `Command`, pass the result of its `as_std_mut`.
+//! tokio child. [`Reservation::pass_to`] and [`pass_to_fd`](Reservation::pass_to_fd) take a
+//! `Command` of the standard library. For a tokio `Command`, pass the result of its `as_std_mut`.
 //!
 //! # The runtime
 //!

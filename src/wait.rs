@@ -73,8 +73,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
 /// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
 /// only in the process group or session of `pid`. On Linux a subreaper (prctl(2)) can adopt the
-/// daemon. If that is the calling process or an ancestor in its session, only a daemon that forked
-/// twice counts: the leader of its session has ended.
+/// daemon. If the subreaper is the calling process or an ancestor in its session, only a daemon
+/// whose group or session leader has ended counts. A daemon that forked twice is one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -303,7 +303,7 @@ impl From<ExitStatus> for ExitInfo {
     }
 }
 
-/// The exit status is `None` if another part of the process got it.
+/// The exit status is `None` if other code of this process has reaped the child.
 impl From<Option<ExitStatus>> for ExitInfo {
     fn from(status: Option<ExitStatus>) -> Self {
         ExitInfo { status }

@@ -35,8 +35,9 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
-        // A claim (a bound socket) keeps a non-ephemeral number as well, and takes nothing from
-        // outgoing connections. It takes longer, so such numbers come first only where it matters.
+        // A claim (a bound socket) keeps a non-ephemeral number as well, and outgoing connections
+        // never need such a number. But reserving a non-ephemeral number takes longer. So these
+        // numbers come first only if outgoing connections need the ephemeral ones.
         let ephemeral = EphemeralRange::refreshed();
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
@@ -76,9 +77,9 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
-/// Reserves the first number of the requested name's order that is free. Returns `None` without a
-/// name. It also returns `None` if all numbers of the order are taken; the caller then tries them
-/// once more, like those of any other automatic pick, and counts why each was refused.
+/// Reserves the first free number in the order of the requested name. Returns `None` without a
+/// name, and if the first [`NUMBERS_OF_NAME`] numbers are taken. The caller then picks as without a
+/// name, and counts the refusals of that pick.
 fn of_name(
     request: &Request,
     effort: &mut Effort<'_>,
@@ -90,8 +91,8 @@ fn of_name(
         return Ok(None);
     };
     let mut numbers = numbers.take(NUMBERS_OF_NAME);
-    // A copy of the first number's last socket, in a child that is about to exec, must not change
-    // the number. So the first number gets the retries of an exact one.
+    // A forked child that has not called exec yet can hold a copy of a socket that was just closed.
+    // That must not change the number, so the first one gets the retries of an exact number.
     let first = numbers.by_ref().take(1);
     let mut stats = AttemptStats::default();
     if let Some(reservation) = first_of(request, first, effort, &mut stats)? {
@@ -141,7 +142,8 @@ pub(crate) fn numbers_of(
     numbers(&request).collect::<Vec<_>>().into_iter()
 }
 
-/// The caller has just read the ephemeral range.
+/// Reserves the first of these numbers that is free. It uses the cached ephemeral range, which the
+/// caller has just read.
 fn first_of(
     request: &Request,
     numbers: impl Iterator<Item = u16>,

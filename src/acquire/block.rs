@@ -1,5 +1,5 @@
-//! Reserves several ports at fixed distances from a base number that the caller does not name, such
-//! as a block of consecutive numbers. The ports are reserved in ascending order.
+//! Reserves several ports at fixed distances from one base number, such as a block of consecutive
+//! numbers. This module chooses the base number, and reserves the ports in ascending order.
 
 use std::ops::RangeInclusive;
 
@@ -25,7 +25,8 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
         return Ok(held);
     }
-    // A base number that a name stands for is kept if at all possible.
+    // A stable name should stand for the same base number in every run. So a refused bind also
+    // leads to a read of the socket table, which shows numbers that only old connections occupy.
     let level = match request.name {
         Some(_) => RetryLevel::WithTable,
         None => RetryLevel::Once,
@@ -46,8 +47,8 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(search.stats)))
 }
 
-/// The base numbers at which every port is allowed, in the order in which they are tried. A base
-/// number can occur twice.
+/// The base numbers at which every port is allowed, in the order in which the search tries them. A
+/// base number can occur twice.
 fn bases<'a>(request: &'a Request, offsets: &'a Offsets) -> Box<dyn Iterator<Item = u16> + 'a> {
     let ephemeral = EphemeralRange::cached();
     let whole = match &request.allowed {
@@ -82,7 +83,8 @@ fn bases<'a>(request: &'a Request, offsets: &'a Offsets) -> Box<dyn Iterator<Ite
         }
         (None, Some(_)) => Box::new(ports::shuffled(vec![all])),
         (None, None) => {
-            // Ports that are far apart can lie on both sides of the ephemeral range.
+            // Base numbers with all ports on one side of the ephemeral range come first. Ports that
+            // are far apart can also lie on both sides.
             let ranges: Vec<_> = ephemeral.outer_ranges().iter().filter_map(within).collect();
             let by_tier = tiers.flat_map(move |wanted| {
                 let tier = tier.clone();
@@ -98,10 +100,10 @@ fn bases<'a>(request: &'a Request, offsets: &'a Offsets) -> Box<dyn Iterator<Ite
 struct Search<'a> {
     request: &'a Request,
     offsets: &'a Offsets,
-    /// The base number that the request's name stands for; `None` without a name.
+    /// The first base number in the order of the requested name; `None` without a name.
     first_choice: Option<u16>,
-    /// The numbers that were refused or that the caller excludes. A base number that leads to one
-    /// of them is skipped.
+    /// The numbers that were refused or that the caller excludes. The search skips a base number
+    /// that leads to one of them.
     refused: PortSet,
     stats: AttemptStats,
 }

@@ -26,7 +26,8 @@ pub(super) fn reserve(
     reserve_in(request, number, EphemeralRange::refreshed, effort)
 }
 
-/// `ephemeral` returns the ephemeral range. A caller that tries many numbers has read it already.
+/// Reserves the number as [`reserve`] does. `ephemeral` returns the ephemeral range: a caller that
+/// tries many numbers has already read it, and passes `EphemeralRange::cached`.
 pub(super) fn reserve_in(
     request: &Request,
     number: u16,

@@ -1,6 +1,6 @@
 //! Reserves a TCP port of the ephemeral range. The claim (a bound socket) comes before the lease,
-//! because the bind of the claim lets the kernel choose the number. Random numbers of the range are
-//! the last choice, after the non-ephemeral ones.
+//! because the bind of the claim lets the kernel choose the number. If the kernel's choices do not
+//! fit, [`draw`] claims a random number of the range.
 
 use std::io;
 use std::time::Instant;
@@ -16,14 +16,15 @@ use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
 /// Lets the kernel choose the number.
 ///
-/// Returns `None` if outgoing connections [need](is_needed) the numbers of the range, or if every
-/// choice of the kernel was refused.
+/// Returns `None` if the range is small or about half used up, if the request wants a multiple
+/// (`aligned`), or if every choice was rejected.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    // The kernel chooses among one half of the numbers, perhaps without one requested multiple.
+    // The kernel chooses odd numbers only, or even ones only, while it can. None of them may be a
+    // multiple of `aligned`.
     if request.aligned != 1 {
         return Ok(None);
     }
@@ -32,8 +33,8 @@ pub(super) fn reserve(
     // not offer these numbers again.
     let mut rejected = Vec::new();
     for _ in 0..KERNEL_PICKS {
-        // Not even for a moment does a pick take one of the last numbers from a connection. So it
-        // binds nothing if it knows the state of the range.
+        // Each claim takes a number from outgoing connections, even if only for a moment. So the
+        // pick claims nothing if the range is known to be small or half used up.
         if parity.is_exhausted() || is_small(&EphemeralRange::cached()) {
             break;
         }
@@ -98,8 +99,8 @@ pub(super) fn draw(
     Ok(None)
 }
 
-/// Turns the claim into a reservation. Returns the claim if an automatic pick must not yield the
-/// number, or if the lease is refused.
+/// Turns the claim into a reservation. Returns the claim if an automatic pick must not yield its
+/// number, or if another process has the lease.
 fn adopt(
     request: &Request,
     claim: Claim,

@@ -38,11 +38,12 @@ pub(crate) struct Refused {
     pub(crate) waited: Option<Duration>,
 }
 
-/// Reserves `n` ports: the exact ones of the request in ascending order, then any others.
+/// Reserves `n` ports: the exact ones of the request in ascending order, then ports that this crate
+/// picks.
 ///
 /// While the call waits for one exact port, it keeps the lower ones. So each process that waits
 /// holds only ports below the one that it waits for, and processes cannot wait for each other in a
-/// circle. If one of the other ports is refused, all are released before the next try.
+/// circle. If one of the other ports is refused, the call releases all ports before the next try.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
     let mut retries = Retries::new(request);
@@ -119,7 +120,8 @@ impl Retries {
         }
     }
 
-    /// Repeats `attempt` until it succeeds, or until a repetition cannot help.
+    /// Repeats `attempt` until it succeeds, until a repetition cannot help, or until the time is
+    /// up.
     fn until_success<T>(
         &mut self,
         attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,

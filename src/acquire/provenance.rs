@@ -17,8 +17,8 @@ use crate::sockets;
 /// the claim later.
 pub(super) fn record(request: &Request) -> Record {
     let process = this_process();
-    // A program that runs other commands, such as `portlease`, names the command. Its own source
-    // line is of no use to the reader of a report.
+    // A program that starts other programs, such as the command `portlease`, passes their command.
+    // The reader of a report cannot use the source line of the starting program.
     let at = match &request.command {
         Some(_) => String::new(),
         None => source_line(request.at),
@@ -45,9 +45,9 @@ pub(super) fn record(request: &Request) -> Record {
 
 /// The caller's source line, or an empty text if it is unknown.
 ///
-/// A call through a function value, as in `LazyLock::new(reserve_port)`, has no line of the caller.
-/// The compiler then reports the line of this crate's function, or the line of the standard library
-/// that calls any function value.
+/// If the caller passed this crate's function as a value, as in `LazyLock::new(reserve_port)`, the
+/// compiler does not report the caller's line. It reports the line of this crate's function, or the
+/// line of the standard library that calls function values.
 fn source_line(at: &Location<'_>) -> String {
     let file = Path::new(at.file());
     let own_folder = Path::new(file!()).ancestors().nth(2);

@@ -20,7 +20,8 @@ use crate::retry::SELF_TEST_NUMBERS;
 pub(crate) struct NumberName {
     pub(crate) name: String,
     pub(crate) seed: u64,
-    /// The number that the name stands for, if it is not the first allowed one of its order.
+    /// The number that the name stands for, set only for ports at fixed distances. For any other
+    /// port, the name stands for the first allowed number of its order.
     first_choice: Option<u16>,
 }
 
@@ -40,7 +41,8 @@ impl NumberName {
         seed ^ (seed >> 31)
     }
 
-    /// Of several ports with one name, each has its own order.
+    /// The name for the port with this index among several. Each of these ports has its own order
+    /// of numbers.
     fn nth(&self, index: usize) -> NumberName {
         let seed = Self::mix(self.seed.wrapping_add(index as u64));
         NumberName::new(self.name.clone(), seed)
@@ -52,13 +54,15 @@ impl NumberName {
 pub(crate) struct Request {
     pub(crate) protocols: &'static [Protocol],
     pub(crate) server: ServerKind,
-    /// The exact numbers, ascending. The caller named each, or the base number of all.
+    /// The exact numbers, ascending. The caller requested each number, or the base number from
+    /// which all follow.
     pub(crate) exact: Vec<u16>,
     /// The requested range. `None` allows every number.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
-    /// The port, or the base number of several ports, is a multiple of this number.
+    /// The port must be a multiple of this number. For ports at fixed distances, only their base
+    /// number must be.
     pub(crate) aligned: u16,
     pub(crate) wait: Duration,
     pub(crate) label: Option<String>,
@@ -116,7 +120,7 @@ impl Request {
         }
     }
 
-    /// This request for a port of which the requested name stands for this number.
+    /// This request for a port for which the requested name stands for the number `first_choice`.
     pub(super) fn with_first_choice(&self, first_choice: Option<u16>) -> Cow<'_, Request> {
         match (&self.name, first_choice) {
             (Some(name), Some(_)) => Cow::Owned(Request {
@@ -130,7 +134,7 @@ impl Request {
         }
     }
 
-    /// What the record says about the requested name.
+    /// What the record says about the requested name; `None` without a name.
     pub(super) fn stable_name(&self) -> Option<StableName> {
         let NumberName {
             name, first_choice, ..
@@ -141,8 +145,8 @@ impl Request {
         })
     }
 
-    /// The allowed numbers in the order of the requested name, if there is one. Numbers that the
-    /// kernel does not assign by itself come first.
+    /// The allowed numbers in the order of the requested name; `None` without a name. Numbers that
+    /// the kernel does not assign by itself come first.
     pub(super) fn numbers_of_name(&self) -> Option<impl Iterator<Item = u16>> {
         let seed = self.name.as_ref()?.seed;
         let range = EphemeralRange::cached();
@@ -171,7 +175,7 @@ impl Request {
     }
 
     /// Whether the requested range contains every port at these distances from this base number,
-    /// and the base number is a requested multiple.
+    /// and the base number is a multiple of `aligned`.
     pub(super) fn allows(&self, base: u16, offsets: &Offsets) -> bool {
         let allowed = self.allowed.as_ref();
         let is_allowed = |port| allowed.is_none_or(|allowed| allowed.contains(&port));
@@ -191,8 +195,9 @@ fn keeps_claims() -> Result<bool, AttemptError> {
     }
 }
 
-/// The numbers with which to test the kernel. 0 lets the kernel choose, but not in a small range,
-/// where the test could take the last number from an outgoing connection.
+/// The numbers that the self-test of the kernel tries, in order. 0 lets the kernel choose. In a
+/// small range 0 comes last, because the test could take the last number from an outgoing
+/// connection.
 fn test_numbers() -> impl Iterator<Item = u16> {
     let range = EphemeralRange::cached();
     let is_small = kernel_choice::is_small(&range);

@@ -1,8 +1,8 @@
 //! The setting `net.ipv4.ip_autobind_reuse` of Linux. If it is on, the kernel can assign a claimed
-//! number to a `bind(…, 0)` with SO_REUSEADDR.
+//! number (one that a socket of this crate is bound to) to a `bind(…, 0)` with SO_REUSEADDR.
 //!
-//! The setting is read, because no safe function can try such a bind: it needs the socket option
-//! IP_LOCAL_PORT_RANGE.
+//! This module reads the setting and does not try such a bind. A bind would need the socket option
+//! IP_LOCAL_PORT_RANGE, which no safe function sets.
 
 pub(crate) use system::assigns_no_claimed_port;
 
@@ -34,8 +34,8 @@ mod system {
     }
 
     /// Reads the setting. The file stays open for the next call, because opening it takes five
-    /// times as long as reading it. A file that cannot be read, as after the end of its namespace,
-    /// is opened again.
+    /// times as long as reading it. If the kept file can no longer be read, for example because its
+    /// namespace has ended, the call opens it again.
     fn read() -> io::Result<String> {
         static KEPT: PerNamespace<KeptFd<File>> = PerNamespace::new();
         let kept = KEPT.get();

@@ -20,7 +20,7 @@ use crate::retry::SELF_TESTS;
 /// The next call repeats the test.
 ///
 /// The test claims the first of `numbers` that is not in use. For the number 0 the kernel chooses
-/// one. The kernel treats claims of all numbers alike.
+/// one. One number is enough, because the kernel treats claims of all numbers alike.
 pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
     numbers: impl Fn() -> N,
 ) -> io::Result<Result<(), &'static str>> {
@@ -126,7 +126,8 @@ fn bind_one_family(ip: IpAddr, port: u16) -> io::Result<()> {
     socket.bind(&SocketAddr::new(ip, port).into())
 }
 
-/// Claims the first of these numbers that is not in use. If all are, returns the last refusal.
+/// Claims the first of these numbers that is not in use. If all are in use, returns the last
+/// refusal.
 fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<Claim> {
     let mut refusal = io::ErrorKind::AddrInUse.into();
     for number in numbers {

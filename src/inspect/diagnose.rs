@@ -94,7 +94,7 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens, it tries one connection, as [`after_waiting_for_any`] does.
+/// If no socket listens, the function tries one connection, as [`after_waiting_for_any`] does.
 pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
     let facts = with_redirection(port, facts(port, verdict, ScanDepth::Complete));
     let holders = facts.holders.iter().flatten();

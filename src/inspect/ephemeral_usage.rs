@@ -5,11 +5,12 @@ use crate::model::ephemeral_usage::EphemeralUsage;
 use crate::ports::EphemeralRange;
 use crate::sockets;
 
-/// How full the ephemeral range is, if at least half of it is in use.
+/// How full the ephemeral range is. `None` if less than half of it is in use, or if `protocols`
+/// does not contain TCP.
 ///
-/// The read of all TCP sockets costs milliseconds if there are many. So a cheap upper limit of
-/// their number comes first, and is all that an ordinary report costs. Systems without that limit
-/// always return `None`.
+/// A read of all TCP sockets takes milliseconds if there are many. So the function first reads an
+/// upper limit of their number, which is cheap. An ordinary report needs no more. Systems that do
+/// not report such a limit always return `None`.
 pub(crate) fn if_crowded(protocols: &[Protocol]) -> Option<EphemeralUsage> {
     if !protocols.contains(&Protocol::Tcp) {
         return None;

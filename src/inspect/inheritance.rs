@@ -11,9 +11,10 @@ use crate::model::process::Process;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Records, in each lease whose process has ended, which processes still hold the reservation, and
-/// in each lease of another pid namespace which pid its process has here. A lease that cannot be
-/// examined stays as it is.
+/// Completes each lease by what this process sees. If the recorded process has ended, the lease
+/// gets the processes that still hold the reservation. If the record is of another pid namespace,
+/// the lease gets the pid that the recorded process has here. A lease that cannot be examined stays
+/// as it is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -60,8 +61,8 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     leases
 }
 
-/// The processes that have the port's abstract Unix socket name. Empty if no process has it, or if
-/// the processes cannot be read: the report then calls them unknown.
+/// The processes that have the port's abstract Unix socket name. Empty if no process has the name,
+/// or if the processes cannot be read. A report then says "an unknown process".
 pub(crate) fn of_name(port: Port) -> Vec<Process> {
     let row = residual::name(port).ok().flatten();
     let owned = row.and_then(|row| sockets::owners(vec![row], ScanDepth::Complete).ok());
@@ -92,7 +93,8 @@ fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     is_known.then(|| holder.processes.clone())
 }
 
-/// The pid that the recorded process of another pid namespace has here.
+/// The pid that the recorded process of another pid namespace has here. `None` if that process is
+/// not visible.
 fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

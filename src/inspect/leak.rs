@@ -1,4 +1,4 @@
-//! A listener that this process, or a descendant, left on a port.
+//! Finds a listener that this process, or a descendant, left on a port.
 
 use std::io;
 
@@ -15,8 +15,8 @@ use crate::sockets::{self, ScanDepth};
 /// The report of a listener on the port that belongs to this process or to a descendant. `None` if
 /// there is none, or if the sockets cannot be read.
 ///
-/// A listener that was closed a moment ago can still be open in a forked child. The call retries as
-/// long as only such children have it, for about 2 s at most.
+/// A listener that was closed a moment ago can still be open in a forked child. The call retries
+/// while only such children have the listener, for about 2 s at most.
 pub(crate) fn find(port: Port) -> Option<Diagnosis> {
     let mut budget = RetryBudget::new();
     loop {

@@ -14,8 +14,8 @@ pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
     Ok(!listeners_of(port)?.is_empty())
 }
 
-/// The sockets that would answer on the port, by their inodes. An inode that is not known is
-/// `None`.
+/// The inodes of the sockets that would answer on the port. An entry is `None` if the inode is
+/// unknown, for example if only a connection showed the listener.
 pub(crate) fn listeners_of(port: Port) -> io::Result<Vec<Option<Inode>>> {
     match sockets::listening(port.number, port.protocol) {
         Ok(mut rows) => {

@@ -115,8 +115,8 @@ pub fn listeners() -> Result<Listeners> {
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
-/// Who has each of these numbers, in one sentence. Numbers without a holder are left out. All
-/// numbers take one search for processes, which ends when each socket has one.
+/// Returns one sentence for each of these numbers that is taken, which says by whom. One search for
+/// processes serves all numbers, and ends when each socket has an owner.
 pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
     let ports = numbers.iter().flat_map(|number| {
         protocols
@@ -125,7 +125,7 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     });
     let rows = ports.filter_map(|port| sockets::sockets(port.number, Some(port.protocol)).ok());
     let rows = rows.flat_map(|table| table.rows).collect();
-    // If the processes cannot be read, only reservations are named.
+    // If the processes cannot be read, the sentences name only reservations.
     let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
     sight::note_unseen(&mut owned.holders, &mut owned.unseen);
     sight::note_direction(&mut owned.holders);

@@ -119,8 +119,8 @@ impl Expected {
 ///
 /// The kernel does not show which processes are subreapers. An ancestor of the calling process in
 /// another session counts as one. The calling process itself and an ancestor in its session, such
-/// as a test runner, may have started `process`. They adopted it if the leader of its process group
-/// or session has ended, as the leader of a daemon that forked twice has.
+/// as a test runner, may have started `process` itself. It counts as the adopter only if the leader
+/// of the process group or session of `process` has ended, as for a daemon that forked twice.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -133,8 +133,8 @@ fn is_orphan(process: &Process) -> bool {
     })
 }
 
-/// Whether the process is in another process group or session than `parent`, and its leader has
-/// ended.
+/// Whether the process is in another process group or session than `parent`, and the leader of that
+/// group or session has ended.
 fn has_lost_leader(pid: u32, parent: u32) -> bool {
     let (Some(of), Some(of_parent)) = (sockets::group(pid), sockets::group(parent)) else {
         return false;
@@ -218,8 +218,8 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
 
 /// The TCP listeners of the expected process on other ports, because a server may have taken
 /// another number. If the expected process is the calling process, the list is empty: that process
-/// may run any number of servers. A number that is reserved together with the port has a server of
-/// its own.
+/// may run any number of servers. The list omits the other numbers that the reserver of this port
+/// has reserved, because each has a server of its own.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());

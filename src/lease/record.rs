@@ -126,7 +126,8 @@ fn or_zero(number: Option<NonZeroU64>) -> u64 {
 /// Of a longer text it prints the start and the end, with `…` in between.
 struct Line<'a>(&'a str);
 
-/// The longest text in bytes. Seven such texts and all numbers fit into [`Record::SIZE`].
+/// The longest text that a record holds, in bytes. Seven such texts and all numbers fit into
+/// [`Record::SIZE`].
 const LINE_MAX: usize = 200;
 
 impl fmt::Display for Line<'_> {

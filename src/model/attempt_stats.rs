@@ -24,7 +24,8 @@ pub(crate) struct AttemptStats {
     /// Whether the pick stopped early, to leave the last free ephemeral numbers for outgoing
     /// connections.
     pub(crate) spared: bool,
-    /// The distances of several requested ports; `None` for single ports.
+    /// The distances of the requested ports from their base number; `None` for ports that were
+    /// requested one by one.
     pub(crate) offsets: Option<Offsets>,
     /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract name.
     /// The pick retries if the owner of one of them may be about to release it.

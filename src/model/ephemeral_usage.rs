@@ -27,7 +27,7 @@ pub struct EphemeralUsage {
     unseen: Vec<Incompleteness>,
 }
 
-/// What counts for a number with several sockets, the first of these first.
+/// How a number is used. A number with several sockets counts under the first of these uses.
 #[derive(Clone, Copy)]
 enum Use {
     Listening,
@@ -57,7 +57,7 @@ impl Use {
         }
     }
 
-    /// Whether the reason says that sockets of this use were not read.
+    /// Whether sockets of this use were not read, for the given reason.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) => true,
@@ -69,8 +69,9 @@ impl Use {
 }
 
 impl EphemeralUsage {
-    /// Counts the numbers of `sockets`, the number and the state of each TCP socket. `is_ephemeral`
-    /// is whether the kernel assigns a number: the number is in `range` and not withheld from it.
+    /// Counts the numbers in use. `sockets` has the number and the state of each TCP socket.
+    /// `is_ephemeral` returns whether the kernel assigns a number: it is in `range` and not
+    /// withheld from it.
     pub(crate) fn new(
         range: RangeInclusive<u16>,
         is_ephemeral: impl Fn(u16) -> bool,
@@ -101,8 +102,8 @@ impl EphemeralUsage {
         EphemeralUsage::new(range, is_ephemeral, [], unseen)
     }
 
-    /// Whether at least half of the numbers are in use. From there on `bind(…, 0)` is slow, because
-    /// the kernel first searches the numbers of one parity, and they are used up.
+    /// Whether at least half of the numbers are in use. Then `bind(…, 0)` is slow, because the
+    /// kernel first searches one half (the odd or the even numbers), which is then used up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use() * 2 >= self.ports
     }
@@ -123,8 +124,8 @@ impl EphemeralUsage {
         self.ports
     }
 
-    /// How many of these numbers have a TCP socket. If the usage is not
-    /// [complete](EphemeralUsage::is_complete), more of them can have one.
+    /// How many of the [`ports`](EphemeralUsage::ports) have a TCP socket. The true number can be
+    /// higher if the usage is not [complete](EphemeralUsage::is_complete).
     pub fn in_use(&self) -> usize {
         self.counts.iter().sum()
     }
@@ -146,7 +147,8 @@ impl EphemeralUsage {
         self.count(Use::Connected)
     }
 
-    /// How many numbers have only connections in TIME_WAIT. `None` if they could not be read.
+    /// How many numbers have only connections in TIME_WAIT. `None` if such connections could not be
+    /// read.
     pub fn time_wait(&self) -> Option<usize> {
         self.count(Use::TimeWait)
     }

@@ -129,7 +129,8 @@ impl Error {
             aligned => format!(" that is a multiple of {aligned}"),
         };
         let message = format!(
-            "cannot reserve {offsets} from {}: no base number{multiple} gives allowed ports only",
+            "cannot reserve {offsets} from {}: no base number{multiple} leads to allowed ports \
+             only",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -137,7 +138,7 @@ impl Error {
 
     pub(crate) fn too_few_multiples(n: usize, aligned: u16, range: &RangeInclusive<u16>) -> Self {
         let message = format!(
-            "cannot reserve {n} multiples of {aligned}: range {} has fewer",
+            "cannot reserve {n} multiples of {aligned}: range {} has fewer allowed ones",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -154,7 +155,7 @@ impl Error {
     }
 
     pub(crate) fn aligned_to_zero() -> Self {
-        let message = "ports were to be multiples of 0: expected a number from 1 to 65535";
+        let message = "cannot reserve multiples of 0: expected a number from 1 to 65535";
         Self::new(ErrorKind::InvalidPort, message.to_owned())
     }
 
@@ -177,8 +178,8 @@ impl Error {
 
     pub(crate) fn exact_and_named(port: u16, name: &str) -> Self {
         let message = format!(
-            "port {port} was requested together with the name {name:?}: a name chooses the number \
-             by itself"
+            "port {port} was requested together with the name {name:?}, which stands for a number \
+             of its own: request only one of them"
         );
         Self::new(ErrorKind::InvalidPort, message)
     }
@@ -290,19 +291,22 @@ impl Error {
 
     pub(crate) fn not_ended(pid: u32, waited: Duration) -> Self {
         let message = format!(
-            "process {pid} has not ended {} after SIGKILL: a system call of it cannot be \
-             interrupted",
+            "process {pid} has not ended {} after SIGKILL: it is probably in a system call that \
+             cannot be interrupted",
             DurationText(waited)
         );
         Self::new(ErrorKind::TimedOut, message)
     }
 
-    /// This error, with the last lines that the program wrote to its stderr.
+    /// This error, with the last lines that the program wrote to stderr at the end of the message.
     pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
         if lines.is_empty() {
             return self;
         }
-        self.with_note(&format!("; its stderr ends with {:?}", lines.join("\n")))
+        self.with_note(&format!(
+            "; stderr of the program ends with {:?}",
+            lines.join("\n")
+        ))
     }
 }
 
@@ -337,7 +341,8 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
-    /// Without the working directory there is no project, so a stable name stands for no number.
+    /// The error if no project can be found for a stable name, because the working directory cannot
+    /// be read.
     pub(crate) fn no_project(cause: io::Error) -> Self {
         let message = format!(
             "cannot read the working directory, which a stable name depends on: {}: set \

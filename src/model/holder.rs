@@ -30,8 +30,8 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket. `None` on Windows, if no process owns the socket any more,
-    /// and for a user outside of the user namespace of this process.
+    /// The user who created the socket. `None` on Windows, for a socket that no process owns any
+    /// more, and for a user outside of the user namespace of this process.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.
@@ -55,7 +55,7 @@ pub struct Holder {
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
     /// packets of this interface reach the socket. `None` if the socket is bound to no interface,
-    /// and where the system does not report it: only sock_diag(7) of Linux does.
+    /// and on systems that do not report it. Only sock_diag(7) of Linux reports it.
     pub interface: Option<String>,
     /// Whether another socket has the same protocol and local address (SO_REUSEADDR on UDP,
     /// SO_REUSEPORT). Each connection and each unicast datagram reaches only one of the sockets.
@@ -107,8 +107,8 @@ pub(crate) struct UnseenOwner {
 }
 
 impl Holder {
-    /// Whether both sockets serve the same address, so that the kernel gives each client to one of
-    /// them.
+    /// Whether both sockets serve the same address, so that the kernel gives each client to only
+    /// one of the two.
     pub(super) fn shares_address_with(&self, other: &Holder) -> bool {
         let is_server = |socket: &Holder| matches!(socket.state, State::Listen | State::Bound);
         let is_wildcard = |socket: &Holder| socket.local.ip().is_unspecified();

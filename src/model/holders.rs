@@ -56,7 +56,8 @@ impl Holders {
         rows.sort_by_cached_key(order);
         for at in 0..rows.len() {
             let row = &rows[at];
-            // A TCP socket that is bound and does not listen, as a claim, serves no address.
+            // A TCP socket that is bound and does not listen, such as a claim of this crate, serves
+            // no address.
             let serves = row.state == State::Listen || row.protocol != Protocol::Tcp;
             let mut others = rows.iter().enumerate();
             rows[at].shared = serves
@@ -81,7 +82,8 @@ impl Holders {
         }
     }
 
-    /// Notes that only sockets on this address were queried, and which listeners are on others.
+    /// Notes that only sockets on this address were queried, and which listeners are on other
+    /// addresses.
     pub(crate) fn at_address(mut self, ip: IpAddr, elsewhere: Vec<Holder>) -> Self {
         self.ip = Some(ip);
         self.elsewhere = elsewhere;
@@ -205,14 +207,15 @@ impl Holders {
         &self.leases
     }
 
-    /// How full the ephemeral range is, if at least half of its numbers have a TCP socket, and the
-    /// question includes TCP. The kernel then soon has no number for `bind(…, 0)` and for outgoing
-    /// connections. `None` if fewer numbers are in use.
+    /// How full the ephemeral range is, if at least half of its numbers have a TCP socket. The
+    /// kernel may then soon have no number for `bind(…, 0)` and for outgoing connections. `None` if
+    /// fewer numbers are in use, or if the query was for UDP only.
     ///
     /// # Platform-specific behavior
     ///
-    /// `None` on systems other than Linux, where each report would have to read all sockets. There
-    /// only the error of a reservation that found no port says how full the range is.
+    /// `None` on systems other than Linux, because each report would have to read all sockets
+    /// there. On those systems only the error of a reservation that found no port says how full the
+    /// range is.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

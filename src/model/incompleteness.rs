@@ -33,7 +33,7 @@ pub(crate) enum Incompleteness {
     InFlight(u32),
 }
 
-/// The reasons in order, each once.
+/// Sorts the reasons, and drops repeated ones.
 pub(super) fn sorted(mut reasons: Vec<Incompleteness>) -> Vec<Incompleteness> {
     reasons.sort_unstable();
     reasons.dedup();

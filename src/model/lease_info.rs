@@ -13,7 +13,7 @@ use crate::printable::printable;
 /// A lease is live while the kernel reports its file as locked. The content of the file is a record
 /// for people, and does not decide whether the lease is live. The record can be missing or
 /// unreadable, for example if the disk was full or if a newer release of this crate wrote it. Then
-/// only the port and the protocol are known, and everything else is `None`. Environments and the
+/// only the port and the protocol are known, and everything else is `None`. The environment and the
 /// command line of the process are never recorded, because they can contain secrets.
 ///
 /// ```
@@ -34,8 +34,8 @@ pub struct Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
-    /// Where the recorded pids belong to. `None` if it is unknown or this process's own pid
-    /// namespace.
+    /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
+    /// if they do not, or if the record does not say so.
     foreign: Option<Foreign>,
     /// Whether the recorded working directory is another one than that of this process.
     is_in_other_folder: bool,
@@ -93,8 +93,8 @@ impl Lease {
 
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended: forked children that have not called exec. Empty if the recorded process runs, or if
-    /// it is unknown who holds the reservation. Always empty for a value of a diagnosis that did
-    /// not look for them, and on Windows.
+    /// it is unknown who holds the reservation. The list is always empty on Windows, and in a
+    /// diagnosis that did not search for these processes.
     pub fn inherited_by(&self) -> &[Process] {
         self.inherited_by.as_deref().unwrap_or_default()
     }
@@ -133,10 +133,11 @@ impl Lease {
 
     /// The id of the process that reserved the port.
     ///
-    /// The id belongs to the pid namespace of that process. An id from another container is the id
-    /// of another process here, or of none: see [`is_foreign`](Lease::is_foreign). A forked child
-    /// can still hold the reservation after that process has ended. Then `pid` still returns the id
-    /// of the process that ended, and `Display` names the child as well.
+    /// The id belongs to the pid namespace of that process. In the pid namespace of the caller, an
+    /// id from another container belongs to another process, or to none: see
+    /// [`is_foreign`](Lease::is_foreign). A forked child can still hold the reservation after that
+    /// process has ended. Then `pid` still returns the id of the process that ended, and `Display`
+    /// names the child as well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -210,8 +211,9 @@ impl Lease {
     }
 
     /// The source line of the call that reserved the port, such as `tests/restart.rs:17`. `None` if
-    /// the caller passed this crate's function as a value, as in `LazyLock::new(reserve_port)`; a
-    /// closure that calls it has a line.
+    /// the reservation has a [`command`](Lease::command), or if the caller passed this crate's
+    /// function as a value, as in `LazyLock::new(reserve_port)`. A closure that calls the function
+    /// has a line.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -251,8 +253,8 @@ impl Lease {
         self.text(|r| &r.command)
     }
 
-    /// The working directory that the process had when it reserved the port. Of a path of more than
-    /// 200 bytes, the middle is replaced by `…`.
+    /// The working directory that the process had when it reserved the port. In a path longer than
+    /// 200 bytes, `…` replaces the middle.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -279,9 +281,9 @@ impl Lease {
         Some(self.stable_name()?.name.as_str())
     }
 
-    /// The first number of the order of its [name](Lease::name). If another socket or reservation
-    /// had that number, [`port`](Lease::port) is a later number of the order. `None` without a
-    /// name.
+    /// The number that the [name](Lease::name) stands for: the first number in the order of the
+    /// name. If another socket or reservation had that number, [`port`](Lease::port) is a later
+    /// number of the order. `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;
@@ -350,7 +352,8 @@ impl Lease {
             }
             (None, None) => "by a process".to_owned(),
         };
-        // A process that the port is reserved for is named with its pid, below.
+        // If the port is reserved for another process, the command is that of the other process.
+        // The code below names both.
         match (self.command(), self.at(), record.on_behalf_of) {
             (Some(command), _, None) => text += &format!(" (running `{}`)", printable(command)),
             (None, Some(at), _) => text += &format!(" ({})", printable(at)),
@@ -382,7 +385,8 @@ impl Lease {
         text + &self.heirs_text()
     }
 
-    /// Returns text such as `, pid 4100`. A pid of another pid namespace is no pid here.
+    /// Returns text such as `, pid 4100`. The text marks a pid of another pid namespace, because
+    /// that pid belongs to another process here.
     fn pid_text(&self, pid: u32) -> String {
         match self.foreign {
             None => format!(", pid {pid}"),
@@ -456,8 +460,7 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StableName {
     pub(crate) name: String,
-    /// The first number of the name's order. The reserved number is another one if this one was
-    /// taken.
+    /// The first number in the order of the name. If it was taken, another number is reserved.
     pub(crate) first_choice: u16,
 }
 

@@ -38,12 +38,14 @@ impl Listeners {
         }
     }
 
-    /// Whether everything could be read, as [`Holders::is_complete`](crate::Holders::is_complete).
+    /// Whether every listener and its processes could be read.
+    /// [`Holders::is_complete`](crate::Holders::is_complete) says the same of one port.
     pub fn is_complete(&self) -> bool {
         self.unseen.is_empty() && self.holders.iter().all(|holder| !holder.hidden)
     }
 
-    /// What could not be read, as [`Holders::unseen`](crate::Holders::unseen).
+    /// What could not be read, one sentence for each reason.
+    /// [`Holders::unseen`](crate::Holders::unseen) says the same of one port.
     pub fn unseen(&self) -> Vec<String> {
         self.unseen.iter().map(ToString::to_string).collect()
     }

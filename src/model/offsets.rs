@@ -8,13 +8,13 @@ use std::fmt;
 pub(crate) struct Offsets(Vec<u16>);
 
 impl Offsets {
-    /// The distances in a block of `n` consecutive ports. `None` if there are fewer numbers.
+    /// The distances in a block of `n` consecutive ports. `None` if `n` is 0 or above 65536.
     pub(crate) fn of_block(n: usize) -> Option<Offsets> {
         let last = u16::try_from(n.checked_sub(1)?).ok()?;
         Some(Offsets((0..=last).collect()))
     }
 
-    /// These distances. The error is a distance that occurs twice.
+    /// Sorts the distances. The error is a distance that occurs twice.
     pub(crate) fn of(mut distances: Vec<u16>) -> Result<Offsets, u16> {
         distances.sort_unstable();
         match distances.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -46,7 +46,7 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Resume the process that is expected to listen. It is suspended.
+    /// Resume the process that is expected to listen, because it is suspended.
     #[non_exhaustive]
     Resume {
         /// The id of the process.
@@ -140,7 +140,7 @@ pub enum Remedy {
     InspectWithPermission,
     /// List the rules of the packet filter, one of which redirects the connections of the port.
     ListPacketFilter,
-    /// Mount the file system proc on `/proc`, which shows the processes.
+    /// Mount the file system proc on `/proc`, so that processes are visible.
     MountProc,
     /// Look from outside of this container: a process there may own the socket.
     InspectFromHost,
@@ -290,7 +290,7 @@ impl fmt::Display for Remedy {
                     IpAddr::V6(ip) if ip.is_unspecified() => {
                         addr.set_ip(Ipv6Addr::LOCALHOST.into())
                     }
-                    // A link-local address keeps its scope.
+                    // The address is printed as it is. A link-local address keeps its scope.
                     _ => {}
                 }
                 write!(f, "connect to {addr}")
@@ -306,9 +306,9 @@ impl fmt::Display for Remedy {
                 "list the rules of the packet filter with nft list ruleset or iptables -t nat -L",
             ),
             Remedy::Resume { pid } => write!(f, "resume pid {pid} with kill -CONT {pid}"),
-            Remedy::MountProc => {
-                f.write_str("mount proc on /proc, which shows the processes, and retry")
-            }
+            Remedy::MountProc => f.write_str(
+                "mount the file system proc on /proc, so that processes are visible, and retry",
+            ),
             Remedy::InspectFromHost => {
                 f.write_str("look from outside of this container, where every process is visible")
             }

@@ -117,7 +117,6 @@ impl EphemeralRange {
         )
     }
 
-    /// The preference class of a number.
     pub(crate) fn tier(&self, port: u16) -> Tier {
         match (self.reserved.contains(port), self.range.contains(&port)) {
             (true, _) => Tier::Withheld,
@@ -169,7 +168,7 @@ impl EphemeralRange {
     }
 }
 
-/// Classes of numbers, in the order in which a stable name prefers them.
+/// Classes of numbers. Stable names and ports at fixed distances prefer them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     /// Outside the ephemeral range.

@@ -13,15 +13,16 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 /// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
 ///
 /// If it is, each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
-/// every other process. Until [`PARITY_VALID_FOR`] has passed, this process then chooses numbers
-/// itself. All threads in one network namespace share this value.
+/// every other process. For the next [`PARITY_VALID_FOR`] this process then chooses numbers itself.
+/// All threads in one network namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// Whether the kernel showed the exhaustion by its choice. Slow binds alone are no proof.
+    /// Whether a choice of the kernel showed the exhaustion: a number of the other half, or no
+    /// number. Slow binds alone prove nothing.
     proven: bool,
     /// Whether the last bind was slow. One slow bind proves nothing, because the machine may be
     /// busy. A second one in a row counts as exhaustion.
@@ -39,7 +40,7 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether the kernel has shown by its choice that at least half of the range is in use.
+    /// Whether a choice of the kernel has shown that at least half of the range is in use.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

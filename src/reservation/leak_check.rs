@@ -7,14 +7,15 @@ use crate::model::diagnosis::Diagnosis;
 use crate::model::port::Port;
 use crate::process_id::ProcessId;
 
-/// What to do if a process of this process tree still listens on the port of a dropped reservation.
+/// What to do if this process or a descendant still listens on the port of a dropped reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnLeak {
     Warn,
     Panic,
 }
 
-/// Searches for a listener of this process tree on the port. A module above this one provides it.
+/// Searches for a listener on the port that belongs to this process or a descendant. The module
+/// `reserve` passes the function, because this module must not import the search (`inspect`).
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
 /// Checks the ports of a reservation when it is dropped.
@@ -22,8 +23,8 @@ pub(crate) struct LeakCheck {
     action: OnLeak,
     find: FindLeak,
     ports: Vec<Port>,
-    /// The process that made the reservation. A forked child inherits a copy of this value, and
-    /// dropping that copy ends no reservation.
+    /// The process that made the reservation. A forked child inherits a copy of the reservation.
+    /// The drop of that copy ends no reservation, so it checks nothing.
     process: ProcessId,
 }
 
@@ -50,11 +51,12 @@ impl Drop for LeakCheck {
         let Some(leak) = self.ports.iter().find_map(|port| (self.find)(*port)) else {
             return;
         };
-        // A second panic would abort the process, and the first one says why the test failed.
+        // A second panic would abort the process and hide the first, which says why the test
+        // failed.
         if self.action == OnLeak::Panic && !std::thread::panicking() {
             panic!("{leak}");
         }
-        // libtest captures what `eprintln!` prints, and shows it only if the test fails.
+        // Not `eprintln!`: libtest captures what it prints, and shows that only if the test fails.
         let _printed = io::stderr().write_all(format!("portlease: {leak}\n").as_bytes());
     }
 }

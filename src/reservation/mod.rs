@@ -71,7 +71,7 @@ pub enum Guarantee {
 /// ```
 #[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
 pub struct Reservation {
-    /// It is dropped first, while the reservation is in force.
+    /// This field comes first, so that the check runs while the reservation is still in force.
     leak_check: Option<LeakCheck>,
     /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,
@@ -101,7 +101,7 @@ impl Reservation {
         }
     }
 
-    /// Ends the check for servers that still run when the reservation is dropped.
+    /// Turns off the check for servers that still run when the reservation is dropped.
     pub(crate) fn without_leak_check(mut self) -> Self {
         if let Some(check) = &mut self.leak_check {
             check.disarm();
@@ -144,8 +144,8 @@ impl Reservation {
         self.parts[0].port.number
     }
 
-    /// `127.0.0.1` with the port number. Functions that take no reservation, such as those of
-    /// tokio, hyper and axum, take this address.
+    /// `127.0.0.1` with the port number. Pass this address to functions that take no reservation,
+    /// such as those of tokio, hyper and axum.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -218,9 +218,9 @@ impl Reservation {
         Some(self.name.as_ref()?.name.as_str())
     }
 
-    /// The first number of the order of its [name](Reservation::name). If another socket or
-    /// reservation had that number, [`port`](Reservation::port) is a later number of the order.
-    /// `None` without a name.
+    /// The number that the [name](Reservation::name) stands for: the first number in the order of
+    /// the name. If another socket or reservation had that number, [`port`](Reservation::port) is a
+    /// later number of the order. `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

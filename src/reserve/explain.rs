@@ -39,7 +39,8 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// The first numbers of the requested range that are taken, and by whom. Empty without a range.
+/// Who has the first [`NUMBERS_EXPLAINED`] allowed numbers of the requested range. Numbers without
+/// a holder are omitted. Empty without a range.
 fn taken(request: &Request) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers

@@ -174,12 +174,12 @@ impl ReserveOptions {
 
     /// Reserves exactly these numbers, with [`reserve_many`](Self::reserve_many): all of them or
     /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
-    /// the others are any ports.
+    /// this crate picks the others.
     ///
     /// Every call takes its numbers in ascending order, exact ones before any others. So tests that
     /// [wait](Self::wait) for several numbers in different orders cannot deadlock. While a call
-    /// waits for one number, it keeps the lower ones. Calls one after the other have no such order:
-    /// a test that needs several fixed numbers must request them together.
+    /// waits for one number, it keeps the lower ones. Separate calls can still deadlock, so a test
+    /// that needs several fixed numbers must request them in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -249,9 +249,9 @@ impl ReserveOptions {
         self
     }
 
-    /// Reserves a number that is a multiple of `multiple`; 1 by default. For several ports at fixed
-    /// distances it applies to their base number: an RTP stream takes an even number, and its
-    /// control stream the next one.
+    /// Reserves only multiples of `multiple`; 1 by default. For several ports at fixed distances
+    /// the option applies to their base number. For example, an RTP stream takes an even number,
+    /// and its control stream the next one.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -263,7 +263,7 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for 0, and for
-    /// an exact number that is no such multiple. It skips a preferred number that is none.
+    /// an exact number that is not a multiple. It skips a preferred number that is not a multiple.
     pub fn aligned(mut self, multiple: u16) -> Self {
         self.aligned = multiple;
         self
@@ -317,8 +317,9 @@ impl ReserveOptions {
     /// The command that runs under the reservation, for a program that reserves ports and starts
     /// other programs. Reports show it to every process, in place of the source line of the call.
     ///
-    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of that process. Of a text of more
-    /// than 200 bytes, the middle is replaced by `…`. Pass no secret.
+    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of that process. In a text longer
+    /// than 200 bytes, `…` replaces the middle. Pass no secret, because every user can read the
+    /// text.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().command("redis-server --port 6379").reserve()?;
@@ -332,23 +333,23 @@ impl ReserveOptions {
     }
 
     /// Reserves the number that this name stands for: the same number for the same user, project
-    /// and name, run after run. Nothing is stored, because the number follows from a hash. It can
-    /// be bookmarked or written into a configuration.
+    /// and name, run after run. Nothing is stored, because the number follows from a hash. You can
+    /// bookmark the number or write it into a configuration.
     ///
     /// The project is the nearest folder above the working directory that has `.git` (a file or a
     /// folder), so each git worktree has its own numbers. Without such a folder it is the working
-    /// directory. The variable `PORTLEASE_PROJECT` replaces it by a text, which is used as it is.
+    /// directory. The variable `PORTLEASE_PROJECT` identifies the project by its text instead.
     ///
-    /// The number is one that the kernel never assigns by itself, outside the ephemeral range, and
-    /// not one of a common service. With a [range](Self::range) it is a number of the range. If the
-    /// first number of the name is taken, the call reserves the next one of the name's own order.
-    /// [`Reservation::first_choice`] then differs from [`port`](Reservation::port), and reports say
-    /// so. Two names can have the same first number: of the projects with 100 names, about one in
-    /// seven has such a pair. The reservation is held like any other, and its record shows the
-    /// name.
+    /// The number is outside the ephemeral range if possible, so the kernel never assigns it by
+    /// itself. It is no number of a common service. With a [range](Self::range) it is a number of
+    /// the range. If the first number of the name is taken, the call reserves the next free one in
+    /// the name's own order. [`Reservation::first_choice`] then differs from
+    /// [`port`](Reservation::port), and reports say so. Two names can have the same first number:
+    /// of the projects with 100 names, about one in seven has such a pair. The reservation is held
+    /// like any other, and its record shows the name.
     ///
-    /// With [`reserve_many`](Self::reserve_many) each port has a number of its own. A block has the
-    /// first number of the name's order at which the block fits.
+    /// With [`reserve_many`](Self::reserve_many) the name stands for one number per port. For a
+    /// block it stands for the first number in its order at which the block fits.
     ///
     /// ```
     /// let number = |name| -> portlease::Result<u16> {
@@ -366,26 +367,26 @@ impl ReserveOptions {
     ///
     /// # Platform-specific behavior
     ///
-    /// On Unix the user is the one that owns the files that this process makes. On Windows the path
-    /// of the temporary directory stands for the user.
+    /// On Unix the user is the owner of the files that this process creates. On Windows the path of
+    /// the temporary directory stands for the user.
     ///
-    /// The numbers of a name change if the system's ephemeral range, its list of reserved ports or
-    /// its services file rules out the name's first number.
+    /// The number of a name changes if the system's ephemeral range, its list of reserved ports or
+    /// its services file rules that number out.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Makes a forgotten server a failure. If this process or a descendant still listens on the
-    /// port when the reservation is dropped, the drop panics, and the message names the process.
-    /// While the thread already panics, the drop prints the message on stderr instead.
+    /// Makes a test fail that forgets to stop its server. If this process or a descendant still
+    /// listens on the port when the reservation is dropped, the drop panics, and the message names
+    /// the process. While the thread already panics, the drop prints the message on stderr instead.
     ///
     /// The variable `PORTLEASE_ON_LEAK` does the same for every reservation of a process: `panic`,
     /// or `warn` for the message on stderr without the panic. libtest does not capture the message.
     ///
     /// Drop the server before the reservation: variables are dropped in the reverse order of their
-    /// declaration, and the fields of a struct in the order of theirs. A
-    /// [`Server`](crate::Server) does so. [`Reservation::release`] returns an error instead.
+    /// declaration, and the fields of a struct in the order of theirs. A [`Server`](crate::Server)
+    /// keeps this order. [`Reservation::release`] returns an error instead.
     ///
     /// ```should_panic
     /// # if !cfg!(target_os = "linux") { panic!("only where the sockets can be read") }
@@ -548,7 +549,7 @@ impl ReserveOptions {
     /// servers derive further numbers from the one that they are given. For example a node of a
     /// Redis Cluster also listens on its port number plus 10000.
     ///
-    /// The results are in the order of `offsets`. Without an offset, the call reserves none.
+    /// The results are in the order of `offsets`. Without an offset, the call reserves no port.
     /// `reserve_block(n)` is the same as the offsets from 0 to `n` - 1.
     ///
     /// [`port`](Self::port) and [`prefer`](Self::prefer) name the base number, and
@@ -585,7 +586,8 @@ impl ReserveOptions {
     }
 }
 
-/// Of reservations in ascending order, the same reservations in the order of `asked`.
+/// Sorts the reservations, which are in the ascending order of their offsets, into the order of
+/// `asked`.
 fn in_order_asked(asked: &[u16], ascending: Vec<Reservation>) -> Vec<Reservation> {
     let mut places: Vec<usize> = (0..asked.len()).collect();
     places.sort_unstable_by_key(|place| asked[*place]);

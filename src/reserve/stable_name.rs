@@ -6,10 +6,10 @@ use crate::acquire::NumberName;
 use crate::lease;
 use crate::model::error::{Error, Result};
 
-/// The variable that replaces the project's folder.
+/// The environment variable whose text replaces the path of the project's folder.
 const PROJECT: &str = "PORTLEASE_PROJECT";
 
-/// The name with the seed of its order.
+/// Adds to the name the seed from which the order of its numbers follows.
 pub(super) fn resolve(name: String) -> Result<NumberName> {
     if name.is_empty() {
         return Err(Error::empty_name());
@@ -19,13 +19,13 @@ pub(super) fn resolve(name: String) -> Result<NumberName> {
     Ok(NumberName::new(name, seed))
 }
 
-/// Identifies the user. On Windows, where no call of this crate reads the user, it is the folder of
-/// the user's temporary files.
+/// Identifies the user. On Windows this crate does not read the user. There the path of the
+/// temporary folder, which differs between users, stands for the user.
 fn user() -> Vec<u8> {
     if cfg!(windows) {
         return std::env::temp_dir().into_os_string().into_encoded_bytes();
     }
-    // Without a user ID, as in a sandbox, all such processes count as one user.
+    // A sandbox can hide the user ID. All processes without one count as one user.
     let user = lease::user().map_or("unknown".to_owned(), |user| user.to_string());
     user.into_bytes()
 }
@@ -44,7 +44,8 @@ fn project() -> Result<Vec<u8>> {
     Ok(root.into_os_string().into_encoded_bytes())
 }
 
-/// The nearest folder with `.git`. In a further worktree and in a submodule `.git` is a file.
+/// The nearest folder with `.git`. In a linked worktree (git-worktree(1)) and in a submodule `.git`
+/// is a file.
 fn repository(directory: &Path) -> Option<PathBuf> {
     let mut folders = directory.ancestors();
     let root = folders.find(|folder| folder.join(".git").exists());
@@ -58,7 +59,7 @@ fn seed(texts: &[&[u8]]) -> u64 {
     const PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = OFFSET;
     for text in texts {
-        // The length separates the texts, so that no two lists of texts are the same bytes.
+        // The length comes first, so that no two lists of texts lead to the same bytes.
         let length = (text.len() as u64).to_le_bytes();
         for byte in length.iter().chain(*text) {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);

@@ -14,7 +14,7 @@ use crate::reservation::{FindLeak, OnLeak};
 /// The ports that a call reserves together.
 #[derive(Clone, Copy)]
 enum Ports<'a> {
-    /// This number of ports: the exact ones, then any others.
+    /// This number of ports: the exact ones, then ports that this crate picks.
     Many(usize),
     /// Ports at these distances from one base number.
     Offsets(&'a Offsets),
@@ -147,8 +147,8 @@ impl ReserveOptions {
         }
     }
 
-    /// The ports at these distances from an exact base number, if the options and the variable
-    /// allow each.
+    /// The ports at these distances from an exact base number. Fails if the options or
+    /// `PORTLEASE_RANGE` rule out one of them.
     fn exact_offsets(
         &self,
         named: &[u16],
@@ -184,7 +184,7 @@ impl ReserveOptions {
         range.contains(&port) && !self.exclude.contains(port)
     }
 
-    /// Checks that the range has `n` allowed numbers.
+    /// Checks that the range has `n` allowed numbers that are multiples of `aligned`.
     fn check_any(&self, n: usize, range: RangeInclusive<u16>) -> Result<()> {
         if !range.clone().any(|port| self.is_allowed(port, &range)) {
             return Err(Error::range_all_excluded(&range));

@@ -25,8 +25,8 @@ pub(crate) use system::{Signal, prepare};
 
 impl Reservation {
     /// Starts a program, and waits until it, or a process that it started, listens on
-    /// [`addr`](Reservation::addr), for at most `at_most`. The program learns its number from its
-    /// arguments or its environment. The returned [`Server`] holds the reservation.
+    /// [`addr`](Reservation::addr), for at most `at_most`. `command` must pass the port number to
+    /// the program, in an argument or a variable. The returned [`Server`] holds the reservation.
     ///
     /// A listener of another process does not count, as for [`wait_for`](Reservation::wait_for).
     ///
@@ -50,7 +50,7 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// The call then has ended the program and the reservation.
+    /// A call that fails ends the program and the reservation.
     ///
     /// - The errors of [`wait_for`](Reservation::wait_for): for example
     ///   [`Io`](crate::ErrorKind::Io) with the exit status if the program ends first, and
@@ -58,8 +58,8 @@ impl Reservation {
     ///   piped, the message ends with the last lines that the program wrote there.
     /// - The error of the system if the program cannot be started.
     ///
-    /// A piped stdout or stderr is not read while the call waits. A pipe of Linux holds 64 KiB; a
-    /// program that writes more before it listens has to wait.
+    /// The call does not read a piped stdout or stderr while it waits. A pipe of Linux holds 64
+    /// KiB. A program that writes more than that before it listens blocks, and the call times out.
     pub fn spawn(self, mut command: Command, at_most: Duration) -> Result<Server> {
         let running = start(&mut command)?;
         let mut server = Server {
@@ -76,9 +76,9 @@ impl Reservation {
 /// A program that listens on a reserved port. [`Reservation::spawn`] starts it.
 ///
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
-/// ends the reservation. The drop waits until they have ended, for at most 2 s. A process that left
-/// the group, such as a daemon, goes on. [`stop`](Server::stop) ends the program more gently, and
-/// hands the reservation back.
+/// ends the reservation. The drop waits until these processes have ended, for at most 2 s. A
+/// process that left the group, such as a daemon, goes on. [`stop`](Server::stop) ends the program
+/// more gently, and hands the reservation back.
 ///
 /// ```no_run
 /// # use std::process::Command;
@@ -97,17 +97,19 @@ impl Reservation {
 ///
 /// # Platform-specific behavior
 ///
-/// Windows has neither process groups nor SIGTERM: only the program itself is ended, at once.
-/// On Linux the calls wait until every process of the group has ended. Other systems do not show
-/// them, so the calls kill the rest of the group as soon as the program has ended.
+/// Windows has neither process groups nor SIGTERM, so the calls end only the program itself, at
+/// once. On Linux the calls wait until every process of the group has ended. Other Unix systems do
+/// not show the processes of a group. There the calls kill the group as soon as the program has
+/// ended.
 ///
-/// The program is signalled by its pid, which no other process can have until the program is
-/// reaped. If the caller reaps it, by `child().wait()`, the rest of its group is not signalled any
-/// more.
+/// The calls signal the program by its pid. No other process can have that pid until the program is
+/// reaped. If the caller reaps the program, by `child().wait()`, the calls no longer signal its
+/// group.
 #[must_use = "a server is killed when it is dropped: bind it to a name"]
 pub struct Server {
-    // The fields are in drop order. The processes end before the reservation, so the next process
-    // that reserves the number finds it free. The command can own sockets on the port (`pass_to`).
+    // The fields are in drop order. The program and the command come before the reservation, so the
+    // next process that reserves the number finds it free. The command can own sockets on the port
+    // (`pass_to`).
     running: Running<Child>,
     command: Command,
     reservation: Reservation,
@@ -142,19 +144,20 @@ impl Server {
     }
 
     /// Ends the program as [`stop`](Server::stop) does, waits until the port is free, and starts
-    /// the same command again. Returns when the new process listens. The limit of
-    /// [`spawn`](Reservation::spawn) applies to each of the two waits.
+    /// the same command again. Returns when the new process listens. The wait for the free port and
+    /// the wait for the listener each take at most as long as the `at_most` of
+    /// [`spawn`](Reservation::spawn).
     ///
-    /// A program that has ended or was [killed](Server::kill) is only started. Connections of
-    /// clients, and connections in TIME_WAIT, are not in the way of a server that sets
-    /// SO_REUSEADDR.
+    /// If the program has already ended, for example by [`kill`](Server::kill), the call only waits
+    /// for the port and starts the command. Connections of clients, and connections in TIME_WAIT,
+    /// do not block a server that sets SO_REUSEADDR.
     ///
     /// # Errors
     ///
     /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
-    /// call can be repeated. A command with sockets of [`pass_to`](Reservation::pass_to) keeps its
-    /// port in use, so such a server cannot be started again by this call.
+    /// call can be repeated. A command that got sockets from [`pass_to`](Reservation::pass_to)
+    /// keeps the port in use, so this call cannot start such a server again.
     pub fn restart(&mut self) -> Result<()> {
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();
@@ -168,9 +171,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](crate::ErrorKind::TimedOut) if the program does not end, because a system call
-    /// cannot be interrupted. [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if the
-    /// program runs as another user.
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) if the program does not end, for example in a
+    /// system call that cannot be interrupted.
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if the program runs as another
+    /// user.
     pub fn kill(&mut self) -> Result<()> {
         self.running.end(Signal::Kill)
     }
@@ -182,7 +186,7 @@ impl Server {
     ///
     /// The errors of [`kill`](Server::kill). [`TimedOut`](crate::ErrorKind::TimedOut) with a
     /// [diagnosis](Error::diagnosis) that names what still listens on the port, such as a daemon
-    /// that left the process group. The reservation then has ended.
+    /// that left the process group. If the call fails, the reservation ends.
     pub fn stop(mut self) -> Result<Reservation> {
         self.running.end(Signal::Terminate)?;
         drop(self.command);
@@ -190,14 +194,14 @@ impl Server {
         Ok(self.reservation)
     }
 
-    /// On failure the program is ended, because it has not become a server.
+    /// Ends the program on failure, because it has not become a server.
     fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
         let ports = self.reservation.ports_on_addr();
         let mut wait = Listening::new(ports, Some(expected), self.at_most);
         let outcome = block_on(|| wait.poll(|| self.running.exit_info()));
         outcome.map_err(|error| {
-            // The first error says more than a failure to end the program.
+            // The error of the wait says more than a failure to end the program.
             let _ended = self.running.end(Signal::Kill);
             error.with_stderr(&self.running.last_lines())
         })

@@ -16,7 +16,7 @@ pub(crate) trait ChildProcess {
     fn pid(&self) -> Option<u32>;
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
     fn start_kill(&mut self) -> io::Result<()>;
-    /// The reading end of its stderr, if that is piped and was not taken.
+    /// The reading end of the child's stderr, if stderr is piped and the caller has not taken it.
     fn take_stderr(&mut self) -> Option<Pipe>;
 }
 
@@ -42,20 +42,20 @@ impl ChildProcess for Child {
 pub(crate) struct Running<C: ChildProcess> {
     pub(crate) child: C,
     pid: u32,
-    /// Whether its end was awaited. Then there is nothing to signal any more.
+    /// Whether the child has been reaped. Its pid can then belong to another process, so it gets no
+    /// more signals.
     is_over: bool,
 }
 
-/// What is known about the child.
 enum State {
     Runs,
-    /// It is a zombie, which keeps its number from other groups.
+    /// The child is a zombie, so no other process group can have its pid.
     Ended(ExitStatus),
-    /// It was reaped, and its number may belong to another group.
+    /// The child was reaped, so another process group may have its pid.
     Reaped,
 }
 
-/// The end of a child that was asked to end.
+/// The last signal that was sent to end a child, and when.
 #[derive(Debug)]
 pub(crate) struct Ending {
     signal: Signal,
@@ -112,7 +112,7 @@ impl<C: ChildProcess> Running<C> {
         }
         let sent = system::signal(self.pid, signal, || self.child.start_kill());
         match (sent, self.state()) {
-            // On macOS kill(2) fails if a zombie is all that is left of the group.
+            // On macOS kill(2) fails if the group has no process but a zombie.
             (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
             (Err(e), _) => Err(self.cannot_stop(e)),
         }
@@ -122,7 +122,7 @@ impl<C: ChildProcess> Running<C> {
         Error::of_system("stop", &format!("process {}", self.pid), cause)
     }
 
-    /// Whether the child has ended, so that the other processes of its group matter.
+    /// Whether the child itself has ended. Other processes of its group may still run.
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
         if self.is_over {
             return Ok(true);
@@ -139,8 +139,8 @@ impl<C: ChildProcess> Running<C> {
     }
 
     /// Returns `None` once the child and its group have ended, else the pause before the next call.
-    /// Sends SIGKILL once the time for SIGTERM is up. `others_run` says whether other processes of
-    /// the group of this child run.
+    /// Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM. `others_run` gets
+    /// the pid of the child, and says whether other processes of its group run.
     pub(crate) fn poll_end(
         &mut self,
         ending: &mut Ending,
@@ -151,7 +151,8 @@ impl<C: ChildProcess> Running<C> {
             return Ok(None);
         }
         if has_ended && !others_run(self.pid) {
-            // Systems other than Linux do not show the other processes of the group.
+            // On systems other than Linux `others_run` finds no process, so this kills any that are
+            // left.
             self.signal(Signal::Kill)?;
             return Ok(self.finish());
         }
@@ -160,7 +161,8 @@ impl<C: ChildProcess> Running<C> {
             Signal::Terminate if waited >= TERMINATE_GRACE => {
                 *ending = self.begin_end(Signal::Kill)?;
             }
-            // What does not end by SIGKILL is in a system call that cannot be interrupted.
+            // A process that survives SIGKILL is in a system call that cannot be interrupted. If it
+            // is not the child, the call gives it up.
             Signal::Kill if waited >= KILL_LIMIT && has_ended => return Ok(self.finish()),
             Signal::Kill if waited >= KILL_LIMIT => return Err(Error::not_ended(self.pid, waited)),
             _ => {}
@@ -168,10 +170,10 @@ impl<C: ChildProcess> Running<C> {
         Ok(Some(ENDING_PAUSE))
     }
 
-    /// Reaps the child. From here on its number can belong to another process.
+    /// Reaps the child. From now on its pid can belong to another process.
     fn finish(&mut self) -> Option<Duration> {
         self.is_over = true;
-        // An error means that the child was reaped before.
+        // An error means that other code has already reaped the child.
         let _reaped = self.child.try_wait();
         None
     }

@@ -193,8 +193,8 @@ pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }
 
-/// Whether the uid stands for every user outside of the user namespace of this process, so that it
-/// names no user. Always `false` on systems other than Linux.
+/// Whether the uid stands for all users outside of the user namespace of this process, and so
+/// identifies none of them. Always `false` on systems other than Linux.
 fn is_unmapped(uid: u32) -> bool {
     #[cfg(target_os = "linux")]
     return linux::is_unmapped(uid);

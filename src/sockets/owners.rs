@@ -130,7 +130,7 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
     rows.into_iter().map(holder).collect()
 }
 
-/// An interface that lists show by no name is named by its index.
+/// The name of the interface, or its index if the kernel's lists do not name it.
 fn interface_name(index: NonZeroU32) -> String {
     link_local::interface_name(index.get()).unwrap_or_else(|| index.to_string())
 }

@@ -33,7 +33,8 @@ pub(crate) struct Row {
     pub(crate) inode: Option<Inode>,
     pub(crate) dual_stack: bool,
     pub(crate) client: bool,
-    /// The index of the network interface that the socket is bound to; `None` for all.
+    /// The index of the network interface that the socket is bound to. `None` if it is bound to no
+    /// interface.
     pub(crate) interface: Option<NonZeroU32>,
 }
 

@@ -42,8 +42,8 @@ impl ChildProcess for Child {
 }
 
 impl Reservation {
-    /// [`spawn`](Reservation::spawn) without blocking the thread (feature `tokio`). It takes a
-    /// tokio command, or one of the standard library.
+    /// Does what [`spawn`](Reservation::spawn) does, without blocking the thread (feature `tokio`).
+    /// The command is one of tokio or of the standard library.
     ///
     /// If the future is dropped, the program and the reservation end.
     ///
@@ -91,7 +91,8 @@ impl Reservation {
 /// do what those of [`portlease::Server`](crate::Server) do, without blocking the thread.
 ///
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
-/// ends the reservation. The drop blocks the thread until they have ended, for at most 2 s.
+/// ends the reservation. The drop blocks the thread for at most 2 s, until these processes have
+/// ended.
 #[must_use = "a server is killed when it is dropped: bind it to a name"]
 pub struct Server {
     // The fields are in drop order, as in `portlease::Server`.
@@ -132,7 +133,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Those of [`portlease::Server::restart`](crate::Server::restart).
+    /// The errors of [`portlease::Server::restart`](crate::Server::restart).
     pub async fn restart(&mut self) -> Result<()> {
         self.end(Signal::Terminate).await?;
         let kind = self.reservation.server_kind();
@@ -146,7 +147,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Those of [`portlease::Server::kill`](crate::Server::kill).
+    /// The errors of [`portlease::Server::kill`](crate::Server::kill).
     pub async fn kill(&mut self) -> Result<()> {
         self.end(Signal::Kill).await
     }
@@ -156,7 +157,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Those of [`portlease::Server::stop`](crate::Server::stop).
+    /// The errors of [`portlease::Server::stop`](crate::Server::stop).
     pub async fn stop(mut self) -> Result<Reservation> {
         self.end(Signal::Terminate).await?;
         drop(self.command);
@@ -167,7 +168,8 @@ impl Server {
     async fn end(&mut self, signal: Signal) -> Result<()> {
         let mut ending = self.running.begin_end(signal)?;
         loop {
-            // The search for the other processes reads every process of the machine.
+            // `others_run` reads every process of the machine, so it runs on a thread for blocking
+            // work.
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,
@@ -180,7 +182,7 @@ impl Server {
         }
     }
 
-    /// On failure the program is ended, because it has not become a server.
+    /// Ends the program on failure, because it has not become a server.
     async fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
         let ports = self.reservation.ports_on_addr();
@@ -188,7 +190,7 @@ impl Server {
         match listening(ports, Some(expected), self.at_most, exit_info).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                // The first error says more than a failure to end the program.
+                // The error of the wait says more than a failure to end the program.
                 let _ended = self.end(Signal::Kill).await;
                 Err(error.with_stderr(&self.running.last_lines()))
             }

@@ -16,9 +16,9 @@ use crate::sockets::Inode;
 /// break. Some servers listen while they initialize, close the socket, and listen again when they
 /// are ready: the images of databases do.
 ///
-/// A port keeps listening while one of its listeners stays open. A server that closes its socket
-/// and opens a new one interrupts that, and the time starts again. [`wait_until_listening`] returns
-/// at the first listener.
+/// A port keeps listening while one of its listeners stays open. If a server closes its socket and
+/// opens a new one, the time `steady` starts again. [`wait_until_listening`] returns at the first
+/// listener.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,9 +33,9 @@ use crate::sockets::Inode;
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`], of which
-/// [`TimedOut`](crate::ErrorKind::TimedOut) is certain if `at_most` is shorter than `steady`. The
-/// diagnosis says whether nothing listens, or whether a listener did not stay.
+/// The errors of [`wait_until_listening`]. The wait always returns
+/// [`TimedOut`](crate::ErrorKind::TimedOut) if `at_most` is shorter than `steady`. The diagnosis
+/// says whether nothing listens, or whether no listener stayed open.
 ///
 /// # Platform-specific behavior
 ///
@@ -67,14 +67,15 @@ struct Steady {
     ports: Vec<Port>,
     steady: Duration,
     deadline: Deadline,
-    /// When all ports were found to listen, and the listeners of each that have been open since.
+    /// The first poll of the current period in which every port has kept a listener, and those
+    /// listeners of each port that have been open since then.
     since: Option<(Instant, Vec<Listeners>)>,
 }
 
 /// The listeners of one port.
 type Listeners = Vec<Option<Inode>>;
 
-/// The first port without a listener.
+/// The first port without a listener, or whose listeners cannot be read.
 enum Gap {
     Silent(Port),
     Unreadable(Port, io::Error),

@@ -164,9 +164,9 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     invalid(
         new().range(20001..=20003).aligned(2).reserve_block(3),
         "cannot reserve 3 consecutive ports from 20001-20003: no base number that is a multiple \
-         of 2 gives allowed ports only",
+         of 2 leads to allowed ports only",
     );
-    let zero = "ports were to be multiples of 0: expected a number from 1 to 65535";
+    let zero = "cannot reserve multiples of 0: expected a number from 1 to 65535";
     invalid(new().aligned(0).reserve(), zero);
     invalid(new().aligned(0).reserve_block(2), zero);
     invalid(
@@ -175,6 +175,6 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     );
     invalid(
         new().range(20001..=20001).aligned(2).reserve(),
-        "cannot reserve 1 multiples of 2: range 20001-20001 has fewer",
+        "cannot reserve 1 multiples of 2: range 20001-20001 has fewer allowed ones",
     );
 }

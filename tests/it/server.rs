@@ -199,7 +199,7 @@ mod unix {
         assert!(
             error
                 .to_string()
-                .ends_with("; its stderr ends with \"waiting for the database\""),
+                .ends_with("; stderr of the program ends with \"waiting for the database\""),
             "{error}"
         );
         let sleep: u32 = std::fs::read_to_string(&file)

@@ -69,7 +69,7 @@ async fn a_program_that_ends_first_is_an_error_with_its_status_and_its_last_line
     let text = error.to_string();
     assert!(text.contains("ended (exit status: 3)"), "{text}");
     assert!(
-        text.ends_with("; its stderr ends with \"one\\ntwo\""),
+        text.ends_with("; stderr of the program ends with \"one\\ntwo\""),
         "{text}"
     );
 }

@@ -184,8 +184,9 @@ fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// What `open` returns for the first lock folder with which it succeeds, else its last error. A
-/// sandbox may forbid the first default folder. A lack of descriptors says nothing about a folder.
+/// Calls `open` for one lock folder after the other until it succeeds, and returns the last result.
+/// A sandbox may forbid the first default folder. A lack of descriptors ends the search, because it
+/// says nothing about a folder.
 fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
     let mut roots = roots()?.into_iter().peekable();
     loop {
@@ -197,8 +198,8 @@ fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result
     }
 }
 
-/// The paths of the lock folder, in the order in which to try them: `PORTLEASE_DIR`, or the
-/// defaults of this system.
+/// The possible paths of the lock folder, in the order in which to try them: `PORTLEASE_DIR` alone,
+/// or the defaults of this system.
 fn roots() -> Result<Vec<PathBuf>, Unusable> {
     let Some(text) = std::env::var_os("PORTLEASE_DIR") else {
         return Ok(system::default_roots());

@@ -13,10 +13,10 @@ use crate::model::state::State;
 impl Holder {
     /// What ends the processes that own this socket, one remedy for each process that must end.
     ///
-    /// A process that a remedy of the kind [`StopProcess`](Remedy::StopProcess) or
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) names can be ended directly. The list is empty if the
-    /// only owner is pid 1 and nothing shows how to stop it safely. The workers of a server are not
-    /// named, because they end with it.
+    /// If a remedy is [`StopProcess`](Remedy::StopProcess) or
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill), a program can end its process directly. The list is
+    /// empty if the only owner is pid 1 and nothing shows how to stop it safely. The remedies do
+    /// not name the workers of a server, because they end with the server.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -98,7 +98,7 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }
-    // A suspended process starts no server.
+    // A suspended process starts no server, so no other remedy can help.
     if let Some(pid) = report.facts.suspended {
         return vec![Remedy::Resume { pid }];
     }

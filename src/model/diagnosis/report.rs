@@ -55,11 +55,12 @@ impl Report {
             },
             Verdict::InUse(Cause::Reserved) => match self.leases().first() {
                 Some(lease) => format!("reserved {}", lease.by()),
-                None => "reserved by a process that has released it since".to_owned(),
+                None => "reserved by a process that has since released the port".to_owned(),
             },
             Verdict::InUse(Cause::Named) => match self.facts.reserved_by.first() {
                 Some(process) if process.forked => format!(
-                    "reserved by {}: a forked child has kept what its parent reserved and released",
+                    "reserved by {}: a forked child still holds a reservation that its parent \
+                     released",
                     process.name_and_pid()
                 ),
                 Some(process) => format!(
@@ -89,7 +90,8 @@ impl Report {
                 "the system refuses the bind, and no visible socket explains why".to_owned()
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                // The reservation is that of the process which waits for its server.
+                // With an expected process, the reservation is usually the caller's own, so naming
+                // it explains nothing.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self.sockets_besides_claims().next().is_none();
@@ -160,7 +162,7 @@ impl Report {
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
             Verdict::Unsteady(duration) => {
                 let duration = DurationText(*duration);
-                format!("{operand} has not been listening for {duration} without a break: {cause}")
+                format!("{operand} had no listener that stayed open for {duration}: {cause}")
             }
             Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::SharedWithStranger(pid) => {
@@ -219,8 +221,9 @@ impl Report {
         lines
     }
 
-    /// Whether the number itself explains something. It requires a privilege, or the kernel may
-    /// have chosen it for a client. A report with trials was requested in full.
+    /// Whether the report includes the facts about the number. It does if the number may explain
+    /// the verdict: if the number requires a privilege, or if the kernel may have chosen it for a
+    /// client. A report with trials (test binds) includes all facts.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

@@ -28,11 +28,11 @@ pub(super) fn exit_status(pid: libc::id_t) -> io::Result<Option<ExitStatus>> {
     if failed != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: every byte was set to zero above, and zero is a valid value of each field, which are
-    // numbers and pointers.
+    // SAFETY: every byte was set to zero above. Each field is a number or a pointer, and zero is a
+    // valid value of both.
     let info = unsafe { info.assume_init() };
-    // SAFETY: the fields that this reads are initialized, as above. They stay zero if no child has
-    // ended (waitid(2), "WNOHANG").
+    // SAFETY: every field is initialized, as above. `si_pid` stays zero if no child has ended
+    // (waitid(2), "WNOHANG").
     let ended_pid = unsafe { info.si_pid() };
     if ended_pid == 0 {
         return Ok(None);

@@ -17,6 +17,6 @@ pub(crate) use windows::{Pipe, exit, is_reaped, others_run, prepare, read_rest, 
 pub(crate) enum Signal {
     /// SIGTERM, which a server can handle.
     Terminate,
-    /// SIGKILL.
+    /// SIGKILL, which no process can handle.
     Kill,
 }

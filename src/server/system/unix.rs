@@ -15,8 +15,8 @@ pub(crate) fn prepare(command: &mut Command) {
     command.process_group(0);
 }
 
-/// How the child ended; `None` while it runs. It is not reaped. Fails if it was reaped before
-/// ([`is_reaped`]).
+/// How the child ended; `None` while it runs. The call does not reap the child. It fails if the
+/// child was reaped before ([`is_reaped`]).
 pub(crate) fn exit(
     pid: u32,
     _try_wait: impl FnOnce() -> io::Result<Option<ExitStatus>>,
@@ -30,7 +30,7 @@ pub(crate) fn is_reaped(error: &io::Error) -> bool {
 }
 
 /// Sends the signal to the child and to the other processes of its group. The child must not have
-/// been reaped: its number could belong to another group by now.
+/// been reaped, because another group could then have its pid.
 pub(crate) fn signal(
     pid: u32,
     signal: Signal,
@@ -60,14 +60,14 @@ pub(crate) fn others_run(child: u32) -> bool {
 /// The reading end of a pipe.
 pub(crate) type Pipe = OwnedFd;
 
-/// What the pipe still contains. A process that left the group may have the other end open, so this
-/// does not wait for the end of the data.
+/// Reads what the pipe still contains. A process that left the group may have the other end open,
+/// so the call does not wait for the end of the pipe.
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let mut bytes = Vec::new();
     let unblocked =
         fcntl_getfl(&pipe).and_then(|flags| fcntl_setfl(&pipe, flags | OFlags::NONBLOCK));
     if unblocked.is_ok() {
-        // An error ends the data, as WouldBlock does. The bytes before it are kept.
+        // WouldBlock or another error ends the read. `bytes` keeps what was read before.
         let _end = std::fs::File::from(pipe).read_to_end(&mut bytes);
     }
     bytes

@@ -19,7 +19,7 @@ pub(crate) fn exit(
     try_wait()
 }
 
-/// Always `false`: the open handle shows how the child ended, as often as it is asked.
+/// Always `false`: the open handle of the child shows at any time how it ended.
 pub(crate) fn is_reaped(_error: &io::Error) -> bool {
     false
 }
@@ -33,7 +33,7 @@ pub(crate) fn signal(
     kill()
 }
 
-/// Always `false`: no process is known to belong to the child.
+/// Always `false`: this crate does not track which processes the child has started.
 pub(crate) fn others_run(_child: u32) -> bool {
     false
 }
@@ -41,8 +41,8 @@ pub(crate) fn others_run(_child: u32) -> bool {
 /// The reading end of a pipe.
 pub(crate) type Pipe = OwnedHandle;
 
-/// What the pipe still contains. A process that the child started may have the other end open, so a
-/// thread reads the pipe, and this waits for it for a limited time.
+/// Reads what the pipe still contains. A process that the child started may have the other end
+/// open. So a thread reads the pipe, and the call waits for that thread for at most [`PIPE_LIMIT`].
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {

@@ -150,8 +150,8 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Whether `/proc/PID/uid_map` contains the user. Each line has the first user of a range inside of
-/// the namespace, the first one outside, and the number of users.
+/// Whether `/proc/PID/uid_map` contains the user. Each line has three numbers: the first uid of a
+/// range inside the namespace, the first uid outside, and the number of uids.
 pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
     let is_in = |line: &[u8]| {
         let line = std::str::from_utf8(line).unwrap_or_default();

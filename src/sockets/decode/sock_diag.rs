@@ -232,7 +232,8 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         inode,
         dual_stack: family == AF_INET6 && v6only(&payload[ANSWER_SIZE..], order) == Some(false),
         client: false,
-        // With a link-local address the field is the scope of the address.
+        // For a link-local address this field holds the scope of the address, which is no
+        // restriction to an interface.
         interface: NonZeroU32::new(interface).filter(|_| !is_scoped(&local)),
     })
 }

@@ -147,8 +147,9 @@ pub(in super::super) fn pid_namespace() -> Option<NonZeroU64> {
     NonZeroU64::new(proc_fs::namespace("/proc/self/ns/pid")?)
 }
 
-/// The kernel shows every user that the user namespace of this process does not map by one uid
-/// (`/proc/sys/kernel/overflowuid`). If the namespace maps that uid, it is the uid of a user.
+/// Whether the uid stands for all users that the user namespace of this process does not map. The
+/// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`, by default 65534). If
+/// the namespace maps that uid, it counts as the uid of one user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW

@@ -209,7 +209,7 @@ pub(crate) fn wait_for_forked_child() {
     let child = fork::idle_child();
     drop(udp);
     let report = portlease::check_port_free(operand.as_str()).unwrap_err();
-    let kept = format!("(pid {}): a forked child has kept", child.pid());
+    let kept = format!("(pid {}): a forked child still holds", child.pid());
     assert!(report.to_string().contains(&kept), "{report}");
     drop(child);
     portlease::check_port_free(operand.as_str()).unwrap();

@@ -39,9 +39,11 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 }
 
 /// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to, with room
-/// for every lock file that there can be. All processes that see the same mount get one answer.
+/// for every lock file that there can be. All processes that see the same mount get the same
+/// answer.
 ///
-/// Docker gives a container 64 MiB by default, which a browser under test may need.
+/// A small one is not used: Docker gives a container 64 MiB by default, which a browser under test
+/// may need.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
     const TMPFS_MAGIC: i128 = 0x0102_1994;

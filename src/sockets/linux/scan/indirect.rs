@@ -41,8 +41,8 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // A search of every thread of every process would take too long where some sockets
-            // belong to no process.
+            // Reads only processes of the users that own the missing sockets. Every thread of every
+            // process would take too long on machines where some sockets belong to no process.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
@@ -65,8 +65,8 @@ impl Scan<'_> {
     /// Reads the descriptors of a process through a thread other than the first. Returns `true` if
     /// that thread showed a descriptor.
     fn scan_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<bool> {
-        // The threads of a process share their descriptors, so the first readable thread shows all
-        // of them.
+        // The threads of a process usually share their descriptors, so one readable thread is
+        // enough.
         for tid in self.further_threads(pid, state)? {
             if let Ok(folder) = open(self.proc, &format!("{pid}/task/{tid}/fd")) {
                 return self.scan_descriptors(pid, &folder, "../../..", state);
