@@ -1,4 +1,4 @@
-//! The ends of the `--help` of some commands: exit codes and examples.
+//! The exit codes and examples at the end of the `--help` of some commands.
 
 pub(crate) const RUN: &str = "\
 Exit codes: that of the command, or 128+N if signal N ended it; 125 if portlease failed, 126 if \
@@ -6,7 +6,7 @@ the command cannot be executed, 127 if it does not exist
 
 Examples:
   portlease run -- my-server --port {PORT}
-  portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
+  portlease run --port DB --port WEB=8080 -- ./test.sh    reads $DB and $WEB
   portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
   portlease run --stable --port WEB -- vite --port {WEB}
   portlease run --http /health -- my-server --port {PORT}

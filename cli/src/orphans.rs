@@ -1,4 +1,4 @@
-//! Adopts and reaps the processes whose parents end under `run`.
+//! Adopts and reaps the descendants of `run` whose own parents have ended.
 
 use std::io;
 
@@ -13,8 +13,8 @@ pub(crate) fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// Reaps adopted processes when they end, in a thread. The child `except` is left to its own
-/// waiter.
+/// Starts a thread that reaps adopted processes when they end. The thread never reaps the child
+/// `except`, because other code waits for it.
 pub(crate) fn reap_adopted(except: u32) -> io::Result<()> {
     let mut signals = Signals::new([SIGCHLD])?;
     let reap = move || {
@@ -29,8 +29,9 @@ pub(crate) fn reap_adopted(except: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel lists the adopted processes as children of the main thread (proc_pid_task_children,
-/// CONFIG_PROC_CHILDREN). Without the list, ended processes stay zombies until this process ends.
+/// Reaps the children that have ended. The kernel lists adopted processes as children of the main
+/// thread (proc_pid_task_children, CONFIG_PROC_CHILDREN). If it has no list, ended processes stay
+/// zombies until this process ends.
 fn reap_ended(except: u32) {
     let own = std::process::id();
     let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
@@ -40,7 +41,7 @@ fn reap_ended(except: u32) {
         .filter_map(|pid| pid.parse().ok());
     for pid in pids.filter(|pid: &i32| u32::try_from(*pid) != Ok(except)) {
         if let Some(pid) = Pid::from_raw(pid) {
-            // It fails if the child was not adopted and its own waiter has reaped it.
+            // This fails if other code, which started the child, has reaped it in the meantime.
             let _reaped = waitpid(Some(pid), WaitOptions::NOHANG);
         }
     }

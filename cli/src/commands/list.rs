@@ -60,7 +60,7 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     [
         lease.port().to_string(),
         lease.protocol().to_string(),
-        // A pid of another pid namespace is the pid of another process here.
+        // Parentheses mark a pid of another pid namespace: here it is not the pid of that process.
         match lease.pid() {
             Some(pid) if lease.is_foreign() => format!("({pid})"),
             Some(pid) => pid.to_string(),
@@ -81,7 +81,8 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     ]
 }
 
-/// The stable name, and the number that it stands for if the lease has another one.
+/// The stable name of the lease. `(not N)` follows if the lease has another number than N, the
+/// first number of that name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),
