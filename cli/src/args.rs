@@ -26,7 +26,8 @@ Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/
 if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
 PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT=TEXT \
 identifies the project for --stable and --name, by default the folder with .git. \
-PORTSERVER_ADDRESS is the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
+PORTSERVER_ADDRESS is the address of a port server (as for portpicker) that chooses the ports \
+instead of portlease.";
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379";
