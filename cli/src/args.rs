@@ -25,7 +25,8 @@ failed, 126 if the command cannot be executed, and 127 if it does not exist.
 Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/portlease \
 if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
 PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT=TEXT \
-identifies the project for --stable and --name, by default the folder with .git. \
+identifies the project for --stable and --name; by default it is the nearest folder with .git, \
+else the working directory. \
 PORTSERVER_ADDRESS is the address of a port server (as for portpicker) that chooses the ports \
 instead of portlease.";
 

@@ -42,8 +42,8 @@ impl Handles {
     }
 
     /// Takes the handle of a process that a later scan of the sockets found by its pid. Returns
-    /// `None` if `self` has no handle for the pid, or if the process of that handle has ended: the
-    /// scan may have found another process that has the pid since.
+    /// `None` if there is no handle for the pid. Also returns `None` if the process of that handle
+    /// has ended, because the scan may then have found another process with the same pid.
     pub(crate) fn take(&mut self, pid: u32) -> Result<Option<ProcessHandle>, Failure> {
         let Some(handle) = self.0.remove(&pid) else {
             return Ok(None);

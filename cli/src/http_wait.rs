@@ -51,7 +51,7 @@ impl Unanswered {
 pub(crate) enum HttpOutcome {
     Answered,
     TimedOut(Vec<Unanswered>),
-    /// The process `pid` of [`until_answered`] ended first.
+    /// The process `pid` of [`until_answered`] ended before these requests were answered.
     ProcessEnded(Vec<Unanswered>),
 }
 
@@ -83,8 +83,8 @@ pub(crate) fn until_answered(
         if requests.is_empty() {
             return Ok(HttpOutcome::Answered);
         }
-        // The requests come before this check. They do not hang if the process has ended, because
-        // its sockets are closed then.
+        // This check can follow the requests: if the process has ended, its sockets are closed, so
+        // no request hangs.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)
