@@ -1,6 +1,6 @@
 'use strict'
 
-/** The path of the command, which the package of this platform holds. */
+/** Returns the path of the command, which is in the package for this platform. */
 function findCommand () {
   const name = `@portlease/${process.platform}-${process.arch}`
   try {
@@ -8,7 +8,7 @@ function findCommand () {
   } catch (cause) {
     const help = process.platform === 'linux' && ['x64', 'arm64'].includes(process.arch)
       ? 'install it, or install portlease again without --omit=optional'
-      : 'portlease runs on Linux alone, on x64 and arm64'
+      : 'portlease supports only Linux on x64 and arm64'
     throw new Error(`cannot find the package ${name}: ${help}`, { cause })
   }
 }

@@ -35,7 +35,8 @@ function run (args, answers = [0]) {
         return
       }
       const lines = [stderr.trim().replace(/^portlease: /, ''), stdout.trim()].filter(Boolean)
-      lines.push(...lines.length === 0 ? [`portlease ended with ${signal ?? code}`] : [])
+      const end = signal ?? `exit code ${code}`
+      lines.push(...lines.length === 0 ? [`the command portlease ended with ${end}`] : [])
       reject(new PortleaseError(lines.join('\n')))
     })
   })

@@ -5,18 +5,21 @@ export class PortInUseError extends PortleaseError {}
 /** No server listened in time. The message says what was found instead. */
 export class NotListeningError extends PortleaseError {}
 
-/** A number, or what the command takes: `'53/udp'`, `'127.0.0.1:8080'`, `'8000-8010'`. */
+/** A number, or a text as the command takes it: `'53/udp'`, `'127.0.0.1:8080'`, `'8000-8010'`. */
 export type Port = number | string
 
 export interface ReserveOptions {
-  /** Exactly this number; of several ports, the first. */
+  /** Reserve exactly this number. With `block`, it is the first number of the block. */
   port?: number
   udp?: boolean
-  /** False for a server that sets neither SO_REUSEADDR nor SO_REUSEPORT. Node's servers set it. */
+  /**
+   * Pass false for a server that sets neither SO_REUSEADDR nor SO_REUSEPORT. Node's servers set
+   * SO_REUSEADDR.
+   */
   reuseAddr?: boolean
   /** How many milliseconds to wait for a port that is in use. */
   wait?: number
-  /** Shown in reports about the port. By default the file that node runs. */
+  /** A label that reports about the port show. By default the file that node runs. */
   label?: string
 }
 
@@ -26,7 +29,7 @@ export class Reservation implements AsyncDisposable {
   readonly port: number
   readonly protocol: 'tcp' | 'udp'
   readonly guarantee: 'kernel' | 'cooperative' | 'best_effort'
-  /** For `named`, the first number of the name. It was not free if `port` differs. */
+  /** For `named`, the usual number of the name. `port` differs if that number was in use. */
   readonly firstChoice: number | undefined
   /** Releases the port. A second call has no effect. */
   release(): Promise<void>
@@ -36,15 +39,16 @@ export class Reservation implements AsyncDisposable {
 /** Reserves a TCP or UDP port. Rejects with an error that names the holder of a port in use. */
 export function reserve(options?: ReserveOptions): Promise<Reservation>
 
-/** Reserves several ports, all or none. With `block` their numbers are consecutive. */
+/** Reserves `count` ports or none. With `block` their numbers are consecutive. */
 export function reserveMany(
   count: number,
   options?: ReserveOptions & { block?: boolean }
 ): Promise<Reservation[]>
 
 /**
- * Reserves the number that `name` stands for, the same one run after run. It depends on the user,
- * the project (the nearest folder with `.git`, or PORTLEASE_PROJECT) and the name.
+ * Reserves the number of `name`, which is the same in each run. It depends on the user, the project
+ * (the nearest folder with `.git`, or PORTLEASE_PROJECT) and the name. If it is in use, another
+ * number is reserved: see `firstChoice`.
  */
 export function named(name: string, options?: Omit<ReserveOptions, 'port'>): Promise<Reservation>
 
@@ -99,7 +103,10 @@ export interface Lease {
   since: string | null
 }
 
-/** `complete` is false if something could not be read, and `unseen` says what. */
+/**
+ * The answer of `whoHolds`. `complete` is false if something could not be read. `unseen` then says
+ * what.
+ */
 export interface Report {
   version: number
   port: number
@@ -109,12 +116,13 @@ export interface Report {
   leases: Lease[]
 }
 
-/** Every socket on a port, in every state, with its processes, and the reservations. */
+/** Returns the sockets on a port in every state, with their processes, and the reservations. */
 export function whoHolds(port: number): Promise<Report>
 
 /**
  * Checks that ports are free: a server could bind them now, and no other process has reserved
- * them. Rejects with a PortInUseError otherwise. `wait` is in milliseconds.
+ * them. Waits up to `wait` milliseconds for that. Rejects with a PortInUseError if a port is not
+ * free.
  */
 export function checkFree(
   ports: Port | Port[],
@@ -123,12 +131,13 @@ export function checkFree(
 
 /**
  * Waits until a server listens on each port, for up to `timeout` milliseconds (by default 30 s).
- * With `pid`, only a listener of that process or of one that it started counts.
+ * Rejects with a NotListeningError when the time is up. With `pid`, only a listener of that process
+ * or of one that it started counts.
  */
 export function waitListening(
   ports: Port | Port[],
   options?: { timeout?: number, pid?: number }
 ): Promise<void>
 
-/** The path of the command that this package installed. */
+/** Returns the path of the command that this package installed. */
 export function findCommand(): string

@@ -20,7 +20,7 @@ use crate::output::variables::FormatArgs;
 use crate::ports::{NamedPort, PortList, parse_port};
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
-                     5432,6379; TCP by default";
+                     5432,6379";
 
 /// Check ports, show who holds them, and reserve them for servers in any language
 #[derive(Debug, Parser)]
@@ -100,10 +100,10 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Stop the servers that listen on ports, and check that the ports are free
     ///
-    /// Each server gets SIGTERM, and SIGKILL if it has not ended after DURATION. An ancestor of
-    /// this process, pid 1, a client and a process that cannot be seen are never stopped. A
-    /// service, a container or a supervisor would start its server again, so the answer names it
-    /// instead.
+    /// Each server gets SIGTERM, and SIGKILL if it has not ended after the DURATION of --timeout.
+    /// Clients, pid 1, ancestors of portlease and processes that this user cannot see are never
+    /// stopped. If a service, a container or a supervisor would restart a server, portlease does
+    /// not stop it, and prints how to stop it for good.
     #[command(after_help = help::STOP)]
     Stop(StopArgs),
     /// Print the completion script for a shell
@@ -121,7 +121,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    #[arg(required = true, value_name = "PORT", help = format!("Ports to check: {PORTS}"))]
+    #[arg(
+        required = true, value_name = "PORT",
+        help = format!("Ports to check: {PORTS}; TCP by default")
+    )]
     pub(crate) ports: Vec<PortList>,
     /// Wait up to DURATION for the check to pass
     #[arg(long, visible_alias = "timeout", value_name = "DURATION", value_parser = parse_duration)]
@@ -129,7 +132,7 @@ pub(crate) struct CheckArgs {
     /// Check instead that a server listens on each port
     #[arg(long)]
     pub(crate) listening: bool,
-    /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
+    /// Check for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,
     /// Also write a JUnit report to FILE, for CI servers
@@ -141,7 +144,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct WhoArgs {
     #[arg(
         value_name = "PORT",
-        help = format!("Ports to inspect, in every protocol by default: {PORTS}. Without a port, \
+        help = format!("Ports to inspect: {PORTS}; every protocol by default. Without a port, \
                         every listening socket is shown")
     )]
     pub(crate) ports: Vec<PortList>,
@@ -165,8 +168,8 @@ pub(crate) struct RunArgs {
     /// be repeated; without --port, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
-    /// Reserve for each NAME without N the number that NAME stands for in this project: the same
-    /// one in each run, unless it is in use
+    /// For each NAME without N, reserve the number derived from NAME and the project: the same
+    /// number in each run, or another one if it is in use
     #[arg(long)]
     pub(crate) stable: bool,
     #[command(flatten)]
@@ -179,20 +182,20 @@ pub(crate) struct RunArgs {
         default_value_if("http", ArgPredicate::IsPresent, DEFAULT_WAIT)
     )]
     pub(crate) wait_listening: Option<Duration>,
-    /// As --wait-listening, and until the command answers an HTTP GET of PATH with STATUS (from 200
-    /// to 299 if STATUS is omitted) on the port NAME, or else on the first TCP port
+    /// Like --wait-listening, but also wait until the command answers an HTTP GET of PATH with
+    /// STATUS (200 to 299 if omitted) on the port NAME (the first TCP port if omitted)
     #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
     pub(crate) http: Vec<NamedProbe>,
-    /// As --port, and let the command inherit a socket that already listens on 127.0.0.1 (with
-    /// /udp: that is bound). The command finds it by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as
-    /// with systemd. May be repeated
+    /// Like --port, but also pass the command a socket that already listens on 127.0.0.1, or with
+    /// /udp is bound to it. The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
+    /// LISTEN_PID, as under systemd. May be repeated
     #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
     pub(crate) listen: Vec<NamedPort>,
-    /// Pass the sockets of --listen as the descriptors N, N+1 and so on, without these variables,
-    /// as for uvicorn --fd N
+    /// Pass the sockets of --listen as the descriptors N, N+1 and so on, as uvicorn --fd N expects,
+    /// and do not set the LISTEN_* variables
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16), requires = "listen")]
     pub(crate) fd: Option<u16>,
-    /// After the command has ended, find the listeners that it or its daemons left
+    /// After the command has ended, find listeners that it or its daemons left behind
     #[arg(long, value_enum, value_name = "ACTION")]
     pub(crate) leaks: Option<LeakAction>,
     /// Command to run, with its arguments. Without `--` the options of portlease come before it
@@ -200,14 +203,14 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// What `run` does about the listeners that its command left.
+/// What `run` does about the listeners that its command left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LeakAction {
     /// Print each listener with its process
     Report,
-    /// Print them, and exit with 1 if the command succeeded
+    /// Print each listener, and exit with 1 if the command succeeded
     Fail,
-    /// Print them, and end their processes: SIGTERM, and SIGKILL 5s later
+    /// Print each listener, and end its process with SIGTERM, and with SIGKILL 5s later
     Stop,
 }
 
@@ -266,15 +269,15 @@ pub(crate) struct PortSelection {
     /// Reserve consecutive numbers
     #[arg(long)]
     pub(crate) block: bool,
-    /// Reserve the numbers at these distances from one base number, as a node of a Redis Cluster
-    /// needs them: 0,10000
+    /// Reserve the numbers at these offsets from one base number, such as 0,10000 for a node of a
+    /// Redis Cluster
     #[arg(
         long, value_name = "N,N...", value_delimiter = ',',
         conflicts_with_all = ["count", "block"]
     )]
     pub(crate) offsets: Vec<u16>,
-    /// Reserve the number that TEXT stands for in this project: the same one in each run, unless it
-    /// is in use
+    /// Reserve the number derived from TEXT and the project: the same number in each run, or
+    /// another one if it is in use
     #[arg(long, value_name = "TEXT", conflicts_with = "port")]
     pub(crate) name: Option<String>,
     /// Reserve exactly port N, or with --block the block that starts at N
@@ -309,7 +312,7 @@ pub(crate) struct ServeArgs {
 pub(crate) struct StopArgs {
     #[arg(
         required = true, value_name = "PORT",
-        help = format!("Ports whose servers to stop: {PORTS}")
+        help = format!("Ports whose servers to stop: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Send SIGKILL to a server that has not ended DURATION after SIGTERM
@@ -357,7 +360,10 @@ pub(crate) struct SharedReserveArgs {
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("condition").required(true).args(["listening", "free", "http"]))]
 pub(crate) struct WaitArgs {
-    #[arg(required = true, value_name = "PORT", help = format!("Ports to wait for: {PORTS}"))]
+    #[arg(
+        required = true, value_name = "PORT",
+        help = format!("Ports to wait for: {PORTS}; TCP by default")
+    )]
     pub(crate) ports: Vec<PortList>,
     /// Wait until a server listens on each port
     #[arg(long)]
@@ -365,18 +371,18 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
-    /// Wait until all ports have been listening for DURATION without a break, for a server that
-    /// closes its socket while it initializes, and then opens it again
+    /// Wait until servers have listened on all ports for DURATION without a break. Use it for a
+    /// server that closes its socket and opens it again while it initializes
     #[arg(
         long = "for", value_name = "DURATION", value_parser = humantime::parse_duration,
         conflicts_with = "free"
     )]
     pub(crate) steady: Option<Duration>,
-    /// Wait until a server answers an HTTP GET of PATH with STATUS (from 200 to 299 if STATUS is
-    /// omitted) on each port. Without an address in PORT, both loopback addresses are tried
+    /// Wait until a server answers an HTTP GET of PATH with STATUS (200 to 299 if omitted) on each
+    /// port. If PORT has no address, an answer of 127.0.0.1 or ::1 is enough
     #[arg(long, value_name = "PATH[=STATUS]", conflicts_with = "no_reuse_addr")]
     pub(crate) http: Option<HttpProbe>,
-    /// Ask for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
+    /// With --free, wait until a server that sets neither SO_REUSEADDR nor SO_REUSEPORT can bind
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,
     /// Time out after DURATION
@@ -385,8 +391,8 @@ pub(crate) struct WaitArgs {
         default_value = DEFAULT_WAIT
     )]
     pub(crate) timeout: Duration,
-    /// Stop waiting when the process PID ends; with --listening, only a listener of PID or of a
-    /// process that it started counts
+    /// Stop waiting when the process PID ends. With --listening, count only listeners of PID and of
+    /// processes that PID started
     #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
 }

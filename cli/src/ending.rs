@@ -1,4 +1,4 @@
-//! [`end_all`]: ends processes with SIGTERM, and with SIGKILL those that have not ended in time.
+//! [`end_all`]: ends processes with SIGTERM. A process that does not end in time gets SIGKILL.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,8 @@ use crate::failure::Failure;
 use crate::limits::KILL_GRACE;
 use crate::process::{ProcessHandle, watch_failure};
 
-/// A process to end. The handle refers to it even if its pid belongs to another process later.
+/// A process to end. The handle still refers to this process after the kernel has given the pid to
+/// another one.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) process: Process,
@@ -20,13 +21,13 @@ pub(crate) struct Target {
     pub(crate) listens: Vec<String>,
 }
 
-/// Handles of the processes that a first scan of the sockets found. A process that a later scan
-/// finds is ended only if it has a handle.
+/// Handles, by pid, of the processes that the first scan of the sockets found. A process that only
+/// a later scan finds has no handle, and is not ended.
 #[derive(Debug)]
 pub(crate) struct Handles(BTreeMap<u32, ProcessHandle>);
 
 impl Handles {
-    /// Opens a handle of each process that owns one of the sockets.
+    /// Opens a handle of each process that owns one of the sockets, except those that have ended.
     pub(crate) fn open(servers: &[Holder]) -> Result<Handles, Failure> {
         let mut handles = BTreeMap::new();
         for pid in owners(servers).map(|process| process.pid) {
@@ -40,9 +41,9 @@ impl Handles {
         Ok(Handles(handles))
     }
 
-    /// Takes the handle of a process that a later scan of the sockets has found. The process is the
-    /// one that the handle refers to if that one is still running: then no other process had the
-    /// pid since the handle was opened.
+    /// Takes the handle of a process that a later scan of the sockets found by its pid. Returns
+    /// `None` if there is no handle for the pid. Also returns `None` if the process of that handle
+    /// has ended, because the scan may then have found another process with the same pid.
     pub(crate) fn take(&mut self, pid: u32) -> Result<Option<ProcessHandle>, Failure> {
         let Some(handle) = self.0.remove(&pid) else {
             return Ok(None);
@@ -74,7 +75,7 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// The name in JSON.
+    /// The value of `outcome` in the JSON output.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Ending::Terminated => "terminated",
@@ -86,7 +87,8 @@ impl Ending {
     }
 }
 
-/// Ends all targets at the same time, and waits for them. The timeout is that of SIGTERM.
+/// Sends SIGTERM to all targets, and then waits for each of them. A target that has not ended
+/// `timeout` after SIGTERM gets SIGKILL.
 pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
     let sent = Instant::now();
     let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());
@@ -105,8 +107,8 @@ pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, E
     all.into_iter().map(ended).collect()
 }
 
-/// Sends SIGTERM. Returns `false` if the process has ended. A suspended process handles the signal
-/// only after SIGCONT.
+/// Sends SIGTERM. Returns `false` if the process has ended. A suspended process also gets SIGCONT,
+/// because it does not handle SIGTERM while it is suspended.
 fn terminate(target: &Target) -> io::Result<bool> {
     let is_running = target.handle.send_signal(Signal::TERM)?;
     if is_running && target.process.state == ProcessState::Suspended {
@@ -129,7 +131,7 @@ fn await_end(handle: &ProcessHandle, sent: Instant, timeout: Duration) -> io::Re
 fn ends_before(handle: &ProcessHandle, started: Instant, timeout: Duration) -> io::Result<bool> {
     loop {
         let left = timeout.saturating_sub(started.elapsed());
-        // A signal interrupts the wait.
+        // A signal to this process ends the wait early, with `false`.
         if handle.ended_within(left)? {
             return Ok(true);
         }

@@ -47,7 +47,7 @@ impl Failure {
     }
 }
 
-/// Prints one line.
+/// Prints the error in one line, without the facts and remedies of a diagnosis.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {

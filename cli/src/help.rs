@@ -1,4 +1,4 @@
-//! The ends of the `--help` of some commands: exit codes and examples.
+//! The exit codes and examples at the end of the `--help` of some commands.
 
 /// The end of `portlease --help`.
 pub(crate) const MAIN: &str = "\
@@ -19,8 +19,9 @@ if it does not exist.
 
 Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/portlease \
 if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
-PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT is a \
-text that stands for the project in --stable and --name. PORTSERVER_ADDRESS is \
+PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT \
+identifies the project for --stable and --name; by default it is the nearest folder with .git, \
+else the working directory. PORTSERVER_ADDRESS is \
 the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
 
 pub(crate) const RUN: &str = "\
@@ -29,7 +30,7 @@ Exit codes: that of the command; 125 if portlease failed, 126 if the command can
 
 Examples:
   portlease run -- my-server --port {PORT}
-  portlease run --port DB --port WEB=8080 -- ./test.sh    $DB and $WEB
+  portlease run --port DB --port WEB=8080 -- ./test.sh    reads $DB and $WEB
   portlease run --wait-listening --port REDIS -- redis-server --port {REDIS}
   portlease run --stable --port WEB -- vite --port {WEB}
   portlease run --http /health -- my-server --port {PORT}

@@ -1,4 +1,4 @@
-//! [`HttpProbe`]: one HTTP/1.1 GET, and the status with which it must be answered.
+//! [`HttpProbe`]: an HTTP/1.1 GET request, and the status that the server must answer with.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,14 +13,14 @@ use portlease::Endpoint;
 use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
 use crate::text::{escape, os_message};
 
-/// A path to get, and the expected status; any status from 200 to 299 if it is `None`.
+/// A path to request, and the expected status. `None` accepts any status from 200 to 299.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpProbe {
     path: String,
     status: Option<u16>,
 }
 
-/// Why an argument is not a probe. clap prints the text.
+/// Why the text of an option is not a valid probe. clap prints this reason.
 #[derive(Debug)]
 pub(crate) struct InvalidProbe(String);
 
@@ -52,7 +52,7 @@ impl FromStr for HttpProbe {
         if !path.starts_with('/') {
             return invalid("has no path that starts with /");
         }
-        // A blank or a line end in the request line would make another request of it.
+        // A space or a line end in the path would change the request that is sent.
         if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return invalid("has a path with a character that must be percent-encoded");
         }
@@ -63,10 +63,10 @@ impl FromStr for HttpProbe {
     }
 }
 
-/// A probe of the port that has a name in `run`, such as `WEB:/health=204`.
+/// A probe for `run --http`, such as `WEB:/health=204`, where `WEB` is the name of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedProbe {
-    /// The name of the port; `None` for the first TCP port.
+    /// The name of the port. `None` means the first TCP port.
     pub(crate) name: Option<String>,
     pub(crate) probe: HttpProbe,
 }
@@ -92,9 +92,9 @@ impl fmt::Display for HttpProbe {
 }
 
 impl HttpProbe {
-    /// Sends the request to the address of the endpoint, or to both loopback addresses if there is
-    /// none. Returns the text of the problem if no address answers with the expected status within
-    /// the limit.
+    /// Sends the request to the address of the endpoint, or to 127.0.0.1 and ::1 if the endpoint
+    /// has no address. If no address answers with the expected status within `limit`, returns a
+    /// description of the problem.
     pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
         let ends = Instant::now() + limit;
         match endpoint.ip {
@@ -104,13 +104,13 @@ impl HttpProbe {
         .map_err(|problem| problem.text)
     }
 
-    /// Asks 127.0.0.1, and ::1 if that has failed or is silent for [`HTTP_FALLBACK_DELAY`].
+    /// Asks 127.0.0.1. If that fails or takes longer than [`HTTP_FALLBACK_DELAY`], asks ::1 too.
     fn ask_loopbacks(&self, port: u16, ends: Instant) -> Result<(), Problem> {
         let (sender, receiver) = channel();
         let ask = |ip: IpAddr| {
             let (probe, sender) = (self.clone(), sender.clone());
             let ask = move || {
-                // After an answer of the other address the receiver is gone, and the send fails.
+                // The send fails if the other address has answered: the receiver is dropped then.
                 let _sent = sender.send(probe.ask_address(ip, port, true, ends));
             };
             let thread = std::thread::Builder::new()
@@ -134,11 +134,11 @@ impl HttpProbe {
                 Err(problem) => problems.push(problem),
             }
         }
-        // Of equal problems, that of 127.0.0.1 comes first.
+        // If both problems are of the same kind, report the problem of 127.0.0.1.
         problems.sort_by_key(|problem| (problem.kind, problem.address));
         match problems.into_iter().next() {
             Some(problem) => Err(problem),
-            None => Err(Problem::of_thread("it panicked")),
+            None => Err(Problem::of_thread("the thread panicked")),
         }
     }
 
@@ -150,7 +150,7 @@ impl HttpProbe {
         ends: Instant,
     ) -> Result<(), Problem> {
         let address = SocketAddr::new(ip, port);
-        // Some servers refuse an address as the name of the host.
+        // Some servers reject a request whose Host header is an IP address.
         let host = match is_localhost {
             true => format!("localhost:{port}"),
             false => address.to_string(),
@@ -179,7 +179,7 @@ impl HttpProbe {
         if is_expected {
             return Ok(());
         }
-        let text = format!("{address} has answered {status}, and {expected} is expected");
+        let text = format!("{address} has answered {status}, but {expected} is expected");
         Err(Problem::new(ProblemKind::Answer, ip, text))
     }
 }
@@ -192,7 +192,8 @@ struct Problem {
     text: String,
 }
 
-/// The kinds of problems. An earlier one says more about the server.
+/// The kinds of problems. If two addresses fail, the problem of the earlier kind is reported,
+/// because it says more about the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ProblemKind {
     Answer,
@@ -216,7 +217,7 @@ impl Problem {
 }
 
 /// Sends the request, and returns the status of the answer. Returns `None` if the answer is not
-/// HTTP.
+/// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
 fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
     stream.set_write_timeout(Some(left(ends)?))?;
@@ -243,7 +244,8 @@ fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Re
     }
 }
 
-/// The time that is left, which must not be zero: a timeout of zero is invalid for a socket.
+/// The time until `ends`. Fails with `TimedOut` if no time is left, because std rejects a socket
+/// timeout of zero.
 fn left(ends: Instant) -> io::Result<Duration> {
     let left = ends.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -255,17 +257,18 @@ fn left(ends: Instant) -> io::Result<Duration> {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Status(u16),
-    /// More bytes are needed.
+    /// The bytes may be the start of an HTTP answer, but contain no final status yet.
     Unfinished,
-    /// This is not HTTP.
+    /// The bytes are not HTTP.
     Other,
 }
 
-/// The status of an answer of which these bytes have arrived. Answers of 100 to 199 precede the
-/// final one.
+/// Finds the status in the bytes of an answer that have arrived so far. Skips interim answers, with
+/// a status from 100 to 199, because a final answer follows them.
 fn status_of(mut bytes: &[u8]) -> Answer {
     loop {
-        // The status line is all that counts, so there is no room for headers.
+        // Only the status line matters. Without room for headers the parser may fail at the first
+        // header, but it has set `code` by then.
         let mut response = Response::new(&mut []);
         let parsed = response.parse(bytes);
         match (response.code, parsed) {

@@ -11,7 +11,7 @@ use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, rem
 use crate::output::console::Console;
 use crate::process::{ProcessHandle, watch_failure};
 
-/// A request to a port that has not been answered as expected.
+/// A request that the server on a port has not answered as expected.
 #[derive(Clone, Debug)]
 pub(crate) struct Unanswered {
     pub(crate) endpoint: Endpoint,
@@ -21,7 +21,8 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
-    /// A request that has not been sent yet. Fails for a port to which HTTP/1.1 is not sent.
+    /// Creates the value, and sends nothing yet. Fails if the port is not a TCP port, because
+    /// HTTP/1.1 needs TCP.
     pub(crate) fn new(endpoint: Endpoint, probe: &HttpProbe) -> Result<Self, Failure> {
         if endpoint.protocol.is_some_and(|of| of != Protocol::Tcp) {
             return Err(Failure::new(format!(
@@ -31,7 +32,7 @@ impl Unanswered {
         Ok(Unanswered {
             endpoint,
             probe: probe.clone(),
-            problem: "no attempt was finished".to_owned(),
+            problem: "the timeout left no time for a request".to_owned(),
         })
     }
 
@@ -50,12 +51,12 @@ impl Unanswered {
 pub(crate) enum HttpOutcome {
     Answered,
     TimedOut(Vec<Unanswered>),
-    /// The process of `--pid` ended first.
+    /// The process `pid` of [`until_answered`] ended before these requests were answered.
     ProcessEnded(Vec<Unanswered>),
 }
 
-/// Repeats the requests until each of them was answered as expected once, the limit is reached, or
-/// the process `pid` has ended. The limit began at `started`.
+/// Repeats each request until it is answered as expected once. Stops when `limit` has passed since
+/// `started`, or when the process `pid` has ended.
 pub(crate) fn until_answered(
     mut requests: Vec<Unanswered>,
     started: Instant,
@@ -73,7 +74,7 @@ pub(crate) fn until_answered(
         requests.retain_mut(|request| {
             let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
             let problem = request.probe.ask(request.endpoint, left).err();
-            // An attempt that had no time says less than the one before.
+            // If no time was left for this attempt, keep the problem of the attempt before.
             if let Some(problem) = problem.clone().filter(|_| !left.is_zero()) {
                 request.problem = problem;
             }
@@ -82,7 +83,8 @@ pub(crate) fn until_answered(
         if requests.is_empty() {
             return Ok(HttpOutcome::Answered);
         }
-        // If the process has ended, it has closed its sockets, so no attempt hangs.
+        // This check can follow the requests: if the process has ended, its sockets are closed, so
+        // no request hangs.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)
@@ -100,7 +102,7 @@ pub(crate) fn until_answered(
     }
 }
 
-/// The same with progress.
+/// Calls [`until_answered`] in a thread, and shows the progress until it returns.
 pub(crate) fn wait_for_answers(
     console: &Console,
     requests: Vec<Unanswered>,
@@ -114,7 +116,7 @@ pub(crate) fn wait_for_answers(
         .collect();
     let list = list.join(", ");
     let (sender, receiver) = channel();
-    // The send cannot fail: the receiver waits for it.
+    // The send cannot fail, because the receiver exists until the outcome arrives.
     let wait = move || sender.send(until_answered(requests, started, limit, pid));
     let thread = std::thread::Builder::new()
         .name("http".to_owned())

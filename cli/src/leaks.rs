@@ -18,10 +18,12 @@ use crate::output::json::{HolderRow, JSON_VERSION};
 use crate::signals::End;
 use crate::text::{escape, os_message};
 
-/// The listeners that existed before the command, and what to do about those that it leaves.
+/// The listeners that existed before the command started, and what to do about the listeners that
+/// the command leaves behind.
 #[derive(Debug)]
 pub(crate) struct LeakCheck {
     action: LeakAction,
+    /// The inodes of the listeners that existed before the command started.
     before: HashSet<u64>,
 }
 
@@ -44,8 +46,8 @@ struct EndingRow {
 }
 
 impl LeakCheck {
-    /// Notes the listeners, and makes this process adopt the command's daemons. Must be called
-    /// before the command starts.
+    /// Records the listeners that exist, and makes this process adopt the command's daemons. The
+    /// caller must start the command after this call.
     pub(crate) fn prepare(action: LeakAction) -> Result<LeakCheck, Failure> {
         orphans::adopt()
             .map_err(|e| Failure::system("adopt the processes that the command leaves", &e))?;
@@ -53,8 +55,8 @@ impl LeakCheck {
         Ok(LeakCheck { action, before })
     }
 
-    /// Checks what the command has left, and returns the outcome of `run`. `outcome` is that of the
-    /// command. `udp` are the UDP ports that were reserved for it.
+    /// Handles the listeners that the command has left, and returns the outcome of `run`. `outcome`
+    /// is the outcome of the command. `udp` are the UDP ports that `run` reserved.
     pub(crate) fn finish(
         &self,
         console: &Console,
@@ -64,7 +66,7 @@ impl LeakCheck {
         match (self.handle_leaks(console, udp), outcome) {
             (Ok(true), Ok(End::Code(exit::YES))) => Ok(End::Code(exit::NO)),
             (Err(failure), Ok(End::Code(exit::YES))) => Err(failure),
-            // The failure of the command is the more important one.
+            // The command has failed too, and its outcome matters more than this failure.
             (Err(failure), outcome) => {
                 console.error(&failure);
                 outcome
@@ -73,7 +75,8 @@ impl LeakCheck {
         }
     }
 
-    /// Reports the leaks, or stops them. Returns whether they make `run` fail.
+    /// Reports the listeners that the command has left, and ends their processes for
+    /// `--leaks=stop`. Returns whether `run` must fail because of them.
     fn handle_leaks(&self, console: &Console, udp: &[Endpoint]) -> Result<bool, Failure> {
         let leaks = self.leaks(udp)?;
         if leaks.is_empty() {
@@ -119,8 +122,8 @@ impl LeakCheck {
         })
     }
 
-    /// The listeners that are still there after [`LEAK_GRACE`]. A server that was just signalled
-    /// may need a moment to end.
+    /// Scans until the command has no listener left, for up to [`LEAK_GRACE`], and returns those
+    /// that are left. A server that was just signalled may need that time to end.
     fn leaks(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let started = Instant::now();
         loop {
@@ -132,7 +135,8 @@ impl LeakCheck {
         }
     }
 
-    /// The new server sockets of descendants of this process, which adopts the others.
+    /// The server sockets of descendants of this process, without those that existed before the
+    /// command. The command's daemons are descendants too, because this process adopts them.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {
@@ -146,7 +150,8 @@ impl LeakCheck {
         Ok(found)
     }
 
-    /// Ends the processes that listen, and returns the listeners that are left.
+    /// Ends the processes that listen, and returns the listeners that are left. Scans again after
+    /// each round, because the workers of a server can outlive it.
     fn stop(
         &self,
         udp: &[Endpoint],
@@ -168,8 +173,8 @@ fn is_descendant(process: &Process) -> bool {
     process.relation == Some(Relation::Descendant)
 }
 
-/// The owners of the sockets, without the workers of a server: they end with it, or are found by
-/// the next scan.
+/// The processes to end: the owners of the sockets, without the workers of a server. A worker is a
+/// process whose parent owns the same socket. It ends with its parent, or the next scan finds it.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {
@@ -213,7 +218,7 @@ fn ending_text(target: &Target, ending: &Ending) -> String {
     }
 }
 
-/// One line for each listener, with its oldest process in full.
+/// One line for each listener: details of its oldest process, and the pids of its other processes.
 fn lines(what: &str, holders: &[Holder]) -> Vec<String> {
     let path = |path: &Path| escape(&path.display().to_string());
     let process = |process: &Process| {

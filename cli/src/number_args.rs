@@ -1,4 +1,4 @@
-//! [`NumberArgs`]: which numbers `run` and `reserve` may choose.
+//! [`NumberArgs`]: the options of `run` and `reserve` that restrict which numbers are chosen.
 
 use std::str::FromStr;
 
@@ -11,7 +11,7 @@ use crate::ports::{InvalidPort, PortList, parse_port};
 /// The heading of these options in `--help`.
 const NUMBERS: &str = "Choice of numbers";
 
-/// Which numbers an automatic choice may yield, and for which protocols.
+/// The numbers from which portlease chooses, and the protocols for which it reserves them.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub(crate) struct NumberArgs {
     /// Choose only numbers from LOW to HIGH
@@ -23,8 +23,8 @@ pub(crate) struct NumberArgs {
     /// Choose none of these numbers
     #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
     pub(crate) exclude: Vec<Numbers>,
-    /// Choose a multiple of N, such as an even number for RTP; of a block or of --offsets, the base
-    /// number is the multiple
+    /// Choose a multiple of N, such as an even number for RTP. With --block or --offsets, the base
+    /// number is a multiple of N
     #[arg(
         long, value_name = "N", value_parser = value_parser!(u16).range(1..),
         help_heading = NUMBERS
@@ -36,7 +36,7 @@ pub(crate) struct NumberArgs {
 }
 
 impl NumberArgs {
-    /// The options of the library with these choices.
+    /// Adds these choices to the options of the library.
     pub(crate) fn apply(&self, mut options: ReserveOptions) -> ReserveOptions {
         if let Some(NumberRange(low, high)) = self.range {
             options = options.range(low..=high);
@@ -53,7 +53,8 @@ impl NumberArgs {
         options
     }
 
-    /// The first option that a port server could not obey, because it chooses the numbers itself.
+    /// The first option that restricts the choice of numbers. Such an option cannot apply to a port
+    /// server, which chooses the numbers itself.
     pub(crate) fn chooses(&self) -> Option<&'static str> {
         match self {
             NumberArgs { range: Some(_), .. } => Some("--range"),
@@ -67,7 +68,7 @@ impl NumberArgs {
     }
 }
 
-/// A range of numbers with both ends, such as `20000-29999`.
+/// An inclusive range of numbers, such as `20000-29999`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NumberRange(u16, u16);
 

@@ -1,4 +1,4 @@
-//! Adopts the processes whose parents end under `run`.
+//! Adopts the descendants of `run` whose own parents have ended.
 
 use std::io;
 

@@ -28,7 +28,7 @@ impl ProcessHandle {
     }
 
     /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
-    /// counts as ended. A signal ends the wait early, with `false`.
+    /// counts as ended. If a signal interrupts the wait, returns `false` early.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let timeout = Timespec {
@@ -75,11 +75,11 @@ impl From<ProcessHandle> for OwnedFd {
     }
 }
 
-/// The name of a process, for reports.
+/// The name of the process, or `a process` if it cannot be read.
 pub(crate) fn name(pid: u32) -> String {
     match std::fs::read(format!("/proc/{pid}/comm")) {
         Ok(name) => String::from_utf8_lossy(name.trim_ascii_end()).into_owned(),
-        // The process has ended, or there is no `/proc`.
+        // The process has ended, or `/proc` is not mounted.
         Err(_) => "a process".to_owned(),
     }
 }

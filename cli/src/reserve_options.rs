@@ -27,8 +27,8 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// Refuses options about the choice of numbers if the server of `PORTSERVER_ADDRESS` chooses them.
-/// `further` is another such option that is present.
+/// Fails if the user restricts the choice of numbers while the port server of `PORTSERVER_ADDRESS`
+/// chooses them. `further` is an option outside `numbers` that restricts the choice, if present.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
     further: Option<&'static str>,
@@ -42,7 +42,7 @@ pub(crate) fn check_choice(
     }
 }
 
-/// Reserves `number`. If it is `None`, the server of `PORTSERVER_ADDRESS` picks a number. If that
+/// Reserves `number`. If it is `None`, the port server of `PORTSERVER_ADDRESS` picks one. If that
 /// variable is not set, the library picks one.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,

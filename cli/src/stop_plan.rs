@@ -1,4 +1,4 @@
-//! [`StopPlan`]: which of the processes that listen on ports may be ended, and why not the others.
+//! [`StopPlan`]: the processes that listen on ports, and for each whether `stop` may end it.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::ending::{Handles, Target};
 use crate::failure::Failure;
 use crate::text::escape;
 
-/// Up to this number of ports, each is looked up by itself.
+/// For up to this number of ports, [`servers`] reads the sockets of each port without a scan first.
 const FEW: usize = 8;
 
 /// The process id of the first process of a system or a container.
@@ -22,20 +22,21 @@ pub(crate) struct StopPlan {
     pub(crate) refusals: Vec<Refusal>,
 }
 
-/// A listener whose process must not be ended, or not by a signal.
+/// A listener whose process `stop` does not signal.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// The process; `None` if it is not visible.
+    /// `None` if no process of the listener is visible.
     pub(crate) process: Option<Process>,
     /// The address of the listener.
     pub(crate) listens: String,
     pub(crate) cause: String,
-    /// What ends the process instead.
+    /// What to do instead of a signal.
     pub(crate) remedies: Vec<Remedy>,
 }
 
-/// The server sockets of the ports. If there are many ports, one scan finds the few with a TCP
-/// listener. On two busy cores a dry run on 1,001 ports took 0.2 s, and 4.5 s without that scan.
+/// The server sockets of the ports. For more than [`FEW`] ports, one scan of all TCP listeners
+/// first finds the ports that have one. On two busy cores a dry run on 1,001 ports took 0.2 s, and
+/// 4.5 s without that scan.
 pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
     let listening: Option<HashSet<u16>> = match endpoints.len() {
         0..=FEW => None,
@@ -61,9 +62,10 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
 }
 
 impl StopPlan {
-    /// Decides for each process that owns one of the sockets. With `under`, only a process with its
-    /// working directory there may be ended. The handles must have been opened before the sockets
-    /// were read.
+    /// Decides for each process that owns one of the sockets whether `stop` may end it. With
+    /// `under`, the working directory of the process must be that folder or below it. The caller
+    /// must open the handles before it reads the sockets. A handle that is opened later could refer
+    /// to another process with the same pid.
     pub(crate) fn new(
         servers: &[Holder],
         handles: &mut Handles,
@@ -76,11 +78,13 @@ impl StopPlan {
                 if holder.hidden {
                     plan.refuse(holder, None, "its process cannot be seen", remedies);
                 }
-                // Otherwise the kernel is still closing the socket of a process that has ended.
+                // If the owner is not hidden, its process has ended, and the kernel is closing the
+                // socket.
                 continue;
             }
             if remedies.is_empty() {
-                let cause = "pid 1 cannot be stopped: every other process here would end with it";
+                let cause =
+                    "stopping pid 1 would end every other process of this system or container";
                 plan.refuse(holder, holder.processes.first(), cause, remedies);
                 continue;
             }
@@ -119,7 +123,7 @@ impl StopPlan {
                 Some(Relation::ThisProcess | Relation::Ancestor)
             );
         let cause = if is_protected {
-            Some("it is pid 1 or started this process".to_owned())
+            Some("it is pid 1, this process or an ancestor of this process".to_owned())
         } else {
             under.and_then(|under| outside(process, under))
         };
@@ -134,7 +138,8 @@ impl StopPlan {
                 listens: vec![listens],
             }),
             None => {
-                let cause = "it did not listen yet when this call began";
+                let cause =
+                    "it began to listen after this command had started; run the command again";
                 self.refuse(holder, Some(process), cause, Vec::new());
             }
         }
@@ -171,7 +176,7 @@ fn outside(process: &Process, under: &Path) -> Option<String> {
     }
 }
 
-/// The process that a remedy is about: the one that it names, else the first owner.
+/// The owner that the remedy names. If the remedy names none of the owners, the first owner.
 fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let named = match remedy {
         Remedy::CloseSocketOfAncestor { pid, .. }
@@ -208,7 +213,8 @@ fn address(holder: &Holder) -> String {
     }
 }
 
-/// The folder of `--under`, without symbolic links, as the kernel reports working directories.
+/// Resolves symbolic links in the folder of `--under`. The kernel reports working directories
+/// without symbolic links.
 pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
     folder
         .canonicalize()

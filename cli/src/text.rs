@@ -30,7 +30,7 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// A command line as a user types it. Quotes an argument if a shell would change it without quotes.
+/// A command line as a user types it. Quotes each argument that a shell would otherwise change.
 pub(crate) fn shell_words(arguments: &[OsString]) -> String {
     let quoted = |argument: &OsString| {
         let argument = argument.to_string_lossy();
@@ -44,7 +44,7 @@ pub(crate) fn shell_words(arguments: &[OsString]) -> String {
     arguments.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// The first characters of a text, with `…` in place of the rest.
+/// The first `chars` characters of the text, and `…` if the text is longer.
 pub(crate) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),

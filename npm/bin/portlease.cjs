@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 'use strict'
 
-// Runs the command with these arguments, and ends as it ends.
+// Runs the command with the arguments of this script, and exits with its exit code or by the same
+// signal.
 
 const { spawn } = require('node:child_process')
 const { findCommand } = require('../command.cjs')
@@ -16,7 +17,7 @@ function main (args) {
     return fail('cannot reserve for the calling shell through npm: pass --pid $$')
   }
   const child = spawn(findCommand(), args, { stdio: 'inherit' })
-  // A terminal sends SIGINT and SIGQUIT to the child as well, so they are not passed on: the
+  // SIGINT and SIGQUIT are not passed on, because a terminal sends them to the child as well. The
   // child would get them twice.
   for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {})
   for (const signal of ['SIGHUP', 'SIGTERM', 'SIGUSR2']) {

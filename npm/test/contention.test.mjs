@@ -11,7 +11,8 @@ const ROUNDS = Number(process.env.PORTLEASE_CONTENTION_TESTS ?? 200) / 8
 const IN_NAMESPACE = `ip link set lo up
 echo 33000 33299 >/proc/sys/net/ipv4/ip_local_port_range
 `
-// The neighbour ends with its stdin, and a file has the number of ports that it has drawn.
+// The neighbour ends when its stdin is closed. It then writes how many ports it has drawn to a
+// file.
 const BESIDE_NEIGHBOUR = `mkfifo stdin
 node "$HERE/neighbour.mjs" <stdin >drawn &
 exec 3>stdin
@@ -34,7 +35,7 @@ async function lost (env) {
     writeFileSync(path.join(folder, `n${n}.test.mjs`), code)
   }
   const all = { ...process.env, HERE, CONTENTION_ROUNDS: String(ROUNDS), ...env }
-  // Set by the runner of this test: with it, an inner `node --test` runs no file.
+  // The outer `node --test` sets this variable. With it, the inner one would run no file.
   delete all.NODE_TEST_CONTEXT
   const { code, stdout, stderr } = await inNamespace(BESIDE_NEIGHBOUR, { cwd: folder, env: all })
   const counts = [...stdout.matchAll(/rounds (\d+) lost (\d+)/g)]

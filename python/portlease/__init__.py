@@ -1,5 +1,5 @@
 """Reserves ports that stay free for the test that asked, checks that ports are free, and reports
-who holds one when it is not.
+who holds a port that is not free.
 
     with portlease.reserve() as reserved:
         server = subprocess.Popen(["my-server", "--port", str(reserved.port)])

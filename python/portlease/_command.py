@@ -16,7 +16,7 @@ class Error(RuntimeError):
 def _places() -> Iterator[Path]:
     name = "portlease"
     yield Path(sysconfig.get_path("scripts"), name)
-    # A virtual environment that was created with --system-site-packages.
+    # A virtual environment with --system-site-packages finds the package of its base installation.
     yield Path(sysconfig.get_path("scripts", vars={"base": sys.base_prefix}), name)
     # `pip install --user` and `pip install --target` use folders of their own.
     yield Path(sysconfig.get_path("scripts", f"{os.name}_user"), name)
@@ -27,21 +27,24 @@ def _places() -> Iterator[Path]:
 
 
 def find_command() -> str:
-    """The path of the command that this package installed.
+    """Returns the path of the command that this package installed, or of one on PATH.
 
-    Raises `Error` if it is missing.
+    Raises `Error` if there is none.
     """
     searched = []
     for place in _places():
         if place.is_file():
             return str(place)
         searched.append(str(place))
-    raise Error(f"cannot find the command portlease; searched {', '.join(searched)}, and PATH")
+    raise Error(
+        f"cannot find the command portlease in PATH or at {', '.join(searched)}: "
+        "install the package portlease again"
+    )
 
 
 def run(*arguments: str, answers: Tuple[int, ...] = (0,)) -> "subprocess.CompletedProcess[str]":
     """Runs the command and returns its output. Raises `Error` on an exit code outside `answers`."""
-    # surrogateescape: a process name or a path need not be UTF-8.
+    # surrogateescape, because a process name or a path may contain bytes that are not UTF-8.
     completed = subprocess.run(
         [find_command(), "--color=never", *arguments],
         stdin=subprocess.DEVNULL,
@@ -61,11 +64,12 @@ def _failure(completed: "subprocess.CompletedProcess[str]") -> str:
     if error.startswith(prefix):
         error = error[len(prefix) :]
     lines = [text for text in (error, completed.stdout.strip()) if text]
-    return "\n".join(lines) or f"portlease ended with exit status {completed.returncode}"
+    ended = f"the command portlease ended with exit status {completed.returncode}"
+    return "\n".join(lines) or ended
 
 
 def duration(seconds: float) -> str:
-    """A duration in the notation of the command's options."""
+    """Formats a duration as the options of the command expect it."""
     if not 0 <= seconds < float("inf"):
         raise ValueError(f"expected a duration in seconds, not {seconds!r}")
     return f"{round(seconds * 1000)}ms"

@@ -6,7 +6,7 @@ from typing import List, Optional, TypedDict, Union, cast
 from portlease._command import Error, duration, run
 
 Port = Union[int, str]
-"""A number, or what the command takes: `"53/udp"`, `"127.0.0.1:8080"`, `"8000-8010"`."""
+"""A number, or a text as the command takes it: `"53/udp"`, `"127.0.0.1:8080"`, `"8000-8010"`."""
 
 
 class Process(TypedDict):
@@ -66,7 +66,7 @@ class Lease(TypedDict):
 class Report(TypedDict):
     """The answer of `who_holds`. `complete` is false if something could not be read.
 
-    `unseen` says what. A later version may add keys.
+    `unseen` then says what. A later version may add keys.
     """
 
     version: int
@@ -86,17 +86,17 @@ class NotListening(Error, TimeoutError):
 
 
 def who_holds(port: int) -> Report:
-    """Every socket on a port, in every state, with its processes, and the reservations."""
+    """Returns the sockets on a port in every state, with their processes, and the reservations."""
     answer = run("who", "--json", str(int(port)), answers=(0, 1, 3))
     return cast(Report, json.loads(answer.stdout))
 
 
 def check_free(*ports: Port, reuse_addr: bool = True, wait: Optional[float] = None) -> None:
     """Checks that all ports are free: a server could bind them now, and no other process has
-    reserved them. A reservation of this process, or of one that started it, is not in the way.
+    reserved them. A reservation of this process, or of one that started it, does not count.
 
-    `wait` is how many seconds to wait for it. Raises `PortInUse` if a port is not free, and `Error`
-    if that could not be determined.
+    Waits up to `wait` seconds for the ports to be free. Raises `PortInUse` if a port is not free,
+    and `Error` if that could not be determined.
     """
     options = [] if wait is None else [f"--wait={duration(wait)}"]
     options += ["--no-reuse-addr"] * (not reuse_addr)
@@ -108,8 +108,8 @@ def check_free(*ports: Port, reuse_addr: bool = True, wait: Optional[float] = No
 def wait_listening(*ports: Port, timeout: float = 30.0, pid: Optional[int] = None) -> None:
     """Waits until a server listens on each port, for up to `timeout` seconds.
 
-    With `pid`, only a listener of that process or of one that it started counts, and the wait ends
-    with an `Error` when the process ends. Raises `NotListening` when the time is up.
+    Raises `NotListening` when the time is up. With `pid`, only a listener of that process or of
+    one that it started counts. If that process ends first, raises `Error`.
     """
     options = [f"--timeout={duration(timeout)}"]
     if pid is not None:

@@ -11,9 +11,8 @@ from portlease._command import Error, duration, run
 class Reservation:
     """A reserved port. It stays reserved until `release()`, or until this process ends.
 
-    As a context manager it is released at the end of the block. A forked child has a copy of this
-    object, but the port belongs to the process that reserved it: in the child `release()` has no
-    effect.
+    A `with` block releases the port at its end. A forked child has a copy of this object, but the
+    port belongs to the process that reserved it. So `release()` has no effect in the child.
     """
 
     port: int
@@ -21,9 +20,9 @@ class Reservation:
     protocol: str
     """`tcp` or `udp`."""
     guarantee: str
-    """Who keeps the promise: `kernel`, `cooperative` or `best_effort`."""
+    """The guarantee level: `kernel`, `cooperative` or `best_effort`."""
     first_choice: Optional[int]
-    """For `named`, the first number that the name stands for. It was not free if `port` differs."""
+    """For `named`, the usual number of the name. `port` differs if that number was in use."""
 
     def __init__(
         self,
@@ -40,13 +39,13 @@ class Reservation:
         self._keeper = keeper
         self._owner = os.getpid()
         self._released = False
-        # All reservations of the keeper, a small process that holds them.
+        # All reservations of the same call. One keeper, a small process, holds them.
         self._siblings: Tuple[Reservation, ...] = (self,)
 
     def release(self) -> None:
-        """Releases the port. A second call has no effect, nor has one in a forked child.
+        """Releases the port. A second call and a call in a forked child have no effect.
 
-        Raises `Error` if the port was no longer reserved.
+        Raises `Error` if the port is no longer reserved.
         """
         if self._released or self._owner != os.getpid():
             return
@@ -72,9 +71,9 @@ class Reservation:
 
 
 def _reap(keeper: int) -> None:
-    """Reaps a keeper that has nothing left to hold, where this process is pid 1 of a container.
+    """Reaps a keeper that holds no port any more, if this process is pid 1 of a container.
 
-    Elsewhere the keeper is no child of this process.
+    If it is not, another process adopts and reaps the keeper.
     """
     try:
         os.waitpid(keeper, 0)
@@ -91,11 +90,11 @@ def reserve(
 ) -> Reservation:
     """Reserves a TCP port, or exactly `port`.
 
-    Pass `reuse_addr=False` for a server that sets neither SO_REUSEADDR nor SO_REUSEPORT. `wait` is
-    how many seconds to wait for a port that is in use. `label` is shown in reports about the port;
-    under pytest it is by default the name of the test.
+    Pass `reuse_addr=False` for a server that sets neither SO_REUSEADDR nor SO_REUSEPORT. If `port`
+    is in use, waits up to `wait` seconds for it. Reports about the port show `label`. Under pytest
+    the default of `label` is the name of the test.
 
-    Raises `Error`, which names the holder of a port that is in use.
+    Raises `Error` if no port could be reserved. It names the holder of `port` if that is in use.
     """
     return _reserve(1, _options(port, reuse_addr, wait, label))[0]
 
@@ -116,7 +115,7 @@ def reserve_many(
     wait: Optional[float] = None,
     label: Optional[str] = None,
 ) -> List[Reservation]:
-    """Reserves `count` ports, all or none. With `block` their numbers are consecutive.
+    """Reserves `count` ports or none. With `block` their numbers are consecutive.
 
     See `reserve`.
     """
@@ -133,10 +132,10 @@ def named(
     wait: Optional[float] = None,
     label: Optional[str] = None,
 ) -> Reservation:
-    """Reserves the number that `name` stands for, the same one run after run.
+    """Reserves the number of `name`, which is the same in each run.
 
     It depends on the user, the project (the nearest folder with `.git`, or PORTLEASE_PROJECT) and
-    the name. If it is in use, the name stands for another one: see `Reservation.first_choice`.
+    the name. If it is in use, another number is reserved: see `Reservation.first_choice`.
     """
     options = [f"--name={name}", *_options(None, reuse_addr, wait, label)]
     return _reserve(1, options + ["--udp"] * udp)[0]
@@ -159,7 +158,7 @@ def _options(
 
 
 def _current_test() -> Optional[str]:
-    # pytest sets it to `tests/test_api.py::test_x (call)`.
+    # pytest sets this variable to `tests/test_api.py::test_x (call)`.
     return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0] or None
 
 
@@ -177,7 +176,7 @@ def _reserve(count: int, options: List[str]) -> List[Reservation]:
         for row in answer["ports"]
     ]
     if len(reservations) != count:
-        raise Error(f"expected {count} ports of the command, got {len(reservations)}")
+        raise Error(f"expected {count} ports from the command portlease, got {len(reservations)}")
     for reservation in reservations:
         reservation._siblings = tuple(reservations)
     return reservations

@@ -1,4 +1,4 @@
-"""The fixtures of pytest-asyncio that pick a port, with numbers that are reserved."""
+"""Replaces the fixtures of pytest-asyncio that pick a port. These fixtures reserve the port."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def unused_udp_port(reserved_udp_port: int) -> int:
 
 @pytest.fixture(scope="session")
 def unused_tcp_port_factory(reserved_port_factory: ReservedPortFactory) -> ReservedPortFactory:
-    """Reserves a TCP port for each call, until the session ends."""
+    """Reserves a TCP port at each call. It stays reserved until the session ends."""
     return reserved_port_factory
 
 
@@ -27,5 +27,5 @@ def unused_tcp_port_factory(reserved_port_factory: ReservedPortFactory) -> Reser
 def unused_udp_port_factory(
     reserved_udp_port_factory: ReservedPortFactory,
 ) -> ReservedPortFactory:
-    """Reserves a UDP port for each call, until the session ends."""
+    """Reserves a UDP port at each call. It stays reserved until the session ends."""
     return reserved_udp_port_factory

@@ -1,4 +1,4 @@
-"""The pytest plugin. pytest loads it where the package is installed.
+"""The pytest plugin. pytest loads it if the package is installed.
 
 Each number is reserved for the process that runs the test, so the workers of pytest-xdist never
 get the same one. `portlease list` shows the name of the test beside the number.
@@ -45,13 +45,13 @@ def _fail_on_leaks(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     _fail_on_leaks(config)
     if config.getoption("--portlease-unused-ports") or config.getini("portlease_unused_ports"):
-        # Of the fixtures of two plugins, pytest takes those of the one that was registered last.
-        # pytest-asyncio was registered before any plugin is configured.
+        # If two plugins define a fixture, pytest uses that of the plugin that was registered last.
+        # pytest-asyncio is registered before this function runs.
         config.pluginmanager.import_plugin("portlease._unused_ports")
 
 
 class ReservedPortFactory:
-    """Reserves a port for each call. All are held until the fixture ends."""
+    """Reserves a port at each call. All these ports stay reserved until the fixture ends."""
 
     def __init__(self, fail_on_leaks: bool, *, udp: bool = False, label: str = "") -> None:
         self._fail_on_leaks = fail_on_leaks
@@ -85,7 +85,8 @@ class ReservedPortFactory:
             except portlease.Error as error:
                 errors.append(str(error))
         if leaks:
-            leaks.insert(0, "the test has ended, and its server has not")
+            what = "a reserved port is still in use at the end of its fixture"
+            leaks.insert(0, f"{what}; stop its server before the test ends")
         if leaks or errors:
             pytest.fail("\n".join(leaks + errors), pytrace=False)
 
@@ -122,23 +123,23 @@ def reserved_udp_port(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def session_reserved_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A TCP port that is reserved for the session, another one for each pytest-xdist worker."""
+    """A TCP port that is reserved for the session. Each pytest-xdist worker has its own."""
     yield from _port(request, False, _session_label(request.config))
 
 
 @pytest.fixture(scope="session")
 def session_reserved_udp_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A UDP port that is reserved for the session, another one for each pytest-xdist worker."""
+    """A UDP port that is reserved for the session. Each pytest-xdist worker has its own."""
     yield from _port(request, True, _session_label(request.config))
 
 
 @pytest.fixture(scope="session")
 def reserved_port_factory(request: pytest.FixtureRequest) -> Iterator[ReservedPortFactory]:
-    """Reserves a TCP port for each call, until the session ends."""
+    """Reserves a TCP port at each call. It stays reserved until the session ends."""
     yield from _factory(request)
 
 
 @pytest.fixture(scope="session")
 def reserved_udp_port_factory(request: pytest.FixtureRequest) -> Iterator[ReservedPortFactory]:
-    """Reserves a UDP port for each call, until the session ends."""
+    """Reserves a UDP port at each call. It stays reserved until the session ends."""
     yield from _factory(request, udp=True)

@@ -11,8 +11,8 @@ import portlease
 
 pytest_plugins = ["pytester"]
 
-# A test that needs more than the machine has is skipped by name. It is printed, and appended to
-# this file if it is set.
+# If the machine lacks what a test needs, the test is skipped. Its name and the reason are printed,
+# and appended to this file if the variable is set.
 SKIPS = os.environ.get("PORTLEASE_SKIPS")
 
 

@@ -23,7 +23,7 @@ def in_namespace(*command: str) -> List[str]:
     return ["unshare", "--net", "sh", "-ec", IN_NAMESPACE, "sh", *command]
 
 
-# The neighbour ends with its stdin, and a file has the number of ports that it has drawn.
+# The neighbour ends when its stdin is closed. It then writes how many ports it has drawn to a file.
 BESIDE_NEIGHBOUR = """
 mkfifo "$SCRATCH/stdin"
 "$PYTHON" "$HERE/neighbour.py" <"$SCRATCH/stdin" >"$SCRATCH/drawn" &

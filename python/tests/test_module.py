@@ -128,7 +128,7 @@ def test_the_port_of_a_killed_process_is_released(leases: Any) -> None:
 
 
 def reserve_in_child(inherited: portlease.Reservation, results: Any) -> None:
-    inherited.release()  # It belongs to the parent: no effect.
+    inherited.release()  # No effect: the reservation belongs to the parent.
     results.put((inherited.port, portlease.reserve().port))
     results.close()
     results.join_thread()

@@ -82,14 +82,15 @@ fn pids(lease: &Lease) -> String {
     let heirs = lease.inherited_by().iter().map(|heir| heir.pid.to_string());
     match (lease.pid(), heirs.collect::<Vec<_>>().join(", ")) {
         (Some(ended), heirs) if !heirs.is_empty() => format!("{heirs} (after {ended} ended)"),
-        // A pid of another pid namespace is the pid of another process here.
+        // Parentheses mark a pid of another pid namespace: here it is not the pid of that process.
         (Some(pid), _) if lease.is_foreign() => format!("({pid})"),
         (Some(pid), _) => pid.to_string(),
         (None, _) => "-".to_owned(),
     }
 }
 
-/// The stable name, and the number that it stands for if the lease has another one.
+/// The stable name of the lease. `(not N)` follows if the lease has another number than N, the
+/// first number of that name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

@@ -58,8 +58,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut handles = Handles::open(&servers(&endpoints)?)?;
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
-    // Each round ends processes that the first scan found, and each of them is in one round only.
-    // After a server, its workers may still listen.
+    // The workers of a server may still listen after it has ended, so one round is not enough. The
+    // rounds end, because each round takes handles of the first scan, and each handle only once.
     loop {
         let mut plan = StopPlan::new(&servers(&endpoints)?, &mut handles, under.as_deref())?;
         let targets = std::mem::take(&mut plan.targets);
@@ -69,7 +69,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
                     .iter()
                     .map(|target| stopped_row(target, "would_stop")),
             );
-            // A process that has not ended is in the list already.
+            // `not_stopped` already lists the processes that an earlier round failed to end.
             let is_new = |refusal: &Refusal| {
                 let pid = refusal.process.as_ref().map(|process| process.pid);
                 pid.is_none() || not_stopped.iter().all(|row| row.pid != pid)
@@ -134,14 +134,16 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// The numbers on which a server is left. The socket of a process that has ended does not count.
+/// The numbers on which a server still listens. A socket that has no process and is not hidden does
+/// not count, because the kernel is about to close it.
 fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     let mut left = servers(endpoints)?;
     left.retain(|holder| holder.hidden || !holder.processes.is_empty());
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// Whether the port is free. If its server was stopped, waits for what that server leaves.
+/// Checks whether the port is free. With `waits`, waits up to [`FREE_AFTER_STOP`] for the kernel to
+/// close the sockets of the stopped server.
 fn finding(endpoint: Endpoint, waits: bool) -> Finding {
     const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
     if waits && FREE.wait(endpoint, FREE_AFTER_STOP).is_ok() {
@@ -163,7 +165,8 @@ fn verdict(findings: &[Finding]) -> u8 {
     }
 }
 
-/// Prints which ports are free. If no server was found, a port that is free needs no line.
+/// Prints for each port whether it is free. If no server was found, prints only the ports that are
+/// not free.
 fn report_ports(console: &Console, findings: &[Finding], found: bool) -> Result<(), Failure> {
     for finding in findings {
         match &finding.problem {

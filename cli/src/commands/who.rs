@@ -1,4 +1,4 @@
-//! `portlease who`: shows all sockets and reservations on one port.
+//! `portlease who`: shows the sockets and reservations on ports, or every listener.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,7 +65,7 @@ struct Probe {
     description: String,
 }
 
-/// Connects to the address, or to both loopback addresses if there is none.
+/// Connects to the address of the endpoint, or to 127.0.0.1 and ::1 if the endpoint has none.
 fn probes(endpoint: Endpoint) -> Vec<Probe> {
     let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let addresses = match endpoint.ip {
@@ -78,7 +78,7 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
             ..endpoint
         };
         let reachability = probe(endpoint, PROBE_TIMEOUT);
-        // Of two families, this machine may lack one.
+        // A machine without IPv6 has no ::1, so that result is left out.
         let is_missing = matches!(
             reachability,
             Reachability::Failed(ErrorKind::AddrNotAvailable)
@@ -122,7 +122,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                     console.report(text(answer, holders, args))?;
                 }
             }
-            // Something that holds a port weighs more than what could not be seen.
+            // One port that is held decides the exit code, even if another port could not be read.
             let strongest = [exit::YES, exit::INCOMPLETE, exit::NO];
             let mut strongest = strongest.into_iter().filter(|code| verdicts.contains(code));
             Ok(strongest.next().unwrap_or(exit::NO))
@@ -178,7 +178,7 @@ fn text(answer: &Answer, holders: &Holders, args: &WhoArgs) -> String {
     text
 }
 
-/// Every listener, or those of one process or below one folder.
+/// Shows every listener. With `--pid` or `--under`, shows only those of the matching processes.
 fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     let under = match &args.under {
         Some(folder) => Some(folder.canonicalize().map_err(|e| {
@@ -214,10 +214,13 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .collect(),
         })?;
     } else if all.is_empty() {
-        console.note(if is_restricted && has_hidden {
-            "no such socket listens, but the owners of some listeners cannot be seen"
-        } else {
-            "no such socket listens"
+        console.note(match (is_restricted, has_hidden) {
+            (false, _) => "no socket listens",
+            (true, false) => "no matching process listens",
+            (true, true) => {
+                "no matching process was found, but the owners of some listeners cannot be seen; \
+                 retry with permission to inspect processes, for example as root"
+            }
         });
     } else {
         let mut table = Table::new(["ADDRESS", "PID", "PROGRAM", "USER", "DIRECTORY"]);
@@ -230,7 +233,7 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     Ok(match (all.is_empty(), is_restricted && has_hidden) {
         (false, _) => exit::YES,
         (true, false) => exit::NO,
-        // A hidden listener may belong to the process.
+        // A listener with a hidden owner may belong to a process that was asked for.
         (true, true) => exit::INCOMPLETE,
     })
 }
@@ -247,7 +250,8 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     ]
 }
 
-/// The end of the line of a probe that was accepted although no socket listens.
+/// The end of the line about a probe: an explanation if the connection was accepted although no
+/// socket listens, and empty otherwise.
 fn redirection(holders: &Holders, probe: &Probe) -> &'static str {
     let has_listener = holders.iter().any(|socket| socket.state == State::Listen);
     if probe.result == "accepts" && !has_listener {

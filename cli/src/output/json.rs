@@ -175,17 +175,18 @@ pub(crate) struct ReservedRow {
     pub(crate) port: u16,
     protocols: Vec<String>,
     guarantee: String,
-    /// The first number of a stable name.
+    /// The number that a stable name stands for. `port` differs if that number was not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_choice: Option<u16>,
 }
 
 impl ReservedRow {
-    /// Says that another number than the first one of a stable name is reserved.
+    /// Explains why the reserved number is not the first number of the stable name. Returns `None`
+    /// if it is, or if there is no stable name.
     pub(crate) fn other_choice(&self) -> Option<String> {
         let first = self.first_choice.filter(|first| *first != self.port)?;
         Some(format!(
-            "{}, because {first}, the first number of its name, cannot be reserved",
+            "{} instead of {first}: the usual number of this name cannot be reserved",
             self.port
         ))
     }

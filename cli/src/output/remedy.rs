@@ -17,7 +17,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
         };
         text += match (earlier, remedy) {
             (None, _) => "",
-            // One of several holders, all of which must end.
+            // Each of the two remedies ends one holder, and both holders must end.
             (Some(Remedy::StopProcess { .. }), Remedy::StopProcess { .. }) => " and ",
             (Some(earlier), remedy) if earlier.ends_a_holder() && remedy.ends_a_holder() => {
                 "; and "
@@ -68,10 +68,10 @@ fn command(remedy: &Remedy) -> Option<String> {
 pub(crate) struct RemedyRow {
     kind: &'static str,
     text: String,
-    /// The process that it is about.
+    /// The process that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    /// The unit, container or supervisor that it is about.
+    /// The unit, container or supervisor that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
@@ -84,7 +84,7 @@ fn is_wait(remedy: &Remedy) -> bool {
     )
 }
 
-/// The same remedies as [`in_one_line`].
+/// The remedies that [`in_one_line`] prints, as objects of the JSON output.
 pub(crate) fn rows(remedies: &[Remedy], waited: bool) -> Vec<RemedyRow> {
     let row = |remedy: &Remedy| {
         let (kind, pid, name) = parts(remedy);

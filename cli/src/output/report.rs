@@ -27,8 +27,8 @@ pub(crate) fn help(diagnosis: &Diagnosis, waited: bool) -> Option<String> {
     remedy::in_one_line(diagnosis.remedies(), waited)
 }
 
-/// The remedies for several ports in one line, without those that wait for one port. The remedies
-/// that end a holder come first.
+/// The remedies for several ports in one line, each text once. Remedies that wait for a port are
+/// left out. Remedies that end a holder come first.
 pub(crate) fn help_for_all(diagnoses: &[&Diagnosis]) -> Option<String> {
     let all = diagnoses.iter().flat_map(|diagnosis| diagnosis.remedies());
     let (mut remedies, others): (Vec<Remedy>, Vec<Remedy>) =

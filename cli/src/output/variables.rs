@@ -18,9 +18,9 @@ pub(crate) enum Format {
     Env,
     /// Lines of a dotenv file, such as PORT=41023
     Dotenv,
-    /// As plain, and appends PORT=41023 to the file $GITHUB_ENV, for the later steps of a job
+    /// Like plain, and append PORT=41023 to the file $GITHUB_ENV, for the later steps of a job
     Github,
-    /// As plain, and appends PORT=41023 to the file $NEXTEST_ENV, for a setup script of nextest
+    /// Like plain, and append PORT=41023 to the file $NEXTEST_ENV, in a setup script of nextest
     Nextest,
 }
 
@@ -38,7 +38,8 @@ pub(crate) struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// Fails if the file that the format appends to is not named, so that nothing is reserved.
+    /// Fails if no variable names the file that the format appends to. `reserve` calls this before
+    /// it reserves anything.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         self.file().map(drop)
     }
@@ -49,7 +50,7 @@ impl FormatArgs {
             return Ok(());
         };
         let lines = self.assignments("", numbers) + "\n";
-        // One write, so that lines of other processes do not come between.
+        // One write keeps these lines together if other processes append to the file too.
         let file = OpenOptions::new().append(true).create(true).open(&path);
         file.and_then(|mut file| file.write_all(lines.as_bytes()))
             .map_err(|e| {
@@ -80,11 +81,11 @@ impl FormatArgs {
         match std::env::var_os(variable).filter(|path| !path.is_empty()) {
             Some(path) => Ok(Some((variable, path))),
             None => Err(Failure::new(format!(
-                "cannot append the numbers: ${variable} is not set; it names the file that {} \
-                 reads",
+                "cannot append the numbers: ${variable} is not set; use this format only in {}, \
+                 which sets it",
                 match self.format {
-                    Format::Github => "GitHub Actions",
-                    _ => "nextest",
+                    Format::Github => "a job of GitHub Actions",
+                    _ => "a setup script of nextest",
                 }
             ))),
         }

@@ -119,7 +119,7 @@ fn the_last_problem_of_each_port_is_reported() {
     let output = ran(&args).code(1);
     let start = format!(
         "port {wrong}/tcp does not answer GET / as expected: 127.0.0.1:{wrong} has answered 503, \
-         and 2xx is expected\n\
+         but 2xx is expected\n\
          port {none}/tcp does not answer GET / as expected: 127.0.0.1:{none}: connection refused\n\
          port {none}/tcp is not listening: "
     );
@@ -141,7 +141,7 @@ fn the_last_problem_of_each_port_is_reported() {
         "--json",
         &port,
     ];
-    let problem = format!("127.0.0.1:{wrong} has answered 503, and 201 is expected");
+    let problem = format!("127.0.0.1:{wrong} has answered 503, but 201 is expected");
     let expected = json!({
         "version": 1, "ports": [format!("{wrong}/tcp")], "outcome": "timed_out",
         "http": [{"endpoint": format!("{wrong}/tcp"), "problem": problem}],
@@ -271,7 +271,7 @@ fn run_stops_a_command_that_does_not_answer_as_expected() {
     assert!(
         output.err.starts_with(start)
             && output.err.contains(problem)
-            && output.err.ends_with(", and 418 is expected\n"),
+            && output.err.ends_with(", but 418 is expected\n"),
         "{output:#?}"
     );
     // The command ends first: its exit code counts.

@@ -179,13 +179,14 @@ fn a_name_stands_for_the_same_number_in_each_run() {
     assert_eq!(numbers(&reserve().out), [web]);
     let other = reserve();
     let note = format!(
-        "portlease: reserved {}, because {web}, the first number of its name, cannot be reserved\n",
+        "portlease: reserved {} instead of {web}: the usual number of this name cannot be \
+         reserved\n",
         other.out.trim()
     );
     assert_eq!(other.err, note);
     let other = run(&["--port", "WEB"]);
     let note = format!(
-        "portlease: WEB is {}, because {web}, the first number of its name, cannot be reserved\n",
+        "portlease: WEB is {} instead of {web}: the usual number of this name cannot be reserved\n",
         other.out.trim()
     );
     assert_eq!(other.err, note);
@@ -279,8 +280,8 @@ fn each_format_prints_the_numbers_in_its_own_way() {
 #[test]
 fn github_and_nextest_read_the_numbers_from_their_files() {
     for (format, variable, program) in [
-        ("github", "GITHUB_ENV", "GitHub Actions"),
-        ("nextest", "NEXTEST_ENV", "nextest"),
+        ("github", "GITHUB_ENV", "a job of GitHub Actions"),
+        ("nextest", "NEXTEST_ENV", "a setup script of nextest"),
     ] {
         let reserve = Reserve::new();
         let file = reserve.folder.path().join("file");
@@ -306,7 +307,8 @@ fn github_and_nextest_read_the_numbers_from_their_files() {
         let before = leases();
         let mut without = reserve.command(&["--format", format]);
         let output = finish(without.env_remove(variable)).code(2);
-        let reason = format!("${variable} is not set; it names the file that {program} reads");
+        let reason =
+            format!("${variable} is not set; use this format only in {program}, which sets it");
         assert!(output.err.contains(&reason), "{output:#?}");
         assert_eq!(leases(), before, "nothing is reserved");
         let folder = reserve.folder.path();

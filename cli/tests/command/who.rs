@@ -274,7 +274,7 @@ fn several_ports_and_every_listener_are_shown() {
         "{answer:#}"
     );
     let nothing = ran(&["who", "--under", empty]);
-    let is_certain = nothing.err == "portlease: no such socket listens\n";
+    let is_certain = nothing.err == "portlease: no matching process listens\n";
     nothing.code(if is_certain { 1 } else { 3 });
     let error = ran(&["who", "--under", "/no/such/folder"]).code(2).err;
     assert!(error.contains("cannot read \"/no/such/folder\""), "{error}");

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 
-// Of 300 ports it has at most this number at a time.
+// The neighbour holds at most this number of the 300 ports at a time.
 const HELD = 60
 
 const bound = async () => {
@@ -21,7 +21,7 @@ while (!ended) {
   const client = connect(own.address().port, '127.0.0.1')
   client.on('error', () => {})
   await once(client, 'connect')
-  client.resetAndDestroy() // Without TIME_WAIT, which would use up the ports of the range.
+  client.resetAndDestroy() // A reset leaves no TIME_WAIT, which would use up the range.
   held.push(await bound())
   if (held.length > HELD) held.shift().close()
   drawn += 2

@@ -7,7 +7,7 @@ import { setTimeout } from 'node:timers/promises'
 import { reserve } from 'portlease'
 
 const ROUNDS = Number(process.env.CONTENTION_ROUNDS)
-// What a server takes to start, between the pick of the number and the bind.
+// How long a server takes to start: the time between the pick of the number and the bind.
 const START_MS = 20
 
 async function serveOnce (port, word) {
@@ -23,7 +23,7 @@ async function serveOnce (port, word) {
     answer += data
     if (answer.length >= word.length) break
   }
-  client.resetAndDestroy() // Without TIME_WAIT.
+  client.resetAndDestroy() // A reset leaves no TIME_WAIT.
   await once(server.close(), 'close')
   return answer
 }

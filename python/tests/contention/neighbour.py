@@ -5,7 +5,7 @@ import socket
 import struct
 import sys
 
-# Of 300 ports it has at most this number at a time.
+# The neighbour holds at most this number of the 300 ports at a time.
 HELD = 60
 
 

@@ -14,12 +14,12 @@ import pytest
 FIXTURE = os.environ["CONTENTION_FIXTURE"]
 TESTS = int(os.environ["CONTENTION_TESTS"])
 SCOPES = 40
-# What a server takes to start, between the pick of the number and the bind.
+# How long a server takes to start: the time between the pick of the number and the bind.
 START_SECONDS = 0.02
 
 
 def serve_once(port: int, word: bytes) -> bytes:
-    abort = struct.pack("ii", 1, 0)  # Without TIME_WAIT.
+    abort = struct.pack("ii", 1, 0)  # A reset leaves no TIME_WAIT.
     with socket.create_server(("127.0.0.1", port)) as server:
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = server.accept()
@@ -30,7 +30,7 @@ def serve_once(port: int, word: bytes) -> bytes:
 
 
 class Scope:
-    """The scopes of --dist loadscope: a worker runs all tests of a class."""
+    """The base of the classes below. With --dist loadscope one worker runs all tests of a class."""
 
     @pytest.mark.parametrize("n", range(TESTS // SCOPES))
     def test_a_server_starts_twice_on_its_number(
