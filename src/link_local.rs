@@ -57,8 +57,9 @@ fn named(list: &str, index: u32, at: usize, radix: u32) -> Option<String> {
         } else {
             fields.last()
         };
+        // The kernel prints `%-10s:`, so the colon follows a long name without a space.
         name.filter(|_| found == index)
-            .map(|name| (*name).to_owned())
+            .map(|name| name.trim_end_matches(':').to_owned())
     })
 }
 
@@ -104,8 +105,10 @@ mod tests {
             Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\
             1\tlo        :     1      V3\n\
             \t\t\t\t010000E0     1 0:00000000\t\t0\n\
-            12\teth0      :     1      V3\n";
+            12\teth0      :     1      V3\n\
+            13\tdocker_gwbridge:     1      V3\n";
         assert_eq!(named(igmp, 12, 0, 10).as_deref(), Some("eth0"));
+        assert_eq!(named(igmp, 13, 0, 10).as_deref(), Some("docker_gwbridge"));
         assert_eq!(named(igmp, 2, 0, 10), None);
         let inet6 = "fe800000000000000000000000000001 0d 40 20 80     eth1\n";
         assert_eq!(named(inet6, 13, 1, 16).as_deref(), Some("eth1"));
