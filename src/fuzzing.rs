@@ -15,9 +15,10 @@ use crate::acquire;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::holders::Holders;
-use crate::model::lease_info::{Lease, Record, StableName};
+use crate::model::lease_info::Lease;
 use crate::model::port_set::PortSet;
 use crate::model::process::Process;
+use crate::model::record::{Record, StableName};
 use crate::model::state::State;
 use crate::ports::{self, EphemeralRange};
 use crate::sockets::Row;
@@ -48,9 +49,9 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// A decoded record prints on one line. Encoding a record can shorten long texts, and encoding the
-/// result again changes nothing. No bytes can make a lease live, because only the lock decides
-/// that: `tests/it/lock_folder/record.rs` shows it.
+/// Checks that a decoded record prints on one line, that a record which is encoded twice no longer
+/// changes, and that an ended record decodes to `None`. Encoding can shorten long texts. No bytes
+/// can make a lease live, because only the lock decides that: `tests/it/lock_folder/record.rs`.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {

@@ -8,8 +8,9 @@ use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
 use crate::model::endpoint::Protocol;
-use crate::model::lease_info::{Beneficiary, Lease};
+use crate::model::lease_info::Lease;
 use crate::model::port::Port;
+use crate::model::record::Beneficiary;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::namespace::Namespace;
 use crate::retry::GENERATIONS;
@@ -135,8 +136,8 @@ impl Asker {
         }
     }
 
-    /// The inode of the asker's claim on the port. An ancestor's claim is not found, because no
-    /// lease is read.
+    /// The inode of the asker's own claim on the port. An ancestor's claim is known only from its
+    /// lease, which this call does not read.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }

@@ -259,8 +259,8 @@ async fn listening(
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
         // A quick poll runs on the thread of this task, because waking another thread takes about
-        // as long. It also works while every thread for blocking work is busy, perhaps with the
-        // server.
+        // as long. It also works while every thread for blocking work is busy, for example because
+        // the server under test uses them all.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {

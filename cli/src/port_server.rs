@@ -93,7 +93,8 @@ impl Granted {
         }
     }
 
-    /// Releases the port. Fails if something still listens on it.
+    /// Releases a port that this process reserved. Fails if something still listens on it. Does
+    /// nothing for a port that the port server holds.
     pub(crate) fn release(self) -> portlease::Result<()> {
         match self {
             Granted::Reserved(reservation) => reservation.release(),

@@ -117,15 +117,13 @@ impl StopPlan {
             target.listens.push(listens);
             return Ok(());
         }
-        let is_protected = pid == INIT
-            || matches!(
-                process.relation,
-                Some(Relation::ThisProcess | Relation::Ancestor)
-            );
-        let cause = if is_protected {
-            Some("it is pid 1, this process or an ancestor of this process".to_owned())
-        } else {
-            under.and_then(|under| outside(process, under))
+        let cause = match process.relation {
+            _ if pid == INIT => Some("it is pid 1".to_owned()),
+            Some(Relation::ThisProcess) => Some("it is this portlease command".to_owned()),
+            Some(Relation::Ancestor) => {
+                Some("it started this portlease command, which would end with it".to_owned())
+            }
+            _ => under.and_then(|under| outside(process, under)),
         };
         if let Some(cause) = cause {
             self.refuse(holder, Some(process), cause, Vec::new());

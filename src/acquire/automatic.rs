@@ -77,9 +77,10 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
-/// Reserves the first free number in the order of the requested name. Returns `None` without a
-/// name, and if the first [`NUMBERS_OF_NAME`] numbers are taken. The caller then picks as without a
-/// name, and counts the refusals of that pick.
+/// A stable name determines an order of numbers. Reserves the first free number of that order.
+/// Returns `None` if the request has no name, or if the first [`NUMBERS_OF_NAME`] numbers are
+/// taken. The caller then picks a number as if there were no name, and counts only the refusals of
+/// that pick.
 fn of_name(
     request: &Request,
     effort: &mut Effort<'_>,

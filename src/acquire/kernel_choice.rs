@@ -99,8 +99,8 @@ pub(super) fn draw(
     Ok(None)
 }
 
-/// Turns the claim into a reservation. Returns the claim if an automatic pick must not yield its
-/// number, or if another process has the lease.
+/// Turns the claim into a reservation. Returns the claim if the request excludes its number, or if
+/// another process has the lease.
 fn adopt(
     request: &Request,
     claim: Claim,

@@ -43,7 +43,7 @@ pub(crate) struct Refused {
 ///
 /// While the call waits for one exact port, it keeps the lower ones. So each process that waits
 /// holds only ports below the one that it waits for, and processes cannot wait for each other in a
-/// circle. If one of the other ports is refused, the call releases all ports before the next try.
+/// circle. If an automatic pick fails, the call releases all ports before the next try.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
     let mut retries = Retries::new(request);

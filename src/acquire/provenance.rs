@@ -10,7 +10,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use super::Request;
-use crate::model::lease_info::{Beneficiary, Record};
+use crate::model::record::{Beneficiary, Record};
 use crate::sockets;
 
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of

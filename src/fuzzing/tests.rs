@@ -10,8 +10,8 @@ use proptest::strategy::Union;
 use proptest::test_runner::Config;
 
 use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
-use crate::model::lease_info::{Beneficiary, StableName};
 use crate::model::process::ProcessState;
+use crate::model::record::{Beneficiary, StableName};
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
 /// Keeps proptest from writing a file of failures into the source tree. It still prints the

@@ -5,9 +5,10 @@
 use std::io;
 
 use crate::model::holder::Holder;
-use crate::model::lease_info::{Foreign, Lease, Record};
+use crate::model::lease_info::{Foreign, Lease};
 use crate::model::port::Port;
 use crate::model::process::Process;
+use crate::model::record::Record;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 

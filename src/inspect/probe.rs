@@ -79,7 +79,9 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
         },
     };
     let addrs = link_local::socket_addrs(ip, port.scope_id, port.number);
-    let (last, others) = addrs.split_last().expect("an address gives at least one");
+    let (last, others) = addrs
+        .split_last()
+        .expect("socket_addrs returns at least one address");
     others
         .iter()
         .map(|addr| connect(*addr))

@@ -139,7 +139,7 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     numbers.iter().filter_map(headline).collect()
 }
 
-/// The listeners on the number whose address does not match the endpoint.
+/// The listeners on the same number, at addresses that do not match `port`.
 pub(crate) fn elsewhere(port: Port) -> Vec<Holder> {
     let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
     rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));

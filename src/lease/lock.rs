@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::folder::{Access, LockFolder, system};
 use crate::model::endpoint::Protocol;
-use crate::model::lease_info::Record;
 use crate::model::port::Port;
+use crate::model::record::Record;
 use crate::os_error::is_out_of_descriptors;
 use crate::process_id::ProcessId;
 use crate::retry::{LOCK_REOPENS, RECORD_READS, Sweep};

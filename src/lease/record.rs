@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, ParseIntError};
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::model::lease_info::{Beneficiary, Record, StableName};
+use crate::model::record::{Beneficiary, Record, StableName};
 
 impl FromStr for Beneficiary {
     type Err = ParseIntError;

@@ -129,8 +129,8 @@ impl Error {
             aligned => format!(" that is a multiple of {aligned}"),
         };
         let message = format!(
-            "cannot reserve {offsets} from {}: no base number{multiple} leads to allowed ports \
-             only",
+            "cannot reserve {offsets} from {}: for each base number{multiple}, a port is \
+             outside the range or excluded; request a wider range or fewer exclusions",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)

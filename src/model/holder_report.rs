@@ -180,7 +180,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
         lines.push(line(
             "",
             format_args!(
-                "and {} of other processes or addresses",
+                "and {} with other processes or addresses",
                 connections(unlisted)
             ),
         ));
@@ -311,7 +311,9 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
         assert!(
-            text.ends_with("\n               and 280 connections of other processes or addresses"),
+            text.ends_with(
+                "\n               and 280 connections with other processes or addresses"
+            ),
             "{text}"
         );
     }

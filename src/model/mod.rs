@@ -19,6 +19,7 @@ pub(crate) mod offsets;
 pub(crate) mod port;
 pub(crate) mod port_set;
 pub(crate) mod process;
+pub(crate) mod record;
 pub(crate) mod remedy;
 pub(crate) mod server_kind;
 pub(crate) mod state;

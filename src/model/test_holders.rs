@@ -7,8 +7,9 @@ use super::endpoint::Protocol;
 use super::holder::{Holder, UnseenOwner};
 use super::holders::Holders;
 use super::incompleteness::Incompleteness;
-use super::lease_info::{Lease, Record};
+use super::lease_info::Lease;
 use super::process::Process;
+use super::record::Record;
 use super::state::State;
 
 /// The time of every report in these tests, as the time since the Unix epoch. Each process started

@@ -153,7 +153,7 @@ impl EphemeralRange {
 
     /// Every number of the range except the withheld ones, once, in random order within each
     /// parity. The numbers with the parity of the range's low end come first. `bind(…, 0)` searches
-    /// the other parity first, so that parity is used up earlier.
+    /// the other parity first, and therefore uses it up earlier.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;

@@ -40,8 +40,8 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     cached.get_or_init(query).contains(port)
 }
 
-/// One range that covers the dynamic ranges of TCP and UDP. netsh reports these ranges, because no
-/// documented function of Windows does.
+/// One range that covers the dynamic ranges of TCP and UDP. netsh is run for them, because no
+/// documented function of Windows reports them.
 fn query_range() -> Option<RangeInclusive<u16>> {
     // The two netsh processes run at the same time.
     let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));

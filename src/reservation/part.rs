@@ -4,8 +4,8 @@
 use super::Guarantee;
 use crate::claim::{Claim, ExclusiveName, Identity, assigns_no_claimed_port};
 use crate::lease::LeaseLock;
-use crate::model::lease_info::Record;
 use crate::model::port::Port;
+use crate::model::record::Record;
 use crate::ownership::Guard;
 use crate::ports::EphemeralRange;
 

@@ -117,7 +117,7 @@ pub fn try_reserve_ports<const N: usize>() -> Result<[Reservation; N]> {
     let reservations = ReserveOptions::new().reserve_many(N)?;
     Ok(reservations
         .try_into()
-        .unwrap_or_else(|_| unreachable!("reserve_many returns the requested number")))
+        .unwrap_or_else(|_| unreachable!("reserve_many(N) returns N reservations")))
 }
 
 #[track_caller]

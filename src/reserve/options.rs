@@ -474,7 +474,7 @@ impl ReserveOptions {
         let mut reservations = self.reserve_many(1)?;
         Ok(reservations
             .pop()
-            .unwrap_or_else(|| unreachable!("reserve_many returns the requested number")))
+            .unwrap_or_else(|| unreachable!("reserve_many(1) returns one reservation")))
     }
 
     /// Reserves `n` ports with distinct numbers: all of them or none. With `n` = 0 it reserves

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Deadline, Poll, Unmet, WaitError, block_on};
+use super::poll::{Deadline, Poll, Unmet, WaitError, block_on};
 use crate::inspect::listening::listeners_of;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::Result;

@@ -255,7 +255,7 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
 fn redirection(holders: &Holders, probe: &Probe) -> &'static str {
     let has_listener = holders.iter().any(|socket| socket.state == State::Listen);
     if probe.result == "accepts" && !has_listener {
-        ", although no socket listens: a packet filter redirects it"
+        ", although no socket listens: a packet filter redirects the connection"
     } else {
         ""
     }

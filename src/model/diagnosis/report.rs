@@ -262,7 +262,7 @@ impl Report {
     }
 
     /// Whether the claim of a TCP reservation (a socket that this crate has bound) is on the port.
-    /// It refuses servers that do not set SO_REUSEADDR.
+    /// While it is, the kernel refuses servers that do not set SO_REUSEADDR.
     pub(super) fn has_claim(&self) -> bool {
         let holders = self.facts.holders.as_ref();
         self.sockets().any(|socket| {

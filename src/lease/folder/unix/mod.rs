@@ -382,7 +382,8 @@ mod tests {
         file.try_lock().unwrap();
     }
 
-    /// A maker that gets a folder without a name would lock files that no other process finds.
+    /// When several processes create the folder at once, only one of the new folders keeps the
+    /// name. A process that used another one would lock files that no other process finds.
     #[test]
     fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name() {
         const MAKERS: usize = 16;

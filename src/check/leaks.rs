@@ -1,0 +1,167 @@
+//! Assertions that code which has ended, such as a test, left no listener behind.
+
+use std::collections::HashSet;
+use std::io;
+
+use crate::inspect::diagnose;
+use crate::model::diagnosis::Diagnosis;
+use crate::model::diagnosis::verdict::Verdict;
+use crate::model::endpoint::Protocol;
+use crate::model::error::{Error, Result};
+use crate::model::incompleteness::Incompleteness;
+use crate::model::port::Port;
+use crate::model::port_set::PortSet;
+use crate::model::process::Process;
+use crate::model::state::State;
+use crate::ownership::{Asker, is_descendant};
+use crate::reservation::Reservation;
+use crate::residual;
+use crate::retry::{ResidualOwner, RetryBudget};
+use crate::sockets::{self, ScanDepth};
+
+/// Runs a closure and asserts that it leaves no TCP listener behind. A listener counts if it is new
+/// and belongs to this process or to a descendant, such as a forked child that never calls exec.
+///
+/// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
+/// the listeners of other tests in the process count too. Check a single port there, by
+/// [`Reservation::release`](crate::Reservation::release).
+///
+/// ```
+/// let answer = portlease::assert_no_leaked_listeners(|| {
+///     let server = portlease::reserve_port().listen();
+///     drop(server);
+///     42
+/// });
+/// assert_eq!(answer, 42);
+/// ```
+///
+/// # Panics
+///
+/// If listeners are left, or if the socket table cannot be read. The message names each listener.
+/// Before the panic, the call retries as [`check_no_leaked_listeners`] does, for about 2 s at most.
+#[track_caller]
+pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
+    match check_no_leaked_listeners(run) {
+        Ok(value) => value,
+        Err(diagnosis) => panic!("{diagnosis}"),
+    }
+}
+
+/// [`assert_no_leaked_listeners`], with an error instead of a panic.
+///
+/// ```
+/// let p = portlease::reserve_port();
+/// let mut forgotten = None;
+/// let left = portlease::check_no_leaked_listeners(|| forgotten = p.listen().ok());
+/// # if cfg!(target_os = "linux") {
+/// assert!(left.unwrap_err().to_string().contains("was left listening"));
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// A [`Diagnosis`] of the first listener that is left, with the other listeners as its
+/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read. It fails too
+/// if there are new listeners but no process can be inspected, as without `/proc`. Only root sees a
+/// descendant that runs as another user.
+///
+/// A listener that was closed stays open in a forked child until the child calls exec. So the call
+/// retries, for about 2 s at most, while one of the listeners belongs only to such children. A
+/// listener that is still open after that counts as left.
+pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
+    let unreadable = |e: io::Error| Diagnosis::bare(None, Verdict::cannot_tell(&e));
+    let listeners = || sockets::all_listeners().map_err(unreadable);
+    let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
+    let value = run();
+    let own_pid = std::process::id();
+    let is_ours = |process: &Process| is_descendant(process.pid, own_pid);
+    let mut budget = RetryBudget::new();
+    let left = loop {
+        let mut rows = listeners()?;
+        rows.retain(|row| !before.contains(&row.inode));
+        let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
+        // Without /proc the owners of the new listeners cannot be found, so none of them can be
+        // called leaked.
+        if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
+            let verdict = Verdict::CannotTell {
+                text: Incompleteness::Proc.to_string(),
+                is_denied: false,
+            };
+            return Err(Diagnosis::bare(None, verdict));
+        }
+        let mut left = owned.holders;
+        left.retain(|holder| holder.state == State::Listen);
+        left.iter_mut()
+            .for_each(|holder| holder.processes.retain(is_ours));
+        left.retain(|holder| !holder.processes.is_empty());
+        // The exec of a forked child may still close one of the listeners. Until then no listener
+        // is reported.
+        let owner = || {
+            let owners = left
+                .iter()
+                .map(|holder| residual::owner_among(&holder.processes));
+            owners.max().unwrap_or(ResidualOwner::Process)
+        };
+        if !budget.pause(owner) {
+            break left;
+        }
+    };
+    let leaked_ports: PortSet = left.iter().map(|holder| holder.local.port()).collect();
+    let mut reports = leaked_ports
+        .within(0..=u16::MAX)
+        .map(|number| diagnose::report(Port::new(number, Protocol::Tcp), Verdict::Leaked));
+    match reports.next() {
+        None => Ok(value),
+        Some(first) => Err(first.with_more(reports.collect())),
+    }
+}
+
+impl Reservation {
+    /// Ends the reservation in any case, and checks that no server still listens on its port.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let error = p.release().unwrap_err();
+    /// assert_eq!(error.kind(), portlease::ErrorKind::InUse);
+    /// // port 41023/tcp was left listening: my-test (pid 4100) listens on 127.0.0.1:41023
+    /// println!("{error}");
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
+    ///   the server, if something still listens on the port. The call first retries for 100 ms
+    ///   while no owner is visible, and for 2 s while a forked child that has not called exec has
+    ///   the listener.
+    /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On systems whose socket table this crate cannot read, the call only ends the reservation and
+    /// checks nothing.
+    pub fn release(self) -> Result<()> {
+        let this = self.without_leak_check();
+        let asker = Asker::of(&&this);
+        let mut budget = RetryBudget::new();
+        for port in this.ports() {
+            loop {
+                let listeners = match sockets::listening(port.number, port.protocol) {
+                    Ok(rows) => rows,
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => break,
+                    Err(e) => return Err(Error::system("inspect", Some(port), e)),
+                };
+                if listeners.is_empty() {
+                    break;
+                }
+                // A listener that was closed a moment ago can still be open in a forked child.
+                if !budget.pause(|| residual::owner_of_sockets(listeners)) {
+                    return Err(diagnose::report_to(asker, port, Verdict::Leaked).into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
