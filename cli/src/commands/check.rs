@@ -45,7 +45,8 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     });
     let findings: Vec<Finding> = parts.into_iter().flat_map(|(_, part)| part).collect();
     if annotations::in_github_actions() {
-        // The runner of GitHub Actions reads stderr too, so stdout carries only the answer.
+        // The annotations go to stderr, which the runner of GitHub Actions reads too. So stdout
+        // carries only the answer.
         findings
             .iter()
             .filter_map(annotations::error_line)
@@ -66,14 +67,14 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
             console.answer(all_pass(&findings, condition))?;
         }
     }
-    // The answer comes first: a report that cannot be written does not withhold it.
+    // Prints the answer before it writes the report file. A failure to write the file then does not
+    // suppress the answer.
     if let Some(file) = &args.junit {
         junit::write_report(file, &findings)?;
     }
     Ok(verdict(&findings))
 }
 
-/// The answer if every port passes.
 fn all_pass(findings: &[Finding], condition: Condition) -> String {
     match findings {
         [only] => format!("port {} is {}", only.endpoint, condition.word()),

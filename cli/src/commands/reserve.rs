@@ -24,7 +24,8 @@ struct Answer<'a> {
 pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failure> {
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
-            // The caller knows the number of an exact port without the output.
+            // For an exact port, the caller knows the number without reading the output. So the
+            // process that reads the output does not matter.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,
@@ -86,18 +87,18 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     Ok(exit::YES)
 }
 
-/// Notes until when the ports are held, if that may be sooner than the caller expects.
+/// Prints when the reservation ends, if that may be sooner than the caller expects.
 fn note_brief(console: &Console, caller: &Caller) {
     let Caller { pid, name, .. } = caller;
     if in_github_actions() {
         console.note(format_args!(
-            "the reservation ends with pid {pid} ({name}), at the latest with this step; to hold \
-             it until the job ends, pass --pid job"
+            "the reservation ends when pid {pid} ({name}) ends, at the latest when this step ends; \
+             to hold it until the job ends, pass --pid job"
         ));
     } else if caller.is_brief {
         console.note(format_args!(
-            "the reservation ends with pid {pid} ({name}); to hold it longer, name another process \
-             with --pid, or a time with --for"
+            "the reservation ends when pid {pid} ({name}) ends; to hold it longer, name another \
+             process with --pid, or a time with --for"
         ));
     }
 }

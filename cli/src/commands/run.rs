@@ -29,7 +29,7 @@ use crate::reserve_options::{check_choice, reserve_options, reserve_port};
 use crate::supervise::{ListenWait, Supervisor};
 use crate::text::{cut, os_message, shell_words};
 
-/// ENOEXEC: the file is executable, and has no format that the kernel knows.
+/// ENOEXEC: the kernel does not know the format of the executable file.
 const NO_EXEC_FORMAT: i32 = 8;
 
 #[derive(Debug, Serialize)]
@@ -78,7 +78,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         }
     }
     if console.is_json() {
-        // stdout belongs to the command, so the answer goes to stderr.
+        // stdout belongs to the command, so the JSON answer goes to stderr.
         console.json_on_stderr(&Answer {
             version: JSON_VERSION,
             ports: reservations.iter().map(NamedRow::from).collect(),
@@ -120,7 +120,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Ok(running) => running,
         Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
     };
-    // This process must not keep the sockets that it passed to the command.
+    // `command` owns copies of the sockets that it passed on. This process must not keep them.
     drop(command);
     let listening = match args.wait_listening {
         Some(limit) => Some(spawn_listen_wait(
@@ -132,7 +132,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         None => None,
     };
     let outcome = running.until_end(console, listening);
-    // The watcher holds nothing, but it would outlive this process for a moment.
+    // Kills the watcher process. Otherwise it would outlive this process for a moment.
     drop(supervisor);
     let end = match leaks {
         Some(leaks) => leaks.finish(console, outcome, &udp_endpoints(&reservations))?,
@@ -144,7 +144,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     Ok(end.exit())
 }
 
-/// Releases the ports, and reports what still listens on them.
+/// Releases the ports, and reports each release that fails. A release fails if a process still
+/// listens on the port.
 fn release(console: &Console, reservations: Vec<NamedReservation>) {
     for NamedReservation { reservation, .. } in reservations {
         if let Err(error) = reservation.release() {
@@ -153,8 +154,8 @@ fn release(console: &Console, reservations: Vec<NamedReservation>) {
     }
 }
 
-/// The same command, run by a shell. exec(2) refuses a script that does not start with `#!`, which
-/// a shell runs all the same.
+/// The same command, run by /bin/sh. execve(2) refuses a script without a `#!` line, but shells run
+/// such a script.
 fn as_shell_script(command: &Command) -> Command {
     let program = command.get_program();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -223,7 +224,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: --port and --listen use this name twice",
+                "cannot reserve {}: two --port or --listen options use this name; give each its own name",
                 port.name
             )));
         }
@@ -239,12 +240,13 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     let is_udp = |port: &&&NamedPort| port.protocol == Protocol::Udp;
     if let Some(port) = ports.iter().find(is_udp).filter(|_| shared.numbers.both) {
         return Err(Failure::new(format!(
-            "cannot reserve {}/udp: --both reserves each number for TCP and for UDP",
+            "cannot reserve {}/udp: --both reserves each number for TCP and UDP, so omit /udp",
             port.name
         )));
     }
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
-        // The label is the name of the socket in LISTEN_FDNAMES.
+        // For a socket of `--listen`, the label becomes its name in LISTEN_FDNAMES. So the label is
+        // NAME alone.
         let is_passed = args.listen.iter().any(|passed| passed.name == port.name);
         let label = match is_passed {
             true => port.name.clone(),
@@ -260,8 +262,8 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
             reservation: reserve_port(&options, port.port)?,
         })
     };
-    // Exact numbers first, in ascending order: two runs that wait for the same numbers never hold
-    // what the other one waits for.
+    // Reserves exact numbers first, in ascending order. Otherwise two runs could deadlock: each
+    // could hold a number for which the other run waits.
     let mut order: Vec<usize> = (0..ports.len()).collect();
     order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
     let mut reserved: Vec<(usize, NamedReservation)> = Vec::with_capacity(ports.len());
@@ -277,10 +279,11 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
 fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
     let code = match cause.kind() {
         io::ErrorKind::NotFound => 127,
-        // exec(3) fails with EACCES if it may not search a folder in PATH. Shells report 127.
+        // exec(3) also fails with EACCES if this user may not search a folder of PATH. Shells then
+        // report 127.
         io::ErrorKind::PermissionDenied if !may_exist(program) => 127,
-        // The system lacks memory, processes or descriptors (ENFILE, EMFILE). The command may be
-        // executable all the same.
+        // EAGAIN, ENOMEM, ENFILE and EMFILE mean that the system lacks processes, memory or
+        // descriptors. They say nothing about the command.
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
         _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
         _ => 126,
@@ -293,8 +296,8 @@ fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> 
     code
 }
 
-/// Whether the program may exist. `false` only if the name has no slash, and no folder of PATH
-/// visibly contains the program.
+/// Returns `false` only if the name has no slash, and this user sees no file of that name in the
+/// folders of PATH.
 fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;
@@ -303,7 +306,8 @@ fn may_exist(program: &OsStr) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// The request to the port that the probe names.
+/// The request of `--http` to the port that the option names. Without a name, the request goes to
+/// the first TCP port.
 fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unanswered, Failure> {
     let NamedProbe { name, probe } = named;
     let mut all = reservations.iter();
@@ -314,7 +318,7 @@ fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unan
     match (found, name) {
         (Some(found), _) => Unanswered::new(endpoint(found), probe),
         (None, Some(name)) => Err(Failure::new(format!(
-            "cannot send {probe} to {name}: no --port has this name"
+            "cannot send {probe} to {name}: no --port or --listen option has this name"
         ))),
         (None, None) => Err(Failure::new(format!(
             "cannot send {probe}: no TCP port is reserved"
@@ -322,9 +326,9 @@ fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unan
     }
 }
 
-/// Waits in a thread until the command listens on all ports, and has answered the requests. The
-/// thread sends the elapsed time or the error. It then raises SIGCHLD to wake `supervise`, which
-/// waits for signals.
+/// Starts a thread that waits until the command listens on all ports and has answered the requests.
+/// The thread sends the elapsed time or the error to the [`Supervisor`]. It then raises SIGCHLD,
+/// because the supervisor waits for signals.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,

@@ -1,4 +1,5 @@
-//! `portlease serve`: a port server for portpicker's clients that reserves the numbers it grants.
+//! `portlease serve`: a port server for clients of portpicker. It reserves the numbers that it
+//! grants.
 
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -32,8 +33,8 @@ pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> 
         Failure::new(format!("cannot serve on {:?}: {expected}", args.address))
     })?;
     let cannot = |e: io::Error| Failure::system(format_args!("serve on {address}"), &e);
-    // The handlers are installed before the socket exists. A signal in between would end this
-    // process and leave the socket behind.
+    // Installs the handlers before the socket exists. Otherwise a signal could end this process and
+    // leave the socket file behind.
     let signals = Signals::new(
         [SIGINT, SIGTERM]
             .into_iter()
@@ -95,7 +96,7 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
             if let ServerAddress::Path(path) = address {
-                // The call fails if another process has removed the socket already.
+                // The call fails if another process has already removed the socket file.
                 let _removed = std::fs::remove_file(path);
             }
             std::process::exit(i32::from(die_by(signal)));
@@ -107,8 +108,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// Each reservation needs several descriptors. If the limit cannot be raised, reservations fail
-/// with an error once the descriptors are used up.
+/// Raises the limit of open descriptors, because each reservation needs several. If the limit
+/// cannot be raised, reservations fail with an error once the descriptors are used up.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(
@@ -120,7 +121,7 @@ fn raise_descriptor_limit() {
     );
 }
 
-/// Answers one request, and holds the reservation until the process that the request names ends.
+/// Answers one request, which contains a process id. Holds the reservation until that process ends.
 fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
     stream
@@ -130,8 +131,8 @@ fn grant(console: &Console, stream: UnixStream, options: ReserveOptions) -> Resu
         .set_write_timeout(Some(SERVE_REQUEST_TIMEOUT))
         .map_err(cannot)?;
     let requested = read_number(&stream).map_err(cannot)?;
-    // A client that sends 1 read the id of its parent after the parent had ended. The end of its
-    // real parent cannot be seen any more.
+    // A client sends 1 if it reads the id of its parent after the parent has ended. The server then
+    // cannot know which process to wait for.
     let Some(pid) = requested.filter(|pid| *pid > 1) else {
         console.note("refused a request that contains no valid process id");
         return Ok(());

@@ -44,14 +44,15 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     } = *args;
     if let Some(steady) = steady.filter(|steady| *steady > timeout) {
         return Err(Failure::new(format!(
-            "--for {} is longer than the wait: raise --timeout, which is {}",
+            "--for {} is longer than the timeout: raise --timeout, which is {}",
             humantime::format_duration(steady),
             humantime::format_duration(timeout)
         )));
     }
     let started = Instant::now();
-    // A server can answer although no socket listens, if a packet filter redirects connections. So
-    // a listener counts only if it must be that of a process.
+    // With `--http` alone, no listener is required. If a packet filter redirects connections, a
+    // server can answer although no socket listens. With `--pid` too, the process must listen
+    // first.
     let outcome = if args.http.is_some() && args.pid.is_none() {
         Outcome::Met
     } else {
@@ -93,16 +94,17 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         }
         if left > 0 {
             console.answer(format_args!(
-                "and up to {left} more: `portlease check` reports every port"
+                "and up to {left} more: to see every port, run `portlease check`, with --listening if \
+                 you waited for servers"
             ))?;
         }
     }
     Ok(code)
 }
 
-/// The ports that do not meet the condition, first the one of `report`, for which the wait was
-/// waiting. The time of the wait is up, so the search for others is short. Returns also how many
-/// ports were not searched.
+/// Returns ports that do not meet the condition, at most [`WAIT_REPORTS`], and how many ports it
+/// left unchecked. The first is the port of `report`, on which the wait ended. The search for
+/// others is short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -116,13 +118,15 @@ fn unmet(
             problem: Some(problem),
             waited: true,
         });
-        // A check has no wait's knowledge of the process, such as its start and its end.
+        // Reports this port alone. The wait recorded the start and the end of the process, which a
+        // check of the other ports does not know.
         if matches!(condition, Condition::HeldBy(_)) {
             return Ok((findings, 0));
         }
     }
     if matches!(condition, Condition::HeldBy(_)) {
-        // A wait for a process that has ended fails, and a check still reports the port.
+        // The process may have ended. `first_unmet` would then fail, because it waits.
+        // `Finding::new` only checks the port.
         let (first, rest) = endpoints.split_at(endpoints.len().min(WAIT_REPORTS));
         let all = first.iter().map(|of| Finding::new(*of, condition, true));
         findings.extend(all.filter(|finding| finding.problem.is_some()));

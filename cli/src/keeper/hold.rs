@@ -80,13 +80,14 @@ fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<(
     Ok(receiver)
 }
 
-/// What the keeper holds, and until when.
+/// The ports that the keeper holds, and until when it holds them.
 #[derive(Debug)]
 struct Holding {
     held: Vec<Reservation>,
-    /// Ports that a port server holds.
+    /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     granted: Vec<u16>,
-    /// Whether the port server holds them until this process ends.
+    /// Whether the port server holds the `granted` ports until this process ends. Otherwise it
+    /// holds them until the process of the request ends.
     holds_granted: bool,
     has_process: bool,
     until: Option<Instant>,
@@ -124,7 +125,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
         options = options.named(name);
     }
     let mut granted = Vec::new();
-    // A port server releases a port with the process for which it was requested.
+    // A port server releases a port when the process that the request names ends.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),
@@ -149,7 +150,8 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
                 let own = std::process::id();
                 let mut port = server.reserve(&options, own)?;
                 if matches!(port, Granted::HeldByServer(_)) && requester != own {
-                    // The server releases this one with the keeper, also after an error.
+                    // The server holds `port` until the keeper ends, which may be too early. So
+                    // request another port, which the server holds until `requester` ends.
                     port = server.reserve(&options, requester)?;
                 }
                 match port {
@@ -177,8 +179,8 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
     Ok((listener, holding))
 }
 
-/// Answers release requests until all ports are released, the time is over, or the process that
-/// they are reserved for ends. stdin is the pidfd of that process.
+/// Answers release requests until all ports are released, the time of `--for` is over, or the
+/// process that the ports are reserved for ends. stdin is the pidfd of that process.
 fn serve_releases(listener: &UnixListener, holding: &mut Holding) -> io::Result<()> {
     let process = io::stdin();
     listener.set_nonblocking(true)?;
@@ -187,7 +189,7 @@ fn serve_releases(listener: &UnixListener, holding: &mut Holding) -> io::Result<
         let deadlines = [holding.until, client.as_ref().map(|client| client.deadline)];
         let next = deadlines.into_iter().flatten().min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-        // Rounded up, so that the deadline has passed when the call returns.
+        // Adds one timer step, so that the deadline has passed when poll(2) returns.
         let timeout = left.and_then(|left| Timespec::try_from(left + TIMER_STEP).ok());
         let requested = match &client {
             Some(client) => PollFd::new(&client.stream, PollFlags::IN),
@@ -230,7 +232,8 @@ struct ReleaseClient {
 }
 
 impl ReleaseClient {
-    /// `None` if the client belongs to another user, who gets no answer, or has gone already.
+    /// Returns `None` if the client has disconnected, or if its user is neither root nor the
+    /// keeper's user. A client of another user gets no answer.
     fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -248,8 +251,8 @@ impl ReleaseClient {
         }))
     }
 
-    /// Reads what the client has sent, and answers a whole request. Returns the client while its
-    /// request is incomplete.
+    /// Reads what the client has sent, and answers the request once it is complete. Returns the
+    /// client only if more of its request must be read.
     fn read(mut self, held: &mut Vec<Reservation>) -> Option<ReleaseClient> {
         let mut bytes = [0; RELEASE_LINE_BYTES];
         match self.stream.read(&mut bytes) {
@@ -260,8 +263,8 @@ impl ReleaseClient {
         match self.request.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
                 let reply = answer(&String::from_utf8_lossy(&self.request[..end]), held);
-                // The answer fails if the client has closed the connection. It fits the buffer of
-                // the socket, so that the call never waits.
+                // The write fails if the client has closed the connection. The answer fits into the
+                // buffer of the socket, so the write never blocks.
                 let _answered = (&self.stream).write_all(format!("{reply}\n").as_bytes());
                 None
             }

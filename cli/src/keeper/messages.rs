@@ -18,7 +18,7 @@ pub(crate) const KEEPER_ARG: &str = "keeper";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) selection: PortSelection,
-    /// The process that the ports are held for.
+    /// The process that the ports are held for. `None` if `hold_for` alone ends the reservation.
     pub(crate) pid: Option<u32>,
     pub(crate) hold_for: Option<Duration>,
 }
@@ -36,16 +36,17 @@ pub(crate) const PRINTED: &str = "printed\n";
 /// The keeper sends this line to `release` when it has released the port.
 pub(crate) const RELEASED: &str = "released";
 
-/// The name on which a keeper accepts release requests. An abstract name disappears with the
-/// process that bound it. It belongs to one network namespace, as the ports do. Its end is random,
-/// so that no process can take the name first, and that keepers with the same id in different PID
+/// The abstract Unix socket name on which a keeper accepts release requests. The kernel removes the
+/// name when the keeper ends. The name belongs to one network namespace, as the ports do. Its end
+/// is random, so no process can bind the name first. Keepers with the same id in different PID
 /// namespaces have different names.
 pub(crate) fn new_release_name(keeper: u32) -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("{}{random:016x}", release_prefix(keeper))
 }
 
-/// The names of all processes that claim to be the keeper with this id.
+/// All bound socket names of the keeper with this id. Any process can bind a name of this form, so
+/// the caller must check which process answers.
 pub(crate) fn release_names(keeper: u32) -> io::Result<Vec<String>> {
     let prefix = format!("@{}", release_prefix(keeper));
     let table = std::fs::read("/proc/net/unix")?;

@@ -13,15 +13,15 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use crate::keeper::messages::{RELEASED, release_names};
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
-/// Asks the process `keeper` to release a port. Returns `false` if it is not a keeper, refuses,
-/// does not hold the port, or exits before it answers.
+/// Requests that the process `keeper` release a port. Returns `false` if the process is not a
+/// keeper, refuses, does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     let mut released = false;
-    // In another PID namespace, another keeper may have the same id.
+    // A keeper in another PID namespace may have the same id, so there may be several names.
     for name in release_names(keeper)? {
         match ask(&name, keeper, endpoint) {
             Ok(answer) => released |= answer,
-            // The keeper exited before it read the request, so it did not handle it.
+            // The keeper exited before it read the request, so it did not release the port.
             Err(e)
                 if matches!(
                     e.kind(),
@@ -38,8 +38,8 @@ pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<boo
 fn ask(name: &str, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     let started = Instant::now();
     let stream = connect_within(name, started)?;
-    // Any user can bind such a name. Only root asks a process of another user, and only if it has
-    // the id that the reservation names.
+    // Any user can bind a name of this form. So the peer must belong to this user. Root also
+    // accepts the process of another user if its id is that of the keeper.
     let peer = getsockopt(&stream, PeerCredentials)?;
     let is_keeper = peer.pid().cast_unsigned() == keeper;
     if peer.uid() != geteuid().as_raw() && !(geteuid().is_root() && is_keeper) {
@@ -62,8 +62,8 @@ fn ask(name: &str, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     Ok(reply.strip_suffix(b"\n") == Some(RELEASED.as_bytes()))
 }
 
-/// Connects without waiting: a suspended keeper accepts no client, and a connect to it would never
-/// return once its queue is full.
+/// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect
+/// would never return once the keeper's queue is full.
 fn connect_within(name: &str, started: Instant) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -89,7 +89,7 @@ fn time_left(started: Instant) -> io::Result<std::time::Duration> {
 
 fn no_answer() -> io::Error {
     let text = format!(
-        "no answer within {}; a suspended process answers after `kill -CONT`",
+        "no answer within {}; if the process is suspended, resume it with `kill -CONT PID`",
         humantime::format_duration(RELEASE_TIMEOUT)
     );
     io::Error::new(io::ErrorKind::TimedOut, text)

@@ -22,7 +22,7 @@ pub(crate) struct KeeperHandle {
 }
 
 /// Starts a keeper for the process `pid`, for the time `hold_for`, or for the shorter of the two.
-/// Returns when it holds the ports.
+/// Returns when the keeper holds the ports.
 pub(crate) fn start_keeper(
     selection: &PortSelection,
     pid: Option<u32>,
@@ -41,8 +41,8 @@ pub(crate) fn start_keeper(
         .stdin(process)
         .stdout(OwnedFd::from(keeper_socket))
         .stderr(Stdio::null());
-    // The keeper outlives the process that called `reserve`, and must not inherit the files of that
-    // process. If one is locked with flock(2), it would stay locked.
+    // The keeper can outlive the caller of `reserve`, and must not inherit the caller's open files.
+    // A file that the caller locked with flock(2) would stay locked.
     close_fds::set_fds_cloexec(3, &[]);
     let keeper = command.spawn().map_err(cannot)?;
     // `command` contains a copy of the keeper's end of the socket. While this process has the copy,

@@ -142,7 +142,7 @@ fn a_reservation_that_may_end_too_soon_is_noted() {
     };
     let fixed = crate::program::silent().port();
     let exact = format!("\"$BIN\" reserve --port {fixed}; :");
-    let note = "portlease: the reservation ends with pid ";
+    let note = "portlease: the reservation ends when pid ";
     let output = run(&exact, "false");
     assert!(
         output.err.starts_with(note) && output.err.contains("--for"),

@@ -279,7 +279,7 @@ fn run_stops_a_command_that_does_not_answer_as_expected() {
     for (options, message) in [
         (
             &["--http", "WEB:/"][..],
-            "cannot send GET / to WEB: no --port has this name",
+            "cannot send GET / to WEB: no --port or --listen option has this name",
         ),
         (
             &["--port", "A/udp", "--http", "/"],

@@ -80,7 +80,7 @@ fn a_usage_error_of_run_exits_with_125() {
         ),
         (
             &["run", "--port", "A", "--port", "A/udp", "--", "true"],
-            "use this name twice",
+            "options use this name; give each its own name",
         ),
     ] {
         let ran = ran(args).code(125);
