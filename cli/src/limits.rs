@@ -11,73 +11,79 @@ pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 /// How often a wait checks the process of `--pid` and redraws its progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many ports one thread checks at least. A check takes about 20 us, and a thread is worth its
-/// start only for many of them.
+/// The number of ports per thread when `check` or `wait` uses several threads, or more. A check
+/// takes about 20 us, so starting a thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// How many ports a timed out `wait` reports, each with its holders. The others are counted.
+/// The maximum number of ports that a timed out `wait` reports with their holders. For further
+/// ports it prints only their number.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
-/// How long a timed out `wait` searches for further ports to report.
+/// How long a timed out `wait` searches for further ports to report. The limit holds only for more
+/// than [`PORTS_PER_THREAD`] ports.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection answers sooner. If a
 /// firewall drops the packets, no answer comes.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long `run` and `wait` wait for the report on a process that ended before it listened. The
-/// report includes 0.5 s for a daemon to listen.
+/// How long `run` and `wait` wait for the library's report on a process that ended before it
+/// listened. The library takes 0.5 s of this time, because a daemon of the process may still start
+/// to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
-/// How long `run` waits after a signal, before it looks whether its whole process group got it. A
-/// sender such as timeout(1) signals `run` first, and the group right after that.
+/// How long `run` waits after a signal before it checks whether its whole process group got the
+/// signal. A sender such as timeout(1) signals `run` first, and the group right after that.
 pub(crate) const GROUP_SIGNAL_DELAY: Duration = Duration::from_millis(20);
 
-/// How long `run` waits for an answer of its watcher, the process that shows which signals the
-/// process group got.
+/// How long `run` waits for an answer of its watcher. The watcher is a process that shows which
+/// signals the process group got.
 pub(crate) const WATCHER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// `run --wait-listening` sends SIGTERM to a command that does not listen in time. What has not
-/// ended this long after SIGTERM gets SIGKILL. The watcher does the same after the end of `run`.
+/// How long after SIGTERM a process gets SIGKILL. `run --wait-listening` signals a command that
+/// does not listen in time. `run --leaks=stop` signals the owners of listeners. The watcher signals
+/// the command if `run` is killed.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
 /// The default of `stop --timeout`: how long after SIGTERM a process gets SIGKILL.
 pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
 
-/// How long to wait for a process to end after SIGKILL. The kernel ends a process at once, unless a
-/// system call such as a read from a network file system does not return.
+/// How long to wait for a process to end after SIGKILL. Normally the kernel ends the process at
+/// once. It cannot while a system call does not return, such as a read from a network file system.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// How long `stop` waits for the ports to become free after their servers have ended. A forked
-/// child can keep a socket until it calls exec, and `portlease run` releases its ports only after
-/// it has noticed the end of its command.
+/// child can keep a socket until it calls exec. `portlease run` releases its ports only after it
+/// has noticed the end of its command.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
-/// How long one HTTP request of `wait --http` may take. A server may keep a request that came too
-/// early, and answer the next one.
+/// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still
+/// starting may never answer a request, and yet answer the next one.
 pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long `wait --http` waits for an answer of 127.0.0.1 before it sends the request to ::1 too.
+/// How long a wait for HTTP waits for an answer of 127.0.0.1 before it sends the request to ::1
+/// too.
 pub(crate) const HTTP_FALLBACK_DELAY: Duration = Duration::from_millis(250);
 
-/// How long `wait --http` pauses before the next request.
+/// How long a wait for HTTP pauses before it repeats the requests.
 pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// How many bytes of an HTTP answer are read to find its status.
 pub(crate) const HTTP_HEAD_BYTES: usize = 64 * 1024;
 
-/// How long a listener may outlive the command of `run --leaks` before it counts as left. A script
-/// may end just after it has signalled its server.
+/// How long a listener may outlive the command before `run --leaks` reports it. A script may end
+/// right after it has signalled its server.
 pub(crate) const LEAK_GRACE: Duration = Duration::from_millis(500);
 
-/// How often `run --leaks` checks within that time.
+/// How often `run --leaks` scans for listeners during [`LEAK_GRACE`].
 pub(crate) const LEAK_POLL: Duration = Duration::from_millis(10);
 
-/// How many times `run --leaks=stop` stops what listens. The second time it finds workers of a
-/// server that did not end them. An unknown supervisor may start a server again every time.
+/// The maximum number of rounds in which `run --leaks=stop` ends processes. The second round finds
+/// workers that outlived their server. A supervisor could start a server again in every round.
 pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
 
-/// How often to check whether the command has ended after SIGTERM or SIGKILL.
+/// How often to check whether a command and the processes that it started have ended after SIGTERM
+/// or SIGKILL.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 
 /// The timeout of a keeper for one client of `release`. A keeper handles one client at a time, so a
@@ -87,17 +93,17 @@ pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The timeout of `release` for the answer of one keeper, which may answer another client first.
 pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long `release` pauses while a keeper has too many clients.
+/// How long `release` pauses before it connects again, if a keeper's socket has a full queue.
 pub(crate) const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// The longest request and answer of `release`: far longer than an endpoint.
+/// The maximum length of a request and of an answer of `release`. An endpoint is far shorter.
 pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 
 /// `serve` closes a connection that sends no complete request in this time.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `serve` pauses this long after a failed accept or thread start. If descriptors or threads are
-/// used up, the next attempt fails at once, and nothing reports when one becomes available.
+/// used up, the next attempt would fail at once. No event reports when one becomes available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The size of the stack of each thread of `serve`. Each reservation has a thread, which only waits
@@ -110,12 +116,12 @@ pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 /// A request to the server of `PORTSERVER_ADDRESS` fails if it has no answer within this time.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many numbers to request from the server of `PORTSERVER_ADDRESS` before an error. The next
-/// number is requested only if the granted one is in use.
+/// The maximum number of requests to the server of `PORTSERVER_ADDRESS` for one port. A further
+/// request follows only if the granted number is in use.
 pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 
-/// The longest line that `serve` and its clients read: far longer than a number. The limit leaves
-/// room to read a wrong line whole. If bytes stayed unread at close, the kernel would reset the
+/// The maximum length of a line that `serve` and its clients read. A number is far shorter, but an
+/// invalid line should be read whole. If bytes stayed unread at close, the kernel would reset the
 /// connection. The other side would then see an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
@@ -126,19 +132,20 @@ pub(crate) const NESTED_CALLERS: usize = 64;
 /// The resolution of the timeout of poll(2).
 pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
 
-/// `check` prints the remedies below each failed port up to this number of failed ports. Of more
-/// ports it prints them in one line at the end.
+/// If at most this number of ports fail, `check` prints the remedies below each port. If more fail,
+/// `check` prints all remedies in one line at the end.
 pub(crate) const HELP_PER_PORT: usize = 3;
 
 /// How many characters of a command `run` records with its reservations. Reports show them.
 pub(crate) const COMMAND_CHARS: usize = 80;
 
-/// The only sleep of the command.
+/// All code of the command sleeps through this function.
 pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// The time that is left of a limit, rounded up to whole milliseconds. Reports show milliseconds.
+/// The time that is left of `limit` after `started`. It is rounded up to whole milliseconds,
+/// because reports show milliseconds.
 pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();
     Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))

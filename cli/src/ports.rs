@@ -1,4 +1,4 @@
-//! Ports as users type them: lists, ranges, and ports with the name of a variable.
+//! Parses the ports that users type: lists, ranges, and ports with the name of a variable.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -89,8 +89,8 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
         .collect()
 }
 
-/// Checks that the interface after a `%`, as in `[fe80::1%eth0]:80`, exists. An endpoint has no
-/// interface: a link-local address stands for that address on any interface.
+/// Checks that the interface after a `%`, as in `[fe80::1%eth0]:80`, exists. The parsed endpoint
+/// does not keep the interface. Its link-local address stands for that address on every interface.
 fn check_interface(item: &str) -> Result<(), InvalidPort> {
     let Some((_, rest)) = item.split_once('%') else {
         return Ok(());
@@ -100,7 +100,8 @@ fn check_interface(item: &str) -> Result<(), InvalidPort> {
         Ok(index) => netdevice::index_to_name(&socket, index).is_ok(),
         Err(_) => netdevice::name_to_index(&socket, interface).is_ok(),
     });
-    // If the process is out of descriptors, the command that follows reports that.
+    // Without a free descriptor the interface cannot be checked. The command then fails later, and
+    // reports that error.
     match exists {
         Ok(false) => Err(InvalidPort(format!(
             "{item:?}: this machine has no network interface {interface:?}"
@@ -112,7 +113,7 @@ fn check_interface(item: &str) -> Result<(), InvalidPort> {
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
     // A pasted URL, or a mapping of `docker ps` such as `0.0.0.0:8080->80/tcp`, is not a range. The
-    // parser of endpoints rejects it with an error that names the endpoint in it.
+    // parser of endpoints rejects such a text, and its error names the endpoint inside the text.
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! The state of signals that this process inherited and passes on, and the end by a signal.
+//! Passes the inherited signal state on to children, and ends this process by a signal.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -19,8 +19,8 @@ pub(crate) fn starts_ignored(signal: i32) -> bool {
 /// Starts the command with the signal mask of the calling thread, and with the signals ignored that
 /// were ignored when this process started.
 pub(crate) fn spawn_with_inherited_signals(command: &mut Command) -> io::Result<Child> {
-    // A signal with a handler has its default action after exec, and std resets SIGPIPE. Every
-    // other ignored signal stays ignored anyway.
+    // An ignored signal stays ignored across exec, with two exceptions. exec resets SIGCHLD,
+    // because this process has a handler for it. std resets SIGPIPE in each child.
     let reset = [Signal::SIGPIPE, Signal::SIGCHLD].map(|signal| signal as i32);
     let ignored: Vec<i32> = reset.into_iter().filter(|s| starts_ignored(*s)).collect();
     if !ignored.is_empty() {
@@ -71,7 +71,7 @@ pub(crate) fn die_by(signal: i32) -> u8 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
     Code(u8),
-    /// The signal that ended the command ends this process too.
+    /// A signal ended the command. This process then ends by the same signal.
     Signal(i32),
 }
 
@@ -88,7 +88,8 @@ impl From<ExitStatus> for End {
 }
 
 impl End {
-    /// The exit code of this process, if a signal does not end it.
+    /// Returns the exit code of this process. For a signal, first tries to end this process by it,
+    /// so that the call normally does not return.
     pub(crate) fn exit(self) -> u8 {
         match self {
             End::Code(code) => code,

@@ -20,13 +20,13 @@ use crate::survey;
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Met,
-    /// With the report on the port for which the wait was waiting.
+    /// Contains the report on the port that the wait was waiting for.
     TimedOut(Option<Diagnosis>),
     /// The process of `--pid` ended before the ports met the condition.
     ProcessEnded(Option<Diagnosis>),
 }
 
-/// What to do about a port that cannot be checked, so that it never meets the condition.
+/// What a wait does about a port that cannot be checked. Such a port never meets the condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unable {
     Fail,
@@ -107,7 +107,8 @@ pub(crate) fn wait_for(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if has_ended(process.as_ref())? {
-            // The waiting thread notices the end too, and may still find a daemon.
+            // The waiting thread also notices that the process has ended. It may still find a
+            // listener of a daemon that the process started.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
                 Some(Ok(Ok(true))) => break Outcome::Met,
@@ -164,7 +165,8 @@ fn after_end(
     })
 }
 
-/// Returns `false` if the time was up before all ports were checked in one pass.
+/// Waits until all ports meet the condition in one pass. Returns `false` if `limit` ended a pass
+/// over many ports. Fails with a timeout if `limit` passed while it waited for one port.
 fn wait_for_all(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -173,11 +175,12 @@ fn wait_for_all(
     steady: Option<Duration>,
     current: &AtomicUsize,
 ) -> portlease::Result<bool> {
-    // Where the last pass ended. The ports before it met the condition then.
+    // The index at which the last pass ended. The ports before this index met the condition in that
+    // pass.
     let mut from = 0;
     loop {
-        // A port that met the condition early may have changed since. So all ports must meet it in
-        // one pass.
+        // A port that met the condition early may have changed since. So all ports must meet the
+        // condition in one pass, which starts at index 0.
         let unmet = match survey::first_unmet(&endpoints[from..], condition, limit, started)? {
             None if from == 0 => {
                 if let Some(steady) = steady {
@@ -194,27 +197,28 @@ fn wait_for_all(
         current.store(unmet, Ordering::Relaxed);
         condition.wait(endpoints[unmet], remaining(limit, started))?;
         if survey::are_many(endpoints) && started.elapsed() > limit {
-            // This port meets the condition, and the time is up for those after it.
+            // This port meets the condition now, but no time is left to check the ports after it.
             return Ok(false);
         }
         from = unmet;
     }
 }
 
-/// Whether all ports meet the condition in one pass, which takes the time that it takes.
+/// Whether all ports meet the condition in one pass, without a time limit.
 fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failure> {
     let unmet = survey::first_unmet(endpoints, condition, Duration::MAX, Instant::now())?;
     Ok(unmet.is_none())
 }
 
-/// The ports that can meet the condition. With [`Unable::Fail`], returns the failure of the first
-/// port that cannot, wherever it stands among the operands.
+/// The ports that can be checked. With [`Unable::Fail`], returns the error of the first port that
+/// cannot be checked.
 fn able(
     endpoints: &[Endpoint],
     condition: Condition,
     unable: Unable,
 ) -> Result<Vec<Endpoint>, Failure> {
-    // Whether a port cannot be checked depends on its address and its protocol.
+    // Whether a port can be checked depends only on its address and its protocol. So the first port
+    // of each kind is checked for all ports of that kind.
     let mut kinds: Vec<(Option<IpAddr>, Option<Protocol>, bool)> = Vec::new();
     let mut able = Vec::with_capacity(endpoints.len());
     for endpoint in endpoints {

@@ -224,7 +224,8 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     for (n, port) in ports.iter().enumerate() {
         if ports[..n].iter().any(|earlier| earlier.name == port.name) {
             return Err(Failure::new(format!(
-                "cannot reserve {}: two --port or --listen options use this name; give each its own name",
+                "cannot reserve {}: two --port or --listen options use this name; give each its \
+                 own name",
                 port.name
             )));
         }

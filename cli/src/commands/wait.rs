@@ -94,8 +94,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         }
         if left > 0 {
             console.answer(format_args!(
-                "and up to {left} more: to see every port, run `portlease check`, with --listening if \
-                 you waited for servers"
+                "and up to {left} more: to see every port, run `portlease check`, with --listening \
+                 if you waited for servers"
             ))?;
         }
     }

@@ -64,8 +64,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note for a port that passes its check. For a free port it says for which servers the
-    /// port is free, and which connections are left.
+    /// The note on a port that passes its check. For a free port, it reports for which kinds of
+    /// servers the port is free, and which connections remain.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
@@ -93,8 +93,8 @@ impl Console {
         })
     }
 
-    /// Prints the reports on several ports. If many ports fail, their remedies come in one line
-    /// below all of them.
+    /// Prints the reports on several ports. If more than [`HELP_PER_PORT`] ports fail, prints all
+    /// remedies in one line at the end, except with `-v`.
     pub(crate) fn findings(
         &self,
         findings: &[Finding],
@@ -168,8 +168,8 @@ impl Console {
         let _written = write_line(anstream::stderr(), text);
     }
 
-    /// Replaces the progress line on a terminal; `None` clears it. Does nothing if stderr is no
-    /// terminal.
+    /// Replaces the progress line; `None` clears it. Does nothing if [`Console::shows_progress`] is
+    /// `false`.
     pub(crate) fn progress(&self, line: Option<&str>) {
         if self.shows_progress() {
             let columns = terminal_size::terminal_size_of(io::stderr())
@@ -180,13 +180,15 @@ impl Console {
         }
     }
 
-    /// Whether a line can be replaced: stderr is a terminal that knows the control sequence for it.
+    /// Whether stderr shows progress lines: it is a terminal that can erase a line, and `-q` is not
+    /// set.
     pub(crate) fn shows_progress(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         !self.quiet && !is_dumb && io::stderr().is_terminal()
     }
 
-    /// Calls `work`, and shows meanwhile how long it waits, if it takes longer than a moment.
+    /// Calls `work`. If the call takes longer than [`PROGRESS_DELAY`], reports on stderr what it
+    /// waits for. `limit` is the maximum wait inside `work`.
     pub(crate) fn while_waiting<T>(
         &self,
         waiting_for: &str,
@@ -216,7 +218,7 @@ impl Console {
             }
         };
         std::thread::scope(|scope| {
-            // Without a thread the work goes on, and only shows no progress.
+            // If the thread cannot start, `work` runs all the same, without progress.
             let shown = std::thread::Builder::new().spawn_scoped(scope, show);
             let outcome = work();
             drop((done, shown));
@@ -225,13 +227,13 @@ impl Console {
     }
 }
 
-/// The text of a progress line.
 pub(crate) fn progress_line(waiting_for: &str, started: Instant, limit: Duration) -> String {
     let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs_f64());
     format!("waiting for {waiting_for}: {elapsed} s of {total} s")
 }
 
-/// The first characters of the line, if it is longer. A line that wraps cannot be replaced.
+/// Cuts the line to the columns of the terminal. If the terminal wrapped a progress line, the next
+/// one could not replace it.
 fn cut(line: &str, columns: usize) -> String {
     match line.chars().count() > columns {
         true if columns > 0 => line.chars().take(columns - 1).chain(['…']).collect(),
@@ -244,7 +246,7 @@ fn to_json(object: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(object).map_err(|e| Failure::new(format!("cannot write JSON: {e}")))
 }
 
-/// Writes a line. A reader may close the stream early, as `head` does, which is not a failure.
+/// Writes a line. It is no failure if the reader has closed the stream early, as `head` does.
 fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
     try_write_line(out, text).map(drop)
 }
