@@ -9,14 +9,14 @@ use crate::failure::Failure;
 use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
-/// The names of shells. For a pipe, a list or `$(…)` a shell forks a subshell, which does not call
-/// exec.
+/// The names of shells. For a pipe, a list or `$(…)`, a shell forks a subshell that does not call
+/// exec. So a subshell has the name of its shell.
 const SHELLS: [&str; 11] = [
     "ash", "bash", "busybox", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
 
-/// Programs that start a command and end with it. One that replaces itself by its command, such as
-/// nice(1), never is an ancestor of that command.
+/// Programs that start a command, and end when the command ends. Programs such as nice(1) are not
+/// listed: they call exec, and so never are an ancestor of their command.
 const WRAPPERS: [&str; 22] = [
     "bwrap",
     "cargo",
@@ -42,7 +42,7 @@ const WRAPPERS: [&str; 22] = [
     "xargs",
 ];
 
-/// The first process of a system or of a container. It outlives every caller.
+/// Names of the first process of a system or of a container, which outlives every caller.
 const INITS: [&str; 6] = [
     "catatonit",
     "docker-init",
@@ -52,7 +52,7 @@ const INITS: [&str; 6] = [
     "tini",
 ];
 
-/// The processes that run one job of GitHub Actions or of Azure Pipelines.
+/// The names of the processes that run one job of GitHub Actions or of Azure Pipelines.
 const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 
 /// The process that the ports are held for.
@@ -60,14 +60,15 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// Whether the process seems to end together with this call, or leaves the number to its own
-    /// caller.
+    /// Whether the process probably ends together with this call, or its own caller reads the
+    /// numbers.
     pub(crate) is_brief: bool,
 }
 
-/// The nearest ancestor that outlives this call: no subshell, no wrapper that ends with its
-/// command, no `sh -c` that has nothing left to do. With `follow_output` a process whose output is
-/// the output of this call is passed over too: its own caller reads the numbers.
+/// The nearest ancestor that outlives this call. This function passes over subshells, wrappers that
+/// end with their command, and each `sh -c` that does nothing after this call. With
+/// `follow_output`, it also passes over a process whose stdout is the output of this call, because
+/// the caller of that process reads the numbers.
 pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     let parent = std::os::unix::process::parent_id();
     let Some(mut image) = ProcessImage::of(parent) else {
@@ -104,7 +105,7 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     })
 }
 
-/// The ancestor that runs the job, for `--pid job`.
+/// The pid of the ancestor that runs the CI job, for `--pid job`.
 pub(crate) fn job() -> Result<u32, Failure> {
     let mut pid = std::os::unix::process::parent_id();
     for _ in 0..NESTED_CALLERS {
@@ -122,13 +123,14 @@ pub(crate) fn job() -> Result<u32, Failure> {
 }
 
 /// The properties of a process by which this file recognises a caller. A forked child has the same
-/// command line, program and address of the arguments as its parent, until one of the two calls
-/// exec.
+/// command line, program and address of the arguments as its parent. This ends when one of the two
+/// calls exec.
 #[derive(Debug)]
 struct ProcessImage {
     stat: ProcessStat,
     arguments: Vec<String>,
-    /// `None` if the process belongs to another user.
+    /// `None` if this user may not read the link, for example because the process belongs to
+    /// another user.
     program: Option<PathBuf>,
 }
 
@@ -171,10 +173,11 @@ impl ProcessImage {
         self.stat.pid == 1 && INITS.contains(&self.stat.name.as_str())
     }
 
-    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call. A
-    /// shell that reads `output` itself, as for `$(…)`, has.
+    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call.
+    /// Returns `false` for a shell that reads `output` itself, as for `$(…)`.
     fn is_brief_shell(&self, output: Option<Output>) -> bool {
-        // `busybox sh` has the name of the shell as a further argument.
+        // The arguments of `busybox sh -c TEXT` contain the name of the shell, here `sh`, before
+        // the `-c`.
         let is_applet = self.arguments[0].ends_with("busybox");
         let mut arguments = self.arguments.iter().skip(1 + usize::from(is_applet));
         let has_text = arguments
@@ -190,14 +193,15 @@ impl ProcessImage {
         ends_with_this_call(text) && !reads
     }
 
-    /// Whether the process writes to `output` itself, so that another process reads it.
+    /// Whether the stdout of the process is `output`. The process then does not read the numbers
+    /// itself.
     fn leaves_output_to_its_caller(&self, output: Option<Output>) -> bool {
         output.is_some() && Output::of(&self.stat.pid.to_string(), 1) == output
     }
 }
 
-/// Whether nothing follows the call of `reserve` in the text of a `sh -c`, except a pipe or what
-/// to do after a failure.
+/// Whether nothing follows the call of `reserve` in the TEXT of `sh -c TEXT`. A pipe may follow,
+/// and so may `||` with a command for a failure.
 fn ends_with_this_call(text: &str) -> bool {
     let Some((_, rest)) = text.rsplit_once("reserve") else {
         return false;
@@ -209,8 +213,8 @@ fn ends_with_this_call(text: &str) -> bool {
     !rest.trim_end().contains([';', '&', '\n', ')', '`'])
 }
 
-/// A pipe or a regular file that a process writes to. A terminal says nothing about who reads,
-/// because every process there has it.
+/// A pipe or a regular file that a process writes to. A terminal does not count. All processes of
+/// the terminal share it, so it does not show which process reads the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Output {
     device: u64,
@@ -229,8 +233,9 @@ impl Output {
         })
     }
 
-    /// The output of this call, or that of the last program of its pipe. The programs of a pipe
-    /// have one parent.
+    /// The stdout of this call, or of the last program in its pipeline. All programs of a pipeline
+    /// have the same parent. If the stdout of the last program is neither a pipe nor a file,
+    /// returns the pipe that the program reads.
     fn last_of_pipe(parent: u32) -> Option<Output> {
         let own = std::process::id();
         let mut output = Output::of("self", 1)?;

@@ -11,8 +11,8 @@ use crate::failure::Failure;
 use crate::limits::KILL_GRACE;
 use crate::process::{ProcessHandle, watch_failure};
 
-/// A process to end. The handle still refers to this process after the kernel has given the pid to
-/// another one.
+/// A process to end. If the kernel later gives the pid to another process, the handle does not
+/// refer to that process.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) process: Process,
@@ -59,7 +59,7 @@ fn owners(servers: &[Holder]) -> impl Iterator<Item = &Process> {
     servers.iter().flat_map(|holder| &holder.processes)
 }
 
-/// How an attempt to end a process went.
+/// The result of an attempt to end a process.
 #[derive(Debug)]
 pub(crate) enum Ending {
     /// The process ended after SIGTERM.
@@ -70,7 +70,7 @@ pub(crate) enum Ending {
     Ended,
     /// The process has not ended after SIGKILL.
     Survived,
-    /// The process cannot be signalled or watched.
+    /// A system call to signal or watch the process failed.
     Failed(io::Error),
 }
 

@@ -17,12 +17,12 @@ static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
 /// Whether stdout was closed when this program started.
 static STDOUT_CLOSED_AT_START: AtomicBool = AtomicBool::new(false);
 
-/// The number of signals in [`IGNORED_AT_START`], and of signals on Linux.
+/// The number of signals on Linux. [`IGNORED_AT_START`] has one bit for each.
 const SIGNALS: i32 = 64;
 
-/// The dynamic linker calls this function before `main`. Rust's runtime ignores SIGPIPE and opens
-/// /dev/null for closed standard streams before it calls `main`, which so cannot see what the
-/// parent did.
+/// The dynamic linker calls this function before Rust's runtime starts. The runtime ignores
+/// SIGPIPE, and opens /dev/null for closed standard streams. So `main` could not see the state that
+/// the parent passed on.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_START: extern "C" fn() = record_inherited_state;
@@ -39,10 +39,11 @@ extern "C" fn record_inherited_state() {
 
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call changes nothing. It writes at most one `sigaction` to
-    // the pointer, which is valid for that.
+    // SAFETY: without a new action the call changes no signal. It writes at most one `sigaction` to
+    // the pointer, which points to space for one.
     let failed = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0;
-    // SAFETY: all of its fields are integers or an optional function, for which zero is valid.
+    // SAFETY: every field of `sigaction` is an integer or an optional function, for which zero is
+    // valid.
     let action = unsafe { action.assume_init() };
     !failed && action.sa_sigaction == libc::SIG_IGN
 }
@@ -76,12 +77,11 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     unsafe { command.pre_exec(ignore) };
 }
 
-/// Makes the command send its pid on the socket, in the order of bytes of this machine, before it
-/// calls exec.
+/// Makes the command send its pid on the socket, in native byte order, before it calls exec.
 pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     let announce = move || {
         let pid = std::process::id().to_ne_bytes();
-        // It fails if the other side has gone, and then nothing waits for the pid.
+        // The send fails if the watcher has ended. Then no process waits for the pid.
         let _sent = rustix::net::send(&socket, &pid, SendFlags::NOSIGNAL);
         Ok(())
     };
@@ -95,8 +95,10 @@ pub(crate) fn restore_default(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// Closes every descriptor except stdin, stdout and stderr. A helper process calls this first.
+/// Closes every descriptor except stdin, stdout and stderr. The caller must not have opened any
+/// descriptor yet.
 pub(crate) fn close_inherited_descriptors() {
-    // SAFETY: the caller has opened no descriptor yet, so no value owns one of those that close.
+    // SAFETY: the caller has opened no descriptor yet, so no value owns a descriptor that this call
+    // closes.
     unsafe { close_fds::close_open_fds(3, &[]) };
 }

@@ -4,10 +4,10 @@
 pub(crate) const MAIN: &str = "\
 Examples:
   portlease check 5432 8000-8010           # before a suite: are these ports free?
-  portlease who 5432                       # which process has it?
+  portlease who 5432                       # which process holds it?
   portlease run -- npm test                # with a reserved port in the variable PORT
   portlease run --port WEB -- server --port {WEB}
-  PORT=$(portlease reserve)                # for the rest of this script
+  PORT=$(portlease reserve)                # until this script ends
   portlease wait --listening --timeout 30 5432
 
 A DURATION is a number of seconds, or has units: 500ms, 1m 30s.
@@ -26,7 +26,8 @@ the address of a port server (as for portpicker) that chooses the ports instead 
 
 pub(crate) const RUN: &str = "\
 Exit codes: that of the command; 125 if portlease failed, 126 if the command cannot be executed, \
-127 if it does not exist. If a signal ends the command, it ends portlease too: a shell reports 128+N
+127 if it does not exist. If signal N ends the command, portlease ends by signal N too, which \
+shells report as 128+N
 
 Examples:
   portlease run -- my-server --port {PORT}
@@ -47,11 +48,12 @@ Examples:
   portlease reserve --offsets 0,10000
   portlease reserve --name db    the same number in each run
   eval \"$(portlease reserve --format env --variable DB_PORT)\"
-  portlease reserve --for 30m    for steps that no process outlives
+  portlease reserve --for 30m    hold it for a time, not for a process
   portlease reserve --format dotenv --pid $$ > .env";
 
 pub(crate) const WAIT: &str = "\
-Exit codes: 0 condition met, 1 timed out, 2 the process of --pid ended first, usage error or failure
+Exit codes: 0 condition met, 1 timed out, 2 usage error, failure, or the process of --pid ended \
+before the condition was met
 
 Examples:
   portlease wait --listening --pid $! 8080
@@ -61,7 +63,7 @@ Examples:
 
 pub(crate) const STOP: &str = "\
 Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
-but some could not be checked; with --dry-run 0 every server would be stopped, 1 some would not
+but some could not be checked. With --dry-run: 0 every server would be stopped, 1 some would not
 
 Examples:
   portlease stop 8080

@@ -58,8 +58,8 @@ impl ProcessHandle {
         self.ended_within(Duration::ZERO)
     }
 
-    /// Sends the signal. Does nothing if the process has ended, or belongs to a user whose
-    /// processes this one may not signal.
+    /// Sends the signal. Does nothing if the process has ended, or if this process may not signal
+    /// it.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.0, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(()),
@@ -68,7 +68,7 @@ impl ProcessHandle {
     }
 }
 
-/// The keeper (the process that holds the ports) inherits the descriptor as its stdin.
+/// Lets the keeper (the process that holds the ports) inherit the descriptor as its stdin.
 impl From<ProcessHandle> for OwnedFd {
     fn from(process: ProcessHandle) -> OwnedFd {
         process.0

@@ -6,9 +6,9 @@ use std::io;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessStat {
     pub(crate) pid: u32,
-    /// The name of the program, cut after 15 bytes.
+    /// The name of the program. The kernel cuts it after 15 bytes.
     pub(crate) name: String,
-    /// The pid of the parent.
+    /// The pid of the parent process.
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
@@ -35,7 +35,7 @@ impl ProcessStat {
         Ok(all)
     }
 
-    /// The name may contain blanks and parentheses. So the fields are counted from its end.
+    /// The name may contain blanks and parentheses. So the fields are counted from the last `)`.
     fn parse(text: &str) -> Option<ProcessStat> {
         let (head, fields) = text.rsplit_once(')')?;
         let (pid, name) = head.split_once(" (")?;

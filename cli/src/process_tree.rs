@@ -1,4 +1,4 @@
-//! A process with all processes that it started, and how they are ended.
+//! Ends a process and all processes that it started.
 
 use std::io;
 use std::time::Instant;
@@ -9,8 +9,8 @@ use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
 use crate::process_stat::ProcessStat;
 
-/// Ends the process `root` and the processes that it started: with SIGTERM, and with SIGKILL those
-/// that still run [`TERMINATE_GRACE`] later.
+/// Sends SIGTERM to the process `root` and to the processes that it started. Sends SIGKILL to those
+/// that still run [`TERMINATE_GRACE`] later, and to processes that started in between.
 pub(crate) fn end_tree(root: u32) -> io::Result<()> {
     let mut tree = tree(root)?;
     for (_, process) in &tree {
@@ -24,7 +24,8 @@ pub(crate) fn end_tree(root: u32) -> io::Result<()> {
             return kill(tree);
         }
         sleep(TERMINATE_POLL);
-        // A process that ends leaves its children to another parent. So they are noted before.
+        // When a process ends, its children get another parent, and a later scan may miss them. So
+        // this loop records new processes while their parents still run.
         for (pid, process) in self::tree(root)? {
             if !tree.iter().any(|(known, _)| *known == pid) {
                 tree.push((pid, process));
@@ -54,8 +55,8 @@ fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The process `root`, the processes that it started, and so on. A process in the session or the
-/// process group of `root` counts too: its own parent may have ended.
+/// Handles of the process `root`, of the processes that it started, and so on. If `root` leads a
+/// session or a process group, its members count too, because their own parents may have ended.
 fn tree(root: u32) -> io::Result<Vec<(u32, ProcessHandle)>> {
     let all = ProcessStat::all()?;
     let mut pids = vec![root];
@@ -71,7 +72,7 @@ fn tree(root: u32) -> io::Result<Vec<(u32, ProcessHandle)>> {
     }
     let mut tree = Vec::with_capacity(pids.len());
     for pid in pids {
-        // A process that has ended since has nothing to end.
+        // `open` returns `None` if the process has ended since the scan.
         if let Some(process) = ProcessHandle::open(pid)? {
             tree.push((pid, process));
         }

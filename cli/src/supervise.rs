@@ -1,4 +1,4 @@
-//! Runs a command until it ends: passes signals on, watches for its listeners, and reaps.
+//! Supervises a command until it ends: passes signals on, waits for its listeners, and reaps.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -26,7 +26,7 @@ use crate::watcher::Watcher;
 /// Signals that are passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// A wait in a thread until the command listens on all ports.
+/// The channel to a thread that waits until the command listens on all ports.
 #[derive(Debug)]
 pub(crate) struct ListenWait {
     pub(crate) limit: Duration,
@@ -34,7 +34,8 @@ pub(crate) struct ListenWait {
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
 }
 
-/// The signal handlers, which exist before the command starts, so that no signal is lost.
+/// The signal handlers and the watcher process. Both exist before the command starts, so that no
+/// signal is lost.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     signals: SignalsInfo<WithOrigin>,
@@ -46,8 +47,8 @@ impl Supervisor {
         let watcher = Watcher::start();
         if let Err(e) = &watcher {
             console.detail(format_args!(
-                "cannot start a watcher: {e}; a signal to the process group may reach the command \
-                 twice"
+                "cannot start the watcher process: {e}; the command may get a signal to the \
+                 process group twice, and continues if portlease is killed"
             ));
         }
         let handled = FORWARDED
@@ -59,13 +60,14 @@ impl Supervisor {
         })
     }
 
-    /// Starts the command, and returns its process. The caller must not reap it.
+    /// Starts the command. The caller must not reap it, because [`Supervised::until_end`] does.
     pub(crate) fn start(&mut self, command: &mut Command) -> io::Result<Supervised<'_>> {
         if let Some(watcher) = &self.watcher {
             watcher.guard(command)?;
         }
         let child = spawn_with_inherited_signals(command)?;
-        // With SIGCHLD blocked, the end of the command would stay unseen.
+        // If the parent started this process with SIGCHLD blocked, the end of the command would
+        // stay unnoticed.
         unblock(FORWARDED.into_iter().chain([SIGCHLD]))?;
         let Supervisor { signals, watcher } = self;
         Ok(Supervised {
@@ -76,7 +78,6 @@ impl Supervisor {
     }
 }
 
-/// A command that runs.
 #[derive(Debug)]
 pub(crate) struct Supervised<'a> {
     pub(crate) pid: u32,
@@ -86,7 +87,7 @@ pub(crate) struct Supervised<'a> {
 
 impl Supervised<'_> {
     /// Passes signals on to the command until it ends. If the wait for its listeners fails, ends
-    /// the command and what it started.
+    /// the command and the processes that it started.
     pub(crate) fn until_end(
         mut self,
         console: &Console,
@@ -118,7 +119,8 @@ impl Supervised<'_> {
         }
     }
 
-    /// Passes each signal on once, unless the command has it already.
+    /// Sends each received signal to the command once. Skips a signal that the command already got
+    /// as a member of the process group.
     fn pass_on(&mut self, mut received: Vec<Origin>) {
         received.retain(|origin| origin.signal != SIGCHLD);
         if received.is_empty() {
@@ -132,7 +134,7 @@ impl Supervised<'_> {
         received.sort_by_key(|origin| (origin.signal, !is_from_terminal(origin)));
         received.dedup_by_key(|origin| origin.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
-        // 0 if the group is that of a process outside this PID namespace.
+        // getpgid(2) and getpgrp(2) return 0 for a group from outside this PID namespace.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();
         for origin in received {
@@ -140,11 +142,11 @@ impl Supervised<'_> {
             let Ok(signal) = Signal::try_from(origin.signal) else {
                 continue;
             };
-            // The calls fail if the command has ended, or runs as a user whose processes this one
-            // may not signal. Then nothing more can be done.
+            // kill(2) and killpg(2) fail if the command has ended, or if this process may not
+            // signal the user of the command. Nothing more can then be done.
             let _sent = match is_from_terminal(&origin) {
-                // A terminal signals one process group. So the command has the signal, unless it
-                // left the group, as under timeout(1) or setsid(1).
+                // A terminal signals one process group. So the command has already got the signal,
+                // if it is still in this group. timeout(1) and setsid(1) make a group of their own.
                 true if in_own_group => Ok(()),
                 true => killpg(group, signal),
                 false if in_own_group && self.watcher.as_ref().is_some_and(got) => Ok(()),
@@ -158,8 +160,9 @@ impl Supervised<'_> {
         }
     }
 
-    /// Reaps every child that has ended: the first process of a PID namespace gets the orphans.
-    /// Returns the status of the command if it has ended.
+    /// Reaps every child that has ended. A process can have other children than those it started:
+    /// the kernel gives orphans to pid 1 of a PID namespace. Returns the status of the command if
+    /// the command has ended.
     fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut ended = None;
         loop {
@@ -180,12 +183,14 @@ impl Supervised<'_> {
     }
 }
 
-/// Whether the kernel sent the signal, as for Ctrl-C. It then went to the whole process group.
+/// Whether the kernel sent the signal, as it does for Ctrl-C. The whole process group of the
+/// terminal then got the signal.
 fn is_from_terminal(origin: &Origin) -> bool {
     matches!(origin.cause, Cause::Kernel)
 }
 
-/// Reports a command that ended before it listened. Its exit code 0 then becomes a failure.
+/// If the command ended before it listened, reports this. Exit code 0 of the command then becomes a
+/// failure of `run`.
 fn after_end(
     console: &Console,
     status: ExitStatus,
@@ -203,7 +208,7 @@ fn after_end(
     Ok(status.into())
 }
 
-/// The report on the port of a wait that failed; `None` if it failed for another reason.
+/// The report on the port of a failed wait. `None` if the failure has no report on a port.
 fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis(),
@@ -211,7 +216,6 @@ fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     }
 }
 
-/// The note on a command that ended before it listened.
 fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
     let Some((diagnosis, endpoint)) = found else {
@@ -229,7 +233,6 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     }
 }
 
-/// The failure of a command that did not listen or answer in time.
 fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
     let text = match report_of(failure) {
         Some(diagnosis) => report::headline_and_help(diagnosis, true),

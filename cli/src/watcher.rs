@@ -1,12 +1,12 @@
 //! The watcher: a small process beside the command of `run`, in the same process group.
 //!
-//! It blocks every signal. So a signal to the whole process group stays pending in the watcher, and
-//! shows `run` that its command got the signal too. If `run` is killed, the watcher ends the
-//! command.
+//! The watcher blocks every signal, so a signal to the whole process group stays pending in it.
+//! From the pending signal, `run` concludes that its command got the signal too. If `run` is
+//! killed, the watcher ends the command and the processes that the command started.
 //!
-//! Its stdin is a socket to `run`, which carries numbers of four bytes. The pid of the command
-//! names the process to end. [`DISCARD`] asks the watcher to discard the pending signals, which it
-//! confirms with one byte.
+//! The watcher's stdin is a socket to `run`. Each message of `run` is a number of four bytes: the
+//! pid of the command, or [`DISCARD`]. After [`DISCARD`], the watcher discards its pending signals,
+//! and confirms this with one byte.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,14 +55,16 @@ impl Watcher {
         self.process.id()
     }
 
-    /// Makes the watcher end the command, and what it started, if this process ends first. The
-    /// command names itself before it calls exec, so that it never runs without the watcher.
+    /// Makes the watcher end the command and the processes that it started, if this process ends
+    /// first. The forked child sends its pid to the watcher before it calls exec. So the command
+    /// never runs without a watcher that knows it.
     pub(crate) fn guard(&self, command: &mut Command) -> io::Result<()> {
         ffi::send_pid_from_child(command, self.socket.try_clone()?);
         Ok(())
     }
 
-    /// Whether the watcher got the signal since the last [`Watcher::discard_pending`].
+    /// Whether the watcher got the signal since the last [`Watcher::discard_pending`]. Returns
+    /// `false` if /proc cannot be read.
     pub(crate) fn got(&self, signal: i32) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.unwrap_or_default();
@@ -81,7 +83,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Both fail only if the watcher has been killed and reaped already.
+        // Both calls fail only if the watcher has already been reaped.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();
     }
@@ -91,7 +93,7 @@ impl Drop for Watcher {
 pub(crate) fn run_watcher() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("run as a watcher", &e);
     ffi::close_inherited_descriptors();
-    // The file system of a working directory cannot be unmounted.
+    // The file system of a working directory cannot be unmounted, so the watcher moves to `/`.
     std::env::set_current_dir("/").map_err(cannot)?;
     let pending = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK);
     let pending = pending.map_err(|e| cannot(e.into()))?;
@@ -99,12 +101,12 @@ pub(crate) fn run_watcher() -> Result<u8, Failure> {
     let mut socket = UnixStream::from(socket);
     let mut guarded = None;
     let mut number = [0; 4];
-    // The socket fails or ends with `run`.
+    // The read fails once `run` has ended, because its end of the socket is then closed.
     while socket.read_exact(&mut number).is_ok() {
         match u32::from_ne_bytes(number) {
             DISCARD => {
                 while matches!(pending.read_signal(), Ok(Some(_))) {}
-                // If `run` has ended meanwhile, the next read fails.
+                // If `run` has ended, this write fails, and so does the next read.
                 let _confirmed = socket.write_all(&[0]);
             }
             pid => guarded = ProcessHandle::open(pid).map_err(cannot)?.map(|p| (pid, p)),
