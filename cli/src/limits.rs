@@ -11,8 +11,8 @@ pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 /// How often a wait checks the process of `--pid` and redraws its progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The number of ports per thread when `check` or `wait` uses several threads, or more. A check
-/// takes about 20 us, so starting a thread saves time only for many checks.
+/// If `check` or `wait` uses several threads, each one except the last checks at least this number
+/// of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
 /// The maximum number of ports that a timed out `wait` reports with their holders. For further

@@ -166,7 +166,7 @@ fn after_end(
 }
 
 /// Waits until all ports meet the condition in one pass. Returns `false` if `limit` ended a pass
-/// over many ports. Fails with a timeout if `limit` passed while it waited for one port.
+/// over many ports. Returns a timeout error if `limit` passed during the wait for one port.
 fn wait_for_all(
     endpoints: &[Endpoint],
     condition: Condition,

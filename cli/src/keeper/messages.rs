@@ -37,9 +37,9 @@ pub(crate) const PRINTED: &str = "printed\n";
 pub(crate) const RELEASED: &str = "released";
 
 /// The abstract Unix socket name on which a keeper accepts release requests. The kernel removes the
-/// name when the keeper ends. The name belongs to one network namespace, as the ports do. Its end
-/// is random, so no process can bind the name first. Keepers with the same id in different PID
-/// namespaces have different names.
+/// name when the keeper ends. The name belongs to one network namespace, as the ports do. It ends
+/// with random digits, so no process can bind the name first. Keepers with the same id in different
+/// PID namespaces have different names.
 pub(crate) fn new_release_name(keeper: u32) -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("{}{random:016x}", release_prefix(keeper))

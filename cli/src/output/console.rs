@@ -64,8 +64,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. For a free port, it reports for which kinds of
-    /// servers the port is free, and which connections remain.
+    /// The note on a port that passes its check. For a free port, the note reports which kinds of
+    /// servers can bind the port, and which connections remain.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
