@@ -69,8 +69,8 @@ impl Placeholders<'_> {
             .map(|(name, _)| format!("{{{name}}}"))
             .collect();
         format!(
-            "{{{word}}} in the command stays as it is, because no --port has this name: expected \
-             {}",
+            "{{{word}}} in the command stays as it is, because no --port or --listen has this \
+             name: expected {}",
             names.join(" or ")
         )
     }

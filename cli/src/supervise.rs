@@ -173,7 +173,7 @@ impl Supervised<'_> {
                         ended = Some(ExitStatus::from_raw(status.as_raw()));
                     }
                     if self.watcher.as_ref().is_some_and(|w| w.pid() == pid) {
-                        *self.watcher = None;
+                        self.watcher.take().into_iter().for_each(Watcher::forget);
                     }
                 }
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ended),

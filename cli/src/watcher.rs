@@ -79,11 +79,17 @@ impl Watcher {
         self.socket.write_all(&DISCARD.to_ne_bytes())?;
         self.socket.read_exact(&mut [0])
     }
+
+    /// For a watcher that was reaped: its pid may belong to another process by now, which the drop
+    /// would kill.
+    pub(crate) fn forget(self) {
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Both calls fail only if the watcher has already been reaped.
+        // Both calls fail if the watcher has ended.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();
     }

@@ -45,7 +45,7 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     }
     args.format.check()?;
     let limit = args.selection.shared.wait.unwrap_or_default();
-    let keeper = console.while_waiting("ports that are in use", limit, || {
+    let keeper = console.while_waiting("busy ports to become free", limit, || {
         start_keeper(&args.selection, pid, args.hold_for)
     })?;
     for note in keeper.rows.iter().filter_map(ReservedRow::other_choice) {

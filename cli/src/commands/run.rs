@@ -67,8 +67,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         return Err(Failure::new("cannot run: no command after --"));
     };
     let limit = args.shared.wait.unwrap_or_default();
-    let reservations =
-        console.while_waiting("ports that are in use", limit, || reserve(args, program))?;
+    let reservations = console.while_waiting("busy ports to become free", limit, || {
+        reserve(args, program)
+    })?;
     for named in &reservations {
         console.detail(format_args!("{} is {}", named.name, endpoint(named)));
         if let Some(note) = ReservedRow::from(&named.reservation).other_choice()

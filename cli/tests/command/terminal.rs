@@ -129,7 +129,7 @@ fn progress_fits_the_terminal_and_needs_its_control_sequences() {
         ],
     ] {
         let output = on_a_terminal("", "", &folder, args);
-        let line = "waiting for ports that are in use: 0 s of 1 s";
+        let line = "waiting for busy ports to become free: 0 s of 1 s";
         assert!(output.out.contains(line), "{output:#?}");
     }
 }
