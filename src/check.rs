@@ -309,8 +309,8 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
 }
 
 /// Asserts that the process `pid`, or a process that it started, listens on the port, in the sense
-/// of [`check_port_held_by`]. A test can so make sure that the server that it started is the one
-/// that answers.
+/// of [`check_port_held_by`]. In this way a test can make sure that the server that it
+/// started is the one that answers.
 ///
 /// ```
 /// let p = portlease::reserve_port();

@@ -49,9 +49,9 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// Checks that a decoded record prints on one line, that a record which is encoded twice no longer
-/// changes, and that an ended record decodes to `None`. Encoding can shorten long texts. No bytes
-/// can make a lease live, because only the lock decides that: `tests/it/lock_folder/record.rs`.
+/// Checks that a decoded record prints on one line, and that an ended record decodes to `None`. The
+/// first encoding can shorten long texts. Checks that a second encoding changes nothing more.
+/// `tests/it/lock_folder/record.rs` tests that no bytes make a lease live: only the lock does.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {

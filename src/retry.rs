@@ -266,8 +266,8 @@ pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 /// microseconds.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-/// If no number of a range is free, the error says who has the first numbers, this many at most.
-/// Each number takes a read of every socket.
+/// If no number of a range is free, the error names the owners of at most this many of its first
+/// numbers. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
 /// How long to wait for one connection that tests whether something listens. Only systems whose

@@ -211,7 +211,7 @@ impl Problem {
     }
 
     fn of_thread(cause: &str) -> Problem {
-        let text = format!("cannot send a request in a thread: {cause}");
+        let text = format!("the thread that sends the request failed: {cause}");
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
     }
 }

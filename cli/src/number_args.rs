@@ -53,8 +53,8 @@ impl NumberArgs {
         options
     }
 
-    /// The first option that restricts the choice of numbers. Such an option cannot apply to a port
-    /// server, which chooses the numbers itself.
+    /// The first option that influences which number is chosen. Such an option cannot apply to a
+    /// port server, which chooses the numbers itself.
     pub(crate) fn chooses(&self) -> Option<&'static str> {
         match self {
             NumberArgs { range: Some(_), .. } => Some("--range"),

@@ -25,8 +25,9 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
         return Ok(held);
     }
-    // A stable name should stand for the same base number in every run. So a refused bind also
-    // leads to a read of the socket table, which shows numbers that only old connections occupy.
+    // A stable name should stand for the same base number in every run. A number that only old
+    // connections occupy can still be reserved, but only the socket table shows that. So after a
+    // refused bind the search also reads the table.
     let level = match request.name {
         Some(_) => RetryLevel::WithTable,
         None => RetryLevel::Once,

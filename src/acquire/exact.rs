@@ -50,9 +50,9 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // Another process may have reserved a non-ephemeral number without a claim, under a lease and
-    // this abstract name. That process may be in a container with the same network namespace but
-    // another lock folder. Then only the name excludes it.
+    // Another process may have reserved a non-ephemeral number without a claim, by a lease and an
+    // abstract socket name. If that process is in a container with the same network namespace but
+    // another lock folder, its lease is not visible here. Only the name then shows the conflict.
     let is_named = !claims || ephemeral().is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?

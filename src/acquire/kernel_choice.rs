@@ -23,8 +23,8 @@ pub(super) fn reserve(
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    // The kernel chooses odd numbers only, or even ones only, while it can. None of them may be a
-    // multiple of `aligned`.
+    // While numbers of one parity are left, the kernel chooses only from these. It then may never
+    // choose a multiple of `aligned`.
     if request.aligned != 1 {
         return Ok(None);
     }

@@ -20,7 +20,7 @@ mod system {
         match read() {
             Ok(text) if text.trim() == "0" => Ok(()),
             Ok(_) => {
-                Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a claimed port")
+                Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a reserved port")
             }
             // Linux before 5.7 lacks the setting, and never assigns a claimed port.
             Err(e)

@@ -113,8 +113,8 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
     })
 }
 
-/// A [`report`] of a wait for a listener that timed out. If no socket listens, it tries one
-/// connection: a packet filter may take the connections of the port.
+/// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
+/// tries one connection, because a packet filter may redirect the connections of the port.
 pub(crate) fn after_waiting_for_any(port: Port, verdict: Verdict) -> Diagnosis {
     let facts = facts(port, verdict, ScanDepth::Complete);
     Diagnosis::new(with_redirection(port, facts))

@@ -195,9 +195,9 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// An IPv6 address needs brackets. Without brackets `::1:8080` is an address and names no port.
-/// ss(8) prints the interface of an address after a `%`. It is ignored: a link-local address is
-/// then one on any interface.
+/// Parses the address of an endpoint. An IPv6 address needs brackets, because `::1:8080` without
+/// brackets is itself an address. ss(8) prints an interface after the address, as in
+/// `fe80::1%eth0`. The interface is ignored, so a link-local address stands for every interface.
 fn parse_ip(text: &str) -> Option<IpAddr> {
     let (text, has_brackets) = match text.strip_prefix('[') {
         Some(rest) => (rest.strip_suffix(']')?, true),

@@ -180,7 +180,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
         lines.push(line(
             "",
             format_args!(
-                "and {} with other processes or addresses",
+                "and {} of other processes or with other addresses",
                 connections(unlisted)
             ),
         ));
@@ -312,7 +312,7 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         assert_eq!(text.lines().count(), 22);
         assert!(
             text.ends_with(
-                "\n               and 280 connections with other processes or addresses"
+                "\n               and 280 connections of other processes or with other addresses"
             ),
             "{text}"
         );

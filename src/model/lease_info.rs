@@ -86,7 +86,8 @@ impl Lease {
         self.inherited_by = Some(processes);
     }
 
-    /// Notes the working directory of this process. Reports name only another one.
+    /// Records whether the working directory of the lease differs from `own`, the one of this
+    /// process. Reports name the directory of the lease only if it differs.
     pub(crate) fn compare_folder(&mut self, own: &str) {
         self.is_in_other_folder = self.working_directory().is_some_and(|folder| folder != own);
     }

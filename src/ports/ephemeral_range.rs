@@ -141,7 +141,8 @@ impl EphemeralRange {
         self.outside(lowest()..=u16::MAX)
     }
 
-    /// The numbers that the administrator withheld from the kernel, inside and outside the range.
+    /// The numbers that the administrator withheld from the kernel (on Linux
+    /// `ip_local_reserved_ports`), inside and outside the ephemeral range.
     pub(crate) fn withheld(&self) -> Vec<RangeInclusive<u16>> {
         self.reserved.ranges_within(0..=u16::MAX)
     }

@@ -165,6 +165,7 @@ pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
 }
 
 /// Whether the kernel is writing a core file of the process, as `/proc/PID/status` shows.
+#[cfg(target_os = "linux")]
 pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }

@@ -302,8 +302,9 @@ pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
 
-/// Locks a record file. The kernel releases the lock when this process ends, so the record of a
-/// killed process is not locked and is ignored.
+/// Locks a record file. The kernel releases the lock when this process, and each forked child that
+/// has the file open, have ended. So the record of a killed process without such a child is not
+/// locked, and is ignored.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {
