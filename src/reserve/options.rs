@@ -15,8 +15,8 @@ use crate::reservation::Reservation;
 /// Which port to reserve, and how.
 ///
 /// Without any option, [`reserve`](Self::reserve) reserves what
-/// [`reserve_port`](crate::reserve_port) reserves: a TCP port, normally one that the kernel chooses,
-/// for a server that sets SO_REUSEADDR, as practically all servers do.
+/// [`reserve_port`](crate::reserve_port) reserves: a TCP port, normally one that the kernel
+/// chooses, for a server that sets SO_REUSEADDR, as practically all servers do.
 ///
 /// ```
 /// use portlease::ReserveOptions;
