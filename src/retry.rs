@@ -386,6 +386,9 @@ impl Sweep {
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 
+/// How many numbers a process searches in the text of the services file, before it parses the file.
+pub(crate) const SERVICE_SEARCHES: u32 = 16;
+
 /// How many times to read the socket table at most. It is read again if it changed during the read.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;

@@ -1,9 +1,13 @@
 //! The numbers of common services: those in the system's services file, and those in a list of this
 //! crate.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use once_cell::sync::OnceCell;
 
 use crate::model::endpoint::Protocol;
+use crate::model::port_set::PortSet;
+use crate::retry::SERVICE_SEARCHES;
 
 /// The default ports of servers that often run on developers' machines. Some are also in the
 /// services file.
@@ -22,14 +26,22 @@ pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
 }
 
 /// Whether the number is in [`COMMON`] or in the services file, which the process reads once.
+///
+/// Parsing the file takes 60 us, and a search for the digits of one number takes 1 us. Most
+/// processes reserve a few ports, so the first calls search.
 pub(crate) fn is_common(port: u16) -> bool {
     static TEXT: OnceCell<String> = OnceCell::new();
-    let is_listed = || {
-        let text = TEXT.get_or_init(|| text().unwrap_or_default());
-        // The search for the digits takes 1 us, and parsing the file 60 us.
-        text.contains(&format!("{port}/")) && entries(text).any(|entry| entry.port == port)
-    };
-    COMMON.contains(&port) || is_listed()
+    static NUMBERS: OnceCell<PortSet> = OnceCell::new();
+    static SEARCHES: AtomicU32 = AtomicU32::new(0);
+    if COMMON.contains(&port) {
+        return true;
+    }
+    let text = TEXT.get_or_init(|| text().unwrap_or_default());
+    if NUMBERS.get().is_none() && SEARCHES.fetch_add(1, Ordering::Relaxed) < SERVICE_SEARCHES {
+        return text.contains(&format!("{port}/")) && entries(text).any(|entry| entry.port == port);
+    }
+    let numbers = || entries(text).map(|entry| entry.port).collect();
+    NUMBERS.get_or_init(numbers).contains(port)
 }
 
 const FILE: &str = if cfg!(windows) {
@@ -67,6 +79,19 @@ fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_search_and_the_parsed_file_agree() {
+        let listed: PortSet = text()
+            .iter()
+            .flat_map(|text| entries(text).map(|entry| entry.port).collect::<Vec<_>>())
+            .collect();
+        // The first calls search, and the others use the parsed file.
+        for port in (1..2000).rev() {
+            let expected = COMMON.contains(&port) || listed.contains(port);
+            assert_eq!(is_common(port), expected, "{port}");
+        }
+    }
 
     #[test]
     fn comments_and_malformed_lines_of_a_services_file_are_skipped() {
