@@ -374,7 +374,7 @@ pub(crate) struct WaitArgs {
     /// Wait until servers have listened on all ports for DURATION without a break. Use it for a
     /// server that closes its socket and opens it again while it initializes
     #[arg(
-        long = "for", value_name = "DURATION", value_parser = humantime::parse_duration,
+        long = "for", value_name = "DURATION", value_parser = parse_duration,
         conflicts_with = "free"
     )]
     pub(crate) steady: Option<Duration>,

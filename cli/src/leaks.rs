@@ -15,6 +15,7 @@ use crate::limits::{LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, TERMINATE_GRACE, sl
 use crate::orphans;
 use crate::output::console::Console;
 use crate::output::json::{HolderRow, JSON_VERSION};
+use crate::process_stat::ProcessStat;
 use crate::signals::End;
 use crate::text::{escape, os_message};
 
@@ -49,6 +50,13 @@ impl LeakCheck {
     /// Records the listeners that exist, and makes this process adopt the command's daemons. The
     /// caller must start the command after this call.
     pub(crate) fn prepare(action: LeakAction) -> Result<LeakCheck, Failure> {
+        // Without /proc no listener has a visible process, so none would count as left.
+        if ProcessStat::of(std::process::id()).is_none() {
+            return Err(Failure::new(
+                "cannot look for listeners that the command leaves: /proc does not show this \
+                 process",
+            ));
+        }
         orphans::adopt()
             .map_err(|e| Failure::system("adopt the processes that the command leaves", &e))?;
         let before = listeners()?.iter().map(|holder| holder.inode).collect();

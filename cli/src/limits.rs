@@ -102,8 +102,9 @@ pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 /// `serve` closes a connection that sends no complete request in this time.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `serve` pauses this long after a failed accept or thread start. If descriptors or threads are
-/// used up, the next attempt would fail at once. No event reports when one becomes available.
+/// `serve` and a keeper pause this long after a failed accept or thread start. If descriptors or
+/// threads are used up, the next attempt would fail at once. No event reports when one becomes
+/// available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The size of the stack of each thread of `serve`. Each reservation has a thread, which only waits
@@ -150,3 +151,7 @@ pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();
     Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))
 }
+
+/// For up to this number of ports, `stop` reads the sockets of each port. For more, it scans all
+/// listeners first.
+pub(crate) const FEW_PORTS: usize = 8;

@@ -12,6 +12,9 @@ pub(crate) struct ProcessStat {
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    /// The time of the start since boot, in clock ticks. It distinguishes the process from a later
+    /// one with the same pid.
+    pub(crate) started: u64,
     /// Address of the arguments, which the kernel randomizes at each exec. 0 if the kernel hides
     /// the address from this user.
     pub(crate) arguments_at: u64,
@@ -42,14 +45,16 @@ impl ProcessStat {
         let mut fields = fields.split_whitespace().skip(1);
         let mut number = || fields.next()?.parse().ok();
         let (parent, group, session) = (number()?, number()?, number()?);
-        // Fields 4 to 6 are read. The address is field 48.
-        let arguments_at = fields.nth(41)?.parse().ok()?;
+        // Fields 4 to 6 are read. The start is field 22, and the address is field 48.
+        let started = fields.nth(15)?.parse().ok()?;
+        let arguments_at = fields.nth(25)?.parse().ok()?;
         Some(ProcessStat {
             pid: pid.parse().ok()?,
             name: name.to_owned(),
             parent,
             group,
             session,
+            started,
             arguments_at,
         })
     }
@@ -65,7 +70,7 @@ mod tests {
         let stat = ProcessStat::parse(&format!("77 (a) b (c) S {}", fields.join(" "))).unwrap();
         assert_eq!((stat.pid, stat.name.as_str()), (77, "a) b (c"));
         assert_eq!((stat.parent, stat.group, stat.session), (4, 5, 6));
-        assert_eq!(stat.arguments_at, 48);
+        assert_eq!((stat.started, stat.arguments_at), (22, 48));
         assert_eq!(ProcessStat::parse("77 (a) S 1"), None);
     }
 

@@ -12,7 +12,10 @@ use crate::process_stat::ProcessStat;
 /// Sends SIGTERM to the process `root` and to the processes that it started. Sends SIGKILL to those
 /// that still run [`TERMINATE_GRACE`] later, and to processes that started in between.
 pub(crate) fn end_tree(root: u32) -> io::Result<()> {
-    let mut tree = tree(root)?;
+    let Some(ProcessStat { started, .. }) = ProcessStat::of(root) else {
+        return Ok(());
+    };
+    let mut tree = tree(root, started)?;
     for (_, process) in &tree {
         process.signal(Signal::TERM)?;
         // A suspended process handles SIGTERM only after SIGCONT.
@@ -26,7 +29,7 @@ pub(crate) fn end_tree(root: u32) -> io::Result<()> {
         sleep(TERMINATE_POLL);
         // When a process ends, its children get another parent, and a later scan may miss them. So
         // this loop records new processes while their parents still run.
-        for (pid, process) in self::tree(root)? {
+        for (pid, process) in self::tree(root, started)? {
             if !tree.iter().any(|(known, _)| *known == pid) {
                 tree.push((pid, process));
             }
@@ -57,8 +60,15 @@ fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
 
 /// Handles of the process `root`, of the processes that it started, and so on. If `root` leads a
 /// session or a process group, its members count too, because their own parents may have ended.
-fn tree(root: u32) -> io::Result<Vec<(u32, ProcessHandle)>> {
+///
+/// The list is empty if `root` has ended and a later process, which did not start at `started`, has
+/// its pid.
+fn tree(root: u32, started: u64) -> io::Result<Vec<(u32, ProcessHandle)>> {
     let all = ProcessStat::all()?;
+    let start = |pid| all.iter().find(|of| of.pid == pid).map(|of| of.started);
+    if start(root).is_some_and(|start| start != started) {
+        return Ok(Vec::new());
+    }
     let mut pids = vec![root];
     let mut next = 0;
     while let Some(&parent) = pids.get(next) {
@@ -72,8 +82,11 @@ fn tree(root: u32) -> io::Result<Vec<(u32, ProcessHandle)>> {
     }
     let mut tree = Vec::with_capacity(pids.len());
     for pid in pids {
-        // `open` returns `None` if the process has ended since the scan.
-        if let Some(process) = ProcessHandle::open(pid)? {
+        // `open` returns `None` if the process has ended since the scan. The start shows whether
+        // the handle is that of a later process with the same pid.
+        if let Some(process) = ProcessHandle::open(pid)?
+            && ProcessStat::of(pid).map(|of| of.started) == start(pid)
+        {
             tree.push((pid, process));
         }
     }

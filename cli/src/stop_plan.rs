@@ -7,10 +7,8 @@ use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, listeners
 
 use crate::ending::{Handles, Target};
 use crate::failure::Failure;
+use crate::limits::FEW_PORTS;
 use crate::text::escape;
-
-/// For up to this number of ports, [`servers`] reads the sockets of each port without a scan first.
-const FEW: usize = 8;
 
 /// The process id of the first process of a system or a container.
 const INIT: u32 = 1;
@@ -34,12 +32,12 @@ pub(crate) struct Refusal {
     pub(crate) remedies: Vec<Remedy>,
 }
 
-/// The server sockets of the ports. For more than [`FEW`] ports, one scan of all TCP listeners
-/// first finds the ports that have one. On two busy cores a dry run on 1,001 ports took 0.2 s, and
-/// 4.5 s without that scan.
+/// The server sockets of the ports. For more than [`FEW_PORTS`] ports, one scan of all TCP
+/// listeners first finds the ports that have one. On two busy cores a dry run on 1,001 ports took
+/// 0.2 s, and 4.5 s without that scan.
 pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
     let listening: Option<HashSet<u16>> = match endpoints.len() {
-        0..=FEW => None,
+        0..=FEW_PORTS => None,
         _ => Some(listeners()?.iter().map(|of| of.local.port()).collect()),
     };
     let may_have_server = |endpoint: &&Endpoint| {

@@ -5,6 +5,7 @@
 // signal.
 
 const { spawn } = require('node:child_process')
+const { constants } = require('node:os')
 const { findCommand } = require('../command.cjs')
 
 const FAILED = 2
@@ -29,6 +30,8 @@ function main (args) {
       process.exitCode = code
       return
     }
+    // Node ignores some signals, such as SIGPIPE. The exit code then says what happened.
+    process.exitCode = 128 + constants.signals[signal]
     process.removeAllListeners(signal)
     process.kill(process.pid, signal)
   })

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use super::system::{self, Pipe, Signal};
 use crate::model::error::{Error, Result};
 use crate::retry::{ENDING_PAUSE, KILL_LIMIT, STDERR_LINES, TERMINATE_GRACE, block_for};
+use crate::sockets;
 use crate::wait::ExitInfo;
 
 /// A child process of the standard library or of tokio.
@@ -42,6 +44,8 @@ impl ChildProcess for Child {
 pub(crate) struct Running<C: ChildProcess> {
     pub(crate) child: C,
     pid: u32,
+    /// When the child started, in the system's own unit. `None` if the system does not report it.
+    started: Option<NonZeroU64>,
     /// Whether the child has been reaped. Its pid can then belong to another process, so it gets no
     /// more signals.
     is_over: bool,
@@ -66,6 +70,7 @@ impl<C: ChildProcess> Running<C> {
     pub(crate) fn new(child: C) -> Self {
         Running {
             pid: child.pid().unwrap_or_default(),
+            started: child.pid().and_then(sockets::started),
             child,
             is_over: false,
         }
@@ -76,6 +81,13 @@ impl<C: ChildProcess> Running<C> {
     }
 
     fn state(&mut self) -> io::Result<State> {
+        // If the caller has reaped the child, another child can have its pid. A zombie keeps its
+        // start.
+        if let (Some(started), Some(now)) = (self.started, sockets::started(self.pid))
+            && started != now
+        {
+            return Ok(State::Reaped);
+        }
         match system::exit(self.pid, || self.child.try_wait()) {
             Ok(None) => Ok(State::Runs),
             Ok(Some(status)) => Ok(State::Ended(status)),

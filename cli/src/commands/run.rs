@@ -25,6 +25,7 @@ use crate::output::report;
 use crate::placeholders::Placeholders;
 use crate::port_server::Granted;
 use crate::ports::NamedPort;
+use crate::process_tree::end_tree;
 use crate::reserve_options::{check_choice, reserve_options, reserve_port};
 use crate::supervise::{ListenWait, Supervisor};
 use crate::text::{cut, os_message, shell_words};
@@ -113,7 +114,11 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     pass_sockets(&mut command, &reservations, args)?;
     let started = match supervisor.start(&mut command) {
         Err(cause) if cause.raw_os_error() == Some(NO_EXEC_FORMAT) => {
-            supervisor.start(&mut as_shell_script(&command))
+            // Drops the first command, which has copies of the sockets, before they are passed on
+            // again.
+            command = as_shell_script(&command);
+            pass_sockets(&mut command, &reservations, args)?;
+            supervisor.start(&mut command)
         }
         started => started,
     };
@@ -124,19 +129,29 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     // `command` owns copies of the sockets that it passed on. This process must not keep them.
     drop(command);
     let listening = match args.wait_listening {
-        Some(limit) => Some(spawn_listen_wait(
-            &reservations,
-            running.pid,
-            limit,
-            requests,
-        )?),
+        Some(limit) => {
+            let wait = spawn_listen_wait(&reservations, running.pid, limit, requests);
+            if wait.is_err() {
+                // The command must not run on without its reservation. The error of the thread
+                // says more than a failure to end the command.
+                let _ended = end_tree(running.pid);
+            }
+            Some(wait?)
+        }
         None => None,
     };
     let outcome = running.until_end(console, listening);
     // Kills the watcher process. Otherwise it would outlive this process for a moment.
     drop(supervisor);
     let end = match leaks {
-        Some(leaks) => leaks.finish(console, outcome, &udp_endpoints(&reservations))?,
+        Some(leaks) => {
+            let end = leaks.finish(console, outcome, &udp_endpoints(&reservations));
+            for named in reservations {
+                // `finish` has reported the listeners that are left.
+                let _reported = named.reservation.release();
+            }
+            end?
+        }
         None => {
             release(console, reservations);
             outcome?
@@ -170,7 +185,10 @@ fn as_shell_script(command: &Command) -> Command {
         .arg(script.unwrap_or_else(|| program.into()))
         .args(command.get_args());
     for (name, value) in command.get_envs() {
-        shell.env(name, value.unwrap_or_default());
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
     }
     shell
 }

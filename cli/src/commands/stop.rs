@@ -1,6 +1,7 @@
 //! `portlease stop`: ends the servers that listen on ports, and checks that the ports are free.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use portlease::{Endpoint, Process, ServerKind};
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::ending::{Ending, Handles, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
-use crate::limits::FREE_AFTER_STOP;
+use crate::limits::{FREE_AFTER_STOP, remaining};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, RemedyRow};
@@ -98,9 +99,10 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let waits = |endpoint: &Endpoint| {
         !args.dry_run && !stopped.is_empty() && !served.contains(&endpoint.port)
     };
+    let started = Instant::now();
     let findings: Vec<Finding> = endpoints
         .iter()
-        .map(|endpoint| finding(*endpoint, waits(endpoint)))
+        .map(|endpoint| finding(*endpoint, waits(endpoint), started))
         .collect();
     let code = if args.dry_run {
         match not_stopped.is_empty() {
@@ -142,11 +144,15 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// Checks whether the port is free. With `waits`, waits up to [`FREE_AFTER_STOP`] for the kernel to
-/// close the sockets of the stopped server.
-fn finding(endpoint: Endpoint, waits: bool) -> Finding {
+/// Checks whether the port is free. With `waits`, waits until [`FREE_AFTER_STOP`] after `started`
+/// for the kernel to close the sockets of the stopped server.
+fn finding(endpoint: Endpoint, waits: bool, started: Instant) -> Finding {
     const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
-    if waits && FREE.wait(endpoint, FREE_AFTER_STOP).is_ok() {
+    if waits
+        && FREE
+            .wait(endpoint, remaining(FREE_AFTER_STOP, started))
+            .is_ok()
+    {
         return Finding {
             endpoint,
             problem: None,

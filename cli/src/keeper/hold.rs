@@ -16,7 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::exit;
 use crate::failure::Failure;
 use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, new_release_name, send};
-use crate::limits::{KEEPER_CLIENT_TIMEOUT, RELEASE_LINE_BYTES, TIMER_STEP};
+use crate::limits::{
+    KEEPER_CLIENT_TIMEOUT, RELEASE_LINE_BYTES, SERVE_RETRY_DELAY, TIMER_STEP, sleep,
+};
 use crate::output::json::ReservedRow;
 use crate::output::report;
 use crate::port_server::{Granted, PortServer};
@@ -239,9 +241,16 @@ impl ReleaseClient {
             Ok((stream, _)) => stream,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(None),
-            Err(e) => return Err(e),
+            // Descriptors or memory are used up. The keeper goes on, because its ports must stay
+            // reserved.
+            Err(_) => {
+                sleep(SERVE_RETRY_DELAY);
+                return Ok(None);
+            }
         };
-        let uid = getsockopt(&stream, PeerCredentials)?.uid();
+        let Ok(uid) = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid()) else {
+            return Ok(None);
+        };
         let is_allowed = [ROOT, geteuid().as_raw()].contains(&uid);
         stream.set_nonblocking(true)?;
         Ok(is_allowed.then(|| ReleaseClient {

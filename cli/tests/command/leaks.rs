@@ -197,3 +197,15 @@ fn adopted_processes_are_reaped_when_they_end() {
     let up = folder.path().join("up");
     finish(command.env("UP", up).env("ORPHAN", orphan)).code(0);
 }
+
+#[test]
+fn a_report_of_leaks_is_no_panic_where_reservations_panic_on_leaks() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let mut command = daemon(&folder, &["--port", "PORT", "--leaks=report"], &[]);
+    let ran = finish(command.env("PORTLEASE_ON_LEAK", "panic").env("CODE", "7"));
+    let line = line_in(&folder.path().join("up"));
+    kill(line.split_once(' ').unwrap().0.parse().unwrap());
+    let ran = ran.code(7);
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+}

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::program::{Ran, Running, ask, finish, line_in, portlease, ran, silent};
 use crate::support::program::installed;
-use crate::support::{DEADLINE, Folder, capability, eventually, need};
+use crate::support::{DEADLINE, Folder, capability, eventually, need, set_mode};
 
 fn script(options: &[&str], script: &str) -> Command {
     portlease(&[&["run"], options, &["--", "sh", "-c", script]].concat())
@@ -122,4 +122,31 @@ fn options_that_contradict_are_refused() {
         let output = ran(&args).code(125);
         assert!(output.err.contains(message), "{options:?}: {output:#?}");
     }
+}
+
+/// execve(2) refuses a script without an interpreter line, so `run` starts it through /bin/sh.
+#[test]
+fn a_script_without_an_interpreter_line_inherits_the_socket() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let file = folder.path().join("serve");
+    let script = "python3 -c 'import socket; print(socket.socket(fileno=7).getsockname()[1])'\n\
+        echo $WEB\n\
+        env | grep -c ^PORTLEASE_PASSED || true\n";
+    std::fs::write(&file, script).unwrap();
+    set_mode(&file, 0o755);
+    let run = finish(&mut portlease(&[
+        "run",
+        "--listen",
+        "WEB",
+        "--fd",
+        "7",
+        "--",
+        file.to_str().unwrap(),
+    ]));
+    let run = run.code(0);
+    let [socket, variable, markers] = words(&run)[..] else {
+        panic!("{run:?}");
+    };
+    assert_eq!((socket, markers), (variable, "0"));
 }

@@ -185,14 +185,18 @@ fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Calls `open` for one lock folder after the other until it succeeds, and returns the last result.
-/// A sandbox may forbid the first default folder. A lack of descriptors ends the search, because it
-/// says nothing about a folder.
+/// A sandbox may forbid the first default folder. A lack of descriptors, memory or room ends the
+/// search: the next process may not meet it, and would then use another folder than this one.
 fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
     let mut roots = roots()?.into_iter().peekable();
+    let may_pass = |cause: &io::Error| {
+        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::OutOfMemory];
+        is_out_of_descriptors(cause) || kinds.contains(&cause.kind())
+    };
     loop {
         let root = roots.next().unwrap_or_default();
         match open(&root) {
-            Err(failed) if roots.peek().is_some() && !is_out_of_descriptors(&failed.cause) => {}
+            Err(failed) if roots.peek().is_some() && !may_pass(&failed.cause) => {}
             outcome => return outcome,
         }
     }
