@@ -83,7 +83,7 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// 2 s while a forked child that has not called exec holds the port. The report takes additional
 /// time.
 ///
-/// `?` converts the diagnosis to an [`Error`] in a function that returns this crate's
+/// `?` converts the diagnosis to an [`Error`](crate::Error) in a function that returns this crate's
 /// [`Result`](crate::Result).
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)

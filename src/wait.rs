@@ -45,8 +45,8 @@ pub use steady::wait_until_all_listening;
 ///
 /// # Errors
 ///
-/// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) of the port. The
-///   report takes additional time after `at_most`.
+/// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](crate::Error::diagnosis) of the
+///   port. The report takes additional time after `at_most`.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
 /// - [`Unsupported`](crate::ErrorKind::Unsupported) for UDP on a system without a socket table.
@@ -115,9 +115,9 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 ///
 /// # Errors
 ///
-/// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that names the
-///   holder. The last check takes up to 100 ms after `at_most`, and the report takes additional
-///   time.
+/// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](crate::Error::diagnosis) that
+///   names the holder. The last check takes up to 100 ms after `at_most`, and the report takes
+///   additional time.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
 ///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)
