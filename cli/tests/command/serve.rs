@@ -100,8 +100,8 @@ fn pythons_portpicker_gets_reservations_that_end_with_its_process() {
                 .code(1)
                 .out;
             assert!(
-                output.contains(": reserved by portlease (")
-                    && output.contains(&format!(" for pid {pid}")),
+                output.contains(": reserved by portlease, pid ")
+                    && output.contains(&format!(" (pid {pid})")),
                 "{output}"
             );
         }

@@ -103,11 +103,13 @@ fn blocked_and_ignored_signals_are_inherited() {
 
 #[test]
 fn a_bash_script_ends_when_a_signal_ends_the_command() {
-    need!(installed("bash"));
+    need!(installed("bash"), installed("env"));
     let folder = Folder::new();
     let ready = folder.path().join("ready");
     let script = "\"$BIN\" run -- sh -c 'echo >\"$READY\"; exec sleep 600'; echo \"rc=$?\"";
-    let running = in_own_session(&["bash", "-c", script], &ready);
+    // A shell starts background commands, such as a run of these tests, with SIGINT ignored.
+    let bash = ["env", "--default-signal=INT", "bash", "-c", script];
+    let running = in_own_session(&bash, &ready);
     line_in(&ready);
     let group = rustix::process::Pid::from_raw(running.pid().cast_signed()).unwrap();
     rustix::process::kill_process_group(group, Signal::INT).unwrap();
