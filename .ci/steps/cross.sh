@@ -83,5 +83,6 @@ run_emulated() {
         before+=("${command[0]}")
         command=("${command[@]:1}")
     done
-    run .ci/cross cargo "$name" "${before[@]}" -- --test-threads=1 --exact "${failed[@]}"
+    run .ci/cross cargo "$name" "${before[0]}" --no-fail-fast "${before[@]:1}" -- \
+        --test-threads=1 --exact "${failed[@]}"
 }
