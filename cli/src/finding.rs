@@ -3,6 +3,7 @@
 use portlease::{Diagnosis, Endpoint};
 
 use crate::condition::Condition;
+use crate::exit;
 
 /// Whether one port meets a condition.
 #[derive(Debug)]
@@ -29,5 +30,15 @@ impl Finding {
             None => Some(true),
             Some(diagnosis) => diagnosis.could_tell().then_some(false),
         }
+    }
+}
+
+/// The exit code for these findings.
+pub(crate) fn verdict(findings: &[Finding]) -> u8 {
+    let any = |answer| findings.iter().any(|finding| finding.answer() == answer);
+    match (any(Some(false)), any(None)) {
+        (true, _) => exit::NO,
+        (false, true) => exit::INCOMPLETE,
+        (false, false) => exit::YES,
     }
 }

@@ -8,7 +8,7 @@ use crate::args::CheckArgs;
 use crate::condition::Condition;
 use crate::exit;
 use crate::failure::Failure;
-use crate::finding::Finding;
+use crate::finding::{Finding, verdict};
 use crate::output::annotations;
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
@@ -79,14 +79,5 @@ fn all_pass(findings: &[Finding], condition: Condition) -> String {
     match findings {
         [only] => format!("port {} is {}", only.endpoint, condition.word()),
         _ => format!("{} ports are {}", findings.len(), condition.word()),
-    }
-}
-
-fn verdict(findings: &[Finding]) -> u8 {
-    let any = |answer| findings.iter().any(|finding| finding.answer() == answer);
-    match (any(Some(false)), any(None)) {
-        (true, _) => exit::NO,
-        (false, true) => exit::INCOMPLETE,
-        (false, false) => exit::YES,
     }
 }

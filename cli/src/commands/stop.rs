@@ -11,7 +11,7 @@ use crate::condition::Condition;
 use crate::ending::{Ending, Handles, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
-use crate::finding::Finding;
+use crate::finding::{Finding, verdict};
 use crate::limits::{FREE_AFTER_STOP, remaining};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
@@ -160,15 +160,6 @@ fn finding(endpoint: Endpoint, waits: bool, started: Instant) -> Finding {
         };
     }
     Finding::new(endpoint, FREE, false)
-}
-
-fn verdict(findings: &[Finding]) -> u8 {
-    let any = |answer| findings.iter().any(|finding| finding.answer() == answer);
-    match (any(Some(false)), any(None)) {
-        (true, _) => exit::NO,
-        (false, true) => exit::INCOMPLETE,
-        (false, false) => exit::YES,
-    }
 }
 
 /// Prints for each port whether it is free. If no server was found, prints only the ports that are
