@@ -34,6 +34,10 @@ pub(crate) struct Console {
 impl Console {
     pub(crate) fn new(output: &OutputArgs) -> Self {
         let choice = match output.color {
+            // If the variable CI is set, `anstream` prints colours on a dumb terminal too.
+            ColorChoice::Auto if terminal_is_dumb() && !colours_are_forced() => {
+                anstream::ColorChoice::Never
+            }
             ColorChoice::Auto => anstream::ColorChoice::Auto,
             ColorChoice::Always => anstream::ColorChoice::Always,
             ColorChoice::Never => anstream::ColorChoice::Never,
@@ -183,8 +187,8 @@ impl Console {
     /// Whether stderr shows progress lines: it is a terminal that can erase a line, and `-q` is not
     /// set.
     pub(crate) fn shows_progress(&self) -> bool {
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        !self.quiet && !is_dumb && io::stderr().is_terminal()
+        let can_erase = std::env::var_os("TERM").is_some() && !terminal_is_dumb();
+        !self.quiet && can_erase && io::stderr().is_terminal()
     }
 
     /// Calls `work`. If the call takes longer than [`PROGRESS_DELAY`], reports on stderr what it
@@ -225,6 +229,16 @@ impl Console {
             outcome
         })
     }
+}
+
+/// Whether `TERM` says that the terminal has no control sequences.
+fn terminal_is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term.is_empty() || term == "dumb")
+}
+
+/// Whether the variable `CLICOLOR_FORCE` asks for colours wherever the output goes.
+fn colours_are_forced() -> bool {
+    std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty())
 }
 
 pub(crate) fn progress_line(waiting_for: &str, started: Instant, limit: Duration) -> String {

@@ -41,6 +41,7 @@ fn on_a_terminal(typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> 
     on_terminal("xterm", typed, awaited, folder, args)
 }
 
+/// Sets the variable `CI`, as a CI runner does.
 fn on_terminal(term: &str, typed: &str, awaited: &str, folder: &Folder, args: &[&str]) -> Ran {
     let mut python = Command::new("python3");
     let log = folder.path().join("log");
@@ -53,7 +54,8 @@ fn on_terminal(term: &str, typed: &str, awaited: &str, folder: &Folder, args: &[
         python
             .env("LOG", &log)
             .env("PORTLEASE_DIR", folder.locks())
-            .env("TERM", term),
+            .env("TERM", term)
+            .env("CI", "true"),
     );
     finish(&mut python)
 }
