@@ -2,10 +2,30 @@
 //! who holds it when it is not.
 //!
 //! ```
+//! use std::net::TcpStream;
+//! use std::process::Command;
+//! use std::time::Duration;
+//!
+//! #[test]
+//! fn the_server_answers_after_a_restart() -> Result<(), Box<dyn std::error::Error>> {
+//!     let p = portlease::reserve_port(); // a TCP port that no other process gets
+//!     let mut command = Command::new("python3");
+//!     command.args(["-m", "http.server", &p.to_string()]); // the server is started by number
+//!     let mut server = p.spawn(command, Duration::from_secs(30))?; // returns when it listens
+//!     TcpStream::connect(server.addr())?;
+//!     server.restart()?; // on the same number
+//!     TcpStream::connect(server.addr())?;
+//!     Ok(()) // stops the server, then releases the port
+//! }
+//! ```
+//!
+//! A server in the test's own process binds the number, or gets a listener that is already bound:
+//!
+//! ```
 //! use std::net::{TcpListener, TcpStream};
 //!
-//! let p = portlease::reserve_port(); // a TCP port that is reserved for this test
-//! let server = TcpListener::bind(("127.0.0.1", p.port()))?; // the server under test
+//! let p = portlease::reserve_port();
+//! let server = TcpListener::bind(("127.0.0.1", p.port()))?; // or p.listen()?
 //! let client = TcpStream::connect(p.addr())?;
 //! drop((server, client));
 //! let server = TcpListener::bind(("127.0.0.1", p.port()))?; // started again on the same number
@@ -13,6 +33,10 @@
 //! portlease::assert_port_free(&p); // if the server still runs, this names its process
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! Keep the reservation as long as the server. `reserve_port().port()` drops the reservation at the
+//! end of the statement, and so does `let _ = reserve_port();`. Bind it to a name, or
+//! [`leak`](Reservation::leak) it.
 //!
 //! # Which function when
 //!
@@ -69,101 +93,53 @@
 //!   bound and never listens. The kernel gives the number to no `bind(…, 0)` and no outgoing
 //!   connection of any process. It refuses every second claim, and every bind without the reuse
 //!   options (SO_REUSEADDR, SO_REUSEPORT). The kernel keeps this promise.
-//! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols and for TCP
-//!   servers without SO_REUSEADDR. On other systems TCP ports have this grade too. The kernel does
-//!   not assign the number by itself, and no process that uses this crate takes it. The processes
-//!   that share the lock folder keep this promise, by a locked file for each port (the lease). On
-//!   Linux an abstract socket name extends the promise to all processes of the network namespace
-//!   that use this crate, also those with another lock folder.
+//! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols, for TCP servers
+//!   without SO_REUSEADDR, and on other systems. The kernel does not assign the number by itself,
+//!   and no process that uses this crate takes it. The processes that share the lock folder keep
+//!   this promise. On Linux all processes of the network namespace that use this crate keep it.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
-//!   number, or an ephemeral number was requested. No process that uses this crate takes it, but
-//!   the kernel may assign it to another socket. The processes that keep the promise are those of
-//!   `Cooperative`.
+//!   number, or an ephemeral number was requested. No process that uses this crate takes the
+//!   number, but the kernel may assign it to another socket.
 //!
-//! Automatic TCP reservations of the grade `Kernel` take numbers of the ephemeral range
-//! (`ip_local_port_range`), because the kernel chooses such a number fastest. If the range has
-//! fewer than 512 numbers, or about half of it is in use, outgoing connections need its numbers.
-//! Then numbers outside the range come first, and random ephemeral numbers last. The crate always
-//! leaves a few of those free for outgoing connections: one in 256, at least 2 and at most 16.
+//! Not promised, in any grade: that the kernel refuses a stranger that binds this very number with
+//! SO_REUSEADDR before your server listens. A server that sets neither SO_REUSEADDR nor
+//! SO_REUSEPORT cannot bind a `Kernel` number. Reserve with
+//! [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such a server.
 //!
-//! The numbers of the grade `Cooperative` lie outside the ephemeral range. Those of IANA's dynamic
-//! range (RFC 6335) come first, then the registered ones that no common service uses. A machine
-//! whose ephemeral range is 1024–65535 has no such numbers. On such a machine, under the load of
-//! `tests/stress`, 14 of 28,787 rounds with UDP servers were lost, 17 of 37,464 with servers
-//! without SO_REUSEADDR, and 6 of 8,551 with pairs. Of the 33,957 rounds with TCP servers, whose
-//! numbers the kernel keeps, none was lost.
+//! The page `docs::guarantees` has every promise with the tests that attack it, what is not
+//! promised, how long calls retry, and what happens if the process dies. The page
+//! `docs::how_it_works` explains the mechanism.
 //!
-//! What is *not* promised, in any grade:
+//! # Test isolation
 //!
-//! - That the kernel refuses a stranger that binds this very number with SO_REUSEADDR before your
-//!   server listens. The bind of your server is of the same kind, so the kernel cannot distinguish
-//!   the two. A program that sets SO_REUSEADDR and tries number after number can take the number.
-//! - That a server which sets neither SO_REUSEADDR nor SO_REUSEPORT can bind the number. Such
-//!   servers are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp` with its defaults, and
-//!   Java after `setReuseAddress(false)`. A server that sets SO_REUSEPORT alone and runs as another
-//!   user cannot bind it either. All these servers get `EADDRINUSE`. Reserve with
-//!   [`reuse_addr(false)`](ReserveOptions::reuse_addr) for them.
-//! - Protection from a process of root that sets `TCP_REPAIR`.
+//! Reservations exclude each other among threads, processes, users and containers that share a
+//! network namespace. So tests need no common set-up, and run in parallel under `cargo test` and
+//! `cargo nextest run`. They exclude no other crate's picker: a picker that tries number after
+//! number with SO_REUSEADDR can take a reserved number until your server listens. Processes with
+//! different values of `PORTLEASE_DIR` do not see each other's leases. Tests that share more than a
+//! port, such as a database, need more than this crate.
 //!
-//! # Races
+//! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. A panic
+//! releases them too. `PORTLEASE_ON_LEAK=panic` or [`ReserveOptions::strict`] makes a test fail
+//! that leaves a server running.
 //!
-//! **Picked, closed, bound later.** This is what `bind(…, 0)` and every port picker does:
+//! # Runtime compatibility
 //!
-//! 1. Your test binds port 0, is given 41023, and closes the socket.
-//! 2. Another process connects to some server, and the kernel gives it 41023 as its source port. Or
-//!    another test is given 41023.
-//! 3. Your server binds 41023: "address already in use". Or the other test's server answers your
-//!    client.
+//! A reservation needs no runtime, and can be made, sent and dropped on any thread and in any task.
+//! The waits and [`Reservation::spawn`] block the calling thread. Under a current-thread runtime
+//! the server's task cannot run meanwhile. The feature `tokio` has waits, listeners and servers
+//! that do not block. On other runtimes call the blocking functions on a thread of their own, such
+//! as `smol::unblock`. [`Reservation::listen`] returns a `std::net::TcpListener` in blocking mode.
 //!
-//! This crate does not close the socket in step 1. The socket stays bound, so the kernel gives the
-//! number to no other process in step 2. The crate sets SO_REUSEADDR *after* the socket's bind, so
-//! your server's bind in step 3 succeeds. You need not release the reservation first.
+//! # When not to use this crate
 //!
-//! **Stopped and started again.** Between the stop and the start, any process can take a number
-//! that is not reserved. A connection in TIME_WAIT may also block it for a minute. A reservation
-//! stays in force beside the server, however often you start, stop or kill the server.
-//!
-//! **The self-connection.** A client that retries on an ephemeral number where nothing listens can
-//! be given that number as its own source port. The client is then connected to itself. On a
-//! reserved number the kernel refuses the connection at once, every time.
-//!
-//! **Dropped too early.** `reserve_port().port()` drops the reservation at the end of the
-//! statement, and so does `let _ = reserve_port();`. Bind the reservation to a name, or
-//! [`leak`](Reservation::leak) it.
-//!
-//! **Released a moment ago.** A forked child has a copy of every socket of its parent until it
-//! calls exec, so a port that was just released can still be in use. The calls retry. One public
-//! call has one retry budget, in wall-clock time. The limit of 2 s counts from the first refusal.
-//! The limit of 100 ms counts from the first check that shows no owner:
-//!
-//! | what still holds the port | the call retries for | then |
-//! |---|---|---|
-//! | a process that is visible and has called exec | 0 | it reports the process |
-//! | no visible owner | 100 ms | it reports what is visible |
-//! | a forked child that has not called exec | 2 s | it reports the child |
-//!
-//! Nothing renews the budget, not even a child that never calls exec or an owner that stays
-//! invisible. A forked child that is older than 2 s counts as a process that has called exec. The
-//! last check and the report take additional time, so the worst cases are:
-//!
-//! - A call that requests an exact number ([`ReserveOptions::port`]) and is refused returns within
-//!   150 ms. It returns within 2.5 s while a forked child that has not called exec holds the
-//!   number.
-//! - [`is_port_free`], [`assert_port_free`] and the other checks for a free port retry for 100 ms,
-//!   or for 2 s while a forked child holds a port. All ports of one call share the budget.
-//! - [`Reservation::listen`] and [`Reservation::udp_socket`] retry for 100 ms, whichever owner
-//!   holds the port.
-//! - [`ReserveOptions::wait`] and the waits replace the budget by the caller's limit.
-//!
-//! # If the process dies
-//!
-//! However the process dies, the kernel releases the claim and the lock at once, and you have
-//! nothing to clean up. The exception is a forked child that never calls exec, such as a daemon or
-//! a worker process. The child shares the claim and the lock, and keeps the port until it exits.
-//! Reports then name the child. A child that calls exec inherits neither the claim nor the lock.
-//!
-//! A lock file of 2 KiB stays, which no process has locked. A later process uses the file again or
-//! deletes it. A test that panics releases its reservations as it unwinds.
+//! - The server can bind port 0 and report its number: let it, and read the number back. Nothing is
+//!   simpler, as long as the number need not be known beforehand or survive a restart.
+//! - The server writes its number to a file (a port file): read the file.
+//! - The server runs in a container: let Docker or testcontainers choose the number.
+//! - The server takes an inherited socket (`listenfd`, systemd's socket activation): bind port 0
+//!   and pass the socket. [`Reservation::pass_to`] does that too, and keeps the number afterwards.
+//! - The tests run in a network namespace or a container each: fixed numbers do no harm there.
 //!
 //! # Platforms
 //!
@@ -174,50 +150,13 @@
 //! | macOS | cooperative; compiled, never run | yes | own processes; as root all |
 //! | FreeBSD, others | cooperative; compiled, never run | yes, without names | [`Unsupported`][3] |
 //!
-//! `PLATFORMS.md` in the repository lists what was run on which system, and what was run under qemu
-//! or wine.
-//!
-//! On Windows and macOS a reserved number lies outside the range that the system assigns from, and
-//! has a lease. `netsh` or sysctl(8) reports that range, and each process asks for it once. As on
-//! every system, [`Reservation::listen`] and [`Reservation::udp_socket`] return a socket that is
-//! already bound.
+//! The page `docs::platforms` lists what was run on which system and how, and the differences.
 //!
 //! On Windows the crate's sockets set SO_EXCLUSIVEADDRUSE. A number is free if a server that sets
 //! this option could bind it. A number in an excluded range counts as in use (Hyper-V and WinNAT
 //! exclude such ranges).
 //!
-//! On Linux the first reservation of a process binds a few sockets to test whether the kernel keeps
-//! the promise of a claim. The grade follows from this test, not from a version number. A network
-//! namespace is a scope of its own: processes in two namespaces do not see or block each other's
-//! numbers. Two containers can share a network namespace but not the lock folder. Such containers
-//! do not see each other's leases. The kernel still keeps their claims apart. An abstract Unix
-//! socket name (unix(7)) keeps apart the numbers for which they have no claim.
-//!
 //! [3]: ErrorKind::Unsupported
-//!
-//! # The lock folder
-//!
-//! On Windows it is `portlease` in the user's own temporary directory, so leases exclude each other
-//! within one user. On Linux it is `/dev/shm/portlease`, in memory, if `/dev/shm` is a tmpfs(5) of
-//! at least 1 GiB that every user can write to. Otherwise, and elsewhere, it is `/tmp/portlease`.
-//! The path does not depend on `TMPDIR`, which differs between processes that must exclude each
-//! other. The folder is sticky and writable for all, like `/tmp` itself. systemd-logind deletes the
-//! files of a user in `/dev/shm` when that user's last session ends (`RemoveIPC=` in
-//! logind.conf(5)). A process that still runs keeps its ports, by its claims and the abstract
-//! socket names, but [`reservations`] no longer lists them.
-//!
-//! Leases of different users exclude each other. A user can read the records of other users, but
-//! cannot change them. The user that made the folder can delete files in it. Another user can lock
-//! your lock files. This is a denial of service which that user can also cause by binding the port.
-//!
-//! The name of a lock file holds the port. Its record holds process ids with their start times, pid
-//! namespace, program path, working directory, test name, source line, label, stable name, the text
-//! of [`ReserveOptions::command`], the claim's inode and the time. It never holds the environment
-//! or the command line of the process.
-//!
-//! If the folder cannot be used, a reservation with the kernel's guarantee succeeds without a
-//! record. Any other reservation fails. If `PORTLEASE_DIR` is not an absolute path, every
-//! reservation fails.
 //!
 //! # Environment variables
 //!
@@ -233,22 +172,29 @@
 //!
 //! # Features
 //!
-//! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, with waits
-//! for tests on a tokio runtime, and the methods `Reservation::listen_tokio` and
-//! `udp_socket_tokio`. The feature adds tokio with `net`, `process`, `rt` and `time`. Without it
-//! the dependencies are socket2, once_cell, parking_lot, tempfile, fastrand, rustix on Unix, libc
-//! on macOS and windows-sys on Windows. The command `portlease` is a package of its own,
-//! `portlease-cli`.
+//! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, and the
+//! methods `Reservation::listen_tokio`, `udp_socket_tokio` and `spawn_tokio`. It adds tokio with
+//! `net`, `process`, `rt` and `time`. Without it the dependencies are socket2, once_cell,
+//! parking_lot, tempfile, fastrand, libc and rustix on Unix, and windows-sys on Windows. The
+//! command `portlease` is a package of its own, `portlease-cli`.
 //!
 //! # More pages
 //!
-//! - `portlease::migration`: what to call instead of portpicker, port_check, get-port, openport,
+//! These are modules of the rendered documentation, and files in the folder `docs`:
+//!
+//! - `docs::guarantees`: each promise, who keeps it, and the test that attacks it.
+//! - `docs::how_it_works`: the claim, the lease, which numbers, the lock folder.
+//! - `docs::platforms`: what was run where, and the differences between systems.
+//! - `docs::command`: the command `portlease`, its exit codes and its JSON.
+//! - `docs::integrations`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
+//! - `docs::migration`: what to call instead of portpicker, port_check, get-port, openport,
 //!   reserve-port and `serial_test`.
-//! - `portlease::suites`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
+//! - `docs::performance`: rounds lost, and times, beside other crates and tools.
 //!
 //! # Minimum Rust version
 //!
-//! 1.89, for `File::try_lock`.
+//! 1.89, for `File::try_lock`. A new minor version may need a later Rust version, which is then at
+//! least six months old. A patch version never needs a later one.
 //!
 //! # Related crates
 //!
@@ -258,9 +204,13 @@
 //! than this crate. `serial_test` runs whole tests one after the other, for tests that share more
 //! than a port.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod acquire;
 mod check;
 mod claim;
+#[cfg(all(doc, not(doctest)))]
+pub mod docs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod inspect;
@@ -268,9 +218,6 @@ mod inspect;
 mod kept_fd;
 mod lease;
 mod link_local;
-#[cfg(all(doc, not(doctest)))]
-#[doc = include_str!("../docs/migration.md")]
-pub mod migration {}
 mod model;
 mod namespace;
 mod os_error;
@@ -286,9 +233,6 @@ mod residual;
 mod retry;
 mod server;
 mod sockets;
-#[cfg(all(doc, not(doctest)))]
-#[doc = include_str!("../docs/suites.md")]
-pub mod suites {}
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wait;

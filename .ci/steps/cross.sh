@@ -1,4 +1,4 @@
-# Other systems: their programs run under wine or qemu, or are only checked. PLATFORMS.md says what
+# Other systems: their programs run under wine or qemu, or are only checked. docs/platforms.md says
 # that shows.
 # shellcheck shell=bash
 
@@ -18,7 +18,7 @@ target() {
 
 target x86_64-pc-windows-gnu 130 "the library's tests under wine" test --lib --test it
 target x86_64-unknown-linux-musl 150 "the library's tests with musl" test --lib --test it
-# An emulated processor is slow: PLATFORMS.md names the tests that are run by hand instead.
+# An emulated processor is slow: docs/platforms.md names the tests that are run by hand instead.
 target aarch64-unknown-linux-gnu 300 "the library's tests under qemu" \
     test --features tokio --lib --test it --test tokio -- \
     --test-threads=6 --skip linux::spawning --skip lock_folder::users --skip lock_folder::planted

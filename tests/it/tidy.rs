@@ -7,7 +7,11 @@ fn root() -> &'static Path {
 }
 
 fn texts() -> Vec<(PathBuf, String)> {
-    let folders = [root().to_owned(), root().join("benches")];
+    let folders = [
+        root().to_owned(),
+        root().join("benches"),
+        root().join("docs"),
+    ];
     let files = folders
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).unwrap())
@@ -76,11 +80,11 @@ fn every_file_that_a_text_names_is_there() {
                 && !word.contains(|c: char| c.is_whitespace() || c == '*')
         };
         for name in text.split('`').filter(is_file) {
-            assert!(
-                root().join(name).exists(),
-                "{}: there is no {name}",
-                path.display()
-            );
+            // The page on test frameworks names files of the suites.
+            let is_there = [root().to_owned(), root().join("examples/suites")]
+                .iter()
+                .any(|folder| folder.join(name).exists());
+            assert!(is_there, "{}: there is no {name}", path.display());
             names += 1;
         }
     }
@@ -93,6 +97,9 @@ fn every_test_that_a_text_names_is_there() {
     let code = code(&root().join("tests")) + &code(&root().join("src"));
     let mut names = 0;
     for (path, text) in texts() {
+        if path.ends_with("docs/migration.md") {
+            continue; // It names functions of other crates.
+        }
         let is_name = |word: &&str| {
             word.matches('_').count() >= 3
                 && word
@@ -108,4 +115,49 @@ fn every_test_that_a_text_names_is_there() {
         }
     }
     assert!(names > 10, "the control: {names} names were found");
+}
+
+/// The README and the documentation pages, which a code host shows as they are.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut pages = texts();
+    let docs = root().join("docs");
+    pages.retain(|(path, _)| path.starts_with(&docs) || path.ends_with("README.md"));
+    assert!(pages.len() > 7, "the control: {pages:?}");
+    pages
+}
+
+#[test]
+fn the_pages_have_no_lines_that_only_rustdoc_hides() {
+    for (path, text) in pages() {
+        for block in between(&text, "```rust\n", "```") {
+            for line in block.lines() {
+                let hidden = line == "#" || line.starts_with("# ");
+                assert!(!hidden, "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+/// rustdoc compiles no function with `#[test]`, so `examples/suites` runs a copy.
+#[test]
+fn every_test_of_the_pages_is_run() {
+    let copies = std::fs::read_to_string(root().join("examples/suites/tests/pages.rs")).unwrap();
+    let mut blocks = 0;
+    for (path, text) in pages() {
+        for block in between(&text, "```rust\n", "```").filter(|block| block.contains("test]")) {
+            assert!(copies.contains(block), "{}: {block}", path.display());
+            blocks += 1;
+        }
+    }
+    assert!(
+        blocks > 1,
+        "the control: {blocks} blocks with tests were found"
+    );
+}
+
+#[test]
+fn the_readme_has_at_most_120_lines() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let lines = readme.lines().count();
+    assert!(lines <= 120, "{lines} lines");
 }

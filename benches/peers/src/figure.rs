@@ -29,7 +29,7 @@ pub(crate) fn draw(losses: &[Losses], costs: &[Cost], timings: &[Timing]) -> Out
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("figures")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/figures")
 }
 
 struct Bar {

@@ -5,7 +5,7 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml [-- SECONDS]
 //! ```
 //!
-//! It writes the tables into `benches/RESULTS.md` and draws `benches/figures/*.svg`. SECONDS is how
+//! It writes the tables into `benches/RESULTS.md` and draws `docs/figures/*.svg`. SECONDS is how
 //! long each peer does rounds under each load, 5 by default. Python's port server takes part if
 //! `portserver.py` is on the PATH.
 

@@ -13,6 +13,7 @@ mod leaks;
 mod list;
 mod manual;
 mod numbers;
+mod pages;
 mod passing;
 mod program;
 mod reports;

@@ -1,0 +1,49 @@
+//! Pages beside the reference: what is promised, how it works, what was run on which system, the
+//! command, test frameworks, other crates, and figures.
+
+// The pages link to each other and to pictures by file name. rustdoc uses the first target of a
+// link, so these come before the targets in the files.
+macro_rules! links {
+    () => {
+        "[platforms]: crate::docs::platforms
+[command]: crate::docs::command
+[integrations]: crate::docs::integrations
+[rounds.svg]: #pictures
+[cost.svg]: #pictures
+[who.svg]: #pictures
+
+"
+    };
+}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/guarantees.md")]
+pub mod guarantees {}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/how-it-works.md")]
+pub mod how_it_works {}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/platforms.md")]
+pub mod platforms {}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/command.md")]
+pub mod command {}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/integrations.md")]
+pub mod integrations {}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/performance.md")]
+#[doc = "# Pictures\n\n"]
+#[doc = include_str!("../docs/figures/rounds.svg")]
+#[doc = include_str!("../docs/figures/cost.svg")]
+#[doc = include_str!("../docs/figures/who.svg")]
+pub mod performance {}
