@@ -205,6 +205,10 @@
 //! than a port.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![allow(
+    clippy::test_attr_in_doctest,
+    reason = "the page shows a whole test; examples/suites runs a copy"
+)]
 
 mod acquire;
 mod check;
