@@ -106,9 +106,9 @@
 //! SO_REUSEPORT cannot bind a `Kernel` number. Reserve with
 //! [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such a server.
 //!
-//! The page `docs::guarantees` has every promise with the tests that attack it, what is not
+//! The page [`docs::guarantees`] has every promise with the tests that attack it, what is not
 //! promised, how long calls retry, and what happens if the process dies. The page
-//! `docs::how_it_works` explains the mechanism.
+//! [`docs::how_it_works`] explains the mechanism.
 //!
 //! # Test isolation
 //!
@@ -150,7 +150,7 @@
 //! | macOS | cooperative; compiled, never run | yes | own processes; as root all |
 //! | FreeBSD, others | cooperative; compiled, never run | yes, without names | [`Unsupported`][3] |
 //!
-//! The page `docs::platforms` lists what was run on which system and how, and the differences.
+//! The page [`docs::platforms`] lists what was run on which system and how, and the differences.
 //!
 //! On Windows the crate's sockets set SO_EXCLUSIVEADDRUSE. A number is free if a server that sets
 //! this option could bind it. A number in an excluded range counts as in use (Hyper-V and WinNAT
@@ -182,14 +182,14 @@
 //!
 //! These are modules of the rendered documentation, and files in the folder `docs`:
 //!
-//! - `docs::guarantees`: each promise, who keeps it, and the test that attacks it.
-//! - `docs::how_it_works`: the claim, the lease, which numbers, the lock folder.
-//! - `docs::platforms`: what was run where, and the differences between systems.
-//! - `docs::command`: the command `portlease`, its exit codes and its JSON.
-//! - `docs::integrations`: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
-//! - `docs::migration`: what to call instead of portpicker, port_check, get-port, openport,
+//! - [`docs::guarantees`]: each promise, who keeps it, and the test that attacks it.
+//! - [`docs::how_it_works`]: the claim, the lease, which numbers, the lock folder.
+//! - [`docs::platforms`]: what was run where, and the differences between systems.
+//! - [`docs::command`]: the command `portlease`, its exit codes and its JSON.
+//! - [`docs::integrations`]: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
+//! - [`docs::migration`]: what to call instead of portpicker, port_check, get-port, openport,
 //!   reserve-port and `serial_test`.
-//! - `docs::performance`: rounds lost, and times, beside other crates and tools.
+//! - [`docs::performance`]: rounds lost, and times, beside other crates and tools.
 //!
 //! # Minimum Rust version
 //!

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::program::{BINARY, finish, plain};
 use crate::support::capability::{self, unshare_flags};
 use crate::support::program::installed;
-use crate::support::{Folder, need};
+use crate::support::{DEADLINE, Folder, need};
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -94,4 +94,25 @@ fn the_commands_of_the_pages_print_what_the_pages_show() {
         }
     }
     assert!(blocks > 5, "the control: {blocks} blocks were run");
+}
+
+#[test]
+fn the_readme_shows_the_report_of_a_failed_assertion() {
+    need!(installed("python3"));
+    let p = portlease::reserve_port();
+    let mut command = Command::new("python3");
+    command.args(["-m", "http.server", "--bind", "127.0.0.1", &p.to_string()]);
+    let server = p.spawn(command, DEADLINE).unwrap();
+    let diagnosis = portlease::check_port_free(server.port()).unwrap_err();
+    let readme = std::fs::read_to_string(&pages()[0]).unwrap();
+    let shown = readme.split("```text\n").nth(1).unwrap();
+    let shown = shown.split_once("\n```").unwrap().0;
+    let report = diagnosis
+        .to_string()
+        .replace(
+            "pages::the_readme_shows_the_report_of_a_failed_assertion",
+            "restart::keeps_its_port",
+        )
+        .replace(file!(), "tests/restart.rs");
+    assert_eq!(comparable(&report), comparable(shown));
 }
