@@ -1,19 +1,25 @@
 //! Finds the process that called `reserve`. A keeper process then holds the ports until that
 //! process ends. With `--pid`, the user names another process instead.
 
-use std::fs::Metadata;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
-
 use crate::failure::Failure;
 use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
-/// The names of shells. For a pipe, a list or `$(…)`, a shell forks a subshell that does not call
-/// exec. So a subshell has the name of its shell.
-const SHELLS: [&str; 11] = [
-    "ash", "bash", "busybox", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
-];
+#[cfg(all(unix, not(target_os = "linux")))]
+mod bsd;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(all(unix, not(target_os = "linux")))]
+use bsd as system;
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(windows)]
+use windows as system;
+
+pub(crate) use system::calling_process;
 
 /// Programs that start a command, and end when the command ends. Programs such as nice(1) are not
 /// listed: they call exec, and so never are an ancestor of their command.
@@ -42,16 +48,6 @@ const WRAPPERS: [&str; 22] = [
     "xargs",
 ];
 
-/// Names of the first process of a system or of a container, which outlives every caller.
-const INITS: [&str; 6] = [
-    "catatonit",
-    "docker-init",
-    "dumb-init",
-    "init",
-    "systemd",
-    "tini",
-];
-
 /// The names of the processes that run one job of GitHub Actions or of Azure Pipelines.
 const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 
@@ -65,52 +61,12 @@ pub(crate) struct Caller {
     pub(crate) is_brief: bool,
 }
 
-/// The nearest ancestor that outlives this call. This function passes over subshells, wrappers that
-/// end with their command, and each `sh -c` that does nothing after this call. With
-/// `follow_output`, it also passes over a process whose stdout is the output of this call, because
-/// the caller of that process reads the numbers.
-pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
-    let parent = std::os::unix::process::parent_id();
-    let Some(mut image) = ProcessImage::of(parent) else {
-        let cause = match parent {
-            0 => "it is in another PID namespace",
-            _ => "it cannot be seen in /proc",
-        };
-        return Err(Failure::new(format!(
-            "cannot determine the calling process: {cause}; name a process with --pid"
-        )));
-    };
-    let output = Output::last_of_pipe(parent);
-    let followed = output.filter(|_| follow_output);
-    for _ in 0..NESTED_CALLERS {
-        let Some(parent) = ProcessImage::of(image.stat.parent) else {
-            break;
-        };
-        let is_passed_over = image.is_fork_of(&parent)
-            || image.is_wrapper()
-            || image.is_brief_shell(output)
-            || image.leaves_output_to_its_caller(followed);
-        if !is_passed_over || parent.is_init() {
-            break;
-        }
-        image = parent;
-    }
-    let is_brief = image.is_wrapper()
-        || image.is_brief_shell(output)
-        || image.leaves_output_to_its_caller(output);
-    Ok(Caller {
-        pid: image.stat.pid,
-        name: image.stat.name,
-        is_brief,
-    })
-}
-
 /// The pid of the ancestor that runs the CI job, for `--pid job`.
 pub(crate) fn job() -> Result<u32, Failure> {
-    let mut pid = std::os::unix::process::parent_id();
+    let mut pid = std::process::id();
     for _ in 0..NESTED_CALLERS {
         match ProcessStat::of(pid) {
-            Some(stat) if JOBS.contains(&stat.name.as_str()) => return Ok(pid),
+            Some(stat) if JOBS.contains(&without_exe(&stat.name)) => return Ok(pid),
             Some(stat) => pid = stat.parent,
             None => break,
         }
@@ -122,86 +78,18 @@ pub(crate) fn job() -> Result<u32, Failure> {
     )))
 }
 
-/// The properties of a process by which this file recognises a caller. A forked child has the same
-/// command line, program and address of the arguments as its parent. This ends when one of the two
-/// calls exec.
-#[derive(Debug)]
-struct ProcessImage {
-    stat: ProcessStat,
-    arguments: Vec<String>,
-    /// `None` if this user may not read the link, for example because the process belongs to
-    /// another user.
-    program: Option<PathBuf>,
+fn is_wrapper(name: &str) -> bool {
+    WRAPPERS.contains(&without_exe(name))
 }
 
-impl ProcessImage {
-    fn of(pid: u32) -> Option<ProcessImage> {
-        let folder = PathBuf::from(format!("/proc/{pid}"));
-        let line = std::fs::read(folder.join("cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line);
-        let line = line.strip_suffix('\0').unwrap_or(&line);
-        Some(ProcessImage {
-            stat: ProcessStat::of(pid)?,
-            arguments: line.split('\0').map(str::to_owned).collect(),
-            program: std::fs::read_link(folder.join("exe")).ok(),
-        })
-    }
-
-    fn is_shell(&self) -> bool {
-        let named = Path::new(self.arguments[0].trim_start_matches('-'));
-        let names = [self.program.as_deref(), Some(named)];
-        names.into_iter().flatten().any(|path| {
-            let name = path.file_name().map(|name| name.to_string_lossy());
-            name.is_some_and(|name| SHELLS.contains(&name.trim_end_matches(" (deleted)")))
-        })
-    }
-
-    /// Whether this process is a subshell of the parent.
-    fn is_fork_of(&self, parent: &ProcessImage) -> bool {
-        self.is_shell()
-            && self.arguments == parent.arguments
-            && self.stat.name == parent.stat.name
-            && self.stat.arguments_at == parent.stat.arguments_at
-            && self.program == parent.program
-    }
-
-    fn is_wrapper(&self) -> bool {
-        WRAPPERS.contains(&self.stat.name.as_str())
-    }
-
-    fn is_init(&self) -> bool {
-        self.stat.pid == 1 && INITS.contains(&self.stat.name.as_str())
-    }
-
-    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call.
-    /// Returns `false` for a shell that reads `output` itself, as for `$(…)`.
-    fn is_brief_shell(&self, output: Option<Output>) -> bool {
-        // The arguments of `busybox sh -c TEXT` contain the name of the shell, here `sh`, before
-        // the `-c`.
-        let is_applet = self.arguments[0].ends_with("busybox");
-        let mut arguments = self.arguments.iter().skip(1 + usize::from(is_applet));
-        let has_text = arguments
-            .by_ref()
-            .take_while(|argument| argument.starts_with(['-', '+']))
-            .any(|option| !option.starts_with("--") && option.ends_with('c'));
-        let Some(text) = arguments.next().filter(|_| has_text && self.is_shell()) else {
-            return false;
-        };
-        let own = Output::of(&self.stat.pid.to_string(), 1);
-        let may_read = text.contains("$(") || text.contains('`');
-        let reads = may_read && own.is_some() && output.is_some_and(|o| o.is_pipe && own != output);
-        ends_with_this_call(text) && !reads
-    }
-
-    /// Whether the stdout of the process is `output`. The process then does not read the numbers
-    /// itself.
-    fn leaves_output_to_its_caller(&self, output: Option<Output>) -> bool {
-        output.is_some() && Output::of(&self.stat.pid.to_string(), 1) == output
-    }
+/// The name of a program without the `.exe` that it has on Windows.
+fn without_exe(name: &str) -> &str {
+    name.strip_suffix(".exe").unwrap_or(name)
 }
 
 /// Whether nothing follows the call of `reserve` in the TEXT of `sh -c TEXT`. A pipe may follow,
 /// and so may `||` with a command for a failure.
+#[cfg(any(target_os = "linux", windows))]
 fn ends_with_this_call(text: &str) -> bool {
     let Some((_, rest)) = text.rsplit_once("reserve") else {
         return false;
@@ -213,50 +101,8 @@ fn ends_with_this_call(text: &str) -> bool {
     !rest.trim_end().contains([';', '&', '\n', ')', '`'])
 }
 
-/// A pipe or a regular file that a process writes to. A terminal does not count. All processes of
-/// the terminal share it, so it does not show which process reads the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Output {
-    device: u64,
-    inode: u64,
-    is_pipe: bool,
-}
-
-impl Output {
-    fn of(process: &str, descriptor: u8) -> Option<Output> {
-        let file: Metadata = std::fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?;
-        let kind = file.file_type();
-        (kind.is_fifo() || kind.is_file()).then(|| Output {
-            device: file.dev(),
-            inode: file.ino(),
-            is_pipe: kind.is_fifo(),
-        })
-    }
-
-    /// The stdout of this call, or of the last program in its pipeline. All programs of a pipeline
-    /// have the same parent. If the stdout of the last program is neither a pipe nor a file,
-    /// returns the pipe that the program reads.
-    fn last_of_pipe(parent: u32) -> Option<Output> {
-        let own = std::process::id();
-        let mut output = Output::of("self", 1)?;
-        let all = ProcessStat::all().unwrap_or_default();
-        let siblings = all
-            .iter()
-            .filter(|process| process.parent == parent && process.pid != own);
-        for _ in siblings.clone() {
-            let reader = siblings
-                .clone()
-                .find(|sibling| Output::of(&sibling.pid.to_string(), 0) == Some(output));
-            match reader.and_then(|reader| Output::of(&reader.pid.to_string(), 1)) {
-                Some(next) => output = next,
-                None => break,
-            }
-        }
-        Some(output)
-    }
-}
-
 #[cfg(test)]
+#[cfg(any(target_os = "linux", windows))]
 mod tests {
     use super::*;
 
@@ -279,13 +125,5 @@ mod tests {
         ] {
             assert!(!ends_with_this_call(text), "{text}");
         }
-    }
-
-    #[test]
-    fn this_process_is_no_fork_and_no_wrapper() {
-        let own = ProcessImage::of(std::process::id()).unwrap();
-        let parent = ProcessImage::of(std::os::unix::process::parent_id()).unwrap();
-        assert_eq!(own.stat.parent, parent.stat.pid);
-        assert!(!own.is_fork_of(&parent) && !own.is_wrapper() && !own.is_brief_shell(None));
     }
 }

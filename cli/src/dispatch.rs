@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::keeper::hold::run_keeper;
 use crate::keeper::messages::KEEPER_ARG;
 use crate::output::console::Console;
+#[cfg(unix)]
 use crate::watcher::{WATCHER_ARG, run_watcher};
 
 pub(crate) fn main() -> ExitCode {
@@ -25,6 +26,7 @@ pub(crate) fn main() -> ExitCode {
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
     }
     // `run` starts this program as a watcher in the same way.
+    #[cfg(unix)]
     if std::env::args_os().skip(1).eq([WATCHER_ARG]) {
         return ExitCode::from(run_watcher().unwrap_or_else(|failure| failure.code()));
     }

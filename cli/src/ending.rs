@@ -5,7 +5,6 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use portlease::{Holder, Process, ProcessState};
-use rustix::process::Signal;
 
 use crate::failure::Failure;
 use crate::limits::KILL_GRACE;
@@ -110,9 +109,9 @@ pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, E
 /// Sends SIGTERM. Returns `false` if the process has ended. A suspended process also gets SIGCONT,
 /// because it does not handle SIGTERM while it is suspended.
 fn terminate(target: &Target) -> io::Result<bool> {
-    let is_running = target.handle.send_signal(Signal::TERM)?;
+    let is_running = target.handle.terminate()?;
     if is_running && target.process.state == ProcessState::Suspended {
-        return target.handle.send_signal(Signal::CONT);
+        return target.handle.resume();
     }
     Ok(is_running)
 }
@@ -121,7 +120,7 @@ fn await_end(handle: &ProcessHandle, sent: Instant, timeout: Duration) -> io::Re
     if ends_before(handle, sent, timeout)? {
         return Ok(Ending::Terminated);
     }
-    handle.send_signal(Signal::KILL)?;
+    handle.kill()?;
     Ok(match ends_before(handle, Instant::now(), KILL_GRACE)? {
         true => Ending::Killed,
         false => Ending::Survived,
@@ -147,8 +146,15 @@ mod tests {
 
     #[test]
     fn the_handle_of_a_process_that_has_ended_is_not_returned() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("600")
+        let (program, arg) = match cfg!(windows) {
+            // cmd waits for input, which the pipe never delivers.
+            true => ("cmd", "/k"),
+            false => ("sleep", "600"),
+        };
+        let mut child = std::process::Command::new(program)
+            .arg(arg)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
         let pid = child.id();

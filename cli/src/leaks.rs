@@ -8,6 +8,7 @@ use portlease::{Endpoint, Holder, Process, Relation, listeners, who_holds};
 use serde::Serialize;
 
 use crate::args::LeakAction;
+use crate::command_end::End;
 use crate::ending::{Ending, Handles, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
@@ -15,8 +16,6 @@ use crate::limits::{LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, TERMINATE_GRACE, sl
 use crate::orphans;
 use crate::output::console::Console;
 use crate::output::json::{HolderRow, JSON_VERSION};
-use crate::process_stat::ProcessStat;
-use crate::signals::End;
 use crate::text::{escape, os_message};
 
 /// The listeners that existed before the command started, and what to do about the listeners that
@@ -50,15 +49,7 @@ impl LeakCheck {
     /// Records the listeners that exist, and makes this process adopt the command's daemons. The
     /// caller must start the command after this call.
     pub(crate) fn prepare(action: LeakAction) -> Result<LeakCheck, Failure> {
-        // Without /proc no listener has a visible process, so none would count as left.
-        if ProcessStat::of(std::process::id()).is_none() {
-            return Err(Failure::new(
-                "cannot look for listeners that the command leaves: /proc does not show this \
-                 process",
-            ));
-        }
-        orphans::adopt()
-            .map_err(|e| Failure::system("adopt the processes that the command leaves", &e))?;
+        orphans::adopt()?;
         let before = listeners()?.iter().map(|holder| holder.inode).collect();
         Ok(LeakCheck { action, before })
     }
@@ -72,8 +63,8 @@ impl LeakCheck {
         udp: &[Endpoint],
     ) -> Result<End, Failure> {
         match (self.handle_leaks(console, udp), outcome) {
-            (Ok(true), Ok(End::Code(exit::YES))) => Ok(End::Code(exit::NO)),
-            (Err(failure), Ok(End::Code(exit::YES))) => Err(failure),
+            (Ok(true), Ok(end)) if end.is_success() => Ok(End::of_code(exit::NO)),
+            (Err(failure), Ok(end)) if end.is_success() => Err(failure),
             // The command has failed too, and its outcome matters more than this failure.
             (Err(failure), outcome) => {
                 console.error(&failure);

@@ -34,10 +34,12 @@ pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// How long `run` waits after a signal before it checks whether its whole process group got the
 /// signal. A sender such as timeout(1) signals `run` first, and the group right after that.
+#[cfg(unix)]
 pub(crate) const GROUP_SIGNAL_DELAY: Duration = Duration::from_millis(20);
 
 /// How long `run` waits for an answer of its watcher. The watcher is a process that shows which
 /// signals the process group got.
+#[cfg(unix)]
 pub(crate) const WATCHER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long after SIGTERM a process gets SIGKILL. `run --wait-listening` signals a command that
@@ -94,7 +96,12 @@ pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long `release` pauses before it connects again, if a keeper's socket has a full queue.
+#[cfg(unix)]
 pub(crate) const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// How long a client pauses before it opens a pipe again, if all instances of the pipe are in use.
+#[cfg(windows)]
+pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// The maximum length of a request and of an answer of `release`. An endpoint is far shorter.
 pub(crate) const RELEASE_LINE_BYTES: usize = 100;
@@ -131,6 +138,7 @@ pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 pub(crate) const NESTED_CALLERS: usize = 64;
 
 /// The resolution of the timeout of poll(2).
+#[cfg(unix)]
 pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// If at most this number of ports fail, `check` prints the remedies below each port. If more fail,

@@ -3,86 +3,55 @@
 //! The command uses only the public API of the library. It prints answers on stdout, and everything
 //! else on stderr.
 
-#[cfg(target_os = "linux")]
 mod args;
-#[cfg(target_os = "linux")]
 mod caller;
-#[cfg(target_os = "linux")]
+mod command_end;
 mod commands;
-#[cfg(target_os = "linux")]
 mod condition;
-#[cfg(target_os = "linux")]
 mod dispatch;
-#[cfg(target_os = "linux")]
 mod duration;
-#[cfg(target_os = "linux")]
 mod ending;
-#[cfg(target_os = "linux")]
 mod exit;
-#[cfg(target_os = "linux")]
 mod failure;
-#[cfg(target_os = "linux")]
 mod ffi;
-#[cfg(target_os = "linux")]
 mod finding;
-#[cfg(target_os = "linux")]
 mod help;
-#[cfg(target_os = "linux")]
 mod http_probe;
-#[cfg(target_os = "linux")]
 mod http_wait;
-#[cfg(target_os = "linux")]
+mod interface;
 mod keeper;
-#[cfg(target_os = "linux")]
 mod leaks;
-#[cfg(target_os = "linux")]
 mod limits;
-#[cfg(target_os = "linux")]
+mod listen_wait;
+#[cfg(windows)]
+mod named_pipe;
 mod number_args;
-#[cfg(target_os = "linux")]
 mod orphans;
-#[cfg(target_os = "linux")]
 mod output;
-#[cfg(target_os = "linux")]
 mod placeholders;
-#[cfg(target_os = "linux")]
 mod port_server;
-#[cfg(target_os = "linux")]
 mod ports;
-#[cfg(target_os = "linux")]
 mod process;
-#[cfg(target_os = "linux")]
 mod process_stat;
-#[cfg(target_os = "linux")]
 mod process_tree;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
+mod received_signals;
 mod reserve_options;
-#[cfg(target_os = "linux")]
+mod server_address;
+#[cfg(unix)]
 mod signals;
-#[cfg(target_os = "linux")]
+mod spawning;
+mod stdout;
 mod stop_plan;
-#[cfg(target_os = "linux")]
 mod supervise;
-#[cfg(target_os = "linux")]
 mod survey;
-#[cfg(target_os = "linux")]
 mod text;
-#[cfg(target_os = "linux")]
 mod wait_loop;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod watcher;
 
 use std::process::ExitCode;
 
-#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     dispatch::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() -> ExitCode {
-    eprintln!(
-        "portlease: this command supports only Linux so far; the library supports other systems too"
-    );
-    ExitCode::from(2)
 }

@@ -1,12 +1,19 @@
 //! Adopts the descendants of `run` whose own parents have ended.
 
-use std::io;
+use crate::failure::Failure;
 
-use rustix::process::{getpid, set_child_subreaper};
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod others;
 
-/// Makes this process the parent of each descendant whose own parent ends (prctl(2),
-/// PR_SET_CHILD_SUBREAPER). Otherwise pid 1 would adopt a daemon, and nothing would show which
-/// command started it.
-pub(crate) fn adopt() -> io::Result<()> {
-    Ok(set_child_subreaper(Some(getpid()))?)
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(not(target_os = "linux"))]
+use others as system;
+
+/// Makes this process the parent of each descendant whose own parent ends. Otherwise pid 1 would
+/// adopt a daemon, and nothing would show which command started it.
+pub(crate) fn adopt() -> Result<(), Failure> {
+    system::adopt()
 }

@@ -1,7 +1,8 @@
 //! [`Placeholders`]: the `{NAME}` in the arguments of `run` that stand for the numbers of ports.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::ffi::os_text;
 
 /// The names of the ports, with their numbers.
 #[derive(Debug)]
@@ -11,7 +12,7 @@ impl Placeholders<'_> {
     /// Replaces each `{NAME}` by the number of the port. `{{NAME}}` becomes `{NAME}`. `${NAME}`
     /// stays: a shell or another program expands it. Other braces stay too.
     pub(crate) fn fill(&self, argument: &OsStr) -> OsString {
-        let mut rest = argument.as_bytes();
+        let mut rest = argument.as_encoded_bytes();
         let mut out = Vec::with_capacity(rest.len());
         while let Some((first, after)) = rest.split_first() {
             let word = self.0.iter().find_map(|(name, number)| {
@@ -35,7 +36,9 @@ impl Placeholders<'_> {
                 }
             }
         }
-        OsString::from_vec(out)
+        // `out` consists of parts of `argument` that end or begin at an ASCII character, and of
+        // ASCII text.
+        os_text::joined(out)
     }
 
     /// The words in braces that look like a name and are none: they differ from a name only in
@@ -95,8 +98,30 @@ mod tests {
         ] {
             assert_eq!(ports.fill(OsStr::new(argument)), expected, "{argument}");
         }
+        assert_eq!(
+            ports.fill(OsStr::new("\u{e4}{A}\u{1f600}")),
+            "\u{e4}1\u{1f600}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_not_utf_8_stay() {
+        use std::os::unix::ffi::OsStrExt;
+        let ports = Placeholders(vec![("A", "1".to_owned())]);
         let bytes = ports.fill(OsStr::from_bytes(b"\xff{A}\xfe"));
         assert_eq!(bytes.as_bytes(), b"\xff1\xfe");
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn a_surrogate_without_its_pair_stays() {
+        use std::os::windows::ffi::{OsStrExt, OsStringExt};
+        let ports = Placeholders(vec![("A", "1".to_owned())]);
+        let units = |text: &OsStr| text.encode_wide().collect::<Vec<u16>>();
+        let argument: Vec<u16> = [0xd800].into_iter().chain("{A}".encode_utf16()).collect();
+        let filled = ports.fill(&OsString::from_wide(&argument));
+        assert_eq!(units(&filled), [0xd800, 0x31]);
     }
 
     #[test]

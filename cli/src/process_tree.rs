@@ -3,23 +3,21 @@
 use std::io;
 use std::time::Instant;
 
-use rustix::process::Signal;
-
 use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
 use crate::process_stat::ProcessStat;
 
 /// Sends SIGTERM to the process `root` and to the processes that it started. Sends SIGKILL to those
-/// that still run [`TERMINATE_GRACE`] later, and to processes that started in between.
+/// that still run [`TERMINATE_GRACE`] later, and to processes that started in between. On Windows
+/// all of them end at once.
 pub(crate) fn end_tree(root: u32) -> io::Result<()> {
     let Some(ProcessStat { started, .. }) = ProcessStat::of(root) else {
         return Ok(());
     };
     let mut tree = tree(root, started)?;
     for (_, process) in &tree {
-        process.signal(Signal::TERM)?;
-        // A suspended process handles SIGTERM only after SIGCONT.
-        process.signal(Signal::CONT)?;
+        unless_refused(process.terminate())?;
+        unless_refused(process.resume())?;
     }
     let requested = Instant::now();
     while any_runs(&tree)? {
@@ -40,13 +38,21 @@ pub(crate) fn end_tree(root: u32) -> io::Result<()> {
 
 fn kill(tree: Vec<(u32, ProcessHandle)>) -> io::Result<()> {
     for (_, process) in &tree {
-        process.signal(Signal::KILL)?;
+        unless_refused(process.kill())?;
     }
     let killed = Instant::now();
     while any_runs(&tree)? && killed.elapsed() < KILL_GRACE {
         sleep(TERMINATE_POLL);
     }
     Ok(())
+}
+
+/// Ignores that this process may not signal the process of another user.
+fn unless_refused(signalled: io::Result<bool>) -> io::Result<()> {
+    match signalled {
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
@@ -73,7 +79,7 @@ fn tree(root: u32, started: u64) -> io::Result<Vec<(u32, ProcessHandle)>> {
     let mut next = 0;
     while let Some(&parent) = pids.get(next) {
         let children = all.iter().filter(|process| {
-            let belongs = [process.group, process.session].contains(&root);
+            let belongs = process.is_led_by(root);
             (belongs || process.parent == parent) && !pids.contains(&process.pid)
         });
         let children: Vec<u32> = children.map(|process| process.pid).collect();

@@ -1,14 +1,13 @@
-//! Passes the inherited signal state on to children, and ends this process by a signal.
+//! Unix: passes the inherited signal state on to children, and ends this process by a signal.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::exit;
-use crate::ffi;
+use crate::ffi::unix as ffi;
 
 /// Whether the parent started this process with the signal ignored. Such a signal must stay
 /// ignored, here and in children.
@@ -65,35 +64,4 @@ pub(crate) fn die_by(signal: i32) -> u8 {
         let _failed = raise(known);
     }
     u8::try_from(128 + signal).unwrap_or(exit::RUN_FAILED)
-}
-
-/// How the command ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
-    Code(u8),
-    /// A signal ended the command. This process then ends by the same signal.
-    Signal(i32),
-}
-
-impl From<ExitStatus> for End {
-    fn from(status: ExitStatus) -> Self {
-        match status.signal() {
-            Some(signal) => End::Signal(signal),
-            None => {
-                let code = status.code().and_then(|code| u8::try_from(code).ok());
-                End::Code(code.unwrap_or(exit::RUN_FAILED))
-            }
-        }
-    }
-}
-
-impl End {
-    /// Returns the exit code of this process. For a signal, first tries to end this process by it,
-    /// so that the call normally does not return.
-    pub(crate) fn exit(self) -> u8 {
-        match self {
-            End::Code(code) => code,
-            End::Signal(signal) => die_by(signal),
-        }
-    }
 }

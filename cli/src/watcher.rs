@@ -1,12 +1,12 @@
-//! The watcher: a small process beside the command of `run`, in the same process group.
+//! Unix: the watcher, a small process beside the command of `run`, in the same process group.
 //!
 //! The watcher blocks every signal, so a signal to the whole process group stays pending in it.
 //! From the pending signal, `run` concludes that its command got the signal too. If `run` is
 //! killed, the watcher ends the command and the processes that the command started.
 //!
 //! The watcher's stdin is a socket to `run`. Each message of `run` is a number of four bytes: the
-//! pid of the command, or [`DISCARD`]. After [`DISCARD`], the watcher discards its pending signals,
-//! and confirms this with one byte.
+//! pid of the command, or [`TAKE_PENDING`]. After [`TAKE_PENDING`], the watcher takes its pending
+//! signals, and sends them as eight bytes: bit N-1 stands for signal N.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,11 +14,10 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::SigSet;
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::exit;
 use crate::failure::Failure;
-use crate::ffi;
+use crate::ffi::unix as ffi;
 use crate::limits::WATCHER_TIMEOUT;
 use crate::process::ProcessHandle;
 use crate::process_tree::end_tree;
@@ -27,8 +26,32 @@ use crate::signals::spawn_with_blocked_signals;
 /// The single argument with which `run` starts this program as a watcher.
 pub(crate) const WATCHER_ARG: &str = "watcher";
 
-/// The request to discard the pending signals. No process has this id.
-const DISCARD: u32 = 0;
+/// The request to take the pending signals. No process has this id.
+const TAKE_PENDING: u32 = 0;
+
+/// Signals that a process group got: bit N-1 stands for signal N.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PendingSignals(u64);
+
+impl PendingSignals {
+    pub(crate) fn contains(self, signal: i32) -> bool {
+        self.0 & (1 << (signal - 1)) != 0
+    }
+
+    /// Takes the signals of this process, which must have blocked all signals.
+    fn take() -> io::Result<PendingSignals> {
+        let mut taken = 0;
+        loop {
+            // A real-time signal stays pending, because nix does not know it. `run` forwards none.
+            let pending: SigSet = ffi::pending_signals()?.iter().collect();
+            if pending == SigSet::empty() {
+                return Ok(PendingSignals(taken));
+            }
+            // Returns at once, because a signal of the set is pending.
+            taken |= 1 << (pending.wait()? as i32 - 1);
+        }
+    }
+}
 
 /// The watcher of this process, as `run` sees it.
 #[derive(Debug)]
@@ -59,25 +82,19 @@ impl Watcher {
     /// first. The forked child sends its pid to the watcher before it calls exec. So the command
     /// never runs without a watcher that knows it.
     pub(crate) fn guard(&self, command: &mut Command) -> io::Result<()> {
-        ffi::send_pid_from_child(command, self.socket.try_clone()?);
+        let socket = self.socket.try_clone()?;
+        #[cfg(target_os = "macos")]
+        rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
+        ffi::send_pid_from_child(command, socket);
         Ok(())
     }
 
-    /// Whether the watcher got the signal since the last [`Watcher::discard_pending`]. Returns
-    /// `false` if /proc cannot be read.
-    pub(crate) fn got(&self, signal: i32) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
-        let status = status.unwrap_or_default();
-        ["SigPnd:", "ShdPnd:"].iter().any(|field| {
-            let mask = status.lines().find_map(|line| line.strip_prefix(field));
-            let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-            mask.unwrap_or(0) & (1 << (signal - 1)) != 0
-        })
-    }
-
-    pub(crate) fn discard_pending(&mut self) -> io::Result<()> {
-        self.socket.write_all(&DISCARD.to_ne_bytes())?;
-        self.socket.read_exact(&mut [0])
+    /// The signals that the watcher got since the last call.
+    pub(crate) fn take_pending(&mut self) -> io::Result<PendingSignals> {
+        self.socket.write_all(&TAKE_PENDING.to_ne_bytes())?;
+        let mut mask = [0; 8];
+        self.socket.read_exact(&mut mask)?;
+        Ok(PendingSignals(u64::from_ne_bytes(mask)))
     }
 
     /// For a watcher that was reaped: its pid may belong to another process by now, which the drop
@@ -101,8 +118,6 @@ pub(crate) fn run_watcher() -> Result<u8, Failure> {
     ffi::close_inherited_descriptors();
     // The file system of a working directory cannot be unmounted, so the watcher moves to `/`.
     std::env::set_current_dir("/").map_err(cannot)?;
-    let pending = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK);
-    let pending = pending.map_err(|e| cannot(e.into()))?;
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?;
     let mut socket = UnixStream::from(socket);
     let mut guarded = None;
@@ -110,10 +125,10 @@ pub(crate) fn run_watcher() -> Result<u8, Failure> {
     // The read fails once `run` has ended, because its end of the socket is then closed.
     while socket.read_exact(&mut number).is_ok() {
         match u32::from_ne_bytes(number) {
-            DISCARD => {
-                while matches!(pending.read_signal(), Ok(Some(_))) {}
+            TAKE_PENDING => {
+                let PendingSignals(mask) = PendingSignals::take().map_err(cannot)?;
                 // If `run` has ended, this write fails, and so does the next read.
-                let _confirmed = socket.write_all(&[0]);
+                let _sent = socket.write_all(&mask.to_ne_bytes());
             }
             pid => guarded = ProcessHandle::open(pid).map_err(cannot)?.map(|p| (pid, p)),
         }

@@ -1,8 +1,6 @@
 //! `portlease run`: runs a command with reserved ports.
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -10,15 +8,14 @@ use std::time::{Duration, Instant};
 
 use portlease::{Endpoint, Protocol, wait_until_held_by};
 use serde::Serialize;
-use signal_hook::consts::SIGCHLD;
 
 use crate::args::RunArgs;
-use crate::exit;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
 use crate::limits::{COMMAND_CHARS, remaining};
+use crate::listen_wait::ListenWait;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
@@ -27,11 +24,9 @@ use crate::port_server::Granted;
 use crate::ports::NamedPort;
 use crate::process_tree::end_tree;
 use crate::reserve_options::{check_choice, reserve_options, reserve_port};
-use crate::supervise::{ListenWait, Supervisor};
+use crate::spawning;
+use crate::supervise::{Supervisor, wake};
 use crate::text::{cut, os_message, shell_words};
-
-/// ENOEXEC: the kernel does not know the format of the executable file.
-const NO_EXEC_FORMAT: i32 = 8;
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -113,18 +108,28 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     );
     pass_sockets(&mut command, &reservations, args)?;
     let started = match supervisor.start(&mut command) {
-        Err(cause) if cause.raw_os_error() == Some(NO_EXEC_FORMAT) => {
-            // Drops the first command, which has copies of the sockets, before they are passed on
-            // again.
-            command = as_shell_script(&command);
-            pass_sockets(&mut command, &reservations, args)?;
-            supervisor.start(&mut command)
-        }
+        Err(cause) => match spawning::instead(&command, &cause) {
+            Some(other) => {
+                // Drops the first command, which has copies of the sockets, before they are passed
+                // on again.
+                command = other;
+                pass_sockets(&mut command, &reservations, args)?;
+                supervisor.start(&mut command)
+            }
+            None => Err(cause),
+        },
         started => started,
     };
     let running = match started {
         Ok(running) => running,
-        Err(cause) => return Ok(report_spawn_error(console, program, &cause)),
+        Err(cause) => {
+            console.error(&Failure::new(format!(
+                "cannot run {}: {}",
+                program.to_string_lossy(),
+                os_message(&cause)
+            )));
+            return Ok(spawning::exit_code(program, &cause));
+        }
     };
     // `command` owns copies of the sockets that it passed on. This process must not keep them.
     drop(command);
@@ -168,29 +173,6 @@ fn release(console: &Console, reservations: Vec<NamedReservation>) {
             console.note(report::failure(&error.into()));
         }
     }
-}
-
-/// The same command, run by /bin/sh. execve(2) refuses a script without a `#!` line, but shells run
-/// such a script.
-fn as_shell_script(command: &Command) -> Command {
-    let program = command.get_program();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(program));
-    let script = match program.as_bytes().contains(&b'/') {
-        true => None,
-        false => found.into_iter().find(|file| file.is_file()),
-    };
-    let mut shell = Command::new("/bin/sh");
-    shell
-        .arg(script.unwrap_or_else(|| program.into()))
-        .args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
 }
 
 fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
@@ -294,38 +276,6 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     Ok(reserved.into_iter().map(|(_, named)| named).collect())
 }
 
-/// Reports why the command did not start. Returns 126 or 127 as a shell would, or
-/// [`exit::RUN_FAILED`] if the system lacks resources.
-fn report_spawn_error(console: &Console, program: &OsStr, cause: &io::Error) -> u8 {
-    let code = match cause.kind() {
-        io::ErrorKind::NotFound => 127,
-        // exec(3) also fails with EACCES if this user may not search a folder of PATH. Shells then
-        // report 127.
-        io::ErrorKind::PermissionDenied if !may_exist(program) => 127,
-        // EAGAIN, ENOMEM, ENFILE and EMFILE mean that the system lacks processes, memory or
-        // descriptors. They say nothing about the command.
-        io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
-        _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
-        _ => 126,
-    };
-    console.error(&Failure::new(format!(
-        "cannot run {}: {}",
-        program.to_string_lossy(),
-        os_message(cause)
-    )));
-    code
-}
-
-/// Returns `false` only if the name has no slash, and this user sees no file of that name in the
-/// folders of PATH.
-fn may_exist(program: &OsStr) -> bool {
-    if program.as_bytes().contains(&b'/') {
-        return true;
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
 /// The request of `--http` to the port that the option names. Without a name, the request goes to
 /// the first TCP port.
 fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unanswered, Failure> {
@@ -347,8 +297,7 @@ fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unan
 }
 
 /// Starts a thread that waits until the command listens on all ports and has answered the requests.
-/// The thread sends the elapsed time or the error to the [`Supervisor`]. It then raises SIGCHLD,
-/// because the supervisor waits for signals.
+/// The thread sends the elapsed time or the error to the [`Supervisor`], and wakes it.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,
@@ -369,7 +318,7 @@ fn spawn_listen_wait(
         let listen = listen.and_then(|()| answer(requests, started, limit, pid));
         // If the command ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
-        let _woken = signal_hook::low_level::raise(SIGCHLD);
+        wake();
     };
     let thread = std::thread::Builder::new()
         .name("wait".to_owned())

@@ -1,47 +1,36 @@
 //! The main program of the keeper (the process that holds the ports).
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::io::{self, BufRead};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::geteuid;
-use portlease::{Endpoint, Protocol, Reservation};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use portlease::Protocol;
 
 use crate::exit;
 use crate::failure::Failure;
-use crate::keeper::messages::{Answer, PRINTED, RELEASED, Request, new_release_name, send};
-use crate::limits::{
-    KEEPER_CLIENT_TIMEOUT, RELEASE_LINE_BYTES, SERVE_RETRY_DELAY, TIMER_STEP, sleep,
-};
-use crate::output::json::ReservedRow;
+use crate::keeper::holding::Holding;
+use crate::keeper::link::{ReserveLink, detach};
+use crate::keeper::messages::{Answer, PRINTED, Request, send};
+use crate::keeper::releases::ReleaseListener;
 use crate::output::report;
 use crate::port_server::{Granted, PortServer};
-use crate::process;
+use crate::process::{self, ProcessHandle};
 use crate::reserve_options::reserve_options;
-
-const ROOT: u32 = 0;
 
 pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("run as a keeper", &e);
-    let socket = io::stdout()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(UnixStream::from)
-        .map_err(cannot)?;
-    // If a user started `portlease keeper`, stdout is no socket, and this call fails.
-    socket.peer_addr().map_err(cannot)?;
-    let mut answers = socket.try_clone().map_err(cannot)?;
-    let mut reader = BufReader::new(socket);
+    let ReserveLink {
+        mut reader,
+        writer: mut answers,
+    } = ReserveLink::inherited().map_err(cannot)?;
     let mut line = String::new();
     reader.read_line(&mut line).map_err(cannot)?;
     let request: Request = serde_json::from_str(&line)
         .map_err(|e| Failure::new(format!("cannot read the request: {e}")))?;
+    let process = match request.pid {
+        Some(pid) => ProcessHandle::of_reserve(pid).map_err(cannot)?,
+        None => None,
+    };
     let printed = read_confirmation(reader).map_err(cannot)?;
     let (listener, mut holding) = match reserve(&request) {
         Ok(holding) => holding,
@@ -54,17 +43,17 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }
-    // The file system of a working directory cannot be unmounted, so the keeper moves to `/`.
-    std::env::set_current_dir("/").map_err(cannot)?;
-    // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
-    rustix::process::setsid().map_err(|e| cannot(e.into()))?;
-    serve_releases(&listener, &mut holding).map_err(cannot)?;
+    detach().map_err(cannot)?;
+    // The process may have ended before the keeper could open it. Then nothing needs the ports.
+    if request.pid.is_none() || process.is_some() {
+        listener.serve(&mut holding, process).map_err(cannot)?;
+    }
     Ok(exit::YES)
 }
 
 /// Reads the confirmation of `reserve` in a thread. If `reserve` exits without a confirmation, the
 /// thread ends this process, even while the main thread waits for a port that is in use.
-fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<()>> {
+fn read_confirmation(mut reader: impl BufRead + Send + 'static) -> io::Result<Receiver<()>> {
     let (sender, receiver) = channel();
     let read = move || {
         let mut message = String::new();
@@ -82,37 +71,8 @@ fn read_confirmation(mut reader: BufReader<UnixStream>) -> io::Result<Receiver<(
     Ok(receiver)
 }
 
-/// The ports that the keeper holds, and until when it holds them.
-#[derive(Debug)]
-struct Holding {
-    held: Vec<Reservation>,
-    /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
-    granted: Vec<u16>,
-    /// Whether the port server holds the `granted` ports until this process ends. Otherwise it
-    /// holds them until the process of the request ends.
-    holds_granted: bool,
-    has_process: bool,
-    until: Option<Instant>,
-}
-
-impl Holding {
-    fn rows(&self) -> Vec<ReservedRow> {
-        let granted = self.granted.iter().map(|port| ReservedRow::granted(*port));
-        let held = self.held.iter().map(ReservedRow::from);
-        held.chain(granted).collect()
-    }
-
-    fn is_over(&self) -> bool {
-        let is_empty = self.held.is_empty() && (self.granted.is_empty() || !self.holds_granted);
-        is_empty || self.until.is_some_and(|until| until <= Instant::now())
-    }
-}
-
-fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
+fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
     let Request { selection, pid, .. } = request;
-    let listener = SocketAddr::from_abstract_name(new_release_name(std::process::id()))
-        .and_then(|address| UnixListener::bind_addr(&address));
-    let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;
     let protocol = if selection.udp {
         Protocol::Udp
     } else {
@@ -175,127 +135,10 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
         held,
         granted,
         holds_granted: requester == std::process::id(),
-        has_process: pid.is_some(),
         until,
     };
+    // On some systems the socket is in the lock folder, which the reservation has created.
+    let listener = ReleaseListener::bind();
+    let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;
     Ok((listener, holding))
-}
-
-/// Answers release requests until all ports are released, the time of `--for` is over, or the
-/// process that the ports are reserved for ends. stdin is the pidfd of that process.
-fn serve_releases(listener: &UnixListener, holding: &mut Holding) -> io::Result<()> {
-    let process = io::stdin();
-    listener.set_nonblocking(true)?;
-    let mut client: Option<ReleaseClient> = None;
-    while !holding.is_over() {
-        let deadlines = [holding.until, client.as_ref().map(|client| client.deadline)];
-        let next = deadlines.into_iter().flatten().min();
-        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-        // Adds one timer step, so that the deadline has passed when poll(2) returns.
-        let timeout = left.and_then(|left| Timespec::try_from(left + TIMER_STEP).ok());
-        let requested = match &client {
-            Some(client) => PollFd::new(&client.stream, PollFlags::IN),
-            None => PollFd::new(listener, PollFlags::IN),
-        };
-        let mut fds = vec![requested];
-        if holding.has_process {
-            fds.push(PollFd::new(&process, PollFlags::IN));
-        }
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        let (is_requested, has_ended) = (ready.next() == Some(true), ready.next() == Some(true));
-        if has_ended {
-            break;
-        }
-        if client
-            .as_ref()
-            .is_some_and(|client| client.deadline <= Instant::now())
-        {
-            client = None;
-        } else if is_requested {
-            client = match client {
-                Some(client) => client.read(&mut holding.held),
-                None => ReleaseClient::accept(listener)?,
-            };
-        }
-    }
-    Ok(())
-}
-
-/// A client of `release` that has not sent its whole request yet.
-#[derive(Debug)]
-struct ReleaseClient {
-    stream: UnixStream,
-    request: Vec<u8>,
-    deadline: Instant,
-}
-
-impl ReleaseClient {
-    /// Returns `None` if the client has disconnected, or if its user is neither root nor the
-    /// keeper's user. A client of another user gets no answer.
-    fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(None),
-            // Descriptors or memory are used up. The keeper goes on, because its ports must stay
-            // reserved.
-            Err(_) => {
-                sleep(SERVE_RETRY_DELAY);
-                return Ok(None);
-            }
-        };
-        let Ok(uid) = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid()) else {
-            return Ok(None);
-        };
-        let is_allowed = [ROOT, geteuid().as_raw()].contains(&uid);
-        stream.set_nonblocking(true)?;
-        Ok(is_allowed.then(|| ReleaseClient {
-            stream,
-            request: Vec::new(),
-            deadline: Instant::now() + KEEPER_CLIENT_TIMEOUT,
-        }))
-    }
-
-    /// Reads what the client has sent, and answers the request once it is complete. Returns the
-    /// client only if more of its request must be read.
-    fn read(mut self, held: &mut Vec<Reservation>) -> Option<ReleaseClient> {
-        let mut bytes = [0; RELEASE_LINE_BYTES];
-        match self.stream.read(&mut bytes) {
-            Ok(count) if count > 0 => self.request.extend(&bytes[..count]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(self),
-            Ok(_) | Err(_) => return None,
-        }
-        match self.request.iter().position(|byte| *byte == b'\n') {
-            Some(end) => {
-                let reply = answer(&String::from_utf8_lossy(&self.request[..end]), held);
-                // The write fails if the client has closed the connection. The answer fits into the
-                // buffer of the socket, so the write never blocks.
-                let _answered = (&self.stream).write_all(format!("{reply}\n").as_bytes());
-                None
-            }
-            None => (self.request.len() < RELEASE_LINE_BYTES).then_some(self),
-        }
-    }
-}
-
-fn answer(request: &str, held: &mut Vec<Reservation>) -> &'static str {
-    let Ok(endpoint) = request.parse::<Endpoint>() else {
-        return "not understood";
-    };
-    let before = held.len();
-    held.retain(|reservation| !matches(endpoint, reservation));
-    if held.len() < before {
-        RELEASED
-    } else {
-        "not held"
-    }
-}
-
-fn matches(endpoint: Endpoint, reservation: &Reservation) -> bool {
-    let has_protocol = |protocol| reservation.protocols().contains(&protocol);
-    endpoint.port == reservation.port() && endpoint.protocol.is_none_or(has_protocol)
 }

@@ -1,9 +1,7 @@
 //! The messages that `reserve` and `release` exchange with the keeper (the process that holds
 //! ports).
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,39 +34,16 @@ pub(crate) const PRINTED: &str = "printed\n";
 /// The keeper sends this line to `release` when it has released the port.
 pub(crate) const RELEASED: &str = "released";
 
-/// The abstract Unix socket name on which a keeper accepts release requests. The kernel removes the
-/// name when the keeper ends. The name belongs to one network namespace, as the ports do. It ends
-/// with random digits, so no process can bind the name first. Keepers with the same id in different
-/// PID namespaces have different names.
-pub(crate) fn new_release_name(keeper: u32) -> String {
-    let random = RandomState::new().build_hasher().finish();
-    format!("{}{random:016x}", release_prefix(keeper))
+/// The pipe on which a keeper accepts release requests. No other process can have a pipe of this
+/// name while the keeper runs.
+#[cfg(windows)]
+pub(crate) fn release_pipe(keeper: u32) -> String {
+    format!(r"\\.\pipe\portlease-keeper-{keeper}")
 }
 
-/// All bound socket names of the keeper with this id. Any process can bind a name of this form, so
-/// the caller must check which process answers.
-pub(crate) fn release_names(keeper: u32) -> io::Result<Vec<String>> {
-    let prefix = format!("@{}", release_prefix(keeper));
-    let table = std::fs::read("/proc/net/unix")?;
-    let table = String::from_utf8_lossy(&table);
-    let names = table
-        .lines()
-        .filter_map(|line| line.split_whitespace().last());
-    let mut names: Vec<String> = names
-        .filter(|name| name.starts_with(&prefix))
-        .map(|name| name.trim_start_matches('@').to_owned())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
-}
-
-fn release_prefix(keeper: u32) -> String {
-    format!("portlease/keeper/{keeper}/")
-}
-
-pub(crate) fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+pub(crate) fn send(writer: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    socket.write_all(&line)
+    writer.write_all(&line)?;
+    writer.flush()
 }

@@ -1,95 +1,28 @@
 //! Sends the request of `portlease release` to a keeper (the process that holds the ports).
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::io;
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::geteuid;
-use portlease::Endpoint;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use crate::limits::RELEASE_TIMEOUT;
 
-use crate::keeper::messages::{RELEASED, release_names};
-use crate::limits::{RELEASE_LINE_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-/// Requests that the process `keeper` release a port. Returns `false` if the process is not a
-/// keeper, refuses, does not hold the port, or exits before it answers.
-pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let mut released = false;
-    // A keeper in another PID namespace may have the same id, so there may be several names.
-    for name in release_names(keeper)? {
-        match ask(&name, keeper, endpoint) {
-            Ok(answer) => released |= answer,
-            // The keeper exited before it read the request, so it did not release the port.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::ConnectionRefused
-                        | io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::BrokenPipe
-                ) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(released)
-}
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
-fn ask(name: &str, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let started = Instant::now();
-    let stream = connect_within(name, started)?;
-    // Any user can bind a name of this form. So the peer must belong to this user. Root also
-    // accepts the process of another user if its id is that of the keeper.
-    let peer = getsockopt(&stream, PeerCredentials)?;
-    let is_keeper = peer.pid().cast_unsigned() == keeper;
-    if peer.uid() != geteuid().as_raw() && !(geteuid().is_root() && is_keeper) {
-        return Ok(false);
-    }
-    stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(time_left(started)?))?;
-    (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
-    let mut reply = Vec::new();
-    while !reply.ends_with(b"\n") && reply.len() < RELEASE_LINE_BYTES {
-        stream.set_read_timeout(Some(time_left(started)?))?;
-        let mut byte = [0];
-        match (&stream).read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) => reply.extend(byte),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(no_answer()),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(reply.strip_suffix(b"\n") == Some(RELEASED.as_bytes()))
-}
-
-/// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect
-/// would never return once the keeper's queue is full.
-fn connect_within(name: &str, started: Instant) -> io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
-    loop {
-        match connect(&socket, &address) {
-            Ok(()) => return Ok(socket.into()),
-            Err(rustix::io::Errno::AGAIN) => {
-                time_left(started)?;
-                sleep(RELEASE_RETRY_DELAY);
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-fn time_left(started: Instant) -> io::Result<std::time::Duration> {
-    match remaining(RELEASE_TIMEOUT, started) {
-        left if left.is_zero() => Err(no_answer()),
-        left => Ok(left),
-    }
-}
+pub(crate) use system::request_release;
 
 fn no_answer() -> io::Error {
+    let resume = match cfg!(unix) {
+        true => "; if the process is suspended, resume it with `kill -CONT PID`",
+        false => "",
+    };
     let text = format!(
-        "no answer within {}; if the process is suspended, resume it with `kill -CONT PID`",
+        "no answer within {}{resume}",
         humantime::format_duration(RELEASE_TIMEOUT)
     );
     io::Error::new(io::ErrorKind::TimedOut, text)

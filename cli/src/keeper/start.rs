@@ -1,13 +1,11 @@
 //! Starts a keeper (the process that holds the ports), for `portlease reserve`.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
 use crate::args::PortSelection;
 use crate::failure::Failure;
+use crate::keeper::link::KeeperLink;
 use crate::keeper::messages::{Answer, KEEPER_ARG, PRINTED, Request, send};
 use crate::output::json::ReservedRow;
 use crate::process::{ProcessHandle, watch_failure};
@@ -18,7 +16,10 @@ use crate::process::{ProcessHandle, watch_failure};
 pub(crate) struct KeeperHandle {
     pub(crate) pid: u32,
     pub(crate) rows: Vec<ReservedRow>,
-    socket: UnixStream,
+    link: KeeperLink,
+    /// While the handle is open, Windows gives the pid to no other process. So the keeper opens the
+    /// same process.
+    _process: Option<ProcessHandle>,
 }
 
 /// Starts a keeper for the process `pid`, for the time `hold_for`, or for the shorter of the two.
@@ -30,39 +31,22 @@ pub(crate) fn start_keeper(
 ) -> Result<KeeperHandle, Failure> {
     let cannot =
         |e: io::Error| Failure::system("start a keeper, the process that holds the ports", &e);
-    let process = match pid {
-        Some(pid) => Stdio::from(OwnedFd::from(open(pid)?)),
-        None => Stdio::null(),
-    };
-    let (mut socket, keeper_socket) = UnixStream::pair().map_err(cannot)?;
-    let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-    command.arg(KEEPER_ARG);
-    command
-        .stdin(process)
-        .stdout(OwnedFd::from(keeper_socket))
-        .stderr(Stdio::null());
-    // The keeper can outlive the caller of `reserve`, and must not inherit the caller's open files.
-    // A file that the caller locked with flock(2) would stay locked.
-    close_fds::set_fds_cloexec(3, &[]);
-    let keeper = command.spawn().map_err(cannot)?;
-    // `command` contains a copy of the keeper's end of the socket. While this process has the copy,
-    // a read does not fail when the keeper dies.
-    drop(command);
+    let process = pid.map(open).transpose()?;
+    let mut link = KeeperLink::start(KEEPER_ARG, process.as_ref()).map_err(cannot)?;
     let request = Request {
         selection: selection.clone(),
         pid,
         hold_for,
     };
-    send(&mut socket, &request).map_err(cannot)?;
+    send(&mut link.writer, &request).map_err(cannot)?;
     let mut line = String::new();
-    BufReader::new(&socket)
-        .read_line(&mut line)
-        .map_err(cannot)?;
+    link.reader.read_line(&mut line).map_err(cannot)?;
     match serde_json::from_str(&line) {
         Ok(Answer::Holds(rows)) => Ok(KeeperHandle {
-            pid: keeper.id(),
+            pid: link.pid,
             rows,
-            socket,
+            link,
+            _process: process,
         }),
         Ok(Answer::Failed(text)) => Err(Failure::new(text)),
         Err(_) => Err(Failure::new(
@@ -80,7 +64,7 @@ impl KeeperHandle {
     /// Confirms to the keeper that the numbers are printed. Without the confirmation the keeper
     /// exits when this process does.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
-        let sent = self.socket.write_all(PRINTED.as_bytes());
+        let sent = self.link.writer.write_all(PRINTED.as_bytes());
         sent.map_err(|e| {
             Failure::system(
                 format_args!(

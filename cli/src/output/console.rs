@@ -13,10 +13,10 @@ use serde::Serialize;
 use crate::args::OutputArgs;
 use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::ffi;
 use crate::finding::Finding;
 use crate::limits::{HELP_PER_PORT, PROGRESS_DELAY, PROGRESS_INTERVAL};
 use crate::output::report;
+use crate::stdout;
 
 const BOLD: Style = Style::new().bold();
 const HELP: Style = AnsiColor::Green.on_default();
@@ -124,7 +124,7 @@ impl Console {
 
     /// Prints the answer, also with `-q`. Returns `false` if the reader has closed stdout.
     pub(crate) fn print_always(&self, text: impl fmt::Display) -> Result<bool, Failure> {
-        if ffi::is_stdout_closed_at_start() {
+        if stdout::is_stdout_closed_at_start() {
             return Err(Failure::new("cannot write the answer: stdout is closed"));
         }
         try_write_line(anstream::stdout(), text)

@@ -231,8 +231,11 @@ mod tests {
 
     #[test]
     fn a_time_is_printed_in_utc_and_one_outside_the_calendar_is_none() {
-        let at = |secs| utc(UNIX_EPOCH + Duration::from_secs(secs));
-        assert_eq!(at(1_769_860_800).as_deref(), Some("2026-01-31T12:00:00Z"));
-        assert_eq!(at(u64::MAX / 4), None);
+        let at = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
+        let text = at(1_769_860_800).and_then(utc);
+        assert_eq!(text.as_deref(), Some("2026-01-31T12:00:00Z"));
+        // The clock of Windows has no time that late.
+        assert!(cfg!(windows) || at(u64::MAX / 4).is_some());
+        assert_eq!(at(u64::MAX / 4).and_then(utc), None);
     }
 }

@@ -1,14 +1,16 @@
-//! The calls for which std and the crates in use have no safe function.
+//! Unix: the calls for signals and standard streams that have no safe form.
 #![expect(
     unsafe_code,
     reason = "libc's calls for signals, and code between fork and exec"
 )]
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use nix::sys::signal::SigSet;
 use rustix::net::SendFlags;
 
 /// The signals that were ignored when this program started: bit N-1 stands for signal N.
@@ -17,14 +19,16 @@ static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
 /// Whether stdout was closed when this program started.
 static STDOUT_CLOSED_AT_START: AtomicBool = AtomicBool::new(false);
 
-/// The number of signals on Linux. [`IGNORED_AT_START`] has one bit for each.
+/// The number of signals: 64 on Linux, fewer or as many elsewhere. [`IGNORED_AT_START`] has one bit
+/// for each.
 const SIGNALS: i32 = 64;
 
 /// The dynamic linker calls this function before Rust's runtime starts. The runtime ignores
 /// SIGPIPE, and opens /dev/null for closed standard streams. So `main` could not see the state that
 /// the parent passed on.
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
 static AT_START: extern "C" fn() = record_inherited_state;
 
 extern "C" fn record_inherited_state() {
@@ -77,16 +81,35 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     unsafe { command.pre_exec(ignore) };
 }
 
+/// On macOS the option SO_NOSIGPIPE of the socket takes the place of this flag.
+#[cfg(target_os = "macos")]
+const NO_SIGPIPE: SendFlags = SendFlags::empty();
+#[cfg(not(target_os = "macos"))]
+const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
+
 /// Makes the command send its pid on the socket, in native byte order, before it calls exec.
 pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     let announce = move || {
         let pid = std::process::id().to_ne_bytes();
         // The send fails if the watcher has ended. Then no process waits for the pid.
-        let _sent = rustix::net::send(&socket, &pid, SendFlags::NOSIGNAL);
+        let _sent = rustix::net::send(&socket, &pid, NO_SIGPIPE);
         Ok(())
     };
     // SAFETY: between fork and exec the closure only calls getpid(2) and send(2).
     unsafe { command.pre_exec(announce) };
+}
+
+/// The signals that this thread and this process got and that are blocked.
+pub(crate) fn pending_signals() -> io::Result<SigSet> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the call writes one `sigset_t` to the pointer.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call above succeeded, so the set is initialized.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: sigpending(2) writes a valid set.
+    Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
 }
 
 /// Gives the signal its default action again.

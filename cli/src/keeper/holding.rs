@@ -1,0 +1,53 @@
+//! [`Holding`]: the ports of a keeper (the process that holds the ports).
+
+use std::time::Instant;
+
+use portlease::{Endpoint, Reservation};
+
+use crate::keeper::messages::RELEASED;
+use crate::output::json::ReservedRow;
+
+/// The ports that the keeper holds, and until when it holds them.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    pub(crate) held: Vec<Reservation>,
+    /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
+    pub(crate) granted: Vec<u16>,
+    /// Whether the port server holds the `granted` ports until this process ends. Otherwise it
+    /// holds them until the process of the request ends.
+    pub(crate) holds_granted: bool,
+    pub(crate) until: Option<Instant>,
+}
+
+impl Holding {
+    pub(crate) fn rows(&self) -> Vec<ReservedRow> {
+        let granted = self.granted.iter().map(|port| ReservedRow::granted(*port));
+        let held = self.held.iter().map(ReservedRow::from);
+        held.chain(granted).collect()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let is_empty = self.held.is_empty() && (self.granted.is_empty() || !self.holds_granted);
+        is_empty || self.until.is_some_and(|until| until <= Instant::now())
+    }
+
+    /// Releases the port that a request names, and returns the answer.
+    pub(crate) fn release(&mut self, request: &str) -> &'static str {
+        let Ok(endpoint) = request.parse::<Endpoint>() else {
+            return "not understood";
+        };
+        let before = self.held.len();
+        self.held
+            .retain(|reservation| !matches(endpoint, reservation));
+        if self.held.len() < before {
+            RELEASED
+        } else {
+            "not held"
+        }
+    }
+}
+
+fn matches(endpoint: Endpoint, reservation: &Reservation) -> bool {
+    let has_protocol = |protocol| reservation.protocols().contains(&protocol);
+    endpoint.port == reservation.port() && endpoint.protocol.is_none_or(has_protocol)
+}

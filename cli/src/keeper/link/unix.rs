@@ -1,0 +1,71 @@
+//! Unix: a socket, which is the stdout of the keeper.
+
+use std::io::{self, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use crate::process::ProcessHandle;
+
+/// The end of `reserve`.
+#[derive(Debug)]
+pub(crate) struct KeeperLink {
+    pub(crate) pid: u32,
+    pub(crate) reader: BufReader<UnixStream>,
+    pub(crate) writer: UnixStream,
+}
+
+impl KeeperLink {
+    /// Starts this program as a keeper for the process.
+    pub(crate) fn start(arg: &str, process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
+        let stdin = process.map_or(Ok(Stdio::null()), ProcessHandle::for_keeper)?;
+        let (writer, keeper_socket) = UnixStream::pair()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg(arg)
+            .stdin(stdin)
+            .stdout(OwnedFd::from(keeper_socket))
+            .stderr(Stdio::null());
+        // The keeper can outlive the caller of `reserve`, and must not inherit the caller's open
+        // files. A file that the caller locked with flock(2) would stay locked.
+        close_fds::set_fds_cloexec(3, &[]);
+        let keeper = command.spawn()?;
+        // `command` contains a copy of the keeper's end of the socket. While this process has the
+        // copy, a read does not fail when the keeper dies.
+        drop(command);
+        Ok(KeeperLink {
+            pid: keeper.id(),
+            reader: BufReader::new(writer.try_clone()?),
+            writer,
+        })
+    }
+}
+
+/// The end of the keeper.
+#[derive(Debug)]
+pub(crate) struct ReserveLink {
+    pub(crate) reader: BufReader<UnixStream>,
+    pub(crate) writer: UnixStream,
+}
+
+impl ReserveLink {
+    pub(crate) fn inherited() -> io::Result<ReserveLink> {
+        let socket = io::stdout().as_fd().try_clone_to_owned()?;
+        let writer = UnixStream::from(socket);
+        // If a user started `portlease keeper`, stdout is no socket, and this call fails.
+        writer.peer_addr()?;
+        Ok(ReserveLink {
+            reader: BufReader::new(writer.try_clone()?),
+            writer,
+        })
+    }
+}
+
+/// Makes the keeper independent of the caller of `reserve`.
+pub(crate) fn detach() -> io::Result<()> {
+    // The file system of a working directory cannot be unmounted, so the keeper moves to `/`.
+    std::env::set_current_dir("/")?;
+    // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
+    rustix::process::setsid()?;
+    Ok(())
+}

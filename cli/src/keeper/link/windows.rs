@@ -1,0 +1,85 @@
+//! Windows: two pipes, which are the stdin and the stdout of the keeper.
+
+use std::io::{self, BufReader, Stdin, Stdout};
+use std::os::windows::io::{AsHandle, BorrowedHandle};
+use std::os::windows::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use windows_sys::Win32::System::Threading::{
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS,
+};
+
+use crate::ffi::windows::keep_from_children;
+use crate::process::ProcessHandle;
+
+/// The end of `reserve`.
+#[derive(Debug)]
+pub(crate) struct KeeperLink {
+    pub(crate) pid: u32,
+    pub(crate) reader: BufReader<ChildStdout>,
+    pub(crate) writer: ChildStdin,
+}
+
+impl KeeperLink {
+    /// Starts this program as a keeper for the process. The keeper has no console, so it gets no
+    /// Ctrl-C. It leaves the job object of this process if that is allowed, because CI systems end
+    /// all processes of the job when a step ends.
+    pub(crate) fn start(arg: &str, _process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
+        // Otherwise the keeper would keep the pipe open from which the caller reads the numbers.
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let streams: [BorrowedHandle<'_>; 3] =
+            [stdin.as_handle(), stdout.as_handle(), stderr.as_handle()];
+        for stream in streams {
+            // The call fails for a stream that does not exist, and for a console of old systems,
+            // which is no handle of the kernel. A child inherits neither.
+            let _kept = keep_from_children(stream);
+        }
+        let flags = DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP;
+        let keeper = match spawn(arg, flags | CREATE_BREAKAWAY_FROM_JOB) {
+            // The job object does not let its processes leave.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => spawn(arg, flags)?,
+            started => started?,
+        };
+        let pid = keeper.id();
+        let (Some(writer), Some(reader)) = (keeper.stdin, keeper.stdout) else {
+            return Err(io::Error::other("the keeper has no pipes"));
+        };
+        Ok(KeeperLink {
+            pid,
+            reader: BufReader::new(reader),
+            writer,
+        })
+    }
+}
+
+fn spawn(arg: &str, flags: u32) -> io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg(arg)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .creation_flags(flags)
+        .spawn()
+}
+
+/// The end of the keeper.
+#[derive(Debug)]
+pub(crate) struct ReserveLink {
+    pub(crate) reader: BufReader<Stdin>,
+    pub(crate) writer: Stdout,
+}
+
+impl ReserveLink {
+    pub(crate) fn inherited() -> io::Result<ReserveLink> {
+        Ok(ReserveLink {
+            reader: BufReader::new(io::stdin()),
+            writer: io::stdout(),
+        })
+    }
+}
+
+/// Makes the keeper independent of the caller of `reserve`.
+pub(crate) fn detach() -> io::Result<()> {
+    // The working directory of a process cannot be deleted, so the keeper moves to the root.
+    std::env::set_current_dir("\\")
+}

@@ -1,0 +1,44 @@
+//! Windows: the request goes through the named pipe of the keeper.
+
+use std::io;
+use std::time::Instant;
+
+use portlease::Endpoint;
+
+use crate::keeper::messages::{RELEASED, release_pipe};
+use crate::keeper::release::no_answer;
+use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
+use crate::named_pipe::PipeStream;
+
+/// Requests that the process `keeper` release a port. Returns `false` if the process is not a
+/// keeper, refuses, does not hold the port, or exits before it answers.
+pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+    match ask(keeper, endpoint) {
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer()),
+        // The process is no keeper, belongs to another user, or has exited.
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::BrokenPipe
+            ) =>
+        {
+            Ok(false)
+        }
+        answer => answer,
+    }
+}
+
+fn ask(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+    let started = Instant::now();
+    let pipe = PipeStream::connect(&release_pipe(keeper), RELEASE_TIMEOUT)?;
+    // Another process could have created the pipe before the keeper started.
+    if pipe.server()? != keeper {
+        return Ok(false);
+    }
+    let left = || remaining(RELEASE_TIMEOUT, started);
+    pipe.send(&format!("{endpoint}\n"), left())?;
+    let reply = pipe.receive(RELEASE_LINE_BYTES, left())?;
+    Ok(reply.strip_suffix('\n') == Some(RELEASED))
+}

@@ -1,0 +1,13 @@
+//! [`ReleaseListener`]: the keeper (the process that holds the ports) accepts release requests.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
+pub(crate) use system::ReleaseListener;

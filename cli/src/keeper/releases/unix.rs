@@ -1,0 +1,139 @@
+//! Unix: a socket, and one thread that polls it together with the handle of the process.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Instant;
+
+use nix::unistd::geteuid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::keeper::address::{Bound, Peer};
+use crate::keeper::holding::Holding;
+use crate::limits::{
+    KEEPER_CLIENT_TIMEOUT, RELEASE_LINE_BYTES, SERVE_RETRY_DELAY, TIMER_STEP, sleep,
+};
+use crate::process::ProcessHandle;
+
+const ROOT: u32 = 0;
+
+#[derive(Debug)]
+pub(crate) struct ReleaseListener(Bound);
+
+impl ReleaseListener {
+    pub(crate) fn bind() -> io::Result<ReleaseListener> {
+        Ok(ReleaseListener(Bound::new(std::process::id())?))
+    }
+
+    /// Answers release requests until the ports need not be held any longer.
+    pub(crate) fn serve(
+        self,
+        holding: &mut Holding,
+        process: Option<ProcessHandle>,
+    ) -> io::Result<()> {
+        serve_releases(&self.0.0, holding, process.as_ref())
+    }
+}
+
+/// Answers release requests until all ports are released, the time of `--for` is over, or the
+/// process that the ports are reserved for ends.
+fn serve_releases(
+    listener: &UnixListener,
+    holding: &mut Holding,
+    process: Option<&ProcessHandle>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let mut client: Option<ReleaseClient> = None;
+    while !holding.is_over() {
+        let deadlines = [holding.until, client.as_ref().map(|client| client.deadline)];
+        let next = deadlines.into_iter().flatten().min();
+        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+        // Adds one timer step, so that the deadline has passed when poll(2) returns.
+        let timeout = left.and_then(|left| Timespec::try_from(left + TIMER_STEP).ok());
+        let requested = match &client {
+            Some(client) => PollFd::new(&client.stream, PollFlags::IN),
+            None => PollFd::new(listener, PollFlags::IN),
+        };
+        let mut fds = vec![requested];
+        if let Some(process) = process {
+            fds.push(PollFd::new(process, PollFlags::IN));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let (is_requested, has_ended) = (ready.next() == Some(true), ready.next() == Some(true));
+        if has_ended {
+            break;
+        }
+        if client
+            .as_ref()
+            .is_some_and(|client| client.deadline <= Instant::now())
+        {
+            client = None;
+        } else if is_requested {
+            client = match client {
+                Some(client) => client.read(holding),
+                None => ReleaseClient::accept(listener)?,
+            };
+        }
+    }
+    Ok(())
+}
+
+/// A client of `release` that has not sent its whole request yet.
+#[derive(Debug)]
+struct ReleaseClient {
+    stream: UnixStream,
+    request: Vec<u8>,
+    deadline: Instant,
+}
+
+impl ReleaseClient {
+    /// Returns `None` if the client has disconnected, or if its user is neither root nor the
+    /// keeper's user. A client of another user gets no answer.
+    fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(None),
+            // Descriptors or memory are used up. The keeper goes on, because its ports must stay
+            // reserved.
+            Err(_) => {
+                sleep(SERVE_RETRY_DELAY);
+                return Ok(None);
+            }
+        };
+        let Ok(peer) = Peer::of(&stream) else {
+            return Ok(None);
+        };
+        let is_allowed = [ROOT, geteuid().as_raw()].contains(&peer.uid);
+        stream.set_nonblocking(true)?;
+        Ok(is_allowed.then(|| ReleaseClient {
+            stream,
+            request: Vec::new(),
+            deadline: Instant::now() + KEEPER_CLIENT_TIMEOUT,
+        }))
+    }
+
+    /// Reads what the client has sent, and answers the request once it is complete. Returns the
+    /// client only if more of its request must be read.
+    fn read(mut self, holding: &mut Holding) -> Option<ReleaseClient> {
+        let mut bytes = [0; RELEASE_LINE_BYTES];
+        match self.stream.read(&mut bytes) {
+            Ok(count) if count > 0 => self.request.extend(&bytes[..count]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(self),
+            Ok(_) | Err(_) => return None,
+        }
+        match self.request.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let reply = holding.release(&String::from_utf8_lossy(&self.request[..end]));
+                // The write fails if the client has closed the connection. The answer fits into the
+                // buffer of the socket, so the write never blocks.
+                let _answered = (&self.stream).write_all(format!("{reply}\n").as_bytes());
+                None
+            }
+            None => (self.request.len() < RELEASE_LINE_BYTES).then_some(self),
+        }
+    }
+}

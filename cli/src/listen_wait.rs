@@ -1,0 +1,74 @@
+//! [`ListenWait`]: the wait of `run` until its command listens, and the reports on a failed wait.
+
+use std::process::ExitStatus;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use portlease::{Diagnosis, Remedy, State};
+
+use crate::command_end::End;
+use crate::failure::{self, Failure};
+use crate::limits::LISTEN_REPORT;
+use crate::output::console::Console;
+use crate::output::report;
+
+/// The channel to a thread that waits until the command listens on all ports.
+#[derive(Debug)]
+pub(crate) struct ListenWait {
+    pub(crate) limit: Duration,
+    /// The elapsed time, or why the command does not listen.
+    pub(crate) listened: Receiver<Result<Duration, Failure>>,
+}
+
+/// If the command ended before it listened, reports this. Exit code 0 of the command then becomes a
+/// failure of `run`.
+pub(crate) fn after_end(
+    console: &Console,
+    status: ExitStatus,
+    listening: Option<ListenWait>,
+) -> Result<End, Failure> {
+    let result = listening.map(|wait| wait.listened.recv_timeout(LISTEN_REPORT));
+    let Some(Ok(Err(failure))) = result else {
+        return Ok(status.into());
+    };
+    let text = ended_first(status, &failure);
+    if status.success() {
+        return Err(Failure::new(text));
+    }
+    console.note(text);
+    Ok(status.into())
+}
+
+/// The report on the port of a failed wait. `None` if the failure has no report on a port.
+fn report_of(failure: &Failure) -> Option<&Diagnosis> {
+    match failure.cause() {
+        failure::Cause::Library(error) => error.diagnosis(),
+        failure::Cause::Text(_) => None,
+    }
+}
+
+fn ended_first(status: ExitStatus, failure: &Failure) -> String {
+    let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
+    let Some((diagnosis, endpoint)) = found else {
+        return report::failure(failure);
+    };
+    let mut text = format!("the command ended ({status}) before it listened on port {endpoint}");
+    let mut sockets = diagnosis.holders().into_iter().flatten();
+    let is_redirected = diagnosis.remedies().contains(&Remedy::ListPacketFilter);
+    if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
+        text += &format!(": {}", diagnosis.cause());
+    }
+    match report::help(diagnosis, true) {
+        Some(help) => format!("{text}\nhelp: {help}"),
+        None => text,
+    }
+}
+
+pub(crate) fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
+    let text = match report_of(failure) {
+        Some(diagnosis) => report::headline_and_help(diagnosis, true),
+        None => report::failure(failure),
+    };
+    let limit = humantime::format_duration(limit);
+    Failure::new(format!("stopped the command after {limit}: {text}"))
+}

@@ -1,0 +1,124 @@
+//! Windows: named pipes that only the user of this process may open, with a timeout for each
+//! message.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::windows::fs::OpenOptionsExt;
+use std::os::windows::io::OwnedHandle;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::ffi::pipes::{self, OwnerOnly};
+use crate::limits::{PIPE_RETRY_DELAY, sleep};
+
+/// All instances of the pipe have a client, and the server has not created the next one yet.
+const ERROR_PIPE_BUSY: i32 = 231;
+
+/// The server learns who the client is, but cannot act as that user.
+const SECURITY_IDENTIFICATION: u32 = 1 << 16;
+
+#[derive(Debug)]
+pub(crate) struct PipeListener {
+    path: String,
+    /// The instance that the next client opens.
+    next: OwnedHandle,
+}
+
+impl PipeListener {
+    /// Fails if another process has a pipe of this name.
+    pub(crate) fn bind(path: &str) -> io::Result<PipeListener> {
+        let next = pipes::create(path, true, &OwnerOnly::new()?).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process has a pipe of this name",
+            ),
+            _ => e,
+        })?;
+        Ok(PipeListener {
+            path: path.to_owned(),
+            next,
+        })
+    }
+
+    pub(crate) fn accept(&mut self) -> io::Result<PipeStream> {
+        pipes::wait_for_client(&self.next)?;
+        // The new instance exists before this client's instance is closed. So the name always
+        // belongs to this process.
+        let next = pipes::create(&self.path, false, &OwnerOnly::new()?)?;
+        Ok(PipeStream(File::from(std::mem::replace(
+            &mut self.next,
+            next,
+        ))))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PipeStream(File);
+
+impl PipeStream {
+    /// Connects to the pipe. Waits up to `timeout` while other clients use all its instances.
+    pub(crate) fn connect(path: &str, timeout: Duration) -> io::Result<PipeStream> {
+        let started = Instant::now();
+        loop {
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .security_qos_flags(SECURITY_IDENTIFICATION)
+                .open(path);
+            match opened {
+                Err(e)
+                    if e.raw_os_error() == Some(ERROR_PIPE_BUSY) && started.elapsed() < timeout =>
+                {
+                    sleep(PIPE_RETRY_DELAY);
+                }
+                opened => return opened.map(PipeStream),
+            }
+        }
+    }
+
+    /// The pid of the process that created the pipe. For the client's end only.
+    pub(crate) fn server(&self) -> io::Result<u32> {
+        pipes::server_of(&self.0)
+    }
+
+    /// Reads a line of up to `bytes` bytes. The line is empty if the other side has disconnected.
+    pub(crate) fn receive(&self, bytes: usize, timeout: Duration) -> io::Result<String> {
+        let pipe = self.0.try_clone()?;
+        within(timeout, move || {
+            let mut line = String::new();
+            BufReader::new(pipe.take(bytes as u64)).read_line(&mut line)?;
+            Ok(line)
+        })
+    }
+
+    pub(crate) fn send(&self, line: &str, timeout: Duration) -> io::Result<()> {
+        let (mut pipe, line) = (self.0.try_clone()?, line.to_owned());
+        within(timeout, move || pipe.write_all(line.as_bytes()))
+    }
+}
+
+/// Runs a call that may block in a thread of its own. After the timeout, ends the call and fails
+/// with `TimedOut`.
+fn within<T: Send + 'static>(
+    timeout: Duration,
+    call: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = channel();
+    let run = move || {
+        // After a timeout the receiver is gone.
+        let _late = sender.send(call());
+    };
+    let thread = std::thread::Builder::new()
+        .name("pipe".to_owned())
+        .spawn(run)?;
+    match receiver.recv_timeout(timeout) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            // The call fails if the thread has just finished. If the thread does not wait yet, it
+            // waits until the other side disconnects.
+            let _interrupted = pipes::interrupt(&thread);
+            Err(io::ErrorKind::TimedOut.into())
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread panicked")),
+    }
+}

@@ -1,0 +1,18 @@
+//! Linux: this process becomes a subreaper.
+
+use rustix::process::{getpid, set_child_subreaper};
+
+use crate::failure::Failure;
+use crate::process_stat::ProcessStat;
+
+pub(crate) fn adopt() -> Result<(), Failure> {
+    // Without /proc no listener has a visible process, so none would count as left.
+    if ProcessStat::of(std::process::id()).is_none() {
+        return Err(Failure::new(
+            "cannot look for listeners that the command leaves: /proc does not show this process",
+        ));
+    }
+    // prctl(2), PR_SET_CHILD_SUBREAPER
+    set_child_subreaper(Some(getpid()))
+        .map_err(|e| Failure::system("adopt the processes that the command leaves", &e.into()))
+}

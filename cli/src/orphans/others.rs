@@ -1,0 +1,10 @@
+//! Systems on which a process cannot adopt the orphans of its descendants.
+
+use crate::failure::Failure;
+
+pub(crate) fn adopt() -> Result<(), Failure> {
+    Err(Failure::new(
+        "cannot look for listeners that the command leaves: --leaks needs Linux, because only \
+         Linux shows which command started a daemon",
+    ))
+}

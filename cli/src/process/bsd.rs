@@ -1,0 +1,99 @@
+//! macOS and the BSDs: the handle of a process is a kqueue with the filter EVFILT_PROC.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ffi::kqueue::exit_of;
+use crate::process_stat::ProcessStat;
+
+#[derive(Debug)]
+pub(crate) struct ProcessHandle {
+    pid: Pid,
+    queue: OwnedFd,
+}
+
+impl ProcessHandle {
+    /// Opens a handle of the process. Returns `None` if the process does not exist.
+    pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        match exit_of(pid) {
+            Ok(queue) => Ok(Some(ProcessHandle { pid, queue })),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The stdin with which `reserve` starts the keeper (the process that holds the ports). A child
+    /// does not inherit a kqueue, so the keeper opens its own.
+    pub(crate) fn for_keeper(&self) -> io::Result<Stdio> {
+        Ok(Stdio::null())
+    }
+
+    /// The handle of the process `pid` in the keeper.
+    pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
+        ProcessHandle::open(pid)
+    }
+
+    /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
+    /// counts as ended. If a signal interrupts the wait, returns `false` early.
+    pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
+        // poll(2) leaves the event in the queue, so that a later call finds it again.
+        let mut fds = [PollFd::new(&self.queue, PollFlags::IN)];
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Sends SIGTERM. Returns `false` if the process has ended.
+    pub(crate) fn terminate(&self) -> io::Result<bool> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends SIGCONT, because a suspended process does not handle SIGTERM.
+    pub(crate) fn resume(&self) -> io::Result<bool> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Sends SIGKILL. Returns `false` if the process has ended.
+    pub(crate) fn kill(&self) -> io::Result<bool> {
+        self.signal(Signal::KILL)
+    }
+
+    /// These systems have no signal by a handle. If the process ends between the check and
+    /// kill(2), and another process gets its pid at once, that process gets the signal.
+    fn signal(&self, signal: Signal) -> io::Result<bool> {
+        if self.has_ended()? {
+            return Ok(false);
+        }
+        match kill_process(self.pid, signal) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// The descriptor becomes readable when the process ends.
+impl AsFd for ProcessHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+/// The name of the process, or `a process` if it cannot be read.
+pub(crate) fn name(pid: u32) -> String {
+    ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
+}

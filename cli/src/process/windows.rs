@@ -1,0 +1,70 @@
+//! Windows: the handle of a process is a handle of the system.
+
+use std::io;
+use std::os::windows::io::OwnedHandle;
+use std::time::Duration;
+
+use crate::ffi::windows as ffi;
+use crate::process_stat::ProcessStat;
+
+/// The exit code of a process that `terminate` or `kill` ended.
+const ENDED_BY_PORTLEASE: u32 = 1;
+
+#[derive(Debug)]
+pub(crate) struct ProcessHandle {
+    pid: u32,
+    process: OwnedHandle,
+}
+
+impl ProcessHandle {
+    /// Opens a handle of the process. Returns `None` if the process does not exist.
+    pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
+        match ffi::open_process(pid) {
+            // The handle of a process that has ended can be opened while another handle is open.
+            Ok(process) => Ok(Some(ProcessHandle { pid, process })),
+            Err(e) if ffi::is_no_such_process(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The handle of the process `pid` in the keeper (the process that holds the ports). `reserve`
+    /// has a handle too, so no other process can have the pid.
+    pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
+        ProcessHandle::open(pid)
+    }
+
+    /// Waits up to `timeout` for the process to end, and returns whether it has ended.
+    pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
+        ffi::is_signaled_within(&self.process, timeout)
+    }
+
+    /// Ends the process at once (`TerminateProcess`), because Windows has no SIGTERM. Returns
+    /// `false` if the process has ended.
+    pub(crate) fn terminate(&self) -> io::Result<bool> {
+        self.kill()
+    }
+
+    /// Does nothing, because no process on Windows has to be resumed before it can be ended.
+    /// Returns `false` if the process has ended.
+    pub(crate) fn resume(&self) -> io::Result<bool> {
+        Ok(!self.has_ended()?)
+    }
+
+    /// Ends the process at once (`TerminateProcess`). Returns `false` if the process has ended.
+    pub(crate) fn kill(&self) -> io::Result<bool> {
+        if self.has_ended()? {
+            return Ok(false);
+        }
+        match ffi::terminate(self.pid, ENDED_BY_PORTLEASE) {
+            Ok(()) => Ok(true),
+            // Windows denies access to a process that is ending.
+            Err(_) if self.has_ended()? => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The name of the process, or `a process` if it cannot be read.
+pub(crate) fn name(pid: u32) -> String {
+    ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
+}

@@ -1,0 +1,81 @@
+//! Linux: the facts of a process in `/proc/PID/stat`.
+
+use std::io;
+
+/// The fields of proc_pid_stat(5) that this program uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessStat {
+    pub(crate) pid: u32,
+    /// The name of the program. The kernel cuts it after 15 bytes.
+    pub(crate) name: String,
+    /// The pid of the parent process.
+    pub(crate) parent: u32,
+    group: u32,
+    session: u32,
+    /// The time of the start since boot, in clock ticks. It distinguishes the process from a later
+    /// one with the same pid.
+    pub(crate) started: u64,
+    /// Address of the arguments, which the kernel randomizes at each exec. 0 if the kernel hides
+    /// the address from this user.
+    pub(crate) arguments_at: u64,
+}
+
+impl ProcessStat {
+    /// `None` if the process does not exist or cannot be seen.
+    pub(crate) fn of(pid: u32) -> Option<ProcessStat> {
+        let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        ProcessStat::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// Every process that this user can see.
+    pub(crate) fn all() -> io::Result<Vec<ProcessStat>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            all.extend(pid.and_then(ProcessStat::of));
+        }
+        Ok(all)
+    }
+
+    /// Whether this process is in the process group or the session that `leader` leads.
+    pub(crate) fn is_led_by(&self, leader: u32) -> bool {
+        [self.group, self.session].contains(&leader)
+    }
+
+    /// The name may contain blanks and parentheses. So the fields are counted from the last `)`.
+    fn parse(text: &str) -> Option<ProcessStat> {
+        let (head, fields) = text.rsplit_once(')')?;
+        let (pid, name) = head.split_once(" (")?;
+        let mut fields = fields.split_whitespace().skip(1);
+        let mut number = || fields.next()?.parse().ok();
+        let (parent, group, session) = (number()?, number()?, number()?);
+        // Fields 4 to 6 are read. The start is field 22, and the address is field 48.
+        let started = fields.nth(15)?.parse().ok()?;
+        let arguments_at = fields.nth(25)?.parse().ok()?;
+        Some(ProcessStat {
+            pid: pid.parse().ok()?,
+            name: name.to_owned(),
+            parent,
+            group,
+            session,
+            started,
+            arguments_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_are_counted_from_the_end_of_the_name() {
+        let fields: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let stat = ProcessStat::parse(&format!("77 (a) b (c) S {}", fields.join(" "))).unwrap();
+        assert_eq!((stat.pid, stat.name.as_str()), (77, "a) b (c"));
+        assert_eq!((stat.parent, stat.group, stat.session), (4, 5, 6));
+        assert_eq!((stat.started, stat.arguments_at), (22, 48));
+        assert_eq!(ProcessStat::parse("77 (a) S 1"), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! Windows: the facts of a process, from a snapshot of all processes and from its handle.
+
+use std::io;
+
+use crate::ffi::windows as ffi;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessStat {
+    pub(crate) pid: u32,
+    /// The name of the program, such as `cmd.exe`.
+    pub(crate) name: String,
+    /// The pid of the parent process. 0 if the parent has ended: its pid may then belong to another
+    /// process, which started later than this one.
+    pub(crate) parent: u32,
+    /// The time of the start in units of 100 ns since 1601. 0 if this user may not read it.
+    pub(crate) started: u64,
+}
+
+impl ProcessStat {
+    /// `None` if the process does not exist or cannot be seen.
+    pub(crate) fn of(pid: u32) -> Option<ProcessStat> {
+        let mut all = ffi::processes().ok()?.into_iter();
+        all.find(|process| process.pid == pid)
+            .map(ProcessStat::from)
+    }
+
+    /// Every process.
+    pub(crate) fn all() -> io::Result<Vec<ProcessStat>> {
+        Ok(ffi::processes()?
+            .into_iter()
+            .map(ProcessStat::from)
+            .collect())
+    }
+
+    /// Windows has neither process groups nor sessions that a process leads.
+    pub(crate) fn is_led_by(&self, _leader: u32) -> bool {
+        false
+    }
+}
+
+impl From<ffi::Listed> for ProcessStat {
+    fn from(listed: ffi::Listed) -> ProcessStat {
+        let started = ffi::created(listed.pid).unwrap_or(0);
+        let is_parent = ffi::created(listed.parent).is_none_or(|parent| parent <= started);
+        ProcessStat {
+            pid: listed.pid,
+            name: listed.name,
+            parent: if is_parent { listed.parent } else { 0 },
+            started,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! macOS and the BSDs: signals without their senders. The watcher then shows whether the process
+//! group got a signal.
+
+use std::io;
+
+use signal_hook::iterator::Signals;
+
+use crate::received_signals::Received;
+
+#[derive(Debug)]
+pub(crate) struct ReceivedSignals(Signals);
+
+impl ReceivedSignals {
+    pub(crate) fn new(signals: impl IntoIterator<Item = i32>) -> io::Result<ReceivedSignals> {
+        Ok(ReceivedSignals(Signals::new(signals)?))
+    }
+
+    /// Waits for signals.
+    pub(crate) fn wait(&mut self) -> Vec<Received> {
+        self.0.wait().map(received).collect()
+    }
+
+    /// Returns at once, also without a signal.
+    pub(crate) fn pending(&mut self) -> Vec<Received> {
+        self.0.pending().map(received).collect()
+    }
+}
+
+fn received(signal: i32) -> Received {
+    Received {
+        signal,
+        is_from_terminal: false,
+    }
+}

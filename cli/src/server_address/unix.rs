@@ -1,0 +1,216 @@
+//! Unix: a socket with a path, or on Linux with an abstract name.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::limits::PORT_SERVER_LINE_BYTES;
+use crate::signals::{die_by, starts_ignored};
+
+/// The address of a port server: `@name` in the abstract namespace of Linux, or the path of a Unix
+/// socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerAddress {
+    Abstract(String),
+    Path(PathBuf),
+}
+
+impl FromStr for ServerAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text.strip_prefix('@') {
+            None if text.is_empty() => Err("expected @NAME or the path of a Unix socket"),
+            Some("") => Err("expected a name after the @"),
+            Some(_) if !cfg!(target_os = "linux") => {
+                Err("expected the path of a Unix socket, because @NAME needs Linux")
+            }
+            Some(name) => Ok(ServerAddress::Abstract(name.to_owned())),
+            None => Ok(ServerAddress::Path(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerAddress::Abstract(name) => write!(f, "@{name}"),
+            ServerAddress::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl ServerAddress {
+    fn resolve(&self) -> io::Result<SocketAddr> {
+        match self {
+            #[cfg(target_os = "linux")]
+            ServerAddress::Abstract(name) => SocketAddr::from_abstract_name(name),
+            #[cfg(not(target_os = "linux"))]
+            ServerAddress::Abstract(_) => Err(io::ErrorKind::Unsupported.into()),
+            ServerAddress::Path(path) => SocketAddr::from_pathname(path),
+        }
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        UnixStream::connect_addr(&self.resolve()?)
+    }
+
+    fn bind(&self) -> io::Result<UnixListener> {
+        UnixListener::bind_addr(&self.resolve()?)
+    }
+}
+
+/// A connection to a client or to a server.
+#[derive(Debug)]
+pub(crate) struct PortStream(UnixStream);
+
+impl PortStream {
+    /// Connects. Each message fails if it takes longer than `timeout`.
+    pub(crate) fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<PortStream> {
+        PortStream::new(address.connect()?, timeout)
+    }
+
+    fn new(stream: UnixStream, timeout: Duration) -> io::Result<PortStream> {
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        Ok(PortStream(stream))
+    }
+
+    /// Reads a line. It is empty if the other side has disconnected.
+    pub(crate) fn receive(&self) -> io::Result<String> {
+        let mut line = String::new();
+        BufReader::new((&self.0).take(PORT_SERVER_LINE_BYTES)).read_line(&mut line)?;
+        Ok(line)
+    }
+
+    pub(crate) fn send(&self, line: &str) -> io::Result<()> {
+        (&self.0).write_all(line.as_bytes())
+    }
+}
+
+/// The socket of `serve`.
+#[derive(Debug)]
+pub(crate) struct PortListener(UnixListener);
+
+impl PortListener {
+    /// Listens on the address. SIGINT and SIGTERM then end this process, and remove its socket
+    /// file.
+    pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
+        // Installs the handlers before the socket exists. Otherwise a signal could end this process
+        // and leave the socket file behind.
+        let signals = Signals::new(
+            [SIGINT, SIGTERM]
+                .into_iter()
+                .filter(|signal| !starts_ignored(*signal)),
+        )?;
+        let listener = bind(address)?;
+        exit_on_signal(signals, address.clone())?;
+        raise_descriptor_limit();
+        Ok(PortListener(listener))
+    }
+
+    /// Waits for a client. Each message fails if it takes longer than `timeout`.
+    pub(crate) fn accept(&mut self, timeout: Duration) -> io::Result<PortStream> {
+        let (stream, _) = self.0.accept()?;
+        PortStream::new(stream, timeout)
+    }
+}
+
+/// Binds the address. If the path is a socket that refuses connections, a killed server left it,
+/// and this function replaces it.
+fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
+    match (address.bind(), address) {
+        (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
+            let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+            let refused = address
+                .connect()
+                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            if !(is_socket && refused) {
+                return Err(e);
+            }
+            std::fs::remove_file(path)?;
+            address.bind()
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()> {
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            if let ServerAddress::Path(path) = address {
+                // The call fails if another process has already removed the socket file.
+                let _removed = std::fs::remove_file(path);
+            }
+            std::process::exit(i32::from(die_by(signal)));
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)?;
+    Ok(())
+}
+
+/// Raises the limit of open descriptors, because each reservation needs several. If the limit
+/// cannot be raised, reservations fail with an error once the descriptors are used up.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_address_that_starts_with_at_is_abstract() {
+        assert_eq!("@a".parse(), Ok(ServerAddress::Abstract("a".to_owned())));
+        assert_eq!(ServerAddress::Abstract("a".to_owned()).to_string(), "@a");
+    }
+
+    #[test]
+    fn an_address_without_at_is_a_path() {
+        assert_eq!(
+            "/run/a@b".parse(),
+            Ok(ServerAddress::Path("/run/a@b".into()))
+        );
+        assert!("".parse::<ServerAddress>().is_err() && "@".parse::<ServerAddress>().is_err());
+    }
+
+    #[test]
+    fn an_answer_without_a_number_is_a_refusal() {
+        for (answer, number) in [
+            ("41023\n", Some(41023)),
+            ("7", Some(7)),
+            ("", None),
+            ("x\n", None),
+            ("1 2\n", None),
+        ] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(answer.as_bytes()).unwrap();
+            drop(theirs);
+            assert_eq!(
+                PortStream(ours).receive_number().unwrap(),
+                number,
+                "{answer:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Windows: std finds only `.exe` files, but many commands are `.cmd` files, such as npm.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::exit;
+use crate::spawning::with_program;
+
+/// The extensions of batch files, which std passes to `cmd.exe`.
+const BATCH: [&str; 2] = ["cmd", "bat"];
+
+/// The same command with the batch file of that name in PATH, if there is no `.exe` file.
+pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
+    if cause.kind() != io::ErrorKind::NotFound {
+        return None;
+    }
+    let batch = batch_file(command.get_program())?;
+    Some(with_program(command, batch.as_os_str(), None))
+}
+
+fn batch_file(program: &OsStr) -> Option<PathBuf> {
+    let has_folder = Path::new(program).components().count() > 1;
+    let path = match has_folder {
+        true => OsString::from("."),
+        false => std::env::var_os("PATH").unwrap_or_default(),
+    };
+    std::env::split_paths(&path).find_map(|folder| {
+        let files = BATCH.iter().map(|extension| {
+            let mut name = folder.join(program).into_os_string();
+            name.push(".");
+            name.push(extension);
+            PathBuf::from(name)
+        });
+        files.into_iter().find(|file| file.is_file())
+    })
+}
+
+/// Returns 126 or 127 as on other systems, or [`exit::RUN_FAILED`] if the system lacks memory.
+pub(crate) fn exit_code(_program: &OsStr, cause: &io::Error) -> u8 {
+    match cause.kind() {
+        io::ErrorKind::NotFound => 127,
+        io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
+        _ => 126,
+    }
+}

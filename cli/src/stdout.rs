@@ -1,0 +1,12 @@
+//! Whether the parent started this process without a stdout.
+
+/// Rust's runtime replaces a closed stdout by /dev/null, to which every write succeeds.
+#[cfg(unix)]
+pub(crate) use crate::ffi::unix::is_stdout_closed_at_start;
+
+/// Writes to a stdout that does not exist succeed in std.
+#[cfg(windows)]
+pub(crate) fn is_stdout_closed_at_start() -> bool {
+    use std::os::windows::io::AsRawHandle;
+    std::io::stdout().as_raw_handle().is_null()
+}

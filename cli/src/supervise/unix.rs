@@ -1,0 +1,180 @@
+//! Unix: signals wake the supervisor, and it passes them on.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::TryRecvError;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid, getpgrp};
+use rustix::process::{WaitOptions, wait};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::command_end::End;
+use crate::failure::Failure;
+use crate::limits::{GROUP_SIGNAL_DELAY, sleep};
+use crate::listen_wait::{ListenWait, after_end, not_in_time};
+use crate::output::console::Console;
+use crate::process_tree::end_tree;
+use crate::received_signals::{Received, ReceivedSignals};
+use crate::signals::{spawn_with_inherited_signals, starts_ignored, unblock};
+use crate::watcher::{PendingSignals, Watcher};
+
+/// Signals that are passed on to the command.
+const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// The signal handlers and the watcher process. Both exist before the command starts, so that no
+/// signal is lost.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    signals: ReceivedSignals,
+    watcher: Option<Watcher>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(console: &Console) -> io::Result<Supervisor> {
+        let watcher = Watcher::start();
+        if let Err(e) = &watcher {
+            console.detail(format_args!(
+                "cannot start the watcher process: {e}; the command may get a signal to the \
+                 process group twice, and continues if portlease is killed"
+            ));
+        }
+        let handled = FORWARDED
+            .into_iter()
+            .filter(|signal| !starts_ignored(*signal));
+        Ok(Supervisor {
+            signals: ReceivedSignals::new(handled.chain([SIGCHLD]))?,
+            watcher: watcher.ok(),
+        })
+    }
+
+    /// Starts the command. The caller must not reap it, because [`Supervised::until_end`] does.
+    pub(crate) fn start(&mut self, command: &mut Command) -> io::Result<Supervised<'_>> {
+        if let Some(watcher) = &self.watcher {
+            watcher.guard(command)?;
+        }
+        let child = spawn_with_inherited_signals(command)?;
+        // If the parent started this process with SIGCHLD blocked, the end of the command would
+        // stay unnoticed.
+        unblock(FORWARDED.into_iter().chain([SIGCHLD]))?;
+        let Supervisor { signals, watcher } = self;
+        Ok(Supervised {
+            pid: child.id(),
+            signals,
+            watcher,
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Supervised<'a> {
+    pub(crate) pid: u32,
+    signals: &'a mut ReceivedSignals,
+    watcher: &'a mut Option<Watcher>,
+}
+
+impl Supervised<'_> {
+    /// Passes signals on to the command until it ends. If the wait for its listeners fails, ends
+    /// the command and the processes that it started.
+    pub(crate) fn until_end(
+        mut self,
+        console: &Console,
+        mut listening: Option<ListenWait>,
+    ) -> Result<End, Failure> {
+        let cannot = |e: io::Error| Failure::system("wait for the command", &e);
+        loop {
+            let received = self.signals.wait();
+            self.pass_on(received);
+            if let Some(status) = self.reap().map_err(cannot)? {
+                return after_end(console, status, listening);
+            }
+            match listening.as_ref().map(|wait| wait.listened.try_recv()) {
+                Some(Ok(Ok(after))) => {
+                    console.note(format_args!(
+                        "the command started to listen after {:.1} s",
+                        after.as_secs_f64()
+                    ));
+                    listening = None;
+                }
+                Some(Ok(Err(error))) => {
+                    end_tree(self.pid).map_err(cannot)?;
+                    let limit = listening.map(|wait| wait.limit).unwrap_or_default();
+                    return Err(not_in_time(limit, &error));
+                }
+                Some(Err(TryRecvError::Disconnected)) => listening = None,
+                Some(Err(TryRecvError::Empty)) | None => {}
+            }
+        }
+    }
+
+    /// Sends each received signal to the command once. Skips a signal that the command already got
+    /// as a member of the process group.
+    fn pass_on(&mut self, mut received: Vec<Received>) {
+        received.retain(|received| received.signal != SIGCHLD);
+        if received.is_empty() {
+            return;
+        }
+        if received.iter().any(|received| !received.is_from_terminal) {
+            sleep(GROUP_SIGNAL_DELAY);
+            let repeated = self.signals.pending().into_iter();
+            received.extend(repeated.filter(|received| received.signal != SIGCHLD));
+        }
+        received.sort_by_key(|received| (received.signal, !received.is_from_terminal));
+        received.dedup_by_key(|received| received.signal);
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        // getpgid(2) and getpgrp(2) return 0 for a group from outside this PID namespace.
+        let group = getpgid(Some(pid)).unwrap_or(getpgrp());
+        let in_own_group = group == getpgrp();
+        let group_got = match self.watcher.as_mut().map(Watcher::take_pending) {
+            Some(Ok(pending)) => pending,
+            Some(Err(_)) => {
+                *self.watcher = None;
+                PendingSignals::default()
+            }
+            None => PendingSignals::default(),
+        };
+        for received in received {
+            let Ok(signal) = Signal::try_from(received.signal) else {
+                continue;
+            };
+            // kill(2) and killpg(2) fail if the command has ended, or if this process may not
+            // signal the user of the command. Nothing more can then be done.
+            let _sent = match received.is_from_terminal {
+                // A terminal signals one process group. So the command has already got the signal,
+                // if it is still in this group. timeout(1) and setsid(1) make a group of their own.
+                true if in_own_group => Ok(()),
+                true => killpg(group, signal),
+                false if in_own_group && group_got.contains(received.signal) => Ok(()),
+                false => kill(pid, signal),
+            };
+        }
+    }
+
+    /// Reaps every child that has ended. A process can have other children than those it started:
+    /// the kernel gives orphans to pid 1 of a PID namespace. Returns the status of the command if
+    /// the command has ended.
+    fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        let mut ended = None;
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    let pid = pid.as_raw_nonzero().get().cast_unsigned();
+                    if pid == self.pid {
+                        ended = Some(ExitStatus::from_raw(status.as_raw()));
+                    }
+                    if self.watcher.as_ref().is_some_and(|w| w.pid() == pid) {
+                        self.watcher.take().into_iter().for_each(Watcher::forget);
+                    }
+                }
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ended),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Makes [`Supervised::until_end`] check its [`ListenWait`], because it waits for signals.
+pub(crate) fn wake() {
+    let _woken = signal_hook::low_level::raise(SIGCHLD);
+}

@@ -1,0 +1,104 @@
+//! Windows: the command runs in a job object, which ends it together with this process.
+
+use std::io;
+use std::marker::PhantomData;
+use std::process::{Child, Command};
+use std::sync::mpsc::TryRecvError;
+
+use crate::command_end::End;
+use crate::failure::Failure;
+use crate::ffi::windows::{Job, survive_ctrl_c};
+use crate::limits::{PROCESS_END_POLL, PROGRESS_INTERVAL};
+use crate::listen_wait::{ListenWait, after_end, not_in_time};
+use crate::output::console::Console;
+use crate::process::ProcessHandle;
+use crate::process_tree::end_tree;
+
+/// The job object of this process. If portlease is killed, Windows ends the command and what the
+/// command started.
+#[derive(Debug)]
+pub(crate) struct Supervisor(Option<Job>);
+
+impl Supervisor {
+    pub(crate) fn new(console: &Console) -> io::Result<Supervisor> {
+        survive_ctrl_c()?;
+        let job = Job::enter();
+        if let Err(e) = &job {
+            console.detail(format_args!(
+                "cannot create a job object: {e}; the command continues if portlease is killed"
+            ));
+        }
+        Ok(Supervisor(job.ok()))
+    }
+
+    /// Starts the command. [`Supervised::until_end`] waits for it.
+    pub(crate) fn start(&mut self, command: &mut Command) -> io::Result<Supervised<'_>> {
+        let child = command.spawn()?;
+        Ok(Supervised {
+            pid: child.id(),
+            child,
+            supervisor: PhantomData,
+        })
+    }
+}
+
+/// The command has ended, so what it left runs on, as on other systems.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // If the call fails, the processes in the job end with this process.
+        let _released = self.0.take().map(Job::release);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Supervised<'a> {
+    pub(crate) pid: u32,
+    child: Child,
+    supervisor: PhantomData<&'a mut Supervisor>,
+}
+
+impl Supervised<'_> {
+    /// Waits until the command ends. If the wait for its listeners fails, ends the command and the
+    /// processes that it started. The console sends Ctrl-C to the command too.
+    pub(crate) fn until_end(
+        mut self,
+        console: &Console,
+        mut listening: Option<ListenWait>,
+    ) -> Result<End, Failure> {
+        let cannot = |e: io::Error| Failure::system("wait for the command", &e);
+        let process = ProcessHandle::open(self.pid).map_err(cannot)?;
+        loop {
+            let limit = match listening {
+                Some(_) => PROGRESS_INTERVAL,
+                None => PROCESS_END_POLL,
+            };
+            let ended = match &process {
+                Some(process) => process.ended_within(limit).map_err(cannot)?,
+                None => true,
+            };
+            if ended {
+                let status = self.child.wait().map_err(cannot)?;
+                return after_end(console, status, listening);
+            }
+            match listening.as_ref().map(|wait| wait.listened.try_recv()) {
+                Some(Ok(Ok(after))) => {
+                    console.note(format_args!(
+                        "the command started to listen after {:.1} s",
+                        after.as_secs_f64()
+                    ));
+                    listening = None;
+                }
+                Some(Ok(Err(error))) => {
+                    end_tree(self.pid).map_err(cannot)?;
+                    let limit = listening.map(|wait| wait.limit).unwrap_or_default();
+                    return Err(not_in_time(limit, &error));
+                }
+                Some(Err(TryRecvError::Disconnected)) => listening = None,
+                Some(Err(TryRecvError::Empty)) | None => {}
+            }
+        }
+    }
+}
+
+/// Does nothing: [`Supervised::until_end`] checks its [`ListenWait`] every [`PROGRESS_INTERVAL`].
+pub(crate) fn wake() {}
