@@ -17,7 +17,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
 use crate::ports::PortList;
-use crate::survey::{are_many, first_unmet};
+use crate::survey::{Unmet, are_many, first_unmet};
 use crate::wait_loop::{self, Outcome, Unable};
 
 #[derive(Debug, Serialize)]
@@ -133,7 +133,9 @@ fn unmet(
         return Ok((findings, rest.len()));
     }
     let (mut rest, started) = (endpoints, Instant::now());
-    while let Some(n) = first_unmet(rest, condition, WAIT_REPORT_TIME, started)? {
+    while let Some(Unmet { index: n, .. }) =
+        first_unmet(rest, condition, WAIT_REPORT_TIME, started)?
+    {
         let is_over = are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
         if findings.len() == WAIT_REPORTS || is_over {
             return Ok((findings, rest.len() - n));
