@@ -79,7 +79,7 @@ impl Holder {
         let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
         if owners.is_empty() {
             format!(
-                "held by {user}, but by no process: by the kernel itself, or a call in progress"
+                "held by {user}, but by no process: by the kernel itself, or by a call in progress"
             )
         } else {
             format!(
