@@ -30,8 +30,8 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// Of the owners of these ports, the one with the longest retry limit: the caller needs only one of
-/// the ports. One scan of the processes finds all owners.
+/// Of the owners of these ports, the one with the longest retry limit, because the caller needs
+/// only one of the ports. One scan of the processes finds all owners.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let [first, others @ ..] = ports else {
         return ResidualOwner::Process;

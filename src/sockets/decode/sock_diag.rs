@@ -431,7 +431,7 @@ pub(crate) mod tests {
             rows.iter().map(summary).collect::<Vec<_>>(),
             [
                 expected("[::]:33955", "", State::Listen, Some(0), true),
-                // For bound sockets the kernel ignores the requested port, 33955.
+                // For bound TCP sockets the kernel ignores the requested port, here 33955.
                 expected("127.0.0.1:47031", "", State::Bound, Some(0), false),
                 expected(
                     &format!("{mapped}:33955"),

@@ -70,8 +70,8 @@ impl SockDiag {
             info.consistent &= self.dump_family(protocol, family, states, port, rows)?;
         }
         info.saw_bound = rows[start..].iter().any(|row| row.state == State::Bound);
-        // For bound sockets the kernel ignores the requested port, so sockets on other ports are
-        // removed here.
+        // For bound TCP sockets the kernel ignores the requested port. So this code removes the
+        // sockets on other ports.
         let mut position = 0;
         rows.retain(|row| {
             position += 1;
