@@ -467,8 +467,8 @@ impl ReserveOptions {
     ///
     /// The call has one retry budget. If an exact port is refused, the call returns within 150 ms,
     /// or within 2.5 s while a forked child that has not called exec holds the port. Preferred
-    /// numbers share that budget. The call also retries within it if it tried at most 64 numbers
-    /// and all were refused. A [`wait`](Self::wait) replaces the budget.
+    /// numbers share that budget. If the call tried at most 64 numbers and all were refused, it
+    /// retries them within the budget. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;

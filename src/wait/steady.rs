@@ -67,8 +67,8 @@ struct Steady {
     ports: Vec<Port>,
     steady: Duration,
     deadline: Deadline,
-    /// The first poll of the current period in which every port has kept a listener, and those
-    /// listeners of each port that have been open since then.
+    /// The current period in which every port has had a listener without a break: the time of its
+    /// first poll, and for each port the listeners that have been open since that poll.
     since: Option<(Instant, Vec<Listeners>)>,
 }
 

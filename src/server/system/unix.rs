@@ -44,7 +44,7 @@ pub(crate) fn signal(
 }
 
 /// Whether a process of the child's group still runs, except the child. Always `false` on systems
-/// other than Linux, which have no `/proc` to find it.
+/// other than Linux, where this crate cannot list the processes of a group.
 pub(crate) fn others_run(child: u32) -> bool {
     if !cfg!(target_os = "linux") {
         return false;

@@ -42,8 +42,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 /// for every lock file that there can be. All processes that see the same mount get the same
 /// answer.
 ///
-/// A small one is not used: Docker gives a container 64 MiB by default, which a browser under test
-/// may need.
+/// A small file system is not used. Docker gives a container 64 MiB by default, which a browser
+/// under test may need.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
     const TMPFS_MAGIC: i128 = 0x0102_1994;
@@ -242,7 +242,8 @@ impl Folder {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
 
-    /// What `parse` returns for the names in the folder. At most `limit` values.
+    /// Calls `parse` with the names in the folder. Returns at most `limit` of the values that
+    /// `parse` returned.
     pub(crate) fn names<T>(
         &self,
         limit: usize,
