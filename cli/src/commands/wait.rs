@@ -132,7 +132,9 @@ fn unmet(
         findings.extend(all.filter(|finding| finding.problem.is_some()));
         return Ok((findings, rest.len()));
     }
-    let (mut rest, started) = (endpoints, Instant::now());
+    let mut others = endpoints.to_vec();
+    others.retain(|endpoint| Some(*endpoint) != waited_for);
+    let (mut rest, started) = (others.as_slice(), Instant::now());
     while let Some(Unmet { index: n, .. }) =
         first_unmet(rest, condition, WAIT_REPORT_TIME, started)?
     {
@@ -143,7 +145,7 @@ fn unmet(
         let endpoint = rest[n];
         rest = &rest[n + 1..];
         let finding = Finding::new(endpoint, condition, true);
-        if finding.problem.is_some() && Some(endpoint) != waited_for {
+        if finding.problem.is_some() {
             findings.push(finding);
         }
     }
