@@ -38,7 +38,7 @@ struct Answer {
     left: Option<Vec<HolderRow>>,
 }
 
-/// How a process was ended.
+/// How `run` ended a process that the command left, as an object of the JSON output.
 #[derive(Debug, Serialize)]
 struct EndingRow {
     pid: u32,
@@ -50,11 +50,12 @@ impl LeakCheck {
     /// Records the listeners that exist, and makes this process adopt the command's daemons. The
     /// caller must start the command after this call.
     pub(crate) fn prepare(action: LeakAction) -> Result<LeakCheck, Failure> {
-        // Without /proc no listener has a visible process, so none would count as left.
+        // Without /proc no listener has a visible process. So no listener would count as left by
+        // the command.
         if ProcessStat::of(std::process::id()).is_none() {
             return Err(Failure::new(
-                "cannot look for listeners that the command leaves: /proc does not show this \
-                 process",
+                "cannot scan for listeners that the command leaves: /proc does not show this \
+                 process; mount proc on /proc, or omit --leaks",
             ));
         }
         orphans::adopt()
@@ -130,8 +131,8 @@ impl LeakCheck {
         })
     }
 
-    /// Scans until the command has no listener left, for up to [`LEAK_GRACE`], and returns those
-    /// that are left. A server that was just signalled may need that time to end.
+    /// Scans until the command has no listener left, for up to [`LEAK_GRACE`]. Returns the
+    /// listeners of the last scan. A server that was just signalled may need that time to end.
     fn leaks(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let started = Instant::now();
         loop {

@@ -9,7 +9,7 @@ use portlease::{Endpoint, ErrorKind, Protocol};
 use crate::condition::Condition;
 use crate::limits::PORTS_PER_THREAD;
 
-/// Whether a check of all of these ports may take longer than a moment.
+/// Whether there are more ports than one thread should check.
 pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
     endpoints.len() > PORTS_PER_THREAD
 }

@@ -198,9 +198,9 @@ struct WaitForAll {
 }
 
 impl WaitForAll {
-    /// Returns the ports that met the condition. With [`Unable::Skip`] these are the ports that
-    /// could be checked to the end. Returns `None` if the limit ended a pass over many ports.
-    /// Returns a timeout error if the limit passed during the wait for one port.
+    /// Returns the ports that met the condition. With [`Unable::Skip`] the ports that could not be
+    /// checked are omitted. Returns `None` if the limit ended a pass over many ports. Returns a
+    /// timeout error if the limit passed during the wait for one port.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
         // The index at which the last pass ended. The ports before this index met the condition in
@@ -237,8 +237,8 @@ impl WaitForAll {
                     return Ok(None);
                 }
                 Ok(()) => {}
-                // The first check could not show this, for example because a listener answered for
-                // a port that this user may not bind.
+                // The port can no longer be checked. For example, a server listened on a privileged
+                // port when the wait began, and has ended.
                 Err(error)
                     if self.unable == Unable::Skip && error.kind() != ErrorKind::TimedOut =>
                 {

@@ -80,8 +80,8 @@ impl Watcher {
         self.socket.read_exact(&mut [0])
     }
 
-    /// For a watcher that was reaped: its pid may belong to another process by now, which the drop
-    /// would kill.
+    /// Drops a watcher that was reaped, without killing it. Another process may have its pid by
+    /// now.
     pub(crate) fn forget(self) {
         std::mem::forget(self);
     }

@@ -182,7 +182,7 @@ fn reserve(request: &Request) -> Result<(UnixListener, Holding), Failure> {
 }
 
 /// Answers release requests until all ports are released, the time of `--for` is over, or the
-/// process that the ports are reserved for ends. stdin is the pidfd of that process.
+/// process that the ports are reserved for ends. If there is such a process, stdin is its pidfd.
 fn serve_releases(listener: &UnixListener, holding: &mut Holding) -> io::Result<()> {
     let process = io::stdin();
     listener.set_nonblocking(true)?;

@@ -46,7 +46,7 @@ pub(crate) fn start_keeper(
     close_fds::set_fds_cloexec(3, &[]);
     let keeper = command.spawn().map_err(cannot)?;
     // `command` contains a copy of the keeper's end of the socket. While this process has the copy,
-    // a read does not fail when the keeper dies.
+    // a read from the socket would not end when the keeper dies.
     drop(command);
     let request = Request {
         selection: selection.clone(),
