@@ -174,8 +174,8 @@ pub(crate) struct RunArgs {
     pub(crate) stable: bool,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
-    /// Stop the command and the processes that it started, and fail, if it does not listen on all
-    /// ports within DURATION (30s if DURATION is omitted), or ends before it listens
+    /// If the command does not listen on all ports within DURATION (30s if DURATION is omitted),
+    /// stop it and the processes that it started, and fail. Also fail if it ends before it listens
     #[arg(
         long, value_name = "DURATION", value_parser = parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT,

@@ -42,7 +42,7 @@ pub struct Holder {
     /// closing the socket, and before a server has accepted the connection. Windows has no such
     /// numbers, so this crate computes one from the process and the addresses.
     pub inode: u64,
-    /// Whether a socket on `[::]` serves IPv4 as well.
+    /// Whether a socket on `[::]` also serves IPv4.
     ///
     /// Linux reports this for sockets that listen or are bound. Windows does not report it, so
     /// every socket on `[::]` counts as dual-stack there.

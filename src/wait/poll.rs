@@ -142,8 +142,8 @@ impl Deadline {
     }
 }
 
-/// A wait until something listens on each of the ports, which it checks in turn. With an expected
-/// process, a listener of a stranger does not count.
+/// A wait until something listens on each of the ports. It checks the ports in turn. With an
+/// expected process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
     ports: std::vec::IntoIter<Port>,

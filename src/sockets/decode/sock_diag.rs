@@ -250,8 +250,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // Only with a link-local address is the field the scope of the address. With other
-            // addresses it is the interface that the socket is bound to (SO_BINDTODEVICE).
+            // For a link-local address the field is the scope of the address. For other addresses
+            // it is the interface that the socket is bound to (SO_BINDTODEVICE).
             let scope = if ip.is_unicast_link_local() {
                 interface
             } else {

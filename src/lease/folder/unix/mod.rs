@@ -38,8 +38,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
     parents.map(|parent| parent.join("portlease")).collect()
 }
 
-/// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to, with room
-/// for every lock file that there can be. All processes that see the same mount get the same
+/// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to. It must
+/// have room for the lock files of all ports. All processes that see the same mount get the same
 /// answer.
 ///
 /// A small file system is not used. Docker gives a container 64 MiB by default, which a browser
@@ -377,8 +377,7 @@ mod tests {
         let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
         assert!(lock_unused(&file));
         let _child = file.try_clone().unwrap();
-        // No file is named `2.tcp`, so the call removes none. The call must release the lock all
-        // the same.
+        // No file is named `2.tcp`, so the call removes none. The call must still release the lock.
         folder.remove_unused("2.tcp", file).unwrap();
         let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
         file.try_lock().unwrap();
