@@ -80,10 +80,10 @@ pub(crate) enum Command {
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
-    /// shell ends or `portlease release` releases them. If a subshell, `sh -c`, or a wrapper such
-    /// as timeout or sudo calls portlease, the ports are held for the shell that waits for it. To
-    /// name the shell explicitly, pass --pid $$. For ports that outlive every process of a script,
-    /// pass --for 30m.
+    /// shell ends or `portlease release` releases them. If a subshell, a wrapper such as timeout or
+    /// sudo, or an `sh -c` that then ends calls portlease, the ports are held for the shell that
+    /// waits for it. To name the shell explicitly, pass --pid $$. For ports that outlive every
+    /// process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`

@@ -206,7 +206,7 @@ impl Lease {
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
     /// let leases = portlease::reservations()?;
     /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
-    /// println!("{:?}", lease.test()); // the name of the thread: libtest gives it the test's
+    /// println!("{:?}", lease.test()); // the thread's name, which libtest sets
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn test(&self) -> Option<&str> {

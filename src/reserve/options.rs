@@ -220,7 +220,7 @@ impl ReserveOptions {
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
     /// ```
-    /// // If the number is busy, any other.
+    /// // If the number is busy, the call reserves another one.
     /// let p = portlease::ReserveOptions::new().prefer([60315]).reserve()?;
     /// println!("{p}");
     /// # Ok::<(), portlease::Error>(())
