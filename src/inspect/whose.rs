@@ -220,10 +220,10 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     }
 }
 
-/// The TCP listeners of the expected process on other ports. They show that the server took another
-/// number. The list is empty if the expected process is the calling process, which may run any
-/// number of servers. The list omits the other numbers that the reserver of this port has reserved,
-/// because each of them has a server of its own.
+/// The TCP listeners of the expected process on other ports. A report shows them, because the
+/// server may have taken another number. The list is empty if the expected process is the calling
+/// process, which may run any number of servers. The list omits the other numbers that the reserver
+/// of this port has reserved, because each of them has a server of its own.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());
