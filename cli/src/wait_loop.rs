@@ -268,7 +268,7 @@ struct FirstCheck {
     all_met: bool,
 }
 
-/// Fails with [`Unable::Fail`] if a port cannot be checked.
+/// Checks the ports before a wait. With [`Unable::Fail`], fails if a port cannot be checked.
 fn check_first(
     endpoints: &[Endpoint],
     condition: Condition,

@@ -216,7 +216,7 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 impl BadText {
-    /// What the text may be that is not an endpoint, and the endpoint in it.
+    /// Guesses what a text that is not an endpoint may be, and finds the endpoint in it.
     fn of(text: &str) -> BadText {
         let text = || text.to_owned();
         let endpoint = |part: &str| part.parse::<Endpoint>().ok().map(|_| part.to_owned());

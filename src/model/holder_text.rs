@@ -55,7 +55,7 @@ impl Holder {
         let user = match (self.uid, &self.user) {
             (Some(uid), Some(name)) => format!("uid {uid} ({})", printable(name)),
             (Some(uid), None) => format!("uid {uid}"),
-            // Only a user namespace hides the user of a socket on Linux.
+            // On Linux only a user namespace can hide the user of a socket.
             (None, _) if cfg!(target_os = "linux") => {
                 "a user outside of this user namespace".to_owned()
             }

@@ -408,7 +408,7 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
         text += match (earlier, remedy) {
             (_, Remedy::UnblockRuntime { .. }) => "; ",
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
-            // One of several holders, all of which must end.
+            // Each of the two remedies ends one holder, and both holders must end.
             _ if earlier.ends_a_holder() && remedy.ends_a_holder() => "; and ",
             // This remedy is the second step after `StartServer`, not an alternative.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",

@@ -75,7 +75,7 @@ struct Steady {
 /// The listeners of one port.
 type Listeners = Vec<Option<Inode>>;
 
-/// The first port without a listener, or whose listeners cannot be read.
+/// The first port that has no listener, or whose listeners cannot be read.
 enum Gap {
     Silent(Port),
     Unreadable(Port, io::Error),

@@ -1,4 +1,4 @@
-//! Unix: every server leads a process group of its own.
+//! On Unix, every server leads a process group of its own.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
