@@ -218,8 +218,8 @@ pub fn report(bytes: &[u8]) {
     );
 }
 
-/// A Windows socket table has a count, and then the rows. The decoder returns at most that many
-/// rows, and at most as many as fit into the bytes. No row belongs to process 0.
+/// A Windows socket table starts with the number of its rows. The decoder returns no more rows than
+/// that number, and no more than fit into the bytes. No returned row belongs to process 0.
 pub fn iphlpapi(bytes: &[u8]) {
     let Some((_, protocol, cut, bytes)) = split(bytes) else {
         return;

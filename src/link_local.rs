@@ -38,7 +38,7 @@ fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
 }
 
 /// The name of the network interface with this index, in the thread's network namespace. `None` if
-/// neither list of the kernel has it, and on systems other than Linux.
+/// neither of two lists in `/proc` has it, and on systems other than Linux.
 pub(crate) fn interface_name(index: u32) -> Option<String> {
     let read = |list| std::fs::read_to_string(format!("/proc/thread-self/net/{list}"));
     // Interfaces with an IPv4 stack are in `igmp`, and those with an IPv6 address in `if_inet6`.

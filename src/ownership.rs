@@ -136,8 +136,9 @@ impl Asker {
         }
     }
 
-    /// The inode of the asker's own claim on the port. An ancestor's claim is known only from its
-    /// lease, which this call does not read.
+    /// The inode of the claim that this process itself has on the port. `None` for a reservation of
+    /// an ancestor, or for one made on behalf of this process. Only the lease shows the claim of
+    /// such a reservation, and this call does not read the lease.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }

@@ -13,7 +13,9 @@ const SETTINGS: &str = "/proc/sys/net/ipv4";
 /// a buffer of the requested size, so a long read takes much longer than a short one.
 const SHORT: usize = 512;
 
-/// Longer than the longest list of ports, which names every second number.
+/// Longer than the longest list of ports. The kernel joins adjacent numbers to a range. So the
+/// longest list has pairs of numbers with one number left out between two pairs: 254,738 bytes on
+/// Linux 6.18.
 const LONGEST: usize = 256 * 1024;
 
 /// The text of the setting, such as `32768\t60999\n`.

@@ -30,7 +30,7 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// Of the owners of these ports, the one with the longest retry limit: the caller needs only one of
+/// The owner of these ports that has the longest retry limit, because the caller needs only one of
 /// the ports. One scan of the processes finds all owners.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let [first, others @ ..] = ports else {
@@ -123,8 +123,7 @@ fn is_about_to_exec(process: &Process) -> bool {
     process.forked && !is_orphan && age.is_none_or(|age| age < FORKED_CHILD_LIMIT)
 }
 
-/// Of the owners of these holders, the one with the shortest retry limit. `Unknown` if there are no
-/// holders.
+/// The owner of these sockets that has the shortest retry limit. `Unknown` if there are no sockets.
 fn shortest_retry<'a>(holders: impl Iterator<Item = &'a Holder>) -> ResidualOwner {
     let owners = holders.map(owner_of_socket);
     owners.min().unwrap_or(ResidualOwner::Unknown)

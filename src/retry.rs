@@ -103,8 +103,8 @@ impl RetryBudget {
                 self.unknown_since = None;
                 FORKED_CHILD_LIMIT.saturating_sub(started.elapsed())
             }
-            // A forked child shows no owner for a moment while it calls exec. So this limit starts
-            // when the owner becomes invisible, not at the first refusal.
+            // While a forked child calls exec, its descriptors are not visible for a moment. So
+            // this limit starts when the owner becomes invisible, not at the first refusal.
             ResidualOwner::Unknown => {
                 let since = *self.unknown_since.get_or_insert_with(Instant::now);
                 NO_OWNER_LIMIT.saturating_sub(since.elapsed())
@@ -158,7 +158,7 @@ pub(crate) enum RetryLevel {
 }
 
 /// The shortest and the longest pause between two tries for a busy number (`ReserveOptions::wait`).
-/// A random factor between 0.75 and 1.25 follows.
+/// A random factor from 0.75 to 1.25 multiplies each pause.
 ///
 /// Between these bounds the pause is the time waited so far, divided by [`QUEUE_PAUSE_SHARE`]. So a
 /// call soon finds a port that is released soon, and a long wait costs little.
@@ -263,15 +263,16 @@ pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
 /// listen. Only a read of every socket or a bind shows such a holder. The read costs some hundred
-/// microseconds.
+/// microseconds. A wait for listeners that stay open pauses as long while every port has one.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// If no number of a range is free, the error names the owners of at most this many of its first
 /// numbers. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
-/// How long to wait for one connection that tests whether something listens. Only systems whose
-/// socket table this crate cannot read need it.
+/// How long to wait for one connection that tests whether the port accepts connections. A wait that
+/// has timed out makes such a connection, to detect a packet filter. On systems whose socket table
+/// this crate cannot read, each check for a listener makes one.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// The shortest time limit for a connection. The standard library refuses a limit of zero.
@@ -339,12 +340,13 @@ pub(crate) const NAMESPACES_KEPT: usize = 8;
 /// all of the refusals. The pick is then repeated.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
-/// How many times to open a lock file at most. It is opened again if another process removed it
-/// between the open and the lock.
+/// How many times to open a lock file or a record file at most. The file is opened again if another
+/// process removed it between the open and the lock.
 pub(crate) const LOCK_REOPENS: usize = 16;
 
 /// How many times to create a folder at most. It is created again if another process removed it
-/// before this process could use it. Each other process can remove it once.
+/// before this process could use it. Each other process that starts at the same time can remove it
+/// once.
 #[cfg(unix)]
 pub(crate) const FOLDER_TRIES: usize = 64;
 

@@ -196,7 +196,7 @@ impl Reservation {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let p = portlease::reserve_port();
-    /// let listener = p.listen_tokio()?; // for axum::serve(listener, router), say
+    /// let listener = p.listen_tokio()?; // for example for axum::serve(listener, router)
     /// tokio::net::TcpStream::connect(p.addr()).await?;
     /// drop(listener);
     /// let listener = tokio::net::TcpListener::bind(p.addr()).await?; // the same, by number

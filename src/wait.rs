@@ -71,7 +71,7 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
 /// only in the process group or session of `pid`. On Linux a subreaper (prctl(2)) can adopt the
 /// daemon. If the subreaper is the calling process or an ancestor in its session, only a daemon
-/// whose group or session leader has ended counts. A daemon that forked twice is one.
+/// whose group or session leader has ended counts. An example is a daemon that forked twice.
 ///
 /// ```
 /// use std::time::Duration;

@@ -80,10 +80,10 @@ pub(crate) enum Command {
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
-    /// shell ends or `portlease release` releases them. Subshells, wrappers such as timeout or
-    /// sudo, and `sh -c` are passed over: the ports are held for the process that waits for them.
-    /// To name the shell explicitly, pass --pid $$. For ports that outlive every process of a
-    /// script, pass --for 30m.
+    /// shell ends or `portlease release` releases them. If a subshell, a wrapper such as timeout or
+    /// sudo, or an `sh -c` that then ends calls portlease, the ports are held for the shell that
+    /// waits for it. To name the shell explicitly, pass --pid $$. For ports that outlive every
+    /// process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
@@ -144,8 +144,8 @@ pub(crate) struct CheckArgs {
 pub(crate) struct WhoArgs {
     #[arg(
         value_name = "PORT",
-        help = format!("Ports to inspect: {PORTS}; every protocol by default. Without a port, \
-                        every listening socket is shown")
+        help = format!("Ports to inspect: {PORTS}; every protocol by default. Without a PORT, \
+                        show every listening socket")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Show only sockets of the process PID
@@ -174,8 +174,8 @@ pub(crate) struct RunArgs {
     pub(crate) stable: bool,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
-    /// Stop the command with all that it started, and fail, if it does not listen on all ports
-    /// within DURATION (30s if DURATION is omitted), or ends before it listens
+    /// If the command does not listen on all ports within DURATION (30s if DURATION is omitted),
+    /// stop it and the processes that it started, and fail. Also fail if it ends before it listens
     #[arg(
         long, value_name = "DURATION", value_parser = parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT,
@@ -210,7 +210,7 @@ pub(crate) enum LeakAction {
     Report,
     /// Print each listener, and exit with 1 if the command succeeded
     Fail,
-    /// Print each listener, and end its process with SIGTERM, and with SIGKILL 5s later
+    /// Print each listener, and end its process with SIGTERM, and 5 s later with SIGKILL
     Stop,
 }
 
@@ -222,8 +222,8 @@ pub(crate) struct ReserveArgs {
     /// for the job of GitHub Actions or Azure Pipelines
     #[arg(long, value_name = "PID|job")]
     pub(crate) pid: Option<HoldingProcess>,
-    /// Hold the ports for DURATION, whether or not the calling shell ends before. With --pid, hold
-    /// them until the earlier of the two
+    /// Hold the ports for DURATION, even if the calling shell ends earlier. With --pid, hold them
+    /// until DURATION has passed or process PID ends, whichever comes first
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) hold_for: Option<Duration>,
     #[command(flatten)]
@@ -249,7 +249,7 @@ impl FromStr for HoldingProcess {
         match (text, pid()) {
             ("job", _) => Ok(HoldingProcess::Job),
             (_, Some(pid)) => Ok(HoldingProcess::Pid(pid)),
-            _ => Err("expected the id of a process, or job".to_owned()),
+            _ => Err("expected a process id, or the word job".to_owned()),
         }
     }
 }
@@ -312,7 +312,7 @@ pub(crate) struct ServeArgs {
 pub(crate) struct StopArgs {
     #[arg(
         required = true, value_name = "PORT",
-        help = format!("Ports whose servers to stop: {PORTS}; TCP by default")
+        help = format!("Ports to free by stopping their servers: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Send SIGKILL to a server that has not ended DURATION after SIGTERM

@@ -11,8 +11,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     {
         return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
     }
-    humantime::parse_duration(text)
-        .map_err(|e| format!("{e}: expected seconds or units, as in 30, 500ms or 1m 30s"))
+    humantime::parse_duration(text).map_err(|e| {
+        format!(
+            "{e}: expected a number of seconds, or numbers with units, as in 30, 500ms or \
+                 1m 30s"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ Examples:
   portlease reserve --offsets 0,10000
   portlease reserve --name db    the same number in each run
   eval \"$(portlease reserve --format env --variable DB_PORT)\"
-  portlease reserve --for 30m    hold it for a time, not for a process
+  portlease reserve --for 30m    hold the port for a time, not for a process
   portlease reserve --format dotenv --pid $$ > .env";
 
 pub(crate) const WAIT: &str = "\

@@ -192,8 +192,8 @@ struct Problem {
     text: String,
 }
 
-/// The kinds of problems. If two addresses fail, the problem of the earlier kind is reported,
-/// because it says more about the server.
+/// The kinds of problems. If two addresses fail, the problem whose kind comes first in this list is
+/// reported, because it says more about the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ProblemKind {
     Answer,

@@ -83,8 +83,8 @@ pub(crate) fn until_answered(
         if requests.is_empty() {
             return Ok(HttpOutcome::Answered);
         }
-        // This check can follow the requests: if the process has ended, its sockets are closed, so
-        // no request hangs.
+        // The requests above come first. If the process has ended, its sockets are closed, so these
+        // requests do not hang.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)

@@ -37,7 +37,7 @@ struct Answer {
     left: Option<Vec<HolderRow>>,
 }
 
-/// How a process was ended.
+/// How `run` ended a process that the command left, as an object of the JSON output.
 #[derive(Debug, Serialize)]
 struct EndingRow {
     pid: u32,
@@ -121,8 +121,8 @@ impl LeakCheck {
         })
     }
 
-    /// Scans until the command has no listener left, for up to [`LEAK_GRACE`], and returns those
-    /// that are left. A server that was just signalled may need that time to end.
+    /// Scans until the command has no listener left, for up to [`LEAK_GRACE`]. Returns the
+    /// listeners of the last scan. A server that was just signalled may need that time to end.
     fn leaks(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let started = Instant::now();
         loop {

@@ -92,7 +92,8 @@ pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 /// client that sends nothing must not block it.
 pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The timeout of `release` for the answer of one keeper, which may answer another client first.
+/// How long `release` waits for one keeper, including the connect. A keeper serves one client at a
+/// time, and may serve another client first.
 pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long `release` pauses before it connects again, if a keeper's socket has a full queue.

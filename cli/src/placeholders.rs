@@ -41,8 +41,8 @@ impl Placeholders<'_> {
         os_text::joined(out)
     }
 
-    /// The words in braces that look like a name and are none: they differ from a name only in
-    /// case, or contain `PORT`.
+    /// The words in braces that are probably misspelled names. Such a word differs from a name only
+    /// in case, or contains `PORT`.
     pub(crate) fn unknown(&self, argument: &OsStr) -> Vec<String> {
         let text = argument.to_string_lossy();
         let mut words = Vec::new();

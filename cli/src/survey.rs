@@ -9,19 +9,31 @@ use portlease::{Endpoint, ErrorKind, Protocol};
 use crate::condition::Condition;
 use crate::limits::PORTS_PER_THREAD;
 
-/// Whether a check of all of these ports may take longer than a moment.
+/// Whether there are more ports than one thread should check.
 pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
     endpoints.len() > PORTS_PER_THREAD
 }
 
-/// The index of the first port that does not meet the condition now. If the ports are many, the
-/// limit ends the search too, and the port that was not reached counts as one that does not.
+/// A port that does not meet the condition.
+#[derive(Debug)]
+pub(crate) struct Unmet {
+    pub(crate) index: usize,
+    /// Why the port cannot be checked. `None` if the check answered.
+    pub(crate) error: Option<portlease::Error>,
+}
+
+/// The first port that does not meet the condition now. For many ports the search ends at the
+/// limit, and returns the first port that it has not checked.
+///
+/// # Errors
+///
+/// If the listeners cannot be read. An error of one port is in [`Unmet`].
 pub(crate) fn first_unmet(
     endpoints: &[Endpoint],
     condition: Condition,
     limit: Duration,
     started: Instant,
-) -> portlease::Result<Option<usize>> {
+) -> portlease::Result<Option<Unmet>> {
     let listening = match condition {
         // One read of the table is cheaper than one question for each port.
         Condition::Listening | Condition::HeldBy(_) if are_many(endpoints) => {
@@ -43,34 +55,76 @@ pub(crate) fn first_unmet(
         }
         Ok(!is_met(*endpoint, condition)?)
     };
-    let parts = in_parallel(endpoints, |part| -> portlease::Result<Option<usize>> {
-        for (n, endpoint) in part.iter().enumerate() {
-            if is_unmet(endpoint)? {
-                return Ok(Some(n));
-            }
-        }
-        Ok(None)
+    let parts = in_parallel(endpoints, |part| {
+        let mut answers = part.iter().map(is_unmet).enumerate();
+        answers.find_map(|(index, answer)| {
+            let error = match answer {
+                Ok(false) => return None,
+                Ok(true) => None,
+                Err(error) => Some(error),
+            };
+            Some(Unmet { index, error })
+        })
     });
     let mut before = 0;
     for (length, unmet) in parts {
-        if let Some(n) = unmet? {
-            return Ok(Some(before + n));
+        if let Some(Unmet { index, error }) = unmet {
+            let index = before + index;
+            return Ok(Some(Unmet { index, error }));
         }
         before += length;
     }
     Ok(None)
 }
 
-/// Whether the port meets the condition now. Fails if the port cannot be checked, or if this
-/// machine does not have its address.
-pub(crate) fn is_met(endpoint: Endpoint, condition: Condition) -> portlease::Result<bool> {
-    match condition.check(endpoint) {
-        Ok(()) => return Ok(true),
-        // A wait that times out makes a report, for which it may connect.
-        Err(problem) if condition == Condition::Listening && problem.could_tell() => {
+/// Whether each port meets the condition now, or why it cannot be checked. For many ports the
+/// checks end at the limit, and the answer for a port that was not checked is `Ok(false)`.
+pub(crate) fn answers(
+    endpoints: &[Endpoint],
+    condition: Condition,
+    limit: Duration,
+    started: Instant,
+) -> Vec<portlease::Result<bool>> {
+    let is_long = are_many(endpoints);
+    let busy = match condition {
+        // A check of a busy port searches for its owner, which is slow. If the listeners cannot be
+        // read, each port is checked.
+        Condition::Free(_) if is_long => listening_ports().unwrap_or_default(),
+        _ => HashSet::new(),
+    };
+    let answer = |endpoint: &Endpoint| {
+        let is_busy = endpoint.ip.is_none()
+            && endpoint.protocol == Some(Protocol::Tcp)
+            && busy.contains(&endpoint.port);
+        if is_busy || is_long && started.elapsed() > limit {
             return Ok(false);
         }
-        Err(_) => {}
+        is_met(*endpoint, condition)
+    };
+    let parts = in_parallel(endpoints, |part| {
+        part.iter().map(answer).collect::<Vec<_>>()
+    });
+    parts.into_iter().flat_map(|(_, part)| part).collect()
+}
+
+/// Whether the port meets the condition now. Fails if the port cannot be checked, or if this
+/// machine does not have its address.
+fn is_met(endpoint: Endpoint, condition: Condition) -> portlease::Result<bool> {
+    let problem = match condition.check(endpoint) {
+        Ok(()) => return Ok(true),
+        Err(problem) => problem,
+    };
+    match condition {
+        // The wait below would also try a connection before it reports that no socket listens.
+        Condition::Listening if problem.could_tell() => return Ok(false),
+        Condition::Free(_) => {
+            let error = portlease::Error::from(problem);
+            return match error.kind() {
+                ErrorKind::InUse => Ok(false),
+                _ => Err(error),
+            };
+        }
+        _ => {}
     }
     match condition.wait(endpoint, Duration::ZERO) {
         Ok(()) => Ok(true),

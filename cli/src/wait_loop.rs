@@ -1,28 +1,29 @@
 //! Waits for ports, and reports progress. A terminal shows one line that changes. A log gets one
 //! line at the start, and one at the end.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, ErrorKind, Protocol, wait_until_all_listening};
+use portlease::{Diagnosis, Endpoint, ErrorKind, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::limits::{LISTEN_REPORT, PROGRESS_INTERVAL, remaining};
 use crate::output::console::{Console, progress_line};
 use crate::process::{ProcessHandle, watch_failure};
-use crate::survey;
+use crate::survey::{self, Unmet};
 
 /// How a wait ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Met,
-    /// Contains the report on the port that the wait was waiting for.
+    /// Contains the report on the port that the wait was waiting for. `None` if the time limit
+    /// passed while the wait checked many ports.
     TimedOut(Option<Diagnosis>),
-    /// The process of `--pid` ended before the ports met the condition.
+    /// The process of `--pid` ended before the ports met the condition. Contains the report on the
+    /// port that the wait was waiting for, if there is one.
     ProcessEnded(Option<Diagnosis>),
 }
 
@@ -54,35 +55,36 @@ pub(crate) fn wait_for(
         )),
         None => None,
     };
-    let endpoints = match able(endpoints, condition, unable) {
-        Ok(able) => able,
+    let endpoints = match check_first(endpoints, condition, unable, limit, started) {
+        // If the condition is met at once, no progress is printed.
+        Ok(FirstCheck { all_met: true, .. }) if steady.is_none() => return Ok(Outcome::Met),
+        Ok(FirstCheck { able, .. }) => able,
         Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
         Err(failure) => return Err(failure),
     };
     let endpoints = endpoints.as_slice();
-    // If the condition is met at once, no progress is printed.
-    match holds_now(endpoints, condition) {
-        Ok(true) if steady.is_none() => return Ok(Outcome::Met),
-        Ok(_) => {}
-        Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
-        Err(failure) => return Err(failure),
-    }
     let limit_text = humantime::format_duration(limit);
-    let list = port_summary(endpoints);
+    let mut list = port_summary(endpoints);
     if !console.shows_progress() {
         console.note(format_args!(
             "waiting up to {limit_text} for {list} to be {}",
             condition.word()
         ));
     }
-    let current = Arc::new(AtomicUsize::new(0));
+    let current = Current::default();
     let (sender, receiver) = channel();
-    let (ports, index) = (endpoints.to_vec(), current.clone());
+    let all = WaitForAll {
+        endpoints: endpoints.to_vec(),
+        condition,
+        unable,
+        started,
+        limit,
+        steady,
+        current: current.clone(),
+    };
     let wait = move || {
         // If the process of `--pid` ended first, the receiver is gone, and the send fails.
-        let _sent = sender.send(wait_for_all(
-            &ports, condition, started, limit, steady, &index,
-        ));
+        let _sent = sender.send(all.wait());
     };
     let thread = std::thread::Builder::new()
         .name("wait".to_owned())
@@ -90,8 +92,11 @@ pub(crate) fn wait_for(
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     let outcome = loop {
         match receiver.recv_timeout(PROGRESS_INTERVAL) {
-            Ok(Ok(true)) => break Outcome::Met,
-            Ok(Ok(false)) => break Outcome::TimedOut(None),
+            Ok(Ok(Some(met))) => {
+                list = port_summary(&met);
+                break Outcome::Met;
+            }
+            Ok(Ok(None)) => break Outcome::TimedOut(None),
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => {
                 break Outcome::TimedOut(error.diagnosis().cloned());
             }
@@ -111,14 +116,13 @@ pub(crate) fn wait_for(
             // listener of a daemon that the process started.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
-                Some(Ok(Ok(true))) => break Outcome::Met,
+                Some(Ok(Ok(Some(_)))) => break Outcome::Met,
                 Some(Ok(Err(error))) => error.diagnosis().cloned(),
-                Some(Ok(Ok(false)) | Err(_)) | None => None,
+                Some(Ok(Ok(None)) | Err(_)) | None => None,
             };
             break after_end(endpoints, condition, report)?;
         }
-        let waiting_for = endpoints.get(current.load(Ordering::Relaxed)).copied();
-        let target = waiting_for.map_or(list.clone(), |endpoint| endpoint.to_string());
+        let target = current.get().map_or(list.clone(), |port| port.to_string());
         let target = format!("{target} to be {}", condition.word());
         console.progress(Some(&progress_line(&target, started, limit)));
     };
@@ -126,6 +130,9 @@ pub(crate) fn wait_for(
     if !console.shows_progress() {
         let after = format!("after {:.1} s", started.elapsed().as_secs_f64());
         console.note(match (&outcome, pid) {
+            (Outcome::Met, _) if list.is_empty() => {
+                format!("stopped waiting {after}: the ports can no longer be checked")
+            }
             (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
             (Outcome::ProcessEnded(_), Some(pid)) => {
                 format!("stopped waiting: pid {pid} ended {after}")
@@ -165,83 +172,146 @@ fn after_end(
     })
 }
 
-/// Waits until all ports meet the condition in one pass. Returns `false` if `limit` ended a pass
-/// over many ports. Returns a timeout error if `limit` passed during the wait for one port.
-fn wait_for_all(
-    endpoints: &[Endpoint],
+/// The port that the wait is waiting for.
+#[derive(Clone, Debug, Default)]
+struct Current(Arc<Mutex<Option<Endpoint>>>);
+
+impl Current {
+    fn get(&self) -> Option<Endpoint> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, endpoint: Endpoint) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(endpoint);
+    }
+}
+
+/// A wait until all ports meet the condition in one pass.
+struct WaitForAll {
+    endpoints: Vec<Endpoint>,
     condition: Condition,
+    unable: Unable,
     started: Instant,
     limit: Duration,
     steady: Option<Duration>,
-    current: &AtomicUsize,
-) -> portlease::Result<bool> {
-    // The index at which the last pass ended. The ports before this index met the condition in that
-    // pass.
-    let mut from = 0;
-    loop {
-        // A port that met the condition early may have changed since. So all ports must meet the
-        // condition in one pass, which starts at index 0.
-        let unmet = match survey::first_unmet(&endpoints[from..], condition, limit, started)? {
-            None if from == 0 => {
-                if let Some(steady) = steady {
-                    wait_until_all_listening(endpoints, steady, remaining(limit, started))?;
+    current: Current,
+}
+
+impl WaitForAll {
+    /// Returns the ports that met the condition. With [`Unable::Skip`] the ports that could not be
+    /// checked are omitted. Returns `None` if the limit ended a pass over many ports. Returns a
+    /// timeout error if the limit passed during the wait for one port.
+    fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
+        let (condition, limit, started) = (self.condition, self.limit, self.started);
+        // The index at which the last pass ended. The ports before this index met the condition in
+        // that pass.
+        let mut from = 0;
+        loop {
+            let ports = &self.endpoints;
+            // A port that met the condition early may have changed since. So all ports must meet
+            // the condition in one pass, which starts at index 0.
+            let unmet = match survey::first_unmet(&ports[from..], condition, limit, started)? {
+                None if from == 0 => {
+                    if let Some(steady) = self.steady {
+                        wait_until_all_listening(ports, steady, remaining(limit, started))?;
+                    }
+                    return Ok(Some(self.endpoints));
                 }
-                return Ok(true);
+                None => {
+                    from = 0;
+                    continue;
+                }
+                Some(unmet) => unmet,
+            };
+            from += unmet.index;
+            let endpoint = ports[from];
+            self.current.set(endpoint);
+            let waited = match unmet.error {
+                Some(error) => Err(error),
+                None => condition.wait(endpoint, remaining(limit, started)),
+            };
+            match waited {
+                Ok(()) if survey::are_many(ports) && started.elapsed() > limit => {
+                    // This port meets the condition now, but no time is left to check the ports
+                    // after it.
+                    return Ok(None);
+                }
+                Ok(()) => {}
+                // The port can no longer be checked. For example, a server listened on a privileged
+                // port when the wait began, and has ended.
+                Err(error)
+                    if self.unable == Unable::Skip && error.kind() != ErrorKind::TimedOut =>
+                {
+                    self.endpoints.remove(from);
+                }
+                Err(error) => return Err(error),
             }
-            None => {
-                from = 0;
-                continue;
-            }
-            Some(n) => from + n,
-        };
-        current.store(unmet, Ordering::Relaxed);
-        condition.wait(endpoints[unmet], remaining(limit, started))?;
-        if survey::are_many(endpoints) && started.elapsed() > limit {
-            // This port meets the condition now, but no time is left to check the ports after it.
-            return Ok(false);
         }
-        from = unmet;
     }
 }
 
 /// Whether all ports meet the condition in one pass, without a time limit.
 fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failure> {
-    let unmet = survey::first_unmet(endpoints, condition, Duration::MAX, Instant::now())?;
-    Ok(unmet.is_none())
+    match survey::first_unmet(endpoints, condition, Duration::MAX, Instant::now())? {
+        Some(Unmet {
+            error: Some(error), ..
+        }) => Err(error.into()),
+        unmet => Ok(unmet.is_none()),
+    }
 }
 
-/// The ports that can be checked. With [`Unable::Fail`], returns the error of the first port that
-/// cannot be checked.
-fn able(
+/// The result of the check before a wait.
+struct FirstCheck {
+    /// The ports that can be checked.
+    able: Vec<Endpoint>,
+    /// Whether each port in `able` meets the condition.
+    all_met: bool,
+}
+
+/// Checks the ports before a wait. With [`Unable::Fail`], fails if a port cannot be checked.
+fn check_first(
     endpoints: &[Endpoint],
     condition: Condition,
     unable: Unable,
-) -> Result<Vec<Endpoint>, Failure> {
-    // Whether a port can be checked depends only on its address and its protocol. So the first port
-    // of each kind is checked for all ports of that kind.
-    let mut kinds: Vec<(Option<IpAddr>, Option<Protocol>, bool)> = Vec::new();
-    let mut able = Vec::with_capacity(endpoints.len());
-    for endpoint in endpoints {
-        let kind = (endpoint.ip, endpoint.protocol);
-        let known = kinds
-            .iter()
-            .find(|(ip, protocol, _)| (*ip, *protocol) == kind);
-        let is_able = match known {
-            Some((.., is_able)) => *is_able,
-            None => {
-                let is_able = match survey::is_met(*endpoint, condition) {
-                    Err(error) if unable == Unable::Fail => return Err(error.into()),
-                    answer => answer.is_ok(),
-                };
-                kinds.push((endpoint.ip, endpoint.protocol, is_able));
-                is_able
+    limit: Duration,
+    started: Instant,
+) -> Result<FirstCheck, Failure> {
+    // The check for a free port binds it. The bind can require a privilege, and a sandbox can
+    // forbid it. Both depend on the number, so each port is checked. The check for a listener reads
+    // the socket table. Whether the read succeeds depends only on the address and the protocol, so
+    // only one port of each such kind is checked.
+    let is_per_number = matches!(condition, Condition::Free(_));
+    let kind = |endpoint: &Endpoint| match is_per_number {
+        true => *endpoint,
+        false => Endpoint {
+            port: 0,
+            ..*endpoint
+        },
+    };
+    let mut seen = HashSet::new();
+    let mut samples = endpoints.to_vec();
+    samples.retain(|endpoint| seen.insert(kind(endpoint)));
+    let mut able_kinds = HashSet::new();
+    let mut all_met = true;
+    for (sample, answer) in samples
+        .iter()
+        .zip(survey::answers(&samples, condition, limit, started))
+    {
+        match answer {
+            Ok(is_met) => {
+                able_kinds.insert(kind(sample));
+                all_met &= is_met;
             }
-        };
-        if is_able {
-            able.push(*endpoint);
+            Err(error) if unable == Unable::Fail => return Err(error.into()),
+            Err(_) => {}
         }
     }
-    Ok(able)
+    let mut able = endpoints.to_vec();
+    able.retain(|endpoint| able_kinds.contains(&kind(endpoint)));
+    if all_met && !is_per_number {
+        all_met = holds_now(&able, condition)?;
+    }
+    Ok(FirstCheck { able, all_met })
 }
 
 /// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.

@@ -97,8 +97,8 @@ impl Watcher {
         Ok(PendingSignals(u64::from_ne_bytes(mask)))
     }
 
-    /// For a watcher that was reaped: its pid may belong to another process by now, which the drop
-    /// would kill.
+    /// Drops a watcher that was reaped, without killing it. Another process may have its pid by
+    /// now.
     pub(crate) fn forget(self) {
         std::mem::forget(self);
     }

@@ -35,9 +35,10 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
-        // A claim (a bound socket) keeps a non-ephemeral number as well, and outgoing connections
-        // never need such a number. But reserving a non-ephemeral number takes longer. So these
-        // numbers come first only if outgoing connections need the ephemeral ones.
+        // A claim (a bound socket) keeps a non-ephemeral number just as it keeps an ephemeral one,
+        // and outgoing connections never need a non-ephemeral number. But reserving such a number
+        // takes longer. So these numbers come first only if outgoing connections need the ephemeral
+        // ones.
         let ephemeral = EphemeralRange::refreshed();
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
@@ -93,7 +94,8 @@ fn of_name(
     };
     let mut numbers = numbers.take(NUMBERS_OF_NAME);
     // A forked child that has not called exec yet can hold a copy of a socket that was just closed.
-    // That must not change the number, so the first one gets the retries of an exact number.
+    // The name must not yield another number because of that copy. So the first number is retried
+    // as long as a number requested with `port` would be. The other numbers get one attempt each.
     let first = numbers.by_ref().take(1);
     let mut stats = AttemptStats::default();
     if let Some(reservation) = first_of(request, first, effort, &mut stats)? {

@@ -36,7 +36,7 @@ pub(super) fn reserve(
         return Ok(held);
     }
     // The second pass reads the socket table. A number that only old connections (such as
-    // TIME_WAIT) occupy can be reserved, and only the table shows that it is one.
+    // TIME_WAIT) occupy can be reserved, and only the table shows what occupies a number.
     if effort.level > RetryLevel::Once {
         let bases = bases(request, offsets).take(NUMBERS_LOOKED_UP);
         let mut again = Search::new(request, offsets);

@@ -223,8 +223,8 @@ enum Occupant {
     /// Sockets that a server cannot bind over. The list is empty if they were closed since the
     /// bind.
     Sockets(Vec<Row>),
-    /// Only connections that an earlier server left. `sees_claims` is whether the kernel's socket
-    /// table would also show a claim.
+    /// The number has only connections that an earlier server left. `sees_claims` is whether the
+    /// kernel's socket table would also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.
     Unreadable,

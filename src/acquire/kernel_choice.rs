@@ -125,8 +125,8 @@ fn adopt(
     }
 }
 
-/// Whether outgoing connections need the numbers of the range: it is small, or the kernel has shown
-/// that at least half of it is in use.
+/// Whether outgoing connections need the numbers of the range. They do if the range is small, or if
+/// the kernel has shown that at least half of it is in use.
 pub(super) fn is_needed(range: &EphemeralRange) -> bool {
     is_small(range) || ParityExhaustion::of_this_namespace().is_proven()
 }

@@ -145,9 +145,9 @@ impl Retries {
         took: Duration,
     ) -> Result<RetryLevel, Refused> {
         let Some(queue) = &mut self.queue else {
-            // If a pick tried only a few numbers, forked children's copies of sockets that were
-            // just closed can refuse all of them. Such a pick is repeated. Any other error is
-            // final, because the attempt itself has retried.
+            // Copies of just closed sockets in forked children can block every number, if the pick
+            // tried only a few. Such a pick is repeated. Any other error is final, because the
+            // attempt itself has retried.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
@@ -180,8 +180,8 @@ impl Refused {
     }
 }
 
-/// Who still holds the refused numbers. If they have several owners, this is the one that is most
-/// worth a retry.
+/// Who still holds the refused numbers. If there are several owners, returns the owner for which a
+/// retry is most likely to help.
 ///
 /// Returns `Process`, which ends the retries, if more than [`FEW_NUMBERS`] were tried, or if the
 /// pick left the last free numbers for outgoing connections.

@@ -109,7 +109,7 @@ impl Request {
             && (self.allowed.is_some() || !is_left_to_service())
     }
 
-    /// This request for the port with this index among several, the first of which has index 0.
+    /// The request for one of several ports: the port with this index, counted from 0.
     pub(super) fn nth(&self, index: usize) -> Cow<'_, Request> {
         match &self.name {
             Some(name) if index > 0 => Cow::Owned(Request {
@@ -120,7 +120,7 @@ impl Request {
         }
     }
 
-    /// This request for a port for which the requested name stands for the number `first_choice`.
+    /// A request like this one, in which the name stands for the number `first_choice`.
     pub(super) fn with_first_choice(&self, first_choice: Option<u16>) -> Cow<'_, Request> {
         match (&self.name, first_choice) {
             (Some(name), Some(_)) => Cow::Owned(Request {

@@ -41,7 +41,8 @@ mod system {
         }
 
         /// Whether a socket of this network namespace has the name. The check connects a socket to
-        /// the name and sends nothing. It does not bind the name, so it refuses no other process.
+        /// the name and sends nothing. It does not bind the name, so no other process's bind fails
+        /// because of the check.
         pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
             // All calls use one socket that the process keeps. Creating and closing a socket takes
             // longer than all other steps of a check for a free port.

@@ -117,7 +117,7 @@ fn wildcard(port: u16) -> io::Result<SocketAddr> {
 fn has_ipv6() -> io::Result<bool> {
     static ANSWER: OnceCell<bool> = OnceCell::new();
     let ask = || match Socket::new(Domain::IPV6, Type::STREAM, None) {
-        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux never does.
+        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux accepts it.
         Ok(socket) => Ok(socket.set_only_v6(false).is_ok()),
         Err(e) if system::is_missing_family(&e) => Ok(false),
         Err(e) => Err(e),

@@ -157,7 +157,7 @@ proptest! {
         let bytes = record.encode();
         super::record(&bytes);
         let decoded = Record::decode(&bytes).unwrap();
-        // Escaping at most doubles a text, and a line has at most 200 bytes.
+        // A record keeps at most 200 bytes of each text, and the escaping at most doubles a text.
         let is_kept_whole = |text: &String| text.len() * 2 <= 200;
         if texts.iter().all(is_kept_whole) {
             prop_assert_eq!(decoded, record);

@@ -231,8 +231,8 @@ pub(crate) enum QuickStatus {
     MaybeFree,
 }
 
-/// Whether the port is in use, as far as that is known without a bind. If a wait did bind in each
-/// poll, the bind could refuse a server that starts.
+/// Whether the port is in use, as far as that is known without a bind. If a wait bound the port in
+/// each poll, it could keep a starting server from binding.
 pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> {
     let context = PortContext::read(port, asker)?;
     if context.conflict().is_some() {

@@ -56,6 +56,6 @@ impl PortContext {
 /// Whether a reservation has the abstract Unix socket name of the port. If the lock folder shows no
 /// lease on the port, that reservation uses another lock folder.
 pub(super) fn is_named(port: Port) -> bool {
-    // If this cannot be read, the check relies on the bind alone.
+    // If the names cannot be read, the check relies on the bind alone.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }

@@ -8,7 +8,7 @@ use crate::model::process::{Relation, Supervisor};
 use crate::ownership::is_descendant;
 use crate::sockets;
 
-/// Programs that start their children again when they end, by the names of their executables.
+/// The names of programs that start a child again when it ends.
 const SUPERVISORS: [&str; 18] = [
     "supervisord",
     "runsv",
@@ -30,10 +30,10 @@ const SUPERVISORS: [&str; 18] = [
     "watchmedo",
 ];
 
-/// Shells, which run a server between it and its supervisor.
+/// Shells. A supervisor can run a server through a shell.
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
 
-/// How many shells are looked through.
+/// How many shells in a row the search for a supervisor passes.
 const SHELLS_DEEP: usize = 3;
 
 /// Sets in each process its relation to the calling process, whether both are in the same unit and

@@ -17,7 +17,8 @@ pub(super) fn is_root() -> bool {
 }
 
 /// Records in each holder which kinds of hidden process may own its socket. Outside the first pid
-/// namespace a hidden process may own any socket that has an inode. The answer is then incomplete.
+/// namespace, a hidden process may own any socket that has an inode. If there is such a socket, the
+/// function adds this reason to `unseen`.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
     let denials = [Incompleteness::Proc, Incompleteness::Processes];
     let owner = UnseenOwner {

@@ -115,7 +115,7 @@ pub fn listeners() -> Result<Listeners> {
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
-/// Returns one sentence for each of these numbers that is taken, which says by whom. One search for
+/// For each of these numbers that is taken, returns a sentence that says by whom. One search for
 /// processes serves all numbers, and ends when each socket has an owner.
 pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
     let ports = numbers.iter().flat_map(|number| {

@@ -64,8 +64,9 @@ impl Expected {
         self.pid
     }
 
-    /// Notes that the process has ended: `None` if its exit status is not known. Of a process whose
-    /// start is not known either, any orphan could be the daemon, so none counts.
+    /// Notes that the process has ended. `succeeded` is `None` if the exit status is not known. If
+    /// the start of the process is not known either, any orphan could be its daemon, so no orphan
+    /// counts.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.ended_well = succeeded.unwrap_or(self.started.is_some());
     }
@@ -118,9 +119,10 @@ impl Expected {
 /// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
 ///
 /// The kernel does not show which processes are subreapers. An ancestor of the calling process in
-/// another session counts as one. The calling process itself and an ancestor in its session, such
-/// as a test runner, may have started `process` itself. It counts as the adopter only if the leader
-/// of the process group or session of `process` has ended, as for a daemon that forked twice.
+/// another session counts as a subreaper. The calling process, or an ancestor in its session such
+/// as a test runner, may itself have started `process`. Such a parent counts as the adopter only if
+/// the leader of the process group or session of `process` has ended, as for a daemon that forked
+/// twice.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -161,7 +163,8 @@ impl Watch {
         }
     }
 
-    /// Notes that the expected process has ended. A stranger's listener may be its daemon's now.
+    /// Notes that the expected process has ended. A listener that counted as a stranger's may now
+    /// count as that of a daemon which the process left.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.expected.note_end(succeeded);
         self.strangers = None;
@@ -192,7 +195,8 @@ impl Watch {
         {
             return Ok(Listener::Stranger);
         }
-        // The newest process, as the expected one often is, is found without a search of all.
+        // This search ends when each listener has an owner. It finds the newest processes first,
+        // and the expected process is often one of them.
         let first = sockets::owners(rows.clone(), ScanDepth::FirstHit)?.holders;
         if first.iter().any(|holder| self.expected.has(holder)) {
             return Ok(Listener::Expected);
@@ -216,10 +220,10 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     }
 }
 
-/// The TCP listeners of the expected process on other ports, because a server may have taken
-/// another number. If the expected process is the calling process, the list is empty: that process
-/// may run any number of servers. The list omits the other numbers that the reserver of this port
-/// has reserved, because each has a server of its own.
+/// The TCP listeners of the expected process on other ports. A report shows them, because the
+/// server may have taken another number. The list is empty if the expected process is the calling
+/// process, which may run any number of servers. The list omits the other numbers that the reserver
+/// of this port has reserved, because each of them has a server of its own.
 pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
     if expected.pid == Some(std::process::id()) {
         return Ok(Vec::new());

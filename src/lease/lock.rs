@@ -293,8 +293,9 @@ pub(super) fn sweep(
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {
             continue;
         };
-        // Skips a file of another user. In a sticky folder only root, the file's owner and the
-        // folder's owner can remove a file.
+        // Skips a file of another user, because the removal would usually fail. In a sticky folder
+        // only root, the file's owner and the folder's owner can remove a file. This code does not
+        // check whether the user owns the folder.
         if owner != user && user != 0 {
             continue;
         }

@@ -23,8 +23,8 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A reservation has the lease, or other processes used the lock file until the retry budget
-    /// was spent. [`peek`] returns the lease.
+    /// A reservation has the lease, which [`peek`] returns. Or other processes used the lock file
+    /// until the retry budget was spent.
     Taken,
     /// The name of this port's lock file leads to a link, a fifo, a folder, or a file that this
     /// process may not read. Another user may have planted it there. Other ports are not affected.
@@ -115,8 +115,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     }
 }
 
-/// The live lease on this port, if there is one. The call creates no file and no folder, and no
-/// reservation of another process fails because of it.
+/// The live lease on this port, if there is one. The call creates no file and no folder, and does
+/// not make a reservation of another process fail.
 pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(None);
@@ -165,7 +165,7 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // Only a list reads every name of the folder anyway.
+        // The next sweeps read whole folders. This function has done the same, so they add little.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(&folder, user);
         let _swept = lock::sweep_other_scopes(&folder, user);

@@ -88,7 +88,7 @@ impl fmt::Display for AttemptStats {
             )?;
         }
         if self.spared {
-            f.write_str("; the last free ports are left for outgoing connections")?;
+            f.write_str("; portlease leaves the last free ports for outgoing connections")?;
         }
         Ok(())
     }

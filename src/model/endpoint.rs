@@ -117,9 +117,10 @@ enum BadText {
     NoPort(String),
     /// A URL, and the endpoint in it.
     Url(String, String),
-    /// A published port of a container, and the endpoint on this machine.
+    /// A port mapping as `docker ps` prints it (`0.0.0.0:8080->80/tcp`), and the endpoint on this
+    /// machine in it.
     Mapping(String, String),
-    /// An IPv6 address with a port, and the same with brackets.
+    /// An IPv6 address without brackets and a port, and the same text with brackets.
     NoBrackets(String, String),
     PortZero,
 }
@@ -215,7 +216,7 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 impl BadText {
-    /// What the text may be that is not an endpoint, and the endpoint in it.
+    /// Guesses what a text that is not an endpoint may be, and finds the endpoint in it.
     fn of(text: &str) -> BadText {
         let text = || text.to_owned();
         let endpoint = |part: &str| part.parse::<Endpoint>().ok().map(|_| part.to_owned());
@@ -342,7 +343,7 @@ mod tests {
                 error.contains(part) && error.contains(&format!("{text:?}")),
                 "{error}"
             );
-            // The remedy.
+            // The message ends with the endpoint to pass instead.
             if !part.starts_with("does not") {
                 let endpoint = part.rsplit(' ').next().unwrap();
                 endpoint.parse::<Endpoint>().unwrap();

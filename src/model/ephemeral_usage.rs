@@ -141,8 +141,8 @@ impl EphemeralUsage {
         self.count(Use::Bound)
     }
 
-    /// How many numbers have only connections, one of them not in TIME_WAIT. `None` if connections
-    /// could not be read.
+    /// How many numbers have only connections, at least one of them not in TIME_WAIT. `None` if
+    /// connections could not be read.
     pub fn connected(&self) -> Option<usize> {
         self.count(Use::Connected)
     }

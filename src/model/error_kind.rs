@@ -17,7 +17,8 @@ pub enum ErrorKind {
     InUse,
     /// None of the allowed numbers could be reserved.
     NoFreePort,
-    /// The argument does not name a port, or the request can never be met.
+    /// The argument does not name a port, the request can never be met, or one of the variables
+    /// `PORTLEASE_RANGE`, `PORTLEASE_PROJECT` and `PORTLEASE_ON_LEAK` has an invalid value.
     InvalidPort,
     /// This machine does not have the address.
     AddressNotAvailable,

@@ -129,8 +129,8 @@ impl Error {
             aligned => format!(" that is a multiple of {aligned}"),
         };
         let message = format!(
-            "cannot reserve {offsets} from {}: for each base number{multiple}, a port is \
-             outside the range or excluded; request a wider range or fewer exclusions",
+            "cannot reserve {offsets} from {}: with every base number{multiple}, at least one of \
+             the ports is outside the range or excluded; request a wider range or fewer exclusions",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -283,7 +283,7 @@ impl Error {
     }
 }
 
-/// Errors of programs that were started.
+/// Errors about the programs that this crate starts.
 impl Error {
     pub(crate) fn cannot_start(program: &OsStr, cause: io::Error) -> Self {
         Self::of_system("start", &format!("{program:?}"), cause)

@@ -42,7 +42,7 @@ pub struct Holder {
     /// closing the socket, and before a server has accepted the connection. Windows has no such
     /// numbers, so this crate computes one from the process and the addresses.
     pub inode: u64,
-    /// Whether a socket on `[::]` serves IPv4 as well.
+    /// Whether a socket on `[::]` also serves IPv4.
     ///
     /// Linux reports this for sockets that listen or are bound. Windows does not report it, so
     /// every socket on `[::]` counts as dual-stack there.
@@ -71,7 +71,8 @@ pub struct Holder {
     pub processes: Vec<Process>,
     /// Who can own the socket if no process that owns it is visible.
     pub(crate) unseen_owner: UnseenOwner,
-    /// A UDP socket without a peer whose number the kernel may have chosen for a client.
+    /// Whether this is a UDP socket without a peer, whose number the kernel may have chosen for a
+    /// client.
     pub(crate) may_be_client: bool,
 }
 
@@ -89,11 +90,11 @@ pub enum Owner {
     /// A process outside of this pid namespace, such as one on the host of this container, or the
     /// kernel itself.
     Elsewhere,
-    /// Nobody: the connection has ended, and the kernel keeps it for a while (TIME_WAIT).
+    /// No owner: the connection has ended, and the kernel keeps it for a while (TIME_WAIT).
     None,
 }
 
-/// Who can own a socket of which no owner is visible. The kernel itself always can.
+/// Who can own a socket that has no visible owner. The kernel itself can always be the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnseenOwner {
     /// Some processes could not be inspected.

@@ -55,7 +55,7 @@ impl Holder {
         let user = match (self.uid, &self.user) {
             (Some(uid), Some(name)) => format!("uid {uid} ({})", printable(name)),
             (Some(uid), None) => format!("uid {uid}"),
-            // Only a user namespace hides the user of a socket on Linux.
+            // On Linux only a user namespace can hide the user of a socket.
             (None, _) if cfg!(target_os = "linux") => {
                 "a user outside of this user namespace".to_owned()
             }
@@ -79,7 +79,7 @@ impl Holder {
         let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
         if owners.is_empty() {
             format!(
-                "held by {user}, but by no process: by the kernel itself, or a call in progress"
+                "held by {user}, but by no process: by the kernel itself, or by a call in progress"
             )
         } else {
             format!(

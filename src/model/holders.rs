@@ -139,7 +139,7 @@ impl Holders {
     }
 
     /// Whether neither a socket nor a reservation was found. The port has no holder only if
-    /// [`is_complete`](Holders::is_complete) is `true` as well.
+    /// [`is_complete`](Holders::is_complete) is also `true`.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

@@ -184,7 +184,9 @@ impl Lease {
             .map(|process| process.pid)
     }
 
-    /// The path of the program that reserved the port.
+    /// The path of the program that reserved the port. In a path longer than 200 bytes, `…`
+    /// replaces the middle. `None` if the process could not read its path, or if the lease has no
+    /// readable record.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -204,7 +206,7 @@ impl Lease {
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
     /// let leases = portlease::reservations()?;
     /// let lease = leases.iter().find(|lease| lease.port() == p.port()).unwrap();
-    /// println!("{:?}", lease.test()); // the name of the thread: libtest gives it the test's
+    /// println!("{:?}", lease.test()); // the thread's name, which libtest sets
     /// # Ok::<(), portlease::Error>(())
     /// ```
     pub fn test(&self) -> Option<&str> {
@@ -386,8 +388,8 @@ impl Lease {
         text + &self.heirs_text()
     }
 
-    /// Returns text such as `, pid 4100`. The text marks a pid of another pid namespace, because
-    /// that pid belongs to another process here.
+    /// Returns text such as `, pid 4100`. The text marks a pid of another pid namespace. In the pid
+    /// namespace of this process, another process or none has that pid.
     fn pid_text(&self, pid: u32) -> String {
         match self.foreign {
             None => format!(", pid {pid}"),

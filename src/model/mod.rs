@@ -1,5 +1,5 @@
-//! The public types that only hold data, such as errors and reports, the private types behind them,
-//! and the parsing and text of both. Nothing in this folder does I/O.
+//! The public types that only hold data, such as errors and reports, and the private types behind
+//! them. The parsers and the texts of these types are here too. Nothing in this folder does I/O.
 
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;

@@ -64,7 +64,7 @@ pub struct Process {
     pub relation: Option<Relation>,
     /// Whether the calling process runs in the same systemd unit and container. To stop the unit or
     /// the container would stop the calling process too. It is also `true` if both processes run in
-    /// none.
+    /// no unit and in no container.
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,

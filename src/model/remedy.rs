@@ -142,7 +142,7 @@ pub enum Remedy {
     ListPacketFilter,
     /// Mount the file system proc on `/proc`, so that processes are visible.
     MountProc,
-    /// Look from outside of this container: a process there may own the socket.
+    /// Retry outside of this container: a process there may own the socket.
     InspectFromHost,
     /// Find the part of the kernel that owns the socket.
     FindKernelSocket,
@@ -266,7 +266,7 @@ impl fmt::Display for Remedy {
                 let port = endpoint.port;
                 write!(
                     f,
-                    "queue for it with ReserveOptions::new(){udp}.port({port}).wait(..)"
+                    "queue for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
             Remedy::StartServer => f.write_str("start the server first"),
@@ -275,10 +275,16 @@ impl fmt::Display for Remedy {
                     port,
                     ip: None,
                     protocol: None | Some(Protocol::Tcp),
-                } => write!(f, "wait for it with wait_until_listening({port}, ..)"),
+                } => write!(
+                    f,
+                    "wait for the server with wait_until_listening({port}, ..)"
+                ),
                 other => {
                     let operand = other.to_string();
-                    write!(f, "wait for it with wait_until_listening({operand:?}, ..)")
+                    write!(
+                        f,
+                        "wait for the server with wait_until_listening({operand:?}, ..)"
+                    )
                 }
             },
             Remedy::UseListenersAddress { addr } => {
@@ -303,18 +309,19 @@ impl fmt::Display for Remedy {
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
             Remedy::ListPacketFilter => f.write_str(
-                "list the rules of the packet filter with nft list ruleset or iptables -t nat -L",
+                "list the rules of the packet filter with `nft list ruleset` or `iptables -t nat \
+                 -L`",
             ),
             Remedy::Resume { pid } => write!(f, "resume pid {pid} with kill -CONT {pid}"),
             Remedy::MountProc => f.write_str(
                 "mount the file system proc on /proc, so that processes are visible, and retry",
             ),
             Remedy::InspectFromHost => {
-                f.write_str("look from outside of this container, where every process is visible")
+                f.write_str("retry outside of this container, where every process is visible")
             }
             Remedy::FindKernelSocket => f.write_str(
-                "find the part of the kernel that uses the port with ip -d link (VXLAN), wg show \
-                 (WireGuard) or rpcinfo -p (NFS)",
+                "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
+                 part of the kernel that uses the port",
             ),
             Remedy::InspectWithPermission => {
                 f.write_str("retry with permission to inspect processes (for example as root)")
@@ -325,7 +332,7 @@ impl fmt::Display for Remedy {
                  net.ipv4.ip_local_reserved_ports={ports}"
             ),
             Remedy::ShowExcludedRanges => f.write_str(
-                "list the excluded ranges with netsh interface ipv4 show excludedportrange tcp",
+                "list the excluded ranges with `netsh interface ipv4 show excludedportrange tcp`",
             ),
             Remedy::CheckCommand { pid } => write!(
                 f,
@@ -350,11 +357,11 @@ impl fmt::Display for Remedy {
             ),
             Remedy::AskWhoHolds { endpoint } => {
                 let operand = endpoint.to_string();
-                write!(f, "look it up with who_holds({operand:?})")
+                write!(f, "find out who holds the port with who_holds({operand:?})")
             }
             Remedy::UnblockRuntime { call } => write!(
                 f,
-                "this wait blocks its thread, and on a current-thread runtime every task: await \
+                "this wait blocks its thread, and so every task of a current-thread runtime: await \
                  portlease::tokio::{call} instead"
             ),
         }
@@ -401,7 +408,7 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
         text += match (earlier, remedy) {
             (_, Remedy::UnblockRuntime { .. }) => "; ",
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
-            // One of several holders, all of which must end.
+            // Each of the two remedies ends one holder, and both holders must end.
             _ if earlier.ends_a_holder() && remedy.ends_a_holder() => "; and ",
             // This remedy is the second step after `StartServer`, not an alternative.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
@@ -534,19 +541,19 @@ mod tests {
             ),
             (
                 Remedy::Queue { endpoint: ENDPOINT },
-                "queue for it with ReserveOptions::new().port(60315).wait(..)",
+                "queue for the port with ReserveOptions::new().port(60315).wait(..)",
             ),
             (
                 Remedy::Queue { endpoint: udp },
-                "queue for it with ReserveOptions::new().udp().port(60315).wait(..)",
+                "queue for the port with ReserveOptions::new().udp().port(60315).wait(..)",
             ),
             (
                 Remedy::WaitUntilListening { endpoint: ENDPOINT },
-                "wait for it with wait_until_listening(60315, ..)",
+                "wait for the server with wait_until_listening(60315, ..)",
             ),
             (
                 Remedy::WaitUntilListening { endpoint: local },
-                "wait for it with wait_until_listening(\"127.0.0.1:60315/tcp\", ..)",
+                "wait for the server with wait_until_listening(\"127.0.0.1:60315/tcp\", ..)",
             ),
         ] {
             assert_eq!(remedy.to_string(), text);
@@ -578,8 +585,8 @@ mod tests {
         };
         assert_eq!(
             in_one_line(&[Remedy::StartServer, wait, unblock]).unwrap(),
-            "start the server first, and wait for it with wait_until_listening(60315, ..); this \
-             wait blocks its thread, and on a current-thread runtime every task: await \
+            "start the server first, and wait for the server with wait_until_listening(60315, ..); \
+             this wait blocks its thread, and so every task of a current-thread runtime: await \
              portlease::tokio::wait_until_listening instead"
         );
     }

@@ -13,7 +13,7 @@
 ///
 /// # Platform-specific behavior
 ///
-/// On Windows every server uses its port exclusively, so all kinds are equal.
+/// On Windows this crate treats all kinds alike, because every bind sets SO_EXCLUSIVEADDRUSE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerKind {

@@ -12,7 +12,7 @@ pub(crate) mod sealed {
     #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed {
         /// The id of the reservation, if the operand is a reservation. A check then counts only
-        /// this reservation as the caller's own, and none of its others.
+        /// this reservation as the caller's own, and no other reservation of the caller.
         #[doc(hidden)]
         fn reservation(&self) -> Option<u64> {
             None

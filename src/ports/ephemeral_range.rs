@@ -45,9 +45,9 @@ impl EphemeralRange {
         }
     }
 
-    /// Reads the range from the kernel. On macOS, the BSDs and Windows only a program reports it
-    /// (sysctl(8), netsh). There the process runs that program once, and later calls return the
-    /// same range.
+    /// Reads the range from the kernel. On macOS, the BSDs and Windows this crate gets it from a
+    /// program (sysctl(8), netsh). There the process runs that program once, and later calls return
+    /// the same range.
     pub(crate) fn read() -> EphemeralRange {
         system::ephemeral()
     }
@@ -135,8 +135,8 @@ impl EphemeralRange {
         parts.filter(|range| !range.is_empty()).collect()
     }
 
-    /// The ranges outside the ephemeral range to search for a block of consecutive numbers, in the
-    /// order of preference.
+    /// The ranges outside the ephemeral range, in the order in which to search them for a block of
+    /// consecutive numbers.
     pub(crate) fn outer_ranges(&self) -> Vec<RangeInclusive<u16>> {
         self.outside(lowest()..=u16::MAX)
     }

@@ -21,8 +21,8 @@ pub(crate) struct ParityExhaustion(Mutex<Signs>);
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// Whether a choice of the kernel showed the exhaustion: a number of the other half, or no
-    /// number. Slow binds alone prove nothing.
+    /// Whether a choice of the kernel showed the exhaustion: the kernel chose a number of the other
+    /// half, or found no number. Slow binds alone prove nothing.
     proven: bool,
     /// Whether the last bind was slow. One slow bind proves nothing, because the machine may be
     /// busy. A second one in a row counts as exhaustion.

@@ -50,7 +50,7 @@ const FILE: &str = if cfg!(windows) {
     "/etc/services"
 };
 
-/// The services file. A byte that is not UTF-8 spoils only its own entry.
+/// The text of the services file. A byte that is not UTF-8 makes only its own entry unreadable.
 fn text() -> Option<String> {
     let bytes = std::fs::read(FILE).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

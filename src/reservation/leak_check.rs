@@ -56,7 +56,8 @@ impl Drop for LeakCheck {
         if self.action == OnLeak::Panic && !std::thread::panicking() {
             panic!("{leak}");
         }
-        // Not `eprintln!`: libtest captures what it prints, and shows that only if the test fails.
+        // Writes to stderr directly, because libtest captures the output of `eprintln!`, and shows
+        // it only if the test fails.
         let _printed = io::stderr().write_all(format!("portlease: {leak}\n").as_bytes());
     }
 }

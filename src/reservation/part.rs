@@ -17,9 +17,9 @@ pub(crate) struct ProtocolReservation {
     /// The file-system user of this process, as fstat(2) of the claim reports it. `None` without a
     /// claim, and on systems other than Linux.
     user: Option<u32>,
-    // The fields are in drop order. The guard comes first: once the claim and the lease are gone,
-    // another thread may reserve the number. The lease comes last: the next process that takes it
-    // must find the port free.
+    // The fields are in drop order. The guard comes first, because another thread may reserve the
+    // number as soon as the claim and the lease are gone. The lease comes last, because the next
+    // process that takes it must find the port free.
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,

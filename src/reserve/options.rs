@@ -220,7 +220,7 @@ impl ReserveOptions {
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
     /// ```
-    /// // If the number is busy, any other.
+    /// // If the number is busy, the call reserves another one.
     /// let p = portlease::ReserveOptions::new().prefer([60315]).reserve()?;
     /// println!("{p}");
     /// # Ok::<(), portlease::Error>(())
@@ -467,8 +467,8 @@ impl ReserveOptions {
     ///
     /// The call has one retry budget. If an exact port is refused, the call returns within 150 ms,
     /// or within 2.5 s while a forked child that has not called exec holds the port. Preferred
-    /// numbers share that budget. The call also retries within it if it tried at most 64 numbers
-    /// and all were refused. A [`wait`](Self::wait) replaces the budget.
+    /// numbers share that budget. If the call tried at most 64 numbers and all were refused, it
+    /// retries them within the budget. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;

@@ -6,7 +6,8 @@ use crate::acquire::NumberName;
 use crate::lease;
 use crate::model::error::{Error, Result};
 
-/// The environment variable whose text replaces the path of the project's folder.
+/// The environment variable that identifies the project, instead of the path of the project's
+/// folder.
 const PROJECT: &str = "PORTLEASE_PROJECT";
 
 /// Adds to the name the seed from which the order of its numbers follows.
@@ -25,7 +26,7 @@ fn user() -> Vec<u8> {
     if cfg!(windows) {
         return std::env::temp_dir().into_os_string().into_encoded_bytes();
     }
-    // A sandbox can hide the user ID. All processes without one count as one user.
+    // A sandbox can hide the user ID. All processes without a user ID count as one user.
     let user = lease::user().map_or("unknown".to_owned(), |user| user.to_string());
     user.into_bytes()
 }

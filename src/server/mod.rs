@@ -194,7 +194,8 @@ impl Server {
         Ok(self.reservation)
     }
 
-    /// Ends the program on failure, because it has not become a server.
+    /// Waits until the program listens. If the wait fails, kills the program, because it has not
+    /// become a server.
     fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
         let ports = self.reservation.ports_on_addr();

@@ -163,8 +163,8 @@ impl<C: ChildProcess> Running<C> {
             return Ok(None);
         }
         if has_ended && !others_run(self.pid) {
-            // On systems other than Linux `others_run` finds no process, so this kills any that are
-            // left.
+            // On systems other than Linux `others_run` always returns `false`. There this signal
+            // kills the processes of the group that are left.
             self.signal(Signal::Kill)?;
             return Ok(self.finish());
         }
@@ -173,8 +173,8 @@ impl<C: ChildProcess> Running<C> {
             Signal::Terminate if waited >= TERMINATE_GRACE => {
                 *ending = self.begin_end(Signal::Kill)?;
             }
-            // A process that survives SIGKILL is in a system call that cannot be interrupted. If it
-            // is not the child, the call gives it up.
+            // A process that survives SIGKILL is in a system call that cannot be interrupted. If
+            // the child has ended, the call no longer waits for the other processes of the group.
             Signal::Kill if waited >= KILL_LIMIT && has_ended => return Ok(self.finish()),
             Signal::Kill if waited >= KILL_LIMIT => return Err(Error::not_ended(self.pid, waited)),
             _ => {}

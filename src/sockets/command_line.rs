@@ -24,8 +24,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If the process has ended, even if another process now has the same pid. Also if this user
-    /// may not read the command line of the process.
+    /// The call fails if this user may not read the command line. It also fails if the process has
+    /// ended, even if another process now has its pid.
     ///
     /// # Platform-specific behavior
     ///

@@ -56,9 +56,9 @@ pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 ///
 /// # Errors
 ///
-/// If descriptors or memory are used up. If no table can be read; on Windows also if one table
-/// cannot be read and the others have no socket on the port. The error is `Unsupported` on systems
-/// whose socket table this crate does not read.
+/// The call fails if descriptors or memory are used up, or if no table can be read. On Windows it
+/// also fails if one table cannot be read and the other tables have no socket on the port. The
+/// error is `Unsupported` on systems whose socket table this crate does not read.
 pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = system::sockets(port, protocol)?;
     row::label_clients(&mut table.rows);
@@ -165,8 +165,8 @@ pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
     system::command_line(pid, started(pid)).unwrap_or_default()
 }
 
-/// Whether `/proc` shows every process of this machine. In a container it shows those of the
-/// container.
+/// Whether `/proc` shows every process of this machine. In a container it shows only the processes
+/// of the container.
 pub(crate) fn shows_every_process() -> bool {
     #[cfg(target_os = "linux")]
     {

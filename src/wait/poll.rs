@@ -142,8 +142,8 @@ impl Deadline {
     }
 }
 
-/// A wait until something listens on each of the ports, which it checks in turn. With an expected
-/// process, a listener of a stranger does not count.
+/// A wait until something listens on each of the ports. It checks the ports in turn. With an
+/// expected process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
     ports: std::vec::IntoIter<Port>,
@@ -202,7 +202,7 @@ impl Listening {
 
     fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {
         let left = self.deadline.left();
-        // A daemon listens a moment after the process that started it has ended.
+        // A daemon may begin to listen only after the process that started it has ended.
         let may_leave_daemon = exit
             .as_ref()
             .is_some_and(|exit| exit.succeeded() != Some(false));
@@ -310,8 +310,9 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     }
 }
 
-/// Whether the thread belongs to a tokio runtime. Without the feature `tokio`, the answer is
-/// whether this process has the event loop of an async runtime, which is known only on Linux.
+/// Whether the thread belongs to a tokio runtime. Without the feature `tokio`: whether this process
+/// has an epoll descriptor, as async runtimes have. Then always `false` on systems other than
+/// Linux.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

@@ -67,15 +67,15 @@ struct Steady {
     ports: Vec<Port>,
     steady: Duration,
     deadline: Deadline,
-    /// The first poll of the current period in which every port has kept a listener, and those
-    /// listeners of each port that have been open since then.
+    /// The current period in which every port has had a listener without a break: the time of its
+    /// first poll, and for each port the listeners that have been open since that poll.
     since: Option<(Instant, Vec<Listeners>)>,
 }
 
 /// The listeners of one port.
 type Listeners = Vec<Option<Inode>>;
 
-/// The first port without a listener, or whose listeners cannot be read.
+/// The first port that has no listener, or whose listeners cannot be read.
 enum Gap {
     Silent(Port),
     Unreadable(Port, io::Error),

@@ -158,14 +158,15 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     );
     invalid(
         new().range(20000..=20009).reserve_offsets([0, 10]),
-        "cannot reserve ports at the offsets 0, 10 from 20000-20009: for each base number, a port \
-         is outside the range or excluded; request a wider range or fewer exclusions",
+        "cannot reserve ports at the offsets 0, 10 from 20000-20009: with every base number, at \
+         least one of the ports is outside the range or excluded; request a wider range or fewer \
+         exclusions",
     );
     invalid(
         new().range(20001..=20003).aligned(2).reserve_block(3),
-        "cannot reserve 3 consecutive ports from 20001-20003: for each base number that is a \
-         multiple of 2, a port is outside the range or excluded; request a wider range or fewer \
-         exclusions",
+        "cannot reserve 3 consecutive ports from 20001-20003: with every base number that is a \
+         multiple of 2, at least one of the ports is outside the range or excluded; request a \
+         wider range or fewer exclusions",
     );
     let zero = "cannot reserve multiples of 0: expected a number from 1 to 65535";
     invalid(new().aligned(0).reserve(), zero);

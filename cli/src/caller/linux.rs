@@ -66,13 +66,13 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
 }
 
 /// The properties of a process by which this file recognises a caller. A forked child has the same
-/// command line, program and address of the arguments as its parent. This ends when one of the two
-/// calls exec.
+/// command line, program and address of the arguments as its parent, until one of the two calls
+/// exec.
 #[derive(Debug)]
 struct ProcessImage {
     stat: ProcessStat,
     arguments: Vec<String>,
-    /// `None` if this user may not read the link, for example because the process belongs to
+    /// `None` if this user may not read `/proc/PID/exe`, for example because the process belongs to
     /// another user.
     program: Option<PathBuf>,
 }

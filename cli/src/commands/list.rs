@@ -81,8 +81,11 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
 fn pids(lease: &Lease) -> String {
     let heirs = lease.inherited_by().iter().map(|heir| heir.pid.to_string());
     match (lease.pid(), heirs.collect::<Vec<_>>().join(", ")) {
-        (Some(ended), heirs) if !heirs.is_empty() => format!("{heirs} (after {ended} ended)"),
-        // Parentheses mark a pid of another pid namespace: here it is not the pid of that process.
+        (Some(ended), heirs) if !heirs.is_empty() => {
+            format!("{heirs} (inherited from {ended}, which ended)")
+        }
+        // Parentheses mark a pid of another pid namespace. In this namespace, another process or
+        // none has that pid.
         (Some(pid), _) if lease.is_foreign() => format!("({pid})"),
         (Some(pid), _) => pid.to_string(),
         (None, _) => "-".to_owned(),

@@ -137,8 +137,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Some(limit) => {
             let wait = spawn_listen_wait(&reservations, running.pid, limit, requests);
             if wait.is_err() {
-                // The command must not run on without its reservation. The error of the thread
-                // says more than a failure to end the command.
+                // This process fails and releases the ports, so the command must end too. The error
+                // of the thread is reported. It says more than a failure to end the command.
                 let _ended = end_tree(running.pid);
             }
             Some(wait?)
@@ -296,8 +296,8 @@ fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unan
     }
 }
 
-/// Starts a thread that waits until the command listens on all ports and has answered the requests.
-/// The thread sends the elapsed time or the error to the [`Supervisor`], and wakes it.
+/// Starts a thread that waits until the command listens on all ports, and has answered the requests
+/// of `--http`. The thread sends the elapsed time or the error to the [`Supervisor`], and wakes it.
 fn spawn_listen_wait(
     reservations: &[NamedReservation],
     pid: u32,

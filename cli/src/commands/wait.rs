@@ -17,7 +17,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
 use crate::ports::PortList;
-use crate::survey::{are_many, first_unmet};
+use crate::survey::{Unmet, are_many, first_unmet};
 use crate::wait_loop::{self, Outcome, Unable};
 
 #[derive(Debug, Serialize)]
@@ -132,8 +132,12 @@ fn unmet(
         findings.extend(all.filter(|finding| finding.problem.is_some()));
         return Ok((findings, rest.len()));
     }
-    let (mut rest, started) = (endpoints, Instant::now());
-    while let Some(n) = first_unmet(rest, condition, WAIT_REPORT_TIME, started)? {
+    let mut others = endpoints.to_vec();
+    others.retain(|endpoint| Some(*endpoint) != waited_for);
+    let (mut rest, started) = (others.as_slice(), Instant::now());
+    while let Some(Unmet { index: n, .. }) =
+        first_unmet(rest, condition, WAIT_REPORT_TIME, started)?
+    {
         let is_over = are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
         if findings.len() == WAIT_REPORTS || is_over {
             return Ok((findings, rest.len() - n));
@@ -141,7 +145,7 @@ fn unmet(
         let endpoint = rest[n];
         rest = &rest[n + 1..];
         let finding = Finding::new(endpoint, condition, true);
-        if finding.problem.is_some() && Some(endpoint) != waited_for {
+        if finding.problem.is_some() {
             findings.push(finding);
         }
     }

@@ -16,14 +16,10 @@ use windows as system;
 
 pub(crate) use system::request_release;
 
-fn no_answer() -> io::Error {
-    let resume = match cfg!(unix) {
-        true => "; if the process is suspended, resume it with `kill -CONT PID`",
-        false => "",
-    };
-    let text = format!(
-        "no answer within {}{resume}",
-        humantime::format_duration(RELEASE_TIMEOUT)
-    );
+fn no_answer(keeper: u32) -> io::Error {
+    let mut text = format!("no answer within {} s", RELEASE_TIMEOUT.as_secs());
+    if cfg!(unix) {
+        text += &format!("; if pid {keeper} is suspended, resume it with `kill -CONT {keeper}`");
+    }
     io::Error::new(io::ErrorKind::TimedOut, text)
 }

@@ -6,10 +6,12 @@ use crate::failure::Failure;
 use crate::process_stat::ProcessStat;
 
 pub(crate) fn adopt() -> Result<(), Failure> {
-    // Without /proc no listener has a visible process, so none would count as left.
+    // Without /proc no listener has a visible process. So no listener would count as left by the
+    // command.
     if ProcessStat::of(std::process::id()).is_none() {
         return Err(Failure::new(
-            "cannot look for listeners that the command leaves: /proc does not show this process",
+            "cannot scan for listeners that the command leaves: /proc does not show this process; \
+             mount proc on /proc, or omit --leaks",
         ));
     }
     // prctl(2), PR_SET_CHILD_SUBREAPER

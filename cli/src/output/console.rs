@@ -222,7 +222,7 @@ impl Console {
             }
         };
         std::thread::scope(|scope| {
-            // If the thread cannot start, `work` runs all the same, without progress.
+            // If the thread cannot start, `work` still runs, without progress.
             let shown = std::thread::Builder::new().spawn_scoped(scope, show);
             let outcome = work();
             drop((done, shown));

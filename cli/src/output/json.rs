@@ -66,14 +66,14 @@ struct ProcessRow {
     parent: Option<u32>,
     uid: Option<u32>,
     user: Option<String>,
-    /// In RFC 3339.
+    /// The time of the start, in RFC 3339.
     started: Option<String>,
     state: &'static str,
     working_directory: Option<String>,
     unit: Option<String>,
     container: Option<String>,
     relation: Option<&'static str>,
-    /// Absent without `--command-line`; null if it cannot be read.
+    /// The field is absent without `--command-line`, and null if the command line cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     command_line: Option<Option<Vec<String>>>,
 }

@@ -22,7 +22,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
             (Some(earlier), remedy) if earlier.ends_a_holder() && remedy.ends_a_holder() => {
                 "; and "
             }
-            // "wait for it" completes the remedy before it, "start the server first".
+            // This remedy is the second step after `StartServer`, not an alternative.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
         };
@@ -42,14 +42,14 @@ fn command(remedy: &Remedy) -> Option<String> {
         }
         Remedy::Queue { endpoint, .. } => {
             let (port, udp) = (endpoint.port, udp(endpoint));
-            format!("queue for it with `portlease reserve --port {port}{udp} --wait 60s`")
+            format!("queue for the port with `portlease reserve --port {port}{udp} --wait 60s`")
         }
         Remedy::WaitUntilListening { endpoint, .. } => {
             let operand = operand(endpoint);
-            format!("wait for it with `portlease wait --listening {operand}`")
+            format!("wait for the server with `portlease wait --listening {operand}`")
         }
         Remedy::AskWhoHolds { endpoint, .. } => {
-            format!("look it up with `portlease who {endpoint}`")
+            format!("find out who holds the port with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
             "if the server reported \"address already in use\", it may not set \
@@ -76,7 +76,7 @@ pub(crate) struct RemedyRow {
     name: Option<String>,
 }
 
-/// A remedy that would only repeat a wait.
+/// Whether the remedy would only repeat a wait.
 fn is_wait(remedy: &Remedy) -> bool {
     matches!(
         remedy,
@@ -178,7 +178,7 @@ mod tests {
         let taken = ReserveOptions::new().udp().port(udp.port()).reserve();
         let error = taken.unwrap_err();
         let expected = format!(
-            "queue for it with `portlease reserve --port {udp} --udp --wait 60s`, or reserve \
+            "queue for the port with `portlease reserve --port {udp} --udp --wait 60s`, or reserve \
              another port with `portlease reserve --udp`"
         );
         assert_eq!(help(error.diagnosis().unwrap()), expected);
@@ -186,7 +186,7 @@ mod tests {
         let p = portlease::reserve_port();
         let waits = check_port_listening(format!("127.0.0.1:{p}").as_str()).unwrap_err();
         let expected = format!(
-            "start the server first, and wait for it with `portlease wait --listening \
+            "start the server first, and wait for the server with `portlease wait --listening \
              127.0.0.1:{p}`"
         );
         assert_eq!(help(&waits), expected);

@@ -7,7 +7,9 @@ use portlease::{ReserveOptions, reserve_port};
 use serde_json::json;
 
 use crate::program::{Running, finish, for_everybody, plain, portlease, ran, silent};
-use crate::support::{Folder, capability, need};
+use crate::support::capability::{self, unshare_flags};
+use crate::support::program::python;
+use crate::support::{Folder, need};
 
 #[test]
 fn free_ports_are_counted_unless_quiet() {
@@ -301,6 +303,67 @@ fn a_waiting_check_reports_ports_that_cannot_be_checked_as_a_check_does() {
                 .collect()
         };
         assert_eq!(answers(&now), answers(&waited), "{ports:?}");
+    }
+}
+
+/// Starts servers on `busy`, and ends them once the command has begun to wait. The command runs as
+/// the user nobody in a network namespace in which ports below 1024 are privileged.
+fn while_servers_end(busy: &str, args: &str) -> crate::program::Ran {
+    const SERVERS: &str = "import socket, sys, time
+servers = [socket.create_server(('', int(port))) for port in sys.argv[1].split(',')]
+print('listening', flush=True)
+time.sleep(600)";
+    let (binary, folder) = for_everybody();
+    let script = format!(
+        "ip link set lo up || exit 99
+        echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start || exit 99
+        {python} -c \"$SERVERS\" {busy} > servers & servers=$!
+        while kill -0 $servers && ! test -s servers; do sleep 0.01; done
+        setpriv --reuid=65534 --regid=65534 --clear-groups {binary:?} {args} 2> notes & command=$!
+        while kill -0 $command && ! test -s notes; do sleep 0.01; done
+        kill $servers
+        wait $command; code=$?
+        cat notes >&2; exit $code",
+        python = python(),
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", &script])
+        .env("SERVERS", SERVERS)
+        .env("PORTLEASE_DIR", folder.locks())
+        .current_dir(folder.path());
+    plain(&mut command);
+    finish(&mut command)
+}
+
+#[test]
+fn a_privileged_port_does_not_decide_for_the_other_ports_of_a_waiting_check() {
+    need!(capability::nobody());
+    need!(capability::network_namespace());
+    for (busy, ports) in [
+        ("18080", "81 18080"),
+        ("18080", "18080 81"),
+        // Port 81 cannot be checked once its server has ended.
+        ("81,18080", "81 18080"),
+        ("81,18080", "18080 81"),
+    ] {
+        let ran = while_servers_end(busy, &format!("check --wait 10m {ports}")).code(1);
+        let findings: Vec<&str> = ran.out.lines().collect();
+        assert!(
+            findings.len() == 2 && findings[0].starts_with("port 81/tcp cannot be bound: "),
+            "{busy}: {ports}: {ran:#?}"
+        );
+        assert!(
+            ran.err.contains("\nportlease: 18080/tcp free after "),
+            "{busy}: {ports}: {ran:#?}"
+        );
+        // A wait needs an answer for every port.
+        let ran = while_servers_end(busy, &format!("wait --free --timeout 10m {ports}")).code(2);
+        assert!(
+            ran.out.is_empty() && ran.err.contains(" 81/tcp"),
+            "{busy}: {ports}: {ran:#?}"
+        );
     }
 }
 

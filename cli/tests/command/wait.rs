@@ -235,8 +235,11 @@ fn a_wait_for_every_port_ends_in_time() {
         output.starts_with("port 20000/tcp is not listening"),
         "{output}"
     );
+    // On a busy machine the search for further ports to report ends early.
+    let (_, rest) = output.split_once("\nand up to ").unwrap();
+    let left: usize = rest.split(' ').next().unwrap().parse().unwrap();
     assert!(
-        output.contains("\nand up to 9990 more: ") && took.as_secs() < 60,
+        (9990..10_000).contains(&left) && took.as_secs() < 60,
         "{output}"
     );
 }

@@ -67,8 +67,8 @@ impl LockFolder {
         Ok(OPENED.set(made?))
     }
 
-    /// The folder of this scope, or `None` if it is missing. For queries, which must not create the
-    /// folder.
+    /// The folder of this scope, or `None` if it is missing. Queries call this function, because
+    /// they must not create the folder.
     pub(super) fn existing() -> Result<Option<Arc<LockFolder>>, Unusable> {
         if let Some(known) = Self::known() {
             return Ok(Some(known));
@@ -105,7 +105,7 @@ impl LockFolder {
         None
     }
 
-    /// Makes the next call open the folder again. Called after another process deleted the folder.
+    /// Makes the next call open the folder again, after another process has deleted the folder.
     pub(super) fn forget(deleted: &Arc<LockFolder>) {
         OPENED.forget(deleted);
     }
@@ -136,9 +136,9 @@ impl LockFolder {
         &self.folder
     }
 
-    /// The folder with the records of `user`, or `None` if it does not exist. A record is here, and
-    /// not in the lock file, if the lock file belongs to another user. On Windows all records are
-    /// here.
+    /// The folder with the records of `user`, or `None` if it does not exist. A record is in this
+    /// folder, and not in the lock file, if the lock file belongs to another user. On Windows all
+    /// records are in such a folder.
     pub(super) fn records(&self, user: u32) -> io::Result<Option<system::Folder>> {
         let all_users = self.outer.open_within(self.records_name());
         none_if_missing(all_users.and_then(|all| all.open_within(user.to_string())))
@@ -166,7 +166,8 @@ impl LockFolder {
         format!("{}.records", scope.to_string_lossy())
     }
 
-    /// What `parse` returns for the names of the lock files, locked or not. At most `limit` values.
+    /// Calls `parse` with the names of the lock files, locked or not. Returns at most `limit` of
+    /// the values that `parse` returned.
     pub(super) fn entries<T>(
         &self,
         limit: usize,
@@ -185,8 +186,9 @@ fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Calls `open` for one lock folder after the other until it succeeds, and returns the last result.
-/// A sandbox may forbid the first default folder. A lack of descriptors, memory or room ends the
-/// search: the next process may not meet it, and would then use another folder than this one.
+/// A sandbox may forbid the first default folder. If descriptors, memory or disk space are used up,
+/// the search ends. The next process may not have that problem, and would then use another folder
+/// than this process.
 fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
     let mut roots = roots()?.into_iter().peekable();
     let may_pass = |cause: &io::Error| {

@@ -26,7 +26,7 @@ pub(super) fn scope() -> String {
     "machine".to_owned()
 }
 
-/// Nothing to set: on Windows a new folder inherits its permissions from its parent.
+/// Contains nothing. On Windows a new folder inherits its permissions from its parent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode;
 
@@ -147,7 +147,8 @@ impl Folder {
         Ok(modified.elapsed().unwrap_or_default())
     }
 
-    /// What `parse` returns for the names in the folder. At most `limit` values.
+    /// Calls `parse` with the names in the folder. Returns at most `limit` of the values that
+    /// `parse` returned.
     pub(crate) fn names<T>(
         &self,
         limit: usize,

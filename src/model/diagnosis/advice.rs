@@ -182,7 +182,8 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// All of these processes must end, so a shorter list would not help.
+/// The maximum number of remedies for one socket. All processes that own the socket must end, so a
+/// short list would not help.
 const REMEDIES: usize = 64;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
@@ -221,7 +222,7 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     let container = process.container.as_ref().filter(|_| is_other_unit);
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
-        // It may start this process, and holds sockets for its socket units.
+        // systemd may have started this process, and holds the sockets of its socket units.
         _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
         _ if PROXIES.contains(&name) => Remedy::StopPublishingContainer { port },
@@ -255,7 +256,7 @@ const PROXIES: [&str; 6] = [
     "pasta.avx2",
 ];
 
-/// Where to look for the owner of a socket of which none is visible.
+/// How to find the owner of a socket if no owner is visible.
 fn for_hidden(holder: &Holder) -> Remedy {
     match holder.unseen_owner {
         UnseenOwner {
@@ -276,7 +277,7 @@ fn for_hidden(holder: &Holder) -> Remedy {
     }
 }
 
-/// Root has the permission already.
+/// The remedy to retry with more permission. Empty for root, which has every permission.
 fn with_permission(report: &Report) -> Vec<Remedy> {
     if report.facts.as_root {
         Vec::new()

@@ -123,8 +123,8 @@ impl Diagnosis {
         self
     }
 
-    /// Which other listener was found, in one sentence: a stranger's, one on another port or one on
-    /// another address. `None` if no such listener was found.
+    /// A sentence about another listener that was found: that of a stranger, or one on another port
+    /// or address. `None` if no such listener was found.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }

@@ -72,8 +72,8 @@ pub(crate) enum Cause {
     /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
     /// SO_REUSEADDR, left those connections.
     TimeWait,
-    /// Only connections in TIME_WAIT. They refuse a server that sets neither SO_REUSEADDR nor
-    /// SO_REUSEPORT, and no other.
+    /// Only connections in TIME_WAIT keep a server from binding that sets neither SO_REUSEADDR nor
+    /// SO_REUSEPORT. Every other server can bind.
     TimeWaitForPlain,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,

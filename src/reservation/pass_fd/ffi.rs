@@ -69,8 +69,8 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
         && passed.replaced != Some(stat.st_ino)
 }
 
-/// Checks that the descriptor number now has the socket. It has another file if other code of the
-/// parent closed `source` and then opened a file under the same number.
+/// Checks that the descriptor number now has the socket. The check fails if other code of the
+/// parent closed `source` and then opened another file, which got the number of `source`.
 fn check_number(passed: &PassedSocket) -> io::Result<()> {
     if file_at(passed.fd)? == Some(passed.id) {
         Ok(())

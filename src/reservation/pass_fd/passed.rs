@@ -14,9 +14,9 @@ pub(super) struct PassedSocket {
     pub(super) id: FileId,
     /// The descriptor number in the child.
     pub(super) fd: i32,
-    /// Occupies the number `fd` in this process; `None` if the number was in use. Without it
-    /// `spawn` could open the pipe through which it learns of a failed exec at this number, and the
-    /// child would replace that pipe.
+    /// Occupies the number `fd` in this process; `None` if the number was in use. If the number
+    /// stayed free, `spawn` could open its own pipe there, and the child would replace that pipe.
+    /// Through the pipe `spawn` learns of a failed exec.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
     /// The file that was open at `fd` in this process when the caller chose the number.
     pub(super) replaced: Option<FileId>,
@@ -24,7 +24,7 @@ pub(super) struct PassedSocket {
     pub(super) name: Option<String>,
 }
 
-/// How the child learns which sockets it inherits, if the caller did not choose their numbers.
+/// How the child learns which sockets it inherits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// The caller chose every number (`pass_to_fd`).

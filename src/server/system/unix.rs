@@ -1,4 +1,4 @@
-//! Unix: every server leads a process group of its own.
+//! On Unix, every server leads a process group of its own.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -44,7 +44,7 @@ pub(crate) fn signal(
 }
 
 /// Whether a process of the child's group still runs, except the child. Always `false` on systems
-/// other than Linux, which have no `/proc` to find it.
+/// other than Linux, where this crate cannot list the processes of a group.
 pub(crate) fn others_run(child: u32) -> bool {
     if !cfg!(target_os = "linux") {
         return false;

@@ -250,8 +250,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // Only with a link-local address is the field the scope of the address. With other
-            // addresses it is the interface that the socket is bound to (SO_BINDTODEVICE).
+            // For a link-local address the field is the scope of the address. For other addresses
+            // it is the interface that the socket is bound to (SO_BINDTODEVICE).
             let scope = if ip.is_unicast_link_local() {
                 interface
             } else {
@@ -431,7 +431,7 @@ pub(crate) mod tests {
             rows.iter().map(summary).collect::<Vec<_>>(),
             [
                 expected("[::]:33955", "", State::Listen, Some(0), true),
-                // For bound sockets the kernel ignores the requested port, 33955.
+                // For bound TCP sockets the kernel ignores the requested port, here 33955.
                 expected("127.0.0.1:47031", "", State::Bound, Some(0), false),
                 expected(
                     &format!("{mapped}:33955"),

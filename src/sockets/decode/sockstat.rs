@@ -3,8 +3,9 @@
 /// An upper limit of the number of TCP sockets in this network namespace, of every state. `None` if
 /// the text has no such counts.
 ///
-/// `alloc` counts the sockets of the whole machine, but not those in TIME_WAIT. `tw` counts those
-/// in TIME_WAIT, since Linux 4.13 of this network namespace alone. `inuse` omits bound sockets.
+/// `alloc` counts the sockets of the whole machine, except those in TIME_WAIT. `tw` counts the
+/// sockets in TIME_WAIT. Since Linux 4.13 it counts only those of this network namespace. `inuse`
+/// omits bound sockets.
 pub(crate) fn tcp_at_most(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let words: Vec<&str> = line.split_whitespace().collect();

@@ -35,8 +35,8 @@ pub(super) struct DumpInfo {
 /// the same on every architecture.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
-/// Larger than any datagram that the kernel sends for a dump. If a datagram fills the buffer all
-/// the same, the buffer is doubled and the dump is repeated.
+/// Larger than the datagrams that the kernel normally sends for a dump. If a datagram fills the
+/// buffer, the buffer is doubled and the dump is repeated.
 const BUFFER: usize = 32 * 1024;
 
 impl SockDiag {
@@ -70,8 +70,8 @@ impl SockDiag {
             info.consistent &= self.dump_family(protocol, family, states, port, rows)?;
         }
         info.saw_bound = rows[start..].iter().any(|row| row.state == State::Bound);
-        // For bound sockets the kernel ignores the requested port, so sockets on other ports are
-        // removed here.
+        // For bound TCP sockets the kernel ignores the requested port. So this code removes the
+        // sockets on other ports.
         let mut position = 0;
         rows.retain(|row| {
             position += 1;

@@ -79,7 +79,7 @@ fn our_own_reservation_is_free_and_a_siblings_is_not() {
         "{text}"
     );
     assert!(
-        text.contains("help: queue for it with ReserveOptions::new().port("),
+        text.contains("help: queue for the port with ReserveOptions::new().port("),
         "{text}"
     );
 }

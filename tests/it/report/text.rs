@@ -178,7 +178,7 @@ fn the_reports_of_a_reserved_port_read_like_this() {
             "\
 port {p}/tcp is not listening: reserved {reserved}
   reserved     {reserved}
-help: start the server first, and wait for it with wait_until_listening({p}, ..)"
+help: start the server first, and wait for the server with wait_until_listening({p}, ..)"
         )
     );
     assert_eq!(
@@ -190,8 +190,8 @@ help: start the server first, and wait for it with wait_until_listening({p}, ..)
             "\
 cannot reserve {p}/tcp: address already in use: reserved {reserved}
   reserved     {reserved}
-help: queue for it with ReserveOptions::new().port({p}).wait(..), or reserve another port with \
-reserve_port()"
+help: queue for the port with ReserveOptions::new().port({p}).wait(..), or reserve another port \
+with reserve_port()"
         )
     );
     assert_eq!(

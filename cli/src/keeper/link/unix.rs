@@ -31,7 +31,7 @@ impl KeeperLink {
         close_fds::set_fds_cloexec(3, &[]);
         let keeper = command.spawn()?;
         // `command` contains a copy of the keeper's end of the socket. While this process has the
-        // copy, a read does not fail when the keeper dies.
+        // copy, a read from the socket would not end when the keeper dies.
         drop(command);
         Ok(KeeperLink {
             pid: keeper.id(),

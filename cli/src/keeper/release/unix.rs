@@ -38,7 +38,7 @@ pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<boo
 
 fn ask(address: &Address, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     let started = Instant::now();
-    let stream = connect_within(address, started)?;
+    let stream = connect_within(address, keeper, started)?;
     // Any user can bind a name of this form. So the peer must belong to this user. Root also
     // accepts the process of another user if its id is that of the keeper.
     let peer = Peer::of(&stream)?;
@@ -46,16 +46,16 @@ fn ask(address: &Address, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
         return Ok(false);
     }
     stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(time_left(started)?))?;
+    stream.set_write_timeout(Some(time_left(keeper, started)?))?;
     (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
     let mut reply = Vec::new();
     while !reply.ends_with(b"\n") && reply.len() < RELEASE_LINE_BYTES {
-        stream.set_read_timeout(Some(time_left(started)?))?;
+        stream.set_read_timeout(Some(time_left(keeper, started)?))?;
         let mut byte = [0];
         match (&stream).read(&mut byte) {
             Ok(0) => break,
             Ok(_) => reply.extend(byte),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(no_answer()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(no_answer(keeper)),
             Err(e) => return Err(e),
         }
     }
@@ -64,7 +64,7 @@ fn ask(address: &Address, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
 
 /// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect
 /// would never return once the keeper's queue is full.
-fn connect_within(address: &Address, started: Instant) -> io::Result<UnixStream> {
+fn connect_within(address: &Address, keeper: u32, started: Instant) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     let socket = UnixStream::from(socket);
@@ -73,7 +73,7 @@ fn connect_within(address: &Address, started: Instant) -> io::Result<UnixStream>
         match address.connect(&socket) {
             Ok(()) => return Ok(socket),
             Err(rustix::io::Errno::AGAIN) => {
-                time_left(started)?;
+                time_left(keeper, started)?;
                 sleep(RELEASE_RETRY_DELAY);
             }
             Err(e) => return Err(e.into()),
@@ -81,9 +81,9 @@ fn connect_within(address: &Address, started: Instant) -> io::Result<UnixStream>
     }
 }
 
-fn time_left(started: Instant) -> io::Result<std::time::Duration> {
+fn time_left(keeper: u32, started: Instant) -> io::Result<std::time::Duration> {
     match remaining(RELEASE_TIMEOUT, started) {
-        left if left.is_zero() => Err(no_answer()),
+        left if left.is_zero() => Err(no_answer(keeper)),
         left => Ok(left),
     }
 }

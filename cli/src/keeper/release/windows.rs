@@ -14,7 +14,7 @@ use crate::named_pipe::PipeStream;
 /// keeper, refuses, does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     match ask(keeper, endpoint) {
-        Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer()),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer(keeper)),
         // The process is no keeper, belongs to another user, or has exited.
         Err(e)
             if matches!(

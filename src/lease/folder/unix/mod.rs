@@ -38,12 +38,12 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
     parents.map(|parent| parent.join("portlease")).collect()
 }
 
-/// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to, with room
-/// for every lock file that there can be. All processes that see the same mount get the same
+/// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to. It must
+/// have room for the lock files of all ports. All processes that see the same mount get the same
 /// answer.
 ///
-/// A small one is not used: Docker gives a container 64 MiB by default, which a browser under test
-/// may need.
+/// A small file system is not used. Docker gives a container 64 MiB by default, which a browser
+/// under test may need.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
     const TMPFS_MAGIC: i128 = 0x0102_1994;
@@ -242,7 +242,8 @@ impl Folder {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
 
-    /// What `parse` returns for the names in the folder. At most `limit` values.
+    /// Calls `parse` with the names in the folder. Returns at most `limit` of the values that
+    /// `parse` returned.
     pub(crate) fn names<T>(
         &self,
         limit: usize,
@@ -376,8 +377,7 @@ mod tests {
         let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
         assert!(lock_unused(&file));
         let _child = file.try_clone().unwrap();
-        // No file is named `2.tcp`, so the call removes none. The call must release the lock all
-        // the same.
+        // No file is named `2.tcp`, so the call removes none. The call must still release the lock.
         folder.remove_unused("2.tcp", file).unwrap();
         let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
         file.try_lock().unwrap();

@@ -1,6 +1,7 @@
-//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. The first thread of their
-//! process has ended, or another thread has descriptors of its own, or an io_uring owns them, or
-//! they are in flight: sent over a Unix socket and not received yet.
+//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. There are four reasons. The
+//! first thread of the process has ended, or another thread has descriptors of its own, or an
+//! io_uring owns the socket, or the socket is in flight: sent over a Unix socket and not received
+//! yet.
 
 use std::fs;
 use std::io;
@@ -41,12 +42,13 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // Reads only processes of the users that own the missing sockets. Every thread of every
-            // process would take too long on machines where some sockets belong to no process.
+            // Reads only processes of the users that own the missing sockets. On a machine where
+            // some sockets belong to no process, reading every thread of every process would take
+            // too long.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
-                self.scan_every_thread(pid, state)?;
+                self.scan_further_threads(pid, state)?;
             }
         }
         // If this user cannot read most processes, the owner is probably one of those. A search for
@@ -75,9 +77,9 @@ impl Scan<'_> {
         Ok(false)
     }
 
-    /// Reads the descriptors of every thread of a process. A thread has its own descriptors after
-    /// unshare(2) with CLONE_FILES.
-    fn scan_every_thread(&self, pid: u32, state: &mut ScanState) -> io::Result<()> {
+    /// Reads the descriptors of every thread except the first, which the scan has already read.
+    /// After unshare(2) with CLONE_FILES a thread has descriptors of its own.
+    fn scan_further_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<()> {
         for tid in self.further_threads(pid, state)? {
             if let Ok(folder) = open(self.proc, &format!("{pid}/task/{tid}/fd")) {
                 self.scan_descriptors(pid, &folder, "../../..", state)?;
@@ -86,7 +88,6 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// The threads of a process without the first one, which the scan has already read.
     fn further_threads(&self, pid: u32, state: &mut ScanState) -> io::Result<Vec<u32>> {
         let task = format!("{pid}/task");
         // The folder `task` has two hard links, and one more per thread. With three links the first
