@@ -16,7 +16,7 @@ use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
 use crate::retry::RetryBudget;
-use crate::sockets::{self, ScanDepth};
+use crate::sockets;
 
 /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
 /// process has reserved it.
@@ -287,14 +287,12 @@ pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnos
         expected.note_end(None);
     }
     for port in ports(&port)? {
-        let holders = match who::holders(port.endpoint(), port.scope_id, ScanDepth::Complete) {
-            Ok(holders) => holders,
+        let listeners = match who::reachable(port) {
+            Ok(listeners) => listeners,
             Err(e) => return Err(diagnose::report(port, Verdict::cannot_tell(&e))),
         };
-        let (own, others): (Vec<&Holder>, Vec<&Holder>) = holders
-            .iter()
-            .filter(|socket| whose::answers(socket))
-            .partition(|socket| expected.has(socket));
+        let (own, others): (Vec<&Holder>, Vec<&Holder>) =
+            listeners.iter().partition(|socket| expected.has(socket));
         let is_beside = |other: &&Holder| own.iter().any(|own| whose::overlap(own, other));
         let verdict = if own.is_empty() {
             Verdict::NotHeldBy(Some(pid))
@@ -329,7 +327,7 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
 }
 
 fn ports(operand: &impl ToEndpoint) -> Result<Vec<Port>, Diagnosis> {
-    ports_of(operand).map_err(|error| Diagnosis::invalid(error.to_string()))
+    ports_of(operand).map_err(|error| Diagnosis::of_operand(&error))
 }
 
 #[track_caller]

@@ -1,11 +1,20 @@
-//! [`socket_addrs`] adds the scope id (the index of a network interface) to an IPv6 link-local
-//! address (RFC 4007).
+//! The network interface of an IPv6 link-local address (RFC 4007). A scope id is the index of that
+//! interface.
 //!
 //! bind(2) and connect(2) refuse a link-local address without a scope id. Several interfaces of a
 //! machine can have the same link-local address. For example, every bridge of a container engine
 //! may have `fe80::1`.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+#[cfg(unix)]
+mod ffi;
+
+/// Whether bind(2) and connect(2) need a scope id for the address.
+pub(crate) fn needs_interface(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
 
 /// The socket addresses of `ip` with this number. There is one, except for a link-local address
 /// with scope id 0: then there is one for each interface that has the address.
@@ -16,7 +25,7 @@ pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<Socket
     let IpAddr::V6(ip) = ip else {
         return vec![SocketAddr::new(ip, number)];
     };
-    let mut scope_ids = if ip.is_unicast_link_local() && scope_id == 0 {
+    let mut scope_ids = if needs_interface(ip.into()) && scope_id == 0 {
         interfaces_with(ip)
     } else {
         Vec::new()
@@ -38,29 +47,45 @@ fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
 }
 
 /// The name of the network interface with this index, in the thread's network namespace. `None` if
-/// neither of two lists in `/proc` has it, and on systems other than Linux.
-pub(crate) fn interface_name(index: u32) -> Option<String> {
-    let read = |list| std::fs::read_to_string(format!("/proc/thread-self/net/{list}"));
-    // Interfaces with an IPv4 stack are in `igmp`, and those with an IPv6 address in `if_inet6`.
-    named(&read("igmp").unwrap_or_default(), index, 0, 10)
-        .or_else(|| named(&read("if_inet6").unwrap_or_default(), index, 1, 16))
+/// the system has no such interface, and on Windows.
+fn interface_name(index: u32) -> Option<String> {
+    #[cfg(unix)]
+    return ffi::name_of(index).ok();
+    #[cfg(not(unix))]
+    {
+        let _ = index;
+        None
+    }
 }
 
-/// The name in the line that has the index in the field `at`. `igmp` has the index in the first
-/// field and the name in the second. `if_inet6` has the name in the last field.
-fn named(list: &str, index: u32, at: usize, radix: u32) -> Option<String> {
-    list.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let found = u32::from_str_radix(fields.get(at)?, radix).ok()?;
-        let name = if at == 0 {
-            fields.get(1)
-        } else {
-            fields.last()
-        };
-        // The kernel prints `%-10s:`, so the colon follows a long name without a space.
-        name.filter(|_| found == index)
-            .map(|name| name.trim_end_matches(':').to_owned())
+/// The index of the network interface with this name, in the thread's network namespace. A decimal
+/// number is an index, and must be the index of an interface.
+///
+/// # Errors
+///
+/// `NotFound` if there is no such interface. `Unsupported` for a name on Windows, where any number
+/// is accepted as an index.
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    #[cfg(unix)]
+    let found = match name.parse() {
+        Ok(index) => ffi::name_of(index).map(|_| index),
+        Err(_) => ffi::index_of(name),
+    };
+    #[cfg(not(unix))]
+    let found = name.parse().map_err(|_| io::ErrorKind::Unsupported.into());
+    found.map_err(|e| {
+        // Linux and macOS report a missing interface as one of these two errors.
+        #[cfg(unix)]
+        if [Some(libc::ENODEV), Some(libc::ENXIO)].contains(&e.raw_os_error()) {
+            return io::ErrorKind::NotFound.into();
+        }
+        e
     })
+}
+
+/// The name of the interface with this index, or the index if the name is unknown.
+pub(crate) fn interface_text(index: u32) -> String {
+    interface_name(index).unwrap_or_else(|| index.to_string())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -100,18 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_is_named_by_either_list() {
-        let igmp = "\
-            Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\
-            1\tlo        :     1      V3\n\
-            \t\t\t\t010000E0     1 0:00000000\t\t0\n\
-            12\teth0      :     1      V3\n\
-            13\tdocker_gwbridge:     1      V3\n";
-        assert_eq!(named(igmp, 12, 0, 10).as_deref(), Some("eth0"));
-        assert_eq!(named(igmp, 13, 0, 10).as_deref(), Some("docker_gwbridge"));
-        assert_eq!(named(igmp, 2, 0, 10), None);
-        let inet6 = "fe800000000000000000000000000001 0d 40 20 80     eth1\n";
-        assert_eq!(named(inet6, 13, 1, 16).as_deref(), Some("eth1"));
+    #[cfg(target_os = "linux")]
+    fn an_interface_has_a_name_and_an_index() {
+        let index = interface_index("lo").unwrap();
+        assert_eq!(interface_name(index).as_deref(), Some("lo"));
+        assert_eq!(interface_index(&index.to_string()).unwrap(), index);
+        for missing in ["no-such-interface-0", "nosuch0", "4294967295", "0", "a\0b"] {
+            interface_index(missing).unwrap_err();
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -98,7 +98,11 @@ impl HttpProbe {
     pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
         let ends = Instant::now() + limit;
         match endpoint.ip {
-            Some(ip) => self.ask_address(ip, endpoint.port, false, ends),
+            Some(IpAddr::V6(ip)) => {
+                let address = SocketAddrV6::new(ip, endpoint.port, 0, endpoint.scope_id);
+                self.ask_address(address.into(), false, ends)
+            }
+            Some(ip) => self.ask_address((ip, endpoint.port).into(), false, ends),
             None => self.ask_loopbacks(endpoint.port, ends),
         }
         .map_err(|problem| problem.text)
@@ -111,7 +115,7 @@ impl HttpProbe {
             let (probe, sender) = (self.clone(), sender.clone());
             let ask = move || {
                 // The send fails if the other address has answered: the receiver is dropped then.
-                let _sent = sender.send(probe.ask_address(ip, port, true, ends));
+                let _sent = sender.send(probe.ask_address((ip, port).into(), true, ends));
             };
             let thread = std::thread::Builder::new()
                 .name("request".to_owned())
@@ -144,16 +148,16 @@ impl HttpProbe {
 
     fn ask_address(
         &self,
-        ip: IpAddr,
-        port: u16,
+        address: SocketAddr,
         is_localhost: bool,
         ends: Instant,
     ) -> Result<(), Problem> {
-        let address = SocketAddr::new(ip, port);
-        // Some servers reject a request whose Host header is an IP address.
+        let (ip, port) = (address.ip(), address.port());
+        // Some servers reject a request whose Host header is an IP address. The interface of an
+        // address has a meaning on this machine only (RFC 6874), so the header omits it.
         let host = match is_localhost {
             true => format!("localhost:{port}"),
-            false => address.to_string(),
+            false => SocketAddr::new(ip, port).to_string(),
         };
         let answer = request(address, &host, &self.path, ends);
         let status = match answer {

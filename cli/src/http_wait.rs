@@ -1,5 +1,6 @@
 //! Waits until servers answer an HTTP request.
 
+use std::net::IpAddr;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,16 @@ impl Unanswered {
         if endpoint.protocol.is_some_and(|of| of != Protocol::Tcp) {
             return Err(Failure::new(format!(
                 "cannot send {probe} to port {endpoint}: expected a TCP port"
+            )));
+        }
+        let is_link_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if let Some(ip) = endpoint.ip.filter(|ip| is_link_local(*ip))
+            && endpoint.scope_id == 0
+        {
+            return Err(Failure::new(format!(
+                "cannot send {probe} to port {endpoint}: expected the network interface of the \
+                 link-local address, as in [{ip}%eth0]:{}",
+                endpoint.port
             )));
         }
         Ok(Unanswered {

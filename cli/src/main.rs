@@ -18,7 +18,6 @@ mod finding;
 mod help;
 mod http_probe;
 mod http_wait;
-mod interface;
 mod keeper;
 mod leaks;
 mod limits;

@@ -105,6 +105,7 @@ impl FromStr for Numbers {
                 port,
                 ip: None,
                 protocol: None,
+                ..
             } => Ok(port),
             other => Err(InvalidPort::new(format!(
                 "{other} names an address or a protocol: expected numbers such as 8000-8010,9000"

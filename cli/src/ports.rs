@@ -6,8 +6,6 @@ use std::str::FromStr;
 
 use portlease::{Endpoint, ParseEndpointError, Protocol};
 
-use crate::interface::exists;
-
 /// Why an argument is not a port. clap prints the text.
 #[derive(Debug)]
 pub(crate) struct InvalidPort(String);
@@ -60,7 +58,6 @@ impl FromStr for PortList {
                 Some(range) => endpoints.extend(range),
                 None => endpoints.push(item.parse()?),
             }
-            check_interface(item)?;
         }
         Ok(PortList(endpoints))
     }
@@ -87,23 +84,6 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
     endpoints
         .filter(|endpoint| seen.insert(*endpoint))
         .collect()
-}
-
-/// Checks that the interface after a `%`, as in `[fe80::1%eth0]:80`, exists. The parsed endpoint
-/// does not keep the interface. Its link-local address stands for that address on every interface.
-fn check_interface(item: &str) -> Result<(), InvalidPort> {
-    let Some((_, rest)) = item.split_once('%') else {
-        return Ok(());
-    };
-    let interface = rest.split([']', ':']).next().unwrap_or_default();
-    // Without a free descriptor the interface cannot be checked. The command then fails later, and
-    // reports that error.
-    match exists(interface) {
-        Ok(false) => Err(InvalidPort(format!(
-            "{item:?}: this machine has no network interface {interface:?}"
-        ))),
-        Ok(true) | Err(_) => Ok(()),
-    }
 }
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
@@ -201,6 +181,7 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
             port,
             ip: None,
             protocol: None,
+            ..
         } if !text.starts_with(':') => Ok(port),
         _ => Err(InvalidPort(format!(
             "{text:?} names an address or a protocol: expected a number such as 60315, because a \

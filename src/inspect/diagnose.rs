@@ -9,7 +9,7 @@ use super::ephemeral_usage;
 use super::inheritance;
 use super::probe;
 use super::sight;
-use super::who::{elsewhere, holders};
+use super::who::{self, holders};
 use super::whose::{self, Expected};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
@@ -45,7 +45,7 @@ pub fn diagnose(port: impl ToEndpoint) -> Diagnosis {
     let asker = Asker::of(&port);
     let port = match port_of(&port) {
         Ok(port) => port,
-        Err(error) => return Diagnosis::invalid(error.to_string()),
+        Err(error) => return Diagnosis::of_operand(&error),
     };
     let mut budget = RetryBudget::new();
     let verdict = look(port, ServerKind::ReuseAddr, asker, &mut budget).verdict;
@@ -129,13 +129,13 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     let endpoint = port.endpoint();
-    let holders = holders(endpoint, port.scope_id, depth).unwrap_or_else(|_| {
+    let holders = holders(endpoint, depth).unwrap_or_else(|_| {
         let unseen = vec![Incompleteness::Sockets(port.protocol)];
         let leases = inheritance::of_leases(lease::of_number(port.number, &[port.protocol]));
         Holders::new(port.number, endpoint.protocol, Vec::new(), leases, unseen)
     });
     let elsewhere = match verdict {
-        Verdict::NotListening | Verdict::NotHeldBy(_) => elsewhere(port),
+        Verdict::NotListening | Verdict::NotHeldBy(_) => who::unreachable(port),
         _ => Vec::new(),
     };
     let reserved_by = match verdict {

@@ -19,7 +19,7 @@ pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
 pub(crate) fn listeners_of(port: Port) -> io::Result<Vec<Option<Inode>>> {
     match sockets::listening(port.number, port.protocol) {
         Ok(mut rows) => {
-            rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+            rows.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
             Ok(rows.iter().map(|row| row.inode).collect())
         }
         Err(e) if e.kind() == io::ErrorKind::Unsupported && port.protocol == Protocol::Tcp => {

@@ -108,5 +108,5 @@ pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
         connect(addressed, CONNECT_LIMIT) == Reachability::Accepts
     };
     let found = addresses.into_iter().find(is_accepted);
-    found.map(|ip| SocketAddr::new(ip, port.number))
+    found.map(|ip| link_local::socket_addrs(ip, port.scope_id, port.number)[0])
 }

@@ -15,7 +15,7 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::listeners::Listeners;
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
-use crate::sockets::{self, ScanDepth, Table};
+use crate::sockets::{self, Row, ScanDepth, Table};
 
 /// Reports every socket on a port, in each state and of each protocol, with its processes, and the
 /// reservations of the port. If the operand names a protocol, only that protocol counts.
@@ -71,20 +71,15 @@ use crate::sockets::{self, ScanDepth, Table};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
-    let holders = holders(endpoint, port.scope_id(), ScanDepth::Complete)
+    let holders = holders(endpoint, ScanDepth::Complete)
         .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))?;
     let protocols = Protocol::requested(&endpoint.protocol);
     let holders = holders.with_ephemeral_usage(ephemeral_usage::if_crowded(protocols));
-    Ok(match endpoint.ip {
-        Some(ip) => {
-            let port = Port {
-                scope_id: port.scope_id(),
-                ..Port::of(endpoint)
-            };
-            holders.at_address(ip, elsewhere(port))
-        }
-        None => holders,
-    })
+    if endpoint.ip.is_none() {
+        return Ok(holders);
+    }
+    let port = Port::of(endpoint);
+    Ok(holders.at_address(port, elsewhere(port)))
 }
 
 /// Every TCP socket that listens, on any port, with its processes. Sorted by port and address.
@@ -140,19 +135,33 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
 }
 
 /// The listeners on the same number, at addresses that do not match `port`.
-pub(crate) fn elsewhere(port: Port) -> Vec<Holder> {
-    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
-    rows.retain(|row| !row.matches_addr(port.ip, port.scope_id));
-    sockets::owners(rows, ScanDepth::Complete).map_or_else(|_| Vec::new(), |owned| owned.holders)
+fn elsewhere(port: Port) -> Vec<Holder> {
+    listeners_where(port, |row| !row.matches_addr(port.ip, port.scope_id)).unwrap_or_default()
+}
+
+/// The listeners on the same number that clients of the address of `port` do not reach.
+pub(super) fn unreachable(port: Port) -> Vec<Holder> {
+    listeners_where(port, |row| !row.is_reachable_at(port.ip, port.scope_id)).unwrap_or_default()
+}
+
+/// The listeners that clients of the address of `port` reach.
+pub(crate) fn reachable(port: Port) -> io::Result<Vec<Holder>> {
+    listeners_where(port, |row| row.is_reachable_at(port.ip, port.scope_id))
+}
+
+fn listeners_where(port: Port, is_meant: impl Fn(&Row) -> bool) -> io::Result<Vec<Holder>> {
+    let mut rows = sockets::listening(port.number, port.protocol)?;
+    rows.retain(is_meant);
+    Ok(sockets::owners(rows, ScanDepth::Complete)?.holders)
 }
 
 /// Every socket that matches the endpoint's port, address and protocol, and the leases on the port.
-pub(crate) fn holders(endpoint: Endpoint, scope_id: u32, depth: ScanDepth) -> io::Result<Holders> {
+pub(crate) fn holders(endpoint: Endpoint, depth: ScanDepth) -> io::Result<Holders> {
     let Table {
         mut rows,
         mut unseen,
     } = sockets::sockets(endpoint.port, endpoint.protocol)?;
-    rows.retain(|row| row.matches_addr(endpoint.ip, scope_id));
+    rows.retain(|row| row.matches_addr(endpoint.ip, endpoint.scope_id));
     let mut owned = sockets::owners(rows, depth)?;
     unseen.extend(owned.unseen);
     relation::note(&mut owned.holders);

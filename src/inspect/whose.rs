@@ -184,7 +184,7 @@ impl Watch {
             }
             Err(e) => return Err(e),
         };
-        rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
+        rows.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
         if rows.is_empty() {
             return Ok(Listener::Nobody);
         }

@@ -1,8 +1,13 @@
 //! [`Endpoint`] and [`Protocol`]: the names of a port, and their text form.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
+
+use super::text::AddrText;
+use crate::link_local;
+use crate::os_error::OsMessage;
 
 /// A transport protocol. Each protocol has its own ports: 53/tcp and 53/udp are different ports.
 ///
@@ -63,6 +68,10 @@ impl fmt::Display for Protocol {
 /// `[::1]:60315/tcp`. `*:60315`, `:::60315` and `[fe80::1%eth0]:60315`, which ss(8) and netstat(8)
 /// print, are accepted too. `localhost:60315` means every address of this machine, as `60315` does.
 ///
+/// A `%` and the network interface follow a link-local address. The interface is a name or an
+/// index; on Windows it must be an index. Parsing fails if this machine has no such interface. With
+/// any other address, the interface has no effect.
+///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
 /// protocols.
@@ -86,11 +95,19 @@ pub struct Endpoint {
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
     pub protocol: Option<Protocol>,
+    /// The index of the network interface of an IPv6 link-local address, as in
+    /// [`SocketAddrV6::scope_id`](std::net::SocketAddrV6::scope_id). 0 stands for each interface
+    /// that has the address, and is the value for every other address.
+    pub scope_id: u32,
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip {
+            Some(IpAddr::V6(ip)) => {
+                let addr = SocketAddrV6::new(ip, self.port, 0, self.scope_id);
+                AddrText(addr.into()).fmt(f)?
+            }
             Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.port))?,
             None => write!(f, "{}", self.port)?,
         }
@@ -122,11 +139,21 @@ enum BadText {
     Mapping(String, String),
     /// An IPv6 address without brackets and a port, and the same text with brackets.
     NoBrackets(String, String),
+    /// The text, and the interface in it that this machine does not have.
+    NoInterface(String, String),
+    /// The text, and the name in it of an interface. This system has no lookup of names.
+    InterfaceName(String, String),
+    /// The text, the interface in it, and why that interface cannot be looked up.
+    UnknownInterface(String, String, String),
     PortZero,
 }
 
 impl ParseEndpointError {
     pub(crate) const PORT_ZERO: ParseEndpointError = ParseEndpointError(BadText::PortZero);
+
+    pub(super) fn is_missing_interface(&self) -> bool {
+        matches!(self.0, BadText::NoInterface(..))
+    }
 }
 
 impl fmt::Display for ParseEndpointError {
@@ -146,6 +173,19 @@ impl fmt::Display for ParseEndpointError {
             BadText::NoBrackets(text, part) => write!(
                 f,
                 "{text:?} does not name a port: expected the IPv6 address in brackets, as in {part}"
+            ),
+            BadText::NoInterface(text, name) => write!(
+                f,
+                "{text:?}: this machine has no network interface {name:?}"
+            ),
+            BadText::InterfaceName(text, name) => write!(
+                f,
+                "{text:?} names the network interface {name:?}: expected its index, as in \
+                 [fe80::1%4]:60315"
+            ),
+            BadText::UnknownInterface(text, name, reason) => write!(
+                f,
+                "{text:?}: cannot look up the network interface {name:?}: {reason}"
             ),
             BadText::PortZero => f.write_str(
                 "port 0 names no port (bind(2) reads 0 as \"any free port\"): expected a number \
@@ -170,16 +210,36 @@ impl FromStr for Endpoint {
             },
             None => (text, None),
         };
-        let (ip, port) = match address.rsplit_once(':') {
-            Some(("" | "*" | "localhost", port)) => (None, port),
-            // ss(8) and netstat(8) print the wildcard of IPv6 without brackets.
-            Some(("::", port)) => (Some(Ipv6Addr::UNSPECIFIED.into()), port),
-            Some((ip, port)) => (Some(parse_ip(ip).ok_or_else(invalid)?), port),
-            None => (None, address),
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) => (host, port),
+            None => ("", address),
         };
+        let (ip, interface) = parse_host(host).ok_or_else(invalid)?;
         let port = parse_number(port).ok_or_else(invalid)?;
-        Endpoint { port, ip, protocol }.checked()
+        let index = match interface {
+            Some(name) => index_of(name, text).map_err(ParseEndpointError)?,
+            None => 0,
+        };
+        let has_scope = ip.is_some_and(link_local::needs_interface);
+        Endpoint {
+            port,
+            ip,
+            protocol,
+            scope_id: if has_scope { index } else { 0 },
+        }
+        .checked()
     }
+}
+
+fn index_of(interface: &str, text: &str) -> Result<u32, BadText> {
+    link_local::interface_index(interface).map_err(|e| {
+        let (text, name) = (text.to_owned(), interface.to_owned());
+        match e.kind() {
+            io::ErrorKind::NotFound => BadText::NoInterface(text, name),
+            io::ErrorKind::Unsupported => BadText::InterfaceName(text, name),
+            _ => BadText::UnknownInterface(text, name, OsMessage(&e).to_string()),
+        }
+    })
 }
 
 fn protocol(name: &str) -> Option<Protocol> {
@@ -196,23 +256,31 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// Parses the address of an endpoint. An IPv6 address needs brackets, because `::1:8080` without
-/// brackets is itself an address. ss(8) prints an interface after the address, as in
-/// `fe80::1%eth0`. The interface is ignored, so a link-local address stands for every interface.
-fn parse_ip(text: &str) -> Option<IpAddr> {
-    let (text, has_brackets) = match text.strip_prefix('[') {
-        Some(rest) => (rest.strip_suffix(']')?, true),
-        None => (text, false),
+/// Parses the address before the port: the address, and the name of its interface. The address is
+/// `None` if the text stands for every address.
+///
+/// An IPv6 address needs brackets, because `::1:8080` without brackets is itself an address. ss(8)
+/// prints the interface after the brackets, as in `[fe80::1]%eth0`, and most programs print it
+/// inside of them.
+fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
+    let (address, interface) = match text.split_once('%') {
+        Some(("" | "localhost", _) | (_, "" | "]")) => return None,
+        Some((address, rest)) => match rest.strip_suffix(']') {
+            Some(interface) => (format!("{address}]"), Some(interface)),
+            None => (address.to_owned(), Some(rest)),
+        },
+        None => (text.to_owned(), None),
     };
-    let (ip, interface) = text.split_once('%').unwrap_or((text, "any"));
-    if interface.is_empty() {
-        return None;
-    }
-    if has_brackets {
-        ip.parse().ok().map(IpAddr::V6)
-    } else {
-        ip.parse().ok().map(IpAddr::V4)
-    }
+    let ip = match address.as_str() {
+        "" | "*" | "localhost" => None,
+        // ss(8) and netstat(8) print the wildcard of IPv6 without brackets.
+        "::" => Some(Ipv6Addr::UNSPECIFIED.into()),
+        ip => Some(match ip.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),
+            None => ip.parse::<Ipv4Addr>().ok()?.into(),
+        }),
+    };
+    Some((ip, interface))
 }
 
 impl BadText {
@@ -279,12 +347,45 @@ mod tests {
             ("*:60315", "60315"),
             ("localhost:60315/udp", "60315/udp"),
             (":::60315", "[::]:60315"),
-            ("[fe80::1%eth0]:80", "[fe80::1]:80"),
-            ("127.0.0.53%lo:53/udp", "127.0.0.53:53/udp"),
+            ("[fe80::1]:80", "[fe80::1]:80"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), printed);
             assert_eq!(printed.parse::<Endpoint>().unwrap(), endpoint);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_interface_of_a_link_local_address_is_kept() {
+        let lo = link_local::interface_index("lo").unwrap();
+        for (text, printed, scope_id) in [
+            ("[fe80::1%lo]:80", "[fe80::1%lo]:80", lo),
+            // As ss(8) prints it.
+            ("[fe80::1]%lo:80/udp", "[fe80::1%lo]:80/udp", lo),
+            ("127.0.0.53%lo:53/udp", "127.0.0.53:53/udp", 0),
+            ("*%lo:80", "80", 0),
+            ("[::1%lo]:80", "[::1]:80", 0),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(
+                (endpoint.to_string().as_str(), endpoint.scope_id),
+                (printed, scope_id)
+            );
+            assert_eq!(printed.parse::<Endpoint>().unwrap(), endpoint);
+        }
+        let by_index: Endpoint = format!("[fe80::1%{lo}]:80").parse().unwrap();
+        assert_eq!(by_index.scope_id, lo);
+        for text in [
+            "[fe80::1%nosuch0]:80",
+            "[fe80::1%4294967295]:80",
+            "127.0.0.1%nosuch0:80",
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(
+                error.contains("this machine has no network interface"),
+                "{error}"
+            );
         }
     }
 
@@ -308,6 +409,10 @@ mod tests {
             "example.org:80",
             "udp/80/tcp",
             "[fe80::1%]:80",
+            "[fe80::1]%:80",
+            "[fe80::1]%lo]:80",
+            "fe80::1%lo:80",
+            "%lo:80",
             "80:443:1",
             "[127.0.0.1]:80",
             "80-90",

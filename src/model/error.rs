@@ -134,7 +134,12 @@ impl From<Error> for io::Error {
 
 impl From<ParseEndpointError> for Error {
     fn from(error: ParseEndpointError) -> Self {
-        Error::new(ErrorKind::InvalidPort, error.to_string())
+        let kind = if error.is_missing_interface() {
+            ErrorKind::AddressNotAvailable
+        } else {
+            ErrorKind::InvalidPort
+        };
+        Error::new(kind, error.to_string())
     }
 }
 

@@ -26,6 +26,7 @@ impl fmt::Display for Holders {
             port: self.port,
             ip: self.ip,
             protocol: self.protocol,
+            scope_id: self.scope_id,
         };
         write!(f, "port {endpoint}: {}", self.headline())?;
         let now = SystemTime::now();

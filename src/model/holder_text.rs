@@ -7,7 +7,7 @@ use super::endpoint::Protocol;
 use super::holder::{Holder, UnseenOwner};
 use super::process::{Process, ProcessState, Relation};
 use super::state::State;
-use super::text::AgeText;
+use super::text::{AddrText, AgeText};
 use crate::printable::printable;
 
 /// A report names the first owner of a socket and up to this number of further owners. It only
@@ -171,11 +171,11 @@ impl Holder {
     }
 }
 
-/// Prints an IPv4-mapped IPv6 address as IPv4.
+/// Prints an IPv4-mapped IPv6 address as IPv4, and the interface of a link-local address by name.
 fn addr_text(addr: SocketAddr) -> String {
     match addr.ip().to_canonical() {
         ip if ip.is_ipv4() => SocketAddr::new(ip, addr.port()).to_string(),
-        _ => addr.to_string(),
+        _ => AddrText(addr).to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ use super::ephemeral_usage::EphemeralUsage;
 use super::holder::Holder;
 use super::incompleteness::{Incompleteness, sorted};
 use super::lease_info::Lease;
+use super::port::Port;
 use super::state::State;
 
 /// Every socket on one port, and the reservations of the port: the result of
@@ -36,6 +37,8 @@ pub struct Holders {
     pub(super) protocol: Option<Protocol>,
     /// The address that was queried; `None` for every address.
     pub(super) ip: Option<IpAddr>,
+    /// The interface of the queried address, if that is a link-local address; otherwise 0.
+    pub(super) scope_id: u32,
     /// Listeners on the number whose address does not match the queried one.
     pub(super) elsewhere: Vec<Holder>,
     rows: Vec<Holder>,
@@ -67,6 +70,7 @@ impl Holders {
             port,
             protocol,
             ip: None,
+            scope_id: 0,
             elsewhere: Vec::new(),
             rows,
             leases,
@@ -82,12 +86,15 @@ impl Holders {
         }
     }
 
-    /// Notes that only sockets on this address were queried, and which listeners are on other
-    /// addresses.
-    pub(crate) fn at_address(mut self, ip: IpAddr, elsewhere: Vec<Holder>) -> Self {
-        self.ip = Some(ip);
-        self.elsewhere = elsewhere;
-        self
+    /// Notes that only sockets on the address of this port were queried, and which listeners are on
+    /// other addresses.
+    pub(crate) fn at_address(self, port: Port, elsewhere: Vec<Holder>) -> Self {
+        Holders {
+            ip: port.ip,
+            scope_id: port.scope_id,
+            elsewhere,
+            ..self
+        }
     }
 
     /// The port number that was queried.

@@ -33,7 +33,7 @@ impl Port {
             number: endpoint.port,
             protocol: endpoint.protocol.unwrap_or(Protocol::Tcp),
             ip: endpoint.ip,
-            scope_id: 0,
+            scope_id: endpoint.scope_id,
         }
     }
 
@@ -42,6 +42,7 @@ impl Port {
             port: self.number,
             ip: self.ip,
             protocol: Some(self.protocol),
+            scope_id: self.scope_id,
         }
     }
 }

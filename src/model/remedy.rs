@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::endpoint::{Endpoint, Protocol};
+use super::text::{AddrText, IpText};
 use crate::printable::printable;
 
 /// An action that helps with a port. [`Diagnosis::remedies`](crate::Diagnosis::remedies) returns
@@ -128,6 +129,15 @@ pub enum Remedy {
     ListenOn {
         /// The address of the endpoint that was checked.
         ip: IpAddr,
+        /// The index of the interface, if the address is a link-local one; otherwise 0.
+        scope_id: u32,
+    },
+    /// Let the server accept connections from every network interface. It has bound its socket to
+    /// one interface (SO_BINDTODEVICE of socket(7)).
+    #[non_exhaustive]
+    ListenOnEveryInterface {
+        /// The name of the interface.
+        interface: String,
     },
     /// Reserve the port for a server that does not set SO_REUSEADDR, if the server reported
     /// "address already in use".
@@ -275,6 +285,7 @@ impl fmt::Display for Remedy {
                     port,
                     ip: None,
                     protocol: None | Some(Protocol::Tcp),
+                    ..
                 } => write!(
                     f,
                     "wait for the server with wait_until_listening({port}, ..)"
@@ -296,12 +307,19 @@ impl fmt::Display for Remedy {
                     IpAddr::V6(ip) if ip.is_unspecified() => {
                         addr.set_ip(Ipv6Addr::LOCALHOST.into())
                     }
-                    // The address is printed as it is. A link-local address keeps its scope.
                     _ => {}
                 }
-                write!(f, "connect to {addr}")
+                write!(f, "connect to {}", AddrText(addr))
             }
-            Remedy::ListenOn { ip } => write!(f, "let the server listen on {ip}"),
+            Remedy::ListenOn { ip, scope_id } => {
+                write!(f, "let the server listen on {}", IpText(*ip, *scope_id))
+            }
+            Remedy::ListenOnEveryInterface { interface } => write!(
+                f,
+                "let the server accept connections from every interface: it binds its socket to {} \
+                 (SO_BINDTODEVICE)",
+                printable(interface)
+            ),
             Remedy::ReserveForPlainServer => f.write_str(
                 "if the server reported \"address already in use\", it may not set SO_REUSEADDR: \
                  reserve its port with ReserveOptions::new().reuse_addr(false)",
@@ -427,6 +445,7 @@ mod tests {
         port: 60315,
         ip: None,
         protocol: Some(Protocol::Tcp),
+        scope_id: 0,
     };
 
     /// The variant after this one; `None` after the last. If a variant is missing, the match does
@@ -458,8 +477,12 @@ mod tests {
             Remedy::Queue { .. } => Remedy::StartServer,
             Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
             Remedy::WaitUntilListening { .. } => Remedy::UseListenersAddress { addr },
-            Remedy::UseListenersAddress { .. } => Remedy::ListenOn { ip: addr.ip() },
-            Remedy::ListenOn { .. } => Remedy::ReserveForPlainServer,
+            Remedy::UseListenersAddress { .. } => Remedy::ListenOn {
+                ip: addr.ip(),
+                scope_id: 0,
+            },
+            Remedy::ListenOn { .. } => Remedy::ListenOnEveryInterface { interface: name() },
+            Remedy::ListenOnEveryInterface { .. } => Remedy::ReserveForPlainServer,
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
@@ -495,7 +518,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 36);
+        assert_eq!(remedies.len(), 37);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -1,8 +1,12 @@
-//! The text of ranges, durations, ages, counts and causes in messages.
+//! The text of ranges, durations, ages, counts, addresses and causes in messages.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use crate::link_local;
+use crate::printable::printable;
 
 /// The text for EACCES from a bind to a number that requires no privilege.
 pub(crate) const FORBIDDEN: &str = "this number requires no privilege, so a sandbox or a security \
@@ -14,6 +18,39 @@ pub(crate) struct RangeText<'a>(pub(crate) &'a RangeInclusive<u16>);
 impl fmt::Display for RangeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}
+
+/// Prints an address and the interface of its scope id, as in `fe80::1%eth0`. Prints only the
+/// address if the scope id is 0.
+pub(crate) struct IpText(pub(crate) IpAddr, pub(crate) u32);
+
+impl fmt::Display for IpText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let IpText(ip, scope_id) = self;
+        match scope_id {
+            0 => write!(f, "{ip}"),
+            scope_id => write!(
+                f,
+                "{ip}%{}",
+                printable(&link_local::interface_text(*scope_id))
+            ),
+        }
+    }
+}
+
+/// Prints a socket address as [`SocketAddr`] does, but names the interface of a scope id.
+pub(crate) struct AddrText(pub(crate) SocketAddr);
+
+impl fmt::Display for AddrText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SocketAddr::V6(addr) => {
+                let ip = IpText((*addr.ip()).into(), addr.scope_id());
+                write!(f, "[{ip}]:{}", addr.port())
+            }
+            SocketAddr::V4(addr) => write!(f, "{addr}"),
+        }
     }
 }
 

@@ -17,12 +17,6 @@ pub(crate) mod sealed {
         fn reservation(&self) -> Option<u64> {
             None
         }
-
-        /// The scope id of an IPv6 address, for which [`Endpoint`](super::Endpoint) has no field.
-        #[doc(hidden)]
-        fn scope_id(&self) -> u32 {
-            0
-        }
     }
 }
 
@@ -55,16 +49,14 @@ pub trait ToEndpoint: sealed::Sealed {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort) for port 0 and for text that
-    /// names no port.
+    /// names no port. [`ErrorKind::AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) for
+    /// text with a network interface that this machine does not have.
     fn to_endpoint(&self) -> Result<Endpoint>;
 }
 
 /// The port that the operand names. Without a protocol it is a TCP port.
 pub(crate) fn port_of(operand: &impl ToEndpoint) -> Result<Port> {
-    Ok(Port {
-        scope_id: operand.scope_id(),
-        ..Port::of(operand.to_endpoint()?)
-    })
+    Ok(Port::of(operand.to_endpoint()?))
 }
 
 /// The ports that a check examines. A reservation of TCP and UDP has one port for each protocol.
@@ -77,29 +69,20 @@ pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
                 ..Port::of(endpoint)
             })
             .into(),
-        _ => vec![port_of(operand)?],
+        _ => vec![Port::of(endpoint)],
     })
 }
 
 macro_rules! names_a_port {
-    ($($type:ty: $value:ident => $endpoint:expr $(, scope id $scope_id:expr)?;)*) => {$(
-        impl sealed::Sealed for $type {$(
-            fn scope_id(&self) -> u32 {
-                let $value = self;
-                $scope_id
-            }
-        )?}
+    ($($type:ty: $value:ident => $endpoint:expr;)*) => {$(
+        impl sealed::Sealed for $type {}
         impl ToEndpoint for $type {
             fn to_endpoint(&self) -> Result<Endpoint> {
                 let $value = self;
                 Ok($endpoint?)
             }
         }
-        impl sealed::Sealed for &$type {
-            fn scope_id(&self) -> u32 {
-                (**self).scope_id()
-            }
-        }
+        impl sealed::Sealed for &$type {}
         impl ToEndpoint for &$type {
             fn to_endpoint(&self) -> Result<Endpoint> {
                 (**self).to_endpoint()
@@ -113,8 +96,21 @@ fn at(ip: Option<IpAddr>, port: u16) -> Result<Endpoint, ParseEndpointError> {
         port,
         ip,
         protocol: None,
+        scope_id: 0,
     }
     .checked()
+}
+
+fn at_addr(addr: SocketAddr) -> Result<Endpoint, ParseEndpointError> {
+    let scope_id = match addr {
+        SocketAddr::V6(addr) => addr.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
+    let endpoint = at(Some(addr.ip()), addr.port())?;
+    Ok(Endpoint {
+        scope_id,
+        ..endpoint
+    })
 }
 
 names_a_port! {
@@ -122,12 +118,9 @@ names_a_port! {
     str: text => text.parse::<Endpoint>();
     String: text => text.parse::<Endpoint>();
     Endpoint: endpoint => endpoint.checked();
-    SocketAddr: addr => at(Some(addr.ip()), addr.port()), scope id match addr {
-        SocketAddr::V6(addr) => addr.scope_id(),
-        SocketAddr::V4(_) => 0,
-    };
-    SocketAddrV4: addr => at(Some(IpAddr::V4(*addr.ip())), addr.port());
-    SocketAddrV6: addr => at(Some(IpAddr::V6(*addr.ip())), addr.port()), scope id addr.scope_id();
+    SocketAddr: addr => at_addr(*addr);
+    SocketAddrV4: addr => at_addr((*addr).into());
+    SocketAddrV6: addr => at_addr((*addr).into());
     (IpAddr, u16): pair => at(Some(pair.0), pair.1);
     (Ipv4Addr, u16): pair => at(Some(IpAddr::V4(pair.0)), pair.1);
     (Ipv6Addr, u16): pair => at(Some(IpAddr::V6(pair.0)), pair.1);
@@ -148,6 +141,7 @@ mod tests {
                 port: 0,
                 ip: None,
                 protocol: None,
+                scope_id: 0,
             }
             .to_endpoint(),
             "0".to_endpoint(),

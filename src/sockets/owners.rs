@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::num::NonZeroU32;
 
 use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult};
 use super::{is_unmapped, system};
@@ -119,7 +118,7 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
             inode: row.inode.map_or(0, Inode::get),
             dual_stack: row.dual_stack,
             client: row.client,
-            interface: row.interface.map(interface_name),
+            interface: row.interface.map(|it| link_local::interface_text(it.get())),
             shared: false,
             hidden: inode.is_some() && processes.is_empty(),
             processes,
@@ -128,11 +127,6 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
         }
     };
     rows.into_iter().map(holder).collect()
-}
-
-/// The name of the interface, or its index if the kernel's lists do not name it.
-fn interface_name(index: NonZeroU32) -> String {
-    link_local::interface_name(index.get()).unwrap_or_else(|| index.to_string())
 }
 
 fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {

@@ -65,15 +65,16 @@ pub(crate) struct OwnedRows {
 }
 
 impl Row {
-    /// Whether the socket is relevant to a question about this address (`None`: any address). The
+    /// Whether the socket can keep a server from binding this address (`None`: any address). The
     /// scope id 0 stands for every interface, both in the question and in the address of the
     /// socket.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
-        if let SocketAddr::V6(local) = self.local
-            && scope_id != 0
-            && ![0, scope_id].contains(&local.scope_id())
-        {
+        let interface = match self.local {
+            SocketAddr::V6(local) if local.scope_id() != 0 => local.scope_id(),
+            _ => self.interface.map_or(0, NonZeroU32::get),
+        };
+        if scope_id != 0 && ![0, scope_id].contains(&interface) {
             return false;
         }
         let (requested, local) = (ip.to_canonical(), self.local.ip().to_canonical());
@@ -81,6 +82,17 @@ impl Row {
         requested == local
             || local.is_unspecified() && (self.dual_stack || local.is_ipv4() == requested.is_ipv4())
             || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
+    }
+
+    /// Whether packets to this address (`None`: any address) reach the socket. A socket that is
+    /// bound to an interface (SO_BINDTODEVICE) gets only the packets of that interface. Packets to
+    /// a loopback address arrive on the loopback interface.
+    pub(crate) fn is_reachable_at(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
+        // LOOPBACK_IFINDEX of Linux, which alone reports the interface.
+        const LOOPBACK_INTERFACE: u32 = 1;
+        let is_loopback = ip.is_some_and(|ip| ip.to_canonical().is_loopback());
+        let is_other = |interface: NonZeroU32| interface.get() != LOOPBACK_INTERFACE;
+        self.matches_addr(ip, scope_id) && !(is_loopback && self.interface.is_some_and(is_other))
     }
 
     /// Whether the socket can be a connection that a server accepted, open or already closed. A new

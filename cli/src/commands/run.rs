@@ -350,5 +350,6 @@ fn endpoint(named: &NamedReservation) -> Endpoint {
         port: named.reservation.port(),
         ip: None,
         protocol: Some(named.protocol),
+        scope_id: 0,
     }
 }

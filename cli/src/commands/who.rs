@@ -1,7 +1,7 @@
 //! `portlease who`: shows the sockets and reservations on ports, or every listener.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portlease::{Endpoint, Holder, Holders, Process, Reachability, State, probe, who_holds};
 use serde::Serialize;
@@ -84,7 +84,11 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
             Reachability::Failed(ErrorKind::AddrNotAvailable)
         );
         (!is_missing || ip.is_ipv4()).then(|| Probe {
-            address: SocketAddr::new(ip, endpoint.port).to_string(),
+            address: Endpoint {
+                protocol: None,
+                ..endpoint
+            }
+            .to_string(),
             result: reachability_name(reachability),
             description: describe_reachability(reachability),
         })

@@ -10,7 +10,6 @@ use windows_sys::Win32::Foundation::{
     ERROR_INVALID_PARAMETER, ERROR_NO_MORE_FILES, FILETIME, HANDLE_FLAG_INHERIT,
     INVALID_HANDLE_VALUE, SetHandleInformation, WAIT_OBJECT_0, WAIT_TIMEOUT,
 };
-use windows_sys::Win32::NetworkManagement::IpHelper::{if_indextoname, if_nametoindex};
 use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, CTRL_C_EVENT, SetConsoleCtrlHandler};
 use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     CreateToolhelp32Snapshot, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPPROCESS,
@@ -173,20 +172,6 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 pub(crate) fn keep_from_children(handle: BorrowedHandle<'_>) -> io::Result<()> {
     // SAFETY: the handle is open.
     check(unsafe { SetHandleInformation(handle.as_raw_handle(), HANDLE_FLAG_INHERIT, 0) })
-}
-
-pub(crate) fn has_interface(name: &str) -> bool {
-    if let Ok(index) = name.parse() {
-        /// `IF_NAMESIZE`, with the final zero.
-        const NAME_BYTES: usize = 257;
-        let mut buffer = [0; NAME_BYTES];
-        // SAFETY: the buffer is writable for the longest name.
-        return !unsafe { if_indextoname(index, buffer.as_mut_ptr()) }.is_null();
-    }
-    CString::new(name).is_ok_and(|name| {
-        // SAFETY: the name ends with a zero.
-        unsafe { if_nametoindex(name.as_ptr().cast()) != 0 }
-    })
 }
 
 fn check(done: windows_sys::core::BOOL) -> io::Result<()> {

@@ -71,7 +71,7 @@ pub(crate) struct RemedyRow {
     /// The process that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    /// The unit, container or supervisor that the remedy is about.
+    /// The unit, container, supervisor or interface that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
@@ -124,6 +124,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::WaitUntilListening { .. } => ("wait_until_listening", None, None),
         Remedy::UseListenersAddress { .. } => ("use_listeners_address", None, None),
         Remedy::ListenOn { .. } => ("listen_on", None, None),
+        Remedy::ListenOnEveryInterface { interface, .. } => {
+            ("listen_on_every_interface", None, Some(interface.clone()))
+        }
         Remedy::ReserveForPlainServer => ("reserve_for_plain_server", None, None),
         Remedy::WaitForTimeWait => ("wait_for_time_wait", None, None),
         Remedy::WaitForKernel => ("wait_for_kernel", None, None),

@@ -58,7 +58,7 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             remedies.extend(lower);
             remedies
         }
-        (Verdict::NoSuchAddress, _) => vec![Remedy::UseLocalAddress],
+        (Verdict::NoSuchAddress | Verdict::NoSuchInterface(_), _) => vec![Remedy::UseLocalAddress],
         (Verdict::Forbidden | Verdict::CannotBind(_), Some(endpoint)) => {
             vec![Remedy::ReserveAnotherPort { endpoint }]
         }
@@ -108,9 +108,21 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         return check.into_iter().chain(reserve).collect();
     }
     match (elsewhere.first(), endpoint.ip) {
+        (
+            Some(Holder {
+                interface: Some(interface),
+                ..
+            }),
+            _,
+        ) => vec![Remedy::ListenOnEveryInterface {
+            interface: interface.clone(),
+        }],
         (Some(other), Some(ip)) => vec![
             Remedy::UseListenersAddress { addr: other.local },
-            Remedy::ListenOn { ip },
+            Remedy::ListenOn {
+                ip,
+                scope_id: endpoint.scope_id,
+            },
         ],
         _ if report.sockets().any(|holder| holder.hidden) => {
             let mut hidden = report.sockets().filter(|holder| holder.hidden);

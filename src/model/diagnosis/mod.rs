@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::time::SystemTime;
 
 use super::endpoint::Endpoint;
+use super::error::Error;
 use super::error_kind::ErrorKind;
 use super::holder::Holder;
 use super::holders::Holders;
@@ -77,8 +78,14 @@ impl Diagnosis {
         Diagnosis(Box::new(report))
     }
 
-    pub(crate) fn invalid(message: String) -> Self {
-        Diagnosis::bare(None, Verdict::Invalid(message))
+    /// The report if the operand names no port that this machine can have.
+    pub(crate) fn of_operand(error: &Error) -> Self {
+        let message = error.to_string();
+        let verdict = match error.kind() {
+            ErrorKind::AddressNotAvailable => Verdict::NoSuchInterface(message),
+            _ => Verdict::Invalid(message),
+        };
+        Diagnosis::bare(None, verdict)
     }
 
     /// A verdict without facts.
@@ -292,7 +299,7 @@ impl Diagnosis {
             | Verdict::SharedWithStranger(_)
             | Verdict::Leaked => ErrorKind::InUse,
             Verdict::Privileged | Verdict::Forbidden => ErrorKind::PermissionDenied,
-            Verdict::NoSuchAddress => ErrorKind::AddressNotAvailable,
+            Verdict::NoSuchAddress | Verdict::NoSuchInterface(_) => ErrorKind::AddressNotAvailable,
             Verdict::Invalid(_) => ErrorKind::InvalidPort,
             Verdict::Free
             | Verdict::NotListening

@@ -14,7 +14,7 @@ use crate::model::holders::Holders;
 use crate::model::lease_info::Lease;
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
-use crate::model::text::{DurationText, FORBIDDEN, connections};
+use crate::model::text::{AddrText, DurationText, FORBIDDEN, IpText, connections};
 
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
@@ -113,6 +113,7 @@ impl Report {
             Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
             Verdict::CannotBind(text)
             | Verdict::CannotTell { text, .. }
+            | Verdict::NoSuchInterface(text)
             | Verdict::Invalid(text) => text.clone(),
         }
     }
@@ -134,8 +135,9 @@ impl Report {
         }
         if let Some(addr) = redirected {
             sentences.push(format!(
-                "no socket listens, but a connection to {addr} is accepted: a packet filter \
-                 redirects it (such as a rule of Docker or kube-proxy)"
+                "no socket listens, but a connection to {} is accepted: a packet filter \
+                 redirects it (such as a rule of Docker or kube-proxy)",
+                AddrText(*addr)
             ));
         }
         if let Some(stranger) = stranger {
@@ -144,12 +146,19 @@ impl Report {
         if let Some(other) = instead.first() {
             sentences.push(format!("{} instead", other.headline()));
         } else if let (Some(other), true) = (elsewhere.first(), sentences.is_empty()) {
-            let ip = self.facts.endpoint.and_then(|endpoint| endpoint.ip)?;
+            let endpoint = self.facts.endpoint?;
+            let ip = IpText(endpoint.ip?, endpoint.scope_id);
             let unreached = match other.protocol {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),
             };
-            sentences.push(format!("{} only; {unreached}", other.headline()));
+            // The headline says that the socket accepts only connections of its interface.
+            let only = if other.interface.is_some() {
+                ""
+            } else {
+                " only"
+            };
+            sentences.push(format!("{}{only}; {unreached}", other.headline()));
         }
         (!sentences.is_empty()).then(|| sentences.join("; "))
     }
@@ -177,7 +186,7 @@ impl Report {
             | Verdict::NoSuchAddress
             | Verdict::CannotBind(_) => format!("{operand} cannot be bound: {cause}"),
             Verdict::CannotTell { .. } => format!("cannot check {operand}: {cause}"),
-            Verdict::Invalid(_) => cause,
+            Verdict::NoSuchInterface(_) | Verdict::Invalid(_) => cause,
         }
     }
 
@@ -210,7 +219,9 @@ impl Report {
             };
             lines.extend(holders.lines(*at, time_wait_note));
         }
-        let others: Vec<&Holder> = elsewhere.iter().chain(instead).collect();
+        let is_listed = |other: &&Holder| self.sockets().any(|socket| socket.inode == other.inode);
+        let mut others: Vec<&Holder> = elsewhere.iter().chain(instead).collect();
+        others.retain(|other| other.inode == 0 || !is_listed(other));
         lines.extend(socket_lines(&others, *at));
         if !trials.is_empty() {
             lines.push(line("a server", Trials(trials)));

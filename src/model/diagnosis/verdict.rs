@@ -38,6 +38,8 @@ pub(crate) enum Verdict {
         /// Whether more permission would help.
         is_denied: bool,
     },
+    /// This machine does not have the network interface of the operand. The text names it.
+    NoSuchInterface(String),
     /// The operand names no port.
     Invalid(String),
 }

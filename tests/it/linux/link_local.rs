@@ -1,10 +1,11 @@
-//! IPv6 link-local addresses, which need an interface.
+//! IPv6 link-local addresses, which need an interface, and servers that are bound to an interface.
 
-use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
 use portlease::{Holder, Reachability, State};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::helper::Launch;
 use crate::support::{Folder, capability, need};
@@ -54,7 +55,9 @@ pub(crate) fn addresses_of_two_interfaces() {
     portlease::check_port_listening(at(7, p, va)).unwrap();
     let in_use = portlease::check_port_free(at(7, p, va)).unwrap_err();
     assert!(
-        in_use.to_string().contains("listens on [fe80::7"),
+        in_use
+            .to_string()
+            .contains(&format!("listens on [fe80::7%va]:{p}")),
         "{in_use}"
     );
     assert_eq!(
@@ -66,6 +69,39 @@ pub(crate) fn addresses_of_two_interfaces() {
     portlease::check_port_listening(at(7, p, vb)).unwrap_err();
     portlease::check_port_free(at(7, p, vb)).unwrap();
     assert_eq!(listeners(at(7, p, vb)), 0);
+    // The same as text: by name, by index, and in the form of ss(8).
+    for (on_va, on_vb) in [
+        (format!("[fe80::7%va]:{p}"), format!("[fe80::7%vb]:{p}")),
+        (format!("[fe80::7%{va}]:{p}"), format!("[fe80::7%{vb}]:{p}")),
+        (format!("[fe80::7]%va:{p}"), format!("[fe80::7]%vb:{p}")),
+    ] {
+        portlease::check_port_listening(on_va.as_str()).unwrap();
+        portlease::wait_until_listening(on_va.as_str(), moment).unwrap();
+        portlease::check_port_free(on_va.as_str()).unwrap_err();
+        portlease::check_port_free(on_vb.as_str()).unwrap();
+        portlease::wait_until_free(on_vb.as_str(), moment).unwrap();
+        let elsewhere = portlease::check_port_listening(on_vb.as_str()).unwrap_err();
+        let report = elsewhere.to_string();
+        for part in [
+            format!("port [fe80::7%vb]:{p}/tcp is not listening: "),
+            format!("listens on [fe80::7%va]:{p} only; clients of fe80::7%vb are refused"),
+            format!("connect to [fe80::7%va]:{p}, or let the server listen on fe80::7%vb"),
+        ] {
+            assert!(report.contains(&part), "{report}");
+        }
+        let endpoint = elsewhere.endpoint().unwrap();
+        assert_eq!(endpoint.scope_id, vb);
+        assert_eq!(endpoint.to_string(), format!("[fe80::7%vb]:{p}/tcp"));
+    }
+    let missing = portlease::check_port_free(format!("[fe80::7%nosuch0]:{p}").as_str());
+    let missing = portlease::Error::from(missing.unwrap_err());
+    assert_eq!(missing.kind(), portlease::ErrorKind::AddressNotAvailable);
+    assert!(
+        missing
+            .to_string()
+            .contains("no network interface \"nosuch0\""),
+        "{missing}"
+    );
     // Without an interface the question is about both.
     portlease::check_port_listening(at(7, p, 0)).unwrap();
     portlease::check_port_free(at(7, p, 0)).unwrap_err();
@@ -82,4 +118,69 @@ pub(crate) fn addresses_of_two_interfaces() {
     // An address that no interface has.
     let absent = portlease::check_port_free(at(9, p.port(), va)).unwrap_err();
     assert!(absent.to_string().contains("fe80::9"), "{absent}");
+}
+
+#[test]
+fn a_server_of_one_interface_does_not_listen_for_clients_of_a_loopback_address() {
+    need!(capability::network_namespace());
+    need!(capability::sock_diag());
+    let folder = Folder::new();
+    let setup = "ip link set lo up && ip link add va type veth peer name vb && \
+                 ip link set va up && ip link set vb up && ip addr add 10.9.8.7/24 dev va";
+    Launch::new("bound-to-interface", &folder.locks())
+        .in_network(setup)
+        .start()
+        .succeed();
+}
+
+/// The helper process. The interface `va` has `10.9.8.7`.
+pub(crate) fn server_of_one_interface() {
+    let own = std::process::id();
+    let moment = Duration::from_millis(1);
+    let at = |ip: [u8; 4], port: u16| SocketAddr::from((ip, port));
+    let listen = |interface: &str| {
+        let p = portlease::reserve_port();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind_device(Some(interface.as_bytes())).unwrap();
+        socket.bind(&at([0; 4], p.port()).into()).unwrap();
+        socket.listen(1).unwrap();
+        (p, socket)
+    };
+
+    let (p, server) = listen("va");
+    // The control: the kernel refuses a client.
+    TcpStream::connect(p.addr()).unwrap_err();
+    let report = portlease::check_port_listening(p.addr())
+        .unwrap_err()
+        .to_string();
+    for part in [
+        format!("port 127.0.0.1:{p}/tcp is not listening: "),
+        format!("listens on 0.0.0.0:{p} (interface va only); clients of 127.0.0.1 are refused"),
+        "help: let the server accept connections from every interface: it binds its socket to va \
+         (SO_BINDTODEVICE)"
+            .to_owned(),
+    ] {
+        assert!(report.contains(&part), "{report}");
+    }
+    let listed = report
+        .lines()
+        .filter(|line| line.starts_with("  listening"));
+    assert_eq!(listed.count(), 1, "{report}");
+    portlease::wait_until_listening(p.addr(), moment).unwrap_err();
+    portlease::wait_until_held_by(p.addr(), own, moment).unwrap_err();
+    portlease::check_port_held_by(p.addr(), own).unwrap_err();
+    p.wait_for_pid(own, moment).unwrap_err();
+    // Clients on the link reach it, and it keeps servers from binding.
+    portlease::check_port_listening(at([10, 9, 8, 7], p.port())).unwrap();
+    portlease::check_port_listening(p.port()).unwrap();
+    portlease::check_port_held_by(p.port(), own).unwrap();
+    portlease::check_port_free(p.addr()).unwrap_err();
+    drop(server);
+
+    let (p, server) = listen("lo");
+    TcpStream::connect(p.addr()).unwrap();
+    portlease::check_port_listening(p.addr()).unwrap();
+    portlease::check_port_held_by(p.addr(), own).unwrap();
+    drop(server);
 }

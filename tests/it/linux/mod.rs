@@ -53,6 +53,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "assignments" => guarantee::assignments_in_namespace(),
         "self-connections" => guarantee::self_connections_in_namespace(),
         "link-local" => link_local::addresses_of_two_interfaces(),
+        "bound-to-interface" => link_local::server_of_one_interface(),
         "past-servers" => past_server::reserve_after_past_servers(),
         "past-servers-race" => past_server::race_after_past_servers(),
         "ipv6-beside-used-up-range" => used_up_range::attack_over_ipv6(args),

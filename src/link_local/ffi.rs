@@ -1,0 +1,56 @@
+//! The names and indexes of network interfaces, from the C library or from Windows.
+#![expect(
+    unsafe_code,
+    reason = "if_nametoindex(3) and if_indextoname(3) are C functions"
+)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+
+#[cfg(unix)]
+use libc::{IF_NAMESIZE, if_indextoname, if_nametoindex};
+#[cfg(windows)]
+use windows_sys::Win32::NetworkManagement::IpHelper::{if_indextoname, if_nametoindex};
+
+/// NDIS_IF_MAX_STRING_SIZE and a zero byte.
+#[cfg(windows)]
+const IF_NAMESIZE: usize = 257;
+
+/// The index of the network interface with this name, in the thread's network namespace.
+pub(super) fn index_of(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: `name` ends with a zero byte and outlives the call, which only reads it.
+    match unsafe { if_nametoindex(name.as_ptr().cast()) } {
+        0 => Err(last_error()),
+        index => Ok(index),
+    }
+}
+
+/// The name of the network interface with this index, in the thread's network namespace.
+pub(super) fn name_of(index: u32) -> io::Result<String> {
+    let mut name = [0; IF_NAMESIZE];
+    // SAFETY: the call writes at most IF_NAMESIZE bytes, which is the size of `name`.
+    let written = unsafe { if_indextoname(index, name.as_mut_ptr().cast()) };
+    if written.is_null() {
+        return Err(last_error());
+    }
+    let name = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// The error of the last call. Linux reports a missing interface as ENODEV or ENXIO, and macOS as
+/// ENXIO. Both become `NotFound`.
+#[cfg(unix)]
+fn last_error() -> io::Error {
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => io::ErrorKind::NotFound.into(),
+        _ => error,
+    }
+}
+
+/// Windows documents no error code of these calls, and no other reason to fail.
+#[cfg(windows)]
+fn last_error() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
