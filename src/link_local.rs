@@ -8,7 +8,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-#[cfg(unix)]
 mod ffi;
 
 /// Whether bind(2) and connect(2) need a scope id for the address.
@@ -46,46 +45,19 @@ fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
     indexes(&list, ip)
 }
 
-/// The name of the network interface with this index, in the thread's network namespace. `None` if
-/// the system has no such interface, and on Windows.
-fn interface_name(index: u32) -> Option<String> {
-    #[cfg(unix)]
-    return ffi::name_of(index).ok();
-    #[cfg(not(unix))]
-    {
-        let _ = index;
-        None
-    }
-}
-
 /// The index of the network interface with this name, in the thread's network namespace. A decimal
-/// number is an index, and must be the index of an interface.
-///
-/// # Errors
-///
-/// `NotFound` if there is no such interface. `Unsupported` for a name on Windows, where any number
-/// is accepted as an index.
+/// number is an index, and must be the index of an interface. Fails with `NotFound` if there is no
+/// such interface.
 pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
-    #[cfg(unix)]
-    let found = match name.parse() {
+    match name.parse() {
         Ok(index) => ffi::name_of(index).map(|_| index),
         Err(_) => ffi::index_of(name),
-    };
-    #[cfg(not(unix))]
-    let found = name.parse().map_err(|_| io::ErrorKind::Unsupported.into());
-    found.map_err(|e| {
-        // Linux and macOS report a missing interface as one of these two errors.
-        #[cfg(unix)]
-        if [Some(libc::ENODEV), Some(libc::ENXIO)].contains(&e.raw_os_error()) {
-            return io::ErrorKind::NotFound.into();
-        }
-        e
-    })
+    }
 }
 
 /// The name of the interface with this index, or the index if the name is unknown.
 pub(crate) fn interface_text(index: u32) -> String {
-    interface_name(index).unwrap_or_else(|| index.to_string())
+    ffi::name_of(index).unwrap_or_else(|_| index.to_string())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -128,7 +100,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn an_interface_has_a_name_and_an_index() {
         let index = interface_index("lo").unwrap();
-        assert_eq!(interface_name(index).as_deref(), Some("lo"));
+        assert_eq!(interface_text(index), "lo");
         assert_eq!(interface_index(&index.to_string()).unwrap(), index);
         for missing in ["no-such-interface-0", "nosuch0", "4294967295", "0", "a\0b"] {
             interface_index(missing).unwrap_err();

@@ -75,6 +75,14 @@ impl AttemptError {
         }
     }
 
+    /// The error of a call that reserves `n` ports, one of which was refused with this error.
+    pub(super) fn of_one_of(mut self, n: usize) -> Self {
+        if let AttemptError::NoneFree(stats) = &mut self {
+            stats.requested = n;
+        }
+        self
+    }
+
     /// Whether the obstacle may go away while the caller waits for the number.
     pub(super) fn may_end(&self) -> bool {
         matches!(

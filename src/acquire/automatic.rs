@@ -3,16 +3,20 @@
 use super::{AttemptError, Effort, Request, exact, kernel_choice};
 use crate::model::attempt_stats::AttemptStats;
 use crate::model::endpoint::Protocol;
+use crate::model::port_set::PortSet;
 use crate::ports::{self, EphemeralRange};
 use crate::reservation::Reservation;
 use crate::retry::{NUMBERS_LOOKED_UP, NUMBERS_OF_NAME, NUMBERS_TRIED, RetryLevel};
 
+/// Skips the ports in `own`, which the same call has already reserved.
 pub(super) fn reserve(
     request: &Request,
+    own: &PortSet,
     effort: &mut Effort<'_>,
 ) -> Result<Reservation, AttemptError> {
     let mut stats = AttemptStats::default();
-    for port in request.prefer.iter().copied() {
+    let is_other = |port: &u16| !own.contains(*port);
+    for port in request.prefer.iter().copied().filter(is_other) {
         // The preferred numbers share one retry time. Once it has passed, each further one gets a
         // single bind.
         let level = if effort.budget.is_spent() {
@@ -25,7 +29,7 @@ pub(super) fn reserve(
             Err(error) => error.count(&mut stats)?,
         }
     }
-    if let Some(reservation) = of_name(request, effort)? {
+    if let Some(reservation) = of_name(request, own, effort)? {
         return Ok(reservation);
     }
     let kernel_chooses = request.allowed.is_none()
@@ -44,11 +48,11 @@ pub(super) fn reserve(
         for others in [others_first, !others_first] {
             let reserved = if others {
                 let numbers = ephemeral.non_ephemeral();
-                let numbers = numbers.filter(|port| request.admits(*port));
+                let numbers = numbers.filter(|port| request.admits(*port) && is_other(port));
                 let mut once = effort.at_most(RetryLevel::Once);
                 first_of(request, numbers, &mut once, &mut stats)?
             } else {
-                kernel_choice::draw(request, &ephemeral, &mut stats, effort)?
+                kernel_choice::draw(request, &ephemeral, own, &mut stats, effort)?
             };
             if let Some(reservation) = reserved {
                 return Ok(reservation);
@@ -59,7 +63,12 @@ pub(super) fn reserve(
         // changed since it was cached, so it is read again.
         EphemeralRange::refreshed();
         let mut once = effort.at_most(RetryLevel::Once);
-        if let Some(reservation) = first_of(request, numbers(request), &mut once, &mut stats)? {
+        if let Some(reservation) = first_of(
+            request,
+            numbers(request).filter(is_other),
+            &mut once,
+            &mut stats,
+        )? {
             return Ok(reservation);
         }
     }
@@ -67,7 +76,7 @@ pub(super) fn reserve(
     // `spared` is set, the pick has left the last free numbers for outgoing connections on purpose.
     // It then takes no number at all.
     if effort.level > RetryLevel::Once && !stats.spared {
-        let numbers = numbers(request).take(NUMBERS_LOOKED_UP);
+        let numbers = numbers(request).filter(is_other).take(NUMBERS_LOOKED_UP);
         let mut with_table = effort.at_most(RetryLevel::WithTable);
         let mut again = AttemptStats::default();
         if let Some(reservation) = first_of(request, numbers, &mut with_table, &mut again)? {
@@ -75,6 +84,11 @@ pub(super) fn reserve(
         }
     }
     stats.blocked = request.blocked_in_range();
+    let allowed = request.allowed.clone().unwrap_or(1..=u16::MAX);
+    stats.own = own
+        .within(allowed)
+        .filter(|port| request.admits(*port))
+        .collect();
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
@@ -84,6 +98,7 @@ pub(super) fn reserve(
 /// that pick.
 fn of_name(
     request: &Request,
+    own: &PortSet,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
     if request.name.is_some() {
@@ -92,6 +107,7 @@ fn of_name(
     let Some(numbers) = request.numbers_of_name() else {
         return Ok(None);
     };
+    let numbers = numbers.filter(|port| !own.contains(*port));
     let mut numbers = numbers.take(NUMBERS_OF_NAME);
     // A forked child that has not called exec yet can hold a copy of a socket that was just closed.
     // The name must not yield another number because of that copy. So the first number is retried

@@ -10,6 +10,7 @@ use crate::claim::Claim;
 use crate::model::attempt_stats::AttemptStats;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
+use crate::model::port_set::PortSet;
 use crate::ports::{EphemeralRange, ParityExhaustion};
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
@@ -64,17 +65,19 @@ pub(super) fn reserve(
     Ok(None)
 }
 
-/// Draws random numbers of the range. Sets `stats.spared` if the only free numbers are those that
+/// Draws random numbers of the range, without the ports in `own`, which the same call has already
+/// reserved. Sets `stats.spared` if the only free numbers are those that
 /// this crate leaves for outgoing connections.
 pub(super) fn draw(
     request: &Request,
     range: &EphemeralRange,
+    own: &PortSet,
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
     let mut numbers = range
         .draws()
-        .filter(|port| request.admits(*port))
+        .filter(|port| request.admits(*port) && !own.contains(*port))
         .take(RANDOM_PICKS);
     let mut refusals = 0;
     while let Some(number) = numbers.next() {

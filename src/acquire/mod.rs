@@ -10,6 +10,7 @@ use crate::lease::{self, LeaseLock, Refusal};
 use crate::model::attempt_stats::AttemptStats;
 use crate::model::offsets::Offsets;
 use crate::model::port::Port;
+use crate::model::port_set::PortSet;
 use crate::namespace::Memo;
 use crate::reservation::{ProtocolReservation, Reservation};
 use crate::residual;
@@ -50,21 +51,24 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
     let mut level = retries.first_level();
     loop {
         let mut held = exact_ports(request, &mut retries)?;
+        let mut own: PortSet = held.iter().map(Reservation::port).collect();
         let before = Instant::now();
         let mut effort = retries.effort(level);
-        let others: Result<Vec<_>, _> = (held.len()..n)
-            .map(|index| automatic::reserve(&request.nth(index), &mut effort))
-            .collect();
-        match others {
-            Ok(others) => {
-                held.extend(others);
-                return Ok(held);
-            }
-            Err(error) => {
-                drop(held);
-                level = retries.pause(error, level, before.elapsed())?;
+        let mut refused = None;
+        while held.len() < n && refused.is_none() {
+            match automatic::reserve(&request.nth(held.len()), &own, &mut effort) {
+                Ok(reservation) => {
+                    own.insert(reservation.port());
+                    held.push(reservation);
+                }
+                Err(error) => refused = Some(error.of_one_of(n)),
             }
         }
+        let Some(error) = refused else {
+            return Ok(held);
+        };
+        drop(held);
+        level = retries.pause(error, level, before.elapsed())?;
     }
 }
 

@@ -5,11 +5,17 @@ use std::path::PathBuf;
 
 use super::offsets::Offsets;
 use super::port::Port;
+use super::port_set::PortSet;
 use crate::retry::FEW_NUMBERS;
 
 /// How many numbers an automatic pick tried, and why each was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttemptStats {
+    /// How many ports the call was to reserve, if it picks them one by one.
+    pub(crate) requested: usize,
+    /// The ports that the call had already reserved. It released them when a further port was
+    /// refused.
+    pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
@@ -41,7 +47,12 @@ impl AttemptStats {
     }
 
     pub(crate) fn tried(&self) -> usize {
-        self.in_use + self.reserved + self.not_permitted + self.excluded + self.planted
+        self.own.len()
+            + self.in_use
+            + self.reserved
+            + self.not_permitted
+            + self.excluded
+            + self.planted
     }
 
     pub(crate) fn note_residual(&mut self, port: Port) {
@@ -60,7 +71,8 @@ impl AttemptStats {
     }
 }
 
-/// Prints text such as `12 tried: 9 in use, 3 reserved by others`.
+/// Prints text such as `12 tried: 9 in use, 3 reserved by others`. The ports that the call itself
+/// had already reserved count as tried.
 impl fmt::Display for AttemptStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let planted = match &self.planted_path {
@@ -68,6 +80,7 @@ impl fmt::Display for AttemptStats {
             None => String::new(),
         };
         let counts = [
+            (self.own.len(), "taken by this call itself"),
             (self.in_use, "in use"),
             (self.reserved, "reserved by others"),
             (self.not_permitted, "not permitted"),

@@ -221,6 +221,7 @@ impl Error {
     ) -> Self {
         let what = match &stats.offsets {
             Some(offsets) => offsets.to_string(),
+            None if stats.requested > 1 => format!("{} ports", stats.requested),
             None => "a port".to_owned(),
         };
         let place = match range {

@@ -21,6 +21,11 @@ impl PortSet {
         self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
+    /// How many numbers the set contains.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
+    }
+
     /// The members of the set within `range`, in ascending order.
     pub(crate) fn within(&self, range: RangeInclusive<u16>) -> impl Iterator<Item = u16> {
         range

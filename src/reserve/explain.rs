@@ -5,6 +5,7 @@ use crate::inspect::{diagnose, ephemeral_usage, who};
 use crate::lease::Unusable;
 use crate::model::endpoint::Protocol;
 use crate::model::error::Error;
+use crate::model::port_set::PortSet;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
 use crate::retry::NUMBERS_EXPLAINED;
@@ -25,7 +26,7 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
                 None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
                 _ => ephemeral_usage::if_crowded(request.protocols),
             };
-            let taken = taken(request);
+            let taken = taken(request, &stats.own);
             Error::no_free_port(
                 request.allowed.as_ref(),
                 waited,
@@ -39,12 +40,12 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// Who has the first [`NUMBERS_EXPLAINED`] allowed numbers of the requested range. Numbers without
-/// a holder are omitted. Empty without a range.
-fn taken(request: &Request) -> Vec<(u16, String)> {
+/// Who has the first [`NUMBERS_EXPLAINED`] allowed numbers of the requested range, without the
+/// numbers that the call itself took. Numbers without a holder are omitted. Empty without a range.
+fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers
-        .filter(|number| request.admits(*number))
+        .filter(|number| request.admits(*number) && !own.contains(*number))
         .take(NUMBERS_EXPLAINED)
         .collect();
     who::headlines(&numbers, request.protocols)

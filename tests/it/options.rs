@@ -260,6 +260,32 @@ fn an_exhausted_range_reports_how_many_were_tried() {
 }
 
 #[test]
+fn a_range_that_is_too_small_for_many_reports_what_the_call_itself_took() {
+    let taken = ReserveOptions::new().reserve_block(5).unwrap();
+    let range = taken[0].port()..=taken[4].port();
+    // Two stay reserved, so the call finds three of five numbers. A server has another one later.
+    let others: Vec<_> = taken.into_iter().skip(3).collect();
+    let many = |n| ReserveOptions::new().range(range.clone()).reserve_many(n);
+    let error = many(4).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoFreePort);
+    let expected = format!(
+        "cannot reserve 4 ports from {}-{}: 5 tried: 3 taken by this call itself, 2 reserved by \
+         others; {}: reserved by ",
+        range.start(),
+        range.end(),
+        others[0].port()
+    );
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    // The call has released what it took.
+    drop(many(3).unwrap());
+    let server = std::net::TcpListener::bind(("127.0.0.1", *range.start())).unwrap();
+    let expected = "5 tried: 2 taken by this call itself, 1 in use, 2 reserved by others; ";
+    let error = many(3).unwrap_err();
+    assert!(error.to_string().contains(expected), "{error}");
+    drop(server);
+}
+
+#[test]
 fn every_number_of_a_block_obeys_the_range_and_the_exclusions() {
     let ports = non_ephemeral_ports(8);
     let (low, high) = (ports[0], ports[7]);
