@@ -3,15 +3,21 @@
 use std::ffi::OsString;
 use std::io;
 
+use rustix::io::Errno;
+
 /// The system's message for an error, to print after a colon. It starts in lower case and lacks
-/// "(os error N)".
+/// "(os error N)". The message for EMFILE says what to do.
 pub(crate) fn os_message(cause: &io::Error) -> String {
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(chars).collect()
-    })
+    let first = chars.next().into_iter().flat_map(char::to_lowercase);
+    let mut message: String = first.chain(chars).collect();
+    if cause.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+        message += ": this process has reached its limit of file descriptors (raise it with \
+                    ulimit -n)";
+    }
+    message
 }
 
 /// Escapes control characters and bidirectional overrides. Unescaped, the name of another process

@@ -154,7 +154,7 @@ pub enum Remedy {
     MountProc,
     /// Retry outside of this container: a process there may own the socket.
     InspectFromHost,
-    /// Find the part of the kernel that owns the socket.
+    /// Find the part of the kernel that owns the socket, or a process with a call in progress.
     FindKernelSocket,
     /// Keep the kernel from choosing the number for outgoing connections.
     #[non_exhaustive]
@@ -339,7 +339,8 @@ impl fmt::Display for Remedy {
             }
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
-                 part of the kernel that uses the port",
+                 part of the kernel that uses the port, or `ls -l /proc/*/fd/* | grep io_uring` to \
+                 find a process whose call is in progress",
             ),
             Remedy::InspectWithPermission => {
                 f.write_str("retry with permission to inspect processes (for example as root)")

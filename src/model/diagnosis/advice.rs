@@ -126,7 +126,7 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         ],
         _ if report.sockets().any(|holder| holder.hidden) => {
             let mut hidden = report.sockets().filter(|holder| holder.hidden);
-            hidden.next().map(for_hidden).into_iter().collect()
+            hidden.next().map(for_hidden).unwrap_or_default()
         }
         _ => match (&report.facts.verdict, report.facts.expected) {
             (Verdict::NotListening, Some(running)) => {
@@ -200,11 +200,11 @@ const REMEDIES: usize = 64;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     if holder.processes.is_empty() {
-        return vec![if holder.hidden {
+        return if holder.hidden {
             for_hidden(holder)
         } else {
-            Remedy::WaitForKernel
-        }];
+            vec![Remedy::WaitForKernel]
+        };
     }
     // A server ends its workers, so they need no remedy. A process that is no worker and shares the
     // socket must be stopped too.
@@ -269,23 +269,23 @@ const PROXIES: [&str; 6] = [
 ];
 
 /// How to find the owner of a socket if no owner is visible.
-fn for_hidden(holder: &Holder) -> Remedy {
+fn for_hidden(holder: &Holder) -> Vec<Remedy> {
     match holder.unseen_owner {
         UnseenOwner {
             lacks_proc: true, ..
-        } => Remedy::MountProc,
+        } => vec![Remedy::MountProc],
         UnseenOwner {
             is_denied: true,
             as_root: false,
             ..
-        } => Remedy::InspectWithPermission,
+        } => vec![Remedy::InspectWithPermission],
         UnseenOwner {
             is_outside: true, ..
         }
         | UnseenOwner {
             is_denied: true, ..
-        } => Remedy::InspectFromHost,
-        _ => Remedy::FindKernelSocket,
+        } => vec![Remedy::InspectFromHost, Remedy::FindKernelSocket],
+        _ => vec![Remedy::FindKernelSocket],
     }
 }
 
