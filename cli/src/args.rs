@@ -15,7 +15,7 @@ use crate::duration::parse_duration;
 use crate::help;
 use crate::http_probe::{HttpProbe, NamedProbe};
 use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
-use crate::number_args::NumberArgs;
+use crate::number_args::{NumberArgs, number_from};
 use crate::output::variables::FormatArgs;
 use crate::ports::{NamedPort, PortList, parse_port};
 
@@ -260,7 +260,7 @@ pub(crate) struct PortSelection {
     /// Number of ports to reserve, printed one per line
     #[arg(
         short = 'n', long, value_name = "N", default_value_t = 1,
-        value_parser = clap::value_parser!(u16).range(1..)
+        value_parser = number_from(1)
     )]
     pub(crate) count: u16,
     /// Reserve UDP ports instead of TCP ports
@@ -272,7 +272,7 @@ pub(crate) struct PortSelection {
     /// Reserve the numbers at these offsets from one base number, such as 0,10000 for a node of a
     /// Redis Cluster
     #[arg(
-        long, value_name = "N,N...", value_delimiter = ',',
+        long, value_name = "N,N...", value_delimiter = ',', value_parser = number_from(0),
         conflicts_with_all = ["count", "block"]
     )]
     pub(crate) offsets: Vec<u16>,

@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use clap::value_parser;
 use portlease::{Endpoint, ReserveOptions};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +25,7 @@ pub(crate) struct NumberArgs {
     /// Choose a multiple of N, such as an even number for RTP. With --block or --offsets, the base
     /// number is a multiple of N
     #[arg(
-        long, value_name = "N", value_parser = value_parser!(u16).range(1..),
+        long, value_name = "N", value_parser = number_from(1),
         help_heading = NUMBERS
     )]
     pub(crate) aligned: Option<u16>,
@@ -88,6 +87,19 @@ impl FromStr for NumberRange {
             )));
         }
         Ok(range)
+    }
+}
+
+/// Parses a number from `low` to 65535.
+pub(crate) fn number_from(low: u16) -> impl Fn(&str) -> Result<u16, InvalidPort> + Clone {
+    move |text| match text.parse::<i64>() {
+        Ok(number) => {
+            let fits = u16::try_from(number).ok().filter(|number| *number >= low);
+            fits.ok_or_else(|| InvalidPort::new(format!("{number} is not in {low}..=65535")))
+        }
+        Err(_) => Err(InvalidPort::new(format!(
+            "{text:?} is not a number: expected one from {low} to 65535"
+        ))),
     }
 }
 

@@ -87,11 +87,8 @@ impl AttemptError {
     pub(super) fn may_end(&self) -> bool {
         matches!(
             self,
-            AttemptError::Leased(_)
-                | AttemptError::Named(_)
-                | AttemptError::Occupied(_)
-                | AttemptError::NoneFree(_)
-        )
+            AttemptError::Leased(_) | AttemptError::Named(_) | AttemptError::Occupied(_)
+        ) || matches!(self, AttemptError::NoneFree(stats) if stats.tried() > 0 || stats.spared)
     }
 
     /// Counts why one of several numbers was refused. Returns the error instead if trying another

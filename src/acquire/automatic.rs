@@ -83,7 +83,7 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     }
-    stats.blocked = request.blocked_in_range();
+    stats.blocked = request.blocked_in_range(stats.tried(), request.aligned);
     let allowed = request.allowed.clone().unwrap_or(1..=u16::MAX);
     stats.own = own
         .within(allowed)

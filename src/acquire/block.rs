@@ -44,7 +44,7 @@ pub(super) fn reserve(
             return Ok(held);
         }
     }
-    search.stats.blocked = request.blocked_in_range();
+    search.stats.blocked = request.blocked_in_range(search.stats.tried(), 1);
     Err(AttemptError::NoneFree(Box::new(search.stats)))
 }
 

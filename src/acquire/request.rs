@@ -164,13 +164,15 @@ impl Request {
         }))
     }
 
-    /// How many numbers of the requested range an automatic pick skips, although the caller does
-    /// not exclude them: 65535, and numbers that browsers refuse to connect to. It is 0 without a
-    /// range.
-    pub(super) fn blocked_in_range(&self) -> usize {
-        let range = self.allowed.iter().cloned().flatten();
+    /// How many numbers an automatic pick skips, although the options allow them: 65535, and
+    /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. Without a
+    /// requested range the count is 0, unless the pick has tried no number.
+    pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
+        let all = (tried == 0).then_some(1..=u16::MAX);
+        let range = self.allowed.clone().or(all).into_iter().flatten();
         range
             .filter(|port| ports::is_blocked(*port) && !self.exclude.contains(*port))
+            .filter(|port| port.is_multiple_of(aligned))
             .count()
     }
 

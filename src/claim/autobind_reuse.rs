@@ -1,19 +1,46 @@
-//! The setting `net.ipv4.ip_autobind_reuse` of Linux. If it is on, the kernel can assign a claimed
-//! number (one that a socket of this crate is bound to) to a `bind(…, 0)` with SO_REUSEADDR.
+//! Whether the kernel can assign a claimed number (one that a socket of this crate is bound to) to
+//! a `bind(…, 0)` with SO_REUSEADDR. It can if the setting `net.ipv4.ip_autobind_reuse` of Linux is
+//! on.
 //!
-//! This module reads the setting and does not try such a bind. A bind would need the socket option
-//! IP_LOCAL_PORT_RANGE, which no safe function sets.
+//! The self-test tries such a bind once. The setting can change later, so each reservation reads
+//! it.
 
+pub(super) use system::assigned;
 pub(crate) use system::assigns_no_claimed_port;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod ffi;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
     use std::fs::File;
     use std::io;
+    use std::net::{IpAddr, SocketAddr};
 
+    use socket2::Socket;
+
+    use super::ffi;
     use crate::kept_fd::KeptFd;
     use crate::namespace::PerNamespace;
     use crate::proc_fs;
+
+    /// The number that the kernel assigns to a `bind(ip, 0)` of this socket, if it may choose only
+    /// this number. `None` if it assigns no number. The socket is then still unbound.
+    ///
+    /// The answer is also `None` on Linux before 6.3, which cannot limit a bind to one number. It
+    /// is another number if the ephemeral range lacks this one: the kernel then ignores the limit.
+    pub(crate) fn assigned(socket: &Socket, ip: IpAddr, only: u16) -> io::Result<Option<u16>> {
+        if ffi::allow_only(socket, only).is_err() {
+            return Ok(None);
+        }
+        match socket.bind(&SocketAddr::new(ip, 0).into()) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            outcome => {
+                outcome?;
+                Ok(socket.local_addr()?.as_socket().map(|addr| addr.port()))
+            }
+        }
+    }
 
     /// Whether the setting is off. The error says that it is on, or that it cannot be read.
     pub(crate) fn assigns_no_claimed_port() -> Result<(), &'static str> {
@@ -50,10 +77,53 @@ mod system {
     }
 }
 
-/// Other systems lack the setting.
+/// Other systems lack the setting, and this crate makes no claims there.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
+    use std::io;
+    use std::net::IpAddr;
+
+    use socket2::Socket;
+
+    pub(crate) fn assigned(_: &Socket, _: IpAddr, _: u16) -> io::Result<Option<u16>> {
+        Ok(None)
+    }
+
     pub(crate) fn assigns_no_claimed_port() -> Result<(), &'static str> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use socket2::Type;
+
+    use super::super::{Claim, unbound};
+    use super::{assigned, ffi};
+
+    #[test]
+    fn the_kernel_assigns_a_released_number_and_no_claimed_one() {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let server = || {
+            let server = unbound(Type::STREAM, ip).unwrap();
+            server.set_reuse_address(true).unwrap();
+            server
+        };
+        let mut is_assigned_if_released = false;
+        let mut can_limit = true;
+        // Another process can take the released number first, so the test tries several.
+        for _ in 0..64 {
+            let claim = Claim::any().unwrap();
+            let port = claim.port();
+            assert_eq!(assigned(&server(), ip, port).unwrap(), None);
+            drop(claim);
+            is_assigned_if_released |= assigned(&server(), ip, port).unwrap() == Some(port);
+            can_limit &= ffi::allow_only(&server(), port).is_ok();
+        }
+        // The control. Linux before 6.3 and emulators cannot limit a bind to one number.
+        assert_eq!(is_assigned_if_released, can_limit);
     }
 }

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Claim, assigns_no_claimed_port, system, unbound};
+use super::autobind_reuse::{assigned, assigns_no_claimed_port};
+use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::SELF_TESTS;
 
@@ -34,8 +35,13 @@ pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
         }
         self_test(numbers())
     };
+    // With this setting on, the test would fail, and the process would keep that answer after the
+    // setting was turned off.
+    if let Err(reason) = assigns_no_claimed_port() {
+        return Ok(Err(reason));
+    }
     match ANSWER.get_or_try_init(test) {
-        Ok(answer) => Ok(answer.and_then(|()| assigns_no_claimed_port())),
+        Ok(answer) => Ok(*answer),
         Err(Untested::Forbidden) => Ok(Err(
             "a sandbox forbids the binds with which portlease tests the kernel",
         )),
@@ -99,7 +105,12 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     }
     for ip in loopback.into_iter().chain(wildcards) {
         match serve_over(ip, claim.port) {
-            Ok(()) => {}
+            Ok(Served::ByNumber) => {}
+            Ok(Served::ByAssignment) => {
+                return Ok(Err(
+                    "the kernel assigns a claimed port to a socket with SO_REUSEADDR",
+                ));
+            }
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 return Ok(Err(
                     "the kernel refuses a server with SO_REUSEADDR on a claimed port",
@@ -139,9 +150,29 @@ fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<Claim> {
     Err(refusal)
 }
 
-fn serve_over(ip: IpAddr, port: u16) -> io::Result<()> {
-    let server = unbound(Type::STREAM, ip)?;
-    server.set_reuse_address(true)?;
+/// How a server got the claimed number.
+enum Served {
+    /// It bound the number, as every server with SO_REUSEADDR may.
+    ByNumber,
+    /// The kernel assigned the number to its `bind(…, 0)`.
+    ByAssignment,
+}
+
+/// Starts a server over the claim. It binds port 0 first, and the kernel must not assign it the
+/// claimed number. One socket serves for both binds, because a refused bind leaves it unbound.
+fn serve_over(ip: IpAddr, port: u16) -> io::Result<Served> {
+    let unbound_server = || -> io::Result<Socket> {
+        let server = unbound(Type::STREAM, ip)?;
+        server.set_reuse_address(true)?;
+        Ok(server)
+    };
+    let mut server = unbound_server()?;
+    match assigned(&server, ip, port)? {
+        None => {}
+        Some(number) if number == port => return Ok(Served::ByAssignment),
+        Some(_) => server = unbound_server()?,
+    }
     server.bind(&SocketAddr::new(ip, port).into())?;
-    server.listen(1)
+    server.listen(1)?;
+    Ok(Served::ByNumber)
 }

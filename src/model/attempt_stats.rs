@@ -99,6 +99,9 @@ impl fmt::Display for AttemptStats {
                 "; {} not tried: 65535, or numbers that browsers refuse",
                 self.blocked
             )?;
+            if self.tried() == 0 {
+                f.write_str(" (only a request for the exact number reserves one of them)")?;
+            }
         }
         if self.spared {
             f.write_str("; portlease leaves the last free ports for outgoing connections")?;

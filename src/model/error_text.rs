@@ -128,9 +128,13 @@ impl Error {
             1 => String::new(),
             aligned => format!(" that is a multiple of {aligned}"),
         };
+        let remedy = match *range.start() == 1 && *range.end() == u16::MAX {
+            true => "request offsets that are closer together, or fewer exclusions",
+            false => "request a wider range or fewer exclusions",
+        };
         let message = format!(
             "cannot reserve {offsets} from {}: with every base number{multiple}, at least one of \
-             the ports is outside the range or excluded; request a wider range or fewer exclusions",
+             the ports is outside the range or excluded; {remedy}",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)

@@ -213,6 +213,19 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
         (&["--aligned", "0"], "0 is not in 1.."),
         (&["--offsets", "0,0"], "offset 0 is requested twice"),
         (&["--offsets", "0,70000"], "70000 is not in 0..=65535"),
+        (
+            &["--offsets", "0,x"],
+            "\"x\" is not a number: expected one from 0 to 65535",
+        ),
+        (
+            &["--aligned", "65535"],
+            "1 not tried: 65535, or numbers that browsers refuse (only a request for the exact \
+             number reserves one of them)",
+        ),
+        (
+            &["--offsets", "0,65535"],
+            "request offsets that are closer together",
+        ),
         (&["--offsets", "0,1", "-n", "2"], "cannot be used with"),
         (&["--offsets", "0,1", "--block"], "cannot be used with"),
         (&["--name", "db", "--port", "80"], "cannot be used with"),
