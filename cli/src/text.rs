@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::io;
 
-use rustix::io::Errno;
+/// The number of this error is the same on every Unix.
+const EMFILE: i32 = 24;
 
 /// The system's message for an error, to print after a colon. It starts in lower case and lacks
 /// "(os error N)". The message for EMFILE says what to do.
@@ -13,7 +14,7 @@ pub(crate) fn os_message(cause: &io::Error) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_lowercase);
     let mut message: String = first.chain(chars).collect();
-    if cause.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+    if cfg!(unix) && cause.raw_os_error() == Some(EMFILE) {
         message += ": this process has reached its limit of file descriptors (raise it with \
                     ulimit -n)";
     }

@@ -68,9 +68,8 @@ impl fmt::Display for Protocol {
 /// `[::1]:60315/tcp`. `*:60315`, `:::60315` and `[fe80::1%eth0]:60315`, which ss(8) and netstat(8)
 /// print, are accepted too. `localhost:60315` means every address of this machine, as `60315` does.
 ///
-/// A `%` and the network interface follow a link-local address. The interface is a name or an
-/// index; on Windows it must be an index. Parsing fails if this machine has no such interface. With
-/// any other address, the interface has no effect.
+/// A `%` and the network interface, by name or by index, follow a link-local address. Parsing fails
+/// if this machine has no such interface. With any other address, the interface has no effect.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
@@ -141,8 +140,6 @@ enum BadText {
     NoBrackets(String, String),
     /// The text, and the interface in it that this machine does not have.
     NoInterface(String, String),
-    /// The text, and the name in it of an interface. This system has no lookup of names.
-    InterfaceName(String, String),
     /// The text, the interface in it, and why that interface cannot be looked up.
     UnknownInterface(String, String, String),
     PortZero,
@@ -177,11 +174,6 @@ impl fmt::Display for ParseEndpointError {
             BadText::NoInterface(text, name) => write!(
                 f,
                 "{text:?}: this machine has no network interface {name:?}"
-            ),
-            BadText::InterfaceName(text, name) => write!(
-                f,
-                "{text:?} names the network interface {name:?}: expected its index, as in \
-                 [fe80::1%4]:60315"
             ),
             BadText::UnknownInterface(text, name, reason) => write!(
                 f,
@@ -236,7 +228,6 @@ fn index_of(interface: &str, text: &str) -> Result<u32, BadText> {
         let (text, name) = (text.to_owned(), interface.to_owned());
         match e.kind() {
             io::ErrorKind::NotFound => BadText::NoInterface(text, name),
-            io::ErrorKind::Unsupported => BadText::InterfaceName(text, name),
             _ => BadText::UnknownInterface(text, name, OsMessage(&e).to_string()),
         }
     })

@@ -1,7 +1,6 @@
 //! The calls of Windows that have no safe form: processes, the job object of `run`, and Ctrl-C.
 #![expect(unsafe_code, reason = "calls of the system")]
 
-use std::ffi::CString;
 use std::io;
 use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::time::Duration;

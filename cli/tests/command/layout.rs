@@ -61,7 +61,6 @@ const FLOORS: [&[&str]; 15] = [
     &["http_probe", "ports"],
     &[
         "failure",
-        "interface",
         "named_pipe",
         "placeholders",
         "process_stat",
