@@ -2,6 +2,9 @@
 //! namespace.
 
 #[cfg(target_os = "linux")]
+mod ffi;
+
+#[cfg(target_os = "linux")]
 use crate::proc_fs;
 
 /// The pid and its pid namespace. The pid alone is not enough: the first process of a container has
@@ -15,13 +18,40 @@ pub(crate) struct ProcessId {
 }
 
 impl ProcessId {
+    #[cfg(not(target_os = "linux"))]
     pub(crate) fn current() -> ProcessId {
         ProcessId {
             pid: std::process::id(),
-            #[cfg(target_os = "linux")]
-            namespace: proc_fs::namespace("/proc/self/ns/pid"),
-            #[cfg(not(target_os = "linux"))]
             namespace: None,
         }
+    }
+
+    /// The pid namespace of a process never changes, so the process reads it once. It keeps it in
+    /// memory that the kernel clears in a forked child, because the child may have the same pid in
+    /// another namespace.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn current() -> ProcessId {
+        use std::sync::atomic::Ordering;
+
+        let pid = std::process::id();
+        let kept = ffi::cleared_by_fork();
+        let inode = match kept {
+            Some(kept) if kept.pid.load(Ordering::Acquire) == pid => {
+                kept.namespace.load(Ordering::Relaxed)
+            }
+            _ => proc_fs::namespace("/proc/self/ns/pid").unwrap_or(0),
+        };
+        if let Some(kept) = kept {
+            kept.namespace.store(inode, Ordering::Relaxed);
+            kept.pid.store(pid, Ordering::Release);
+        }
+        ProcessId {
+            pid,
+            namespace: Some(inode).filter(|inode| *inode != 0),
+        }
+    }
+
+    pub(crate) fn pid(self) -> u32 {
+        self.pid
     }
 }

@@ -66,14 +66,19 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
     sockets::named(&ExclusiveName::text(port.protocol, port.number), port)
 }
 
-fn owners_of(rows: Vec<Row>, judge: impl FnOnce(&[Holder]) -> ResidualOwner) -> ResidualOwner {
+fn owners_of(rows: Vec<Row>, judge: impl Fn(&[Holder]) -> ResidualOwner) -> ResidualOwner {
     if !sockets::CHILDREN_SHARE {
         return ResidualOwner::Process;
     }
-    match sockets::owners(rows, ScanDepth::Complete) {
+    let judge_at = |depth| match sockets::owners(rows.clone(), depth) {
         Ok(owned) => judge(&owned.holders),
         // The processes cannot be read, and a retry would not change that.
         Err(_) => ResidualOwner::Process,
+    };
+    match judge_at(ScanDepth::FirstHit) {
+        // A socket of a forked child may have another owner, which the first search did not reach.
+        ResidualOwner::ForkedChild => judge_at(ScanDepth::Complete),
+        owner => owner,
     }
 }
 

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::Request;
 use crate::model::record::{Beneficiary, Record};
+use crate::process_id::ProcessId;
 use crate::sockets;
 
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
@@ -25,7 +26,7 @@ pub(super) fn record(request: &Request) -> Record {
     };
     let folder = std::env::current_dir().unwrap_or_default();
     Record {
-        pid: process.pid,
+        pid: process.id.pid(),
         started: process.started,
         program: process.program.clone(),
         test: test_name(),
@@ -60,26 +61,26 @@ fn source_line(at: &Location<'_>) -> String {
 
 /// What records say about this process.
 struct ThisProcess {
-    pid: u32,
+    id: ProcessId,
     started: Option<NonZeroU64>,
     program: String,
     pid_namespace: Option<NonZeroU64>,
 }
 
-/// The cached value is valid for one pid. A forked child has its own pid and start time, so it
+/// The cached value is valid for one process. A forked child has its own pid and start time, so it
 /// reads both again.
 fn this_process() -> Arc<ThisProcess> {
     static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
-    let pid = std::process::id();
+    let id = ProcessId::current();
     let mut known = KNOWN.lock();
-    if let Some(process) = known.as_ref().filter(|process| process.pid == pid) {
+    if let Some(process) = known.as_ref().filter(|process| process.id == id) {
         return process.clone();
     }
     let program = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
     known
         .insert(Arc::new(ThisProcess {
-            pid,
-            started: sockets::started(pid),
+            id,
+            started: sockets::started(id.pid()),
             program: program.unwrap_or_default(),
             pid_namespace: sockets::pid_namespace(),
         }))

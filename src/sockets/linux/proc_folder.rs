@@ -15,6 +15,20 @@ pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     )
 }
 
+/// The number of entries whose names are numbers. The count ends at `limit`.
+pub(super) fn count_numbers(folder: BorrowedFd<'_>, limit: usize) -> usize {
+    let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    let mut count = 0;
+    while count < limit
+        && let Some(Ok(entry)) = entries.next()
+    {
+        let name = entry.file_name().to_bytes();
+        count += usize::from(name.first().is_some_and(u8::is_ascii_digit));
+    }
+    count
+}
+
 /// The entries whose names are numbers, the highest first. The kernel lists the lowest first, so
 /// the function reverses the list.
 pub(super) fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {

@@ -121,6 +121,16 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
+/// The children that this thread started. The folder is `/proc/PID/task`. Empty if they cannot be
+/// read, and on a kernel without the option `PROC_CHILDREN`.
+pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
+    let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
 pub(in super::super) fn is_suspended(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.state == ProcessState::Suspended)
 }

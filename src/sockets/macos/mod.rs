@@ -64,7 +64,7 @@ pub(super) fn processes(
                 _ => owned.push((pid, vec![inode])),
             }
         }
-        depth == ScanDepth::Complete || !missing.is_empty()
+        depth != ScanDepth::FirstHit || !missing.is_empty()
     })?;
     let found = owned
         .into_iter()

@@ -142,7 +142,7 @@ fn connect(ip: IpAddr, port: u16) -> TcpStream {
 }
 
 /// Prints that a test cannot run here, and why. `tests/support` does the same for other tests.
-fn skip(test: &str, reason: &str) {
+pub(super) fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
     assert!(
         std::env::var_os("PORTLEASE_NO_SKIP").is_none_or(|v| v != "1"),

@@ -54,7 +54,7 @@ impl Scan<'_> {
         // If this user cannot read most processes, the owner is probably one of those. A search for
         // descriptors in flight would then mislead, so it is skipped.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
-        if self.is_missing_some() && sees_most && self.depth == ScanDepth::Complete {
+        if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {
                 if has_in_flight(pid) {
                     state.in_flight.push(pid);

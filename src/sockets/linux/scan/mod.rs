@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -14,25 +14,39 @@ use super::proc_folder::{numbers, open};
 use super::process::Clock;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
+use crate::retry::PROCESSES_OF_REPORT;
 
 mod descriptors;
 mod indirect;
 mod newest;
+mod relatives;
 mod state;
 
-use newest::newest_processes;
+use newest::{has_more_processes, newest_processes};
 use state::ScanState;
 
 /// A scan of more processes than this uses several threads. Measured: above 300 processes a second
 /// thread saves time, below 200 it costs time.
 const PARALLEL_ABOVE: usize = 300;
 const MAX_THREADS: usize = 4;
+/// The pid of the last process that a search of this process found, or 0. A search tries it early,
+/// because a failed check searches twice for the same owner: before a retry, and for the report.
+static LAST_FOUND: AtomicU32 = AtomicU32::new(0);
 /// The number of processes that a thread takes from the list at once.
 const BATCH: usize = 16;
 
 pub(in super::super) fn processes(
     wanted: &[(Inode, Option<u32>)],
     depth: ScanDepth,
+) -> io::Result<ScanResult> {
+    search(wanted, depth, PROCESSES_OF_REPORT)
+}
+
+/// A search of the depth [`ScanDepth::Report`] is complete if at most `limit` processes run.
+fn search(
+    wanted: &[(Inode, Option<u32>)],
+    depth: ScanDepth,
+    limit: usize,
 ) -> io::Result<ScanResult> {
     let without_proc = || ScanResult {
         found: Vec::new(),
@@ -45,16 +59,18 @@ pub(in super::super) fn processes(
     };
     let inodes: HashSet<Inode> = wanted.iter().map(|(inode, _)| *inode).collect();
     let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
+    let is_bounded = depth == ScanDepth::Report && has_more_processes(&proc, limit);
+    let first_hit = depth == ScanDepth::FirstHit || is_bounded;
     let scan = Scan {
         proc: proc.as_fd(),
         missing: Mutex::new(inodes.clone()),
         wanted: inodes,
         is_done: AtomicBool::new(false),
+        first_hit,
         depth,
         clock: Clock::now(proc.as_fd())?,
     };
     let mut state = ScanState::default();
-    let first_hit = depth == ScanDepth::FirstHit;
     let scanned = if first_hit {
         scan.scan_recent(&proc, &uids, &mut state)?
     } else {
@@ -82,6 +98,10 @@ pub(in super::super) fn processes(
     if first_hit {
         scan.add_parents(&mut state)?;
     }
+    if is_bounded {
+        scan.add_descendants(&mut state)?;
+        state.stopped_early = scan.is_done();
+    }
     Ok(state.into_result(lists_all))
 }
 
@@ -92,9 +112,11 @@ struct Scan<'a> {
     wanted: HashSet<Inode>,
     /// The wanted sockets for which no process has been found yet.
     missing: Mutex<HashSet<Inode>>,
-    /// With [`ScanDepth::FirstHit`]: set when a process is found for every socket, to end the
-    /// search. With [`ScanDepth::Complete`]: never set.
+    /// Set when a process is found for every socket, to end a search for the first hits. Never set
+    /// by another search.
     is_done: AtomicBool,
+    /// Whether the search ends when every socket has a process.
+    first_hit: bool,
     depth: ScanDepth,
     clock: Clock,
 }
@@ -103,20 +125,25 @@ impl Scan<'_> {
     /// Scans the processes that most often own a port, and returns their pids.
     ///
     /// This process comes first, because the usual owner is a server that the test itself left
-    /// running. If this process owns all the sockets, `/proc` need not be listed. The newest
-    /// processes come next.
+    /// running. If this process owns all the sockets, `/proc` need not be listed. The process that
+    /// the last search found comes next, and then the newest processes.
     fn scan_recent(
         &self,
         proc: &OwnedFd,
         uids: &[u32],
         state: &mut ScanState,
     ) -> io::Result<Vec<u32>> {
-        let own = std::process::id();
-        let mut scanned = vec![own];
-        self.scan_process(own, state)?;
+        let mut scanned = Vec::new();
+        for pid in [std::process::id(), LAST_FOUND.load(Ordering::Relaxed)] {
+            if pid != 0 && !scanned.contains(&pid) && !self.is_done() {
+                self.scan_process(pid, state)?;
+                scanned.push(pid);
+            }
+        }
         if !self.is_done() {
             let newest = newest_processes(proc);
-            let mut rest: Vec<u32> = newest.iter().copied().filter(|pid| *pid != own).collect();
+            let is_new = |pid: &u32| !scanned.contains(pid);
+            let mut rest: Vec<u32> = newest.iter().copied().filter(is_new).collect();
             self.scan_users(&mut rest, uids, state)?;
             scanned.extend(newest.iter().filter(|pid| !rest.contains(pid)));
         }
@@ -197,25 +224,6 @@ impl Scan<'_> {
         })
     }
 
-    /// Adds the ancestors of the found processes that own the same sockets. The search finds the
-    /// newest process first, which can be a worker. A report must name the server that started the
-    /// worker.
-    fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
-        let mut next = 0;
-        while let Some((process, _)) = state.found.get(next) {
-            let parent = process
-                .parent
-                .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
-            if let Some(parent) = parent {
-                // If the parent owns one of the sockets, it is added to `found`, and a later round
-                // scans the grandparent. If not, the loop goes no further up.
-                self.scan_process(parent, state)?;
-            }
-            next += 1;
-        }
-        Ok(())
-    }
-
     fn is_done(&self) -> bool {
         self.is_done.load(Ordering::Relaxed)
     }
@@ -232,9 +240,10 @@ impl Scan<'_> {
         for inode in &inodes {
             missing.remove(inode);
         }
-        if missing.is_empty() && self.depth == ScanDepth::FirstHit {
+        if missing.is_empty() && self.first_hit {
             self.is_done.store(true, Ordering::Relaxed);
         }
+        LAST_FOUND.store(process.pid, Ordering::Relaxed);
         state.found.push((process, inodes));
     }
 }

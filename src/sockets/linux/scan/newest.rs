@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{SeekFrom, seek};
 
-use super::super::proc_folder::{numbers, open};
+use super::super::proc_folder::{count_numbers, numbers, open};
 
 /// The list starts this many pids below the latest pid.
 const PIDS: u32 = 256;
@@ -24,6 +24,14 @@ pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
         .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS).max(1)))
         .unwrap_or_default()
+}
+
+/// Whether `/proc` lists more processes than this. The count ends there, because the whole list
+/// takes 1 µs per process. A folder that cannot be read counts as short.
+pub(super) fn has_more_processes(proc: &OwnedFd, limit: usize) -> bool {
+    // A read would move the offset of `proc` itself, so the folder is opened again.
+    open(proc, ".")
+        .is_ok_and(|folder| count_numbers(folder.as_fd(), limit.saturating_add(1)) > limit)
 }
 
 fn latest_pid() -> Option<u32> {

@@ -24,6 +24,8 @@ pub(super) struct ScanState {
     /// The pid and the descriptor of each io_uring that the scan found. An io_uring can own sockets
     /// that have no descriptor of their own.
     pub(super) rings: Vec<(u32, String)>,
+    /// Whether the search ended before it had reached every process.
+    pub(super) stopped_early: bool,
     /// Processes with a Unix socket that contains descriptors which the process has not received
     /// yet.
     pub(super) in_flight: Vec<u32>,
@@ -35,6 +37,9 @@ impl ScanState {
         let mut unseen = Vec::new();
         if self.unreadable > 0 || !lists_all {
             unseen.push(Incompleteness::Processes);
+        }
+        if self.stopped_early {
+            unseen.push(Incompleteness::NotSearched);
         }
         unseen.extend(self.in_flight.into_iter().map(Incompleteness::InFlight));
         ScanResult {

@@ -1,0 +1,126 @@
+//! Adds the relatives of the found processes that own the same sockets. A search that ends at the
+//! first hit has found only the newest of them.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use rustix::fs::CWD;
+
+use super::super::proc_folder::{numbers, open};
+use super::super::process::children;
+use super::{Scan, ScanState};
+
+impl Scan<'_> {
+    /// Adds the ancestors of the found processes that own the same sockets. The search finds the
+    /// newest process first, which can be a worker. A report must name the server that started the
+    /// worker.
+    pub(super) fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
+        let mut next = 0;
+        while let Some((process, _)) = state.found.get(next) {
+            let parent = process
+                .parent
+                .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
+            if let Some(parent) = parent {
+                // If the parent owns one of the sockets, it is added to `found`, and a later round
+                // scans the grandparent. If not, the loop goes no further up.
+                self.scan_process(parent, state)?;
+            }
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds the descendants of the found processes that own the same sockets, such as the workers
+    /// of a server. Without the kernel option `PROC_CHILDREN` no descendant is found.
+    pub(super) fn add_descendants(&self, state: &mut ScanState) -> io::Result<()> {
+        let mut next = 0;
+        while let Some((process, _)) = state.found.get(next) {
+            for child in children_of(process.pid) {
+                // If the child owns one of the sockets, it is added to `found`, and a later round
+                // scans the grandchildren.
+                if state.found.iter().all(|(known, _)| known.pid != child) {
+                    self.scan_process(child, state)?;
+                }
+            }
+            next += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The children of all threads of the process. Empty if they cannot be read.
+fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(folder) = open(CWD, &format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let threads = numbers(folder.as_fd()).unwrap_or_default();
+    threads
+        .into_iter()
+        .flat_map(|thread| children(&folder, thread))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::super::{ScanDepth, ScanResult, search};
+    use crate::model::endpoint::Protocol;
+    use crate::model::incompleteness::Incompleteness;
+    use crate::retry::PROCESSES_OF_REPORT;
+    use crate::sockets::{listening, tests::skip};
+
+    fn pids(result: &ScanResult) -> Vec<u32> {
+        let mut pids: Vec<u32> = result
+            .found
+            .iter()
+            .map(|(process, _)| process.pid)
+            .collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// A server, its two workers, and two workers of one of these have the socket.
+    #[test]
+    fn a_report_beside_many_processes_names_an_owner_and_its_relatives() {
+        if !std::fs::exists("/proc/thread-self/children").unwrap() {
+            return skip("relatives of an owner", "the kernel does not list children");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Each process ends when its input does.
+        let script = "exec 3<&0; (cat <&3 & cat <&3; exit) & cat <&3 & cat <&3; exit";
+        let mut server = Command::new("sh");
+        server.args(["-c", script]).stdin(Stdio::piped());
+        let mut server = server.stdout(OwnedFd::from(listener)).spawn().unwrap();
+        let input = server.stdin.take();
+
+        let rows = listening(port, Protocol::Tcp).unwrap();
+        let wanted: Vec<_> = rows
+            .iter()
+            .map(|row| (row.inode.unwrap(), row.uid))
+            .collect();
+        let complete = || search(&wanted, ScanDepth::Complete, PROCESSES_OF_REPORT).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let cats = |result: &ScanResult| {
+            let names = result.found.iter().map(|(process, _)| &process.name);
+            names.filter(|name| *name == "cat").count()
+        };
+        let mut all = complete();
+        while cats(&all) < 4 {
+            assert!(Instant::now() < deadline, "{all:?}");
+            all = complete();
+        }
+        let beside_few = search(&wanted, ScanDepth::Report, usize::MAX).unwrap();
+        let beside_many = search(&wanted, ScanDepth::Report, 0).unwrap();
+        drop(input);
+        server.wait().unwrap();
+        assert_eq!(pids(&beside_few), pids(&all));
+        assert!(!beside_few.unseen.contains(&Incompleteness::NotSearched));
+        assert_eq!(pids(&beside_many), pids(&all));
+        assert_eq!(beside_many.unseen, [Incompleteness::NotSearched]);
+    }
+}
