@@ -5,17 +5,13 @@ use std::io;
 /// Whether this machine has the interface with this name or index.
 #[cfg(unix)]
 pub(crate) fn exists(interface: &str) -> io::Result<bool> {
-    use nix::errno::Errno;
-    use nix::net::if_::{if_indextoname, if_nametoindex};
-
-    let found = match interface.parse() {
-        Ok(index) => if_indextoname(index).map(drop),
-        Err(_) => if_nametoindex(interface).map(drop),
+    let error = match crate::ffi::unix::find_interface(interface) {
+        Ok(()) => return Ok(true),
+        Err(error) => error,
     };
-    match found {
-        Ok(()) => Ok(true),
-        Err(Errno::ENODEV | Errno::ENXIO) => Ok(false),
-        Err(e) => Err(e.into()),
+    match error.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => Ok(false),
+        _ => Err(error),
     }
 }
 
