@@ -4,7 +4,6 @@
     reason = "libc's calls for signals, and code between fork and exec"
 )]
 
-use std::ffi::CString;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -111,26 +110,6 @@ pub(crate) fn pending_signals() -> io::Result<SigSet> {
     let set = unsafe { set.assume_init() };
     // SAFETY: sigpending(2) writes a valid set.
     Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
-}
-
-/// Fails with ENODEV or ENXIO if no interface has the name, or the index if the text is a number.
-pub(crate) fn find_interface(interface: &str) -> io::Result<()> {
-    let found = match interface.parse() {
-        Ok(index) => {
-            let mut name = [0; libc::IF_NAMESIZE];
-            // SAFETY: the buffer has room for the longest name.
-            !unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null()
-        }
-        Err(_) => {
-            let name = CString::new(interface)?;
-            // SAFETY: the name ends with a zero.
-            unsafe { libc::if_nametoindex(name.as_ptr()) != 0 }
-        }
-    };
-    match found {
-        true => Ok(()),
-        false => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Gives the signal its default action again.
