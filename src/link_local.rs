@@ -15,6 +15,32 @@ pub(crate) fn needs_interface(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
+/// Writes the scope id into bytes 4 to 7 of the address, which are zero in a link-local address
+/// (RFC 4291, section 2.5.6). Other addresses stay as they are.
+pub(crate) fn with_scope(ip: IpAddr, scope_id: u32) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) if v6.octets()[..8] == [0xfe, 0x80, 0, 0, 0, 0, 0, 0] => {
+            let mut octets = v6.octets();
+            octets[4..8].copy_from_slice(&scope_id.to_be_bytes());
+            Ipv6Addr::from(octets).into()
+        }
+        other => other,
+    }
+}
+
+/// Splits an address that [`with_scope`] made into the address and the scope id.
+pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
+    match ip {
+        IpAddr::V6(v6) if v6.octets()[..4] == [0xfe, 0x80, 0, 0] => {
+            let mut octets = v6.octets();
+            let scope_id = [octets[4], octets[5], octets[6], octets[7]];
+            octets[4..8].fill(0);
+            (Ipv6Addr::from(octets).into(), u32::from_be_bytes(scope_id))
+        }
+        other => (other, 0),
+    }
+}
+
 /// The socket addresses of `ip` with this number. There is one, except for a link-local address
 /// with scope id 0: then there is one for each interface that has the address.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -97,12 +97,8 @@ impl HttpProbe {
     /// description of the problem.
     pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
         let ends = Instant::now() + limit;
-        match endpoint.ip {
-            Some(IpAddr::V6(ip)) => {
-                let address = SocketAddrV6::new(ip, endpoint.port, 0, endpoint.scope_id);
-                self.ask_address(address.into(), false, ends)
-            }
-            Some(ip) => self.ask_address((ip, endpoint.port).into(), false, ends),
+        match endpoint.socket_addr() {
+            Some(address) => self.ask_address(address, false, ends),
             None => self.ask_loopbacks(endpoint.port, ends),
         }
         .map_err(|problem| problem.text)

@@ -1,6 +1,6 @@
 //! Waits until servers answer an HTTP request.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,11 @@ impl Unanswered {
                 "cannot send {probe} to port {endpoint}: expected a TCP port"
             )));
         }
-        let is_link_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-        if let Some(ip) = endpoint.ip.filter(|ip| is_link_local(*ip))
-            && endpoint.scope_id == 0
+        if let Some(SocketAddr::V6(addr)) = endpoint.socket_addr()
+            && addr.ip().is_unicast_link_local()
+            && addr.scope_id() == 0
         {
+            let ip = addr.ip();
             return Err(Failure::new(format!(
                 "cannot send {probe} to port {endpoint}: expected the network interface of the \
                  link-local address, as in [{ip}%eth0]:{}",

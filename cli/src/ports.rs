@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
-use portlease::{Endpoint, ParseEndpointError, Protocol};
+use portlease::{Endpoint, Protocol, ToEndpoint};
 
 /// Why an argument is not a port. clap prints the text.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl fmt::Display for InvalidPort {
 
 impl std::error::Error for InvalidPort {}
 
-impl From<ParseEndpointError> for InvalidPort {
-    fn from(error: ParseEndpointError) -> Self {
+impl From<portlease::Error> for InvalidPort {
+    fn from(error: portlease::Error) -> Self {
         InvalidPort(error.to_string())
     }
 }
@@ -56,7 +56,7 @@ impl FromStr for PortList {
             }
             match parse_range(item)? {
                 Some(range) => endpoints.extend(range),
-                None => endpoints.push(item.parse()?),
+                None => endpoints.push(item.to_endpoint()?),
             }
         }
         Ok(PortList(endpoints))
@@ -104,7 +104,7 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
                 "range {item:?} lacks a number: expected LOW-HIGH, as in 8000-8010"
             )));
         }
-        Ok(format!("{address}{number}{protocol}").parse()?)
+        Ok(format!("{address}{number}{protocol}").to_endpoint()?)
     };
     let (low, high) = (end(low)?, end(high)?.port);
     if low.port > high {
@@ -175,7 +175,7 @@ fn is_variable_name(text: &str) -> bool {
 
 /// Parses a port number that stands alone, without an address or a protocol.
 pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
-    let endpoint: Endpoint = text.parse()?;
+    let endpoint = text.to_endpoint()?;
     match endpoint {
         Endpoint {
             port,

@@ -107,7 +107,7 @@ proptest! {
         ip in prop::option::of(Union::new([ip(false), ip(true)])),
         protocol in prop::option::of(protocol()),
     ) {
-        let endpoint = Endpoint { port, ip, protocol, scope_id: 0 };
+        let endpoint = Endpoint { port, ip, protocol };
         prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().ok(), Some(endpoint));
     }
 

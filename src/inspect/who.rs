@@ -161,7 +161,8 @@ pub(crate) fn holders(endpoint: Endpoint, depth: ScanDepth) -> io::Result<Holder
         mut rows,
         mut unseen,
     } = sockets::sockets(endpoint.port, endpoint.protocol)?;
-    rows.retain(|row| row.matches_addr(endpoint.ip, endpoint.scope_id));
+    let at = Port::of(endpoint);
+    rows.retain(|row| row.matches_addr(at.ip, at.scope_id));
     let mut owned = sockets::owners(rows, depth)?;
     unseen.extend(owned.unseen);
     relation::note(&mut owned.holders);

@@ -68,8 +68,10 @@ impl fmt::Display for Protocol {
 /// `[::1]:60315/tcp`. `*:60315`, `:::60315` and `[fe80::1%eth0]:60315`, which ss(8) and netstat(8)
 /// print, are accepted too. `localhost:60315` means every address of this machine, as `60315` does.
 ///
-/// A `%` and the network interface, by name or by index, follow a link-local address. Parsing fails
-/// if this machine has no such interface. With any other address, the interface has no effect.
+/// A `%` and the network interface, by name or by index, follow a link-local address. With any
+/// other address, the interface has no effect. Parsing ignores an interface that this machine does
+/// not have. A call that gets the text itself, such as `check_port_free("[fe80::1%eth7]:80")`,
+/// fails.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
@@ -91,23 +93,19 @@ pub struct Endpoint {
     /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort).
     pub port: u16,
     /// The local address. `None` means every address of this machine.
+    ///
+    /// A link-local address with an interface has the index of that interface in bytes 4 to 7,
+    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here.
+    /// [`socket_addr`](Endpoint::socket_addr) returns the two apart.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
     pub protocol: Option<Protocol>,
-    /// The index of the network interface of an IPv6 link-local address, as in
-    /// [`SocketAddrV6::scope_id`](std::net::SocketAddrV6::scope_id). 0 stands for each interface
-    /// that has the address, and is the value for every other address.
-    pub scope_id: u32,
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip {
-            Some(IpAddr::V6(ip)) => {
-                let addr = SocketAddrV6::new(ip, self.port, 0, self.scope_id);
-                AddrText(addr.into()).fmt(f)?
-            }
-            Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.port))?,
+        match self.socket_addr() {
+            Some(addr) => AddrText(addr).fmt(f)?,
             None => write!(f, "{}", self.port)?,
         }
         match self.protocol {
@@ -193,6 +191,28 @@ impl FromStr for Endpoint {
     type Err = ParseEndpointError;
 
     fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
+        Endpoint::parse(text).map(|(endpoint, interface)| {
+            let index = interface.and_then(|name| link_local::interface_index(name).ok());
+            endpoint.with_scope(index.unwrap_or(0))
+        })
+    }
+}
+
+impl Endpoint {
+    /// Parses a text, and fails if it has an interface that this machine does not have.
+    pub(super) fn with_known_interface(text: &str) -> Result<Self, ParseEndpointError> {
+        let (endpoint, interface) = Endpoint::parse(text)?;
+        match interface {
+            Some(name) => {
+                let index = index_of(name, text).map_err(ParseEndpointError)?;
+                Ok(endpoint.with_scope(index))
+            }
+            None => Ok(endpoint),
+        }
+    }
+
+    /// Parses a text. Returns the endpoint without its interface, and the name of the interface.
+    fn parse(text: &str) -> Result<(Self, Option<&str>), ParseEndpointError> {
         let invalid = || ParseEndpointError(BadText::of(text));
         let (address, protocol) = match text.split_once('/') {
             Some((address, name)) => match (protocol(name), protocol(address)) {
@@ -208,18 +228,8 @@ impl FromStr for Endpoint {
         };
         let (ip, interface) = parse_host(host).ok_or_else(invalid)?;
         let port = parse_number(port).ok_or_else(invalid)?;
-        let index = match interface {
-            Some(name) => index_of(name, text).map_err(ParseEndpointError)?,
-            None => 0,
-        };
-        let has_scope = ip.is_some_and(link_local::needs_interface);
-        Endpoint {
-            port,
-            ip,
-            protocol,
-            scope_id: if has_scope { index } else { 0 },
-        }
-        .checked()
+        let endpoint = Endpoint { port, ip, protocol };
+        Ok((endpoint.checked()?, interface))
     }
 }
 
@@ -310,6 +320,30 @@ impl BadText {
 }
 
 impl Endpoint {
+    /// The address with the port and the scope id. `None` if the endpoint stands for every address
+    /// of this machine. The scope id 0 of a link-local address stands for each interface that has
+    /// the address.
+    ///
+    /// ```
+    /// let endpoint: portlease::Endpoint = "[fe80::1%1]:80".parse()?;
+    /// let addr = endpoint.socket_addr().unwrap();
+    /// assert_eq!(addr.ip().to_string(), "fe80::1");
+    /// # Ok::<(), portlease::ParseEndpointError>(())
+    /// ```
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        let (ip, scope_id) = link_local::without_scope(self.ip?);
+        Some(match ip {
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, scope_id).into(),
+            ip => SocketAddr::new(ip, self.port),
+        })
+    }
+
+    /// The same endpoint on the interface with this index, if the address is link-local.
+    pub(crate) fn with_scope(self, scope_id: u32) -> Self {
+        let ip = self.ip.map(|ip| link_local::with_scope(ip, scope_id));
+        Endpoint { ip, ..self }
+    }
+
     pub(crate) fn checked(self) -> Result<Self, ParseEndpointError> {
         if self.port == 0 {
             Err(ParseEndpointError::PORT_ZERO)
@@ -359,20 +393,24 @@ mod tests {
             ("[::1%lo]:80", "[::1]:80", 0),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
-            assert_eq!(
-                (endpoint.to_string().as_str(), endpoint.scope_id),
-                (printed, scope_id)
-            );
+            let found = match endpoint.socket_addr() {
+                Some(SocketAddr::V6(addr)) => addr.scope_id(),
+                _ => 0,
+            };
+            assert_eq!((endpoint.to_string().as_str(), found), (printed, scope_id));
             assert_eq!(printed.parse::<Endpoint>().unwrap(), endpoint);
         }
         let by_index: Endpoint = format!("[fe80::1%{lo}]:80").parse().unwrap();
-        assert_eq!(by_index.scope_id, lo);
+        assert_eq!(by_index.to_string(), "[fe80::1%lo]:80");
         for text in [
             "[fe80::1%nosuch0]:80",
             "[fe80::1%4294967295]:80",
             "127.0.0.1%nosuch0:80",
         ] {
-            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            let ignored: Endpoint = text.parse().unwrap();
+            assert!(!ignored.to_string().contains('%'), "{ignored}");
+            let error = Endpoint::with_known_interface(text).unwrap_err();
+            let error = error.to_string();
             assert!(
                 error.contains("this machine has no network interface"),
                 "{error}"

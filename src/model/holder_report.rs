@@ -26,8 +26,8 @@ impl fmt::Display for Holders {
             port: self.port,
             ip: self.ip,
             protocol: self.protocol,
-            scope_id: self.scope_id,
-        };
+        }
+        .with_scope(self.scope_id);
         write!(f, "port {endpoint}: {}", self.headline())?;
         let now = SystemTime::now();
         let elsewhere: Vec<&Holder> = self.elsewhere.iter().collect();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::endpoint::{Endpoint, Protocol};
+use crate::link_local;
 
 /// A port of one protocol, on one address or on every address of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,11 +30,12 @@ impl Port {
 
     /// The port that the endpoint names. Without a protocol it is a TCP port.
     pub(crate) fn of(endpoint: Endpoint) -> Port {
+        let (ip, scope_id) = endpoint.ip.map(link_local::without_scope).unzip();
         Port {
             number: endpoint.port,
             protocol: endpoint.protocol.unwrap_or(Protocol::Tcp),
-            ip: endpoint.ip,
-            scope_id: endpoint.scope_id,
+            ip,
+            scope_id: scope_id.unwrap_or(0),
         }
     }
 
@@ -42,8 +44,8 @@ impl Port {
             port: self.number,
             ip: self.ip,
             protocol: Some(self.protocol),
-            scope_id: self.scope_id,
         }
+        .with_scope(self.scope_id)
     }
 }
 

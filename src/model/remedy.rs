@@ -446,7 +446,6 @@ mod tests {
         port: 60315,
         ip: None,
         protocol: Some(Protocol::Tcp),
-        scope_id: 0,
     };
 
     /// The variant after this one; `None` after the last. If a variant is missing, the match does

@@ -96,7 +96,6 @@ fn at(ip: Option<IpAddr>, port: u16) -> Result<Endpoint, ParseEndpointError> {
         port,
         ip,
         protocol: None,
-        scope_id: 0,
     }
     .checked()
 }
@@ -106,17 +105,13 @@ fn at_addr(addr: SocketAddr) -> Result<Endpoint, ParseEndpointError> {
         SocketAddr::V6(addr) => addr.scope_id(),
         SocketAddr::V4(_) => 0,
     };
-    let endpoint = at(Some(addr.ip()), addr.port())?;
-    Ok(Endpoint {
-        scope_id,
-        ..endpoint
-    })
+    Ok(at(Some(addr.ip()), addr.port())?.with_scope(scope_id))
 }
 
 names_a_port! {
     u16: port => at(None, *port);
-    str: text => text.parse::<Endpoint>();
-    String: text => text.parse::<Endpoint>();
+    str: text => Endpoint::with_known_interface(text);
+    String: text => Endpoint::with_known_interface(text);
     Endpoint: endpoint => endpoint.checked();
     SocketAddr: addr => at_addr(*addr);
     SocketAddrV4: addr => at_addr((*addr).into());
@@ -141,7 +136,6 @@ mod tests {
                 port: 0,
                 ip: None,
                 protocol: None,
-                scope_id: 0,
             }
             .to_endpoint(),
             "0".to_endpoint(),

@@ -350,6 +350,5 @@ fn endpoint(named: &NamedReservation) -> Endpoint {
         port: named.reservation.port(),
         ip: None,
         protocol: Some(named.protocol),
-        scope_id: 0,
     }
 }

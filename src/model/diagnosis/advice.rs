@@ -3,6 +3,7 @@
 use super::Facts;
 use super::report::Report;
 use super::verdict::{Cause, Verdict};
+use crate::link_local;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::lease_info::Lease;
@@ -107,7 +108,10 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         let check = Some(Remedy::CheckCommand { pid });
         return check.into_iter().chain(reserve).collect();
     }
-    match (elsewhere.first(), endpoint.ip) {
+    match (
+        elsewhere.first(),
+        endpoint.ip.map(link_local::without_scope),
+    ) {
         (
             Some(Holder {
                 interface: Some(interface),
@@ -117,12 +121,9 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         ) => vec![Remedy::ListenOnEveryInterface {
             interface: interface.clone(),
         }],
-        (Some(other), Some(ip)) => vec![
+        (Some(other), Some((ip, scope_id))) => vec![
             Remedy::UseListenersAddress { addr: other.local },
-            Remedy::ListenOn {
-                ip,
-                scope_id: endpoint.scope_id,
-            },
+            Remedy::ListenOn { ip, scope_id },
         ],
         _ if report.sockets().any(|holder| holder.hidden) => {
             let mut hidden = report.sockets().filter(|holder| holder.hidden);

@@ -7,6 +7,7 @@ use super::number::Number;
 use super::trial::Trials;
 use super::verdict::{Cause, Verdict};
 use super::{Diagnosis, Facts};
+use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::holder_report::{line, socket_lines};
@@ -147,7 +148,8 @@ impl Report {
             sentences.push(format!("{} instead", other.headline()));
         } else if let (Some(other), true) = (elsewhere.first(), sentences.is_empty()) {
             let endpoint = self.facts.endpoint?;
-            let ip = IpText(endpoint.ip?, endpoint.scope_id);
+            let (ip, scope_id) = link_local::without_scope(endpoint.ip?);
+            let ip = IpText(ip, scope_id);
             let unreached = match other.protocol {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),

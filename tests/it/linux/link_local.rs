@@ -90,7 +90,8 @@ pub(crate) fn addresses_of_two_interfaces() {
             assert!(report.contains(&part), "{report}");
         }
         let endpoint = elsewhere.endpoint().unwrap();
-        assert_eq!(endpoint.scope_id, vb);
+        let addr: SocketAddr = format!("[fe80::7%{vb}]:{p}").parse().unwrap();
+        assert_eq!(endpoint.socket_addr(), Some(addr));
         assert_eq!(endpoint.to_string(), format!("[fe80::7%vb]:{p}/tcp"));
     }
     let missing = portlease::check_port_free(format!("[fe80::7%nosuch0]:{p}").as_str());

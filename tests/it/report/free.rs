@@ -188,7 +188,6 @@ fn only_the_requested_address_counts() {
             port,
             ip: requested,
             protocol: None,
-            scope_id: 0,
         };
         assert_eq!(
             portlease::is_port_free(endpoint),
