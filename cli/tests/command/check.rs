@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::program::{Running, finish, for_everybody, plain, portlease, ran, silent};
 use crate::support::capability::{self, unshare_flags};
 use crate::support::program::python;
-use crate::support::{Folder, need};
+use crate::support::{Folder, need, show_owner};
 
 #[test]
 fn free_ports_are_counted_unless_quiet() {
@@ -30,6 +30,7 @@ fn free_ports_are_counted_unless_quiet() {
 fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
     let block = ReserveOptions::new().reserve_block(3).unwrap();
     let server = block[1].listen().unwrap();
+    show_owner(&server);
     let pid = std::process::id();
     let (first, middle, last) = (block[0].port(), block[1].port(), block[2].port());
     let ran = ran(&["check", &format!("{first}-{last}")]).code(1);
@@ -60,6 +61,7 @@ fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
 fn the_remedies_of_many_busy_ports_come_in_one_line_at_the_end() {
     let block = ReserveOptions::new().reserve_block(5).unwrap();
     let servers: Vec<_> = block.iter().map(|p| p.listen().unwrap()).collect();
+    servers.iter().for_each(show_owner);
     let range = format!("{}-{}", block[0], block[4]);
     let output = ran(&["check", &range]).code(1).out;
     let lines: Vec<&str> = output.lines().collect();
@@ -132,6 +134,7 @@ fn a_port_that_cannot_be_checked_is_neither_yes_nor_no() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "the command under `run` is a program of Unix")]
 fn a_reservation_without_a_server_makes_the_port_busy() {
     let folder = Folder::new();
     let mut sleeper = portlease(&["run", "--label", "not yours", "--", "sh", "-c"]);
@@ -180,6 +183,7 @@ fn a_port_of_a_hidden_process_is_busy() {
     assert_eq!(output["holders"][0]["processes"], json!([]));
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn the_json_answer_has_this_shape() {
     need!(capability::native());

@@ -1,11 +1,13 @@
 //! Helpers for tests of `reserve` and its keeper.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::program::{Ran, finish, portlease};
-use crate::support::{DEADLINE, Folder, eventually};
+use crate::program::{Ran, finish, idle, portlease};
+use crate::support::Folder;
+#[cfg(target_os = "linux")]
+use crate::support::{DEADLINE, eventually};
 
 pub(crate) fn command(folder: &Folder, args: &[&str]) -> Command {
     let mut command = portlease(args);
@@ -18,13 +20,7 @@ pub(crate) struct Sleeper(pub(crate) Child);
 
 impl Sleeper {
     pub(crate) fn new() -> Sleeper {
-        Sleeper(
-            Command::new("sleep")
-                .arg("600")
-                .stdin(Stdio::null())
-                .spawn()
-                .unwrap(),
-        )
+        Sleeper(idle().spawn().unwrap())
     }
 
     pub(crate) fn pid(&self) -> String {
@@ -48,16 +44,18 @@ pub(crate) fn leases(folder: &Folder) -> Vec<Value> {
 }
 
 /// The pid of the keeper that holds a port.
+#[cfg(target_os = "linux")]
 pub(crate) fn keeper(folder: &Folder, port: u16) -> u32 {
     let leases = leases(folder);
     let lease = leases
         .iter()
-        .find(|lease| lease["port"] == json!(port))
+        .find(|lease| lease["port"] == port)
         .unwrap_or_else(|| panic!("{leases:?}"));
     u32::try_from(lease["pid"].as_u64().unwrap()).unwrap()
 }
 
 /// Waits for the end of a process.
+#[cfg(target_os = "linux")]
 pub(crate) fn ends(pid: u32) {
     eventually(
         "the process ends",
@@ -74,6 +72,7 @@ pub(crate) fn number(ran: &Ran) -> u16 {
     ran.out
         .strip_suffix('\n')
         .unwrap()
+        .trim_end_matches('\r')
         .parse()
         .unwrap_or_else(|_| panic!("{ran:#?}"))
 }

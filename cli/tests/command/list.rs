@@ -9,6 +9,7 @@ use crate::support::program::installed;
 use crate::support::{Folder, capability, need};
 
 #[test]
+#[cfg_attr(windows, ignore = "the command under `run` is a program of Unix")]
 fn each_reservation_is_listed_with_its_owner() {
     let folder = Folder::new();
     let command = |args: &[&str]| {

@@ -1,35 +1,80 @@
 //! The command from outside: the built binary, its exit codes and JSON shapes, servers and shells.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod callers;
 mod check;
-mod ephemeral_range;
-mod http;
-mod keeper;
 mod keepers;
 mod layout;
-mod leaks;
 mod list;
 mod manual;
 mod numbers;
-mod pages;
-mod passing;
 mod program;
 mod reports;
-mod reserve;
-mod run;
-mod serve;
-mod servers;
-mod signals;
-mod stop;
 #[allow(
     dead_code,
     reason = "this test binary uses only a part of the shared helpers"
 )]
 #[path = "../../../tests/support/mod.rs"]
 mod support;
-mod terminal;
 mod usage;
 mod wait;
 mod who;
+#[cfg(windows)]
+mod windows;
+
+// Each of these modules needs something of Linux. `windows` has the counterparts for Windows.
+/// Shells that fork and exec, and /proc.
+#[cfg(target_os = "linux")]
+mod callers;
+/// A network namespace.
+#[cfg(target_os = "linux")]
+mod ephemeral_range;
+/// Servers in Python.
+#[cfg(target_os = "linux")]
+mod http;
+/// Signals, descriptors, abstract sockets, users.
+#[cfg(target_os = "linux")]
+mod keeper;
+/// Daemons, whose orphans only Linux lets a process adopt.
+#[cfg(target_os = "linux")]
+mod leaks;
+/// The examples of the pages, in sh.
+#[cfg(target_os = "linux")]
+mod pages;
+/// Inherited sockets.
+#[cfg(target_os = "linux")]
+mod passing;
+/// Shell scripts.
+#[cfg(target_os = "linux")]
+mod reserve;
+/// Shell scripts.
+#[cfg(target_os = "linux")]
+mod run;
+/// Unix sockets.
+#[cfg(target_os = "linux")]
+mod serve;
+/// Servers that Debian packages.
+#[cfg(target_os = "linux")]
+mod servers;
+/// Signals.
+#[cfg(target_os = "linux")]
+mod signals;
+/// Signals, containers and supervisors.
+#[cfg(target_os = "linux")]
+mod stop;
+/// A pseudo-terminal.
+#[cfg(target_os = "linux")]
+mod terminal;
+
+/// Runs a helper process of the tests, if this process is one. It tests nothing.
+#[test]
+fn helper_process() {
+    let Some((name, args)) = support::helper::requested() else {
+        return;
+    };
+    match name.as_str() {
+        "server" => support::server::run(&args),
+        #[cfg(windows)]
+        "owned-server" => windows::serve(&args),
+        other => panic!("no such helper: {other}"),
+    }
+}

@@ -68,6 +68,7 @@ fn a_range_a_preference_and_exclusions_choose_the_numbers() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "the command under `run` is a program of Unix")]
 fn run_chooses_its_numbers_in_the_same_way() {
     let ports = non_ephemeral_ports(3);
     let [first, second, third] = ports[..] else {
@@ -94,6 +95,7 @@ fn run_chooses_its_numbers_in_the_same_way() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "the command under `run` is a program of Unix")]
 fn both_reserves_one_number_for_tcp_and_udp() {
     let reserve = Reserve::new();
     let answer = reserve.ran(&["--both", "--json"]).code(0).json();
@@ -122,6 +124,7 @@ fn both_reserves_one_number_for_tcp_and_udp() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "the command under `run` is a program of Unix")]
 fn multiples_and_offsets_are_reserved() {
     let reserve = Reserve::new();
     let even = reserve.ran(&["--aligned", "16"]).code(0);
@@ -147,6 +150,7 @@ fn multiples_and_offsets_are_reserved() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "the command under `run` is a program of Unix")]
 fn a_name_stands_for_the_same_number_in_each_run() {
     let folder = Folder::new();
     let run = |options: &[&str]| {
@@ -327,10 +331,11 @@ fn github_and_nextest_read_the_numbers_from_their_files() {
         let folder = reserve.folder.path();
         let mut unwritable = reserve.command(&["--format", format]);
         let output = finish(unwritable.env(variable, folder)).code(2);
-        let reason = format!(
-            "cannot append to {:?} (${variable}): is a directory",
-            folder
-        );
+        let cause = match cfg!(windows) {
+            true => "access denied",
+            false => "is a directory",
+        };
+        let reason = format!("cannot append to {folder:?} (${variable}): {cause}");
         assert!(output.err.contains(&reason), "{output:#?}");
         crate::support::eventually("nothing is left", crate::support::DEADLINE, || {
             match leases() == before {

@@ -1,15 +1,20 @@
 //! Starts the command as a process, and captures its output.
 
 use std::fs::File;
+#[cfg(target_os = "linux")]
 use std::io::{Read, Write};
+#[cfg(target_os = "linux")]
 use std::net::TcpStream;
+#[cfg(unix)]
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
+#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 use portlease::{Reservation, ReserveOptions};
+#[cfg(unix)]
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -35,6 +40,9 @@ pub(crate) fn portlease(args: &[&str]) -> Command {
 /// Whether this test ignores SIGINT or SIGHUP, as under nohup or in the background of a script. The
 /// command would inherit that.
 fn ignores_signals() -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mask = status
         .lines()
@@ -79,6 +87,7 @@ impl Ran {
     }
 
     /// Asserts that the signal ended the process.
+    #[cfg(unix)]
     #[track_caller]
     pub(crate) fn killed_by(self, signal: Signal) -> Ran {
         assert_eq!(self.status.signal(), Some(signal.as_raw()), "{self:#?}");
@@ -91,6 +100,7 @@ impl Ran {
     }
 
     /// The exit code as a shell reports it: 128+N after signal N.
+    #[cfg(unix)]
     pub(crate) fn shell_code(&self) -> i32 {
         self.status
             .code()
@@ -149,7 +159,8 @@ impl Running {
         self.pid
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
@@ -191,7 +202,17 @@ impl Drop for Running {
     }
 }
 
+/// Ends a process that this test, or a program of it, started.
+#[cfg(windows)]
+pub(crate) fn kill(pid: u32) {
+    let mut kill = Command::new("taskkill");
+    kill.args(["/F", "/PID", &pid.to_string()]);
+    // The process may have ended already.
+    let _gone = kill.stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
 /// Sends SIGKILL to a process that this test, or a program of it, started.
+#[cfg(unix)]
 pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -214,6 +235,7 @@ pub(crate) fn line_in(path: &Path) -> String {
 }
 
 /// Waits until the port has neither a socket nor a reservation, as an unrelated process sees it.
+#[cfg(target_os = "linux")]
 pub(crate) fn becomes_free(port: u16, folder: &Folder) {
     let port = format!("{port}/tcp");
     let ask = |command| finish(portlease(&[command, &port]).env("PORTLEASE_DIR", folder.locks()));
@@ -229,6 +251,7 @@ pub(crate) fn becomes_free(port: u16, folder: &Folder) {
 }
 
 /// Sends a request to a server, and returns the answer.
+#[cfg(target_os = "linux")]
 pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -239,6 +262,21 @@ pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A process that does nothing until it is killed.
+pub(crate) fn idle() -> Command {
+    let mut command = match cfg!(windows) {
+        true => Command::new("cmd"),
+        false => Command::new("sleep"),
+    };
+    match cfg!(windows) {
+        // Without input, `pause` would end at once.
+        true => command.args(["/c", "pause"]).stdin(Stdio::piped()),
+        false => command.arg("600").stdin(Stdio::null()),
+    };
+    command.stdout(Stdio::null());
+    command
 }
 
 /// A copy of the binary that every user can execute. Another process makes the copy: a child forked

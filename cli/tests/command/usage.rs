@@ -127,6 +127,7 @@ fn a_closed_pipe_is_neither_a_panic_nor_a_failure() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "Windows has no /dev/full")]
 fn an_answer_that_cannot_be_written_is_a_failure() {
     let Ok(full) = File::options().write(true).open("/dev/full") else {
         return crate::support::skip(test_name!(), "there is no /dev/full");
@@ -171,6 +172,7 @@ fn help_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "only a shell of Unix closes stdout")]
 fn a_reservation_is_not_made_without_a_stdout_for_its_number() {
     let folder = Folder::new();
     let mut sh = Command::new("sh");
@@ -218,12 +220,15 @@ fn an_address_without_a_name_is_an_error() {
         let start = format!("portlease: cannot serve on {address:?}: expected ");
         assert!(output.err.starts_with(&start), "{output:#?}");
     }
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = std::ffi::OsStr::from_bytes(b"@\xff");
-    let output = finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", bytes));
-    let output = output.code(125);
-    assert!(
-        output.err.contains("(PORTSERVER_ADDRESS): expected UTF-8"),
-        "{output:#?}"
-    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = std::ffi::OsStr::from_bytes(b"@\xff");
+        let output = finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", bytes));
+        let output = output.code(125);
+        assert!(
+            output.err.contains("(PORTSERVER_ADDRESS): expected UTF-8"),
+            "{output:#?}"
+        );
+    }
 }

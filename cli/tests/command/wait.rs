@@ -1,15 +1,14 @@
 //! `portlease wait`.
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use portlease::reserve_port;
-use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, finish, line_in, portlease, ran, silent};
+use crate::program::{Running, finish, idle, line_in, portlease, ran, silent};
 use crate::support::program::installed;
-use crate::support::{Folder, capability, need};
+use crate::support::{Folder, capability, need, show_owner};
 
 #[test]
 fn wait_ends_when_a_server_listens() {
@@ -34,7 +33,8 @@ fn wait_ends_when_a_server_listens() {
 #[test]
 fn a_wait_that_times_out_exits_with_1_and_reports_why() {
     let (free, busy) = (silent(), reserve_port());
-    let _server = busy.listen().unwrap();
+    let server = busy.listen().unwrap();
+    show_owner(&server);
     let output = ran(&[
         "wait",
         "--free",
@@ -98,11 +98,7 @@ fn a_wait_that_times_out_exits_with_1_and_reports_why() {
 #[test]
 fn wait_ends_with_the_process_of_its_pid_option() {
     let p = reserve_port();
-    let mut server = Command::new("sleep")
-        .arg("600")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut server = idle().spawn().unwrap();
     let pid = server.id().to_string();
     let args = [
         "wait",
@@ -136,11 +132,7 @@ fn wait_ends_with_the_process_of_its_pid_option() {
 fn a_process_whose_end_frees_the_port_meets_the_condition() {
     let p = reserve_port();
     let server = p.listen().unwrap();
-    let mut process = Command::new("sleep")
-        .arg("600")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut process = idle().spawn().unwrap();
     let pid = process.id().to_string();
     let folder = Folder::new();
     let mut command = portlease(&[
@@ -203,11 +195,13 @@ time.sleep(600)
     ran(&["wait", "--free", "--for", "1s", &p.to_string()]).code(2);
 }
 
+#[cfg(unix)]
 #[test]
 fn an_interrupted_wait_dies_by_the_signal() {
     let (folder, p) = (Folder::new(), reserve_port());
     let args = ["wait", "--listening", "--timeout", "10m", &p.to_string()];
     let (waiting, _) = Running::with_log(&mut portlease(&args), &folder.path().join("log"));
+    use rustix::process::Signal;
     waiting.signal(Signal::INT);
     let output = waiting.finish().killed_by(Signal::INT);
     assert_eq!(output.out, "");
