@@ -16,7 +16,8 @@ target() {
     TARGET_COMMAND[$1]="${*:4}"
 }
 
-target x86_64-pc-windows-gnu 130 "the library's tests under wine" test --lib --test it
+target x86_64-pc-windows-gnu 190 "the tests of the library and of the command under wine" \
+    test -p portlease -p portlease-cli --lib --bin portlease --test it --test command
 target x86_64-unknown-linux-musl 150 "the library's tests with musl" test --lib --test it
 # An emulated processor is slow: docs/platforms.md names the tests that are run by hand instead.
 target aarch64-unknown-linux-gnu 300 "the library's tests under qemu" \
@@ -24,9 +25,10 @@ target aarch64-unknown-linux-gnu 300 "the library's tests under qemu" \
     --test-threads=6 --skip linux::spawning --skip lock_folder::users --skip lock_folder::planted
 target aarch64-apple-darwin 30 "clippy for macOS" clippy --workspace --lib --bins --test it
 target x86_64-unknown-freebsd 30 "clippy for FreeBSD" clippy --workspace --lib --bins --test it
-target x86_64-pc-windows-msvc 20 "clippy for Windows, Microsoft's linker" clippy --lib
-target x86_64-apple-darwin 20 "clippy for macOS on Intel" clippy --lib
-target x86_64-unknown-netbsd 20 "clippy for NetBSD" clippy --lib
+target x86_64-pc-windows-msvc 40 "clippy for Windows, Microsoft's linker" \
+    clippy -p portlease -p portlease-cli --lib --bins --test it --test command
+target x86_64-apple-darwin 30 "clippy for macOS on Intel" clippy --workspace --lib --bins
+target x86_64-unknown-netbsd 30 "clippy for NetBSD" clippy --workspace --lib --bins
 
 prepare_target() {
     local name=$1

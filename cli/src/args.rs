@@ -101,6 +101,7 @@ pub(crate) enum Command {
     /// Stop the servers that listen on ports, and check that the ports are free
     ///
     /// Each server gets SIGTERM, and SIGKILL if it has not ended after the DURATION of --timeout.
+    /// Windows has no SIGTERM, so each server is ended at once there.
     /// Clients, pid 1, ancestors of portlease and processes that this user cannot see are never
     /// stopped. If a service, a container or a supervisor would restart a server, portlease does
     /// not stop it, and prints how to stop it for good.
@@ -188,14 +189,14 @@ pub(crate) struct RunArgs {
     pub(crate) http: Vec<NamedProbe>,
     /// Like --port, but also pass the command a socket that already listens on 127.0.0.1, or with
     /// /udp is bound to it. The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
-    /// LISTEN_PID, as under systemd. May be repeated
+    /// LISTEN_PID, as under systemd. May be repeated. Not on Windows
     #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
     pub(crate) listen: Vec<NamedPort>,
     /// Pass the sockets of --listen as the descriptors N, N+1 and so on, as uvicorn --fd N expects,
     /// and do not set the LISTEN_* variables
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16), requires = "listen")]
     pub(crate) fd: Option<u16>,
-    /// After the command has ended, find listeners that it or its daemons left behind
+    /// After the command has ended, find listeners that it or its daemons left behind. Linux only
     #[arg(long, value_enum, value_name = "ACTION")]
     pub(crate) leaks: Option<LeakAction>,
     /// Command to run, with its arguments. Without `--` the options of portlease come before it
@@ -300,7 +301,8 @@ pub(crate) struct ReleaseArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Listen on ADDRESS: @NAME for an abstract Unix socket, or the path of a Unix socket
+    /// Listen on ADDRESS: @NAME for an abstract Unix socket, or the path of a Unix socket. On
+    /// Windows @NAME is the named pipe \\.\pipe\NAME. Other systems have only paths
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: String,
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT

@@ -1,7 +1,28 @@
 //! The exit codes and examples at the end of the `--help` of some commands.
 
+/// The default lock folder.
+#[cfg(target_os = "linux")]
+macro_rules! lock_folder {
+    () => {
+        "/dev/shm/portlease if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease"
+    };
+}
+#[cfg(all(unix, not(target_os = "linux")))]
+macro_rules! lock_folder {
+    () => {
+        "/tmp/portlease"
+    };
+}
+#[cfg(windows)]
+macro_rules! lock_folder {
+    () => {
+        "the folder portlease in the temporary folder of the user"
+    };
+}
+
 /// The end of `portlease --help`.
-pub(crate) const MAIN: &str = "\
+pub(crate) const MAIN: &str = concat!(
+    "\
 Examples:
   portlease check 5432 8000-8010           # before a suite: are these ports free?
   portlease who 5432                       # which process holds it?
@@ -17,12 +38,14 @@ read. Ctrl-C ends portlease by the signal, which shells report as 130. `portleas
 exit code of its command, 125 if portlease failed, 126 if the command cannot be executed, and 127 \
 if it does not exist.
 
-Environment: PORTLEASE_DIR is the folder of the lock files, by default /dev/shm/portlease \
-if /dev/shm is a tmpfs of at least 1 GiB, else /tmp/portlease. \
+Environment: PORTLEASE_DIR is the folder of the lock files, by default ",
+    lock_folder!(),
+    ". \
 PORTLEASE_RANGE=LOW-HIGH limits automatically chosen ports to this range. PORTLEASE_PROJECT \
 identifies the project for --stable and --name; by default it is the nearest folder with .git, \
 else the working directory. PORTSERVER_ADDRESS is \
-the address of a port server (as for portpicker) that chooses the ports instead of portlease.";
+the address of a port server (as for portpicker) that chooses the ports instead of portlease."
+);
 
 pub(crate) const RUN: &str = "\
 Exit codes: that of the command; 125 if portlease failed, 126 if the command cannot be executed, \

@@ -1,5 +1,6 @@
 //! `portlease list`: lists the live reservations on this machine.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use portlease::{Lease, reservations};
@@ -50,8 +51,10 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
 
 fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
-    let program = lease.program();
-    let program = program.and_then(|path| path.rsplit('/').next());
+    let program = lease.program().map(|path| {
+        let name = Path::new(path).file_name();
+        name.map_or(path.to_owned(), |name| name.to_string_lossy().into_owned())
+    });
     // If the clock was set back after the reservation, `since` lies in the future, and the age is
     // unknown.
     let age = lease
@@ -63,8 +66,9 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
         pids(lease),
         lease
             .command()
+            .map(str::to_owned)
             .or(program)
-            .map_or("-".to_owned(), str::to_owned),
+            .unwrap_or("-".to_owned()),
         text(lease.working_directory()),
         text(lease.test()),
         text(lease.at()),

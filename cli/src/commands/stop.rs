@@ -86,7 +86,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
                 }
                 Ending::Survived => not_stopped.push(failed_row(
                     &target,
-                    "it has not ended after SIGKILL".to_owned(),
+                    "it was killed, but has not ended".to_owned(),
                 )),
                 Ending::Failed(cause) => {
                     not_stopped.push(failed_row(&target, os_message(cause)));
