@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::io;
-use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{
@@ -19,7 +19,7 @@ use windows_sys::Win32::System::JobObjects::{
     JobObjectExtendedLimitInformation, SetInformationJobObject,
 };
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, GetProcessTimes, OpenProcess, PROCESS_ACCESS_RIGHTS,
+    GetCurrentProcess, GetProcessId, GetProcessTimes, OpenProcess, PROCESS_ACCESS_RIGHTS,
     PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE, TerminateProcess,
     WaitForSingleObject,
 };
@@ -74,12 +74,23 @@ fn open(pid: u32, rights: PROCESS_ACCESS_RIGHTS) -> io::Result<OwnedHandle> {
 
 /// Opens a handle with the right to wait for the process.
 pub(crate) fn open_process(pid: u32) -> io::Result<OwnedHandle> {
-    open(pid, PROCESS_SYNCHRONIZE)
+    let process = open(pid, PROCESS_SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION)?;
+    // SAFETY: the process is open with the right to query it.
+    let opened = unsafe { GetProcessId(process.as_raw_handle()) };
+    // `OpenProcess` ignores the lowest two bits of the pid, which are 0 in each pid of Windows.
+    match opened == pid {
+        true => Ok(process),
+        false => Err(no_such_process()),
+    }
+}
+
+fn no_such_process() -> io::Error {
+    io::Error::from_raw_os_error(ERROR_INVALID_PARAMETER.cast_signed())
 }
 
 /// Whether [`open_process`] failed because no process has the pid.
 pub(crate) fn is_no_such_process(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(ERROR_INVALID_PARAMETER.cast_signed())
+    error.raw_os_error() == no_such_process().raw_os_error()
 }
 
 /// Waits up to `timeout` for the process of the handle to end.
@@ -167,10 +178,17 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
     [CTRL_C_EVENT, CTRL_BREAK_EVENT].contains(&event).into()
 }
 
-/// Keeps the handle from children that this process starts.
-pub(crate) fn keep_from_children(handle: BorrowedHandle<'_>) -> io::Result<()> {
-    // SAFETY: the handle is open.
-    check(unsafe { SetHandleInformation(handle.as_raw_handle(), HANDLE_FLAG_INHERIT, 0) })
+/// Keeps the handles of this process from children that it starts later, as far as their values are
+/// among the `count` lowest. An inherited handle has the value that it has in the parent.
+pub(crate) fn keep_handles_from_children(count: usize) {
+    /// The values of handles are multiples of this number.
+    const STEP: usize = 4;
+    for value in (STEP..=count * STEP).step_by(STEP) {
+        let handle = std::ptr::without_provenance_mut(value);
+        // SAFETY: the call fails if the value is no handle of this process. It changes only what
+        // children inherit.
+        let _kept = unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) };
+    }
 }
 
 fn check(done: windows_sys::core::BOOL) -> io::Result<()> {

@@ -164,6 +164,32 @@ fn a_keeper_holds_until_its_process_ends_or_release() {
     );
 }
 
+/// As in a step of a CI system, which ends all processes of its job object.
+#[test]
+fn a_keeper_leaves_the_job_object_of_its_caller() {
+    let folder = Folder::new();
+    let text = format!("@{BINARY} reserve --for 10m\n@pause\n");
+    let file = folder.path().join("step.cmd");
+    std::fs::write(&file, text.replace('\n', "\r\n")).unwrap();
+    let mut job = command(&folder, &["run", "--", "cmd", "/c"]);
+    let job = Running::start(job.arg(&file).stdin(std::process::Stdio::piped()));
+    let reserved = || {
+        let held = leases(&folder).into_iter();
+        held.filter(|lease| lease["command"] == "portlease.exe")
+            .collect::<Vec<_>>()
+    };
+    eventually("a keeper", DEADLINE, || match reserved().len() {
+        1 => Ok(()),
+        _ => Err(format!("{:?}", leases(&folder))),
+    });
+    kill(job.pid());
+    job.finish();
+    let held = leases(&folder);
+    assert_eq!(held.len(), 1, "the keeper alone: {held:?}");
+    let port = held[0]["port"].to_string();
+    finish(&mut command(&folder, &["release", &port])).code(0);
+}
+
 #[test]
 fn a_port_of_another_process_is_not_released() {
     let (folder, port) = (Folder::new(), crate::program::silent());

@@ -1,5 +1,5 @@
-//! macOS and the BSDs: a socket file in the lock folder. The keeper removes it when it ends. A
-//! killed keeper leaves it, and no process listens on it then.
+//! macOS and the BSDs: a socket file in the lock folder. The keeper removes it when it ends. If a
+//! keeper is killed, the next one removes its file.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,9 +7,14 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use nix::unistd::getpeereid;
+use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, connect};
+use rustix::process::{Pid, test_kill_process};
 
 use crate::keeper::address::new_name;
+
+/// The start of the name of each socket file. The pid of the keeper and random digits follow.
+const PREFIX: &str = "keeper-";
 
 /// The bound socket of a keeper.
 #[derive(Debug)]
@@ -17,6 +22,7 @@ pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
     pub(crate) fn new(keeper: u32) -> io::Result<Bound> {
+        remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
         Ok(Bound(UnixListener::bind(&path)?, path))
     }
@@ -52,14 +58,33 @@ pub(crate) fn release_addresses(keeper: u32) -> io::Result<Vec<Address>> {
     Ok(found)
 }
 
+/// Removes the socket files of keepers that were killed.
+fn remove_stale() -> io::Result<()> {
+    for entry in std::fs::read_dir(folder())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| {
+            let (pid, _) = rest.split_once('-')?;
+            Pid::from_raw(pid.parse().ok()?)
+        });
+        if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            // The call fails for the file of another user, who removes it later.
+            let _removed = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// The lock folder. The keeper has reserved a port before it binds, so the folder exists.
 fn folder() -> PathBuf {
-    std::env::var_os("PORTLEASE_DIR").map_or("/tmp/portlease".into(), PathBuf::from)
+    let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
+    named.map_or("/tmp/portlease".into(), PathBuf::from)
 }
 
 /// sockaddr_un has room for 104 bytes, so the name is short.
 fn prefix(keeper: u32) -> String {
-    format!("keeper-{keeper}-")
+    format!("{PREFIX}{keeper}-")
 }
 
 /// The process at the other end of a socket.

@@ -1,7 +1,6 @@
 //! Windows: two pipes, which are the stdin and the stdout of the keeper.
 
 use std::io::{self, BufReader, Stdin, Stdout};
-use std::os::windows::io::{AsHandle, BorrowedHandle};
 use std::os::windows::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -9,7 +8,8 @@ use windows_sys::Win32::System::Threading::{
     CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS,
 };
 
-use crate::ffi::windows::keep_from_children;
+use crate::ffi::windows::keep_handles_from_children;
+use crate::limits::INHERITED_HANDLES;
 use crate::process::ProcessHandle;
 
 /// The end of `reserve`.
@@ -25,15 +25,10 @@ impl KeeperLink {
     /// Ctrl-C. It leaves the job object of this process if that is allowed, because CI systems end
     /// all processes of the job when a step ends.
     pub(crate) fn start(arg: &str, _process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
-        // Otherwise the keeper would keep the pipe open from which the caller reads the numbers.
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        let streams: [BorrowedHandle<'_>; 3] =
-            [stdin.as_handle(), stdout.as_handle(), stderr.as_handle()];
-        for stream in streams {
-            // The call fails for a stream that does not exist, and for a console of old systems,
-            // which is no handle of the kernel. A child inherits neither.
-            let _kept = keep_from_children(stream);
-        }
+        // Otherwise the keeper would keep the pipe open from which the caller reads the numbers. A
+        // caller can leave this process further handles of that pipe, so the standard streams alone
+        // would not be enough.
+        keep_handles_from_children(INHERITED_HANDLES);
         let flags = DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP;
         let keeper = match spawn(arg, flags | CREATE_BREAKAWAY_FROM_JOB) {
             // The job object does not let its processes leave.
