@@ -4,7 +4,9 @@ use std::process::{Child, Command};
 
 use serde_json::Value;
 
-use crate::program::{Ran, finish, idle, portlease};
+#[cfg(any(target_os = "linux", windows))]
+use crate::program::Ran;
+use crate::program::{finish, idle, portlease};
 use crate::support::Folder;
 #[cfg(target_os = "linux")]
 use crate::support::{DEADLINE, eventually};
@@ -68,6 +70,7 @@ pub(crate) fn ends(pid: u32) {
     );
 }
 
+#[cfg(any(target_os = "linux", windows))]
 pub(crate) fn number(ran: &Ran) -> u16 {
     ran.out
         .strip_suffix('\n')

@@ -100,7 +100,7 @@ impl Ran {
     }
 
     /// The exit code as a shell reports it: 128+N after signal N.
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     pub(crate) fn shell_code(&self) -> i32 {
         self.status
             .code()
