@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -166,10 +166,16 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Whether the descriptor still belongs to this folder, and no process has deleted the folder.
-    pub(super) fn is_linked(&self) -> bool {
-        let folder = self.0.intact();
-        folder.is_some_and(|folder| fstat(folder).map_or(true, |stat| stat.st_nlink > 0))
+    /// Whether this name within the folder still leads to the open folder `inner`. Returns `false`
+    /// if a descriptor of the two now belongs to another file.
+    ///
+    /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
+    /// keep its count.
+    pub(super) fn has_folder(&self, name: &str, inner: &Folder) -> bool {
+        let (Some(outer), Some(inner)) = (self.0.intact(), inner.0.intact()) else {
+            return false;
+        };
+        leads_to(outer, name, inner).unwrap_or(true)
     }
 
     /// Locks the folder, so that only this process sweeps it (removes unused files) until the value
@@ -185,8 +191,8 @@ impl Folder {
 
     /// Removes the name of an unused file, if the name still leads to this file. The caller must
     /// have locked the file, and the folder [for a sweep](Self::lock_for_sweep), so that no other
-    /// process removes a name meanwhile. A process that has the file open learns from [`is_linked`]
-    /// that the name is gone.
+    /// process removes a name meanwhile. A process that has the file open learns from
+    /// [`has_file`](Self::has_file) that the name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
         // Unlocks explicitly. If the removal failed, the file keeps its name, and a child that was
@@ -196,16 +202,19 @@ impl Folder {
     }
 
     fn remove_if_same(&self, name: &str, file: &File) -> io::Result<()> {
-        let named = match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        let open = fstat(file)?;
-        if (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino) {
+        if self.has_file(name, file)? {
             unlinkat(&self.0, name, AtFlags::empty())?;
         }
         Ok(())
+    }
+
+    /// Whether the name still leads to this open file. Another process may have removed the name,
+    /// and a further process may have created a new file of that name.
+    ///
+    /// The link count of the open file does not show this: on overlays and on gVisor, a removed
+    /// file can keep its count.
+    pub(crate) fn has_file(&self, name: &str, file: &File) -> io::Result<bool> {
+        leads_to(&self.0, name, file)
     }
 
     /// Removes a folder. Fails if the folder is not empty, or belongs to another user.
@@ -292,9 +301,16 @@ pub(super) fn is_trusted_link(path: &Path) -> bool {
     owner.is_some_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
 }
 
-/// Whether an open file still has a name. Another process may have removed it as unused.
-pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
-    Ok(fstat(file)?.st_nlink > 0)
+/// Whether the name within the folder leads to the open file.
+fn leads_to(folder: impl AsFd, name: &str, open: impl AsFd) -> io::Result<bool> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => {
+            let open = fstat(open)?;
+            Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
+        }
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Whether the record goes into the lock file itself. This is so if the lock file belongs to this
@@ -381,6 +397,29 @@ mod tests {
         folder.remove_unused("2.tcp", file).unwrap();
         let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
         file.try_lock().unwrap();
+    }
+
+    /// A file with a second name keeps a link after the first name is gone, as every deleted file
+    /// does on gVisor. So the link count must not decide.
+    #[test]
+    fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let folder = Folder::open(root.path()).unwrap();
+        let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
+        assert!(folder.has_file("1.tcp", &file).unwrap());
+        std::fs::hard_link(path("1.tcp"), path("second")).unwrap();
+        std::fs::remove_file(path("1.tcp")).unwrap();
+        assert!(!folder.has_file("1.tcp", &file).unwrap());
+        folder.open_file("1.tcp", Access::New).unwrap();
+        assert!(!folder.has_file("1.tcp", &file).unwrap());
+
+        let inner = folder.make_within("scope", SHARED).unwrap();
+        assert!(folder.has_folder("scope", &inner));
+        std::fs::rename(path("scope"), path("moved")).unwrap();
+        assert!(!folder.has_folder("scope", &inner));
+        folder.make_within("scope", SHARED).unwrap();
+        assert!(!folder.has_folder("scope", &inner));
     }
 
     /// When several processes create the folder at once, only one of the new folders keeps the
