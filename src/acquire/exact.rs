@@ -60,7 +60,7 @@ fn part(
         None
     };
     let (claim, guarantee) = if claims {
-        let (claim, guarantee) = claim(request, port, effort, lease.is_some(), &mut name)?;
+        let (claim, guarantee) = claim(request, port, effort, lease.is_ok(), &mut name)?;
         (Some(claim), guarantee)
     } else {
         probe(port, effort)?;
@@ -78,7 +78,7 @@ fn lease_of_exact(
     port: Port,
     claims: bool,
     effort: &mut Effort<'_>,
-) -> Result<Option<LeaseLock>, AttemptError> {
+) -> Result<Result<LeaseLock, String>, AttemptError> {
     loop {
         match lease_for(port, claims, effort) {
             Err(AttemptError::Leased(_))

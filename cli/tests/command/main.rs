@@ -30,6 +30,8 @@ mod stop;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 mod terminal;
+mod unrecorded;
 mod usage;
 mod wait;
 mod who;
+mod without_pidfd;

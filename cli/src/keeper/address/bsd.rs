@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use nix::unistd::getpeereid;
+use nix::unistd::{geteuid, getpeereid};
 use rustix::net::{SocketAddrUnix, connect};
 
 use crate::keeper::address::new_name;
@@ -16,8 +16,10 @@ use crate::keeper::address::new_name;
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    pub(crate) fn new(keeper: u32) -> io::Result<Bound> {
-        let path = folder().join(new_name(&prefix(keeper)));
+    /// A lock file records each port, because no claim can keep one here.
+    pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
+        // sockaddr_un has room for 104 bytes, so the name is short.
+        let path = folder().join(new_name(&format!("{PREFIX}{keeper}-")));
         Ok(Bound(UnixListener::bind(&path)?, path))
     }
 }
@@ -29,25 +31,42 @@ impl Drop for Bound {
     }
 }
 
+const PREFIX: &str = "keeper-";
+
 #[derive(Debug)]
-pub(crate) struct Address(PathBuf);
+pub(crate) struct Address {
+    pub(crate) keeper: u32,
+    /// Always `false`: see [`Bound::new`].
+    pub(crate) has_unrecorded: bool,
+    path: PathBuf,
+}
 
 impl Address {
     pub(crate) fn connect(&self, socket: impl AsFd) -> rustix::io::Result<()> {
-        connect(socket, &SocketAddrUnix::new(&self.0)?)
+        connect(socket, &SocketAddrUnix::new(&self.path)?)
     }
 }
 
-/// All socket files of the keeper with this id. Any process can make a file of this form, so the
-/// caller must check which user answers.
-pub(crate) fn release_addresses(keeper: u32) -> io::Result<Vec<Address>> {
-    let prefix = prefix(keeper);
+/// The socket files of all keepers. Any process can make a file of this form, so the caller must
+/// check which user answers.
+pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder())? {
+    let folder = match std::fs::read_dir(folder()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        folder => folder?,
+    };
+    for entry in folder {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            found.push(Address(entry.path()));
-        }
+        let name = entry.file_name();
+        let keeper = name.to_str().and_then(|name| {
+            let (keeper, _random) = name.strip_prefix(PREFIX)?.split_once('-')?;
+            keeper.parse().ok()
+        });
+        found.extend(keeper.map(|keeper| Address {
+            keeper,
+            has_unrecorded: false,
+            path: entry.path(),
+        }));
     }
     Ok(found)
 }
@@ -55,11 +74,6 @@ pub(crate) fn release_addresses(keeper: u32) -> io::Result<Vec<Address>> {
 /// The lock folder. The keeper has reserved a port before it binds, so the folder exists.
 fn folder() -> PathBuf {
     std::env::var_os("PORTLEASE_DIR").map_or("/tmp/portlease".into(), PathBuf::from)
-}
-
-/// sockaddr_un has room for 104 bytes, so the name is short.
-fn prefix(keeper: u32) -> String {
-    format!("keeper-{keeper}-")
 }
 
 /// The process at the other end of a socket.
@@ -72,6 +86,13 @@ impl Peer {
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Peer> {
         let (uid, _) = getpeereid(socket)?;
         Ok(Peer { uid: uid.as_raw() })
+    }
+
+    /// This process.
+    pub(crate) fn own() -> io::Result<Peer> {
+        Ok(Peer {
+            uid: geteuid().as_raw(),
+        })
     }
 
     /// Always `false`: getpeereid(3) does not show the process.
