@@ -221,6 +221,9 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         console.note(match (is_restricted, has_hidden) {
             (false, _) => "no socket listens",
             (true, false) => "no matching process listens",
+            (true, true) if rustix::process::geteuid().is_root() => {
+                "no matching process was found, but the owners of some listeners cannot be seen"
+            }
             (true, true) => {
                 "no matching process was found, but the owners of some listeners cannot be seen; \
                  retry with permission to inspect processes, for example as root"

@@ -86,6 +86,11 @@ impl Report {
                  and WinNAT reserve such ranges)"
                     .to_owned()
             }
+            Verdict::InUse(Cause::UnseenClaim) => {
+                "a socket that cannot be seen refuses only servers without SO_REUSEADDR: probably \
+                 the reservation of a process with another lock folder"
+                    .to_owned()
+            }
             Verdict::InUse(Cause::Unexplained) => {
                 "the system refuses the bind, and no visible socket explains why".to_owned()
             }
@@ -217,7 +222,7 @@ impl Report {
                 }
                 _ => "they end within 60 s",
             };
-            lines.extend(holders.lines(*at, time_wait_note));
+            lines.extend(holders.lines(&self.cause(), *at, time_wait_note));
         }
         let is_listed = |other: &&Holder| self.sockets().any(|socket| socket.inode == other.inode);
         let mut others: Vec<&Holder> = elsewhere.iter().chain(instead).collect();
@@ -240,7 +245,7 @@ impl Report {
         match &self.facts.verdict {
             _ if !self.facts.trials.is_empty() => true,
             Verdict::Privileged | Verdict::Forbidden | Verdict::CannotBind(_) => true,
-            Verdict::InUse(Cause::Excluded | Cause::Unexplained) => true,
+            Verdict::InUse(Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained) => true,
             Verdict::InUse(Cause::Holder) => {
                 number.is_assigned_by_the_kernel() && self.sockets().any(is_client)
             }

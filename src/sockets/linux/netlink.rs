@@ -173,7 +173,7 @@ pub(super) fn shows_bound() -> bool {
     *SHOWN.get_or_init(|| proc_fs::is_release_at_least(6, 8) || shows_own_bound().unwrap_or(false))
 }
 
-fn shows_own_bound() -> io::Result<bool> {
+pub(super) fn shows_own_bound() -> io::Result<bool> {
     let own = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     own.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let mut rows = Vec::new();

@@ -30,7 +30,7 @@ fn listener(reuse: Reuse) -> (TcpListener, u16) {
 
 #[test]
 fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_reported() {
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     let (server, port) = listener(Reuse::Address);
     leave_time_wait(&server);
     drop(server);

@@ -349,7 +349,7 @@ fn a_server_on_another_number_or_address_is_named() {
 #[test]
 fn a_server_that_the_reservation_refuses_is_explained() {
     // Without sock_diag the claim is not visible.
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     let p = reserve_port();
     let mut child = Server::new("plain", p.port());
     let error = format!("{:?}", p.wait_for(&mut child.0, DEADLINE).unwrap_err());
