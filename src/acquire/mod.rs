@@ -198,8 +198,8 @@ fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
 }
 
 /// Takes the port's lease. The inner `Err` says why the lock folder cannot be used. It is returned
-/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` is an error even
-/// then.
+/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` is an error
+/// even then.
 fn lease_for(
     port: Port,
     claims: bool,
