@@ -92,7 +92,12 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {
-                "the system refuses the bind, and no visible socket explains why".to_owned()
+                let refused = "the system refuses the bind, and no visible socket explains why";
+                let mut unseen = self.facts.holders.iter().flat_map(|all| &all.unseen);
+                match unseen.find(|reason| reason.is_of_bound()) {
+                    Some(reason) => format!("{refused}; {reason}"),
+                    None => refused.to_owned(),
+                }
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 // With an expected process, the reservation is usually the caller's own, so naming

@@ -289,6 +289,7 @@ pub(crate) fn adopt_a_daemon() {
 
 #[test]
 fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
+    need!(capability::ipv6());
     let p = reserve_port();
     let mut own = Server::new("twin", p.port());
     own.port();
@@ -311,6 +312,7 @@ fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
 
 #[test]
 fn a_server_on_another_number_or_address_is_named() {
+    need!(capability::ipv6());
     let p = reserve_port();
     let mut child = Server::new("server", 0);
     let other = child.port();
