@@ -141,8 +141,14 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 #[cfg(test)]
 pub(super) fn has_sock_diag() -> bool {
-    let dump = netlink::SockDiag::open()
-        .and_then(|mut diag| diag.dump(Protocol::Tcp, sock_diag::LISTEN, &sock_diag::ANY_PORT, &mut Vec::new()));
+    let dump = netlink::SockDiag::open().and_then(|mut diag| {
+        diag.dump(
+            Protocol::Tcp,
+            sock_diag::LISTEN,
+            &sock_diag::ANY_PORT,
+            &mut Vec::new(),
+        )
+    });
     dump.is_ok()
 }
 
