@@ -46,13 +46,45 @@ pub(crate) fn has_setting(name: &str) -> bool {
     Path::new(SETTINGS).join(name).exists()
 }
 
+/// Whether `/proc` reports a kernel release before this one. `false` if it reports none.
+pub(crate) fn is_release_below(major: u32, minor: u32) -> bool {
+    release().is_some_and(|release| release < (major, minor))
+}
+
+/// Whether `/proc` reports this kernel release or a later one. `false` if it reports none.
+pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
+    release().is_some_and(|release| release >= (major, minor))
+}
+
+fn release() -> Option<(u32, u32)> {
+    parse_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+}
+
+/// The first two numbers of a release such as `6.1.0-50-cloud-amd64`.
+fn parse_release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
 /// The inode of the namespace to which this link leads, such as `/proc/self/ns/pid`.
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
+///
+/// `None` for an inode that Linux gives to no namespace. gVisor makes up a small number for each
+/// read, so two processes would not agree on it.
 pub(crate) fn namespace(link: &str) -> Option<u64> {
     let text = rustix::fs::readlink(link, Vec::new()).ok()?;
-    let (_, inode) = text.to_str().ok()?.split_once('[')?;
-    inode.strip_suffix(']')?.parse().ok()
+    parse_namespace(text.to_str().ok()?)
+}
+
+fn parse_namespace(text: &str) -> Option<u64> {
+    /// The kernel numbers the first namespaces just below 0xf000_0000, and all others from there
+    /// (`PROC_DYNAMIC_FIRST`).
+    const LOWEST: u64 = 0xefff_fff0;
+    let (_, inode) = text.split_once('[')?;
+    let inode = inode.strip_suffix(']')?.parse().ok()?;
+    (inode >= LOWEST).then_some(inode)
 }
 
 #[cfg(test)]
@@ -69,6 +101,16 @@ mod tests {
         }
         assert_eq!(namespace("/proc/self/exe"), None);
         assert_eq!(namespace("/proc/self/ns/none"), None);
+        assert_eq!(parse_namespace("net:[4026531840]"), Some(4026531840));
+        assert_eq!(parse_namespace("net:[1092]"), None, "gVisor");
+    }
+
+    #[test]
+    fn a_release_is_compared_by_its_first_two_numbers() {
+        assert_eq!(parse_release("6.1.0-50-cloud-amd64\n"), Some((6, 1)));
+        assert_eq!(parse_release("7.2-rc3"), Some((7, 2)));
+        assert!((5, 10) > (5, 7) && parse_release("unknown").is_none());
+        assert_ne!(is_release_below(5, 7), is_release_at_least(5, 7));
     }
 
     #[test]

@@ -32,7 +32,8 @@ prepare_shellcheck() {
 }
 step_shellcheck() {
     # With the files that .ci/run sources.
-    run shellcheck --external-sources --check-sourced .ci/run .ci/cross .ci/minimal-versions \
+    run shellcheck --external-sources --check-sourced .ci/run .ci/cross .ci/kernels \
+        .ci/environments .ci/guest/init .ci/guest/command .ci/minimal-versions \
         .ci/package action/check action/install examples/suites/run \
         examples/suites/parallel/check-app examples/suites/nextest/ports
 }

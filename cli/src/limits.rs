@@ -109,8 +109,16 @@ pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 #[cfg(windows)]
 pub(crate) const INHERITED_HANDLES: usize = 16_384;
 
-/// The maximum length of a request and of an answer of `release`. An endpoint is far shorter.
+/// The maximum length of a request of `release`. An endpoint is far shorter.
 pub(crate) const RELEASE_LINE_BYTES: usize = 100;
+
+/// The maximum length of a keeper's answer, which can list many ports.
+#[cfg(unix)]
+pub(crate) const KEEPER_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// How often to check whether a process has ended, if the kernel has no pidfd to wait for.
+#[cfg(target_os = "linux")]
+pub(crate) const PROCESS_POLL: Duration = Duration::from_millis(20);
 
 /// `serve` closes a connection that sends no complete request in this time.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

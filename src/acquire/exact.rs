@@ -9,7 +9,6 @@ use super::{AttemptError, Effort, Request, complete, lease_for};
 use crate::claim::{BindMode, Claim, ExclusiveName, try_bind};
 use crate::lease::{self, LeaseLock};
 use crate::model::endpoint::Protocol;
-use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::ports::EphemeralRange;
@@ -60,7 +59,7 @@ fn part(
         None
     };
     let (claim, guarantee) = if claims {
-        let (claim, guarantee) = claim(request, port, effort, lease.is_some(), &mut name)?;
+        let (claim, guarantee) = claim(request, port, effort, lease.is_ok(), &mut name)?;
         (Some(claim), guarantee)
     } else {
         probe(port, effort)?;
@@ -78,7 +77,7 @@ fn lease_of_exact(
     port: Port,
     claims: bool,
     effort: &mut Effort<'_>,
-) -> Result<Option<LeaseLock>, AttemptError> {
+) -> Result<Result<LeaseLock, String>, AttemptError> {
     loop {
         match lease_for(port, claims, effort) {
             Err(AttemptError::Leased(_))
@@ -239,7 +238,7 @@ impl Occupant {
             table.rows.into_iter().partition(Row::is_leftover);
         if others.is_empty() && !leftovers.is_empty() && port.protocol == Protocol::Tcp {
             Occupant::Leftovers {
-                sees_claims: !table.unseen.contains(&Incompleteness::Bound),
+                sees_claims: !table.unseen.iter().any(|reason| reason.is_of_bound()),
             }
         } else {
             Occupant::Sockets(others)

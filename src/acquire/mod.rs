@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::lease::{self, LeaseLock, Refusal};
 use crate::model::attempt_stats::AttemptStats;
+use crate::model::error::Error;
 use crate::model::offsets::Offsets;
 use crate::model::port::Port;
 use crate::model::port_set::PortSet;
@@ -196,21 +197,24 @@ fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
     residual::owner_of_any(stats.residual())
 }
 
-/// Takes the port's lease. Returns `None` if the lock folder cannot be used but a claim can keep
-/// the port (`claims`). An invalid `PORTLEASE_DIR` is an error even then.
+/// Takes the port's lease. The inner `Err` says why the lock folder cannot be used. It is returned
+/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` is an error
+/// even then.
 fn lease_for(
     port: Port,
     claims: bool,
     effort: &mut Effort<'_>,
-) -> Result<Option<LeaseLock>, AttemptError> {
+) -> Result<Result<LeaseLock, String>, AttemptError> {
     match lease::acquire(port, effort.budget) {
-        Ok(lock) => Ok(Some(lock)),
+        Ok(lock) => Ok(Ok(lock)),
         Err(Refusal::Taken) => Err(AttemptError::Leased(port)),
         Err(Refusal::Planted { path, cause }) => Err(AttemptError::Planted(path, cause)),
         Err(Refusal::OutOfDescriptors(cause)) => {
             Err(AttemptError::system("open the lock file of", port, cause))
         }
-        Err(Refusal::Unusable(folder)) if claims && !folder.misconfigured => Ok(None),
+        Err(Refusal::Unusable(folder)) if claims && !folder.misconfigured => Ok(Err(
+            Error::lock_folder(&folder.path, folder.cause).to_string(),
+        )),
         Err(Refusal::Unusable(folder)) => Err(AttemptError::LockFolder(folder)),
     }
 }

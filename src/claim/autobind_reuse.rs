@@ -49,15 +49,23 @@ mod system {
             Ok(_) => {
                 Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a reserved port")
             }
-            // Linux before 5.7 lacks the setting, and never assigns a claimed port.
-            Err(e)
-                if e.kind() == io::ErrorKind::NotFound
-                    && proc_fs::has_setting("ip_local_port_range") =>
-            {
-                Ok(())
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_linux_before_5_7() => Ok(()),
             Err(_) => Err("the setting net.ipv4.ip_autobind_reuse cannot be read"),
         }
+    }
+
+    /// Linux before 5.7 lacks the setting, and never assigns a claimed port.
+    ///
+    /// A kernel that only imitates Linux lacks it too, and calls itself an old Linux: gVisor is
+    /// "4.4.0". On the host's network gVisor passes each bind on to a kernel that may have the
+    /// setting on. So the settings that every Linux has in each network namespace must be there.
+    fn is_linux_before_5_7() -> bool {
+        let settings = [
+            "conf/all/forwarding",
+            "ip_local_reserved_ports",
+            "tcp_timestamps",
+        ];
+        proc_fs::is_release_below(5, 7) && settings.into_iter().all(proc_fs::has_setting)
     }
 
     /// Reads the setting. The file stays open for the next call, because opening it takes five

@@ -58,7 +58,9 @@ pub(crate) fn availability(
         let owner = || match verdict {
             Verdict::InUse(Cause::Holder) => residual::owner_of_sockets(blocking),
             Verdict::InUse(Cause::Named) => residual::owner_of_name(port),
-            Verdict::InUse(Cause::Unexplained) if sockets::CHILDREN_SHARE => ResidualOwner::Unknown,
+            Verdict::InUse(Cause::Unexplained | Cause::UnseenClaim) if sockets::CHILDREN_SHARE => {
+                ResidualOwner::Unknown
+            }
             _ => ResidualOwner::Process,
         };
         if verdict == Verdict::Free || !budget.pause(owner) {
@@ -91,12 +93,12 @@ pub(crate) fn look(
         Verdict::Free
         | Verdict::Privileged
         | Verdict::Forbidden
-        | Verdict::InUse(Cause::TimeWait | Cause::Excluded | Cause::Unexplained) => {
-            match context.conflict() {
-                Some(cause) => Availability::of(Verdict::InUse(cause)),
-                None => found,
-            }
-        }
+        | Verdict::InUse(
+            Cause::TimeWait | Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained,
+        ) => match context.conflict() {
+            Some(cause) => Availability::of(Verdict::InUse(cause)),
+            None => found,
+        },
         _ => found,
     }
 }
@@ -151,6 +153,9 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     // A claim (a socket that this crate has bound) refuses a server without the reuse options, even
     // if the claim is the asker's.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
+    let unseen_claim = cfg!(target_os = "linux")
+        && port.protocol == Protocol::Tcp
+        && table.unseen.iter().any(|reason| reason.is_of_bound());
     let mut others = table.rows;
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
@@ -170,6 +175,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
         // the listener of a forked child.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
+        } else if unseen_claim {
+            Availability::of(Verdict::InUse(Cause::UnseenClaim))
         } else {
             unexplained(port)
         }

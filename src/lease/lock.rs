@@ -88,7 +88,7 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
                 };
             }
         }
-        match system::is_linked(&file) {
+        match folder.folder().has_file(&name, &file) {
             Ok(true) => {
                 return Attempt::Locked(LeaseLock {
                     file,
@@ -170,9 +170,9 @@ impl LeaseLock {
                 opened => opened?,
             };
             system::lock_record(&file)?;
-            // If the file has no name, another process removed it between the open and the lock.
-            // The loop then opens it again.
-            if system::is_linked(&file)? {
+            // If the name leads elsewhere, another process removed the file between the open and
+            // the lock. The loop then opens it again.
+            if folder.has_file(&self.name, &file)? {
                 system::write(&file, &bytes)?;
                 self.record = Some(RecordLocation::Beside(file));
                 return Ok(());

@@ -61,7 +61,7 @@ impl Use {
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) => true,
-            Incompleteness::Bound => matches!(self, Use::Bound),
+            Incompleteness::Bound(_) => matches!(self, Use::Bound),
             Incompleteness::Ownerless => matches!(self, Use::TimeWait),
             _ => false,
         }
@@ -191,6 +191,7 @@ impl fmt::Display for EphemeralUsage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::incompleteness::UnseenBound;
 
     const WITHHELD: u16 = 41001;
 
@@ -229,14 +230,17 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_is_not_counted_as_zero() {
-        let hidden = usage(&[(41000, State::TimeWait)], vec![Incompleteness::Bound]);
+        let hidden = usage(
+            &[(41000, State::TimeWait)],
+            vec![Incompleteness::Bound(UnseenBound::OldKernel)],
+        );
         assert_eq!((hidden.bound(), hidden.time_wait()), (None, Some(1)));
         assert!(!hidden.is_complete() && !hidden.is_crowded());
         assert_eq!(
             hidden.to_string(),
             "at least 1 of the 4 ephemeral TCP ports 41000-41004 are in use: 1 in TIME_WAIT; TCP \
-             sockets that are bound without listening could not be read (Linux shows them since \
-             6.8)"
+             sockets that are bound without listening could not be read: Linux shows them since \
+             6.8"
         );
         let unread = EphemeralUsage::unread(41000..=41004, |port| port != WITHHELD);
         let counts = [unread.listening(), unread.bound(), unread.connected()];

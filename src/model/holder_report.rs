@@ -33,7 +33,7 @@ impl fmt::Display for Holders {
         let elsewhere: Vec<&Holder> = self.elsewhere.iter().collect();
         let others = socket_lines(&elsewhere, now).into_iter();
         for line in self
-            .lines(now, "they end within 60 s")
+            .lines(&self.headline(), now, "they end within 60 s")
             .into_iter()
             .chain(others)
         {
@@ -100,9 +100,14 @@ impl Holders {
         format!("nothing found, but {}", reasons.join("; "))
     }
 
-    /// The lines below the headline. `time_wait_note` is the text after the number of connections
-    /// in TIME_WAIT. Ages are relative to `now`.
-    pub(crate) fn lines(&self, now: SystemTime, time_wait_note: &str) -> Vec<String> {
+    /// The lines below `headline`. `time_wait_note` is the text after the number of connections in
+    /// TIME_WAIT. Ages are relative to `now`.
+    pub(crate) fn lines(
+        &self,
+        headline: &str,
+        now: SystemTime,
+        time_wait_note: &str,
+    ) -> Vec<String> {
         let (in_time_wait, sockets): (Vec<&Holder>, Vec<&Holder>) = self
             .iter()
             .filter(|holder| !self.is_shown_by_lease(holder))
@@ -116,7 +121,7 @@ impl Holders {
             ));
         }
         lines.extend(self.lease_lines());
-        lines.extend(self.unseen_lines());
+        lines.extend(self.unseen_lines(headline));
         let usage = self.ephemeral_usage.iter();
         lines.extend(usage.map(|usage| line("the range", usage)));
         lines
@@ -139,14 +144,16 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read. If nothing was found, the headline says it
-    /// already. If each socket has a visible owner, an unreadable process could only be a further
-    /// owner, so no line mentions it.
-    fn unseen_lines(&self) -> impl Iterator<Item = String> {
+    /// The lines that say what could not be read, except what the headline says already. If each
+    /// socket has a visible owner, an unreadable process could only be a further owner, so no line
+    /// mentions it.
+    fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
             .iter()
-            .filter(move |reason| !self.is_empty() && (has_hidden || !reason.is_of_processes()))
+            .filter(move |reason| has_hidden || !reason.is_of_processes())
+            .map(ToString::to_string)
+            .filter(move |reason| !headline.contains(reason))
             .map(|reason| line("not seen", reason))
     }
 }
@@ -211,7 +218,7 @@ mod tests {
     use std::slice;
 
     use super::*;
-    use crate::model::incompleteness::Incompleteness;
+    use crate::model::incompleteness::{Incompleteness, UnseenBound};
     use crate::model::process::Process;
     use crate::model::test_holders::{holder, lease, process, report, time_wait};
 
@@ -242,12 +249,22 @@ redis-server (pid 4242) listens on 127.0.0.1:60315
     #[test]
     fn no_holder_and_could_not_read_are_different_answers() {
         assert_eq!(report(vec![], vec![], vec![]), "nobody holds it");
-        let blind = report(vec![], vec![], vec![Incompleteness::Bound]);
+        let bound = Incompleteness::Bound(UnseenBound::OldKernel);
+        let blind = report(vec![], vec![], vec![bound]);
         assert!(
             blind.starts_with("nothing found, but ") && blind.contains("could not be read"),
             "{blind}"
         );
         assert!(!blind.contains("nobody"), "{blind}");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_said_once() {
+        let bound = Incompleteness::Bound(UnseenBound::NoSockDiag);
+        let blind = Holders::new(60315, None, vec![], vec![], vec![bound]);
+        let lines = |headline: &str| blind.lines(headline, SystemTime::now(), "").len();
+        assert_eq!(lines(&blind.headline()), 0);
+        assert_eq!(lines("no visible socket explains why"), 1);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::endpoint::Protocol;
 pub(crate) enum Incompleteness {
     /// The sockets of this protocol could not be read.
     Sockets(Protocol),
-    /// The system does not show TCP sockets that are bound and neither listen nor are connected.
-    Bound,
+    /// TCP sockets that are bound and neither listen nor are connected are not shown.
+    Bound(UnseenBound),
     /// The system does not show TCP sockets that no process owns.
     Ownerless,
     /// The socket table of this protocol kept changing while it was read.
@@ -36,6 +36,21 @@ pub(crate) enum Incompleteness {
     InFlight(u32),
 }
 
+/// Why TCP sockets that are bound without listening are not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(
+    dead_code,
+    reason = "each system constructs only the variants that apply to it"
+)]
+pub(crate) enum UnseenBound {
+    /// This kernel is older than Linux 6.8.
+    OldKernel,
+    /// The kernel or a sandbox does not provide sock_diag(7).
+    NoSockDiag,
+    /// This system never shows them.
+    System,
+}
+
 /// Sorts the reasons, and drops repeated ones.
 pub(super) fn sorted(mut reasons: Vec<Incompleteness>) -> Vec<Incompleteness> {
     reasons.sort_unstable();
@@ -44,6 +59,11 @@ pub(super) fn sorted(mut reasons: Vec<Incompleteness>) -> Vec<Incompleteness> {
 }
 
 impl Incompleteness {
+    /// Whether the reason is that bound TCP sockets are not shown.
+    pub(crate) fn is_of_bound(self) -> bool {
+        matches!(self, Incompleteness::Bound(_))
+    }
+
     /// Whether the reason is that processes could not be read. The other reasons are about sockets
     /// and reservations.
     pub(crate) fn is_of_processes(self) -> bool {
@@ -63,9 +83,15 @@ impl fmt::Display for Incompleteness {
             Incompleteness::Sockets(protocol) => {
                 write!(f, "the {protocol} sockets could not be read")
             }
-            Incompleteness::Bound => f.write_str(
-                "TCP sockets that are bound without listening could not be read (Linux shows them \
-                 since 6.8)",
+            Incompleteness::Bound(reason) => write!(
+                f,
+                "TCP sockets that are bound without listening could not be read: {}",
+                match reason {
+                    UnseenBound::OldKernel => "Linux shows them since 6.8",
+                    UnseenBound::NoSockDiag =>
+                        "sock_diag(7) is missing, which is where Linux shows them since 6.8",
+                    UnseenBound::System => "this system does not show them",
+                }
             ),
             Incompleteness::Ownerless => f.write_str(
                 "this system does not show TCP sockets that no process owns, such as those in \

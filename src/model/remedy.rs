@@ -343,7 +343,15 @@ impl fmt::Display for Remedy {
                  find a process whose call is in progress",
             ),
             Remedy::InspectWithPermission => {
-                f.write_str("retry with permission to inspect processes (for example as root)")
+                let user = if cfg!(windows) {
+                    "an administrator"
+                } else {
+                    "root"
+                };
+                write!(
+                    f,
+                    "retry with permission to inspect processes (for example as {user})"
+                )
             }
             Remedy::ReserveInSysctl { ports, .. } => write!(
                 f,

@@ -84,7 +84,8 @@ pub(super) fn report(
 ) -> String {
     let holders = Holders::new(60315, None, sockets, leases, unseen);
     let mut text = holders.headline();
-    for line in holders.lines(UNIX_EPOCH + NOW, "they end within 60 s") {
+    let headline = holders.headline();
+    for line in holders.lines(&headline, UNIX_EPOCH + NOW, "they end within 60 s") {
         text += "\n";
         text += &line;
     }

@@ -200,6 +200,24 @@ impl Reservation {
             .unwrap_or(Guarantee::BestEffort)
     }
 
+    /// Why no lock file records this reservation: the lock folder cannot be used, for example
+    /// because it is read-only. `None` if a lock file records it.
+    ///
+    /// Such a reservation rests on the kernel alone. The kernel refuses the port to other processes
+    /// as before, but [`reservations`](crate::reservations) does not list it, and reports do not
+    /// name it.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// if let Some(error) = p.lease_error() {
+    ///     eprintln!("{error}"); // cannot use the lock folder "/tmp/portlease": …
+    /// }
+    /// ```
+    pub fn lease_error(&self) -> Option<&str> {
+        let mut leases = self.parts.iter().map(|part| part.lease.as_ref());
+        leases.find_map(Result::err).map(String::as_str)
+    }
+
     /// The label set with [`ReserveOptions::label`](crate::ReserveOptions::label).
     ///
     /// ```
@@ -342,16 +360,13 @@ impl fmt::Debug for Reservation {
                 "claimed",
                 &self.parts.iter().any(|part| part.claim.is_some()),
             )
-            .field(
-                "leased",
-                &self.parts.iter().all(|part| part.lease.is_some()),
-            )
+            .field("leased", &self.lease_error().is_none())
             .field(
                 "recorded",
                 &self
                     .parts
                     .iter()
-                    .all(|part| part.lease.as_ref().is_some_and(LeaseLock::is_recorded)),
+                    .all(|part| part.lease.as_ref().is_ok_and(LeaseLock::is_recorded)),
             )
             .finish()
     }

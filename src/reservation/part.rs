@@ -23,7 +23,8 @@ pub(crate) struct ProtocolReservation {
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,
-    pub(super) lease: Option<LeaseLock>,
+    /// The lease, or why there is none.
+    pub(super) lease: Result<LeaseLock, String>,
 }
 
 impl ProtocolReservation {
@@ -31,7 +32,7 @@ impl ProtocolReservation {
         port: Port,
         claim: Option<Claim>,
         name: Option<ExclusiveName>,
-        lease: Option<LeaseLock>,
+        lease: Result<LeaseLock, String>,
         guarantee: Guarantee,
     ) -> Self {
         // A claim keeps the port even if its inode is unknown. Reports then show it like any other
@@ -66,7 +67,7 @@ impl ProtocolReservation {
     /// Writes the record of the lease, which is a note for people. If the write fails, for example
     /// on a full disk, the lease still holds, and reports say that there is no record.
     pub(crate) fn publish(&mut self, record: &Record) {
-        if let Some(lease) = &mut self.lease {
+        if let Ok(lease) = &mut self.lease {
             let record = Record {
                 socket: self.guard.claim(),
                 ..record.clone()

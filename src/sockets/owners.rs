@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult};
+use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
 use super::{is_unmapped, system};
 use crate::link_local;
+use crate::model::endpoint::Protocol;
 use crate::model::holder::{Holder, UnseenOwner};
+use crate::model::incompleteness::Incompleteness;
 use crate::model::process::Process;
 use crate::model::state::State;
 
@@ -55,14 +57,24 @@ fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     } else {
         0
     };
-    // If the table cannot be read again in full, every socket counts as still open.
+    // If the table cannot be read again, every socket counts as still open.
     if let Ok(table) = system::sockets(port, None) {
         let present: HashSet<_> = table.rows.iter().map(|row| row.inode).collect();
-        if table.unseen.is_empty() {
-            rows.retain(|row| !is_lost(row) || present.contains(&row.inode));
-        }
+        rows.retain(|row| {
+            !is_lost(row) || present.contains(&row.inode) || is_unread(row.protocol, &table)
+        });
     }
     rows
+}
+
+/// Whether the table may lack a socket that it showed before. Sockets that a system never shows do
+/// not matter here.
+fn is_unread(protocol: Protocol, table: &Table) -> bool {
+    let unread = [
+        Incompleteness::Sockets(protocol),
+        Incompleteness::Changed(protocol),
+    ];
+    table.unseen.iter().any(|reason| unread.contains(reason))
 }
 
 /// Adds to each row the processes that own the socket. The oldest process comes first, so that a
@@ -133,4 +145,24 @@ fn name_of(uid: Option<u32>, users: &[(u32, String)]) -> Option<String> {
     let uid = uid?;
     let named = users.iter().find(|(known, _)| *known == uid);
     named.map(|(_, name)| name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::incompleteness::UnseenBound;
+
+    /// Before Linux 6.8 each answer lacks bound sockets, and yet shows that a listener is gone.
+    #[test]
+    fn a_table_without_bound_sockets_shows_that_another_socket_was_closed() {
+        let table = |reason| Table {
+            rows: Vec::new(),
+            unseen: vec![reason],
+        };
+        let bound = table(Incompleteness::Bound(UnseenBound::OldKernel));
+        assert!(!is_unread(Protocol::Tcp, &bound));
+        let changed = table(Incompleteness::Changed(Protocol::Tcp));
+        assert!(is_unread(Protocol::Tcp, &changed));
+        assert!(!is_unread(Protocol::Udp, &changed));
+    }
 }

@@ -28,7 +28,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use round::{Kind, check, exact_round, picked_round, reserved_round};
+use round::{
+    Kind, check, exact_round, is_refused_restart, picked_round, reserved_round, restarts_refused,
+};
 use support::args::Args;
 use support::helper::{self, EPHEMERAL_LOW, Helper, Launch};
 use support::{Folder, capability, need};
@@ -40,6 +42,10 @@ const NEIGHBOUR: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
 
 /// The exact ports that processes wait for: one outside the ephemeral range, one inside.
 const EXACT: [u16; 2] = [NEIGHBOUR + 1, EPHEMERAL_LOW + 101];
+
+/// The port of the servers that restart alone, and how often they do.
+const ALONE: u16 = NEIGHBOUR + 2;
+const RESTARTS: usize = 200;
 
 /// Fewer rounds show nothing. They are completed even after the time is over.
 const MIN_ROUNDS: usize = 400;
@@ -169,6 +175,9 @@ fn run_in(test: &str, args: &str, network: impl FnOnce(Launch) -> Launch) {
 struct RoundCounts {
     rounds: u64,
     lost: u64,
+    /// Those that ended at the restart of a server without SO_REUSEADDR, on a kernel that refuses
+    /// such restarts by itself. They are not lost.
+    refused: u64,
     /// Those with an exact port, which were waited for.
     exact: u64,
     /// Why the first ones were lost.
@@ -178,20 +187,33 @@ struct RoundCounts {
 /// The helper process inside the namespace, which starts all others.
 fn run_variant(args: &Args) {
     let millis: u64 = args.number("millis").unwrap();
+    let is_plain = Kind::of(args.get("kind").unwrap_or("tcp")) == Kind::Plain;
+    let refused = if is_plain {
+        restarts_refused(ALONE, RESTARTS)
+    } else {
+        0
+    };
+    if refused > 0 {
+        helper::reply(&format!(
+            "this kernel refuses a restart by its own last connection: {refused} of {RESTARTS}"
+        ));
+    }
     let begun = Instant::now();
-    let ours = run(args, "reserve", millis);
+    let ours = run(args, "reserve", millis, refused > 0);
     helper::reply(&format!(
-        "{} rounds, {} lost, {} of them with an exact port, {:.0} rounds/s",
+        "{} rounds, {} lost, {} of them with an exact port, {} refused by their own last \
+         connection, {:.0} rounds/s",
         ours.rounds,
         ours.lost,
         ours.exact,
+        ours.refused,
         ours.rounds as f64 / begun.elapsed().as_secs_f64(),
     ));
     for reason in &ours.reasons {
         helper::reply(&format!("lost: {reason}"));
     }
     let begun = Instant::now();
-    let control = run(args, "pick", millis);
+    let control = run(args, "pick", millis, refused > 0);
     helper::reply(&format!(
         "control: {} rounds, {} lost, {:.0} rounds/s",
         control.rounds,
@@ -213,7 +235,7 @@ fn run_variant(args: &Args) {
     );
 }
 
-fn run(args: &Args, how: &str, millis: u64) -> RoundCounts {
+fn run(args: &Args, how: &str, millis: u64, refuses_restarts: bool) -> RoundCounts {
     let folder = Folder::new();
     let mut neighbour = Launch::new("neighbour", &folder.locks()).start();
     assert_eq!(neighbour.receive(), "up");
@@ -226,12 +248,13 @@ fn run(args: &Args, how: &str, millis: u64) -> RoundCounts {
     };
     let args = format!(
         "how={how} kind={} millis={millis} min-rounds={} threads={} \
-         spawners={} checkers={} waiters={waiters}",
+         spawners={} checkers={} waiters={waiters} refuses-restarts={}",
         args.get("kind").unwrap_or("tcp"),
         MIN_ROUNDS.div_ceil(count("processes")),
         count("threads"),
         count("spawners"),
         count("checkers"),
+        u8::from(refuses_restarts),
     );
     let workers: Vec<Helper> = (0..count("processes"))
         .map(|_| {
@@ -255,6 +278,7 @@ fn run(args: &Args, how: &str, millis: u64) -> RoundCounts {
             let reply = Args::parse(&line);
             counts.rounds += reply.number::<u64>("rounds").unwrap();
             counts.lost += reply.number::<u64>("lost").unwrap();
+            counts.refused += reply.number::<u64>("refused").unwrap();
             counts.exact += reply.number::<u64>("exact").unwrap();
             break;
         }
@@ -271,7 +295,8 @@ fn work(args: &Args) {
     let kind = Kind::of(args.get("kind").unwrap_or("tcp"));
     let end = Instant::now() + Duration::from_millis(args.number("millis").unwrap());
     let done = AtomicBool::new(false);
-    let (rounds, lost, exact) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let [rounds, lost, refused, exact] = [const { AtomicU64::new(0) }; 4];
+    let refuses_restarts = args.get("refuses-restarts") == Some("1");
     let min_rounds: u64 = args.number("min-rounds").unwrap();
     // On a busy machine few rounds are done in time.
     let over = || {
@@ -283,6 +308,10 @@ fn work(args: &Args) {
     let note = |result: Result<(), String>| {
         rounds.fetch_add(1, Ordering::Relaxed);
         if let Err(reason) = result {
+            if refuses_restarts && is_refused_restart(&reason) {
+                refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
             lost.fetch_add(1, Ordering::Relaxed);
             let mut reasons = reasons.lock().unwrap();
             if reasons.len() < 3 {
@@ -352,9 +381,10 @@ fn work(args: &Args) {
     }
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     helper::reply(&format!(
-        "rounds={} lost={} exact={}",
+        "rounds={} lost={} refused={} exact={}",
         of(&rounds),
         of(&lost),
+        of(&refused),
         of(&exact)
     ));
 }

@@ -52,6 +52,23 @@ impl Kind {
     }
 }
 
+/// How many of these restarts of a server without SO_REUSEADDR its own last connection refused.
+/// Nothing else uses the port. Before Linux 6.12 the kernel refuses some, with and without this
+/// crate.
+pub(super) fn restarts_refused(port: u16, times: usize) -> usize {
+    let refused = (0..times).filter(|_| {
+        let outcome = load::boot_twice(port, |port| load::serve_tcp_once(port, false));
+        outcome.is_err_and(|reason| is_refused_restart(&reason))
+    });
+    refused.count()
+}
+
+/// Whether a round ended at the second bind of its server. The last connection of the first server
+/// may have refused it.
+pub(super) fn is_refused_restart(reason: &str) -> bool {
+    reason.contains("second start: bind: ")
+}
+
 /// A round that gets no port is lost too.
 pub(super) fn reserved_round(kind: Kind) -> Result<(), String> {
     let reservation = kind

@@ -1,6 +1,7 @@
 //! What a test may need of the machine, each found out by trying it.
 
-use std::net::{Ipv6Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -50,17 +51,79 @@ pub(crate) fn mount_namespace() -> Capability {
     try_command("unshare", &args)
 }
 
-/// Without it the crate reads `/proc/net`, which shows no TCP socket that is bound and does not
-/// listen.
+/// Without it the crate reads `/proc/net`. The request is for TCP sockets: some kernels have
+/// sock_diag, but not the module for TCP.
 pub(crate) fn sock_diag() -> Capability {
     if cfg!(not(target_os = "linux")) {
         return Ok(());
     }
-    const NETLINK: i32 = 16;
-    const SOCK_DIAG: i32 = 4;
-    Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(SOCK_DIAG.into()))
+    sockets_in_states(1 << LISTEN)
         .map(drop)
         .map_err(|e| format!("no sock_diag: {e}"))
+}
+
+/// That reports show a TCP socket that is bound and does not listen, as Linux does since 6.8. The
+/// test binds such a socket, and asks the kernel for it.
+pub(crate) fn bound_sockets() -> Capability {
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    let hidden = |reason: &str| format!("bound sockets are not shown: {reason}");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|e| e.to_string())?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).map_err(|e| e.to_string())?;
+    let addr = socket.local_addr().map_err(|e| e.to_string())?;
+    let port = addr.as_socket().map(|addr| addr.port());
+    match sockets_in_states(1 << BOUND) {
+        Ok(ports) if port.is_some_and(|port| ports.contains(&port)) => Ok(()),
+        Ok(_) => Err(hidden("this kernel is older than Linux 6.8")),
+        Err(e) => Err(hidden(&format!("no sock_diag: {e}"))),
+    }
+}
+
+/// States of a TCP socket in the kernel (TCP_LISTEN, TCP_BOUND_INACTIVE).
+const LISTEN: u32 = 10;
+const BOUND: u32 = 13;
+
+/// The local ports of the TCP sockets over IPv4 in one of these states, from sock_diag(7). The test
+/// asks by itself, so that an error of the crate is not taken for a lack of the kernel.
+fn sockets_in_states(states: u32) -> io::Result<Vec<u16>> {
+    const NETLINK: i32 = 16;
+    const SOCK_DIAG: i32 = 4;
+    /// SOCK_DIAG_BY_FAMILY, with the flags NLM_F_REQUEST and NLM_F_DUMP.
+    const REQUEST: [u16; 2] = [20, 0x301];
+    const DONE: u16 = 3;
+    const ERROR: u16 = 2;
+    const HEADER: usize = 16;
+    const AF_INET: u8 = 2;
+    const IPPROTO_TCP: u8 = 6;
+    /// `struct inet_diag_req_v2`, of which only the first eight bytes are not zero.
+    const BODY: usize = 56;
+    let mut request = Vec::from(((HEADER + BODY) as u32).to_ne_bytes());
+    request.extend(REQUEST.iter().flat_map(|part| part.to_ne_bytes()));
+    request.extend([0; 8]);
+    request.extend([AF_INET, IPPROTO_TCP, 0, 0]);
+    request.extend(states.to_ne_bytes());
+    request.resize(HEADER + BODY, 0);
+    let socket = Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(SOCK_DIAG.into()))?;
+    socket.set_read_timeout(Some(super::DEADLINE))?;
+    socket.send(&request)?;
+    let mut ports = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = io::Read::read(&mut &socket, &mut buffer)?;
+        let mut rest = &buffer[..length];
+        while let Some((header, _)) = rest.split_at_checked(HEADER) {
+            let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            match u16::from_ne_bytes([header[4], header[5]]) {
+                DONE => return Ok(ports),
+                ERROR => return Err(io::ErrorKind::Unsupported.into()),
+                // The port follows the family, the state, the timer and the retransmits.
+                _ => ports.push(u16::from_be_bytes([rest[HEADER + 4], rest[HEADER + 5]])),
+            }
+            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
 }
 
 /// That no emulator runs this program. Under one, other processes see the emulator instead,

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use portlease::{Lease, reservations};
+use portlease::{Lease, Protocol, reservations};
 use serde::Serialize;
 
 use crate::exit;
 use crate::failure::Failure;
+use crate::keeper::release::unrecorded_ports;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
+use crate::process;
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -19,13 +21,34 @@ struct Answer {
 }
 
 pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
-    let leases = reservations()?;
+    let outcome = reservations();
+    let leases = outcome.as_deref().unwrap_or_default();
+    let unrecorded = unrecorded_ports().unwrap_or_else(|failure| {
+        console.note(failure);
+        Vec::new()
+    });
+    let unrecorded = unrecorded.into_iter().filter_map(|(port, keeper)| {
+        let protocol = port.protocol?;
+        Some((port.port, protocol, keeper))
+    });
+    let unrecorded: Vec<(u16, Protocol, u32)> = unrecorded.collect();
+    if unrecorded.is_empty()
+        && let Err(error) = outcome
+    {
+        return Err(error.into());
+    }
     if console.is_json() {
+        let mut rows: Vec<LeaseRow> = leases.iter().map(LeaseRow::from).collect();
+        rows.extend(
+            unrecorded
+                .iter()
+                .map(|(port, protocol, keeper)| LeaseRow::unrecorded(*port, *protocol, *keeper)),
+        );
         console.print_json(&Answer {
             version: JSON_VERSION,
-            leases: leases.iter().map(LeaseRow::from).collect(),
+            leases: rows,
         })?;
-    } else if leases.is_empty() {
+    } else if leases.is_empty() && unrecorded.is_empty() {
         console.note("no port is reserved");
     } else {
         let now = SystemTime::now();
@@ -41,11 +64,16 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
             "NAME",
             "AGE",
         ]);
-        for lease in &leases {
+        for lease in leases {
             table.row(cells(lease, now));
+        }
+        for (port, protocol, keeper) in &unrecorded {
+            table.row(unrecorded_cells(*port, *protocol, *keeper));
         }
         console.answer(table)?;
     }
+    // If the lock folder cannot be read, other reservations may be missing.
+    outcome?;
     Ok(exit::YES)
 }
 
@@ -78,6 +106,17 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
             humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
         }),
     ]
+}
+
+/// The row of a port that only its keeper (the process that holds it) knows, not a lock file.
+fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 10] {
+    let known = [
+        port.to_string(),
+        protocol.to_string(),
+        keeper.to_string(),
+        process::name(keeper),
+    ];
+    std::array::from_fn(|n| known.get(n).cloned().unwrap_or_else(|| "-".to_owned()))
 }
 
 /// The process that reserved the port, or the forked children that have kept the port since that

@@ -19,7 +19,8 @@ struct Answer {
 }
 
 pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failure> {
-    let leases = reservations()?;
+    let outcome = reservations();
+    let known = outcome.as_deref().unwrap_or_default();
     let mut answer = Answer {
         version: JSON_VERSION,
         released: Vec::new(),
@@ -32,11 +33,14 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
                     .protocol
                     .is_none_or(|protocol| protocol == lease.protocol())
         };
-        let leases: Vec<&Lease> = leases.iter().filter(matches).collect();
+        let leases: Vec<&Lease> = known.iter().filter(matches).collect();
         if release_port(endpoint, &leases)? {
             console.detail(format_args!("released port {endpoint}"));
             answer.released.push(endpoint.to_string());
             continue;
+        }
+        if let Err(error) = outcome {
+            return Err(error.into());
         }
         if !console.is_json() {
             console.report(match leases.first() {
@@ -60,18 +64,9 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
     Ok(code)
 }
 
-/// Asks each process that reserved the port to release it, and returns whether one did. Only a
+/// Asks the processes that reserved the port to release it, and returns whether one did. Only a
 /// keeper can release a port on request. Two keepers may hold one number, one for each protocol.
 fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
-    let mut released = false;
-    let mut pids: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    for pid in pids {
-        let outcome = request_release(pid, endpoint);
-        released |= outcome.map_err(|e| {
-            Failure::system(format_args!("ask pid {pid} to release port {endpoint}"), &e)
-        })?;
-    }
-    Ok(released)
+    let pids: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
+    request_release(&pids, endpoint)
 }

@@ -51,6 +51,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     for note in keeper.rows.iter().filter_map(ReservedRow::other_choice) {
         console.note(format_args!("reserved {note}"));
     }
+    if let Some(note) = ReservedRow::unrecorded(&keeper.rows) {
+        console.note(note);
+    }
     let read = if console.is_json() {
         let answer = Answer {
             version: JSON_VERSION,

@@ -74,6 +74,15 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             console.note(format_args!("{} is {note}", named.name));
         }
     }
+    let rows: Vec<ReservedRow> = reservations
+        .iter()
+        .map(|named| ReservedRow::from(&named.reservation))
+        .collect();
+    if let Some(note) = ReservedRow::unrecorded(&rows)
+        && !console.is_json()
+    {
+        console.note(note);
+    }
     if console.is_json() {
         // stdout belongs to the command, so the JSON answer goes to stderr.
         console.json_on_stderr(&Answer {

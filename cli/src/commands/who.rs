@@ -221,6 +221,13 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         console.note(match (is_restricted, has_hidden) {
             (false, _) => "no socket listens",
             (true, false) => "no matching process listens",
+            (true, true) if runs_as_root() => {
+                "no matching process was found, but the owners of some listeners cannot be seen"
+            }
+            (true, true) if cfg!(windows) => {
+                "no matching process was found, but the owners of some listeners cannot be seen; \
+                 retry with permission to inspect processes, for example as an administrator"
+            }
             (true, true) => {
                 "no matching process was found, but the owners of some listeners cannot be seen; \
                  retry with permission to inspect processes, for example as root"
@@ -304,4 +311,12 @@ fn describe_reachability(reachability: Reachability) -> String {
         Reachability::Failed(kind) => format!("fails: {kind}"),
         _ => "gets an unknown result".to_owned(),
     }
+}
+
+/// Whether more permission would show nothing more. Always `false` on Windows.
+fn runs_as_root() -> bool {
+    #[cfg(unix)]
+    return rustix::process::geteuid().is_root();
+    #[cfg(not(unix))]
+    return false;
 }

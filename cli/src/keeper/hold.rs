@@ -138,7 +138,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         until,
     };
     // On some systems the socket is in the lock folder, which the reservation has created.
-    let listener = ReleaseListener::bind();
+    let has_unrecorded = holding.unrecorded().next().is_some();
+    let listener = ReleaseListener::bind(has_unrecorded);
     let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;
     Ok((listener, holding))
 }

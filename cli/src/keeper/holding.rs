@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use portlease::{Endpoint, Reservation};
 
-use crate::keeper::messages::RELEASED;
+use crate::keeper::messages::{LIST, RELEASED};
 use crate::output::json::ReservedRow;
 
 /// The ports that the keeper holds, and until when it holds them.
@@ -31,8 +31,33 @@ impl Holding {
         is_empty || self.until.is_some_and(|until| until <= Instant::now())
     }
 
+    /// The ports that no lock file records.
+    pub(crate) fn unrecorded(&self) -> impl Iterator<Item = Endpoint> {
+        let unrecorded = self
+            .held
+            .iter()
+            .filter(|reservation| reservation.lease_error().is_some());
+        unrecorded.flat_map(|reservation| {
+            let protocols = reservation.protocols().iter();
+            protocols.map(|protocol| Endpoint {
+                port: reservation.port(),
+                ip: None,
+                protocol: Some(*protocol),
+            })
+        })
+    }
+
+    /// The answer to a request of `release` or `list`.
+    pub(crate) fn answer(&mut self, request: &str) -> String {
+        if request == LIST {
+            let ports: Vec<String> = self.unrecorded().map(|port| port.to_string()).collect();
+            return ports.join(" ");
+        }
+        self.release(request).to_owned()
+    }
+
     /// Releases the port that a request names, and returns the answer.
-    pub(crate) fn release(&mut self, request: &str) -> &'static str {
+    fn release(&mut self, request: &str) -> &'static str {
         let Ok(endpoint) = request.parse::<Endpoint>() else {
             return "not understood";
         };

@@ -35,6 +35,10 @@ pub(crate) const PRINTED: &str = "printed\n";
 /// The keeper sends this line to `release` when it has released the port.
 pub(crate) const RELEASED: &str = "released";
 
+/// `list` sends this request to a keeper. The keeper answers with the ports that no lock file
+/// records, such as `40001/tcp 40002/tcp`.
+pub(crate) const LIST: &str = "list";
+
 /// The pipe on which a keeper accepts release requests. No other process can have a pipe of this
 /// name while the keeper runs.
 #[cfg(windows)]

@@ -2,8 +2,9 @@
 //!
 //! The keeper itself makes the reservations, because the library cannot move a reservation to
 //! another process. On Linux its stdin is the pidfd of the process that the ports are reserved for,
-//! or `/dev/null` if they are reserved only for a time. Elsewhere it opens its own handle of that
-//! process. `reserve` and the keeper exchange three messages:
+//! or `/dev/null` if they are reserved only for a time or if the kernel has no pidfds. Elsewhere,
+//! and without a pidfd, it opens its own handle of that process. `reserve` and the keeper exchange
+//! three messages:
 //!
 //! 1. `reserve` sends the request.
 //! 2. The keeper sends the numbers, or an error.

@@ -1,4 +1,5 @@
-//! Sends the request of `portlease release` to a keeper (the process that holds the ports).
+//! Sends the requests of `portlease release` and `portlease list` to keepers (the processes that
+//! hold ports).
 
 use std::io;
 
@@ -14,7 +15,7 @@ use unix as system;
 #[cfg(windows)]
 use windows as system;
 
-pub(crate) use system::request_release;
+pub(crate) use system::{request_release, unrecorded_ports};
 
 fn no_answer(keeper: u32) -> io::Error {
     let mut text = format!("no answer within {} s", RELEASE_TIMEOUT.as_secs());

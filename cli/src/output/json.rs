@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use portlease::{Guarantee, Holder, Lease, Owner, Process, ProcessState, Relation, Reservation};
+use portlease::{
+    Guarantee, Holder, Lease, Owner, Process, ProcessState, Protocol, Relation, Reservation,
+};
 use serde::{Deserialize, Serialize};
 
 /// The value of `version` in every object.
@@ -139,6 +141,29 @@ pub(crate) struct LeaseRow {
     since: Option<String>,
 }
 
+impl LeaseRow {
+    /// A port of a keeper (the process that holds ports for `reserve`) that no lock file records.
+    pub(crate) fn unrecorded(port: u16, protocol: Protocol, keeper: u32) -> Self {
+        LeaseRow {
+            protocol: protocol.as_str(),
+            port,
+            pid: Some(keeper),
+            foreign: false,
+            inherited_by: Vec::new(),
+            on_behalf_of: None,
+            program: None,
+            command: None,
+            working_directory: None,
+            test: None,
+            at: None,
+            label: None,
+            name: None,
+            first_choice: None,
+            since: None,
+        }
+    }
+}
+
 impl From<&Lease> for LeaseRow {
     fn from(lease: &Lease) -> Self {
         LeaseRow {
@@ -178,9 +203,25 @@ pub(crate) struct ReservedRow {
     /// The number that a stable name stands for. `port` differs if that number was not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_choice: Option<u16>,
+    /// Why no lock file records the reservation. Absent if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease_error: Option<String>,
 }
 
 impl ReservedRow {
+    /// Says which of these ports no lock file records, and why. Returns `None` if lock files record
+    /// all of them.
+    pub(crate) fn unrecorded<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<String> {
+        let failed = rows.into_iter().filter(|row| row.lease_error.is_some());
+        let failed: Vec<&Self> = failed.collect();
+        let error = failed.first()?.lease_error.as_ref()?;
+        let ports: Vec<String> = failed.iter().map(|row| row.port.to_string()).collect();
+        Some(format!(
+            "no lock file records {}, so other processes do not see who reserved it: {error}",
+            ports.join(", ")
+        ))
+    }
+
     /// Explains why the reserved number is not the first number of the stable name. Returns `None`
     /// if it is, or if there is no stable name.
     pub(crate) fn other_choice(&self) -> Option<String> {
@@ -200,6 +241,7 @@ impl ReservedRow {
             protocols: vec!["tcp".to_owned(), "udp".to_owned()],
             guarantee: "cooperative".to_owned(),
             first_choice: None,
+            lease_error: None,
         }
     }
 }
@@ -220,6 +262,7 @@ impl From<&Reservation> for ReservedRow {
             }
             .to_owned(),
             first_choice: reservation.first_choice(),
+            lease_error: reservation.lease_error().map(str::to_owned),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,10 +86,15 @@ impl ProcessHandle {
     }
 }
 
-/// The descriptor becomes readable when the process ends.
-impl AsFd for ProcessHandle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
+impl ProcessHandle {
+    /// A descriptor that becomes readable when the process ends.
+    pub(crate) fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queue.as_fd())
+    }
+
+    /// Always `None`: the descriptor shows the end.
+    pub(crate) fn poll_again(&self) -> Option<Instant> {
+        None
     }
 }
 

@@ -1,52 +1,100 @@
-//! Linux: the handle of a process is a pidfd.
+//! Linux: the handle of a process is a pidfd. Where the kernel has none, it is the start time.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+use crate::limits::{PROCESS_POLL, sleep};
+use crate::process_stat::ProcessStat;
 
 #[derive(Debug)]
-pub(crate) struct ProcessHandle(OwnedFd);
+pub(crate) enum ProcessHandle {
+    Pidfd(OwnedFd),
+    /// For kernels without pidfds: Linux before 5.3, and gVisor. The start distinguishes the
+    /// process from a later one with the same id. It is read before each signal. A signal can reach
+    /// another process only if that process gets the id between the two calls.
+    Start {
+        pid: u32,
+        started: u64,
+    },
+}
 
 impl ProcessHandle {
     /// Opens a handle of the process. Returns `None` if the process does not exist.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
-        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        let Some(id) = pid_of(pid) else {
             return Ok(None);
         };
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(handle) => Ok(Some(ProcessHandle(handle))),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
+        match pidfd_open(id, PidfdFlags::empty()) {
+            Ok(handle) => Ok(Some(ProcessHandle::Pidfd(handle))),
+            Err(Errno::SRCH) => Ok(None),
+            // A sandbox that does not know the call refuses it with EPERM.
+            Err(Errno::NOSYS | Errno::PERM) => match ProcessStat::of(pid) {
+                Some(ProcessStat { started, .. }) => {
+                    Ok(Some(ProcessHandle::Start { pid, started }))
+                }
+                None => require_proc().map(|()| None),
+            },
             Err(e) => Err(e.into()),
         }
     }
 
     /// The stdin with which `reserve` starts the keeper (the process that holds the ports).
     pub(crate) fn for_keeper(&self) -> io::Result<Stdio> {
-        Ok(self.0.try_clone()?.into())
+        match self {
+            ProcessHandle::Pidfd(handle) => Ok(handle.try_clone()?.into()),
+            ProcessHandle::Start { .. } => Ok(Stdio::null()),
+        }
     }
 
-    /// The handle of the process `pid` in the keeper, which got it as its stdin.
-    pub(crate) fn of_reserve(_pid: u32) -> io::Result<Option<ProcessHandle>> {
-        let handle = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Some(ProcessHandle(handle)))
+    /// The handle of the process `pid` in the keeper, which got a pidfd as its stdin. If stdin is
+    /// `/dev/null`, `reserve` had no pidfd.
+    pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
+        let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+        match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {
+            FileType::CharacterDevice => ProcessHandle::open(pid),
+            _ => Ok(Some(ProcessHandle::Pidfd(stdin))),
+        }
+    }
+
+    /// A descriptor that becomes readable when the process ends. `None` without a pidfd.
+    pub(crate) fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            ProcessHandle::Pidfd(handle) => Some(handle.as_fd()),
+            ProcessHandle::Start { .. } => None,
+        }
+    }
+
+    /// When to check again whether the process has ended. `None` with a pidfd.
+    pub(crate) fn poll_again(&self) -> Option<Instant> {
+        match self {
+            ProcessHandle::Pidfd(_) => None,
+            ProcessHandle::Start { .. } => Some(Instant::now() + PROCESS_POLL),
+        }
     }
 
     /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
     /// counts as ended. If a signal interrupts the wait, returns `false` early.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
+        match self {
+            ProcessHandle::Pidfd(handle) => poll_end(handle, timeout),
+            ProcessHandle::Start { pid, started } => {
+                let begun = Instant::now();
+                while !has_process_ended(*pid, *started)? {
+                    let left = timeout.saturating_sub(begun.elapsed());
+                    if left.is_zero() {
+                        return Ok(false);
+                    }
+                    sleep(PROCESS_POLL.min(left));
+                }
+                Ok(true)
+            }
         }
     }
 
@@ -66,18 +114,53 @@ impl ProcessHandle {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<bool> {
-        match pidfd_send_signal(&self.0, signal) {
+        let sent = match self {
+            ProcessHandle::Pidfd(handle) => pidfd_send_signal(handle, signal),
+            ProcessHandle::Start { pid, started } => match pid_of(*pid) {
+                Some(id) if !has_process_ended(*pid, *started)? => kill_process(id, signal),
+                _ => Err(Errno::SRCH),
+            },
+        };
+        match sent {
             Ok(()) => Ok(true),
-            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(Errno::SRCH) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }
 }
 
-/// The descriptor becomes readable when the process ends.
-impl AsFd for ProcessHandle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+fn pid_of(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+fn poll_end(handle: &OwnedFd, timeout: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(handle, PollFlags::IN)];
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn has_process_ended(pid: u32, started: u64) -> io::Result<bool> {
+    match ProcessStat::of(pid) {
+        Some(stat) => Ok(stat.started != started || stat.is_zombie),
+        None => require_proc().map(|()| true),
+    }
+}
+
+/// Fails if `/proc` does not show even this process, and so cannot show whether another one runs.
+fn require_proc() -> io::Result<()> {
+    match ProcessStat::of(std::process::id()) {
+        Some(_) => Ok(()),
+        None => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel has no pidfds, and there is no /proc that shows processes",
+        )),
     }
 }
 

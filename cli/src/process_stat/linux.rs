@@ -8,6 +8,8 @@ pub(crate) struct ProcessStat {
     pub(crate) pid: u32,
     /// The name of the program. The kernel cuts it after 15 bytes.
     pub(crate) name: String,
+    /// Whether the process has ended, and its parent has not yet read its exit status.
+    pub(crate) is_zombie: bool,
     /// The pid of the parent process.
     pub(crate) parent: u32,
     group: u32,
@@ -47,7 +49,8 @@ impl ProcessStat {
     fn parse(text: &str) -> Option<ProcessStat> {
         let (head, fields) = text.rsplit_once(')')?;
         let (pid, name) = head.split_once(" (")?;
-        let mut fields = fields.split_whitespace().skip(1);
+        let mut fields = fields.split_whitespace();
+        let is_zombie = matches!(fields.next()?, "Z" | "X");
         let mut number = || fields.next()?.parse().ok();
         let (parent, group, session) = (number()?, number()?, number()?);
         // Fields 4 to 6 are read. The start is field 22, and the address is field 48.
@@ -56,6 +59,7 @@ impl ProcessStat {
         Some(ProcessStat {
             pid: pid.parse().ok()?,
             name: name.to_owned(),
+            is_zombie,
             parent,
             group,
             session,
@@ -74,6 +78,7 @@ mod tests {
         let fields: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
         let stat = ProcessStat::parse(&format!("77 (a) b (c) S {}", fields.join(" "))).unwrap();
         assert_eq!((stat.pid, stat.name.as_str()), (77, "a) b (c"));
+        assert!(!stat.is_zombie);
         assert_eq!((stat.parent, stat.group, stat.session), (4, 5, 6));
         assert_eq!((stat.started, stat.arguments_at), (22, 48));
         assert_eq!(ProcessStat::parse("77 (a) S 1"), None);

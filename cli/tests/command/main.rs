@@ -64,6 +64,12 @@ mod stop;
 /// A pseudo-terminal.
 #[cfg(target_os = "linux")]
 mod terminal;
+/// A lock folder that cannot be used, and network namespaces.
+#[cfg(target_os = "linux")]
+mod unrecorded;
+/// A kernel without pidfd, which strace simulates.
+#[cfg(target_os = "linux")]
+mod without_pidfd;
 
 /// Runs a helper process of the tests, if this process is one. It tests nothing.
 #[test]

@@ -113,7 +113,7 @@ fn a_lease_without_a_socket_has_this_json_shape() {
     ignore = "Windows lists no socket that is bound without listening"
 )]
 fn a_port_without_a_holder_exits_with_1() {
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     // Only the UDP port of this number is reserved.
     let (p, folder) = (portlease::reserve_udp_port(), Folder::new());
     let without_holder = |args: &[&str]| {
@@ -167,7 +167,7 @@ fn nothing_found_and_something_unreadable_exits_with_3() {
     ignore = "Windows lists no socket that is bound without listening"
 )]
 fn sockets_are_shown_with_lower_case_states_and_peers() {
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let client = TcpStream::connect(&p).unwrap();

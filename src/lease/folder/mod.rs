@@ -3,6 +3,7 @@
 //! A scope is a set of processes that share port numbers: on Linux a network namespace, on other
 //! systems the machine.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ pub(crate) enum Access {
 }
 
 /// The folder with the lock files of one scope. On Unix it stays open, so that this process keeps
-/// using it after another process renames it.
+/// using it after another process renames the lock folder, or after this process calls chroot(2).
 #[derive(Debug)]
 pub(super) struct LockFolder {
     path: PathBuf,
@@ -95,10 +96,10 @@ impl LockFolder {
     }
 
     /// The folder of this scope, if this process has opened it before. `None` if another process
-    /// has deleted the folder since, or if other code of this process has closed it.
+    /// has deleted or replaced the folder since, or if other code of this process has closed it.
     fn known() -> Option<Arc<LockFolder>> {
         let known = OPENED.get()?;
-        if known.folder.is_linked() {
+        if known.outer.has_folder(&known.scope(), &known.folder) {
             return Some(known);
         }
         Self::forget(&known);
@@ -113,7 +114,7 @@ impl LockFolder {
     /// The names and folders of the other scopes, which may be network namespaces that have ended.
     /// The folders of records (`net-….records`) of these scopes are included.
     pub(super) fn other_scopes(&self) -> io::Result<Vec<(String, system::Folder)>> {
-        let own = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let own = self.scope();
         let is_other = |name: &str| {
             let other = name.starts_with(system::SCOPE_PREFIX) && !name.starts_with(&*own);
             other.then(|| name.to_owned())
@@ -162,8 +163,12 @@ impl LockFolder {
     }
 
     fn records_name(&self) -> String {
-        let scope = self.path.file_name().unwrap_or_default();
-        format!("{}.records", scope.to_string_lossy())
+        format!("{}.records", self.scope())
+    }
+
+    /// The name of the folder of this scope within the lock folder.
+    fn scope(&self) -> Cow<'_, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
     }
 
     /// Calls `parse` with the names of the lock files, locked or not. Returns at most `limit` of

@@ -83,8 +83,13 @@ impl Folder {
 
     /// Always true. Every call resolves the path again, so it finds a folder that was deleted and
     /// created again.
-    pub(super) fn is_linked(&self) -> bool {
+    pub(super) fn has_folder(&self, _name: &str, _inner: &Folder) -> bool {
         true
+    }
+
+    /// Always true: Windows does not delete an open file.
+    pub(crate) fn has_file(&self, _name: &str, _file: &File) -> io::Result<bool> {
+        Ok(true)
     }
 
     /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
@@ -190,11 +195,6 @@ pub(super) fn is_trusted_link(_path: &Path) -> bool {
 /// Always [`USER`], the owner of every file.
 pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
-}
-
-/// Whether an open file still has a name. Always true: Windows does not delete an open file.
-pub(crate) fn is_linked(_file: &File) -> io::Result<bool> {
-    Ok(true)
 }
 
 /// Whether a record goes into the lock file itself. Always false: on Windows no process can read a

@@ -55,7 +55,9 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             let lower = cfg!(target_os = "linux").then_some(Remedy::LowerUnprivilegedPortStart {
                 port: endpoint.port,
             });
-            let mut remedies = vec![Remedy::ReserveAnotherPort { endpoint }, Remedy::RunAsRoot];
+            let mut remedies = vec![Remedy::ReserveAnotherPort { endpoint }];
+            // Root lacks the privilege in some containers.
+            remedies.extend((!report.facts.as_root).then_some(Remedy::RunAsRoot));
             remedies.extend(lower);
             remedies
         }
@@ -146,6 +148,7 @@ fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
 fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     match cause {
         Cause::Holder => for_holders(report, endpoint.port),
+        Cause::UnseenClaim => vec![Remedy::Queue { endpoint }],
         Cause::Reserved | Cause::Named => {
             // A forked child that never calls exec keeps the port until it exits. A queued call
             // could wait for that forever, so the remedy is to stop the child.

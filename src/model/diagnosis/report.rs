@@ -87,8 +87,18 @@ impl Report {
                  and WinNAT reserve such ranges)"
                     .to_owned()
             }
+            Verdict::InUse(Cause::UnseenClaim) => {
+                "a socket that cannot be seen refuses only servers without SO_REUSEADDR: probably \
+                 the reservation of a process with another lock folder"
+                    .to_owned()
+            }
             Verdict::InUse(Cause::Unexplained) => {
-                "the system refuses the bind, and no visible socket explains why".to_owned()
+                let refused = "the system refuses the bind, and no visible socket explains why";
+                let mut unseen = self.facts.holders.iter().flat_map(|all| &all.unseen);
+                match unseen.find(|reason| reason.is_of_bound()) {
+                    Some(reason) => format!("{refused}; {reason}"),
+                    None => refused.to_owned(),
+                }
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 // With an expected process, the reservation is usually the caller's own, so naming
@@ -219,7 +229,7 @@ impl Report {
                 }
                 _ => "they end within 60 s",
             };
-            lines.extend(holders.lines(*at, time_wait_note));
+            lines.extend(holders.lines(&self.cause(), *at, time_wait_note));
         }
         let is_listed = |other: &&Holder| self.sockets().any(|socket| socket.inode == other.inode);
         let mut others: Vec<&Holder> = elsewhere.iter().chain(instead).collect();
@@ -242,7 +252,7 @@ impl Report {
         match &self.facts.verdict {
             _ if !self.facts.trials.is_empty() => true,
             Verdict::Privileged | Verdict::Forbidden | Verdict::CannotBind(_) => true,
-            Verdict::InUse(Cause::Excluded | Cause::Unexplained) => true,
+            Verdict::InUse(Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained) => true,
             Verdict::InUse(Cause::Holder) => {
                 number.is_assigned_by_the_kernel() && self.sockets().any(is_client)
             }

@@ -79,6 +79,10 @@ pub(crate) enum Cause {
     TimeWaitForPlain,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
+    /// A socket that is not visible admits a server that sets SO_REUSEADDR, and refuses one that
+    /// does not. A claim (this crate's bound socket) does so. No lock file that this process sees
+    /// records it.
+    UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
 }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::decode::sock_diag;
 use super::{Row, Table};
 use crate::model::endpoint::Protocol;
-use crate::model::incompleteness::Incompleteness;
+use crate::model::incompleteness::{Incompleteness, UnseenBound};
 use crate::os_error::is_out_of_descriptors;
 
 mod netlink;
@@ -80,7 +80,8 @@ fn read(
                 table.unseen.push(Incompleteness::Changed(protocol));
             }
             if protocol == Protocol::Tcp && !netlink::shows_bound() {
-                table.unseen.push(Incompleteness::Bound);
+                let reason = UnseenBound::OldKernel;
+                table.unseen.push(Incompleteness::Bound(reason));
             }
             return Ok(());
         }
@@ -89,7 +90,8 @@ fn read(
     }
     proc_net::sockets(protocol, port, &mut table.rows)?;
     if protocol == Protocol::Tcp {
-        table.unseen.push(Incompleteness::Bound);
+        let reason = UnseenBound::NoSockDiag;
+        table.unseen.push(Incompleteness::Bound(reason));
     }
     Ok(())
 }
@@ -139,7 +141,21 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 #[cfg(test)]
 pub(super) fn has_sock_diag() -> bool {
-    netlink::SockDiag::open().is_ok()
+    let dump = netlink::SockDiag::open().and_then(|mut diag| {
+        diag.dump(
+            Protocol::Tcp,
+            sock_diag::LISTEN,
+            &sock_diag::ANY_PORT,
+            &mut Vec::new(),
+        )
+    });
+    dump.is_ok()
+}
+
+/// Whether the kernel shows a bound socket of this process that does not listen.
+#[cfg(test)]
+pub(super) fn shows_bound() -> bool {
+    netlink::shows_own_bound().unwrap_or(false)
 }
 
 /// Returns what [`sockets`] returns on a system without sock_diag.

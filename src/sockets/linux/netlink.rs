@@ -1,6 +1,5 @@
 //! Reads the kernel's table of sockets over netlink (`sock_diag(7)`). This needs no privilege.
 
-use std::fs;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -13,6 +12,7 @@ use super::super::Row;
 use super::super::decode::sock_diag::{self, Family, Order, Progress};
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
+use crate::proc_fs;
 use crate::retry::{TABLE_ANSWER_LIMIT, TABLE_READS};
 
 /// A netlink socket with the buffer for its datagrams.
@@ -170,19 +170,10 @@ pub(super) fn shows_bound() -> bool {
     static SHOWN: OnceLock<bool> = OnceLock::new();
     // If the test fails, the result is `false`. The report then says that such sockets could not be
     // read.
-    *SHOWN.get_or_init(|| release_is_at_least(6, 8) || shows_own_bound().unwrap_or(false))
+    *SHOWN.get_or_init(|| proc_fs::is_release_at_least(6, 8) || shows_own_bound().unwrap_or(false))
 }
 
-fn release_is_at_least(major: u32, minor: u32) -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(a)), Some(Ok(b))) => (a, b) >= (major, minor),
-        _ => false,
-    }
-}
-
-fn shows_own_bound() -> io::Result<bool> {
+pub(super) fn shows_own_bound() -> io::Result<bool> {
     let own = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     own.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let mut rows = Vec::new();

@@ -119,10 +119,13 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     let source = client.local_addr().unwrap().port();
     let accepted = server.accept().unwrap();
     client.set_nonblocking(true).unwrap();
-    // The window of the peer grows a little with its buffer, so the writes go on for a while.
-    let fill_until = Instant::now() + Duration::from_millis(50);
-    while Instant::now() < fill_until {
-        drop(client.write(&[0; 65536]));
+    // The window of the peer grows a little with its buffer, so the writes go on until none has
+    // succeeded for a while.
+    let (begun, mut written) = (Instant::now(), Instant::now());
+    while written.elapsed() < Duration::from_millis(50) && begun.elapsed() < TIMEOUT {
+        if client.write(&[0; 65536]).is_ok() {
+            written = Instant::now();
+        }
     }
     client.shutdown(std::net::Shutdown::Write).unwrap();
     let row = format!("fin_wait1 127.0.0.1:P - 127.0.0.1:{port}");

@@ -7,7 +7,7 @@ use super::*;
 
 #[test]
 fn where_proc_hides_other_users_the_answer_is_incomplete() {
-    if !is_root("hidepid") || !has_sock_diag("hidepid") {
+    if !is_root("hidepid") || !shows_bound("hidepid") {
         return;
     }
     let (_listener, port) = listener(V4);
@@ -183,7 +183,7 @@ const AS_NOBODY: [&str; 7] = [
 
 #[test]
 fn another_users_process_is_hidden_and_its_user_is_reported() {
-    if !is_root("another user's socket") || !has_sock_diag("another user's socket") {
+    if !is_root("another user's socket") || !shows_bound("another user's socket") {
         return;
     }
     let (listener, port) = listener(V4);
@@ -226,7 +226,7 @@ fn from_another_pid_namespace_the_process_is_hidden() {
 
 #[test]
 fn without_proc_the_process_is_hidden_and_the_answer_states_the_reason() {
-    if !is_root("no /proc") || !has_sock_diag("no /proc") {
+    if !is_root("no /proc") || !shows_bound("no /proc") {
         return;
     }
     let (_listener, port) = listener(V4);
@@ -252,7 +252,7 @@ fn without_proc_the_process_is_hidden_and_the_answer_states_the_reason() {
 
 #[test]
 fn another_network_namespace_shows_no_row() {
-    if !is_root("another network namespace") || !has_sock_diag("another network namespace") {
+    if !is_root("another network namespace") || !shows_bound("another network namespace") {
         return;
     }
     let (_listener, port) = listener(V4);

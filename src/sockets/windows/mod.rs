@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::decode::iphlpapi;
 use super::{Group, Inode, Row, ScanDepth, ScanResult, Table};
 use crate::model::endpoint::Protocol;
-use crate::model::incompleteness::Incompleteness;
+use crate::model::incompleteness::{Incompleteness, UnseenBound};
 use crate::model::process::Process;
 use crate::model::state::State;
 
@@ -23,7 +23,10 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     for &protocol in Protocol::requested(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
             // The table of Windows has no row for a TCP socket that neither listens nor connects.
-            Ok(()) if protocol == Protocol::Tcp => table.unseen.push(Incompleteness::Bound),
+            Ok(()) if protocol == Protocol::Tcp => {
+                let reason = UnseenBound::System;
+                table.unseen.push(Incompleteness::Bound(reason));
+            }
             Ok(()) => {}
             Err(error) => {
                 table.unseen.push(Incompleteness::Sockets(protocol));

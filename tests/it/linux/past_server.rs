@@ -198,7 +198,7 @@ const FIRST_NUMBER: u16 = 20000;
 
 #[test]
 fn an_exact_number_is_granted_exactly_when_a_server_of_the_kind_could_bind() {
-    need!(capability::network_namespace(), capability::sock_diag());
+    need!(capability::network_namespace(), capability::bound_sockets());
     let folder = Folder::new();
     Launch::new("past-servers", &folder.locks())
         .in_network("ip link set lo up")
@@ -290,7 +290,7 @@ pub(crate) fn reserve_after_past_servers() {
 
 #[test]
 fn of_two_processes_that_reserve_over_a_past_server_at_once_one_succeeds() {
-    need!(capability::network_namespace(), capability::sock_diag());
+    need!(capability::network_namespace(), capability::bound_sockets());
     let folder = Folder::new();
     Launch::new("past-servers-race", &folder.locks())
         .in_network("ip link set lo up")

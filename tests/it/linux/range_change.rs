@@ -108,3 +108,33 @@ fn without_proc_nothing_but_a_claim_is_more_than_best_effort() {
     let held = Reserver::new(&folder.locks()).reserve("udp=").held();
     assert_eq!(held.guarantee, "Cooperative");
 }
+
+/// Kernels that imitate Linux lack the setting too. gVisor is one of them: its release is "4.4.0".
+/// The test mounts the files that such a kernel shows over those of this one.
+#[test]
+fn a_missing_setting_of_claimed_ports_is_trusted_only_on_a_linux_that_never_had_it() {
+    need!(
+        capability::network_namespace(),
+        capability::mount_namespace()
+    );
+    let old_linux = "conf/all/forwarding ip_local_reserved_ports tcp_timestamps";
+    for (release, settings, guarantee) in [
+        ("4.4.0", "", "BestEffort"),
+        ("6.18.0", old_linux, "BestEffort"),
+        ("4.4.0", old_linux, "Kernel"),
+    ] {
+        let folder = Folder::new();
+        let (fake, proc) = (folder.path().display(), "/proc/sys");
+        let mounts = format!(
+            "mkdir -p '{fake}/conf/all' && cd '{fake}' && \
+             echo 1024 65535 >ip_local_port_range && echo {release} >osrelease && \
+             for name in {settings}; do echo 0 >$name; done && cd / && \
+             mount --bind '{fake}/osrelease' {proc}/kernel/osrelease && \
+             mount --bind '{fake}' {proc}/net/ipv4"
+        );
+        let launch = Reserver::launch(&folder.locks());
+        let mut reserver = Reserver::start(launch.in_network("true").in_mounts(mounts));
+        let held = reserver.reserve("").held();
+        assert_eq!(held.guarantee, guarantee, "{release}, {settings:?}");
+    }
+}

@@ -149,7 +149,7 @@ for _ in range(50):
 
 #[test]
 fn the_kernel_is_kept_from_a_number_that_an_outgoing_connection_has() {
-    need!(capability::network_namespace(), capability::sock_diag());
+    need!(capability::network_namespace(), capability::bound_sockets());
     let folder = Folder::new();
     Launch::new("follows-sysctl", &folder.locks())
         .with_ephemeral_ports(4)

@@ -30,7 +30,7 @@ fn listener(reuse: Reuse) -> (TcpListener, u16) {
 
 #[test]
 fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_reported() {
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     let (server, port) = listener(Reuse::Address);
     leave_time_wait(&server);
     drop(server);
@@ -41,10 +41,12 @@ fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_reported() {
         text.contains("is free: connections in TIME_WAIT do not stop a server"),
         "{text}"
     );
-    assert!(
-        text.contains("with SO_REUSEADDR could bind everywhere; without it ::1"),
-        "{text}"
-    );
+    let plain = match capability::ipv6() {
+        Ok(()) => "without it ::1",
+        Err(_) => "without it nowhere",
+    };
+    let expected = format!("with SO_REUSEADDR could bind everywhere; {plain}");
+    assert!(text.contains(&expected), "{text}");
     // An exact port in TIME_WAIT can be reserved, with the kernel's guarantee.
     let p = ReserveOptions::new().port(port).reserve().unwrap();
     assert_eq!(p.guarantee(), portlease::Guarantee::Kernel);

@@ -289,6 +289,7 @@ pub(crate) fn adopt_a_daemon() {
 
 #[test]
 fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
+    need!(capability::ipv6());
     let p = reserve_port();
     let mut own = Server::new("twin", p.port());
     own.port();
@@ -311,6 +312,7 @@ fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
 
 #[test]
 fn a_server_on_another_number_or_address_is_named() {
+    need!(capability::ipv6());
     let p = reserve_port();
     let mut child = Server::new("server", 0);
     let other = child.port();
@@ -349,7 +351,7 @@ fn a_server_on_another_number_or_address_is_named() {
 #[test]
 fn a_server_that_the_reservation_refuses_is_explained() {
     // Without sock_diag the claim is not visible.
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     let p = reserve_port();
     let mut child = Server::new("plain", p.port());
     let error = format!("{:?}", p.wait_for(&mut child.0, DEADLINE).unwrap_err());

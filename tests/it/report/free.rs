@@ -118,7 +118,7 @@ fn by_reference_only_that_reservation_is_our_own() {
     ignore = "without a claim no socket shows the reservation"
 )]
 fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
-    need!(capability::sock_diag());
+    need!(capability::bound_sockets());
     let (mine, theirs) = (Folder::new(), Folder::new());
     let (mut one, mut other) = (Reserver::new(&mine.locks()), Reserver::new(&theirs.locks()));
     let port = one.reserve("").held().port();

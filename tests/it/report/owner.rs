@@ -171,7 +171,7 @@ fn held_by_accepts_the_process_and_its_descendants() {
 
 #[test]
 fn a_hidden_owner_is_reported_as_hidden() {
-    need!(capability::nobody(), capability::sock_diag());
+    need!(capability::nobody(), capability::bound_sockets());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let folder = Folder::new();

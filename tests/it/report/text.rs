@@ -233,7 +233,11 @@ port {p}/tcp is free: nobody holds it
     ignore = "process names and the ephemeral range are read from /proc"
 )]
 fn the_report_of_a_port_that_nobody_has_reads_like_this() {
-    need!(capability::native());
+    need!(
+        capability::native(),
+        capability::bound_sockets(),
+        capability::ipv6()
+    );
     // Not reserved: a reserved port has a holder. Another test may reserve the same port for a
     // moment, so this polls.
     eventually("a port without a holder", DEADLINE, || {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use nix::unistd::getpeereid;
+use nix::unistd::{geteuid, getpeereid};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, connect};
 use rustix::process::{Pid, test_kill_process};
@@ -21,7 +21,8 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    pub(crate) fn new(keeper: u32) -> io::Result<Bound> {
+    /// A lock file records each port, because no claim can keep one here.
+    pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
         Ok(Bound(UnixListener::bind(&path)?, path))
@@ -36,24 +37,39 @@ impl Drop for Bound {
 }
 
 #[derive(Debug)]
-pub(crate) struct Address(PathBuf);
+pub(crate) struct Address {
+    pub(crate) keeper: u32,
+    /// Always `false`: see [`Bound::new`].
+    pub(crate) has_unrecorded: bool,
+    path: PathBuf,
+}
 
 impl Address {
     pub(crate) fn connect(&self, socket: impl AsFd) -> rustix::io::Result<()> {
-        connect(socket, &SocketAddrUnix::new(&self.0)?)
+        connect(socket, &SocketAddrUnix::new(&self.path)?)
     }
 }
 
-/// All socket files of the keeper with this id. Any process can make a file of this form, so the
-/// caller must check which user answers.
-pub(crate) fn release_addresses(keeper: u32) -> io::Result<Vec<Address>> {
-    let prefix = prefix(keeper);
+/// The socket files of all keepers. Any process can make a file of this form, so the caller must
+/// check which user answers.
+pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder())? {
+    let folder = match std::fs::read_dir(folder()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        folder => folder?,
+    };
+    for entry in folder {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            found.push(Address(entry.path()));
-        }
+        let name = entry.file_name();
+        let keeper = name.to_str().and_then(|name| {
+            let (keeper, _random) = name.strip_prefix(PREFIX)?.split_once('-')?;
+            keeper.parse().ok()
+        });
+        found.extend(keeper.map(|keeper| Address {
+            keeper,
+            has_unrecorded: false,
+            path: entry.path(),
+        }));
     }
     Ok(found)
 }
@@ -97,6 +113,13 @@ impl Peer {
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Peer> {
         let (uid, _) = getpeereid(socket)?;
         Ok(Peer { uid: uid.as_raw() })
+    }
+
+    /// This process.
+    pub(crate) fn own() -> io::Result<Peer> {
+        Ok(Peer {
+            uid: geteuid().as_raw(),
+        })
     }
 
     /// Always `false`: getpeereid(3) does not show the process.

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -17,44 +17,53 @@ use crate::keeper::address::new_name;
 pub(crate) struct Bound(pub(crate) UnixListener);
 
 impl Bound {
-    pub(crate) fn new(keeper: u32) -> io::Result<Bound> {
-        let address = SocketAddr::from_abstract_name(new_name(&prefix(keeper)))?;
+    pub(crate) fn new(keeper: u32, has_unrecorded: bool) -> io::Result<Bound> {
+        let unrecorded = if has_unrecorded { UNRECORDED } else { "" };
+        let name = new_name(&format!("{PREFIX}{keeper}/"));
+        let address = SocketAddr::from_abstract_name(format!("{name}{unrecorded}"))?;
         Ok(Bound(UnixListener::bind_addr(&address)?))
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Address(String);
+const PREFIX: &str = "portlease/keeper/";
+const UNRECORDED: &str = "/unrecorded";
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Address {
+    pub(crate) keeper: u32,
+    /// Whether the keeper holds a port that no lock file records. Then only this name shows it.
+    pub(crate) has_unrecorded: bool,
+    name: String,
+}
 
 impl Address {
     pub(crate) fn connect(&self, socket: impl AsFd) -> rustix::io::Result<()> {
-        connect(
-            socket,
-            &SocketAddrUnix::new_abstract_name(self.0.as_bytes())?,
-        )
+        let address = SocketAddrUnix::new_abstract_name(self.name.as_bytes())?;
+        connect(socket, &address)
+    }
+
+    fn parse(name: &str) -> Option<Address> {
+        let (keeper, random) = name.strip_prefix(PREFIX)?.split_once('/')?;
+        Some(Address {
+            keeper: keeper.parse().ok()?,
+            has_unrecorded: random.ends_with(UNRECORDED),
+            name: name.to_owned(),
+        })
     }
 }
 
-/// All bound socket names of the keeper with this id. Any process can bind a name of this form, so
-/// the caller must check which process answers.
-pub(crate) fn release_addresses(keeper: u32) -> io::Result<Vec<Address>> {
-    let prefix = format!("@{}", self::prefix(keeper));
+/// The addresses of all keepers. Any process can bind a name of this form, so the caller must check
+/// which process answers.
+pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     let table = std::fs::read("/proc/net/unix")?;
     let table = String::from_utf8_lossy(&table);
     let names = table
         .lines()
-        .filter_map(|line| line.split_whitespace().last());
-    let mut names: Vec<String> = names
-        .filter(|name| name.starts_with(&prefix))
-        .map(|name| name.trim_start_matches('@').to_owned())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    Ok(names.into_iter().map(Address).collect())
-}
-
-fn prefix(keeper: u32) -> String {
-    format!("portlease/keeper/{keeper}/")
+        .filter_map(|line| line.split_whitespace().last()?.strip_prefix('@'));
+    let mut addresses: Vec<Address> = names.filter_map(Address::parse).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
 }
 
 /// The process at the other end of a socket.
@@ -73,7 +82,27 @@ impl Peer {
         })
     }
 
+    /// This process, as the kernel would describe it to a peer. proot makes geteuid(2) return 0 to
+    /// every process, so the two differ there.
+    pub(crate) fn own() -> io::Result<Peer> {
+        let (socket, _other) = UnixStream::pair()?;
+        Peer::of(&socket)
+    }
+
     pub(crate) fn is_process(&self, pid: u32) -> bool {
         self.pid == pid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_keeper_says_whether_lock_files_record_its_ports() {
+        let parse = |name| Address::parse(name).map(|of| (of.keeper, of.has_unrecorded));
+        assert_eq!(parse("portlease/keeper/42/0a"), Some((42, false)));
+        assert_eq!(parse("portlease/keeper/42/0a/unrecorded"), Some((42, true)));
+        assert_eq!(parse("portlease/tcp/40001"), None);
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn detach() -> io::Result<()> {
     // The file system of a working directory cannot be unmounted, so the keeper moves to `/`.
     std::env::set_current_dir("/")?;
     // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
-    rustix::process::setsid()?;
+    // Not rustix's: gVisor returns 0 instead of the id of the session, and rustix panics then.
+    nix::unistd::setsid()?;
     Ok(())
 }

@@ -4,52 +4,89 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use nix::unistd::geteuid;
 use portlease::Endpoint;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use crate::keeper::address::{Address, Peer, release_addresses};
-use crate::keeper::messages::RELEASED;
+use crate::failure::Failure;
+use crate::keeper::address::{Address, Peer, all_addresses};
+use crate::keeper::messages::{LIST, RELEASED};
 use crate::keeper::release::no_answer;
-use crate::limits::{RELEASE_LINE_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
+use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
-/// Requests that the process `keeper` release a port. Returns `false` if the process is not a
-/// keeper, refuses, does not hold the port, or exits before it answers.
-pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+/// Requests that a keeper release a port: each of these processes that is a keeper, and each keeper
+/// that holds a port that no lock file records. Returns whether one did. It did not if it refuses,
+/// does not hold the port, or exits before it answers.
+pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
-    // A keeper in another PID namespace may have the same id, so there may be several names.
-    for address in release_addresses(keeper)? {
-        match ask(&address, keeper, endpoint) {
-            Ok(answer) => released |= answer,
-            // The keeper exited before it read the request, so it did not release the port.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::ConnectionRefused
-                        | io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::BrokenPipe
-                ) => {}
-            Err(e) => return Err(e),
+    // A keeper in another PID namespace may have the same id, so there may be several addresses.
+    for address in addresses()? {
+        if keepers.contains(&address.keeper) || address.has_unrecorded {
+            let answer = ask(&address, &endpoint.to_string()).map_err(|e| {
+                let act = format_args!("ask pid {} to release port {endpoint}", address.keeper);
+                Failure::system(act, &e)
+            })?;
+            released |= answer.is_some_and(|answer| answer == RELEASED);
         }
     }
     Ok(released)
 }
 
-fn ask(address: &Address, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let started = Instant::now();
+/// The ports of this user's keepers that no lock file records, each with the pid of its keeper.
+pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
+    let mut ports = Vec::new();
+    for address in addresses()? {
+        if address.has_unrecorded {
+            let answer = ask(&address, LIST).map_err(|e| {
+                Failure::system(format_args!("ask pid {} for its ports", address.keeper), &e)
+            })?;
+            let answer = answer.unwrap_or_default();
+            let endpoints = answer.split(' ').filter_map(|port| port.parse().ok());
+            ports.extend(endpoints.map(|endpoint| (endpoint, address.keeper)));
+        }
+    }
+    Ok(ports)
+}
+
+fn addresses() -> Result<Vec<Address>, Failure> {
+    all_addresses()
+        .map_err(|e| Failure::system("search for the sockets of processes that hold ports", &e))
+}
+
+/// The answer of a keeper. Returns `None` if another user's process has the address, or if the
+/// keeper exited before it read the request.
+fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
+    match try_ask(address, request) {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+            ) =>
+        {
+            Ok(None)
+        }
+        answered => answered,
+    }
+}
+
+fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
+    const ROOT: u32 = 0;
+    let (started, keeper) = (Instant::now(), address.keeper);
     let stream = connect_within(address, keeper, started)?;
     // Any user can bind a name of this form. So the peer must belong to this user. Root also
     // accepts the process of another user if its id is that of the keeper.
-    let peer = Peer::of(&stream)?;
-    if peer.uid != geteuid().as_raw() && !(geteuid().is_root() && peer.is_process(keeper)) {
-        return Ok(false);
+    let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
+    let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
+    if !is_trusted {
+        return Ok(None);
     }
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(time_left(keeper, started)?))?;
-    (&stream).write_all(format!("{endpoint}\n").as_bytes())?;
+    (&stream).write_all(format!("{request}\n").as_bytes())?;
     let mut reply = Vec::new();
-    while !reply.ends_with(b"\n") && reply.len() < RELEASE_LINE_BYTES {
+    while !reply.ends_with(b"\n") && reply.len() < KEEPER_ANSWER_BYTES {
         stream.set_read_timeout(Some(time_left(keeper, started)?))?;
         let mut byte = [0];
         match (&stream).read(&mut byte) {
@@ -59,7 +96,8 @@ fn ask(address: &Address, keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
             Err(e) => return Err(e),
         }
     }
-    Ok(reply.strip_suffix(b"\n") == Some(RELEASED.as_bytes()))
+    let line = reply.strip_suffix(b"\n");
+    Ok(line.map(|line| String::from_utf8_lossy(line).into_owned()))
 }
 
 /// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect

@@ -5,14 +5,31 @@ use std::time::Instant;
 
 use portlease::Endpoint;
 
+use crate::failure::Failure;
 use crate::keeper::messages::{RELEASED, release_pipe};
 use crate::keeper::release::no_answer;
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 use crate::named_pipe::PipeStream;
 
-/// Requests that the process `keeper` release a port. Returns `false` if the process is not a
-/// keeper, refuses, does not hold the port, or exits before it answers.
-pub(crate) fn request_release(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+/// Requests that each of these processes that is a keeper release a port. Returns whether one did.
+/// It did not if it refuses, does not hold the port, or exits before it answers.
+pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
+    let mut released = false;
+    for keeper in keepers {
+        released |= request(*keeper, endpoint).map_err(|e| {
+            let act = format_args!("ask pid {keeper} to release port {endpoint}");
+            Failure::system(act, &e)
+        })?;
+    }
+    Ok(released)
+}
+
+/// Always empty: a lock file records each port, because no claim can keep one here.
+pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
+    Ok(Vec::new())
+}
+
+fn request(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
     match ask(keeper, endpoint) {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer(keeper)),
         // The process is no keeper, belongs to another user, or has exited.

@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
-use nix::unistd::geteuid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::keeper::address::{Bound, Peer};
@@ -20,8 +19,10 @@ const ROOT: u32 = 0;
 pub(crate) struct ReleaseListener(Bound);
 
 impl ReleaseListener {
-    pub(crate) fn bind() -> io::Result<ReleaseListener> {
-        Ok(ReleaseListener(Bound::new(std::process::id())?))
+    /// `has_unrecorded` is whether the keeper holds a port that no lock file records.
+    pub(crate) fn bind(has_unrecorded: bool) -> io::Result<ReleaseListener> {
+        let bound = Bound::new(std::process::id(), has_unrecorded)?;
+        Ok(ReleaseListener(bound))
     }
 
     /// Answers release requests until the ports need not be held any longer.
@@ -44,7 +45,10 @@ fn serve_releases(
     listener.set_nonblocking(true)?;
     let mut client: Option<ReleaseClient> = None;
     while !holding.is_over() {
-        let deadlines = [holding.until, client.as_ref().map(|client| client.deadline)];
+        let process_fd = process.and_then(ProcessHandle::poll_fd);
+        let poll_again = process.and_then(ProcessHandle::poll_again);
+        let deadline = client.as_ref().map(|client| client.deadline);
+        let deadlines = [holding.until, deadline, poll_again];
         let next = deadlines.into_iter().flatten().min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         // Adds one timer step, so that the deadline has passed when poll(2) returns.
@@ -54,7 +58,7 @@ fn serve_releases(
             None => PollFd::new(listener, PollFlags::IN),
         };
         let mut fds = vec![requested];
-        if let Some(process) = process {
+        if let Some(process) = &process_fd {
             fds.push(PollFd::new(process, PollFlags::IN));
         }
         match poll(&mut fds, timeout.as_ref()) {
@@ -63,6 +67,10 @@ fn serve_releases(
         }
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         let (is_requested, has_ended) = (ready.next() == Some(true), ready.next() == Some(true));
+        let has_ended = match process {
+            Some(process) if process_fd.is_none() => process.has_ended()?,
+            _ => has_ended,
+        };
         if has_ended {
             break;
         }
@@ -81,7 +89,7 @@ fn serve_releases(
     Ok(())
 }
 
-/// A client of `release` that has not sent its whole request yet.
+/// A client of `release` or `list` that has not sent its whole request yet.
 #[derive(Debug)]
 struct ReleaseClient {
     stream: UnixStream,
@@ -104,10 +112,10 @@ impl ReleaseClient {
                 return Ok(None);
             }
         };
-        let Ok(peer) = Peer::of(&stream) else {
+        let (Ok(peer), Ok(own)) = (Peer::of(&stream), Peer::own()) else {
             return Ok(None);
         };
-        let is_allowed = [ROOT, geteuid().as_raw()].contains(&peer.uid);
+        let is_allowed = [ROOT, own.uid].contains(&peer.uid);
         stream.set_nonblocking(true)?;
         Ok(is_allowed.then(|| ReleaseClient {
             stream,
@@ -127,9 +135,10 @@ impl ReleaseClient {
         }
         match self.request.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
-                let reply = holding.release(&String::from_utf8_lossy(&self.request[..end]));
-                // The write fails if the client has closed the connection. The answer fits into the
-                // buffer of the socket, so the write never blocks.
+                let reply = holding.answer(&String::from_utf8_lossy(&self.request[..end]));
+                // The write fails if the client has closed the connection, or if a list of some
+                // 20,000 ports does not fit into the buffer of the socket. The client then reports
+                // that it got no answer.
                 let _answered = (&self.stream).write_all(format!("{reply}\n").as_bytes());
                 None
             }

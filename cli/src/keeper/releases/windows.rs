@@ -25,7 +25,7 @@ enum Event {
 }
 
 impl ReleaseListener {
-    pub(crate) fn bind() -> io::Result<ReleaseListener> {
+    pub(crate) fn bind(_has_unrecorded: bool) -> io::Result<ReleaseListener> {
         let path = release_pipe(std::process::id());
         Ok(ReleaseListener(PipeListener::bind(&path)?))
     }
@@ -56,7 +56,7 @@ impl ReleaseListener {
             };
             match event {
                 Ok(Event::Request(request, client)) => {
-                    let answer = format!("{}\n", holding.release(request.trim_end()));
+                    let answer = format!("{}\n", holding.answer(request.trim_end()));
                     // The send fails if the client has left. It never blocks, because the answer
                     // fits into the buffer of the pipe. This process may end right after it.
                     let _sent = client.send(&answer, KEEPER_CLIENT_TIMEOUT);

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -166,10 +166,16 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Whether the descriptor still belongs to this folder, and no process has deleted the folder.
-    pub(super) fn is_linked(&self) -> bool {
-        let folder = self.0.intact();
-        folder.is_some_and(|folder| fstat(folder).map_or(true, |stat| stat.st_nlink > 0))
+    /// Whether this name within the folder still leads to the open folder `inner`. Returns `false`
+    /// if a descriptor of the two now belongs to another file.
+    ///
+    /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
+    /// keep its count.
+    pub(super) fn has_folder(&self, name: &str, inner: &Folder) -> bool {
+        let (Some(outer), Some(inner)) = (self.0.intact(), inner.0.intact()) else {
+            return false;
+        };
+        leads_to(outer, name, inner).unwrap_or(true)
     }
 
     /// Locks the folder, so that only this process sweeps it (removes unused files) until the value
@@ -185,8 +191,8 @@ impl Folder {
 
     /// Removes the name of an unused file, if the name still leads to this file. The caller must
     /// have locked the file, and the folder [for a sweep](Self::lock_for_sweep), so that no other
-    /// process removes a name meanwhile. A process that has the file open learns from [`is_linked`]
-    /// that the name is gone.
+    /// process removes a name meanwhile. A process that has the file open learns from
+    /// [`has_file`](Self::has_file) that the name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
         // Unlocks explicitly. If the removal failed, the file keeps its name, and a child that was
@@ -196,16 +202,19 @@ impl Folder {
     }
 
     fn remove_if_same(&self, name: &str, file: &File) -> io::Result<()> {
-        let named = match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        let open = fstat(file)?;
-        if (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino) {
+        if self.has_file(name, file)? {
             unlinkat(&self.0, name, AtFlags::empty())?;
         }
         Ok(())
+    }
+
+    /// Whether the name still leads to this open file. Another process may have removed the name,
+    /// and a further process may have created a new file of that name.
+    ///
+    /// The link count of the open file does not show this: on overlays and on gVisor, a removed
+    /// file can keep its count.
+    pub(crate) fn has_file(&self, name: &str, file: &File) -> io::Result<bool> {
+        leads_to(&self.0, name, file)
     }
 
     /// Removes a folder. Fails if the folder is not empty, or belongs to another user.
@@ -292,9 +301,16 @@ pub(super) fn is_trusted_link(path: &Path) -> bool {
     owner.is_some_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
 }
 
-/// Whether an open file still has a name. Another process may have removed it as unused.
-pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
-    Ok(fstat(file)?.st_nlink > 0)
+/// Whether the name within the folder leads to the open file.
+fn leads_to(folder: impl AsFd, name: &str, open: impl AsFd) -> io::Result<bool> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => {
+            let open = fstat(open)?;
+            Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
+        }
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Whether the record goes into the lock file itself. This is so if the lock file belongs to this
@@ -349,63 +365,4 @@ pub(crate) fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-
-    use super::{Access, Folder, SHARED, lock_unused, user};
-
-    #[test]
-    fn the_user_for_the_file_system_is_the_effective_user() {
-        assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
-    }
-
-    /// A clone of a file stands for the copy that a forked child has. The clone and the file share
-    /// one open file description.
-    #[test]
-    fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = Folder::open(root.path()).unwrap();
-        let sole = folder.lock_for_sweep().unwrap();
-        assert!(
-            folder.lock_for_sweep().is_none(),
-            "a second sweep must be refused"
-        );
-        let _child = sole.folder.try_clone().unwrap();
-        drop(sole);
-        assert!(folder.lock_for_sweep().is_some());
-
-        let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
-        assert!(lock_unused(&file));
-        let _child = file.try_clone().unwrap();
-        // No file is named `2.tcp`, so the call removes none. The call must still release the lock.
-        folder.remove_unused("2.tcp", file).unwrap();
-        let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
-        file.try_lock().unwrap();
-    }
-
-    /// When several processes create the folder at once, only one of the new folders keeps the
-    /// name. A process that used another one would lock files that no other process finds.
-    #[test]
-    fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name() {
-        const MAKERS: usize = 16;
-        let root = tempfile::tempdir().unwrap();
-        for round in 0..50 {
-            let (name, start) = (format!("scope-{round}"), Barrier::new(MAKERS));
-            let make = |maker: usize| {
-                let outer = Folder::open(root.path()).unwrap();
-                start.wait();
-                let folder = outer.make_within(&name, SHARED).unwrap();
-                folder.open_file(&maker.to_string(), Access::New).unwrap();
-            };
-            std::thread::scope(|scope| {
-                for maker in 0..MAKERS {
-                    let make = &make;
-                    scope.spawn(move || make(maker));
-                }
-            });
-            assert_eq!(root.path().join(&name).read_dir().unwrap().count(), MAKERS);
-        }
-        let left = root.path().read_dir().unwrap().count();
-        assert_eq!(left, 50, "a folder with a temporary name is left");
-    }
-}
+mod tests;

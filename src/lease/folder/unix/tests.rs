@@ -1,0 +1,84 @@
+//! Tests of the lock folder on Unix.
+
+use std::sync::Barrier;
+
+use super::{Access, Folder, SHARED, lock_unused, user};
+
+#[test]
+fn the_user_for_the_file_system_is_the_effective_user() {
+    assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
+}
+
+/// A clone of a file stands for the copy that a forked child has. The clone and the file share
+/// one open file description.
+#[test]
+fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::open(root.path()).unwrap();
+    let sole = folder.lock_for_sweep().unwrap();
+    assert!(
+        folder.lock_for_sweep().is_none(),
+        "a second sweep must be refused"
+    );
+    let _child = sole.folder.try_clone().unwrap();
+    drop(sole);
+    assert!(folder.lock_for_sweep().is_some());
+
+    let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
+    assert!(lock_unused(&file));
+    let _child = file.try_clone().unwrap();
+    // No file is named `2.tcp`, so the call removes none. The call must release the lock all
+    // the same.
+    folder.remove_unused("2.tcp", file).unwrap();
+    let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
+    file.try_lock().unwrap();
+}
+
+/// A file with a second name keeps a link after the first name is gone, as every deleted file
+/// does on gVisor. So the link count must not decide.
+#[test]
+fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let folder = Folder::open(root.path()).unwrap();
+    let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
+    assert!(folder.has_file("1.tcp", &file).unwrap());
+    std::fs::hard_link(path("1.tcp"), path("second")).unwrap();
+    std::fs::remove_file(path("1.tcp")).unwrap();
+    assert!(!folder.has_file("1.tcp", &file).unwrap());
+    folder.open_file("1.tcp", Access::New).unwrap();
+    assert!(!folder.has_file("1.tcp", &file).unwrap());
+
+    let inner = folder.make_within("scope", SHARED).unwrap();
+    assert!(folder.has_folder("scope", &inner));
+    std::fs::rename(path("scope"), path("moved")).unwrap();
+    assert!(!folder.has_folder("scope", &inner));
+    folder.make_within("scope", SHARED).unwrap();
+    assert!(!folder.has_folder("scope", &inner));
+}
+
+/// When several processes create the folder at once, only one of the new folders keeps the
+/// name. A process that used another one would lock files that no other process finds.
+#[test]
+fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name() {
+    const MAKERS: usize = 16;
+    let root = tempfile::tempdir().unwrap();
+    for round in 0..50 {
+        let (name, start) = (format!("scope-{round}"), Barrier::new(MAKERS));
+        let make = |maker: usize| {
+            let outer = Folder::open(root.path()).unwrap();
+            start.wait();
+            let folder = outer.make_within(&name, SHARED).unwrap();
+            folder.open_file(&maker.to_string(), Access::New).unwrap();
+        };
+        std::thread::scope(|scope| {
+            for maker in 0..MAKERS {
+                let make = &make;
+                scope.spawn(move || make(maker));
+            }
+        });
+        assert_eq!(root.path().join(&name).read_dir().unwrap().count(), MAKERS);
+    }
+    let left = root.path().read_dir().unwrap().count();
+    assert_eq!(left, 50, "a folder with a temporary name is left");
+}
