@@ -126,6 +126,21 @@ fn pages() -> Vec<(PathBuf, String)> {
     pages
 }
 
+/// rustdoc takes an indented block for Rust.
+#[test]
+fn the_pages_have_no_indented_blocks() {
+    for (path, text) in pages() {
+        let mut in_block = false;
+        let mut after_blank = true;
+        for line in text.lines() {
+            in_block ^= line.starts_with("```");
+            let is_block = after_blank && !in_block && line.starts_with("    ");
+            assert!(!is_block, "{}: {line}", path.display());
+            after_blank = line.is_empty();
+        }
+    }
+}
+
 #[test]
 fn the_pages_have_no_lines_that_only_rustdoc_hides() {
     for (path, text) in pages() {
