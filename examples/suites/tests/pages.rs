@@ -19,7 +19,7 @@ fn the_server_answers_after_a_restart() -> Result<(), Box<dyn std::error::Error>
 async fn the_router_answers() -> std::io::Result<()> {
     let p = portlease::reserve_port();
     let listener = p.listen_tokio()?; // feature `tokio`. To a server that binds, give p.addr()
-    tokio::spawn(axum::serve(listener, axum::Router::new()).into_future());
+    tokio::spawn(async { axum::serve(listener, axum::Router::new()).await });
     tokio::net::TcpStream::connect(p.addr()).await?;
     Ok(())
 }
