@@ -37,7 +37,8 @@ fn run(block: &str) -> String {
         let shown = command.replace('\'', r"'\''");
         writeln!(script, "printf '%s\\n' '$ {shown}'\n{command}").unwrap();
     }
-    script += "jobs=$(jobs -p)\n[ -z \"$jobs\" ] || kill $jobs\nwait\n";
+    // A block may have ended its own jobs.
+    script += "jobs=$(jobs -p)\n[ -z \"$jobs\" ] || kill $jobs 2> /dev/null\nwait\n";
     let binary = Path::new(BINARY).parent().unwrap().display();
     let path = std::env::var("PATH").unwrap();
     let mut bash = Command::new("unshare");
