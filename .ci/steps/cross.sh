@@ -61,7 +61,7 @@ step_target() {
     else
         # Such a machine lacks programs that the tests use.
         export PORTLEASE_NO_SKIP=0
-        if [[ $name == aarch64-* ]]; then
+        if [[ $name == aarch64-* || $name == *-windows-* ]]; then
             run_emulated "$name" "${command[@]}"
         else
             run .ci/cross cargo "$name" "${command[@]}"
@@ -69,9 +69,10 @@ step_target() {
     fi
 }
 
-# Runs the tests under qemu. A test that fails is run once more without others beside it, and its
-# name is printed: the emulated processor is up to 50 times slower, so with six tests at a time some
-# of their deadlines are too short. The step fails if such a test fails again.
+# Runs the tests under qemu or wine. A test that fails is run once more without others beside it, and
+# its name is printed. The emulated processor is up to 50 times slower, so with six tests at a time
+# some of their deadlines are too short. Wine sometimes starts no process beside others (error 1359).
+# The step fails if such a test fails again.
 run_emulated() {
     local name=$1 output=$scratch/emulated
     local -a failed
@@ -81,7 +82,7 @@ run_emulated() {
     mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$output" | sort -u)
     ((${#failed[@]})) || return 1
     echo "failed beside other tests, run again alone: ${failed[*]}"
-    while [[ ${command[0]} != -- ]]; do
+    while [[ ${command[0]---} != -- ]]; do
         before+=("${command[0]}")
         command=("${command[@]:1}")
     done

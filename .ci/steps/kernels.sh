@@ -14,7 +14,7 @@ prepare_kernel() {
     return 1
 }
 step_kernel() {
-    run .ci/kernels run -p facts,command -m 5 6.1
+    run .ci/kernels run -p facts,command -m 8 6.1
 }
 
 step environments "the command in sandboxes, where their tools are installed" prepare_tests
@@ -22,5 +22,5 @@ step_environments() {
     ((EUID == 0)) || skip_step "needs root"
     run cargo build --quiet --package portlease-cli
     # A check whose tool is missing is skipped by name.
-    run .ci/environments
+    PORTLEASE_BINARY=${CARGO_TARGET_DIR:-target}/debug/portlease run .ci/environments
 }
