@@ -69,10 +69,10 @@ step_target() {
     fi
 }
 
-# Runs the tests under qemu or wine. A test that fails is run once more without others beside it, and
-# its name is printed. The emulated processor is up to 50 times slower, so with six tests at a time
-# some of their deadlines are too short. Wine sometimes starts no process beside others (error 1359).
-# The step fails if such a test fails again.
+# Runs the tests under qemu or wine. A test that fails is run once more without others beside it,
+# and its name is printed. The emulated processor is up to 50 times slower, so with six tests at a
+# time some of their deadlines are too short. Wine sometimes starts no process beside others (error
+# 1359). The step fails if such a test fails again.
 run_emulated() {
     local name=$1 output=$scratch/emulated
     local -a failed
