@@ -70,8 +70,8 @@ impl Use {
 
 impl EphemeralUsage {
     /// Counts the numbers in use. `sockets` has the number and the state of each TCP socket.
-    /// `is_ephemeral` returns whether the kernel assigns a number: it is in `range` and not
-    /// withheld from it.
+    /// `is_ephemeral` returns whether the kernel may choose a number: `range` contains the number,
+    /// and `net.ipv4.ip_local_reserved_ports` does not.
     pub(crate) fn new(
         range: RangeInclusive<u16>,
         is_ephemeral: impl Fn(u16) -> bool,

@@ -53,8 +53,9 @@ impl ProcessHandle {
         }
     }
 
-    /// The handle of the process `pid` in the keeper, which got a pidfd as its stdin. If stdin is
-    /// `/dev/null`, `reserve` had no pidfd.
+    /// Called in the keeper: returns the handle of the process `pid`. As the keeper's stdin,
+    /// `reserve` passes its pidfd of that process. If `reserve` has no pidfd, it passes
+    /// `/dev/null`, and this call opens the process by its pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {

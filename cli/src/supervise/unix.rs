@@ -174,7 +174,8 @@ impl Supervised<'_> {
     }
 }
 
-/// Makes [`Supervised::until_end`] check its [`ListenWait`], because it waits for signals.
+/// Raises SIGCHLD in this process. [`Supervised::until_end`] waits for signals, so it wakes and
+/// checks its [`ListenWait`].
 pub(crate) fn wake() {
     let _woken = signal_hook::low_level::raise(SIGCHLD);
 }

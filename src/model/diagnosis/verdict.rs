@@ -18,8 +18,8 @@ pub(crate) enum Verdict {
     /// port, neither has bound it. The id is `None` if the process has ended and its id is no
     /// longer known.
     NotHeldBy(Option<u32>),
-    /// The process with this id, or one that it started, listens on the port. A process that it did
-    /// not start listens on an overlapping address.
+    /// The process with this id, or one that it started, listens on the port. An unrelated process
+    /// also listens, on an overlapping address.
     SharedWithStranger(u32),
     /// Code that has ended, such as a test, left a socket that still listens.
     Leaked,
