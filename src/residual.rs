@@ -1,5 +1,5 @@
-//! Finds the process that still holds a socket, or an abstract Unix socket name, that was released a
-//! moment ago. A forked child has a copy of every socket of its parent until it calls exec.
+//! Finds the process that still holds a socket, or an abstract Unix socket name, that was released
+//! a moment ago. A forked child has a copy of every socket of its parent until it calls exec.
 
 use std::io;
 use std::time::SystemTime;
