@@ -1,7 +1,7 @@
 //! [`ListenWait`]: the wait of `run` until its command listens, and the reports on a failed wait.
 
 use std::process::ExitStatus;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use portlease::{Diagnosis, Remedy, State};
@@ -11,6 +11,7 @@ use crate::failure::{self, Failure};
 use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
 use crate::output::report;
+use crate::process_tree::end_tree;
 
 /// The channel to a thread that waits until the command listens on all ports.
 #[derive(Debug)]
@@ -18,6 +19,28 @@ pub(crate) struct ListenWait {
     pub(crate) limit: Duration,
     /// The elapsed time, or why the command does not listen.
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
+}
+
+impl ListenWait {
+    /// Returns the wait if its thread has not answered yet. If the command does not listen in time,
+    /// ends the process `pid` of the command with all that it started, and fails.
+    pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
+        match self.listened.try_recv() {
+            Ok(Ok(after)) => {
+                console.note(format_args!(
+                    "the command started to listen after {:.1} s",
+                    after.as_secs_f64()
+                ));
+                Ok(None)
+            }
+            Ok(Err(error)) => {
+                end_tree(pid).map_err(|e| Failure::system("wait for the command", &e))?;
+                Err(not_in_time(self.limit, &error))
+            }
+            Err(TryRecvError::Disconnected) => Ok(None),
+            Err(TryRecvError::Empty) => Ok(Some(self)),
+        }
+    }
 }
 
 /// If the command ended before it listened, reports this. Exit code 0 of the command then becomes a
@@ -64,7 +87,7 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     }
 }
 
-pub(crate) fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
+fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
     let text = match report_of(failure) {
         Some(diagnosis) => report::headline_and_help(diagnosis, true),
         None => report::failure(failure),

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
-use std::sync::mpsc::TryRecvError;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
@@ -13,9 +12,8 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 use crate::command_end::End;
 use crate::failure::Failure;
 use crate::limits::{GROUP_SIGNAL_DELAY, sleep};
-use crate::listen_wait::{ListenWait, after_end, not_in_time};
+use crate::listen_wait::{ListenWait, after_end};
 use crate::output::console::Console;
-use crate::process_tree::end_tree;
 use crate::received_signals::{Received, ReceivedSignals};
 use crate::signals::{spawn_with_inherited_signals, starts_ignored, unblock};
 use crate::watcher::{PendingSignals, Watcher};
@@ -89,21 +87,8 @@ impl Supervised<'_> {
             if let Some(status) = self.reap().map_err(cannot)? {
                 return after_end(console, status, listening);
             }
-            match listening.as_ref().map(|wait| wait.listened.try_recv()) {
-                Some(Ok(Ok(after))) => {
-                    console.note(format_args!(
-                        "the command started to listen after {:.1} s",
-                        after.as_secs_f64()
-                    ));
-                    listening = None;
-                }
-                Some(Ok(Err(error))) => {
-                    end_tree(self.pid).map_err(cannot)?;
-                    let limit = listening.map(|wait| wait.limit).unwrap_or_default();
-                    return Err(not_in_time(limit, &error));
-                }
-                Some(Err(TryRecvError::Disconnected)) => listening = None,
-                Some(Err(TryRecvError::Empty)) | None => {}
+            if let Some(wait) = listening.take() {
+                listening = wait.poll(console, self.pid)?;
             }
         }
     }

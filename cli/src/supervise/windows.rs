@@ -3,16 +3,14 @@
 use std::io;
 use std::marker::PhantomData;
 use std::process::{Child, Command};
-use std::sync::mpsc::TryRecvError;
 
 use crate::command_end::End;
 use crate::failure::Failure;
 use crate::ffi::windows::{Job, survive_ctrl_c};
 use crate::limits::{PROCESS_END_POLL, PROGRESS_INTERVAL};
-use crate::listen_wait::{ListenWait, after_end, not_in_time};
+use crate::listen_wait::{ListenWait, after_end};
 use crate::output::console::Console;
 use crate::process::ProcessHandle;
-use crate::process_tree::end_tree;
 
 /// The job object of this process. If portlease is killed, Windows ends the command and what the
 /// command started.
@@ -80,21 +78,8 @@ impl Supervised<'_> {
                 let status = self.child.wait().map_err(cannot)?;
                 return after_end(console, status, listening);
             }
-            match listening.as_ref().map(|wait| wait.listened.try_recv()) {
-                Some(Ok(Ok(after))) => {
-                    console.note(format_args!(
-                        "the command started to listen after {:.1} s",
-                        after.as_secs_f64()
-                    ));
-                    listening = None;
-                }
-                Some(Ok(Err(error))) => {
-                    end_tree(self.pid).map_err(cannot)?;
-                    let limit = listening.map(|wait| wait.limit).unwrap_or_default();
-                    return Err(not_in_time(limit, &error));
-                }
-                Some(Err(TryRecvError::Disconnected)) => listening = None,
-                Some(Err(TryRecvError::Empty)) | None => {}
+            if let Some(wait) = listening.take() {
+                listening = wait.poll(console, self.pid)?;
             }
         }
     }
