@@ -383,8 +383,9 @@ impl Sweep {
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
-/// The default lock folder is in memory only if the file system there has at least this size in
-/// bytes. The lock files of all ports of both protocols take half of it, with a page of 4 KiB each.
+/// The default lock folder is in a file system in memory only if that file system has at least this
+/// size in bytes. The lock files of all ports of both protocols take half of it, with a page of
+/// 4 KiB each.
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 
@@ -409,8 +410,8 @@ pub(crate) const TABLE_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// `/proc` may show.
 pub(crate) const GENERATIONS: usize = 64;
 
-/// Opens a file that another process may be deleting or scanning (Windows). Retries for about 50 ms
-/// while `is_passing` says that the error will pass.
+/// Opens a file that another process may be deleting or scanning (Windows). Retries for about 50 ms,
+/// as long as `is_passing` returns `true` for the error.
 #[cfg(windows)]
 pub(crate) fn retry_open<T>(
     mut open: impl FnMut() -> io::Result<T>,

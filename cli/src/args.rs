@@ -250,7 +250,7 @@ impl FromStr for HoldingProcess {
         match (text, pid()) {
             ("job", _) => Ok(HoldingProcess::Job),
             (_, Some(pid)) => Ok(HoldingProcess::Pid(pid)),
-            _ => Err("expected a process id, or the word job".to_owned()),
+            _ => Err("expected a process id or \"job\"".to_owned()),
         }
     }
 }

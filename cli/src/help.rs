@@ -24,7 +24,7 @@ macro_rules! lock_folder {
 pub(crate) const MAIN: &str = concat!(
     "\
 Examples:
-  portlease check 5432 8000-8010           # before a suite: are these ports free?
+  portlease check 5432 8000-8010           # before the tests: are these ports free?
   portlease who 5432                       # which process holds it?
   portlease run -- npm test                # with a reserved port in the variable PORT
   portlease run --port WEB -- server --port {WEB}

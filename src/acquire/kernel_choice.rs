@@ -65,9 +65,9 @@ pub(super) fn reserve(
     Ok(None)
 }
 
-/// Draws random numbers of the range, without the ports in `own`, which the same call has already
-/// reserved. Sets `stats.spared` if the only free numbers are those that
-/// this crate leaves for outgoing connections.
+/// Draws random numbers of the range, except the ports in `own`, which this call has already
+/// reserved. Sets `stats.spared` if the only free numbers are those that this crate leaves for
+/// outgoing connections.
 pub(super) fn draw(
     request: &Request,
     range: &EphemeralRange,

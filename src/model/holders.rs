@@ -48,7 +48,7 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Sorts the sockets into the order of the report: listening, bound, connected, TIME_WAIT.
+    /// The answer with its sockets in the order of the report: listening, bound, connected, TIME_WAIT.
     pub(crate) fn new(
         port: u16,
         protocol: Option<Protocol>,

@@ -400,8 +400,8 @@ impl Lease {
         }
     }
 
-    /// The text of [`by`](Lease::by), and the working directory if it is another one than that of
-    /// this process.
+    /// The text of [`by`](Lease::by), followed by the working directory of the holder if this
+    /// process has another one.
     pub(crate) fn by_in_folder(&self) -> String {
         match self.working_directory() {
             Some(folder) if self.is_in_other_folder => {

@@ -321,8 +321,8 @@ impl fmt::Display for Remedy {
                 printable(interface)
             ),
             Remedy::ReserveForPlainServer => f.write_str(
-                "if the server reported \"address already in use\", it may not set SO_REUSEADDR: \
-                 reserve its port with ReserveOptions::new().reuse_addr(false)",
+                "if the server reported \"address already in use\", perhaps it does not set \
+                 SO_REUSEADDR: reserve its port with ReserveOptions::new().reuse_addr(false)",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),

@@ -40,7 +40,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether a choice of the kernel has shown that at least half of the range is in use.
+    /// Whether it is certain that the half of the range that the kernel prefers is in use. Slow binds
+    /// alone do not make it certain.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

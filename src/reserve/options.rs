@@ -333,8 +333,8 @@ impl ReserveOptions {
     }
 
     /// Reserves the number that this name stands for: the same number for the same user, project
-    /// and name, run after run. Nothing is stored, because the number follows from a hash. You can
-    /// bookmark the number or write it into a configuration.
+    /// and name, run after run. The number is computed from a hash of the three, so nothing is
+    /// stored, and you can bookmark it or write it into a configuration.
     ///
     /// The project is the nearest folder above the working directory that has `.git` (a file or a
     /// folder), so each git worktree has its own numbers. Without such a folder it is the working

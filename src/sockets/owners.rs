@@ -61,15 +61,14 @@ fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     if let Ok(table) = system::sockets(port, None) {
         let present: HashSet<_> = table.rows.iter().map(|row| row.inode).collect();
         rows.retain(|row| {
-            !is_lost(row) || present.contains(&row.inode) || is_unread(row.protocol, &table)
+            !is_lost(row) || present.contains(&row.inode) || may_lack_socket(row.protocol, &table)
         });
     }
     rows
 }
 
-/// Whether the table may lack a socket that it showed before. Sockets that a system never shows do
-/// not matter here.
-fn is_unread(protocol: Protocol, table: &Table) -> bool {
+/// Whether the second reading of the table may lack a socket that still exists.
+fn may_lack_socket(protocol: Protocol, table: &Table) -> bool {
     let unread = [
         Incompleteness::Sockets(protocol),
         Incompleteness::Changed(protocol),
@@ -160,9 +159,9 @@ mod tests {
             unseen: vec![reason],
         };
         let bound = table(Incompleteness::Bound(UnseenBound::OldKernel));
-        assert!(!is_unread(Protocol::Tcp, &bound));
+        assert!(!may_lack_socket(Protocol::Tcp, &bound));
         let changed = table(Incompleteness::Changed(Protocol::Tcp));
-        assert!(is_unread(Protocol::Tcp, &changed));
-        assert!(!is_unread(Protocol::Udp, &changed));
+        assert!(may_lack_socket(Protocol::Tcp, &changed));
+        assert!(!may_lack_socket(Protocol::Udp, &changed));
     }
 }

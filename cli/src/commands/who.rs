@@ -32,7 +32,7 @@ struct ManyAnswers {
     ports: Vec<Answer>,
 }
 
-/// The answer without a port: every listener.
+/// The answer to `portlease who` without a port: every listener.
 #[derive(Debug, Serialize)]
 struct AllAnswer {
     version: u8,

@@ -17,7 +17,7 @@ use windows_sys::Win32::System::Threading::{
 /// The command line of the process, as one text. `ProcessCommandLineInformation` would take one
 /// call, but wine 8 does not have it.
 pub(crate) fn command_line(pid: u32) -> io::Result<OsString> {
-    // SAFETY: the call takes numbers alone.
+    // SAFETY: the call takes no pointers.
     let process = unsafe { OpenProcess(PROCESS_QUERY_INFORMATION | PROCESS_VM_READ, 0, pid) };
     if process.is_null() {
         return Err(io::Error::last_os_error());

@@ -32,7 +32,7 @@ pub(crate) struct Listed {
 }
 
 pub(crate) fn processes() -> io::Result<Vec<Listed>> {
-    // SAFETY: the call takes numbers alone.
+    // SAFETY: the call takes no pointers.
     let snapshot = unsafe { CreateToolhelp32Snapshot(TH32CS_SNAPPROCESS, 0) };
     if snapshot == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
@@ -63,7 +63,7 @@ pub(crate) fn processes() -> io::Result<Vec<Listed>> {
 }
 
 fn open(pid: u32, rights: PROCESS_ACCESS_RIGHTS) -> io::Result<OwnedHandle> {
-    // SAFETY: the call takes numbers alone.
+    // SAFETY: the call takes no pointers.
     let process = unsafe { OpenProcess(rights, 0, pid) };
     if process.is_null() {
         return Err(io::Error::last_os_error());

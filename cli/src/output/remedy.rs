@@ -52,7 +52,7 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("find out who holds the port with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "if the server reported \"address already in use\", it may not set \
+            "if the server reported \"address already in use\", perhaps it does not set \
              SO_REUSEADDR: reserve its port with --no-reuse-addr"
                 .to_owned()
         }

@@ -1,4 +1,4 @@
-//! Windows: the handle of a process is a handle of the system.
+//! Windows: a process is identified by an open handle, so that its pid cannot be reused meanwhile.
 
 use std::io;
 use std::os::windows::io::OwnedHandle;

@@ -42,8 +42,8 @@ pub(super) struct LockFolder {
     folder: system::Folder,
 }
 
-/// The folder of each scope that this process has opened. A failure is not kept, because the folder
-/// may be repaired before the next call.
+/// The folder of each scope that this process has opened. If opening fails, the next call tries
+/// again.
 static OPENED: PerNamespace<LockFolder> = PerNamespace::new();
 
 impl LockFolder {

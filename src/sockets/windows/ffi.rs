@@ -87,7 +87,7 @@ pub(super) struct Listed {
 }
 
 pub(super) fn processes() -> io::Result<Vec<Listed>> {
-    // SAFETY: the call takes numbers alone.
+    // SAFETY: the call takes no pointers.
     let snapshot = unsafe { CreateToolhelp32Snapshot(TH32CS_SNAPPROCESS, 0) };
     if snapshot == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
@@ -122,7 +122,7 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
 }
 
 pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {
-    // SAFETY: the call takes numbers alone.
+    // SAFETY: the call takes no pointers.
     let process = unsafe {
         OpenProcess(
             PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE,

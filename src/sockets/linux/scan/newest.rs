@@ -8,7 +8,7 @@ use rustix::fs::{SeekFrom, seek};
 use super::super::proc_folder::{count_numbers, numbers, open};
 
 /// The list starts this many pids below the latest pid.
-const PIDS: u32 = 256;
+const PIDS_BELOW_LATEST: u32 = 256;
 
 /// In the folder `/proc`, the entry of a process is at the offset `OFFSET + pid`
 /// (`proc_pid_readdir` in the kernel).
@@ -22,7 +22,7 @@ const OFFSET: u64 = 258;
 /// lists all processes.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
-        .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS).max(1)))
+        .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS_BELOW_LATEST).max(1)))
         .unwrap_or_default()
 }
 
