@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod ffi;
 
+use std::num::NonZeroU64;
+
 #[cfg(target_os = "linux")]
 use crate::proc_fs;
 
@@ -12,9 +14,7 @@ use crate::proc_fs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pid: u32,
-    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` cannot
-    /// be read.
-    namespace: Option<u64>,
+    namespace: Option<NonZeroU64>,
 }
 
 impl ProcessId {
@@ -47,11 +47,17 @@ impl ProcessId {
         }
         ProcessId {
             pid,
-            namespace: Some(inode).filter(|inode| *inode != 0),
+            namespace: NonZeroU64::new(inode),
         }
     }
 
     pub(crate) fn pid(self) -> u32 {
         self.pid
+    }
+
+    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` cannot
+    /// be read.
+    pub(crate) fn namespace(self) -> Option<NonZeroU64> {
+        self.namespace
     }
 }

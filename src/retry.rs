@@ -372,8 +372,8 @@ pub(crate) struct Sweep;
 
 impl Sweep {
     /// One reservation in this many starts a sweep.
-    pub(crate) const ONE_IN: u32 = 64;
-    pub(crate) const FILES: usize = 64;
+    pub(crate) const ONE_IN: u32 = 256;
+    pub(crate) const FILES: usize = 256;
     pub(crate) const FILES_LISTED: usize = 1024;
     /// A sweep keeps a file that was used within this time, because creating a file again costs
     /// more than a whole reservation.
@@ -410,8 +410,8 @@ pub(crate) const TABLE_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// `/proc` may show.
 pub(crate) const GENERATIONS: usize = 64;
 
-/// Opens a file that another process may be deleting or scanning (Windows). Retries for about 50 ms,
-/// as long as `is_passing` returns `true` for the error.
+/// Opens a file that another process may be deleting or scanning (Windows). Retries for about 50
+/// ms, as long as `is_passing` returns `true` for the error.
 #[cfg(windows)]
 pub(crate) fn retry_open<T>(
     mut open: impl FnMut() -> io::Result<T>,

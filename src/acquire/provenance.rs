@@ -82,7 +82,7 @@ fn this_process() -> Arc<ThisProcess> {
             id,
             started: sockets::started(id.pid()),
             program: program.unwrap_or_default(),
-            pid_namespace: sockets::pid_namespace(),
+            pid_namespace: id.namespace(),
         }))
         .clone()
 }

@@ -109,23 +109,37 @@ fn wildcard(port: u16) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Whether the kernel has IPv6 sockets that also serve IPv4. The first call creates such a socket
-/// to find out, and the process keeps the answer.
-///
-/// A lack of descriptors or a sandbox says nothing about IPv6. Such an error is returned and not
-/// kept, and the next call tries again.
+/// Whether the kernel has IPv6 sockets that also serve IPv4. The process keeps the answer.
+static HAS_IPV6: OnceCell<bool> = OnceCell::new();
+
 fn has_ipv6() -> io::Result<bool> {
-    static ANSWER: OnceCell<bool> = OnceCell::new();
-    let ask = || match Socket::new(Domain::IPV6, Type::STREAM, None) {
-        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux accepts it.
-        Ok(socket) => Ok(socket.set_only_v6(false).is_ok()),
-        Err(e) if system::is_missing_family(&e) => Ok(false),
-        Err(e) => Err(e),
-    };
-    ANSWER.get_or_try_init(ask).copied()
+    HAS_IPV6
+        .get_or_try_init(|| Ok(new_ipv6_socket()?.is_some()))
+        .copied()
 }
 
+/// A socket that serves both IP families, or `None` if the kernel has no such sockets.
+///
+/// A lack of descriptors or a sandbox says nothing about IPv6. Such an error is returned.
+fn new_ipv6_socket() -> io::Result<Option<Socket>> {
+    match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux accepts it.
+        Ok(socket) => Ok(socket.set_only_v6(false).is_ok().then_some(socket)),
+        Err(e) if system::is_missing_family(&e) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// An unbound socket for the address of [`wildcard`].
 fn wildcard_socket() -> io::Result<Socket> {
+    if HAS_IPV6.get().is_none() {
+        let socket = new_ipv6_socket()?;
+        // Another thread may have set the same answer first.
+        let _answer = HAS_IPV6.set(socket.is_some());
+        if let Some(socket) = socket {
+            return Ok(socket);
+        }
+    }
     unbound(Type::STREAM, wildcard(0)?.ip())
 }
 

@@ -73,14 +73,6 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
         return Ok(Err("portlease makes kernel claims on Linux only"));
     }
     let claim = claim_first(numbers)?;
-    let loopback = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
-    let wildcards = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
     match Claim::exact(claim.port) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         Err(e) => return Err(e.into()),
@@ -90,10 +82,31 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
             ));
         }
     }
-    // The kernel must also refuse sockets without the reuse options that serve only IPv4 or only
-    // IPv6.
-    for ip in loopback.into_iter().chain(wildcards) {
-        match bind_one_family(ip, claim.port) {
+    let ipv4 = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into());
+    let ipv6 = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
+    for (loopback, wildcard) in [ipv4, ipv6] {
+        let answer = test_family(loopback, wildcard, claim.port)?;
+        if answer.is_err() {
+            return Ok(answer);
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Whether the kernel keeps the promises of a claim to the servers of one IP family.
+fn test_family(loopback: IpAddr, wildcard: IpAddr, port: u16) -> Result<Answer, Untested> {
+    let family = Domain::for_address(SocketAddr::new(loopback, port));
+    let plain = match Socket::new(family, Type::STREAM, None) {
+        Err(e) if system::is_missing_family(&e) => return Ok(Ok(())),
+        made => made?,
+    };
+    // The kernel must also refuse sockets that serve only IPv6.
+    if loopback.is_ipv6() {
+        plain.set_only_v6(true)?;
+    }
+    // Each of these binds is refused, which leaves the socket unbound. So one socket is enough.
+    for ip in [loopback, wildcard] {
+        match plain.bind(&SocketAddr::new(ip, port).into()) {
             Ok(()) => {
                 return Ok(Err(
                     "the kernel lets a server without SO_REUSEADDR bind a claimed port",
@@ -103,8 +116,11 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
             Err(e) => return Err(e.into()),
         }
     }
-    for ip in loopback.into_iter().chain(wildcards) {
-        match serve_over(ip, claim.port) {
+    for (ip, server) in [
+        (loopback, plain),
+        (wildcard, unbound(Type::STREAM, wildcard)?),
+    ] {
+        match serve_over(server, ip, port) {
             Ok(Served::ByNumber) => {}
             Ok(Served::ByAssignment) => {
                 return Ok(Err(
@@ -128,15 +144,6 @@ fn is_missing_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || system::is_missing_family(error)
 }
 
-fn bind_one_family(ip: IpAddr, port: u16) -> io::Result<()> {
-    let family = Domain::for_address(SocketAddr::new(ip, port));
-    let socket = Socket::new(family, Type::STREAM, None)?;
-    if ip.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&SocketAddr::new(ip, port).into())
-}
-
 /// Claims the first of these numbers that is not in use. If all are in use, returns the last
 /// refusal.
 fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<Claim> {
@@ -158,19 +165,17 @@ enum Served {
     ByAssignment,
 }
 
-/// Starts a server over the claim. It binds port 0 first, and the kernel must not assign it the
-/// claimed number. One socket serves for both binds, because a refused bind leaves it unbound.
-fn serve_over(ip: IpAddr, port: u16) -> io::Result<Served> {
-    let unbound_server = || -> io::Result<Socket> {
-        let server = unbound(Type::STREAM, ip)?;
-        server.set_reuse_address(true)?;
-        Ok(server)
-    };
-    let mut server = unbound_server()?;
+/// Lets the unbound socket listen on the claimed number. It binds port 0 first, and the kernel must
+/// not assign it that number. That bind is refused, which leaves the socket unbound.
+fn serve_over(mut server: Socket, ip: IpAddr, port: u16) -> io::Result<Served> {
+    server.set_reuse_address(true)?;
     match assigned(&server, ip, port)? {
         None => {}
         Some(number) if number == port => return Ok(Served::ByAssignment),
-        Some(_) => server = unbound_server()?,
+        Some(_) => {
+            server = unbound(Type::STREAM, ip)?;
+            server.set_reuse_address(true)?;
+        }
     }
     server.bind(&SocketAddr::new(ip, port).into())?;
     server.listen(1)?;

@@ -9,6 +9,7 @@ use crate::model::lease_info::{Foreign, Lease};
 use crate::model::port::Port;
 use crate::model::process::Process;
 use crate::model::record::Record;
+use crate::process_id::ProcessId;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
@@ -24,7 +25,7 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     if !sockets::CHILDREN_SHARE {
         return leases;
     }
-    let own = sockets::pid_namespace();
+    let own = ProcessId::current().namespace();
     let mut inherited: Vec<(&mut Lease, Row)> = Vec::new();
     for lease in &mut leases {
         let namespace = lease.record().and_then(|record| record.pid_namespace);

@@ -48,7 +48,8 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// The answer with its sockets in the order of the report: listening, bound, connected, TIME_WAIT.
+    /// The answer with its sockets in the order of the report: listening, bound, connected,
+    /// TIME_WAIT.
     pub(crate) fn new(
         port: u16,
         protocol: Option<Protocol>,

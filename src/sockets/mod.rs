@@ -189,19 +189,12 @@ pub(crate) fn shows_every_process() -> bool {
     {
         /// The kernel gives the first pid namespace a fixed inode (PROC_PID_INIT_INO).
         const FIRST: u64 = 0xeffffffc;
-        linux::pid_namespace().is_none_or(|inode| inode.get() == FIRST)
+        crate::process_id::ProcessId::current()
+            .namespace()
+            .is_none_or(|inode| inode.get() == FIRST)
     }
     #[cfg(not(target_os = "linux"))]
     return true;
-}
-
-/// The inode of the pid namespace of this process. Returns `None` if it cannot be read, and always
-/// on systems other than Linux.
-pub(crate) fn pid_namespace() -> Option<NonZeroU64> {
-    #[cfg(target_os = "linux")]
-    return linux::pid_namespace();
-    #[cfg(not(target_os = "linux"))]
-    return None;
 }
 
 /// The effective user of a process. Returns `None` if the process has ended or cannot be read, and

@@ -22,7 +22,7 @@ pub(super) use proc_net::{abstract_socket, tcp_at_most};
 pub(super) use process::has_event_loop;
 pub(super) use process::{
     command_line, group, innermost_pid, is_running, is_suspended, is_unmapped, name, parent,
-    pid_namespace, started, unit_and_container, user_of, users,
+    started, unit_and_container, user_of, users,
 };
 pub(super) use scan::processes;
 

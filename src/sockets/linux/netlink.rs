@@ -168,8 +168,8 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
 /// process.
 pub(super) fn shows_bound() -> bool {
     static SHOWN: OnceLock<bool> = OnceLock::new();
-    // If the question fails, the result is `false`: the report then says that such sockets could not
-    // be read.
+    // If the question fails, the result is `false`: the report then says that such sockets could
+    // not be read.
     *SHOWN.get_or_init(|| proc_fs::is_release_at_least(6, 8) || shows_own_bound().unwrap_or(false))
 }
 

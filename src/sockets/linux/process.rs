@@ -17,7 +17,6 @@ use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
-use crate::proc_fs;
 
 /// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
@@ -151,10 +150,6 @@ pub(in super::super) fn unit_and_container(pid: u32) -> (Option<String>, Option<
 
 pub(in super::super) fn name(pid: u32) -> Option<String> {
     stat(pid).map(|stat| stat.name)
-}
-
-pub(in super::super) fn pid_namespace() -> Option<NonZeroU64> {
-    NonZeroU64::new(proc_fs::namespace("/proc/self/ns/pid")?)
 }
 
 /// Whether the uid stands for all users that the user namespace of this process does not map. The
