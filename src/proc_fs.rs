@@ -34,7 +34,7 @@ pub(crate) fn read_setting(file: &File) -> io::Result<String> {
     if length == SHORT {
         // The kernel returns nothing for a read that continues a list of ports. So this reads the
         // whole list again.
-        bytes.resize(LONGEST, 0);
+        bytes = vec![0; LONGEST];
         let length = file.read_at(&mut bytes, 0)?;
         bytes.truncate(length);
     }

@@ -29,37 +29,44 @@ fn is_held_after(call: &str) {
 #[test]
 fn wrappers_that_end_with_their_command_are_passed_over() {
     need!(installed("bash"));
-    for (program, call) in [
-        ("timeout", "timeout 60 \"$BIN\" reserve"),
-        ("timeout", "timeout 60 nice env \"$BIN\" reserve"),
-        ("xargs", "echo | xargs \"$BIN\" reserve"),
-        ("flock", "flock lock \"$BIN\" reserve"),
-        ("strace", "strace -o /dev/null \"$BIN\" reserve"),
-        ("unshare", "unshare -f \"$BIN\" reserve"),
-    ] {
-        match installed(program) {
-            Ok(()) => is_held_after(call),
-            Err(reason) => skip(program, &reason),
+    std::thread::scope(|scope| {
+        for (program, call) in [
+            ("timeout", "timeout 60 \"$BIN\" reserve"),
+            ("timeout", "timeout 60 nice env \"$BIN\" reserve"),
+            ("xargs", "echo | xargs \"$BIN\" reserve"),
+            ("flock", "flock lock \"$BIN\" reserve"),
+            ("strace", "strace -o /dev/null \"$BIN\" reserve"),
+            ("unshare", "unshare -f \"$BIN\" reserve"),
+        ] {
+            match installed(program) {
+                Ok(()) => drop(scope.spawn(move || is_held_after(call))),
+                Err(reason) => skip(program, &reason),
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn shells_with_nothing_left_to_do_and_wrapper_scripts_are_passed_over() {
     need!(installed("bash"));
-    for shell in ["sh", "bash", "dash", "zsh", "busybox sh"] {
-        let program = shell.split(' ').next().unwrap();
-        if let Err(reason) = installed(program) {
-            skip(shell, &reason);
-            continue;
+    // Each script waits until nothing of the call runs, so all shells are tried at the same time.
+    std::thread::scope(|scope| {
+        for shell in ["sh", "bash", "dash", "zsh", "busybox sh"] {
+            let program = shell.split(' ').next().unwrap();
+            if let Err(reason) = installed(program) {
+                skip(shell, &reason);
+                continue;
+            }
+            for call in [
+                format!("{shell} -c '\"$BIN\" reserve'"),
+                format!("{shell} -c 'cd / && \"$BIN\" reserve 2>&1'"),
+                format!("{shell} -c '\"$BIN\" reserve | cat'"),
+                format!("printf '\"$BIN\" reserve\\n:\\n' > wrapper; {shell} wrapper"),
+            ] {
+                scope.spawn(move || is_held_after(&call));
+            }
         }
-        is_held_after(&format!("{shell} -c '\"$BIN\" reserve'"));
-        is_held_after(&format!("{shell} -c 'cd / && \"$BIN\" reserve 2>&1'"));
-        is_held_after(&format!("{shell} -c '\"$BIN\" reserve | cat'"));
-        is_held_after(&format!(
-            "printf '\"$BIN\" reserve\\n:\\n' > wrapper; {shell} wrapper"
-        ));
-    }
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::support::args::Args;
 
 mod clock; // libfaketime
-mod compile_fail; // trybuild, which is a dependency on Unix alone
+mod compile_fail; // rustc
 mod crash; // strace
 mod faults; // mount namespaces, limits of descriptors
 mod guarantee; // the claim
@@ -43,7 +43,8 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "checks-while-forking" => crate::lock_folder::forks::check_while_forking(),
         "closes-descriptors" => faults::close_descriptors_and_go_on(),
         "changes-namespace" => namespaces::reserve_in_several_namespaces(),
-        "waits-for-forked-child" => retries::wait_for_forked_child(),
+        "calls-beside-forked-child" => retries::call_beside_forked_child(args),
+        "releases-beside-forked-child" => retries::release_beside_forked_child(),
         "inherits" => handoff::serve_inherited(),
         "passes-variables" => handoff::environment::pass_variables(),
         "passes-descriptors" => handoff::descriptors::pass_descriptors(),

@@ -6,6 +6,7 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use portlease::{ErrorKind, Reservation, ReserveOptions};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+use crate::support::args::Args;
 use crate::support::fork;
 use crate::support::helper::{self, Launch};
 use crate::support::ports::{non_ephemeral_port, non_ephemeral_ports};
@@ -151,44 +153,52 @@ fn a_release_whose_server_runs_in_a_live_process_is_refused_at_once() {
     });
 }
 
-/// In a helper process, which shares its descriptors with its children.
+/// In helper processes, which share their descriptors with their children. Each call has a process
+/// of its own, so that all of them retry at the same time.
 #[test]
 fn a_port_that_a_forked_child_has_is_retried_for_two_seconds_and_then_at_once() {
     // Under an emulator the child is not seen to be forked.
     need!(capability::native());
     let folder = Folder::new();
-    let replies = Launch::new("waits-for-forked-child", &folder.locks())
-        .start()
-        .succeed();
+    let start = |name, args: String| Launch::new(name, &folder.locks()).args(args).start();
+    let mut started: Vec<_> = (0..Call::ALL.len())
+        .map(|call| start("calls-beside-forked-child", format!("call={call}")))
+        .collect();
+    started.push(start("releases-beside-forked-child", String::new()));
+    let replies: Vec<_> = started.into_iter().flat_map(|one| one.succeed()).collect();
     print_line(&format!("{}: {}", test_name!(), replies.join(", ")));
 }
 
-pub(crate) fn wait_for_forked_child() {
-    let bounds = Duration::from_millis(100)..=Duration::from_secs(4);
-    for call in Call::ALL {
-        let port = non_ephemeral_port();
-        let server = call.server(port);
-        let child = fork::idle_child();
-        drop(server);
-        let pid = format!("pid {}", child.pid());
-        let (message, took) = call.refused(port);
-        assert!(bounds.contains(&took), "{call:?}: {took:?}");
-        assert!(
-            message.as_ref().is_none_or(|text| text.contains(&pid)),
-            "{call:?}: not {pid}: {message:?}"
-        );
-        // The child is older than 2 s by now.
-        assert_quick(
-            &format!("{call:?}, an old child"),
-            &call.operand(port),
-            || {
-                let (message, took) = call.refused(port);
-                assert!(message.is_none_or(|text| text.contains(&pid)));
-                took
-            },
-        );
-        helper::reply(&format!("{call:?} {took:?}"));
-    }
+/// The duration of a call that retries beside a new forked child.
+const RETRIED: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(4);
+
+pub(crate) fn call_beside_forked_child(args: &Args) {
+    let call = Call::ALL[args.number::<usize>("call").unwrap()];
+    let port = non_ephemeral_port();
+    let server = call.server(port);
+    let child = fork::idle_child();
+    drop(server);
+    let pid = format!("pid {}", child.pid());
+    let (message, took) = call.refused(port);
+    assert!(RETRIED.contains(&took), "{call:?}: {took:?}");
+    assert!(
+        message.as_ref().is_none_or(|text| text.contains(&pid)),
+        "{call:?}: not {pid}: {message:?}"
+    );
+    // The child is older than 2 s by now.
+    assert_quick(
+        &format!("{call:?}, an old child"),
+        &call.operand(port),
+        || {
+            let (message, took) = call.refused(port);
+            assert!(message.is_none_or(|text| text.contains(&pid)));
+            took
+        },
+    );
+    helper::reply(&format!("{call:?} {took:?}"));
+}
+
+pub(crate) fn release_beside_forked_child() {
     let release = |p: Reservation, pid: u32| {
         let begun = Instant::now();
         let error = p.release().unwrap_err();
@@ -216,7 +226,7 @@ pub(crate) fn wait_for_forked_child() {
 
     let (p, child) = listening();
     let took = release(p, child.pid());
-    assert!(bounds.contains(&took), "release: {took:?}");
+    assert!(RETRIED.contains(&took), "release: {took:?}");
     helper::reply(&format!("release {took:?}"));
 
     let mut old: Vec<_> = (0..CALLS).map(|_| listening()).collect();

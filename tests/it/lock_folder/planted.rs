@@ -200,54 +200,63 @@ fn a_record_planted_by_another_user_is_not_read_as_the_holders() {
 #[test]
 fn a_planted_record_folder_is_not_followed_and_only_the_record_is_lost() {
     need!(capability::nobody());
-    for planter in [User::Nobody, User::Root] {
-        for shape in SHAPES {
-            for place in ["of all", "of its own"] {
-                let at = format!("{shape} of {planter:?} as the folder of records {place}");
-                let folder = Folder::new();
-                let mut reserver = planter.other().reserver(&folder.locks());
-                reserver.reserve("").held();
-                // The record goes beside a lock file that belongs to another user.
-                let port = non_ephemeral_port();
-                let lock = folder.lock_file(port);
-                File::create(&lock).unwrap();
-                std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
-                planter.own(&lock);
-                let records = folder.scope().with_extension("records");
-                let user = if planter == User::Root { NOBODY } else { 0 };
-                let path = if place == "of all" {
-                    records.clone()
-                } else {
-                    records.join(user.to_string())
-                };
-                // `plant` takes a path with an extension for a file's, and this one is a folder's.
-                let aside = folder.path().join("planted");
-                let victim = plant(shape, &aside, planter, &folder);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                if place == "of its own" {
-                    std::fs::set_permissions(&records, Permissions::from_mode(0o1777)).unwrap();
-                }
-                std::fs::rename(&aside, &path).unwrap();
-
-                let begun = Instant::now();
-                let held = reserver.reserve(&format!("port={port}")).held();
-                assert_eq!(
-                    (held.guarantee.as_str(), held.leased),
-                    ("Kernel", true),
-                    "{at}"
-                );
-                let mut other = planter.reserver(&folder.locks());
-                other.reserve(&format!("port={port}")).refused("InUse");
-                assert!(
-                    other
-                        .command(&format!("lease={port}"))
-                        .contains("is reserved by"),
-                    "{at}"
-                );
-                reserver.release("all");
-                assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
-                untouched(&victim, &at);
+    // Each refusal takes 100 ms of retries, so all shapes are tried at the same time.
+    std::thread::scope(|scope| {
+        for planter in [User::Nobody, User::Root] {
+            for shape in SHAPES {
+                scope.spawn(move || {
+                    for place in ["of all", "of its own"] {
+                        reserve_beside_planted_records(planter, shape, place);
+                    }
+                });
             }
         }
+    });
+}
+
+fn reserve_beside_planted_records(planter: User, shape: &str, place: &str) {
+    let at = format!("{shape} of {planter:?} as the folder of records {place}");
+    let folder = Folder::new();
+    let mut reserver = planter.other().reserver(&folder.locks());
+    reserver.reserve("").held();
+    // The record goes beside a lock file that belongs to another user.
+    let port = non_ephemeral_port();
+    let lock = folder.lock_file(port);
+    File::create(&lock).unwrap();
+    std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
+    planter.own(&lock);
+    let records = folder.scope().with_extension("records");
+    let user = if planter == User::Root { NOBODY } else { 0 };
+    let path = if place == "of all" {
+        records.clone()
+    } else {
+        records.join(user.to_string())
+    };
+    // `plant` takes a path with an extension for a file's, and this one is a folder's.
+    let aside = folder.path().join("planted");
+    let victim = plant(shape, &aside, planter, &folder);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    if place == "of its own" {
+        std::fs::set_permissions(&records, Permissions::from_mode(0o1777)).unwrap();
     }
+    std::fs::rename(&aside, &path).unwrap();
+
+    let begun = Instant::now();
+    let held = reserver.reserve(&format!("port={port}")).held();
+    assert_eq!(
+        (held.guarantee.as_str(), held.leased),
+        ("Kernel", true),
+        "{at}"
+    );
+    let mut other = planter.reserver(&folder.locks());
+    other.reserve(&format!("port={port}")).refused("InUse");
+    assert!(
+        other
+            .command(&format!("lease={port}"))
+            .contains("is reserved by"),
+        "{at}"
+    );
+    reserver.release("all");
+    assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
+    untouched(&victim, &at);
 }
