@@ -179,6 +179,6 @@ pub(crate) fn is_descendant(pid: u32, ancestor: u32) -> bool {
 }
 
 /// The process, its parent, its grandparent and so on, up to a limit.
-fn lineage(pid: u32) -> impl Iterator<Item = u32> + Clone {
+pub(crate) fn lineage(pid: u32) -> impl Iterator<Item = u32> + Clone {
     std::iter::successors(Some(pid), |pid| sockets::parent(*pid)).take(GENERATIONS)
 }

@@ -55,7 +55,10 @@ pub(crate) struct OutputArgs {
     pub(crate) color: ColorChoice,
 }
 
+// `defer`: clap defines the options of a command only if it is the command that was called. To
+// define the options of all commands takes longer than to answer `check` of a free port.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Check that all ports are free, and report each one that is not
     #[command(

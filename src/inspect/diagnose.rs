@@ -23,6 +23,7 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
+use crate::namespace::Memo;
 use crate::ownership::Asker;
 use crate::ports::{self, EphemeralRange, services};
 use crate::retry::RetryBudget;
@@ -128,6 +129,7 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
 }
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
+    let _memo = Memo::new();
     let endpoint = port.endpoint();
     let holders = holders(endpoint, depth).unwrap_or_else(|_| {
         let unseen = vec![Incompleteness::Sockets(port.protocol)];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::model::holder::Holder;
 use crate::model::process::{Relation, Supervisor};
-use crate::ownership::is_descendant;
+use crate::ownership::lineage;
 use crate::sockets;
 
 /// The names of programs that start a child again when it ends.
@@ -39,28 +39,38 @@ const SHELLS_DEEP: usize = 3;
 /// Sets in each process its relation to the calling process, whether both are in the same unit and
 /// container, and its supervisor.
 pub(super) fn note(holders: &mut [Holder]) {
-    let own = sockets::unit_and_container(std::process::id());
-    let mut known: HashMap<u32, (Option<Relation>, Option<Supervisor>)> = HashMap::new();
     let processes = holders.iter_mut().flat_map(|holder| &mut holder.processes);
+    let mut processes = processes.peekable();
+    if processes.peek().is_none() {
+        return;
+    }
+    let own = sockets::unit_and_container(std::process::id());
+    let own_lineage: Vec<u32> = lineage(std::process::id()).collect();
+    let mut known: HashMap<u32, (Option<Relation>, Option<Supervisor>)> = HashMap::new();
     for process in processes {
         process.shares_unit = (&process.unit, &process.container) == (&own.0, &own.1);
-        let read = || (relation(process.pid), process.parent.and_then(supervisor));
+        let read = || {
+            let relation = relation(process.pid, &own_lineage);
+            (relation, process.parent.and_then(supervisor))
+        };
         let (relation, supervisor) = known.entry(process.pid).or_insert_with(read);
         process.relation = *relation;
         process.supervisor.clone_from(supervisor);
     }
 }
 
-fn relation(pid: u32) -> Option<Relation> {
+/// The relation of a process to this process. `own_lineage` is this process and its ancestors.
+fn relation(pid: u32, own_lineage: &[u32]) -> Option<Relation> {
     let own = std::process::id();
     if pid == own {
         Some(Relation::ThisProcess)
-    } else if is_descendant(own, pid) {
+    } else if own_lineage.contains(&pid) {
         Some(Relation::Ancestor)
-    } else if is_descendant(pid, own) {
-        Some(Relation::Descendant)
     } else {
-        None
+        // The search ends at the nearest common ancestor. It is this process only if the other
+        // process is a descendant.
+        let common = lineage(pid).find(|pid| own_lineage.contains(pid));
+        (common == Some(own)).then_some(Relation::Descendant)
     }
 }
 
@@ -68,8 +78,11 @@ fn relation(pid: u32) -> Option<Relation> {
 fn supervisor(parent: u32) -> Option<Supervisor> {
     let mut pid = parent;
     for _ in 0..=SHELLS_DEEP {
-        let name = sockets::name(pid)?;
-        let arguments = sockets::arguments(pid);
+        let sockets::Program {
+            name,
+            parent,
+            arguments,
+        } = sockets::program(pid)?;
         let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());
         let program = arguments.next().map(file_name).unwrap_or_default();
         // An interpreter runs the script that follows its options.
@@ -88,7 +101,7 @@ fn supervisor(parent: u32) -> Option<Supervisor> {
         if !SHELLS.contains(&name.as_str()) {
             return None;
         }
-        pid = sockets::parent(pid)?;
+        pid = parent?;
     }
     None
 }

@@ -15,6 +15,7 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::listeners::Listeners;
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
+use crate::namespace::Memo;
 use crate::sockets::{self, Row, ScanDepth, Table};
 
 /// Reports every socket on a port, in each state and of each protocol, with its processes, and the
@@ -71,6 +72,7 @@ use crate::sockets::{self, Row, ScanDepth, Table};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let endpoint = port.to_endpoint()?;
+    let _memo = Memo::new();
     let holders = holders(endpoint, ScanDepth::Complete)
         .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))?;
     let protocols = Protocol::requested(&endpoint.protocol);

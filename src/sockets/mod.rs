@@ -171,15 +171,27 @@ pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
     system::unit_and_container(pid)
 }
 
-/// The name that the kernel has for a process (`comm`). Returns `None` if the process has ended or
-/// cannot be read, and always on systems other than Linux.
-pub(crate) fn name(pid: u32) -> Option<String> {
-    system::name(pid)
+/// The program that a process runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The name that the kernel has for the process (`comm`).
+    pub(crate) name: String,
+    /// `None` if the process has no parent.
+    pub(crate) parent: Option<u32>,
+    /// Empty if they cannot be read.
+    pub(crate) arguments: Vec<OsString>,
 }
 
-/// The arguments of a process; empty if they cannot be read.
-pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
-    system::command_line(pid, started(pid)).unwrap_or_default()
+/// Reads which program a process runs. Returns `None` if the process has ended or cannot be read,
+/// and always on systems other than Linux.
+pub(crate) fn program(pid: u32) -> Option<Program> {
+    #[cfg(target_os = "linux")]
+    return linux::program(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
 }
 
 /// Whether `/proc` shows every process of this machine. In a container it shows only the processes

@@ -49,10 +49,6 @@ pub(super) fn unit_and_container(_pid: u32) -> (Option<String>, Option<String>) 
     (None, None)
 }
 
-pub(super) fn name(_pid: u32) -> Option<String> {
-    None
-}
-
 pub(super) fn group(_pid: u32) -> Option<Group> {
     None
 }
@@ -92,7 +88,7 @@ mod tests {
         assert_eq!(abstract_socket("portlease/tcp/1").unwrap(), None);
         assert_eq!((users(), started(1)), (Vec::new(), None));
         assert_eq!((parent(1), user_of(1)), (None, None));
-        assert_eq!((group(1), name(1)), (None, None));
+        assert!(group(1).is_none());
         assert_eq!(unit_and_container(1), (None, None));
     }
 }

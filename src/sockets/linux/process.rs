@@ -9,12 +9,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::super::Group;
 use super::super::decode::cgroup;
 use super::super::decode::procfs;
+use super::super::{Group, Program};
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
 
@@ -91,23 +92,31 @@ impl Clock {
 }
 
 fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::from(openat(
-        at,
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?);
+    let file = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::with_capacity(2048);
-    io::Read::read_to_end(&mut file, &mut bytes)?;
-    Ok(bytes)
+    // `read_to_end` would make two more system calls, to find out the size of the file. Files in
+    // `/proc` report no size.
+    loop {
+        match rustix::io::read(&file, spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) => bytes.reserve(1024),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn stat(pid: u32) -> Option<procfs::Stat> {
-    // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user makes up
-    // the content, with a different start. A read through the open folder avoids that. If the
-    // process cannot be read, the result is `None`, as if it had ended.
-    let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
-    procfs::stat(&read(folder.as_fd(), "stat").ok()?)
+    // If the process cannot be read, the result is `None`, as if it had ended.
+    let text = if pid == std::process::id() {
+        // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
+        // makes up the content, with a different start. A read through the open folder avoids that.
+        let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
+        read(folder.as_fd(), "stat")
+    } else {
+        read(CWD, &format!("/proc/{pid}/stat"))
+    };
+    procfs::stat(&text.ok()?)
 }
 
 pub(in super::super) fn started(pid: u32) -> Option<NonZeroU64> {
@@ -148,8 +157,15 @@ pub(in super::super) fn unit_and_container(pid: u32) -> (Option<String>, Option<
     (groups.unit, groups.container)
 }
 
-pub(in super::super) fn name(pid: u32) -> Option<String> {
-    stat(pid).map(|stat| stat.name)
+pub(in super::super) fn program(pid: u32) -> Option<Program> {
+    let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
+    let stat = procfs::stat(&read(folder.as_fd(), "stat").ok()?)?;
+    let line = read(folder.as_fd(), "cmdline").unwrap_or_default();
+    Some(Program {
+        name: stat.name,
+        parent: Some(stat.parent).filter(|parent| *parent != 0),
+        arguments: arguments(&line),
+    })
 }
 
 /// Whether the uid stands for all users that the user namespace of this process does not map. The
@@ -213,8 +229,11 @@ pub(in super::super) fn command_line(
     if NonZeroU64::new(stat.started) != ticks {
         return Err(ended());
     }
-    let bytes = read(folder.as_fd(), "cmdline")?;
-    Ok(procfs::arguments(&bytes)
+    Ok(arguments(&read(folder.as_fd(), "cmdline")?))
+}
+
+fn arguments(line: &[u8]) -> Vec<OsString> {
+    procfs::arguments(line)
         .map(|argument| OsStr::from_bytes(argument).to_owned())
-        .collect())
+        .collect()
 }

@@ -155,10 +155,6 @@ pub(super) fn unit_and_container(_pid: u32) -> (Option<String>, Option<String>) 
     (None, None)
 }
 
-pub(super) fn name(_pid: u32) -> Option<String> {
-    None
-}
-
 pub(super) fn group(_pid: u32) -> Option<Group> {
     None
 }

@@ -63,6 +63,7 @@ impl Scan<'_> {
                 continue;
             }
             has_descriptors = true;
+            state.descriptors += 1;
             let mut link = [0; 64];
             let link = match readlinkat_raw(folder, entry.file_name(), &mut link) {
                 Ok(length) => &link[..length],

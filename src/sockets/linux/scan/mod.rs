@@ -28,12 +28,13 @@ use state::ScanState;
 /// A scan of more processes than this uses several threads. Measured: above 300 processes a second
 /// thread saves time, below 200 it costs time.
 const PARALLEL_ABOVE: usize = 300;
+/// A scan that has read more descriptors than this uses several threads for the other processes. A
+/// descriptor takes 1 µs, and the start of a thread up to 100 µs.
+const PARALLEL_AFTER_DESCRIPTORS: usize = 500;
 const MAX_THREADS: usize = 4;
 /// The pid of the last process that a search of this process found, or 0. A search tries it early,
 /// because a failed check searches twice for the same owner: before a retry, and for the report.
 static LAST_FOUND: AtomicU32 = AtomicU32::new(0);
-/// The number of processes that a thread takes from the list at once.
-const BATCH: usize = 16;
 
 pub(in super::super) fn processes(
     wanted: &[(Inode, Option<u32>)],
@@ -179,48 +180,42 @@ impl Scan<'_> {
     }
 
     fn scan_all(&self, pids: &[u32], state: &mut ScanState) -> io::Result<()> {
-        let batches: Vec<&[u32]> = pids.chunks(BATCH).collect();
         let next = AtomicUsize::new(0);
-        let work = |state: &mut ScanState| {
-            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                for &pid in *batch {
-                    if self.is_done() {
-                        return Ok(());
-                    }
-                    self.scan_process(pid, state)?;
-                }
-            }
-            Ok(())
+        let take = || {
+            let pid = pids.get(next.fetch_add(1, Ordering::Relaxed));
+            pid.filter(|_| !self.is_done())
         };
-        let threads = if pids.len() > PARALLEL_ABOVE {
-            thread::available_parallelism().map_or(1, usize::from)
-        } else {
-            1
+        let work = || -> io::Result<ScanState> {
+            let mut own = ScanState::default();
+            while let Some(pid) = take() {
+                self.scan_process(*pid, &mut own)?;
+            }
+            Ok(own)
         };
         thread::scope(|scope| {
-            let start = || {
-                let run = || {
-                    let mut own = ScanState::default();
-                    work(&mut own).map(|()| own)
-                };
-                // If no thread can be started, the calling thread scans every batch.
-                thread::Builder::new()
-                    .name("portlease scan".to_owned())
-                    .spawn_scoped(scope, run)
-                    .ok()
-            };
-            let helpers: Vec<_> = (1..threads.min(MAX_THREADS))
-                .filter_map(|_| start())
-                .collect();
-            let mut outcome = work(state);
-            for helper in helpers {
+            let mut helpers = None;
+            while let Some(pid) = take() {
+                let is_long =
+                    pids.len() > PARALLEL_ABOVE || state.descriptors > PARALLEL_AFTER_DESCRIPTORS;
+                if is_long && helpers.is_none() {
+                    let threads = thread::available_parallelism().map_or(1, usize::from);
+                    let start = || {
+                        let builder = thread::Builder::new().name("portlease scan".to_owned());
+                        // If no thread can be started, the calling thread scans every process.
+                        builder.spawn_scoped(scope, work).ok()
+                    };
+                    let others = 1..threads.min(MAX_THREADS);
+                    helpers = Some(others.filter_map(|_| start()).collect::<Vec<_>>());
+                }
+                self.scan_process(*pid, state)?;
+            }
+            for helper in helpers.into_iter().flatten() {
                 match helper.join() {
-                    Ok(Ok(other)) => state.merge(other),
-                    Ok(Err(error)) => outcome = Err(error),
+                    Ok(other) => state.merge(other?),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            outcome
+            Ok(())
         })
     }
 

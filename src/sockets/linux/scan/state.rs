@@ -12,6 +12,8 @@ use crate::model::process::Process;
 #[derive(Default)]
 pub(super) struct ScanState {
     pub(super) found: Vec<(Process, Vec<Inode>)>,
+    /// The number of descriptors that the scan has read.
+    pub(super) descriptors: usize,
     /// The number of processes whose descriptors could not be read.
     pub(super) unreadable: usize,
     /// Processes that show no descriptor. If the first thread of such a process has ended, its
