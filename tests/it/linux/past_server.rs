@@ -198,7 +198,11 @@ const FIRST_NUMBER: u16 = 20000;
 
 #[test]
 fn an_exact_number_is_granted_exactly_when_a_server_of_the_kind_could_bind() {
-    need!(capability::network_namespace(), capability::bound_sockets());
+    need!(
+        capability::network_namespace(),
+        capability::bound_sockets(),
+        capability::ipv6()
+    );
     let folder = Folder::new();
     Launch::new("past-servers", &folder.locks())
         .in_network("ip link set lo up")
