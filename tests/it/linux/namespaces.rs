@@ -60,15 +60,16 @@ fn a_kernel_that_shares_ports_when_it_assigns_them_is_not_called_a_guarantee() {
 fn a_port_is_reserved_at_once_where_the_loopback_interface_is_down() {
     need!(capability::network_namespace());
     let folder = Folder::new();
-    let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network("true"));
-    let begun = Instant::now();
-    let held = reserver.reserve("").held();
-    assert_eq!(held.guarantee, "Kernel");
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
+    let first_reservation = |setup: &str| {
+        let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network(setup));
+        let begun = Instant::now();
+        assert_eq!(reserver.reserve("").held().guarantee, "Kernel");
         begun.elapsed()
-    );
+    };
+    // A busy machine suspends either process for seconds, and an emulated one is 50 times slower.
+    let (up, down) = (first_reservation(UP), first_reservation("true"));
+    let bound = up * 5 + Duration::from_secs(10);
+    assert!(down < bound, "{down:?}, and {up:?} where it is up");
 }
 
 #[test]
@@ -205,16 +206,16 @@ fn automatic_picks_yield_no_number_that_clients_refuse_from_any_ephemeral_range(
     }
     // The control: by itself the kernel assigns them.
     let set = "echo 6665 6669 > /proc/sys/net/ipv4/ip_local_port_range";
-    let bind = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])";
-    let output = std::process::Command::new("unshare")
-        .args(["-n", "sh", "-c", &format!("{set}; python3 -c \"{bind}\"")])
-        .output()
-        .unwrap();
-    let assigned = String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .unwrap();
-    assert!(refused.contains(&assigned), "{assigned}");
+    let by_kernel = Launch::new("assigned-ports", &folder.locks())
+        .in_network(UP)
+        .setup(set)
+        .args("server=20000")
+        .start()
+        .succeed();
+    let assigned = refused
+        .iter()
+        .filter(|port| by_kernel[0].contains(&port.to_string()));
+    assert!(assigned.count() > 0, "{by_kernel:?}");
 }
 
 /// In a namespace of its own, so that no other test has the few numbers for a moment.

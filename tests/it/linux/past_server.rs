@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use portlease::{ReserveOptions, ServerKind, State};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::support::helper::Launch;
+use crate::support::helper::{self, Launch};
 use crate::support::reserver::{Outcome, Reserver};
 use crate::support::socket::{ANY_V4, ANY_V6, V4, V6};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
@@ -198,7 +198,11 @@ const FIRST_NUMBER: u16 = 20000;
 
 #[test]
 fn an_exact_number_is_granted_exactly_when_a_server_of_the_kind_could_bind() {
-    need!(capability::network_namespace(), capability::bound_sockets());
+    need!(
+        capability::network_namespace(),
+        capability::bound_sockets(),
+        capability::ipv6()
+    );
     let folder = Folder::new();
     Launch::new("past-servers", &folder.locks())
         .in_network("ip link set lo up")
@@ -214,6 +218,8 @@ pub(crate) fn reserve_after_past_servers() {
     let mut numbers = FIRST_NUMBER..;
     let (mut granted, mut refused, mut wrong) = (0, 0, Vec::new());
     for leftover in LEFTOVERS {
+        // Keeps the parent from timing out on a slow machine.
+        helper::reply("working");
         for options in PAST_SERVERS {
             for kind in KINDS {
                 let port = numbers.next().unwrap();
@@ -307,6 +313,8 @@ pub(crate) fn race_after_past_servers() {
     let mut racers = [&one, &one, &two].map(|folder| Reserver::new(&folder.locks()));
     for pair in [[0, 1], [0, 2]] {
         for leftover in LEFTOVERS {
+            // Keeps the parent from timing out on a slow machine.
+            helper::reply("working");
             for _ in 0..ROUNDS / 4 {
                 let port = numbers.next().unwrap();
                 let _kept = leave(leftover, V4, port, reuse_addr);

@@ -91,7 +91,7 @@ fn reserved_by(p: &Reservation, test: &str) -> String {
     ignore = "process names and the ephemeral range are read from /proc"
 )]
 fn the_report_of_a_server_reads_like_this() {
-    need!(capability::native());
+    need!(capability::native(), capability::bound_sockets());
     let p = reserve_port();
     let server = p.listen().unwrap();
     leave_time_wait(&server);
@@ -131,7 +131,7 @@ help: close the socket: this process has it, or reserve another port with reserv
     ignore = "process names and the ephemeral range are read from /proc"
 )]
 fn the_report_of_an_outgoing_port_reads_like_this() {
-    need!(capability::native());
+    need!(capability::native(), capability::bound_sockets());
     let p = reserve_port();
     let server = p.listen().unwrap();
     let client = TcpStream::connect(&p).unwrap();
@@ -167,7 +167,7 @@ sysctl -w net.ipv4.ip_local_reserved_ports={port}, or reserve another port with 
     ignore = "process names and the ephemeral range are read from /proc"
 )]
 fn the_reports_of_a_reserved_port_read_like_this() {
-    need!(capability::native());
+    need!(capability::native(), capability::bound_sockets());
     let p = reserve_port();
     let Names { comm, pid, .. } = names();
     let test = "the_reports_of_a_reserved_port_read_like_this";
