@@ -1,5 +1,6 @@
 //! Where the lock folder is without `PORTLEASE_DIR`.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::support::reserver::Reserver;
@@ -21,10 +22,15 @@ fn root_with(mount: &str) -> &'static str {
     let roots = ["dev/shm/portlease", "tmp/portlease"];
     let found: Vec<_> = roots
         .into_iter()
-        .filter(|root| seen.join(root).join(&file).exists())
+        .filter(|root| is_locked(&seen.join(root).join(&file)))
         .collect();
     assert_eq!(found.len(), 1, "{mount}: {found:?}");
     found[0]
+}
+
+/// An earlier process may have left a file of this name in a default folder, without a lock.
+fn is_locked(file: &Path) -> bool {
+    File::open(file).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 #[test]
