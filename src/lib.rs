@@ -120,8 +120,8 @@
 //! port, such as a database, need more than this crate.
 //!
 //! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. A panic
-//! releases them too. `PORTLEASE_ON_LEAK=panic` or [`ReserveOptions::strict`] makes a test fail
-//! that leaves a server running.
+//! releases them too. With `PORTLEASE_ON_LEAK=panic` or [`ReserveOptions::strict`], a test that
+//! leaves a server running fails.
 //!
 //! # Runtime compatibility
 //!
@@ -189,7 +189,8 @@
 //! - [`docs::integrations`]: tokio, rstest, nextest, pytest, node, GitHub Actions, Docker.
 //! - [`docs::migration`]: what to call instead of portpicker, port_check, get-port, openport,
 //!   reserve-port and `serial_test`.
-//! - [`docs::performance`]: rounds lost, and times, beside other crates and tools.
+//! - [`docs::performance`]: how often a port was lost to another process, and the time per call,
+//!   compared with other crates and tools.
 //!
 //! # Minimum Rust version
 //!

@@ -171,9 +171,9 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// How often a queue's tries read the socket table. A try with a read costs as much as a hundred
-/// tries without one. The table shows whether only connections of an earlier server are left: the
-/// number can be reserved beside them.
+/// How often a call that waits for a busy number reads the socket table. A try with a read costs as
+/// much as a hundred tries without one. The table shows whether only connections of an earlier
+/// server are left. If so, the number can be reserved despite them.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of one call that waits for a busy number (`ReserveOptions::wait`).

@@ -192,7 +192,9 @@ fn cause_of(remedy: &Remedy) -> &'static str {
     match remedy {
         Remedy::CloseOwnSocket => "it is this process",
         Remedy::CloseSocketOfAncestor { .. } => "it started this process",
-        Remedy::ListSocketUnits { .. } => "it is a service manager, which listens for a service",
+        Remedy::ListSocketUnits { .. } => {
+            "it is a service manager that listens on behalf of a service"
+        }
         Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
         Remedy::StopContainer { .. } => "it runs in a container",
         Remedy::StopUnit { .. } => "a service manager may start it again",

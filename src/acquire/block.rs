@@ -25,12 +25,17 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(preferred, RetryLevel::WithTable, effort)? {
         return Ok(held);
     }
-    // A stable name should stand for the same base number in every run. A number that only old
-    // connections occupy can still be reserved, but only the socket table shows that. So after a
-    // refused bind the search also reads the table.
-    let level = match request.name {
-        Some(_) => RetryLevel::WithTable,
-        None => RetryLevel::Once,
+    let range = request.allowed.as_ref();
+    let level = if range.is_some_and(|range| range.len() == offsets.span()) {
+        // The range has room for one block, so each port is retried as an exact number is.
+        RetryLevel::WithBudget
+    } else if request.name.is_some() {
+        // A stable name should stand for the same base number in every run. A number that only old
+        // connections occupy can still be reserved, but only the socket table shows that. So after
+        // a refused bind the search also reads the table.
+        RetryLevel::WithTable
+    } else {
+        RetryLevel::Once
     };
     if let Some(held) = search.first_of(bases(request, offsets), level, effort)? {
         return Ok(held);
@@ -101,7 +106,8 @@ fn bases<'a>(request: &'a Request, offsets: &'a Offsets) -> Box<dyn Iterator<Ite
 struct Search<'a> {
     request: &'a Request,
     offsets: &'a Offsets,
-    /// The first base number in the order of the requested name; `None` without a name.
+    /// The first base number in the order that the requested name determines; `None` without a
+    /// name.
     first_choice: Option<u16>,
     /// The numbers that were refused or that the caller excludes. The search skips a base number
     /// that leads to one of them.
@@ -124,8 +130,8 @@ impl<'a> Search<'a> {
     }
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
-    /// The first port is refused most often, so `level` sets how hard to try for it. For the
-    /// further ports a refused bind also leads to a read of the socket table (`WithTable`).
+    /// `level` sets how hard to try for the first port, which is refused most often. For the
+    /// further ports a refused bind leads at least to a read of the socket table (`WithTable`).
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,
@@ -142,7 +148,7 @@ impl<'a> Search<'a> {
                 let level = if held.is_empty() {
                     level
                 } else {
-                    RetryLevel::WithTable
+                    level.max(RetryLevel::WithTable)
                 };
                 let first_choice = self.first_choice.map(|first| first + (port - base));
                 let request = self.request.with_first_choice(first_choice);

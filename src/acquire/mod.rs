@@ -15,7 +15,7 @@ use crate::model::port_set::PortSet;
 use crate::namespace::Memo;
 use crate::reservation::{ProtocolReservation, Reservation};
 use crate::residual;
-use crate::retry::{FEW_NUMBERS, Queue, ResidualOwner, RetryBudget, RetryLevel};
+use crate::retry::{FEW_NUMBERS, Queue, RetryBudget, RetryLevel};
 
 mod attempt;
 mod automatic;
@@ -45,13 +45,15 @@ pub(crate) struct Refused {
 ///
 /// While the call waits for one exact port, it keeps the lower ones. So each process that waits
 /// holds only ports below the one that it waits for, and processes cannot wait for each other in a
-/// circle. If an automatic pick fails, the call releases all ports before the next try.
+/// circle. If an automatic pick fails during a wait, the call releases all ports before the next
+/// try. Without a wait it keeps them: a child that is forked meanwhile would get a copy of each
+/// port, and refuse it in the next try.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
     let mut retries = Retries::new(request);
     let mut level = retries.first_level();
+    let mut held = exact_ports(request, &mut retries)?;
     loop {
-        let mut held = exact_ports(request, &mut retries)?;
         let mut own: PortSet = held.iter().map(Reservation::port).collect();
         let before = Instant::now();
         let mut effort = retries.effort(level);
@@ -68,8 +70,13 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
         let Some(error) = refused else {
             return Ok(held);
         };
-        drop(held);
+        if retries.queue.is_some() {
+            held.clear();
+        }
         level = retries.pause(error, level, before.elapsed())?;
+        if retries.queue.is_some() {
+            held = exact_ports(request, &mut retries)?;
+        }
     }
 }
 
@@ -100,6 +107,8 @@ struct Retries {
     budget: RetryBudget,
     wait: Duration,
     queue: Option<Queue>,
+    /// Whether a pick that was refused gets no further try.
+    was_last: bool,
 }
 
 impl Retries {
@@ -108,6 +117,7 @@ impl Retries {
             budget: RetryBudget::new(),
             wait: request.wait,
             queue: (!request.wait.is_zero()).then(|| Queue::new(request.wait)),
+            was_last: false,
         }
     }
 
@@ -156,10 +166,15 @@ impl Retries {
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
-            return match self.budget.pause(|| owner_of_few(stats)) {
-                true => Ok(RetryLevel::Once),
-                false => Err(Refused::at_once(error)),
-            };
+            if self.was_last || !may_be_residual(stats) {
+                return Err(Refused::at_once(error));
+            }
+            // One more try follows even if no further pause is allowed. During the search for the
+            // owner most forked children call exec.
+            self.was_last = !self
+                .budget
+                .pause(|| residual::owner_of_any(stats.residual()));
+            return Ok(RetryLevel::Once);
         };
         if !error.may_end() {
             return Err(Refused::at_once(error));
@@ -185,16 +200,11 @@ impl Refused {
     }
 }
 
-/// Who still holds the refused numbers. If there are several owners, returns the owner for which a
-/// retry is most likely to help.
-///
-/// Returns `Process`, which ends the retries, if more than [`FEW_NUMBERS`] were tried, or if the
-/// pick left the last free numbers for outgoing connections.
-fn owner_of_few(stats: &AttemptStats) -> ResidualOwner {
-    if stats.spared || stats.tried() > FEW_NUMBERS {
-        return ResidualOwner::Process;
-    }
-    residual::owner_of_any(stats.residual())
+/// Whether sockets that were released a moment ago may explain why no number was free. They cannot
+/// if more than [`FEW_NUMBERS`] were tried, or if the pick left the last free numbers for outgoing
+/// connections.
+fn may_be_residual(stats: &AttemptStats) -> bool {
+    !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }
 
 /// Takes the port's lease. The inner `Err` says why the lock folder cannot be used. It is returned

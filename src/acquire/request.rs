@@ -135,7 +135,7 @@ impl Request {
         }
     }
 
-    /// What the record says about the requested name; `None` without a name.
+    /// The requested name as the record of the lock file stores it; `None` without a name.
     pub(super) fn stable_name(&self) -> Option<StableName> {
         let NumberName {
             name, first_choice, ..

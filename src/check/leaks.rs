@@ -23,8 +23,8 @@ use crate::sockets::{self, ScanDepth};
 /// and belongs to this process or to a descendant, such as a forked child that never calls exec.
 ///
 /// **For tests that are alone in their process**, as under `cargo nextest run`. Under `cargo test`
-/// the listeners of other tests in the process count too. Check a single port there, by
-/// [`Reservation::release`](crate::Reservation::release).
+/// the listeners of other tests in the process count too. There, check a single port with
+/// [`Reservation::release`](crate::Reservation::release) instead.
 ///
 /// ```
 /// let answer = portlease::assert_no_leaked_listeners(|| {

@@ -35,8 +35,8 @@ pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
         }
         self_test(numbers())
     };
-    // With this setting on, the test would fail, and the process would keep that answer after the
-    // setting was turned off.
+    // The self-test fails while ip_autobind_reuse is on. The process would keep this failure after
+    // the setting is turned off, so the setting is checked before the test.
     if let Err(reason) = assigns_no_claimed_port() {
         return Ok(Err(reason));
     }

@@ -149,7 +149,8 @@ impl Error {
     }
 
     pub(crate) fn offsets_exceed(offsets: &Offsets, base: u16) -> Self {
-        let message = format!("cannot reserve {offsets} from {base} on: port numbers end at 65535");
+        let message =
+            format!("cannot reserve {offsets} above base {base}: port numbers end at 65535");
         Self::new(ErrorKind::InvalidPort, message)
     }
 

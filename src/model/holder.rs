@@ -125,8 +125,8 @@ impl Holder {
     /// Whether the socket is a server's: a TCP socket that listens, or a bound UDP socket without a
     /// peer.
     ///
-    /// A UDP socket on a wildcard address with an ephemeral number may be a client's, to which the
-    /// kernel gave the number. Such a socket does not count as a server's.
+    /// A UDP socket on a wildcard address with an ephemeral number may belong to a client whose
+    /// number the kernel chose. Such a socket does not count as a server's.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

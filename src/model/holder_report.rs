@@ -188,7 +188,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
         lines.push(line(
             "",
             format_args!(
-                "and {} of other processes or with other addresses",
+                "and {} with other owners or addresses",
                 connections(unlisted)
             ),
         ));
@@ -329,9 +329,7 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
         assert!(
-            text.ends_with(
-                "\n               and 280 connections of other processes or with other addresses"
-            ),
+            text.ends_with("\n               and 280 connections with other owners or addresses"),
             "{text}"
         );
     }

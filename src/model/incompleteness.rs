@@ -89,7 +89,7 @@ impl fmt::Display for Incompleteness {
                 match reason {
                     UnseenBound::OldKernel => "Linux shows them since 6.8",
                     UnseenBound::NoSockDiag =>
-                        "sock_diag(7) is missing, which is where Linux shows them since 6.8",
+                        "sock_diag(7) is missing, and Linux (6.8 or later) shows them only there",
                     UnseenBound::System => "this system does not show them",
                 }
             ),

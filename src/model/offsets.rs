@@ -35,6 +35,11 @@ impl Offsets {
         self.0.last().copied().unwrap_or(0)
     }
 
+    /// How many consecutive numbers contain the ports of one base number.
+    pub(crate) fn span(&self) -> usize {
+        usize::from(self.greatest() - self.least()) + 1
+    }
+
     /// The ports at these distances from `base`, ascending. `None` if one would be above 65535.
     pub(crate) fn ports(&self, base: u16) -> Option<impl Iterator<Item = u16> + '_> {
         base.checked_add(self.greatest())?;

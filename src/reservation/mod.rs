@@ -45,12 +45,12 @@ pub enum Guarantee {
 }
 
 /// A reserved port. While this value lives, no process with the same lock folder gets the port from
-/// this crate. [`guarantee`](Reservation::guarantee) says what keeps other programs from it.
+/// this crate. [`guarantee`](Reservation::guarantee) says which other programs it excludes.
 ///
 /// Start the server by [number](Reservation::port) as often as you like, or get a bound socket from
-/// [`listen`](Reservation::listen). The reservation stays in force beside the server, so the server
-/// can be stopped and started again. Until a server listens, a connection to the port is refused at
-/// once.
+/// [`listen`](Reservation::listen). The reservation stays in force while the server runs, so the
+/// server can be stopped and started again. Until a server listens, a connection to the port is
+/// refused at once.
 ///
 /// A `&Reservation` is an address for `TcpListener::bind`, `TcpStream::connect` and every other
 /// function that takes the standard library's `ToSocketAddrs`. The trait of that name in tokio is

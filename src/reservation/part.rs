@@ -17,9 +17,10 @@ pub(crate) struct ProtocolReservation {
     /// The file-system user of this process, as fstat(2) of the claim reports it. `None` without a
     /// claim, and on systems other than Linux.
     user: Option<u32>,
-    // The fields are in drop order. The guard comes first, because another thread may reserve the
-    // number as soon as the claim and the lease are gone. The lease comes last, because the next
-    // process that takes it must find the port free.
+    // Fields drop in this order. The guard drops first: another thread can reserve the number as
+    // soon as the claim and the lease are gone, and the table of this process's reservations must
+    // not list this one then. The lease drops last: the next process that takes it must find the
+    // port free.
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,

@@ -154,7 +154,7 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     );
     invalid(
         new().port(60000).reserve_offsets([0, 10000]),
-        "cannot reserve ports at the offsets 0, 10000 from 60000 on: port numbers end at 65535",
+        "cannot reserve ports at the offsets 0, 10000 above base 60000: port numbers end at 65535",
     );
     invalid(
         new().range(20000..=20009).reserve_offsets([0, 10]),

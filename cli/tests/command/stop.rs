@@ -233,7 +233,7 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
         ),
         (
             "systemd",
-            "it is a service manager, which listens for a service",
+            "it is a service manager that listens on behalf of a service",
             "list-sockets",
         ),
     ] {

@@ -300,8 +300,8 @@ impl Report {
         self.sockets().filter(is_waiting).count()
     }
 
-    /// The number of connections, without those in TIME_WAIT. On a free port, a server that has
-    /// stopped listening left them.
+    /// The number of connections that are not in TIME_WAIT. If the port is free, they belong to a
+    /// server that has stopped listening.
     fn left_connections(&self) -> usize {
         let is_connection =
             |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;

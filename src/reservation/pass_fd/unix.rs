@@ -28,8 +28,8 @@ pub(super) fn pass_systemd_style(reservation: &Reservation, command: &mut Comman
         Style::Wrapper => {
             return refuse(
                 reservation,
-                "pass_to_wrapper was called for this command before: call pass_to_wrapper for this \
-                 reservation too",
+                "another reservation was passed to this command with pass_to_wrapper: pass this \
+                 reservation with pass_to_wrapper too",
             );
         }
     };

@@ -219,8 +219,8 @@ pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = NonZeroU64> + '
         .filter_map(socket_inode)
 }
 
-/// The number of descriptors in a Unix socket that no process has received yet, from the `fdinfo`
-/// of the socket.
+/// The number of descriptors that were sent through a Unix socket and not received yet, from the
+/// `fdinfo` of the socket.
 pub(crate) fn in_flight(fdinfo: &[u8]) -> u32 {
     value(fdinfo, b"scm_fds:")
         .and_then(|count| count.trim().parse().ok())

@@ -119,8 +119,8 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     let source = client.local_addr().unwrap().port();
     let accepted = server.accept().unwrap();
     client.set_nonblocking(true).unwrap();
-    // The window of the peer grows a little with its buffer, so the writes go on until none has
-    // succeeded for a while.
+    // Fill the window of the peer. It grows a little with its buffer, so write until no write has
+    // succeeded for 50 ms.
     let (begun, mut written) = (Instant::now(), Instant::now());
     while written.elapsed() < Duration::from_millis(50) && begun.elapsed() < TIMEOUT {
         if client.write(&[0; 65536]).is_ok() {

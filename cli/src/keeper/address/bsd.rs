@@ -92,7 +92,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder. The keeper has reserved a port before it binds, so the folder exists.
+/// The lock folder. The keeper reserves a port before it binds its Unix socket, so the folder
+/// exists.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

@@ -32,8 +32,8 @@ impl Folder {
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
             match self.rename_if_absent(&staged, name) {
-                // rename(2) replaces an empty folder, which other processes may have open already.
-                // Those processes then find that their folder has no name, and open the new one.
+                // Without RENAME_NOREPLACE, rename(2) replaces an empty folder that other processes
+                // may have open. They notice that their folder was unlinked, and open the new one.
                 Err(e) if is_unsupported(e) => renameat(&self.0, &staged, &self.0, name),
                 moved => moved,
             }
