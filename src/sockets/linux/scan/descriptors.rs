@@ -24,14 +24,16 @@ impl Scan<'_> {
             let stat = statat(self.proc, &path, AtFlags::empty());
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
-        if self.has_counts && has_size_0() {
-            state.empty.push(pid);
+        // Kernel threads mostly follow each other in the list of processes.
+        let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
+        if self.has_counts && follows_empty && has_size_0() {
+            state.add_empty(pid);
             return Ok(());
         }
         match open(self.proc, &path) {
             Ok(folder) => {
                 if !self.scan_descriptors(pid, &folder, "..", state)? {
-                    state.empty.push(pid);
+                    state.add_empty(pid);
                 }
                 Ok(())
             }

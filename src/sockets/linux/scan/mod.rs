@@ -126,9 +126,10 @@ struct Scan<'a> {
     clock: Clock,
 }
 
-/// Whether the size of a folder `/proc/PID/fd` is the number of descriptors in it, and most of the
-/// processes without descriptors are kernel threads. If so, the scan asks for the size before it
-/// opens the folder. That takes 1 µs, and to open, list and close an empty folder takes 5 µs.
+/// Whether the size of a folder `/proc/PID/fd` is the number of descriptors in it, and processes
+/// without descriptors are mostly kernel threads. If so, the scan asks for the size before it opens
+/// the folder of a probable kernel thread. That takes 1 µs. To open, list and close an empty folder
+/// takes 5 µs.
 ///
 /// The size is the number since Linux 6.2 (`proc_readfd_count` in the kernel). Only the first pid
 /// namespace has kernel threads. If this process may not read the descriptors of pid 1, it may not
