@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The settings of the calling thread's network namespace.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
@@ -57,7 +58,9 @@ pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
 }
 
 fn release() -> Option<(u32, u32)> {
-    parse_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+    static RELEASE: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    let read = || parse_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?);
+    *RELEASE.get_or_init(read)
 }
 
 /// The first two numbers of a release such as `6.1.0-50-cloud-amd64`.

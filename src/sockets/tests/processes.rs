@@ -4,6 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
+/// The scan does not open a folder of size 0.
+#[test]
+fn the_size_of_a_folder_of_descriptors_is_their_number() {
+    if !crate::proc_fs::is_release_at_least(6, 2) {
+        return skip("the number of descriptors", "needs Linux 6.2");
+    }
+    let mut child = std::process::Command::new("sleep")
+        .arg("600")
+        .spawn()
+        .unwrap();
+    let folder = format!("/proc/{}/fd", child.id());
+    let size = std::fs::metadata(&folder).map(|about| about.len());
+    let listed = std::fs::read_dir(&folder).map(Iterator::count);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(size.unwrap(), listed.unwrap() as u64);
+}
+
 #[test]
 fn every_process_that_shares_a_socket_is_reported() {
     let (listener, port) = listener(V4);

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{RawDir, readlinkat_raw};
+use rustix::fs::{AtFlags, RawDir, readlinkat_raw, statat};
 use rustix::io::Errno;
 
 use super::super::super::Inode;
@@ -19,10 +19,21 @@ const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
     pub(super) fn scan_process(&self, pid: u32, state: &mut ScanState) -> io::Result<()> {
-        match open(self.proc, &format!("{pid}/fd")) {
+        let path = format!("{pid}/fd");
+        let has_size_0 = || {
+            let stat = statat(self.proc, &path, AtFlags::empty());
+            stat.is_ok_and(|stat| stat.st_size == 0)
+        };
+        // Kernel threads mostly follow each other in the list of processes.
+        let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
+        if self.has_counts && follows_empty && has_size_0() {
+            state.add_empty(pid);
+            return Ok(());
+        }
+        match open(self.proc, &path) {
             Ok(folder) => {
                 if !self.scan_descriptors(pid, &folder, "..", state)? {
-                    state.empty.push(pid);
+                    state.add_empty(pid);
                 }
                 Ok(())
             }

@@ -19,6 +19,8 @@ pub(super) struct ScanState {
     /// Processes that show no descriptor. If the first thread of such a process has ended, its
     /// other threads can still show the descriptors.
     pub(super) empty: Vec<u32>,
+    /// Whether the last scanned process is in `empty`.
+    pub(super) last_was_empty: bool,
     /// Processes whose descriptors this user may not read. If only the first thread has ended, root
     /// owns the folder of that thread. This user may still be able to read the folders of the other
     /// threads.
@@ -56,6 +58,12 @@ impl ScanState {
         self.empty.extend(other.empty);
         self.denied.extend(other.denied);
         self.rings.extend(other.rings);
+    }
+
+    /// Adds a process that shows no descriptor.
+    pub(super) fn add_empty(&mut self, pid: u32) {
+        self.empty.push(pid);
+        self.last_was_empty = true;
     }
 
     /// Handles an error of a read in `/proc`. If the process has exited, the error is ignored. For
