@@ -1,4 +1,4 @@
-//! Errors of the operating system: recognizes a lack of descriptors, and words errors for messages.
+//! Errors of the operating system: detects a lack of descriptors, and formats errors for messages.
 
 use std::fmt;
 use std::io;

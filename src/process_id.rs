@@ -26,9 +26,9 @@ impl ProcessId {
         }
     }
 
-    /// The pid namespace of a process never changes, so the process reads it once. It keeps it in
-    /// memory that the kernel clears in a forked child, because the child may have the same pid in
-    /// another namespace.
+    /// The pid namespace of a process never changes, so the process reads it once, into memory
+    /// that the kernel clears in a forked child. The child may have the same pid in another
+    /// namespace.
     #[cfg(target_os = "linux")]
     pub(crate) fn current() -> ProcessId {
         use std::sync::atomic::Ordering;

@@ -165,9 +165,9 @@ pub(crate) enum RetryLevel {
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// A try that walks a range is slow. So the pause after it is at least this many times the duration
-/// of the fastest try so far, or [`QUEUE_PAUSE_AFTER_TRY`] if that is shorter. The fastest try
-/// counts because a slower one may have been preempted.
+/// A try that walks a range is slow. So a pause is at least this many times the duration of the
+/// fastest try so far. This lower bound itself is at most [`QUEUE_PAUSE_AFTER_TRY`]. The fastest
+/// try counts because a slower one may have been preempted.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
@@ -389,7 +389,8 @@ impl Sweep {
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 
-/// How many numbers a process searches in the text of the services file, before it parses the file.
+/// In one process, this many lookups search the text of the services file. The next one parses the
+/// file.
 pub(crate) const SERVICE_SEARCHES: u32 = 16;
 
 /// How many times to read the socket table at most. It is read again if it changed during the read.

@@ -4,7 +4,7 @@
 #[cfg(unix)]
 pub(crate) use crate::ffi::unix::is_stdout_closed_at_start;
 
-/// Writes to a stdout that does not exist succeed in std.
+/// The standard library reports success for a write to a missing stdout, so ask before writing.
 #[cfg(windows)]
 pub(crate) fn is_stdout_closed_at_start() -> bool {
     use std::os::windows::io::AsRawHandle;

@@ -232,7 +232,7 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
 pub(crate) enum QuickStatus {
     /// The port is in use, and the next check will cost as little as this one.
     Busy,
-    /// The port is in use by a socket that only a read of every socket shows, which costs more.
+    /// The port is in use. Only a read of every socket shows this, which costs more.
     BusyExpensive,
     /// The port may be free. Only a bind can answer.
     MaybeFree,

@@ -36,8 +36,8 @@ const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
 /// How many shells in a row the search for a supervisor passes.
 const SHELLS_DEEP: usize = 3;
 
-/// Sets in each process its relation to the calling process, whether both are in the same unit and
-/// container, and its supervisor.
+/// Sets in each process its supervisor, its relation to the calling process, and whether both are
+/// in the same unit and container.
 pub(super) fn note(holders: &mut [Holder]) {
     let processes = holders.iter_mut().flat_map(|holder| &mut holder.processes);
     let mut processes = processes.peekable();

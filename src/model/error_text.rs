@@ -133,8 +133,8 @@ impl Error {
             false => "request a wider range or fewer exclusions",
         };
         let message = format!(
-            "cannot reserve {offsets} from {}: with every base number{multiple}, at least one of \
-             the ports is outside the range or excluded; {remedy}",
+            "cannot reserve {offsets} in {}: for every base number{multiple}, at least one port \
+             is outside the range or excluded; {remedy}",
             RangeText(range)
         );
         Self::new(ErrorKind::InvalidPort, message)

@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) struct Offsets(Vec<u16>);
 
 impl Offsets {
-    /// The distances in a block of `n` consecutive ports. `None` if `n` is 0 or above 65536.
+    /// The distances 0 to `n - 1` of a block of `n` ports. `None` if `n` is 0 or above 65536.
     pub(crate) fn of_block(n: usize) -> Option<Offsets> {
         let last = u16::try_from(n.checked_sub(1)?).ok()?;
         Some(Offsets((0..=last).collect()))

@@ -340,7 +340,7 @@ impl fmt::Display for Remedy {
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
                  part of the kernel that uses the port, or `ls -l /proc/*/fd/* | grep io_uring` to \
-                 find a process whose call is in progress",
+                 find a process that uses io_uring",
             ),
             Remedy::InspectWithPermission => {
                 let user = if cfg!(windows) {

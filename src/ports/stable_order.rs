@@ -1,8 +1,8 @@
 //! [`stable_order`]: every number once, in an order that depends on a seed alone.
 
 /// Returns every number from 0 to 65535 once. The same seed always leads to the same order, on
-/// every system and in every release. Two seeds that begin with the same number nearly always
-/// continue with different ones.
+/// every system and in every release. Two orders that begin with the same number nearly always
+/// continue differently.
 pub(crate) fn stable_order(seed: u64) -> impl Iterator<Item = u16> {
     let first = seed as u16;
     // An odd stride visits every number before it returns to the first.

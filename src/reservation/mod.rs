@@ -69,7 +69,7 @@ pub enum Guarantee {
 /// let kept = portlease::reserve_port().leak(); // reserved to the end of the process
 /// # let _ = (port, kept);
 /// ```
-#[must_use = "a reservation ends when it is dropped: bind it to a name, or `leak` it"]
+#[must_use = "a reservation ends when it is dropped: keep it in a variable, or `leak` it"]
 pub struct Reservation {
     /// This field comes first, so that the check runs while the reservation is still in force.
     leak_check: Option<LeakCheck>,

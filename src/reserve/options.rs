@@ -132,8 +132,8 @@ impl ReserveOptions {
     /// [`ReuseAddr`](ServerKind::ReuseAddr) by default.
     ///
     /// A [`Plain`](ServerKind::Plain) server cannot bind while a claim (a bound socket of this
-    /// crate) exists. Its port is therefore kept like a UDP port: by a lease (a locked file), on a
-    /// number that the kernel never assigns by itself.
+    /// crate) exists. So a lease (a locked file) keeps its port, as it keeps a UDP port. The number
+    /// is one that the kernel never assigns by itself, if such a number is free.
     ///
     /// ```
     /// use portlease::{Guarantee, ReserveOptions, ServerKind};

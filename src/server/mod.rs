@@ -105,7 +105,7 @@ impl Reservation {
 /// The calls signal the program by its pid. No other process can have that pid until the program is
 /// reaped. If the caller reaps the program, by `child().wait()`, the calls no longer signal its
 /// group.
-#[must_use = "a server is killed when it is dropped: bind it to a name"]
+#[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order. The program and the command come before the reservation, so the
     // next process that reserves the number finds it free. The command can own sockets on the port

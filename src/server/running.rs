@@ -124,7 +124,7 @@ impl<C: ChildProcess> Running<C> {
         }
         let sent = system::signal(self.pid, signal, || self.child.start_kill());
         match (sent, self.state()) {
-            // On macOS kill(2) fails if the group has no process but a zombie.
+            // On macOS kill(2) fails if the group has only a zombie.
             (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
             (Err(e), _) => Err(self.cannot_stop(e)),
         }

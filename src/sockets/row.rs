@@ -71,7 +71,7 @@ pub(crate) struct OwnedRows {
 
 impl Row {
     /// Whether the socket can keep a server from binding this address (`None`: any address). The
-    /// scope id 0 stands for every interface, both in the question and in the address of the
+    /// scope id 0 stands for every interface, both in the argument and in the address of the
     /// socket.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
@@ -142,8 +142,8 @@ impl Row {
 }
 
 /// Sets `client` on outgoing connections. The kernel does not record which side connected. So a
-/// connection with a process counts as outgoing if no listener in `rows` can have accepted it. A
-/// connection in SYN_SENT is always outgoing.
+/// connection owned by a process counts as outgoing if no listener in `rows` can have accepted it.
+/// A connection in SYN_SENT is outgoing.
 pub(super) fn label_clients(rows: &mut [Row]) {
     let answers = |row: &&Row| matches!(row.state, State::Listen | State::Bound);
     let answering: Vec<Row> = rows.iter().filter(answers).cloned().collect();

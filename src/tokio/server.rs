@@ -93,7 +93,7 @@ impl Reservation {
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
 /// ends the reservation. The drop blocks the thread for at most 2 s, until these processes have
 /// ended.
-#[must_use = "a server is killed when it is dropped: bind it to a name"]
+#[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order, as in `portlease::Server`.
     running: Running<Child>,

@@ -158,14 +158,14 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     );
     invalid(
         new().range(20000..=20009).reserve_offsets([0, 10]),
-        "cannot reserve ports at the offsets 0, 10 from 20000-20009: with every base number, at \
-         least one of the ports is outside the range or excluded; request a wider range or fewer \
+        "cannot reserve ports at the offsets 0, 10 in 20000-20009: for every base number, at \
+         least one port is outside the range or excluded; request a wider range or fewer \
          exclusions",
     );
     invalid(
         new().range(20001..=20003).aligned(2).reserve_block(3),
-        "cannot reserve 3 consecutive ports from 20001-20003: with every base number that is a \
-         multiple of 2, at least one of the ports is outside the range or excluded; request a \
+        "cannot reserve 3 consecutive ports in 20001-20003: for every base number that is a \
+         multiple of 2, at least one port is outside the range or excluded; request a \
          wider range or fewer exclusions",
     );
     let zero = "cannot reserve multiples of 0: expected a number from 1 to 65535";

@@ -90,7 +90,7 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     Ok(exit::YES)
 }
 
-/// Prints when the reservation ends, if that may be sooner than the caller expects.
+/// If the reservation may end sooner than the caller expects, prints a note that says what ends it.
 fn note_brief(console: &Console, caller: &Caller) {
     let Caller { pid, name, .. } = caller;
     if in_github_actions() {

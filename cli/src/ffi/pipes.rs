@@ -39,7 +39,7 @@ pub(crate) struct OwnerOnly(Allocated);
 
 impl OwnerOnly {
     pub(crate) fn new() -> io::Result<OwnerOnly> {
-        // GA grants all rights. P ignores the rights of a parent.
+        // GA: all rights. P: no entries are inherited from a parent object.
         let text = format!("D:P(A;;GA;;;{})\0", own_sid()?);
         let text: Vec<u16> = text.encode_utf16().collect();
         let mut descriptor = std::ptr::null_mut();

@@ -29,10 +29,10 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
-/// `reserve` sends this line to the keeper when it has printed the numbers.
+/// `reserve` sends this line to the keeper after printing the numbers.
 pub(crate) const PRINTED: &str = "printed\n";
 
-/// The keeper sends this line to `release` when it has released the port.
+/// The keeper sends this line to `release` after releasing the port.
 pub(crate) const RELEASED: &str = "released";
 
 /// `list` sends this request to a keeper. The keeper answers with the ports that no lock file

@@ -217,7 +217,7 @@ impl ReservedRow {
         let error = failed.first()?.lease_error.as_ref()?;
         let ports: Vec<String> = failed.iter().map(|row| row.port.to_string()).collect();
         Some(format!(
-            "no lock file for {}: {error}; other processes cannot see who reserved it",
+            "no lock file for {}: {error}; other processes cannot see the owner",
             ports.join(", ")
         ))
     }

@@ -77,7 +77,7 @@ impl PortListener {
         Ok(PortListener(PipeListener::bind(&address.path())?))
     }
 
-    /// Waits for a client. Each message fails if it takes longer than `timeout`.
+    /// Waits for a client. `timeout` limits each later send and receive.
     pub(crate) fn accept(&mut self, timeout: Duration) -> io::Result<PortStream> {
         let pipe = self.0.accept()?;
         Ok(PortStream { pipe, timeout })

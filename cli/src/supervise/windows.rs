@@ -1,4 +1,5 @@
-//! Windows: the command runs in a job object, which ends it together with this process.
+//! Windows: the command runs in a job object. If this process is killed, the job object ends the
+//! command.
 
 use std::io;
 use std::marker::PhantomData;

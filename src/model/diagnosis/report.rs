@@ -88,7 +88,7 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::UnseenClaim) => {
-                "a socket that cannot be seen refuses only servers without SO_REUSEADDR: probably \
+                "an unseen socket keeps only servers without SO_REUSEADDR from binding: probably \
                  the reservation of a process with another lock folder"
                     .to_owned()
             }
@@ -190,7 +190,7 @@ impl Report {
                 format!("{operand} is not held by pid {pid} alone: {cause}")
             }
             Verdict::NotHeldBy(None) => {
-                format!("{operand} is not held by the process that ended: {cause}")
+                format!("{operand} is not held by the expected process: {cause}")
             }
             Verdict::Leaked => format!("{operand} was left listening: {cause}"),
             Verdict::Privileged

@@ -104,15 +104,15 @@ impl Reservation {
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
     /// `LISTEN_FDNAMES`. Without `LISTEN_PID` the variables are for any process that inherits the
-    /// sockets, which the `listenfd` crate accepts. A server that calls sd_listen_fds(3) finds no
+    /// sockets. The `listenfd` crate accepts this. A server that calls sd_listen_fds(3) finds no
     /// sockets. Every program between the command and the server must leave the descriptors from 3
     /// on open.
     ///
     /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
-    /// keeps its program, arguments and settings, so `spawn` returns an error for a program that
-    /// does not exist. Call `pass_to_wrapper` after `env_clear`, which removes the variables. As
-    /// with `pass_to`, the command owns the sockets too: drop the command once the child has
-    /// started.
+    /// keeps its program, arguments and settings. Unlike with `pass_to`, `spawn` returns an error
+    /// for a program that does not exist. Call `pass_to_wrapper` after `env_clear`, which removes
+    /// the variables. As with `pass_to`, the command owns the sockets too: drop the command once
+    /// the child has started.
     ///
     /// ```
     /// # #[cfg(unix)] {

@@ -89,7 +89,7 @@ fn serve_releases(
     Ok(())
 }
 
-/// A client of `release` or `list` that has not sent its whole request yet.
+/// A client (`release` or `list`) that has not sent its whole request yet.
 #[derive(Debug)]
 struct ReleaseClient {
     stream: UnixStream,

@@ -320,8 +320,8 @@ pub(crate) fn records_within(owner: u32, user: u32) -> bool {
 }
 
 /// Locks a record file. The kernel releases the lock when this process, and each forked child that
-/// has the file open, have ended. So the record of a killed process without such a child is not
-/// locked, and is ignored.
+/// has the file open, have ended. So if a process was killed and left no such child, its
+/// record is unlocked and ignored.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {

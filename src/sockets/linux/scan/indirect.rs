@@ -51,7 +51,7 @@ impl Scan<'_> {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If this user cannot read most processes, the owner is probably one of those. A search for
+        // If most processes are unreadable, the owner is probably one of them. A search for
         // descriptors in flight would then mislead, so it is skipped.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
