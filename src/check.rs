@@ -185,10 +185,34 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
+    check_ports_free_for(ports, ServerKind::ReuseAddr)
+}
+
+/// [`check_ports_free`] for servers of this kind. A port can be free for one kind of server and
+/// taken for another.
+///
+/// ```
+/// use portlease::{ServerKind, check_ports_free_for};
+///
+/// let busy = [portlease::reserve_port(), portlease::reserve_port()];
+/// # if cfg!(target_os = "linux") {
+/// // The claims refuse servers that set neither option.
+/// let diagnosis = check_ports_free_for(&busy, ServerKind::Plain).unwrap_err();
+/// assert_eq!(diagnosis.into_each().len(), 2);
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`check_ports_free`].
+pub fn check_ports_free_for<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+    kind: ServerKind,
+) -> Result<(), Diagnosis> {
     let mut budget = RetryBudget::new();
     let mut diagnoses = ports
         .into_iter()
-        .filter_map(|port| check_each_free(&port, ServerKind::ReuseAddr, &mut budget).err());
+        .filter_map(|port| check_each_free(&port, kind, &mut budget).err());
     match diagnoses.next() {
         None => Ok(()),
         Some(first) => Err(first.with_more(diagnoses.collect())),

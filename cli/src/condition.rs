@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portlease::{
     Diagnosis, Endpoint, ServerKind, check_port_free_for, check_port_held_by, check_port_listening,
-    wait_until_free_for, wait_until_held_by, wait_until_listening,
+    check_ports_free_for, wait_until_free_for, wait_until_held_by, wait_until_listening,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,32 @@ impl Condition {
             Condition::Listening => check_port_listening(endpoint),
             Condition::HeldBy(pid) => check_port_held_by(endpoint, pid),
         }
+    }
+
+    /// Checks all these ports. The result is what [`check`](Self::check) reports for each.
+    ///
+    /// The checks for a free port share one retry limit. If no owner is visible, each check by
+    /// itself retries for 100 ms.
+    pub(crate) fn check_all(
+        self,
+        endpoints: impl IntoIterator<Item = Endpoint>,
+    ) -> Vec<Result<(), Diagnosis>> {
+        let Condition::Free(kind) = self else {
+            let check = |endpoint| self.check(endpoint);
+            return endpoints.into_iter().map(check).collect();
+        };
+        let mut checked = Vec::new();
+        let note = |endpoint: &Endpoint| checked.push(*endpoint);
+        let problems = check_ports_free_for(endpoints.into_iter().inspect(note), kind).err();
+        let problems = problems.map_or_else(Vec::new, Diagnosis::into_each);
+        let mut problems = problems.into_iter().peekable();
+        let results = checked.into_iter().map(|endpoint| {
+            let is_its = |problem: &Diagnosis| problem.endpoint() == Some(endpoint);
+            problems.next_if(is_its).map_or(Ok(()), Err)
+        });
+        let results = results.collect();
+        debug_assert!(problems.next().is_none(), "each problem has its port");
+        results
     }
 
     pub(crate) fn wait(self, endpoint: Endpoint, limit: Duration) -> portlease::Result<()> {

@@ -24,6 +24,16 @@ impl Finding {
         }
     }
 
+    pub(crate) fn all(endpoints: &[Endpoint], condition: Condition, waited: bool) -> Vec<Self> {
+        let results = condition.check_all(endpoints.iter().copied());
+        let finding = |(endpoint, result): (&Endpoint, Result<(), Diagnosis>)| Finding {
+            endpoint: *endpoint,
+            problem: result.err(),
+            waited,
+        };
+        endpoints.iter().zip(results).map(finding).collect()
+    }
+
     /// Whether the port meets the condition; `None` if it could not be checked.
     pub(crate) fn answer(&self) -> Option<bool> {
         match &self.problem {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, ErrorKind, Protocol};
+use portlease::{Diagnosis, Endpoint, ErrorKind, Protocol};
 
 use crate::condition::Condition;
 use crate::limits::PORTS_PER_THREAD;
@@ -92,16 +92,23 @@ pub(crate) fn answers(
         Condition::Free(_) if is_long => listening_ports().unwrap_or_default(),
         _ => HashSet::new(),
     };
-    let answer = |endpoint: &Endpoint| {
-        let is_busy = endpoint.ip.is_none()
+    let is_busy = |endpoint: &Endpoint| {
+        endpoint.ip.is_none()
             && endpoint.protocol == Some(Protocol::Tcp)
-            && busy.contains(&endpoint.port);
-        if is_busy || is_long && started.elapsed() > limit {
-            return Ok(false);
-        }
-        is_met(*endpoint, condition)
+            && busy.contains(&endpoint.port)
     };
     let parts = in_parallel(endpoints, |part| {
+        let unanswered = part.iter().copied().filter(|endpoint| !is_busy(endpoint));
+        let in_time = unanswered.take_while(|_| !is_long || started.elapsed() <= limit);
+        let mut results = condition.check_all(in_time).into_iter();
+        let answer = |endpoint: &Endpoint| {
+            let result = if is_busy(endpoint) {
+                None
+            } else {
+                results.next()
+            };
+            result.map_or(Ok(false), |result| answer(*endpoint, condition, result))
+        };
         part.iter().map(answer).collect::<Vec<_>>()
     });
     parts.into_iter().flat_map(|(_, part)| part).collect()
@@ -110,7 +117,16 @@ pub(crate) fn answers(
 /// Whether the port meets the condition now. Fails if the port cannot be checked, or if this
 /// machine does not have its address.
 fn is_met(endpoint: Endpoint, condition: Condition) -> portlease::Result<bool> {
-    let problem = match condition.check(endpoint) {
+    answer(endpoint, condition, condition.check(endpoint))
+}
+
+/// What [`is_met`] returns if the check of the port has this result.
+fn answer(
+    endpoint: Endpoint,
+    condition: Condition,
+    result: Result<(), Diagnosis>,
+) -> portlease::Result<bool> {
+    let problem = match result {
         Ok(()) => return Ok(true),
         Err(problem) => problem,
     };

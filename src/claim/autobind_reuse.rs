@@ -13,15 +13,13 @@ mod ffi;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
-    use std::fs::File;
     use std::io;
     use std::net::{IpAddr, SocketAddr};
 
     use socket2::Socket;
 
     use super::ffi;
-    use crate::kept_fd::KeptFd;
-    use crate::namespace::PerNamespace;
+    use crate::kept_setting::KeptSetting;
     use crate::proc_fs;
 
     /// The number that the kernel assigns to a `bind(ip, 0)` of this socket, if it may choose only
@@ -44,7 +42,8 @@ mod system {
 
     /// Whether the setting is off. The error says that it is on, or that it cannot be read.
     pub(crate) fn assigns_no_claimed_port() -> Result<(), &'static str> {
-        match read() {
+        static SETTING: KeptSetting = KeptSetting::new("ip_autobind_reuse");
+        match SETTING.read() {
             Ok(text) if text.trim() == "0" => Ok(()),
             Ok(_) => {
                 Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a reserved port")
@@ -66,22 +65,6 @@ mod system {
             "tcp_timestamps",
         ];
         proc_fs::is_release_below(5, 7) && settings.into_iter().all(proc_fs::has_setting)
-    }
-
-    /// Reads the setting. The file stays open for the next call, because opening it takes five
-    /// times as long as reading it. If the kept file can no longer be read, for example because its
-    /// namespace has ended, the call opens it again.
-    fn read() -> io::Result<String> {
-        static KEPT: PerNamespace<KeptFd<File>> = PerNamespace::new();
-        let kept = KEPT.get();
-        let text = kept.and_then(|kept| proc_fs::read_setting(kept.intact()?).ok());
-        if let Some(text) = text {
-            return Ok(text);
-        }
-        let file = proc_fs::open_setting("ip_autobind_reuse")?;
-        let text = proc_fs::read_setting(&file)?;
-        KEPT.set(KeptFd::new(file)?);
-        Ok(text)
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::EphemeralRange;
 use super::settings::{parse_list, parse_pair};
+use crate::kept_setting::KeptSetting;
 use crate::model::endpoint::Protocol;
 use crate::proc_fs;
 
@@ -11,12 +12,10 @@ use crate::proc_fs;
 const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 
 pub(super) fn ephemeral() -> EphemeralRange {
-    let range = proc_fs::setting("ip_local_port_range")
-        .ok()
-        .and_then(|text| parse_pair(&text));
-    let reserved = proc_fs::setting("ip_local_reserved_ports")
-        .ok()
-        .and_then(|text| parse_list(&text));
+    static RANGE: KeptSetting = KeptSetting::new("ip_local_port_range");
+    static RESERVED: KeptSetting = KeptSetting::new("ip_local_reserved_ports");
+    let range = RANGE.read().ok().and_then(|text| parse_pair(&text));
+    let reserved = RESERVED.read().ok().and_then(|text| parse_list(&text));
     EphemeralRange::new(range, DEFAULT_RANGE, reserved.unwrap_or_default())
 }
 

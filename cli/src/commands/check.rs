@@ -1,7 +1,5 @@
 //! `portlease check`: checks that all ports are free, or that all have a listener.
 
-use portlease::Endpoint;
-
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -39,9 +37,8 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
             Unable::Skip,
         )?;
     }
-    let check = |endpoint: &Endpoint| Finding::new(*endpoint, condition, args.wait.is_some());
     let parts = in_parallel(&endpoints, |part| {
-        part.iter().map(check).collect::<Vec<Finding>>()
+        Finding::all(part, condition, args.wait.is_some())
     });
     let findings: Vec<Finding> = parts.into_iter().flat_map(|(_, part)| part).collect();
     if annotations::in_github_actions() {

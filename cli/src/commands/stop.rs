@@ -20,6 +20,9 @@ use crate::ports::PortList;
 use crate::stop_plan::{Refusal, StopPlan, real_folder, servers};
 use crate::text::{escape, os_message};
 
+/// What `stop` checks of each port at its end.
+const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
+
 #[derive(Debug, Serialize)]
 struct Answer {
     version: u8,
@@ -100,10 +103,11 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         !args.dry_run && !stopped.is_empty() && !served.contains(&endpoint.port)
     };
     let started = Instant::now();
-    let findings: Vec<Finding> = endpoints
-        .iter()
-        .map(|endpoint| finding(*endpoint, waits(endpoint), started))
-        .collect();
+    for endpoint in endpoints.iter().filter(|endpoint| waits(endpoint)) {
+        // The check below reports a port that is not free by then.
+        let _ = FREE.wait(*endpoint, remaining(FREE_AFTER_STOP, started));
+    }
+    let findings = Finding::all(&endpoints, FREE, false);
     let code = if args.dry_run {
         match not_stopped.is_empty() {
             true => exit::YES,
@@ -144,24 +148,6 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// Checks whether the port is free. With `waits`, waits until [`FREE_AFTER_STOP`] after `started`
-/// for the kernel to close the sockets of the stopped server.
-fn finding(endpoint: Endpoint, waits: bool, started: Instant) -> Finding {
-    const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
-    if waits
-        && FREE
-            .wait(endpoint, remaining(FREE_AFTER_STOP, started))
-            .is_ok()
-    {
-        return Finding {
-            endpoint,
-            problem: None,
-            waited: false,
-        };
-    }
-    Finding::new(endpoint, FREE, false)
-}
-
 /// Prints for each port whether it is free. If no server was found, prints only the ports that are
 /// not free.
 fn report_ports(console: &Console, findings: &[Finding], found: bool) -> Result<(), Failure> {
@@ -169,7 +155,7 @@ fn report_ports(console: &Console, findings: &[Finding], found: bool) -> Result<
         match &finding.problem {
             None if found => console.answer(format_args!("port {} is free", finding.endpoint))?,
             None => {}
-            Some(_) => console.finding(finding, Condition::Free(ServerKind::ReuseAddr))?,
+            Some(_) => console.finding(finding, FREE)?,
         }
     }
     Ok(())

@@ -124,17 +124,30 @@ fn unmet(
             return Ok((findings, 0));
         }
     }
+    let unmet_of = |part| {
+        let all = Finding::all(part, condition, true).into_iter();
+        all.filter(|finding| finding.problem.is_some())
+    };
     if matches!(condition, Condition::HeldBy(_)) {
         // The process may have ended. `first_unmet` would then fail, because it waits.
-        // `Finding::new` only checks the port.
+        // `Finding::all` only checks the ports.
         let (first, rest) = endpoints.split_at(endpoints.len().min(WAIT_REPORTS));
-        let all = first.iter().map(|of| Finding::new(*of, condition, true));
-        findings.extend(all.filter(|finding| finding.problem.is_some()));
+        findings.extend(unmet_of(first));
         return Ok((findings, rest.len()));
     }
     let mut others = endpoints.to_vec();
     others.retain(|endpoint| Some(*endpoint) != waited_for);
     let (mut rest, started) = (others.as_slice(), Instant::now());
+    if matches!(condition, Condition::Free(_)) {
+        // Ports without a visible owner are checked together, because each check by itself retries.
+        let is_over = |rest| are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
+        while findings.len() < WAIT_REPORTS && !rest.is_empty() && !is_over(rest) {
+            let (next, after) = rest.split_at(rest.len().min(WAIT_REPORTS - findings.len()));
+            findings.extend(unmet_of(next));
+            rest = after;
+        }
+        return Ok((findings, rest.len()));
+    }
     while let Some(Unmet { index: n, .. }) =
         first_unmet(rest, condition, WAIT_REPORT_TIME, started)?
     {

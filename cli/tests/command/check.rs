@@ -56,6 +56,40 @@ fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
     crate::program::ran(&["check", &format!("{first}-{last}")]).code(0);
 }
 
+/// A check retries for 100 ms while no owner is visible. These ports share that time.
+#[test]
+fn many_ports_without_a_visible_owner_cost_little_more_than_one() {
+    need!(capability::pid_namespace());
+    const PORTS: u16 = 60;
+    let block = ReserveOptions::new().reserve_block(PORTS.into()).unwrap();
+    let _servers: Vec<_> = block.iter().map(|p| p.listen().unwrap()).collect();
+    let range = format!("{}-{}", block[0].port(), block[0].port() + PORTS - 1);
+    let one_by_one = std::time::Duration::from_millis(100) * PORTS.into();
+    for (args, ports) in [
+        (&["check"][..], PORTS),
+        (&["check", "--wait", "100ms"], PORTS),
+        (&["wait", "--free", "--timeout", "100ms"], 10),
+        (&["stop"], PORTS),
+    ] {
+        let mut command = Command::new("unshare");
+        command.args([
+            "-pf",
+            "--mount-proc",
+            "sh",
+            "-c",
+            "exec \"$BIN\" \"$@\"",
+            "sh",
+        ]);
+        plain(command.args(args).arg(&range));
+        let started = std::time::Instant::now();
+        let ran = finish(&mut command);
+        let took = started.elapsed();
+        assert!(took < one_by_one, "{args:?}: {took:?}: {ran:#?}");
+        let hidden = ran.code(1).out.matches(" is in use: held by ").count();
+        assert_eq!(hidden, usize::from(ports), "{args:?}");
+    }
+}
+
 /// Ten lines, of which five are the same help line, would hide the answer.
 #[test]
 fn the_remedies_of_many_busy_ports_come_in_one_line_at_the_end() {

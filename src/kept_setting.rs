@@ -1,0 +1,39 @@
+//! [`KeptSetting`]: a setting of the kernel for a network namespace, such as the ephemeral range.
+
+use std::fs::File;
+use std::io;
+
+use crate::kept_fd::KeptFd;
+use crate::namespace::PerNamespace;
+use crate::proc_fs;
+
+/// A setting that each reservation reads, because it can change at any time. Its file stays open
+/// for the next read: opening and closing it takes five times as long as reading it.
+#[derive(Debug)]
+pub(crate) struct KeptSetting {
+    name: &'static str,
+    kept: PerNamespace<KeptFd<File>>,
+}
+
+impl KeptSetting {
+    pub(crate) const fn new(name: &'static str) -> Self {
+        KeptSetting {
+            name,
+            kept: PerNamespace::new(),
+        }
+    }
+
+    /// The text of the setting. If the kept file can no longer be read, for example because its
+    /// namespace has ended, the call opens the setting again.
+    pub(crate) fn read(&self) -> io::Result<String> {
+        let kept = self.kept.get();
+        let text = kept.and_then(|kept| proc_fs::read_setting(kept.intact()?).ok());
+        if let Some(text) = text {
+            return Ok(text);
+        }
+        let file = proc_fs::open_setting(self.name)?;
+        let text = proc_fs::read_setting(&file)?;
+        self.kept.set(KeptFd::new(file)?);
+        Ok(text)
+    }
+}
