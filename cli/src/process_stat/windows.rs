@@ -40,13 +40,17 @@ impl ProcessStat {
 
 impl From<ffi::Listed> for ProcessStat {
     fn from(listed: ffi::Listed) -> ProcessStat {
-        let started = ffi::created(listed.pid).unwrap_or(0);
-        let is_parent = ffi::created(listed.parent).is_none_or(|parent| parent <= started);
+        let started = ffi::created(listed.pid);
+        let is_parent = match (ffi::created(listed.parent), started) {
+            (Some(parent), Some(started)) => parent <= started,
+            // A time that this user may not read does not rule the parent out.
+            _ => true,
+        };
         ProcessStat {
             pid: listed.pid,
             name: listed.name,
             parent: if is_parent { listed.parent } else { 0 },
-            started,
+            started: started.unwrap_or(0),
         }
     }
 }
