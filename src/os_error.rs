@@ -17,7 +17,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// The limit that an error of [`is_out_of_descriptors`] reports, and what to do about it.
+/// The limit behind an error for which [`is_out_of_descriptors`] is true, and what to do about it.
 pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         _ if cfg!(windows) => "this process has opened too many sockets (close some)",

@@ -70,7 +70,7 @@ fn parse_release(text: &str) -> Option<(u32, u32)> {
     Some((number()?, number()?))
 }
 
-/// The inode of the namespace to which this link leads, such as `/proc/self/ns/pid`.
+/// The inode of the namespace to which a link such as `/proc/self/ns/pid` leads.
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
 ///

@@ -31,7 +31,7 @@ pub(crate) enum ResidualOwner {
     /// No process is visible as the owner. A process shows no descriptors for a moment during its
     /// exec. A probe of another process can also occupy a number for microseconds.
     Unknown,
-    /// The owners are all forked children that have not called exec.
+    /// All owners are forked children that have not called exec.
     ForkedChild,
     /// A process that locks the lock file only to check or to remove it. That takes microseconds,
     /// but many processes can do it in turn, and one can be suspended meanwhile.
@@ -75,8 +75,8 @@ impl RetryBudget {
     /// The budget of one check within a wait. `left` is the time until the deadline of the wait, or
     /// `None` after the deadline.
     ///
-    /// The check may retry until the deadline, and for [`NO_OWNER_LIMIT`] if the deadline is
-    /// nearer. So its retries end at most [`NO_OWNER_LIMIT`] after the deadline.
+    /// The limit is the time until the deadline, but never less than [`NO_OWNER_LIMIT`]. So the
+    /// retries end at most [`NO_OWNER_LIMIT`] after the deadline.
     pub(crate) fn of_poll(left: Option<Duration>) -> Self {
         Self::at_most(left.unwrap_or_default().max(NO_OWNER_LIMIT))
     }
@@ -114,7 +114,7 @@ impl RetryBudget {
         if left.is_zero() {
             return false;
         }
-        // The random factor keeps two processes that refuse each other from retrying in step.
+        // The random factor keeps two processes that block each other from retrying in step.
         let jitter = self.pause * fastrand::u32(50..=100) / 100;
         std::thread::sleep(jitter.min(left));
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -131,8 +131,8 @@ impl RetryBudget {
                 .is_some_and(|started| started.elapsed() >= limit)
     }
 
-    /// Calls `bind` again while it fails with "address in use", until the budget is used up.
-    /// Returns its last result.
+    /// Repeats `bind` while it fails with "address in use", until the budget is used up. Returns
+    /// the last result of `bind`.
     pub(crate) fn retry<T>(&mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match bind() {
@@ -150,8 +150,8 @@ impl RetryBudget {
 pub(crate) enum RetryLevel {
     /// One bind, without retries.
     Once,
-    /// One bind. If the kernel refuses it for a claim, a read of the socket table follows: a number
-    /// that only old connections occupy can still be claimed.
+    /// One bind. If the kernel refuses the bind of a claim, the call reads the socket table,
+    /// because a number that only old connections occupy can still be claimed.
     WithTable,
     /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,
@@ -231,8 +231,9 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_millis(1),
 ];
 
-/// How often a wait for the listener of one process searches for the owner of a listener that
-/// belongs to another process. A search reads every process, which takes some milliseconds.
+/// A wait for the listener of one process may find only listeners of other processes. It then
+/// searches for the owners of these listeners again after this time. A search reads every process,
+/// which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a wait for a process goes on after the process has ended without a failure. The process
@@ -256,18 +257,19 @@ pub(crate) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 /// How many of the last lines of a server's stderr an error shows.
 pub(crate) const STDERR_LINES: usize = 10;
 
-/// How long to wait until the stderr pipe of an ended server is read (Windows). Another process may
-/// keep the pipe open.
+/// How long to wait until a thread has read the stderr pipe of an ended server to its end
+/// (Windows). Another process may keep the pipe open.
 #[cfg(windows)]
 pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
 /// listen. Only a read of every socket or a bind shows such a holder. The read costs some hundred
-/// microseconds. A wait for listeners that stay open pauses as long while every port has one.
+/// microseconds. A wait for listeners that stay open also uses this pause while every port has a
+/// listener.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-/// If no number of a range is free, the error names the owners of at most this many of its first
-/// numbers. Each number costs a read of every socket.
+/// If no number of a range is free, the error names the owners of the first numbers in the range,
+/// at most this many. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
 /// How long to wait for one connection that tests whether the port accepts connections. A wait that
@@ -296,7 +298,7 @@ pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 /// it again.
 pub(crate) const KERNEL_PICKS: usize = 32;
 
-/// In an ephemeral range with fewer numbers than this, an automatic pick tries the non-ephemeral
+/// If the ephemeral range has fewer numbers than this, an automatic pick tries the non-ephemeral
 /// numbers first: the claims of a parallel test suite would take a large part of the range from
 /// outgoing connections. An administrator has narrowed such a range on purpose. The default of
 /// Linux has 28,232.
@@ -397,7 +399,7 @@ pub(crate) const SERVICE_SEARCHES: u32 = 16;
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;
 
-/// Beside more processes than this, the report on a failed check does not read the descriptors of
+/// If more processes than this run, the report on a failed check does not read the descriptors of
 /// every process. Such a read takes about 12 us per process on two cores (Linux 6.18).
 #[cfg(target_os = "linux")]
 pub(crate) const PROCESSES_OF_REPORT: usize = 512;

@@ -26,8 +26,8 @@ pub use steady::wait_until_all_listening;
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
 /// socket that is bound. Without an address, any address of this machine counts.
 ///
-/// The wait polls the socket table about every millisecond, so a server that counts its connections
-/// sees none. It does not check *which* process listens: see [`wait_until_held_by`].
+/// The wait reads the socket table about every millisecond and does not connect, so a server that
+/// counts its connections sees none. Any process may listen: see [`wait_until_held_by`].
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
@@ -70,8 +70,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
 /// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
 /// only in the process group or session of `pid`. On Linux a subreaper (prctl(2)) can adopt the
-/// daemon. If the subreaper is the calling process or an ancestor in its session, only a daemon
-/// whose group or session leader has ended counts. An example is a daemon that forked twice.
+/// daemon. If the subreaper is the calling process or an ancestor in the same session, a daemon
+/// counts only if the leader of its group or session is `pid` or has ended (as after a double
+/// fork).
 ///
 /// ```
 /// use std::time::Duration;

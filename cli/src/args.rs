@@ -83,8 +83,8 @@ pub(crate) enum Command {
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
-    /// shell ends or `portlease release` releases them. If a subshell, a wrapper such as timeout or
-    /// sudo, or an `sh -c` that then ends calls portlease, the ports are held for the shell that
+    /// shell ends or `portlease release` releases them. If the caller is a subshell, a wrapper such
+    /// as timeout or sudo, or an `sh -c` that then ends, the ports are held for the shell that
     /// waits for it. To name the shell explicitly, pass --pid $$. For ports that outlive every
     /// process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
@@ -95,7 +95,7 @@ pub(crate) enum Command {
                       `portlease reserve` by this user, 2 usage error or failure"
     )]
     Release(ReleaseArgs),
-    /// Run a port server for portpicker clients (Python, C++) that reserves the ports it grants
+    /// Run a port server for portpicker clients (Python, C++), and reserve the ports it grants
     ///
     /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
     /// when the process that requested it ends.
@@ -202,7 +202,7 @@ pub(crate) struct RunArgs {
     /// After the command has ended, find listeners that it or its daemons left behind. Linux only
     #[arg(long, value_enum, value_name = "ACTION")]
     pub(crate) leaks: Option<LeakAction>,
-    /// Command to run, with its arguments. Without `--` the options of portlease come before it
+    /// Command to run, with its arguments. Without `--`, put the options of portlease before it
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }

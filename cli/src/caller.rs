@@ -22,7 +22,7 @@ use windows as system;
 pub(crate) use system::calling_process;
 
 /// Programs that start a command, and end when the command ends. Programs such as nice(1) are not
-/// listed: they call exec, and so never are an ancestor of their command.
+/// listed: they call exec, so they are never an ancestor of their command.
 const WRAPPERS: [&str; 22] = [
     "bwrap",
     "cargo",
@@ -87,8 +87,8 @@ fn without_exe(name: &str) -> &str {
     name.strip_suffix(".exe").unwrap_or(name)
 }
 
-/// Whether nothing follows the call of `reserve` in the TEXT of `sh -c TEXT`. A pipe may follow,
-/// and so may `||` with a command for a failure.
+/// Whether the shell of `sh -c TEXT` has nothing to do after the call of `reserve` in TEXT. A pipe
+/// may follow the call, and so may `||` with a command for a failure.
 #[cfg(any(target_os = "linux", windows))]
 fn ends_with_this_call(text: &str) -> bool {
     let Some((_, rest)) = text.rsplit_once("reserve") else {

@@ -23,7 +23,7 @@ pub(crate) struct ListenWait {
 
 impl ListenWait {
     /// Returns the wait if its thread has not answered yet. If the command does not listen in time,
-    /// ends the process `pid` of the command with all that it started, and fails.
+    /// ends its process `pid` and all processes that it started, and fails.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {

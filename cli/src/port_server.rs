@@ -13,7 +13,7 @@ use crate::text::os_message;
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
-    /// The server holds a reservation until the process ends for which it was requested.
+    /// The server holds a reservation for a process, until that process ends.
     HeldByServer(u16),
 }
 
@@ -28,7 +28,7 @@ impl Granted {
     pub(crate) fn protocols(&self) -> &[Protocol] {
         match self {
             Granted::Reserved(reservation) => reservation.protocols(),
-            // `portlease serve` reserves each number for both.
+            // `portlease serve` reserves each number for both protocols.
             Granted::HeldByServer(_) => &[Protocol::Tcp, Protocol::Udp],
         }
     }

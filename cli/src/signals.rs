@@ -15,8 +15,8 @@ pub(crate) fn starts_ignored(signal: i32) -> bool {
     ffi::is_ignored_at_start(signal)
 }
 
-/// Starts the command with the signal mask of the calling thread, and with the signals ignored that
-/// were ignored when this process started.
+/// Starts the command with the signal mask of the calling thread. The command ignores each signal
+/// that was ignored when this process started.
 pub(crate) fn spawn_with_inherited_signals(command: &mut Command) -> io::Result<Child> {
     // An ignored signal stays ignored across exec, with two exceptions. exec resets SIGCHLD,
     // because this process has a handler for it. std resets SIGPIPE in each child.

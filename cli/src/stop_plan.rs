@@ -61,9 +61,9 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
 
 impl StopPlan {
     /// Decides for each process that owns one of the sockets whether `stop` may end it. With
-    /// `under`, the working directory of the process must be that folder or below it. The caller
-    /// must open the handles before it reads the sockets. A handle that is opened later could refer
-    /// to another process with the same pid.
+    /// `under`, the working directory of the process must be that folder or a folder below it. The
+    /// caller must open the handles before it reads the sockets. A handle that is opened later
+    /// could refer to another process with the same pid.
     pub(crate) fn new(
         servers: &[Holder],
         handles: &mut Handles,

@@ -78,9 +78,9 @@ impl Watcher {
         self.process.id()
     }
 
-    /// Makes the watcher end the command and the processes that it started, if this process ends
-    /// first. The forked child sends its pid to the watcher before it calls exec. So the command
-    /// never runs without a watcher that knows it.
+    /// Makes the watcher end the command, and the processes that the command started, if this
+    /// process ends first. The forked child sends its pid to the watcher before it calls exec. So
+    /// the command never runs without a watcher that knows it.
     pub(crate) fn guard(&self, command: &mut Command) -> io::Result<()> {
         let socket = self.socket.try_clone()?;
         #[cfg(target_os = "macos")]
@@ -97,8 +97,8 @@ impl Watcher {
         Ok(PendingSignals(u64::from_ne_bytes(mask)))
     }
 
-    /// Drops a watcher that was reaped, without killing it. Another process may have its pid by
-    /// now.
+    /// Discards a watcher that was reaped, without the kill in `drop`. Another process may have its
+    /// pid by now.
     pub(crate) fn forget(self) {
         std::mem::forget(self);
     }
@@ -106,7 +106,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Both calls fail if the watcher has ended.
+        // Both calls fail if the watcher was already reaped.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();
     }

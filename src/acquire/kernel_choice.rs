@@ -24,8 +24,8 @@ pub(super) fn reserve(
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    // While numbers of one parity are left, the kernel chooses only from these. It then may never
-    // choose a multiple of `aligned`.
+    // The kernel chooses only numbers of one parity until these are used up. So it may never choose
+    // a multiple of `aligned`.
     if request.aligned != 1 {
         return Ok(None);
     }
@@ -139,7 +139,7 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Whether `spare` more numbers are free, which outgoing connections need: with no free number,
+/// Whether `spare` more numbers are free. Outgoing connections need free numbers: without any,
 /// connect(2) fails in every process. The function claims the numbers for a moment to find out.
 fn leaves_spare(
     numbers: &mut impl Iterator<Item = u16>,

@@ -120,7 +120,8 @@ fn has_ipv6() -> io::Result<bool> {
 
 /// A socket that serves both IP families, or `None` if the kernel has no such sockets.
 ///
-/// A lack of descriptors or a sandbox says nothing about IPv6. Such an error is returned.
+/// An error from a lack of descriptors or from a sandbox says nothing about IPv6, so the function
+/// returns it.
 fn new_ipv6_socket() -> io::Result<Option<Socket>> {
     match Socket::new(Domain::IPV6, Type::STREAM, None) {
         // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux accepts it.

@@ -165,8 +165,8 @@ enum Served {
     ByAssignment,
 }
 
-/// Lets the unbound socket listen on the claimed number. It binds port 0 first, and the kernel must
-/// not assign it that number. That bind is refused, which leaves the socket unbound.
+/// Lets the unbound socket listen on the claimed number. Before that, the socket binds port 0, with
+/// a limit to the claimed number. The kernel must refuse, which leaves the socket unbound.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     match assigned(&server, ip, port)? {

@@ -26,7 +26,7 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(WSAEAFNOSUPPORT)
 }
 
-/// Does nothing. Windows refuses SO_REUSEADDR on a socket with SO_EXCLUSIVEADDRUSE. The option
+/// Does nothing. Windows refuses SO_REUSEADDR on a socket with SO_EXCLUSIVEADDRUSE. SO_REUSEADDR
 /// would also let other processes take over the port.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())

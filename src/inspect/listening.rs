@@ -33,8 +33,8 @@ impl Snapshot {
     /// The first port of a protocol whose table cannot be read, and the cause.
     pub(crate) fn read(ports: &[Port]) -> Result<Snapshot, (Port, io::Error)> {
         let mut found: HashMap<_, Vec<Row>> = HashMap::new();
-        // TCP is last, because for TCP a connection replaces a missing table, and for the others
-        // nothing does.
+        // TCP is last, because a missing TCP table ends this loop: connections replace that table.
+        // A missing table of another protocol is an error.
         for protocol in [Protocol::Udp, Protocol::UdpLite, Protocol::Tcp] {
             let of_protocol = || ports.iter().filter(|port| port.protocol == protocol);
             let numbers = || of_protocol().map(|port| port.number);

@@ -1,4 +1,4 @@
-//! What is true of a port now: whether it is free, who holds it, and what a client meets.
+//! The state of a port now: whether it is free, who holds it, and how it answers a connection.
 
 pub(crate) mod availability;
 pub(crate) mod diagnose;

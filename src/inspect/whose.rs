@@ -71,7 +71,8 @@ impl Expected {
         self.ended_well = succeeded.unwrap_or(self.started.is_some());
     }
 
-    /// Whether the expected process, a descendant of it, or a daemon that it left owns the socket.
+    /// Whether the socket belongs to the expected process, a descendant of it, or a daemon that it
+    /// left.
     pub(crate) fn has(&self, socket: &Holder) -> bool {
         socket
             .processes
@@ -118,11 +119,11 @@ impl Expected {
 /// (pid 1, unless the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of
 /// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
 ///
-/// The kernel does not show which processes are subreapers. An ancestor of the calling process in
-/// another session counts as a subreaper. The calling process, or an ancestor in its session such
-/// as a test runner, may itself have started `process`. Such a parent counts as the adopter only if
-/// the leader of the process group or session of `process` has ended, as for a daemon that forked
-/// twice.
+/// The kernel does not show which processes are subreapers. An ancestor of the calling process
+/// counts as a subreaper if it is in another session. The calling process, or an ancestor in its
+/// session such as a test runner, may itself have started `process`. Such a parent counts as the
+/// adopter only if the leader of the process group or session of `process` has ended, as for a
+/// daemon that forked twice.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();

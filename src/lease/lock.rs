@@ -238,8 +238,9 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 
 /// The record of the process that has the lock file locked.
 ///
-/// A locked record in a folder of records has priority over the record in the lock file, which a
-/// killed process may have left. The times in the two records do not decide, because clocks step.
+/// A locked record in a folder of records has priority over the record in the lock file, because a
+/// killed process may have left the latter. The times in the two records do not decide, because
+/// clocks step.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing, because records only inform people.
     let users = folder.record_users().unwrap_or_default();

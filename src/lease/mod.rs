@@ -165,7 +165,8 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // The next sweeps read whole folders. This function has done the same, so they add little.
+        // These sweeps read whole folders. They add little, because this function has read a whole
+        // folder too.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(&folder, user);
         let _swept = lock::sweep_other_scopes(&folder, user);

@@ -112,7 +112,8 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains the text of `cause`. So the chain goes on with its source.
+        // The message already contains the text of `cause`, so the chain goes on with the source
+        // of `cause`.
         self.0.cause.as_ref().and_then(|cause| cause.source())
     }
 }

@@ -28,8 +28,8 @@ pub(crate) enum Incompleteness {
     /// A reservation has the port of this protocol, but its lock file was not found. The
     /// reservation uses another lock folder, or this process cannot use the lock folder.
     Lease(Protocol),
-    /// A report on a failed check searched for one owner of each socket and its relatives, because
-    /// too many processes run for a search of all.
+    /// A report on a failed check searched for one owner of each socket and that owner's relatives,
+    /// because too many processes run for a search of all.
     NotSearched,
     /// The process with this pid has not yet received descriptors that were sent to it. The socket
     /// may be one of those descriptors.

@@ -355,8 +355,8 @@ impl Lease {
             }
             (None, None) => "by a process".to_owned(),
         };
-        // If the port is reserved for another process, the command is that of the other process.
-        // The code below names both.
+        // If the port is reserved for another process, that process runs the command. The code
+        // below then prints the command with the pid of that process.
         match (self.command(), self.at(), record.on_behalf_of) {
             (Some(command), _, None) => text += &format!(" (running `{}`)", printable(command)),
             (None, Some(at), _) => text += &format!(" ({})", printable(at)),

@@ -34,7 +34,7 @@ pub enum Remedy {
     /// Close the socket of the calling process that holds the port.
     CloseOwnSocket,
     /// Close the socket in the process that holds the port. That process is an ancestor of the
-    /// calling process, which could end with it.
+    /// calling process, so ending it could also end the calling process.
     #[non_exhaustive]
     CloseSocketOfAncestor {
         /// The id of the process.
@@ -152,7 +152,7 @@ pub enum Remedy {
     ListPacketFilter,
     /// Mount the file system proc on `/proc`, so that processes are visible.
     MountProc,
-    /// Retry outside of this container: a process there may own the socket.
+    /// Retry outside of this container, because a process outside may own the socket.
     InspectFromHost,
     /// Find the part of the kernel that owns the socket, or a process with a call in progress.
     FindKernelSocket,
@@ -213,7 +213,7 @@ impl fmt::Display for Remedy {
             Remedy::CloseSocketOfAncestor { pid } => {
                 write!(
                     f,
-                    "close the socket in pid {pid}, which started this process"
+                    "close the socket in pid {pid}, an ancestor of this process"
                 )
             }
             Remedy::ResumeOrKill { pid } => write!(
@@ -316,8 +316,8 @@ impl fmt::Display for Remedy {
             }
             Remedy::ListenOnEveryInterface { interface } => write!(
                 f,
-                "let the server accept connections from every interface: it binds its socket to {} \
-                 (SO_BINDTODEVICE)",
+                "let the server accept connections from every interface: its socket is bound to {} \
+                 only (SO_BINDTODEVICE)",
                 printable(interface)
             ),
             Remedy::ReserveForPlainServer => f.write_str(
@@ -400,8 +400,8 @@ fn of_user(is_user: bool) -> &'static str {
 }
 
 impl Remedy {
-    /// Whether the remedy frees the port from one of its holders. If a report names several, all of
-    /// them must be followed.
+    /// Whether the remedy frees the port from one of its holders. If a report names several such
+    /// remedies, all of them must be followed.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -40,8 +40,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether it is certain that the half of the range that the kernel prefers is in use. Slow
-    /// binds alone do not make it certain.
+    /// Whether it is certain that the half that `bind(…, 0)` searches first is used up. Slow binds
+    /// alone do not make it certain.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

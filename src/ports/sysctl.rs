@@ -10,7 +10,7 @@ use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// The range for use if sysctl(8) reports none. macOS has IANA's dynamic range by default, and
+/// The range that counts if sysctl(8) reports none. macOS has IANA's dynamic range by default, and
 /// FreeBSD a larger one.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     10000..=u16::MAX

@@ -14,7 +14,7 @@ use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 
-/// The range for use if netsh reports none: the default of Windows, which is IANA's dynamic range.
+/// The range if netsh reports none: the default of Windows, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> EphemeralRange {

@@ -51,7 +51,7 @@ pub fn try_reserve_port() -> Result<Reservation> {
 /// Reserves a UDP port. No process that uses this crate takes the port, and the kernel does not
 /// assign it by itself.
 ///
-/// [`ReserveOptions::udp`] describes what keeps the port.
+/// [`ReserveOptions::udp`] describes what keeps other processes from the port.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();

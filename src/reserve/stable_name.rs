@@ -10,7 +10,7 @@ use crate::model::error::{Error, Result};
 /// folder.
 const PROJECT: &str = "PORTLEASE_PROJECT";
 
-/// Adds to the name the seed from which the order of its numbers follows.
+/// Adds a seed to the name. The order in which a pick tries the numbers follows from the seed.
 pub(super) fn resolve(name: String) -> Result<NumberName> {
     if name.is_empty() {
         return Err(Error::empty_name());

@@ -200,7 +200,7 @@ impl ReserveOptions {
         }
     }
 
-    /// Checks that a base number exists at which the range has every port.
+    /// Checks that the range allows every port of at least one base number.
     fn check_bases(&self, offsets: &Offsets, range: RangeInclusive<u16>) -> Result<()> {
         let n = offsets.count();
         let mut allowed = range.clone().filter(|port| self.is_allowed(*port, &range));

@@ -96,7 +96,7 @@ impl fmt::Display for ExitInfo {
 
 impl WaitError {
     /// `blocked_thread` says whether the wait blocked its thread. If the server is a task on that
-    /// thread, this is why the wait timed out.
+    /// thread, it could not run, and so the wait timed out.
     pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
             WaitError::TimedOut(waited, unmet) => {
@@ -166,8 +166,8 @@ impl Listening {
     }
 
     /// Calls `exit_info` before it reads the socket table. In the other order, a process could
-    /// begin to listen and end between the two steps. The wait would then report that it ended
-    /// without a listener, although a descendant may still have the listener.
+    /// begin to listen and end between the two steps. The wait would then report that the process
+    /// ended without a listener, although a descendant may still have the listener.
     pub(crate) fn poll(
         &mut self,
         exit_info: impl FnOnce() -> io::Result<Option<ExitInfo>>,
@@ -311,8 +311,7 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
 }
 
 /// Whether the thread belongs to a tokio runtime. Without the feature `tokio`: whether this process
-/// has an epoll descriptor, as async runtimes have. Then always `false` on systems other than
-/// Linux.
+/// has an epoll descriptor, as async runtimes have. Such a descriptor exists on Linux only.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

@@ -13,7 +13,7 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 
 /// Waits until something listens on every port, and all keep listening for `steady` without a
 /// break. Some servers listen while they initialize, close the socket, and listen again when they
-/// are ready: the images of databases do.
+/// are ready: the container images of databases do.
 ///
 /// A port keeps listening while one of its listeners stays open. If a server closes its socket and
 /// opens a new one, the time `steady` starts again. [`wait_until_listening`] returns at the first

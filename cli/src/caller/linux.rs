@@ -66,8 +66,8 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
 }
 
 /// The properties of a process by which this file recognises a caller. A forked child has the same
-/// command line, program and address of the arguments as its parent, until one of the two calls
-/// exec.
+/// command line and program as its parent, and its arguments at the same memory address, until one
+/// of the two calls exec.
 #[derive(Debug)]
 struct ProcessImage {
     stat: ProcessStat,

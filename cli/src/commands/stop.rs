@@ -63,7 +63,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
     // The workers of a server may still listen after it has ended, so one round is not enough. The
-    // rounds end, because each round takes handles of the first scan, and each handle only once.
+    // loop ends, because each round uses up handles, and all handles were opened before the first
+    // round.
     loop {
         let mut plan = StopPlan::new(&servers(&endpoints)?, &mut handles, under.as_deref())?;
         let targets = std::mem::take(&mut plan.targets);

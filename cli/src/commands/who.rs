@@ -244,7 +244,7 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     Ok(match (all.is_empty(), is_restricted && has_hidden) {
         (false, _) => exit::YES,
         (true, false) => exit::NO,
-        // A listener with a hidden owner may belong to a process that was asked for.
+        // A hidden owner may be one of the processes that the options select.
         (true, true) => exit::INCOMPLETE,
     })
 }
@@ -313,7 +313,7 @@ fn describe_reachability(reachability: Reachability) -> String {
     }
 }
 
-/// Whether more permission would show nothing more. Always `false` on Windows.
+/// Whether this process is root, so that more permission would not help. Always `false` on Windows.
 fn runs_as_root() -> bool {
     #[cfg(unix)]
     return rustix::process::geteuid().is_root();

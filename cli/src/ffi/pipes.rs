@@ -21,7 +21,7 @@ use windows_sys::Win32::System::Pipes::{
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
-/// The size of the buffers of a pipe. A message of these protocols is shorter.
+/// The size of the buffers of a pipe. The messages of a keeper and of a port server are shorter.
 const BUFFER_BYTES: u32 = 512;
 
 /// Memory that Windows allocated with `LocalAlloc` for this process.

@@ -178,8 +178,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
     [CTRL_C_EVENT, CTRL_BREAK_EVENT].contains(&event).into()
 }
 
-/// Keeps the handles of this process from children that it starts later, as far as their values are
-/// among the `count` lowest. An inherited handle has the value that it has in the parent.
+/// Keeps later children of this process from inheriting its handles with the `count` lowest values.
+/// An inherited handle has the same value as in the parent.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

@@ -14,7 +14,7 @@ pub(crate) struct Holding {
     /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     pub(crate) granted: Vec<u16>,
     /// Whether the port server holds the `granted` ports until this process ends. Otherwise it
-    /// holds them until the process of the request ends.
+    /// holds them until the process named in the request ends.
     pub(crate) holds_granted: bool,
     pub(crate) until: Option<Instant>,
 }

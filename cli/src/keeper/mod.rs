@@ -1,10 +1,10 @@
 //! The keeper: a small process that holds reservations after `portlease reserve` has exited.
 //!
 //! The keeper itself makes the reservations, because the library cannot move a reservation to
-//! another process. On Linux its stdin is the pidfd of the process that the ports are reserved for,
-//! or `/dev/null` if they are reserved only for a time or if the kernel has no pidfds. Elsewhere,
-//! and without a pidfd, it opens its own handle of that process. `reserve` and the keeper exchange
-//! three messages:
+//! another process. If the ports are reserved for a process, the keeper waits for that process to
+//! end. On Linux the keeper's stdin is a pidfd of the process. On other systems, and if the kernel
+//! has no pidfds, the keeper opens its own handle. `reserve` and the keeper exchange three
+//! messages:
 //!
 //! 1. `reserve` sends the request.
 //! 2. The keeper sends the numbers, or an error.

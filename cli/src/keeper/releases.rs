@@ -1,4 +1,5 @@
-//! [`ReleaseListener`]: the keeper (the process that holds the ports) accepts release requests.
+//! [`ReleaseListener`]: receives release requests for the keeper (the process that holds the
+//! ports).
 
 #[cfg(unix)]
 mod unix;

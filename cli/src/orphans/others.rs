@@ -4,7 +4,7 @@ use crate::failure::Failure;
 
 pub(crate) fn adopt() -> Result<(), Failure> {
     Err(Failure::new(
-        "cannot scan for listeners that the command leaves: --leaks needs Linux, because only \
-         Linux shows which command started a daemon",
+        "cannot scan for listeners that the command leaves behind: --leaks needs Linux, because \
+         only Linux shows which command started a daemon",
     ))
 }

@@ -38,8 +38,8 @@ pub(crate) struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// Fails if no variable names the file that the format appends to. `reserve` calls this before
-    /// it reserves anything.
+    /// Fails if the environment does not name the file that the format appends to. `reserve` calls
+    /// this before it reserves anything.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         self.file().map(drop)
     }

@@ -92,7 +92,7 @@ impl ProcessHandle {
         Some(self.queue.as_fd())
     }
 
-    /// Always `None`: the descriptor shows the end.
+    /// Always `None`, because the descriptor shows when the process ends.
     pub(crate) fn poll_again(&self) -> Option<Instant> {
         None
     }

@@ -9,8 +9,8 @@ pub(crate) struct ProcessStat {
     pub(crate) pid: u32,
     /// The name of the program, such as `cmd.exe`.
     pub(crate) name: String,
-    /// The pid of the parent process. 0 if the parent has ended: its pid may then belong to another
-    /// process, which started later than this one.
+    /// The pid of the parent process. 0 if the parent has ended and its pid now belongs to a
+    /// process that started later than this one.
     pub(crate) parent: u32,
     /// The time of the start in units of 100 ns since 1601. 0 if this user may not read it.
     pub(crate) started: u64,

@@ -48,7 +48,7 @@ fn each_busy_port_is_reported_with_its_holder_and_a_help_line() {
     );
     assert!(
         help.starts_with(&format!(
-            "help: close the socket in pid {pid}, which started this process, or "
+            "help: close the socket in pid {pid}, an ancestor of this process, or "
         )),
         "{help}"
     );
@@ -107,7 +107,7 @@ fn the_remedies_of_many_busy_ports_come_in_one_line_at_the_end() {
         );
     }
     let help = format!(
-        "help: close the socket in pid {}, which started this process, or reserve another port \
+        "help: close the socket in pid {}, an ancestor of this process, or reserve another port \
          with `portlease reserve`",
         std::process::id()
     );
@@ -252,7 +252,7 @@ fn the_json_answer_has_this_shape() {
                     {
                         "kind": "close_socket_of_ancestor",
                         "text": format!(
-                            "close the socket in pid {pid}, which started this process"
+                            "close the socket in pid {pid}, an ancestor of this process"
                         ),
                         "pid": pid,
                     },

@@ -10,8 +10,8 @@ use socket2::Socket;
 /// From include/uapi/linux/in.h. The crate libc lacks it.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// Lets the kernel assign only this number to the socket, if its ephemeral range has the number.
-/// Fails with ENOPROTOOPT on Linux before 6.3.
+/// Lets the kernel assign only this number to the socket, if the ephemeral range contains the
+/// number. Fails with ENOPROTOOPT on Linux before 6.3.
 pub(super) fn allow_only(socket: &Socket, port: u16) -> io::Result<()> {
     let range = u32::from(port) << 16 | u32::from(port);
     // SAFETY: the socket is open while it is borrowed. The option is a u32, and `range` has its

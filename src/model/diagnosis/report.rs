@@ -129,8 +129,9 @@ impl Report {
         }
     }
 
-    /// A sentence about another listener that was found: that of a stranger, or one on another port
-    /// or address. `None` if no such listener was found.
+    /// What the check found in place of the expected listener: a suspended process, a packet
+    /// filter, or a listener of a stranger or on another port or address. `None` if it found none
+    /// of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,

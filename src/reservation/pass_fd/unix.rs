@@ -163,8 +163,8 @@ fn copy_settings(from: &Command, to: &mut Command) {
     }
 }
 
-/// Whether [`copy_settings`] copies every setting of the command. `Command` has no getter for the
-/// settings that it does not copy, but the `Debug` form of `Command` shows them.
+/// Whether [`copy_settings`] copies every setting of the command. `Command` has no getters for the
+/// other settings, but its `Debug` form shows them.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

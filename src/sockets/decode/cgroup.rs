@@ -5,7 +5,7 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) unit: Option<String>,
-    /// Whether the service manager of a user runs the process, and not the one of the system.
+    /// Whether a user's service manager runs the process, instead of the system's.
     pub(crate) user_unit: bool,
     pub(crate) container: Option<String>,
 }

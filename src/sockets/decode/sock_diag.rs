@@ -139,9 +139,9 @@ fn port_filter(ports: &RangeInclusive<u16>) -> [u8; 20] {
     const REQ_BYTECODE: u16 = 1;
     const S_GE: u8 = 2;
     const S_LE: u8 = 3;
-    // An instruction is a code, the distance to the next instruction if the comparison holds, and
-    // the distance if not. Its operand follows in the same form. A distance that ends behind the
-    // program rejects the socket.
+    // An instruction has three parts: a code, the distance to the next instruction if the
+    // comparison is true, and the distance if it is false. Its operand follows in the same form. A
+    // distance that ends behind the program rejects the socket.
     let instructions = [
         (S_GE, 8, 20),
         (0, 0, *ports.start()),
@@ -262,7 +262,8 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::linux_state::state(protocol, state),
-        // If no process owns the socket, the field is mostly 0, which must not be reported as root.
+        // If no process owns the socket, the field is usually 0. That 0 must not be reported as
+        // root.
         uid: if inode.is_none() {
             None
         } else {
@@ -399,7 +400,7 @@ pub(crate) mod tests {
         payload.extend([0; 24]);
         payload.extend(u32(uid));
         payload.extend(u32(inode));
-        // The decoder must skip another attribute first. Attributes are padded to four bytes.
+        // The first attribute is one that the decoder must skip. Each is padded to four bytes.
         for (kind, value) in [
             Some((5, 7)),
             only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into())),

@@ -124,7 +124,7 @@ pub(super) fn listening_between(
     Ok(rows)
 }
 
-/// The ports that a request for this port selects: each port for 0.
+/// The ports that a request for this port selects. A request for port 0 selects every port.
 fn range(port: u16) -> RangeInclusive<u16> {
     if port == 0 {
         sock_diag::ANY_PORT

@@ -58,7 +58,7 @@ impl SockDiag {
         for &family in families {
             consistent &= self.dump_family(protocol, family, states, ports, rows)?;
         }
-        // A kernel that ignores the filter must not add sockets of other ports to an answer.
+        // Removes the sockets of other ports, in case a kernel ignores the filter.
         let mut position = 0;
         rows.retain(|row| {
             position += 1;
@@ -168,8 +168,8 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
 /// process.
 pub(super) fn shows_bound() -> bool {
     static SHOWN: OnceLock<bool> = OnceLock::new();
-    // If the question fails, the result is `false`: the report then says that such sockets could
-    // not be read.
+    // If the check fails, the result is `false`: the report then says that such sockets could not
+    // be read.
     *SHOWN.get_or_init(|| proc_fs::is_release_at_least(6, 8) || shows_own_bound().unwrap_or(false))
 }
 
@@ -242,7 +242,7 @@ mod tests {
         let low = bound[3].local_addr().unwrap().as_socket().unwrap().port();
         for ports in [port..=port, low..=low, low.min(port)..=low.max(port)] {
             let mut rows = Vec::new();
-            // `try_dump` does not remove what the kernel should not have sent.
+            // `dump` would remove the sockets of other ports, so the test calls `try_dump`.
             SockDiag::open()
                 .unwrap()
                 .try_dump(

@@ -41,8 +41,8 @@ fn a_client_and_a_server_on_another_address_are_both_reported() {
         let accepted = server.accept().unwrap();
         let port = client.local_addr().unwrap().port();
         let beside = has_ipv6.then(|| TcpListener::bind((V6, port))).transpose();
-        // Another test can have a socket on this number and the IPv6 address. Another pair is tried
-        // then.
+        // If another test has a socket on this number and the IPv6 address, this bind fails. Then
+        // the test tries another pair.
         beside.ok().map(|beside| (client, accepted, port, beside))
     };
     let (_client, _accepted, port, beside) = std::iter::repeat_with(pair)
@@ -108,7 +108,7 @@ fn each_state_of_a_closing_connection_is_reported() {
     }
 }
 
-/// The peer does not receive the FIN: the data before it fills the peer's window.
+/// The FIN does not reach the peer, because earlier data fills the peer's window.
 #[test]
 fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     if !has_sock_diag("an unsent FIN") {
@@ -119,8 +119,8 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     let source = client.local_addr().unwrap().port();
     let accepted = server.accept().unwrap();
     client.set_nonblocking(true).unwrap();
-    // Fill the window of the peer. It grows a little with its buffer, so write until no write has
-    // succeeded for 50 ms.
+    // Fill the window of the peer. The window grows a little with the peer's buffer, so write until
+    // no write has succeeded for 50 ms.
     let (begun, mut written) = (Instant::now(), Instant::now());
     while written.elapsed() < Duration::from_millis(50) && begun.elapsed() < TIMEOUT {
         if client.write(&[0; 65536]).is_ok() {

@@ -186,7 +186,7 @@ pub(super) fn has_sock_diag(test: &str) -> bool {
 }
 
 /// Whether the kernel shows TCP sockets that are bound and do not listen; if not, the test is
-/// reported as skipped. Such sockets are then missing from every answer, which says so.
+/// reported as skipped. Every answer then lacks such sockets, and says so.
 fn shows_bound(test: &str) -> bool {
     let shows = linux::shows_bound();
     if !shows {

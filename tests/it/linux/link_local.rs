@@ -158,8 +158,8 @@ pub(crate) fn server_of_one_interface() {
     for part in [
         format!("port 127.0.0.1:{p}/tcp is not listening: "),
         format!("listens on 0.0.0.0:{p} (interface va only); clients of 127.0.0.1 are refused"),
-        "help: let the server accept connections from every interface: it binds its socket to va \
-         (SO_BINDTODEVICE)"
+        "help: let the server accept connections from every interface: its socket is bound to va \
+         only (SO_BINDTODEVICE)"
             .to_owned(),
     ] {
         assert!(report.contains(&part), "{report}");

@@ -1,5 +1,5 @@
-//! macOS and the BSDs: a socket file in the lock folder. The keeper removes it when it ends. If a
-//! keeper is killed, the next one removes its file.
+//! macOS and the BSDs: a socket file in the lock folder. A keeper removes its own file when it
+//! ends, and the files of killed keepers when it starts.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// A lock file records each port, because no claim can keep one here.
+    /// A lock file records each port: without kernel claims, each reservation needs one.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -85,7 +85,7 @@ fn remove_stale() -> io::Result<()> {
             Pid::from_raw(pid.parse().ok()?)
         });
         if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-            // The call fails for the file of another user, who removes it later.
+            // The call fails for the file of another user, whose next keeper removes it.
             let _removed = std::fs::remove_file(entry.path());
         }
     }

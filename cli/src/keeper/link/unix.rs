@@ -1,4 +1,4 @@
-//! Unix: a socket, which is the stdout of the keeper.
+//! Unix: the link between `reserve` and the keeper is a socket, which the keeper has as its stdout.
 
 use std::io::{self, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::process::ProcessHandle;
 
-/// The end of `reserve`.
+/// The end of the link that `reserve` has.
 #[derive(Debug)]
 pub(crate) struct KeeperLink {
     pub(crate) pid: u32,
@@ -41,7 +41,7 @@ impl KeeperLink {
     }
 }
 
-/// The end of the keeper.
+/// The end of the link that the keeper has.
 #[derive(Debug)]
 pub(crate) struct ReserveLink {
     pub(crate) reader: BufReader<UnixStream>,
@@ -66,7 +66,7 @@ pub(crate) fn detach() -> io::Result<()> {
     // The file system of a working directory cannot be unmounted, so the keeper moves to `/`.
     std::env::set_current_dir("/")?;
     // In a session of its own the keeper gets neither Ctrl-C nor the hangup of the terminal.
-    // Not rustix's: gVisor returns 0 instead of the id of the session, and rustix panics then.
+    // The setsid of rustix would panic on gVisor, which returns 0 instead of the session's id.
     nix::unistd::setsid()?;
     Ok(())
 }

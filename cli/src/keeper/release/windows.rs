@@ -11,8 +11,8 @@ use crate::keeper::release::no_answer;
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 use crate::named_pipe::PipeStream;
 
-/// Requests that each of these processes that is a keeper release a port. Returns whether one did.
-/// It did not if it refuses, does not hold the port, or exits before it answers.
+/// Asks each of these processes to release a port. Returns whether one of them did. A process does
+/// not if it is no keeper, refuses, does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
     for keeper in keepers {
@@ -24,7 +24,7 @@ pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<boo
     Ok(released)
 }
 
-/// Always empty: a lock file records each port, because no claim can keep one here.
+/// Always empty. On Windows no claim keeps a port, so each port has a lock file that records it.
 pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     Ok(Vec::new())
 }

@@ -25,9 +25,8 @@ impl Folder {
         let make = |staged: &str| mkdirat(&self.0, staged, mode);
         let (staged, ()) = with_temporary_name(make)?;
         let prepare = |folder: OwnedFd| {
-            // The lock keeps other processes from removing the folder as left behind by a killed
-            // process. On a file system without locks another process may remove it, and the caller
-            // retries.
+            // Other processes remove an unlocked folder, because a killed process may have left it
+            // behind. If they remove this one before the lock, the caller retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
@@ -52,7 +51,8 @@ impl Folder {
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // The lock keeps other processes from removing the file as left behind by a killed process.
+        // Other processes remove an unlocked file, because a killed process may have left it
+        // behind.
         let _locked = file.try_lock();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));

@@ -35,7 +35,7 @@ fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
 }
 
 /// A file with a second name keeps a link after the first name is gone, as every deleted file
-/// does on gVisor. So the link count must not decide.
+/// does on gVisor. So the link count does not show whether the name is gone.
 #[test]
 fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is() {
     let root = tempfile::tempdir().unwrap();

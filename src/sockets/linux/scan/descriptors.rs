@@ -24,7 +24,7 @@ impl Scan<'_> {
             let stat = statat(self.proc, &path, AtFlags::empty());
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
-        // Kernel threads mostly follow each other in the list of processes.
+        // Kernel threads have no descriptors, and mostly follow each other in the list.
         let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
         if self.has_counts && follows_empty && has_size_0() {
             state.add_empty(pid);
