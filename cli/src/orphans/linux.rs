@@ -10,11 +10,15 @@ pub(crate) fn adopt() -> Result<(), Failure> {
     // command.
     if ProcessStat::of(std::process::id()).is_none() {
         return Err(Failure::new(
-            "cannot scan for listeners that the command leaves: /proc does not show this process; \
-             mount proc on /proc, or omit --leaks",
+            "cannot scan for listeners that the command leaves behind: /proc does not show \
+             this process; mount proc on /proc, or omit --leaks",
         ));
     }
     // prctl(2), PR_SET_CHILD_SUBREAPER
-    set_child_subreaper(Some(getpid()))
-        .map_err(|e| Failure::system("adopt the processes that the command leaves", &e.into()))
+    set_child_subreaper(Some(getpid())).map_err(|e| {
+        Failure::system(
+            "adopt the processes that the command leaves behind",
+            &e.into(),
+        )
+    })
 }
