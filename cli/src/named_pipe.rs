@@ -97,8 +97,8 @@ impl PipeStream {
     }
 }
 
-/// Runs a call that may block in a thread of its own. After the timeout, ends the call and fails
-/// with `TimedOut`.
+/// Runs the call in a thread of its own, because the call may block. After the timeout, ends the
+/// call and fails with `TimedOut`.
 fn within<T: Send + 'static>(
     timeout: Duration,
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -114,8 +114,8 @@ fn within<T: Send + 'static>(
     match receiver.recv_timeout(timeout) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
-            // The call fails if the thread has just finished. If the thread does not wait yet, it
-            // waits until the other side disconnects.
+            // `interrupt` fails if the thread has just finished, or does not wait yet. A thread
+            // that begins to wait later waits until the other side disconnects.
             let _interrupted = pipes::interrupt(&thread);
             Err(io::ErrorKind::TimedOut.into())
         }

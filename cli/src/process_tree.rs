@@ -64,8 +64,8 @@ fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Handles of the process `root`, of the processes that it started, and so on. If `root` leads a
-/// session or a process group, its members count too, because their own parents may have ended.
+/// Handles of the process `root` and of its descendants. If `root` leads a session or a process
+/// group, the members count too, because their own parents may have ended.
 ///
 /// The list is empty if `root` has ended and a later process, which did not start at `started`, has
 /// its pid.

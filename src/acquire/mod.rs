@@ -46,8 +46,8 @@ pub(crate) struct Refused {
 /// While the call waits for one exact port, it keeps the lower ones. So each process that waits
 /// holds only ports below the one that it waits for, and processes cannot wait for each other in a
 /// circle. If an automatic pick fails during a wait, the call releases all ports before the next
-/// try. Without a wait it keeps them: a child that is forked meanwhile would get a copy of each
-/// port, and refuse it in the next try.
+/// try. Without a wait it keeps them. If it released them, a child forked meanwhile could still
+/// have copies of their sockets, and the kernel would refuse those ports in the next try.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
     let mut retries = Retries::new(request);
@@ -107,7 +107,7 @@ struct Retries {
     budget: RetryBudget,
     wait: Duration,
     queue: Option<Queue>,
-    /// Whether a pick that was refused gets no further try.
+    /// Whether the current try of a pick is the last one.
     was_last: bool,
 }
 
@@ -208,8 +208,8 @@ fn may_be_residual(stats: &AttemptStats) -> bool {
 }
 
 /// Takes the port's lease. The inner `Err` says why the lock folder cannot be used. It is returned
-/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` is an error
-/// even then.
+/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` leads to the
+/// outer `Err` even then.
 fn lease_for(
     port: Port,
     claims: bool,

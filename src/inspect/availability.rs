@@ -108,7 +108,7 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     let port = context.port;
     // A reservation without a claim may be for a server without the reuse options. A forked child
     // can have a copy of the probe's socket, which would keep that server from binding. Only
-    // `Plain` waits until no copy is left.
+    // `BindMode::Plain` waits until no copy is left.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,

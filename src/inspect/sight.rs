@@ -1,5 +1,5 @@
-//! What this process can see: which owners of a socket may be hidden from it, and which side of a
-//! connection it shows.
+//! What this process can see: which owners of a socket may be hidden, and whether a connection is
+//! an outgoing one.
 
 use std::net::SocketAddr;
 

@@ -102,8 +102,8 @@ impl EphemeralUsage {
         EphemeralUsage::new(range, is_ephemeral, [], unseen)
     }
 
-    /// Whether at least half of the numbers are in use. Then `bind(…, 0)` is slow, because the
-    /// kernel first searches one half (the odd or the even numbers), which is then used up.
+    /// Whether at least half of the numbers are in use. Then `bind(…, 0)` is slow, because the half
+    /// that the kernel searches first (the odd or the even numbers) is used up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use() * 2 >= self.ports
     }

@@ -7,7 +7,7 @@
 ///
 /// let error = portlease::who_holds("no port").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidPort);
-/// // It converts, for code that returns std::io::Error.
+/// // The error converts into a std::io::Error, for code that returns one.
 /// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidInput);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -62,8 +62,8 @@ pub struct Process {
     /// The relation of the process to the calling process. `None` if neither process started the
     /// other, or if their parents cannot be read.
     pub relation: Option<Relation>,
-    /// Whether the calling process runs in the same systemd unit and container. To stop the unit or
-    /// the container would stop the calling process too. It is also `true` if both processes run in
+    /// Whether the calling process runs in the same systemd unit and container. Stopping that unit
+    /// or container would stop the calling process too. It is also `true` if both processes run in
     /// no unit and in no container.
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.

@@ -14,8 +14,8 @@ pub(super) struct Kept {
     pub(super) pid: AtomicU32,
 }
 
-/// The memory, the same in each call. `None` on Linux before 4.14, which cannot clear it, and where
-/// a sandbox forbids the calls.
+/// Returns the same memory each time. `None` on Linux before 4.14, which cannot clear it, and where
+/// a sandbox forbids the system calls.
 pub(super) fn cleared_by_fork() -> Option<&'static Kept> {
     static KEPT: OnceLock<Option<&'static Kept>> = OnceLock::new();
     *KEPT.get_or_init(map)

@@ -296,8 +296,8 @@ impl Reservation {
     ///
     /// `InvalidInput` if the reservation does not include TCP. Otherwise the error of the system,
     /// such as `AddrInUse` while another server listens on the port. The call retries for 100 ms
-    /// before it returns `AddrInUse`, because a forked child of another thread keeps a closed
-    /// listener open until it calls exec.
+    /// before it returns `AddrInUse`, because a child that another thread forked keeps a closed
+    /// listener open until the child calls exec.
     ///
     /// # Platform-specific behavior
     ///

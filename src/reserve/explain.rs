@@ -23,7 +23,7 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
             let usage = match request.allowed {
-                // Nothing that the range is used for explains these refusals.
+                // Each refusal was for lack of permission, which no use of the range explains.
                 _ if stats.not_permitted > 0 && stats.not_permitted == stats.tried() => None,
                 None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
                 _ => ephemeral_usage::if_crowded(request.protocols),

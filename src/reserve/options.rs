@@ -317,9 +317,9 @@ impl ReserveOptions {
     /// The command that runs under the reservation, for a program that reserves ports and starts
     /// other programs. Reports show it to every process, in place of the source line of the call.
     ///
-    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of that process. In a text longer
-    /// than 200 bytes, `…` replaces the middle. Pass no secret, because every user can read the
-    /// text.
+    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of the process `pid`. In a text
+    /// longer than 200 bytes, `…` replaces the middle. Pass no secret, because every user can read
+    /// the text.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().command("redis-server --port 6379").reserve()?;
@@ -386,7 +386,7 @@ impl ReserveOptions {
     ///
     /// Drop the server before the reservation: variables are dropped in the reverse order of their
     /// declaration, and the fields of a struct in the order of theirs. A [`Server`](crate::Server)
-    /// keeps this order. [`Reservation::release`] returns an error instead.
+    /// keeps this order. [`Reservation::release`] returns an error instead of panicking.
     ///
     /// ```should_panic
     /// # if !cfg!(target_os = "linux") { panic!("only where the sockets can be read") }

@@ -81,8 +81,8 @@ impl<C: ChildProcess> Running<C> {
     }
 
     fn state(&mut self) -> io::Result<State> {
-        // If the caller has reaped the child, another child can have its pid. A zombie keeps its
-        // start.
+        // If the caller has reaped the child, another child can have its pid, but not its start
+        // time. A zombie keeps both.
         if let (Some(started), Some(now)) = (self.started, sockets::started(self.pid))
             && started != now
         {

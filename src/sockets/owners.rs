@@ -39,8 +39,8 @@ pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> 
     })
 }
 
-/// Removes the sockets that were closed during the search. Without a process they would otherwise
-/// be reported as hidden.
+/// Removes the sockets that were closed during the search. Otherwise they would be reported as
+/// hidden, because no process owns them.
 fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     let mut known = HashSet::<Inode>::new();
     for (_, inodes) in found {
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::model::incompleteness::UnseenBound;
 
-    /// Before Linux 6.8 each answer lacks bound sockets, and yet shows that a listener is gone.
+    /// Before Linux 6.8 the table lacks bound sockets, but still shows that a listener is gone.
     #[test]
     fn a_table_without_bound_sockets_shows_that_another_socket_was_closed() {
         let table = |reason| Table {

@@ -44,9 +44,9 @@ pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
     /// The depth of the report on a failed check: `Complete` if at most
-    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes run. Beside more
-    /// processes the search ends when every socket has a process, and adds the ancestors and the
-    /// descendants of that process which own the socket too.
+    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes run. If more processes
+    /// run, the search ends when every socket has a process. It then adds those ancestors and
+    /// descendants of the found processes that own the sockets too.
     Report,
     /// At least one process for each socket. The search starts at the newest processes, and ends
     /// when every socket has a process.
@@ -93,7 +93,7 @@ impl Row {
     /// bound to an interface (SO_BINDTODEVICE) gets only the packets of that interface. Packets to
     /// a loopback address arrive on the loopback interface.
     pub(crate) fn is_reachable_at(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
-        // LOOPBACK_IFINDEX of Linux, which alone reports the interface.
+        // LOOPBACK_IFINDEX of Linux. Other systems do not report the interface.
         const LOOPBACK_INTERFACE: u32 = 1;
         let is_loopback = ip.is_some_and(|ip| ip.to_canonical().is_loopback());
         let is_other = |interface: NonZeroU32| interface.get() != LOOPBACK_INTERFACE;

@@ -1,4 +1,4 @@
-//! The command line of a process on Windows, which its own memory holds.
+//! Windows: reads the command line of a process from the memory of that process.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::ffi::OsString;

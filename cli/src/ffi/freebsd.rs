@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use libc::{c_int, kinfo_proc};
 
-/// The processes that the request names: KERN_PROC_PID and a pid, or KERN_PROC_PROC and 0.
+/// One process for KERN_PROC_PID with its pid, or every process for KERN_PROC_PROC with 0.
 pub(crate) fn processes(request: c_int, argument: c_int) -> io::Result<Vec<kinfo_proc>> {
     let name = [libc::CTL_KERN, libc::KERN_PROC, request, argument];
     read(&name)
@@ -28,8 +28,8 @@ fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc>> {
         .collect())
 }
 
-/// Writes at most `bytes` bytes, and sets `bytes` to their number. Without a buffer, sets it to the
-/// number that is needed.
+/// Writes at most `bytes` bytes, and sets `bytes` to the number written. Without a buffer, sets
+/// `bytes` to the number needed.
 fn call(name: &[c_int], buffer: *mut MaybeUninit<kinfo_proc>, bytes: &mut usize) -> io::Result<()> {
     let length = name.len() as libc::c_uint;
     // SAFETY: the name is readable for its length, and the buffer is null or writable for `bytes`

@@ -1,10 +1,10 @@
 //! The one unsafe call about texts of the system.
-#![expect(unsafe_code, reason = "std checks the bytes of no OsString")]
+#![expect(unsafe_code, reason = "std has no checked call for encoded bytes")]
 
 use std::ffi::OsString;
 
-/// The text with these bytes. The bytes must consist of parts of [`OsStr::as_encoded_bytes`] and of
-/// UTF-8 text, and each such part must begin and end at the text or next to an ASCII character.
+/// The text with these bytes. The bytes must consist of UTF-8 text and of parts of
+/// [`OsStr::as_encoded_bytes`]. Each cut that made such a part must be next to an ASCII character.
 ///
 /// [`OsStr::as_encoded_bytes`]: std::ffi::OsStr::as_encoded_bytes
 pub(crate) fn joined(bytes: Vec<u8>) -> OsString {

@@ -9,7 +9,7 @@ use crate::failure::{Cause, Failure};
 use crate::output::remedy;
 
 /// The headline, the facts and the help line. Further ports that failed the same check follow, each
-/// with the same parts. `waited` says that the report follows a wait.
+/// with the same parts. `waited` says whether the report follows a wait.
 pub(crate) fn full(diagnosis: &Diagnosis, waited: bool) -> String {
     below(diagnosis.headline(), diagnosis, waited)
 }

@@ -16,9 +16,9 @@ use crate::process_stat::ProcessStat;
 #[derive(Debug)]
 pub(crate) enum ProcessHandle {
     Pidfd(OwnedFd),
-    /// For kernels without pidfds: Linux before 5.3, and gVisor. The start distinguishes the
-    /// process from a later one with the same id. It is read before each signal. A signal can reach
-    /// another process only if that process gets the id between the two calls.
+    /// For kernels without pidfds: Linux before 5.3, and gVisor. The start time distinguishes the
+    /// process from a later one with the same id, and is read before each signal. A signal can
+    /// reach another process only if that process gets the id after the read.
     Start {
         pid: u32,
         started: u64,

@@ -103,8 +103,8 @@ impl PortStream {
 pub(crate) struct PortListener(UnixListener);
 
 impl PortListener {
-    /// Listens on the address. SIGINT and SIGTERM then end this process, and remove its socket
-    /// file.
+    /// Listens on the address. From then on, this process removes its socket file and ends on
+    /// SIGINT or SIGTERM.
     pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
         // Installs the handlers before the socket exists. Otherwise a signal could end this process
         // and leave the socket file behind.
@@ -126,8 +126,8 @@ impl PortListener {
     }
 }
 
-/// Binds the address. If the path is a socket that refuses connections, a killed server left it,
-/// and this function replaces it.
+/// Binds the address. If a socket file exists but no process listens on it, a killed server left
+/// the file, and this function replaces it.
 fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {

@@ -34,8 +34,8 @@ impl Supervisor {
         let watcher = Watcher::start();
         if let Err(e) = &watcher {
             console.detail(format_args!(
-                "cannot start the watcher process: {e}; the command may get a signal to the \
-                 process group twice, and continues if portlease is killed"
+                "cannot start the watcher process: {e}; a signal to the process group may reach \
+                 the command twice, and the command continues if portlease is killed"
             ));
         }
         let handled = FORWARDED
@@ -136,9 +136,9 @@ impl Supervised<'_> {
         }
     }
 
-    /// Reaps every child that has ended. A process can have other children than those it started:
-    /// the kernel gives orphans to pid 1 of a PID namespace. Returns the status of the command if
-    /// the command has ended.
+    /// Reaps every child that has ended. This process can also have children that it did not start,
+    /// as pid 1 of a PID namespace or with `--leaks`: the kernel gives it orphans. Returns the
+    /// status of the command if the command has ended.
     fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut ended = None;
         loop {

@@ -41,7 +41,7 @@ impl Supervisor {
     }
 }
 
-/// The command has ended, so what it left runs on, as on other systems.
+/// Releases the job: the command has ended, and what it started runs on, as on other systems.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // If the call fails, the processes in the job end with this process.

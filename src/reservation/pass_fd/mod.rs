@@ -29,8 +29,8 @@ impl Reservation {
     /// Passes a socket to a child process, as systemd does: a listener on
     /// [`addr`](Reservation::addr) for TCP, a bound socket for UDP.
     ///
-    /// The port is never unbound between this call and the child. A TCP client that connects before
-    /// the child accepts waits in the backlog.
+    /// The port stays bound from this call until the child runs. If a TCP client connects before
+    /// the child calls accept, the connection waits in the backlog.
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds the variables of
     /// sd_listen_fds(3), which the `listenfd` crate reads:
@@ -92,15 +92,15 @@ impl Reservation {
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix only. Hooks that `pre_exec` set before this call are lost. Sockets that
-    /// [`pass_to_fd`](Reservation::pass_to_fd) passed before stay.
+    /// Unix only. Hooks that `pre_exec` set before this call are lost. Sockets from an earlier
+    /// [`pass_to_fd`](Reservation::pass_to_fd) are kept.
     #[doc(alias = "LISTEN_FDS")]
     pub fn pass_to(&self, command: &mut Command) -> Result<()> {
         system::pass_systemd_style(self, command)
     }
 
-    /// Passes a socket to a server that a wrapper starts, such as a shell script, `env`, `npm` or
-    /// `strace`. It works like [`pass_to`](Reservation::pass_to), but without `LISTEN_PID`.
+    /// Passes a socket to a server through a wrapper (a shell script, `env`, `npm`, `strace`). The
+    /// call works like [`pass_to`](Reservation::pass_to), but without `LISTEN_PID`.
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
     /// `LISTEN_FDNAMES`. Without `LISTEN_PID` the variables are for any process that inherits the

@@ -164,7 +164,7 @@ fn port(bytes: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// Builds a `socket_fdinfo` by the header file. Nothing in it was captured on a Mac.
+    /// Builds a `socket_fdinfo` as the header file declares it. Nothing was captured on a Mac.
     fn socket_info(
         kind: u32,
         protocol: u32,

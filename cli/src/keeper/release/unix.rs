@@ -14,9 +14,9 @@ use crate::keeper::messages::{LIST, RELEASED};
 use crate::keeper::release::no_answer;
 use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
-/// Requests that a keeper release a port: each of these processes that is a keeper, and each keeper
-/// that holds a port that no lock file records. Returns whether one did. It did not if it refuses,
-/// does not hold the port, or exits before it answers.
+/// Asks every keeper in `keepers`, and every keeper that holds a port without a lock file, to
+/// release the port. Returns whether a keeper released it. A keeper does not release the port if it
+/// refuses, does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
     // A keeper in another PID namespace may have the same id, so there may be several addresses.
@@ -75,8 +75,8 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     const ROOT: u32 = 0;
     let (started, keeper) = (Instant::now(), address.keeper);
     let stream = connect_within(address, keeper, started)?;
-    // Any user can bind a name of this form. So the peer must belong to this user. Root also
-    // accepts the process of another user if its id is that of the keeper.
+    // Any user can bind a name of this form. So the peer must belong to this user. Root also trusts
+    // the process of another user if its id is that of the keeper.
     let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
     let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
     if !is_trusted {

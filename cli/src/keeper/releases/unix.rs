@@ -19,7 +19,7 @@ const ROOT: u32 = 0;
 pub(crate) struct ReleaseListener(Bound);
 
 impl ReleaseListener {
-    /// `has_unrecorded` is whether the keeper holds a port that no lock file records.
+    /// `has_unrecorded` says whether the keeper holds a port that no lock file records.
     pub(crate) fn bind(has_unrecorded: bool) -> io::Result<ReleaseListener> {
         let bound = Bound::new(std::process::id(), has_unrecorded)?;
         Ok(ReleaseListener(bound))

@@ -166,8 +166,8 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Whether this name within the folder still leads to the open folder `inner`. Returns `false`
-    /// if a descriptor of the two now belongs to another file.
+    /// Whether this name within the folder still leads to the open folder `inner`. Also `false` if
+    /// the descriptor of either folder now belongs to another file.
     ///
     /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
     /// keep its count.
@@ -314,7 +314,7 @@ fn leads_to(folder: impl AsFd, name: &str, open: impl AsFd) -> io::Result<bool> 
 }
 
 /// Whether the record goes into the lock file itself. This is so if the lock file belongs to this
-/// user. The owner of another lock file could change the record.
+/// user. Another owner could change the record.
 pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }

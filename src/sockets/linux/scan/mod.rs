@@ -33,8 +33,8 @@ const PARALLEL_ABOVE: usize = 300;
 /// descriptor takes 1 µs, and the start of a thread up to 100 µs.
 const PARALLEL_AFTER_DESCRIPTORS: usize = 500;
 const MAX_THREADS: usize = 4;
-/// The pid of the last process that a search of this process found, or 0. A search tries it early,
-/// because a failed check searches twice for the same owner: before a retry, and for the report.
+/// The last pid that a search found, or 0. The next search tries this pid early, because a failed
+/// check searches twice for the same owner: before a retry, and for the report.
 static LAST_FOUND: AtomicU32 = AtomicU32::new(0);
 
 pub(in super::super) fn processes(
@@ -115,8 +115,8 @@ struct Scan<'a> {
     wanted: HashSet<Inode>,
     /// The wanted sockets for which no process has been found yet.
     missing: Mutex<HashSet<Inode>>,
-    /// Set when a process is found for every socket, to end a search for the first hits. Never set
-    /// by another search.
+    /// Set once every socket has a process, which ends the search. Stays `false` without
+    /// `first_hit`.
     is_done: AtomicBool,
     /// Whether the search ends when every socket has a process.
     first_hit: bool,
@@ -128,10 +128,10 @@ struct Scan<'a> {
 
 /// Whether the size of a folder `/proc/PID/fd` is the number of descriptors in it, and processes
 /// without descriptors are mostly kernel threads. If so, the scan asks for the size before it opens
-/// the folder of a probable kernel thread. That takes 1 µs. To open, list and close an empty folder
-/// takes 5 µs.
+/// the folder of a probable kernel thread. That takes 1 µs. Opening, listing and closing an empty
+/// folder takes 5 µs.
 ///
-/// The size is the number since Linux 6.2 (`proc_readfd_count` in the kernel). Only the first pid
+/// The size is that number since Linux 6.2 (`proc_readfd_count` in the kernel). Only the first pid
 /// namespace has kernel threads. If this process may not read the descriptors of pid 1, it may not
 /// read those of kernel threads either. The scan then opens every folder, to learn which ones it
 /// may not read.
