@@ -8,13 +8,16 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::fstat;
+use rustix::fs::{OFlags, fcntl_getfl, fstat};
+use rustix::io::Errno;
 
 #[derive(Debug)]
 pub(crate) struct KeptFd<T: AsFd> {
     /// `None` only inside `drop`.
     value: Option<T>,
     identity: Identity,
+    /// O_RDONLY, O_WRONLY or O_RDWR.
+    access: OFlags,
 }
 
 /// Device and inode, which differ between any two files that are open at the same time.
@@ -22,10 +25,10 @@ type Identity = (i128, i128);
 
 impl<T: AsFd> KeptFd<T> {
     pub(crate) fn new(value: T) -> io::Result<KeptFd<T>> {
-        let identity = identity(&value)?;
         Ok(KeptFd {
+            identity: identity(&value)?,
+            access: access(&value)?,
             value: Some(value),
-            identity,
         })
     }
 
@@ -35,6 +38,17 @@ impl<T: AsFd> KeptFd<T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
         (now == Some(self.identity)).then_some(value)
+    }
+
+    /// Whether the number still belongs to the kept descriptor, as far as its file shows that. The
+    /// file of a setting exists no more once its network namespace has ended: fstat(2) then fails
+    /// with ENOENT.
+    fn is_own(&self, value: &T) -> bool {
+        let is_same = match identity(value) {
+            Ok(now) => now == self.identity,
+            Err(error) => Errno::from_io_error(&error) == Some(Errno::NOENT),
+        };
+        is_same && access(value).is_ok_and(|now| now == self.access)
     }
 }
 
@@ -51,10 +65,11 @@ impl<T: AsFd> AsFd for KeptFd<T> {
 
 impl<T: AsFd> Drop for KeptFd<T> {
     fn drop(&mut self) {
-        if self.intact().is_none() {
+        let value = self.value.take();
+        if !value.as_ref().is_some_and(|value| self.is_own(value)) {
             // The number may now belong to another file, and dropping the value would close that
             // file.
-            std::mem::forget(self.value.take());
+            std::mem::forget(value);
         }
     }
 }
@@ -62,6 +77,10 @@ impl<T: AsFd> Drop for KeptFd<T> {
 fn identity(file: impl AsFd) -> io::Result<Identity> {
     let about = fstat(file)?;
     Ok((about.st_dev.into(), about.st_ino.into()))
+}
+
+fn access(file: impl AsFd) -> io::Result<OFlags> {
+    Ok(fcntl_getfl(file)? & OFlags::RWMODE)
 }
 
 #[cfg(test)]

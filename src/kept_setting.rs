@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::kept_fd::KeptFd;
-use crate::namespace::PerNamespace;
+use crate::namespace::{Namespace, PerNamespace};
 use crate::proc_fs;
 
 /// A setting that each reservation reads, because it can change at any time. Its file stays open
@@ -24,8 +24,12 @@ impl KeptSetting {
     }
 
     /// The text of the setting. If the kept file can no longer be read, for example because its
-    /// namespace has ended, the call opens the setting again.
+    /// namespace has ended, the call opens the setting again. If `/proc` does not show the
+    /// namespace of the thread, no file is kept: it could be that of another namespace.
     pub(crate) fn read(&self) -> io::Result<String> {
+        if Namespace::current().inode().is_none() {
+            return proc_fs::setting(self.name);
+        }
         let kept = self.kept.get();
         let text = kept.and_then(|kept| proc_fs::read_setting(kept.intact()?).ok());
         if let Some(text) = text {

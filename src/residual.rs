@@ -41,9 +41,11 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
         return ResidualOwner::Process;
     };
     let is_of = |port: &Port, protocol, number| port.number == number && port.protocol == protocol;
+    // The connections that an earlier server left do not decide: an attempt that reads the socket
+    // table reserves the number despite them.
     rows.retain(|row| {
         let mut ports = ports.iter();
-        ports.any(|port| is_of(port, row.protocol, row.local.port()))
+        !row.is_leftover() && ports.any(|port| is_of(port, row.protocol, row.local.port()))
     });
     for port in ports {
         rows.extend(name(*port).ok().flatten());

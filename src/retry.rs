@@ -196,11 +196,15 @@ impl Queue {
         }
     }
 
+    /// The time until the limit of the wait.
+    pub(crate) fn left(&self) -> Duration {
+        self.at_most.saturating_sub(self.started.elapsed())
+    }
+
     /// Pauses after a try of this level that lasted `took`. Returns the level of the next try, or
     /// `None` once the time is up.
     pub(crate) fn pause(&mut self, level: RetryLevel, took: Duration) -> Option<RetryLevel> {
-        let waited = self.started.elapsed();
-        let left = self.at_most.saturating_sub(waited);
+        let (waited, left) = (self.started.elapsed(), self.left());
         if left.is_zero() {
             return None;
         }

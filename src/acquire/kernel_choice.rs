@@ -33,16 +33,18 @@ pub(super) fn reserve(
     // The claims of rejected numbers. They stay open until the pick ends, so that the kernel does
     // not offer these numbers again.
     let mut rejected = Vec::new();
+    // An administrator may have changed the range since the last pick.
+    let mut range = EphemeralRange::refreshed();
     for _ in 0..KERNEL_PICKS {
         // Each claim takes a number from outgoing connections, even if only for a moment. So the
         // pick claims nothing if the range is known to be small or half used up.
-        if parity.is_exhausted() || is_small(&EphemeralRange::cached()) {
+        if parity.is_exhausted() || is_small(&range) {
             break;
         }
         let before = Instant::now();
         match Claim::any() {
             Ok(claim) => {
-                let range = EphemeralRange::cached_with(claim.port());
+                range = EphemeralRange::cached_with(claim.port());
                 parity.note(&range.range(), claim.port(), before.elapsed());
                 if parity.is_exhausted() || is_small(&range) {
                     break;

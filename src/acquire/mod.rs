@@ -129,6 +129,9 @@ impl Retries {
     }
 
     fn effort(&mut self, level: RetryLevel) -> Effort<'_> {
+        if let Some(queue) = &self.queue {
+            self.budget = RetryBudget::of_poll(Some(queue.left()));
+        }
         Effort {
             level,
             budget: &mut self.budget,
@@ -174,7 +177,7 @@ impl Retries {
             self.was_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));
-            return Ok(RetryLevel::Once);
+            return Ok(RetryLevel::WithTable);
         };
         if !error.may_end() {
             return Err(Refused::at_once(error));

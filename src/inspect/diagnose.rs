@@ -73,8 +73,7 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
     // The refused attempt has spent the retry budget of the call.
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
-        // The holder has released the port since the attempt, so no holder can be named.
-        Verdict::Free => Verdict::InUse(Cause::Unexplained),
+        Verdict::Free => Verdict::InUse(Cause::Gone),
         verdict => verdict,
     };
     report(port, verdict)

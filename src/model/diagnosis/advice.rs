@@ -164,6 +164,7 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::TimeWait | Cause::TimeWaitForPlain => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
         Cause::Unexplained => with_permission(report),
+        Cause::Gone => Vec::new(),
     }
 }
 

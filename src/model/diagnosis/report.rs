@@ -92,6 +92,10 @@ impl Report {
                  the reservation of a process with another lock folder"
                     .to_owned()
             }
+            Verdict::InUse(Cause::Gone) => {
+                "another process bound it or locked its lock file for a moment, and now it is free"
+                    .to_owned()
+            }
             Verdict::InUse(Cause::Unexplained) => {
                 let refused = "the system refuses the bind, and no visible socket explains why";
                 let mut unseen = self.facts.holders.iter().flat_map(|all| &all.unseen);
@@ -253,7 +257,9 @@ impl Report {
         match &self.facts.verdict {
             _ if !self.facts.trials.is_empty() => true,
             Verdict::Privileged | Verdict::Forbidden | Verdict::CannotBind(_) => true,
-            Verdict::InUse(Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained) => true,
+            Verdict::InUse(
+                Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained | Cause::Gone,
+            ) => true,
             Verdict::InUse(Cause::Holder) => {
                 number.is_assigned_by_the_kernel() && self.sockets().any(is_client)
             }

@@ -85,4 +85,7 @@ pub(crate) enum Cause {
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
+    /// The port was refused a moment ago and is free now. Another process had its socket or its
+    /// lock file.
+    Gone,
 }

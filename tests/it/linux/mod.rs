@@ -33,6 +33,9 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
             spawning::release::reserve_beside_spawning_threads(args);
         }
         "reserves-beside-slow-child" => spawning::slow_exec::reserve_beside_slow_child(),
+        "reserves-range-beside-slow-child" => {
+            spawning::slow_exec::reserve_range_beside_slow_child();
+        }
         "closes-beside-slow-child" => spawning::slow_exec::close_beside_slow_child(),
         "forks-and-waits" => spawning::without_exec::fork_and_wait(args),
         "becomes-daemon" => spawning::without_exec::become_daemon(),
@@ -61,6 +64,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "ipv6-switched-on" => used_up_range::switch_ipv6_on(),
         "process-for-each-number" => used_up_range::reserve_by_a_process_each(),
         "range-of-two" => used_up_range::reserve_in_a_range_of_two(),
+        "range-narrowed" => used_up_range::reserve_in_a_narrowed_range(),
         "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
         "range-half-used-up" => used_up_range::reserve_beside_half_of_the_range(),
         "many-udp" => used_up_range::reserve_udp_beyond_the_first_thousands(),

@@ -164,6 +164,15 @@ pub(crate) fn reserve_in_several_namespaces() {
         assert_eq!(guarantees(), [Guarantee::BestEffort; 2]);
     });
 
+    // This process keeps the settings of a few namespaces open, and closes those of the others.
+    for _ in 0..20 {
+        in_new_namespace("true", || drop(tcp().port(theirs).reserve().unwrap()));
+    }
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    let files = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    let settings = files.filter(|file| file.starts_with("/proc/sys/net"));
+    assert!(settings.count() <= 8 * 3);
+
     // The first namespace is as it was.
     assert_eq!(guarantees(), [Guarantee::Kernel, Guarantee::Cooperative]);
     assert!(portlease::is_port_free(theirs));

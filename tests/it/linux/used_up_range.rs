@@ -185,6 +185,31 @@ pub(crate) fn reserve_in_a_range_of_two() {
 }
 
 #[test]
+fn a_range_that_was_narrowed_after_the_first_reservation_leaves_connections_possible() {
+    need!(capability::network_namespace());
+    in_namespace("range-narrowed", "", HALF_USED);
+}
+
+/// The helper process.
+pub(crate) fn reserve_in_a_narrowed_range() {
+    drop(portlease::reserve_port());
+    let few = ephemeral(16);
+    let (low, high) = (few.first().unwrap(), few.last().unwrap());
+    let setting = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(setting, format!("{low} {high}")).unwrap();
+    // `bind(…, 0)` and connect(2) search different halves of the range first.
+    let odd = few.iter().filter(|port| *port % 2 == 1);
+    let _half: Vec<_> = odd
+        .map(|port| socket::bind(ANY_V4, *port, Reuse::Neither).unwrap())
+        .collect();
+    let held: Vec<_> = (0..20).map(|_| portlease::reserve_port()).collect();
+    let taken = held.iter().filter(|p| few.contains(&p.port())).count();
+    assert_eq!(taken, 0, "{held:?}");
+    let server = TcpListener::bind((V4, SERVER)).unwrap();
+    TcpStream::connect(server.local_addr().unwrap()).unwrap();
+}
+
+#[test]
 fn with_the_ephemeral_range_in_time_wait_or_claimed_reservations_succeed_outside_of_it() {
     need!(capability::network_namespace());
     in_namespace("range-in-time-wait", "", MANY_NUMBERS);

@@ -9,6 +9,7 @@ use portlease::{ErrorKind, Protocol, ReserveOptions};
 
 use crate::support::helper::Launch;
 use crate::support::ports::non_ephemeral_port;
+use crate::support::socket::leave_time_wait;
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// How long a child takes to call exec, as on an overloaded machine.
@@ -70,6 +71,37 @@ pub(crate) fn reserve_beside_slow_child() {
         }
         drop(p);
         assert_eq!(options.reserve().unwrap().port(), port);
+        assert!(
+            begun.elapsed() > EXEC_DELAY / 4,
+            "control: the child had called exec already"
+        );
+        starter.join().unwrap();
+    }
+}
+
+/// Connections that the server closed first are in TIME_WAIT. They do not end the retries of a
+/// pick, and no number is refused because of them.
+#[test]
+fn a_range_of_one_number_waits_for_a_slow_child_beside_old_connections() {
+    need!(capability::native());
+    let folder = Folder::new();
+    Launch::new("reserves-range-beside-slow-child", &folder.locks())
+        .start()
+        .succeed();
+}
+
+pub(crate) fn reserve_range_beside_slow_child() {
+    for both in [false, true] {
+        let port = non_ephemeral_port();
+        let range = ReserveOptions::new().range(port..=port);
+        let range = if both { range.tcp_and_udp() } else { range };
+        let p = range.clone().reserve().unwrap();
+        let server = p.listen().unwrap();
+        leave_time_wait(&server);
+        let starter = slow_child(&format!("{port}/tcp"));
+        let begun = Instant::now();
+        drop((server, p));
+        assert_eq!(range.reserve().unwrap().port(), port);
         assert!(
             begun.elapsed() > EXEC_DELAY / 4,
             "control: the child had called exec already"
