@@ -322,6 +322,10 @@ pub(crate) const SCARCE_AFTER: u32 = 64;
 /// 1.5 ms, which is little once per second.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
+/// How long an automatic pick uses the ephemeral range that this process has read. A read takes 2
+/// us, so a process that picks many ports in a row reads it only sometimes.
+pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
+
 /// If a `bind(…, 0)` takes longer than this, it walked a used-up half of the ephemeral range, or
 /// the machine is busy. This is about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);

@@ -34,7 +34,7 @@ pub(super) fn reserve(
     // not offer these numbers again.
     let mut rejected = Vec::new();
     // An administrator may have changed the range since the last pick.
-    let mut range = EphemeralRange::refreshed();
+    let mut range = EphemeralRange::recent();
     for _ in 0..KERNEL_PICKS {
         // Each claim takes a number from outgoing connections, even if only for a moment. So the
         // pick claims nothing if the range is known to be small or half used up.

@@ -3,11 +3,13 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::port_order::{PortOrder, StridedRange, shuffled};
 use super::{DYNAMIC_FROM, system};
 use crate::model::port_set::PortSet;
 use crate::namespace::PerNamespace;
+use crate::retry::RANGE_VALID_FOR;
 
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
@@ -29,7 +31,23 @@ pub(crate) struct EphemeralRange {
     reported: bool,
 }
 
-static CACHED: PerNamespace<EphemeralRange> = PerNamespace::new();
+static CACHED: PerNamespace<Cached> = PerNamespace::new();
+
+#[derive(Debug)]
+struct Cached {
+    range: Arc<EphemeralRange>,
+    read_at: Instant,
+}
+
+impl Cached {
+    fn read() -> Cached {
+        let read_at = Instant::now();
+        Cached {
+            range: Arc::new(EphemeralRange::read()),
+            read_at,
+        }
+    }
+}
 
 impl EphemeralRange {
     /// The range that the system reported, or `default` if it reported none.
@@ -54,12 +72,20 @@ impl EphemeralRange {
 
     /// The range that this process keeps for this network namespace. The first call reads it.
     pub(crate) fn cached() -> Arc<EphemeralRange> {
-        CACHED.get_or_init(Self::read)
+        CACHED.get_or_init(Cached::read).range.clone()
     }
 
     /// Reads the range again, and keeps it for [`cached`](Self::cached).
     pub(crate) fn refreshed() -> Arc<EphemeralRange> {
-        CACHED.set(Self::read())
+        CACHED.set(Cached::read()).range.clone()
+    }
+
+    /// The cached range, read again if that was longer ago than [`RANGE_VALID_FOR`].
+    pub(crate) fn recent() -> Arc<EphemeralRange> {
+        match CACHED.get() {
+            Some(cached) if cached.read_at.elapsed() < RANGE_VALID_FOR => cached.range.clone(),
+            _ => Self::refreshed(),
+        }
     }
 
     /// The cached range. If it does not contain `port`, which the kernel chose, the range has
