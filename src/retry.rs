@@ -12,7 +12,7 @@
 //!
 //! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
 //! call first sees no owner. After the last retry the call reads the socket table once more and
-//! writes its report. So a call for an exact number that is refused returns within 150 ms, or
+//! writes its report. So a refused call for an exact number returns within 150 ms, or
 //! within 2.5 s while a forked child holds the number. `tests/it/linux/retries.rs` shows both.
 //! Nothing renews a budget.
 //!
@@ -334,7 +334,7 @@ pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 /// number. Each try costs some ten microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
-/// How many numbers, or blocks, an automatic pick tries in a second pass after all were refused.
+/// How many numbers, or blocks, an automatic pick tries in a second pass, if the first one fails.
 /// This pass reads the socket table for each refused number, which costs some hundred microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 

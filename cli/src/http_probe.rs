@@ -159,7 +159,7 @@ impl HttpProbe {
         let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {
-                let text = format!("{address} has sent no HTTP answer");
+                let text = format!("{address} did not answer in HTTP");
                 return Err(Problem::new(ProblemKind::Answer, ip, text));
             }
             Err(cause) => {

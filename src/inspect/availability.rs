@@ -160,8 +160,8 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
-    // Connections of an earlier server do not block the port if a server could bind. A listening or
-    // bound socket always does.
+    // Listening and bound sockets always block the port. Connections of an earlier server do not,
+    // if a server could bind.
     others.retain(|row| match row.state {
         State::TimeWait => false,
         State::Listen | State::Bound => true,

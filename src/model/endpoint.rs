@@ -162,8 +162,8 @@ impl fmt::Display for ParseEndpointError {
             BadText::Url(text, part) => write!(f, "{text:?} is a URL: expected its port, {part}"),
             BadText::Mapping(text, part) => write!(
                 f,
-                "{text:?} names the port of a container too: expected the port of this machine \
-                 alone, {part}"
+                "{text:?} names the port of a container too: expected only the port of this \
+                 machine, {part}"
             ),
             BadText::NoBrackets(text, part) => write!(
                 f,
@@ -466,9 +466,9 @@ mod tests {
             ("tcp://127.0.0.1:5000", "expected its port, 127.0.0.1:5000"),
             (
                 "0.0.0.0:5000->80/tcp",
-                "of this machine alone, 0.0.0.0:5000/tcp",
+                "only the port of this machine, 0.0.0.0:5000/tcp",
             ),
-            ("5000:80", "of this machine alone, 5000"),
+            ("5000:80", "only the port of this machine, 5000"),
             ("::1:5000", "in brackets, as in [::1]:5000"),
             ("http://localhost/", "does not name a port"),
         ] {

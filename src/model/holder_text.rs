@@ -78,9 +78,7 @@ impl Holder {
         });
         let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
         if owners.is_empty() {
-            format!(
-                "held by {user}, but by no process: by the kernel itself, or by a call in progress"
-            )
+            format!("held by {user}: by no process, but by the kernel itself or a call in progress")
         } else {
             format!(
                 "held by {user}: by {}, or the kernel itself",

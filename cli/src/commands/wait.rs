@@ -103,7 +103,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 }
 
 /// Returns ports that do not meet the condition, at most [`WAIT_REPORTS`], and how many ports it
-/// left unchecked. The first is the port of `report`, on which the wait ended. The search for
+/// left unchecked. The first is the port that the wait was for, from `report`. The search for
 /// others is short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
@@ -129,7 +129,7 @@ fn unmet(
         all.filter(|finding| finding.problem.is_some())
     };
     if matches!(condition, Condition::HeldBy(_)) {
-        // The process may have ended. `first_unmet` would then fail, because it waits.
+        // The process may have ended. `first_unmet` would wait for it, and fail.
         // `Finding::all` only checks the ports.
         let (first, rest) = endpoints.split_at(endpoints.len().min(WAIT_REPORTS));
         findings.extend(unmet_of(first));

@@ -64,7 +64,7 @@ fn own_sid() -> io::Result<String> {
     let mut token = std::ptr::null_mut();
     // SAFETY: the call has no argument, and returns a constant.
     let own = unsafe { GetCurrentProcess() };
-    // SAFETY: this process is open, and the pointer is writable.
+    // SAFETY: `own` is valid, and the pointer is writable.
     check(unsafe { OpenProcessToken(own, TOKEN_QUERY, &mut token) })?;
     // SAFETY: the call above made the handle. It is valid, and only this value closes it.
     let token = unsafe { OwnedHandle::from_raw_handle(token) };

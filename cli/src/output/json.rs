@@ -234,7 +234,7 @@ impl ReservedRow {
 }
 
 impl ReservedRow {
-    /// A port that `portlease serve` reserved for this process.
+    /// A port that `portlease serve` has reserved for a process.
     pub(crate) fn granted(port: u16) -> Self {
         ReservedRow {
             port,

@@ -20,7 +20,7 @@ impl ProcessHandle {
     /// Opens a handle of the process. Returns `None` if the process does not exist.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         match ffi::open_process(pid) {
-            // The handle of a process that has ended can be opened while another handle is open.
+            // This also opens a process that has ended, while another handle to it is open.
             Ok(process) => Ok(Some(ProcessHandle { pid, process })),
             Err(e) if ffi::is_no_such_process(&e) => Ok(None),
             Err(e) => Err(e),

@@ -124,7 +124,7 @@ fn the_last_problem_of_each_port_is_reported() {
          port {none}/tcp is not listening: "
     );
     assert!(output.out.starts_with(&start), "{output:#?}");
-    let not_http = format!("127.0.0.1:{other} has sent no HTTP answer\n");
+    let not_http = format!("127.0.0.1:{other} did not answer in HTTP\n");
     assert!(output.out.contains(&not_http), "{output:#?}");
     assert!(
         output.err.contains("waiting up to 1s for GET / on "),

@@ -106,7 +106,7 @@ impl Folder {
             .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
         let file = retry_open(
             || options.open(&path),
-            // Windows also denies the open if the name leads to a folder. No retry helps then.
+            // If the name leads to a folder, access is denied as well, and no retry helps.
             |e| is_transient(e) && !path.is_dir(),
         )?;
         if !file.metadata()?.file_type().is_file() {

@@ -88,8 +88,8 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::UnseenClaim) => {
-                "an unseen socket keeps only servers without SO_REUSEADDR from binding: probably \
-                 the reservation of a process with another lock folder"
+                "a process with another lock folder probably reserved it: an unseen socket keeps \
+                 servers without SO_REUSEADDR from binding"
                     .to_owned()
             }
             Verdict::InUse(Cause::Gone) => {
