@@ -79,7 +79,8 @@ impl Holder {
         let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
         if owners.is_empty() {
             format!(
-                "held by {user}, but by no process: by the kernel itself, or by a call in progress"
+                "held by {user}: no process has the socket open, so the kernel itself or a call in \
+                 progress may hold it"
             )
         } else {
             format!(

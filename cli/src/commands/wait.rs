@@ -103,7 +103,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 }
 
 /// Returns ports that do not meet the condition, at most [`WAIT_REPORTS`], and how many ports it
-/// left unchecked. The first is the port of `report`, on which the wait ended. The search for
+/// left unchecked. The port of `report`, on which the wait ended, comes first. The search for
 /// others is short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
