@@ -43,8 +43,8 @@ use crate::sockets;
 ///
 /// A listener that was just closed stays open in a forked child until the child calls exec. So the
 /// call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s while
-/// a forked child that has not called exec holds the port. A visible process ends the retries at
-/// once.
+/// a forked child that has not called exec holds the port. Any other visible owner ends the retries
+/// at once.
 ///
 /// The check binds the port and releases it at once. During these microseconds the kernel refuses
 /// the bind of a server without SO_REUSEADDR.
@@ -88,10 +88,10 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux, beside more than 512 processes, the diagnosis names one owner of each socket, and the
-/// ancestors and descendants of that owner which share the socket. A search of all processes takes
-/// tens of milliseconds there. The diagnosis says so, and [`who_holds`](crate::who_holds) names
-/// every owner.
+/// On Linux, if more than 512 processes run, the diagnosis names only one owner of each socket,
+/// with its ancestors and descendants that share the socket. A search of all processes would take
+/// tens of milliseconds. The diagnosis says that it may be incomplete.
+/// [`who_holds`](crate::who_holds) names every owner.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -109,7 +109,7 @@ pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 /// let p = portlease::reserve_port();
 /// check_port_free_for(&p, ServerKind::ReuseAddr)?;
 /// # if cfg!(target_os = "linux") {
-/// // The claim refuses a server that sets neither option.
+/// // Beside the claim, the kernel refuses a server that sets neither reuse option.
 /// assert!(check_port_free_for(&p, ServerKind::Plain).is_err());
 /// # }
 /// # Ok::<(), portlease::Diagnosis>(())

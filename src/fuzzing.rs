@@ -72,8 +72,8 @@ pub fn record(bytes: &[u8]) {
     assert!(lease.since().is_none_or(|since| since >= UNIX_EPOCH));
 }
 
-/// Only complete messages of sock_diag(7) become rows. Truncated bytes give the first rows of the
-/// whole bytes, and no other rows.
+/// Only complete messages of sock_diag(7) become rows. Truncated bytes decode to the first rows of
+/// the complete bytes, and to no other rows.
 pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -330,7 +330,8 @@ pub fn ports(bytes: &[u8]) {
     }
 }
 
-/// The parsers of the settings of Linux, sysctl(8) and netsh return no empty range.
+/// The parsers of port ranges, as Linux settings, sysctl(8) and netsh print them, return no empty
+/// range.
 pub fn settings(bytes: &[u8]) {
     for range in ports::every_range_in(&String::from_utf8_lossy(bytes)) {
         assert!(!range.is_empty(), "{range:?}");

@@ -77,9 +77,8 @@ impl Drop for Memo {
 /// A value for each of the last [`NAMESPACES_KEPT`] namespaces that this process has used.
 ///
 /// The kernel can reuse the inode of an ended namespace for a new one, which then gets the old
-/// value here. So a value must meet one of three conditions. It is right in every namespace of this
-/// kernel. Or the code that uses it checks it first. Or it keeps its namespace alive, as a socket
-/// does.
+/// value here. So a value must be right in every namespace of this kernel, or be checked before
+/// each use, or keep its namespace alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 

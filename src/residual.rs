@@ -13,7 +13,7 @@ use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
 use crate::sockets::{self, Row, ScanDepth, Table};
 
-/// The owner of these sockets, because of which the kernel refused a bind.
+/// The owner of the sockets that made the kernel refuse a bind.
 ///
 /// Sockets that were closed since the bind do not count. If all were closed, the result is
 /// `Unknown`, so that the caller retries.

@@ -22,7 +22,7 @@ pub(crate) fn main() -> ExitCode {
     // not a command of `Args`, because help, completions and man pages would then list it.
     if std::env::args_os().skip(1).eq([KEEPER_ARG]) {
         // The keeper's stderr is /dev/null, so nothing is printed here. If a reservation fails, the
-        // keeper sends the error to `reserve` over its socket.
+        // keeper sends the error to `reserve` over their link.
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
     }
     // `run` starts this program as a watcher in the same way.

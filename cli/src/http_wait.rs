@@ -22,8 +22,8 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
-    /// Creates the value, and sends nothing yet. Fails if the port is not a TCP port, because
-    /// HTTP/1.1 needs TCP.
+    /// Creates the value, and sends nothing yet. Fails if the port is not a TCP port (HTTP/1.1
+    /// needs TCP), or if a link-local address has no interface.
     pub(crate) fn new(endpoint: Endpoint, probe: &HttpProbe) -> Result<Self, Failure> {
         if endpoint.protocol.is_some_and(|of| of != Protocol::Tcp) {
             return Err(Failure::new(format!(
@@ -67,7 +67,7 @@ pub(crate) enum HttpOutcome {
     ProcessEnded(Vec<Unanswered>),
 }
 
-/// Repeats each request until it is answered as expected once. Stops when `limit` has passed since
+/// Repeats each request until it gets one expected answer. Stops when `limit` has passed since
 /// `started`, or when the process `pid` has ended.
 pub(crate) fn until_answered(
     mut requests: Vec<Unanswered>,
@@ -95,8 +95,8 @@ pub(crate) fn until_answered(
         if requests.is_empty() {
             return Ok(HttpOutcome::Answered);
         }
-        // The requests above come first. If the process has ended, its sockets are closed, so these
-        // requests do not hang.
+        // This check comes after the requests, because an answer counts even if the process has
+        // ended. The requests do not hang then, because the sockets of an ended process are closed.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)

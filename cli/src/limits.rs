@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The duration of `run --wait-listening` and `wait --timeout` if the user passes no DURATION.
+/// The default DURATION of `run --wait-listening` and `wait --timeout`.
 pub(crate) const DEFAULT_WAIT: &str = "30s";
 
 /// How long `run --wait` and `reserve --wait` wait before they show that they wait.
@@ -15,8 +15,8 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// The maximum number of ports that a timed out `wait` reports with their holders. For further
-/// ports it prints only their number.
+/// The maximum number of ports that a timed out `wait` reports with their holders. It only counts
+/// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
 /// How long a timed out `wait` searches for further ports to report. The limit holds only for more
@@ -28,8 +28,8 @@ pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `run` and `wait` wait for the library's report on a process that ended before it
-/// listened. The library takes 0.5 s of this time, because a daemon of the process may still start
-/// to listen.
+/// listened. The library takes 0.5 s of this time, because a daemon that the process started may
+/// still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// How long `run` waits after a signal before it checks whether its whole process group got the
@@ -88,8 +88,8 @@ pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
 /// or SIGKILL.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 
-/// The timeout of a keeper for one client of `release`. A keeper handles one client at a time, so a
-/// client that sends nothing must not block it.
+/// How long a keeper waits for one `release` that has connected. A keeper serves one client at a
+/// time, so a client that sends nothing must not block the others.
 pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `release` waits for one keeper, including the connect. A keeper serves one client at a
@@ -104,8 +104,8 @@ pub(crate) const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(20);
 #[cfg(windows)]
 pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// How many handles `reserve` keeps from its keeper on Windows, beginning with the lowest value. A
-/// call for one value takes less than a microsecond.
+/// How many handle values `reserve` marks as not inheritable on Windows, from the lowest on, so
+/// that its keeper does not inherit them. A call for one value takes less than a microsecond.
 #[cfg(windows)]
 pub(crate) const INHERITED_HANDLES: usize = 16_384;
 
@@ -159,10 +159,10 @@ pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
 /// `check` prints all remedies in one line at the end.
 pub(crate) const HELP_PER_PORT: usize = 3;
 
-/// How many characters of a command `run` records with its reservations. Reports show them.
+/// `run` records at most this number of characters of its command. Reports show them.
 pub(crate) const COMMAND_CHARS: usize = 80;
 
-/// All code of the command sleeps through this function.
+/// All code of the command calls this function to sleep.
 pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }

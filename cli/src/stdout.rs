@@ -4,7 +4,8 @@
 #[cfg(unix)]
 pub(crate) use crate::ffi::unix::is_stdout_closed_at_start;
 
-/// The standard library reports success for a write to a missing stdout, so ask before writing.
+/// The standard library reports success for a write to a missing stdout, so the caller must check
+/// this before it writes.
 #[cfg(windows)]
 pub(crate) fn is_stdout_closed_at_start() -> bool {
     use std::os::windows::io::AsRawHandle;

@@ -152,7 +152,7 @@ fn claim(
         if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            // If the kernel's socket table shows no claims (`sees_claims` is false), another
+            // If the kernel's socket table cannot show claims (`sees_claims` is false), another
             // container may have a claim beside the connections. The bind below would succeed
             // beside that claim. So the guarantee is lower.
             let guarantee = if sees_claims {
@@ -179,8 +179,8 @@ fn claim(
 /// the number too, the function releases the claim and returns these sockets as the inner `Err`.
 ///
 /// The claim sets the reuse options before its bind, so the kernel allows a second claim of this
-/// kind. The abstract name excludes the second caller. To rule out every other socket, the socket
-/// table is read before the bind (by the caller) and after it.
+/// kind. The abstract name excludes this second claim. To rule out every other socket, the calling
+/// function reads the socket table before the bind, and this function reads it after the bind.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,
@@ -193,8 +193,8 @@ fn claim_over_leftovers(
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
     // The connections have the reuse options of their server. The claim sets both options, so it
     // can bind where a server that sets one of them cannot. So a probe with the options of the
-    // requested server comes first. It must precede the claim: beside a claim, the kernel lets a
-    // server with SO_REUSEPORT alone bind over connections that would otherwise refuse it.
+    // requested server comes first. It must precede the claim. Without a claim, the connections can
+    // make the bind of a server with SO_REUSEPORT alone fail. Beside a claim, that bind succeeds.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,

@@ -18,8 +18,9 @@ use crate::sockets;
 /// the claim later.
 pub(super) fn record(request: &Request) -> Record {
     let process = this_process();
-    // A program that starts other programs, such as the command `portlease`, passes their command.
-    // The reader of a report cannot use the source line of the starting program.
+    // If the caller passed the command of a program that it starts, as `portlease run` does, the
+    // record has no source line. The line would be in the caller, and would not help the reader of
+    // a report.
     let at = match &request.command {
         Some(_) => String::new(),
         None => source_line(request.at),

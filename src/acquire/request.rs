@@ -199,14 +199,14 @@ fn keeps_claims() -> Result<bool, AttemptError> {
 }
 
 /// The numbers that the self-test of the kernel tries, in order. 0 lets the kernel choose. In a
-/// small range 0 comes last, because the test could take the last number from an outgoing
+/// small range 0 comes last, because the test could take the last free number from an outgoing
 /// connection.
 fn test_numbers() -> impl Iterator<Item = u16> {
     let range = EphemeralRange::cached();
     let is_small = kernel_choice::is_small(&range);
     let first = (!is_small).then_some(0);
     let last = is_small.then_some(0);
-    // Made only if 0 is in use, because the list of ranges takes 10 us.
+    // Built only if the test needs these numbers, because listing the ranges takes 10 us.
     let others = iter::once(()).flat_map(move |()| range.non_ephemeral().take(SELF_TEST_NUMBERS));
     first.into_iter().chain(others).chain(last)
 }

@@ -23,10 +23,10 @@ mod system {
     use crate::proc_fs;
 
     /// The number that the kernel assigns to a `bind(ip, 0)` of this socket, if it may choose only
-    /// this number. `None` if it assigns no number. The socket is then still unbound.
+    /// the number `only`. `None` if it assigns no number. The socket is then still unbound.
     ///
     /// The answer is also `None` on Linux before 6.3, which cannot limit a bind to one number. It
-    /// is another number if the ephemeral range lacks this one: the kernel then ignores the limit.
+    /// is another number if the ephemeral range lacks `only`: the kernel then ignores the limit.
     pub(crate) fn assigned(socket: &Socket, ip: IpAddr, only: u16) -> io::Result<Option<u16>> {
         if ffi::allow_only(socket, only).is_err() {
             return Ok(None);
@@ -57,7 +57,8 @@ mod system {
     ///
     /// A kernel that only imitates Linux lacks it too, and calls itself an old Linux: gVisor is
     /// "4.4.0". On the host's network gVisor passes each bind on to a kernel that may have the
-    /// setting on. So the settings that every Linux has in each network namespace must be there.
+    /// setting on. So this function also checks for settings that every Linux has in each network
+    /// namespace.
     fn is_linux_before_5_7() -> bool {
         let settings = [
             "conf/all/forwarding",

@@ -86,8 +86,9 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 }
 
 /// The processes that hold the reservation after the recorded process ended. `None` if there is no
-/// record, or if the recorded process may still run in another pid namespace. Two signs show that:
-/// no owner is visible, or an owner has the recorded start with another pid.
+/// record, or if the recorded process may still run in another pid namespace. Either of two signs
+/// shows that: no owner is visible, or an owner has the recorded start and, in its own pid
+/// namespace, the recorded pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

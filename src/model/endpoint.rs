@@ -96,7 +96,7 @@ pub struct Endpoint {
     ///
     /// A link-local address with an interface has the index of that interface in bytes 4 to 7,
     /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here.
-    /// [`socket_addr`](Endpoint::socket_addr) returns the two apart.
+    /// [`socket_addr`](Endpoint::socket_addr) returns the address and the index separately.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
     pub protocol: Option<Protocol>,
@@ -131,10 +131,10 @@ enum BadText {
     NoPort(String),
     /// A URL, and the endpoint in it.
     Url(String, String),
-    /// A port mapping as `docker ps` prints it (`0.0.0.0:8080->80/tcp`), and the endpoint on this
-    /// machine in it.
+    /// A port mapping as `docker ps` prints it (`0.0.0.0:8080->80/tcp`), and its endpoint on this
+    /// machine.
     Mapping(String, String),
-    /// An IPv6 address without brackets and a port, and the same text with brackets.
+    /// An IPv6 address that lacks brackets before its port, and the same text with brackets.
     NoBrackets(String, String),
     /// The text, and the interface in it that this machine does not have.
     NoInterface(String, String),
@@ -257,7 +257,7 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// Parses the address before the port: the address, and the name of its interface. The address is
+/// Parses the text before the port, and returns the address and its interface. The address is
 /// `None` if the text stands for every address.
 ///
 /// An IPv6 address needs brackets, because `::1:8080` without brackets is itself an address. ss(8)

@@ -23,6 +23,9 @@ impl Holder {
             None if self.state == State::TimeWait => {
                 return format!("TIME_WAIT of a connection {}", self.to_peer());
             }
+            None if self.remote.is_none() => {
+                return format!("a socket on {} that no process owns", self.local_text());
+            }
             None => {
                 return format!("a connection {} that no process owns", self.to_peer());
             }

@@ -35,7 +35,7 @@ impl Offsets {
         self.0.last().copied().unwrap_or(0)
     }
 
-    /// How many consecutive numbers contain the ports of one base number.
+    /// The count of numbers from the lowest to the highest port of one base number, both included.
     pub(crate) fn span(&self) -> usize {
         usize::from(self.greatest() - self.least()) + 1
     }

@@ -43,7 +43,7 @@ impl ChildProcess for Child {
 
 impl Reservation {
     /// Does what [`spawn`](Reservation::spawn) does, without blocking the thread (feature `tokio`).
-    /// The command is one of tokio or of the standard library.
+    /// The command is a `Command` of tokio or of the standard library.
     ///
     /// If the future is dropped, the program and the reservation end.
     ///

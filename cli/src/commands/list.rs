@@ -108,7 +108,8 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
     ]
 }
 
-/// The row of a port that only its keeper (the process that holds it) knows, not a lock file.
+/// The row of a port that no lock file records. Only its keeper (the process that holds it) knows
+/// the port.
 fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 10] {
     let known = [
         port.to_string(),

@@ -87,7 +87,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         options = options.named(name);
     }
     let mut granted = Vec::new();
-    // A port server releases a port when the process that the request names ends.
+    // A request to a port server names a process. The server releases the port when that process
+    // ends.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),

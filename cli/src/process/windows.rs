@@ -27,8 +27,8 @@ impl ProcessHandle {
         }
     }
 
-    /// The handle of the process `pid` in the keeper (the process that holds the ports). `reserve`
-    /// has a handle too, so no other process can have the pid.
+    /// Opens the process `pid` for the keeper (the process that holds the ports). `reserve` has a
+    /// handle too, so no other process can have the pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }

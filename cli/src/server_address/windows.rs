@@ -50,7 +50,7 @@ pub(crate) struct PortStream {
 }
 
 impl PortStream {
-    /// Connects. Each message fails if it takes longer than `timeout`.
+    /// Connects. `timeout` limits the connect, and each later send and receive.
     pub(crate) fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<PortStream> {
         let pipe = PipeStream::connect(&address.path(), timeout)?;
         Ok(PortStream { pipe, timeout })
@@ -72,7 +72,8 @@ impl PortStream {
 pub(crate) struct PortListener(PipeListener);
 
 impl PortListener {
-    /// Listens on the address. The pipe ends with this process, however that ends.
+    /// Listens on the address. Windows removes the pipe when this process ends, even if it is
+    /// killed.
     pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
         Ok(PortListener(PipeListener::bind(&address.path())?))
     }

@@ -15,9 +15,9 @@ impl Holder {
     /// What ends the processes that own this socket, one remedy for each process that must end.
     ///
     /// If a remedy is [`StopProcess`](Remedy::StopProcess) or
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill), a program can end its process directly. The list is
-    /// empty if the only owner is pid 1 and nothing shows how to stop it safely. The remedies do
-    /// not name the workers of a server, because they end with the server.
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill), a program can end the process that the remedy names.
+    /// The list is empty if the only owner is pid 1 and nothing shows how to stop it safely. No
+    /// remedy names a worker of a server, because a worker ends with its server.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

@@ -74,14 +74,14 @@ pub(crate) enum Cause {
     /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
     /// SO_REUSEADDR, left those connections.
     TimeWait,
-    /// Only connections in TIME_WAIT keep a server from binding that sets neither SO_REUSEADDR nor
-    /// SO_REUSEPORT. Every other server can bind.
+    /// Only connections in TIME_WAIT have the port. They keep a server that sets neither
+    /// SO_REUSEADDR nor SO_REUSEPORT from binding. Every other server can bind.
     TimeWaitForPlain,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
-    /// A socket that is not visible admits a server that sets SO_REUSEADDR, and refuses one that
-    /// does not. A claim (this crate's bound socket) does so. No lock file that this process sees
-    /// records it.
+    /// The port has a socket that is not visible. Beside it, the kernel lets a server bind only if
+    /// the server sets SO_REUSEADDR, as beside a claim (this crate's bound socket). No visible lock
+    /// file records a claim.
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,

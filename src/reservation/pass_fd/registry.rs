@@ -14,8 +14,8 @@ use super::passed::Passed;
 static PASSED: Mutex<Vec<(u64, Weak<Passed>)>> = Mutex::new(Vec::new());
 
 /// A command that passes sockets is marked by an environment variable: this prefix, then the token.
-/// `Command::env_remove` adds the mark, so no child sees the variable. `Command::get_envs` still
-/// lists it, without a value.
+/// This crate sets the mark with `Command::env_remove`, so no child sees the variable.
+/// `Command::get_envs` still lists the variable, without a value.
 const TOKEN_PREFIX: &str = "PORTLEASE_PASSED_";
 
 impl Passed {

@@ -61,7 +61,7 @@ pub(crate) fn others_run(child: u32) -> bool {
 pub(crate) type Pipe = OwnedFd;
 
 /// Reads what the pipe still contains. A process that left the group may have the other end open,
-/// so the call does not wait for the end of the pipe.
+/// so the call does not wait until that end is closed.
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let mut bytes = Vec::new();
     let unblocked =

@@ -205,7 +205,7 @@ pub(crate) fn uptime(text: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_millis(hundredths * 10))
 }
 
-/// The inode in `socket:[123]`, the link of a descriptor.
+/// The inode in `socket:[123]`, the target of a link in `/proc/PID/fd`.
 pub(crate) fn socket_inode(link: &[u8]) -> Option<NonZeroU64> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()

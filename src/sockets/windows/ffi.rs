@@ -59,8 +59,8 @@ fn family(v6: bool) -> u32 {
     u32::from(if v6 { AF_INET6 } else { AF_INET })
 }
 
-/// Repeats the call with a larger buffer until the table fits. In the returned bytes, those that
-/// the call did not write are zero.
+/// Repeats the call with a larger buffer until the table fits. The returned bytes that the call did
+/// not write are zero.
 fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     const SPARE_WORDS: usize = 4096;

@@ -82,8 +82,8 @@ impl Peer {
         })
     }
 
-    /// This process, as the kernel would describe it to a peer. proot makes geteuid(2) return 0 to
-    /// every process, so the two differ there.
+    /// This process, as the kernel would describe it to a peer. The uid can differ from geteuid(2),
+    /// which returns 0 to every process under proot.
     pub(crate) fn own() -> io::Result<Peer> {
         let (socket, _other) = UnixStream::pair()?;
         Peer::of(&socket)

@@ -12,7 +12,7 @@ use crate::ffi::windows::keep_handles_from_children;
 use crate::limits::INHERITED_HANDLES;
 use crate::process::ProcessHandle;
 
-/// The end of the link that `reserve` has.
+/// The side of the link that `reserve` has.
 #[derive(Debug)]
 pub(crate) struct KeeperLink {
     pub(crate) pid: u32,
@@ -57,7 +57,7 @@ fn spawn(arg: &str, flags: u32) -> io::Result<Child> {
         .spawn()
 }
 
-/// The end of the link that the keeper has.
+/// The side of the link that the keeper has.
 #[derive(Debug)]
 pub(crate) struct ReserveLink {
     pub(crate) reader: BufReader<Stdin>,

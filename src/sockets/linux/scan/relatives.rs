@@ -1,5 +1,5 @@
-//! Adds the relatives of the found processes that own the same sockets. A search that ends at the
-//! first hit has found only the newest of them.
+//! Adds those relatives of the found processes that own the same sockets. A search that ends at the
+//! first hit has found only the newest owner.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -11,7 +11,7 @@ use super::super::process::children;
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Adds the ancestors of the found processes that own the same sockets. The search finds the
+    /// Adds those ancestors of the found processes that own the same sockets. The search finds the
     /// newest process first, which can be a worker. A report must name the server that started the
     /// worker.
     pub(super) fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
@@ -30,7 +30,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Adds the descendants of the found processes that own the same sockets, such as the workers
+    /// Adds those descendants of the found processes that own the same sockets, such as the workers
     /// of a server. Without the kernel option `PROC_CHILDREN` no descendant is found.
     pub(super) fn add_descendants(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
