@@ -185,38 +185,34 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
-    check_ports_free_for(ports, ServerKind::ReuseAddr)
-}
-
-/// [`check_ports_free`] for servers of this kind. A port can be free for one kind of server and
-/// taken for another.
-///
-/// ```
-/// use portlease::{ServerKind, check_ports_free_for};
-///
-/// let busy = [portlease::reserve_port(), portlease::reserve_port()];
-/// # if cfg!(target_os = "linux") {
-/// // The claims refuse servers that set neither option.
-/// let diagnosis = check_ports_free_for(&busy, ServerKind::Plain).unwrap_err();
-/// assert_eq!(diagnosis.into_each().len(), 2);
-/// # }
-/// ```
-///
-/// # Errors
-///
-/// As [`check_ports_free`].
-pub fn check_ports_free_for<P: ToEndpoint>(
-    ports: impl IntoIterator<Item = P>,
-    kind: ServerKind,
-) -> Result<(), Diagnosis> {
-    let mut budget = RetryBudget::new();
-    let mut diagnoses = ports
-        .into_iter()
-        .filter_map(|port| check_each_free(&port, kind, &mut budget).err());
+    let results = check_each_port_free_for(ports, ServerKind::ReuseAddr);
+    let mut diagnoses = results.into_iter().filter_map(Result::err);
     match diagnoses.next() {
         None => Ok(()),
         Some(first) => Err(first.with_more(diagnoses.collect())),
     }
+}
+
+/// The results of [`check_port_free_for`] for several ports, in their order. All ports share one
+/// retry budget, as in [`check_ports_free`].
+///
+/// ```
+/// use portlease::{ServerKind, check_each_port_free_for};
+///
+/// let [free, busy] = portlease::reserve_ports();
+/// let server = busy.listen()?;
+/// let results = check_each_port_free_for([&free, &busy], ServerKind::ReuseAddr);
+/// assert!(results[0].is_ok() && results[1].is_err());
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn check_each_port_free_for<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+    kind: ServerKind,
+) -> Vec<Result<(), Diagnosis>> {
+    let mut budget = RetryBudget::new();
+    let check = |port| check_each_free(&port, kind, &mut budget);
+    ports.into_iter().map(check).collect()
 }
 
 /// Asserts that each of several ports is free: a preflight check before a suite.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use portlease::{
-    Diagnosis, Endpoint, ServerKind, check_port_free_for, check_port_held_by, check_port_listening,
-    check_ports_free_for, wait_until_free_for, wait_until_held_by, wait_until_listening,
+    Diagnosis, Endpoint, ServerKind, check_each_port_free_for, check_port_free_for,
+    check_port_held_by, check_port_listening, wait_until_free_for, wait_until_held_by,
+    wait_until_listening,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,22 +50,13 @@ impl Condition {
         self,
         endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Vec<Result<(), Diagnosis>> {
-        let Condition::Free(kind) = self else {
-            let check = |endpoint| self.check(endpoint);
-            return endpoints.into_iter().map(check).collect();
-        };
-        let mut checked = Vec::new();
-        let note = |endpoint: &Endpoint| checked.push(*endpoint);
-        let problems = check_ports_free_for(endpoints.into_iter().inspect(note), kind).err();
-        let problems = problems.map_or_else(Vec::new, Diagnosis::into_each);
-        let mut problems = problems.into_iter().peekable();
-        let results = checked.into_iter().map(|endpoint| {
-            let is_its = |problem: &Diagnosis| problem.endpoint() == Some(endpoint);
-            problems.next_if(is_its).map_or(Ok(()), Err)
-        });
-        let results = results.collect();
-        debug_assert!(problems.next().is_none(), "each problem has its port");
-        results
+        match self {
+            Condition::Free(kind) => check_each_port_free_for(endpoints, kind),
+            _ => endpoints
+                .into_iter()
+                .map(|endpoint| self.check(endpoint))
+                .collect(),
+        }
     }
 
     pub(crate) fn wait(self, endpoint: Endpoint, limit: Duration) -> portlease::Result<()> {

@@ -52,8 +52,11 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
     let _memo = Memo::new();
     let mut retries = Retries::new(request);
     let mut level = retries.first_level();
-    let mut held = exact_ports(request, &mut retries)?;
+    let mut held = Vec::new();
     loop {
+        if held.is_empty() {
+            held = exact_ports(request, &mut retries)?;
+        }
         let mut own: PortSet = held.iter().map(Reservation::port).collect();
         let before = Instant::now();
         let mut effort = retries.effort(level);
@@ -74,9 +77,6 @@ pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservatio
             held.clear();
         }
         level = retries.pause(error, level, before.elapsed())?;
-        if retries.queue.is_some() {
-            held = exact_ports(request, &mut retries)?;
-        }
     }
 }
 
@@ -108,7 +108,7 @@ struct Retries {
     wait: Duration,
     queue: Option<Queue>,
     /// Whether the current try of a pick is the last one.
-    was_last: bool,
+    is_last: bool,
 }
 
 impl Retries {
@@ -117,7 +117,7 @@ impl Retries {
             budget: RetryBudget::new(),
             wait: request.wait,
             queue: (!request.wait.is_zero()).then(|| Queue::new(request.wait)),
-            was_last: false,
+            is_last: false,
         }
     }
 
@@ -169,12 +169,12 @@ impl Retries {
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
-            if self.was_last || !may_be_residual(stats) {
+            if self.is_last || !may_be_residual(stats) {
                 return Err(Refused::at_once(error));
             }
             // One more try follows even if no further pause is allowed. During the search for the
             // owner most forked children call exec.
-            self.was_last = !self
+            self.is_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));
             return Ok(RetryLevel::WithTable);

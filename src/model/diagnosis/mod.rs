@@ -292,23 +292,6 @@ impl Diagnosis {
         &self.0.more
     }
 
-    /// This diagnosis and those of [`more`](Self::more), in the order of the ports, each without
-    /// the others.
-    ///
-    /// ```
-    /// let [p, q] = portlease::reserve_ports();
-    /// let servers = (p.listen()?, q.listen()?);
-    /// let each = portlease::check_ports_free([&p, &q]).unwrap_err().into_each();
-    /// assert_eq!(each.len(), 2);
-    /// assert!(each.iter().all(|diagnosis| diagnosis.more().is_empty()));
-    /// # drop(servers);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn into_each(mut self) -> Vec<Diagnosis> {
-        let more = std::mem::take(&mut self.0.more);
-        std::iter::once(self).chain(more).collect()
-    }
-
     pub(crate) fn error_kind(&self) -> ErrorKind {
         match &self.0.facts.verdict {
             Verdict::InUse(_)

@@ -44,6 +44,15 @@ fn slow_child(endpoint: &str) -> std::thread::JoinHandle<()> {
     starter
 }
 
+/// Waits for the end of the child. The control: the calls since `begun` had to wait for it.
+fn join_awaited(starter: std::thread::JoinHandle<()>, begun: Instant) {
+    assert!(
+        begun.elapsed() > EXEC_DELAY / 4,
+        "control: the child had called exec already"
+    );
+    starter.join().unwrap();
+}
+
 /// In a helper process, because such a child shares every descriptor of its parent.
 #[test]
 fn reserving_waits_for_a_child_that_is_slow_to_exec() {
@@ -71,11 +80,7 @@ pub(crate) fn reserve_beside_slow_child() {
         }
         drop(p);
         assert_eq!(options.reserve().unwrap().port(), port);
-        assert!(
-            begun.elapsed() > EXEC_DELAY / 4,
-            "control: the child had called exec already"
-        );
-        starter.join().unwrap();
+        join_awaited(starter, begun);
     }
 }
 
@@ -102,11 +107,7 @@ pub(crate) fn reserve_range_beside_slow_child() {
         let begun = Instant::now();
         drop((server, p));
         assert_eq!(range.reserve().unwrap().port(), port);
-        assert!(
-            begun.elapsed() > EXEC_DELAY / 4,
-            "control: the child had called exec already"
-        );
-        starter.join().unwrap();
+        join_awaited(starter, begun);
     }
 }
 
@@ -147,10 +148,6 @@ pub(crate) fn close_beside_slow_child() {
         let begun = Instant::now();
         drop(server);
         assert_eq!(options.port(port).reserve().unwrap().port(), port);
-        assert!(
-            begun.elapsed() > EXEC_DELAY / 4,
-            "control: the child had called exec already"
-        );
-        starter.join().unwrap();
+        join_awaited(starter, begun);
     }
 }
