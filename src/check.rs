@@ -1,11 +1,14 @@
 //! Checks and assertions: `assert_*` panics with the diagnosis that `check_*` returns.
 
 mod leaks;
+mod operands;
+
+use std::time::Duration;
 
 pub use leaks::{assert_no_leaked_listeners, check_no_leaked_listeners};
 
-use crate::inspect::availability::availability;
-use crate::inspect::listening::is_listening;
+use crate::inspect::availability;
+use crate::inspect::listening::Snapshot;
 use crate::inspect::whose::{self, Expected};
 use crate::inspect::{diagnose, who};
 use crate::model::diagnosis::Diagnosis;
@@ -17,6 +20,8 @@ use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
 use crate::retry::RetryBudget;
 use crate::sockets;
+
+use operands::Operands;
 
 /// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
 /// process has reserved it.
@@ -53,12 +58,10 @@ use crate::sockets;
 pub fn is_port_free(port: impl ToEndpoint) -> bool {
     match ports_of(&port) {
         Ok(ports) => {
-            let mut budget = RetryBudget::new();
             let asker = Asker::of(&port);
-            let mut is_free = |port| {
-                availability(port, ServerKind::ReuseAddr, asker, &mut budget) == Verdict::Free
-            };
-            ports.into_iter().all(&mut is_free)
+            let ports = ports.into_iter().map(|port| (port, asker));
+            let verdicts = availability::of_each(ports, ServerKind::ReuseAddr, RetryBudget::new);
+            verdicts.iter().all(|verdict| *verdict == Verdict::Free)
         }
         Err(error) => panic!("{error}"),
     }
@@ -115,18 +118,23 @@ pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 /// # Ok::<(), portlease::Diagnosis>(())
 /// ```
 pub fn check_port_free_for(port: impl ToEndpoint, kind: ServerKind) -> Result<(), Diagnosis> {
-    check_each_free(&port, kind, &mut RetryBudget::new())
+    only(check_each([port], kind, RetryBudget::new))
 }
 
-fn check_each_free(
-    operand: &impl ToEndpoint,
+fn check_each<P: ToEndpoint>(
+    operands: impl IntoIterator<Item = P>,
     kind: ServerKind,
-    budget: &mut RetryBudget,
-) -> Result<(), Diagnosis> {
-    for port in ports(operand)? {
-        diagnose::check_free(port, kind, Asker::of(operand), budget)?;
-    }
-    Ok(())
+    budget: impl Fn() -> RetryBudget,
+) -> Vec<Result<(), Diagnosis>> {
+    let operands = Operands::of(operands);
+    let ports = operands.ports.iter().map(|of| (of.port, of.asker));
+    let verdicts = availability::of_each(ports, kind, budget).into_iter();
+    let verdicts = verdicts.map(|verdict| (verdict != Verdict::Free).then_some(verdict));
+    operands.results(verdicts, |failed| {
+        let failed = failed.into_iter();
+        let failed = failed.map(|(of, verdict)| (of.port, of.asker, verdict));
+        diagnose::report_to_each(failed.collect())
+    })
 }
 
 /// Asserts that a port is free, in the sense of [`is_port_free`].
@@ -179,13 +187,13 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 /// The diagnosis of the first port that is not free, or that could not be checked. Its
 /// [`more`](Diagnosis::more) has the diagnoses of the other such ports.
 ///
-/// All ports share one retry budget: the call retries for 100 ms while no owner is visible, and for
-/// 2 s while a forked child that has not called exec holds a port. The report takes additional
-/// time.
+/// All ports are checked in the same time, each with the retries of [`check_port_free`]: for 100 ms
+/// while no owner is visible, and for 2 s while a forked child that has not called exec holds it.
+/// The report takes additional time.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
-    let results = check_each_port_free_for(ports, ServerKind::ReuseAddr);
+    let results = check_each(ports, ServerKind::ReuseAddr, RetryBudget::new);
     let mut diagnoses = results.into_iter().filter_map(Result::err);
     match diagnoses.next() {
         None => Ok(()),
@@ -193,15 +201,18 @@ pub fn check_ports_free<P: ToEndpoint>(
     }
 }
 
-/// The results of [`check_port_free_for`] for several ports, in their order. All ports share one
-/// retry budget, as in [`check_ports_free`].
+/// The results of [`check_port_free_for`] for several ports, in their order. The retries end after
+/// `at_most`, or earlier as in [`check_ports_free`].
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use portlease::{ServerKind, check_each_port_free_for};
 ///
 /// let [free, busy] = portlease::reserve_ports();
 /// let server = busy.listen()?;
-/// let results = check_each_port_free_for([&free, &busy], ServerKind::ReuseAddr);
+/// let (kind, at_most) = (ServerKind::ReuseAddr, Duration::from_secs(3));
+/// let results = check_each_port_free_for([&free, &busy], kind, at_most);
 /// assert!(results[0].is_ok() && results[1].is_err());
 /// # drop(server);
 /// # Ok::<(), std::io::Error>(())
@@ -209,10 +220,9 @@ pub fn check_ports_free<P: ToEndpoint>(
 pub fn check_each_port_free_for<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
     kind: ServerKind,
+    at_most: Duration,
 ) -> Vec<Result<(), Diagnosis>> {
-    let mut budget = RetryBudget::new();
-    let check = |port| check_each_free(&port, kind, &mut budget);
-    ports.into_iter().map(check).collect()
+    check_each(ports, kind, || RetryBudget::within(at_most))
 }
 
 /// Asserts that each of several ports is free: a preflight check before a suite.
@@ -259,15 +269,36 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// On systems whose socket table this crate cannot read, the call tries one connection, for at most
 /// 100 ms.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
-    for port in ports(&port)? {
-        let verdict = match is_listening(port) {
-            Ok(true) => continue,
-            Ok(false) => Verdict::NotListening,
-            Err(e) => Verdict::cannot_tell(&e),
-        };
-        return Err(diagnose::report(port, verdict));
-    }
-    Ok(())
+    only(check_each_port_listening([port]))
+}
+
+/// The results of [`check_port_listening`] for several ports, in their order. One read of the
+/// socket table serves all ports.
+///
+/// ```
+/// let [served, silent] = portlease::reserve_ports();
+/// let server = served.listen()?;
+/// let results = portlease::check_each_port_listening([&served, &silent]);
+/// assert!(results[0].is_ok() && results[1].is_err());
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn check_each_port_listening<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+) -> Vec<Result<(), Diagnosis>> {
+    let operands = Operands::of(ports);
+    let ports: Vec<Port> = operands.ports.iter().map(|of| of.port).collect();
+    let snapshot = Snapshot::read(&ports);
+    let verdict = |port: Port| match &snapshot {
+        Ok(snapshot) if snapshot.listeners_of(port).is_empty() => Some(Verdict::NotListening),
+        Ok(_) => None,
+        Err((_, e)) => Some(Verdict::cannot_tell(e)),
+    };
+    let verdicts: Vec<_> = ports.into_iter().map(verdict).collect();
+    operands.results(verdicts, |failed| {
+        let failed = failed.into_iter();
+        diagnose::report_each(failed.map(|(of, verdict)| (of.port, verdict)).collect())
+    })
 }
 
 /// Asserts that something listens on the port, in the sense of [`check_port_listening`].
@@ -309,28 +340,56 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// nothing listens, if the owner cannot be seen (another user's process), if the operand names no
 /// port, or on a system whose socket table cannot be read. It checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
+    only(check_each_port_held_by([port], pid))
+}
+
+/// The results of [`check_port_held_by`] for several ports, in their order. One search of the
+/// processes serves all ports.
+///
+/// ```
+/// let [served, silent] = portlease::reserve_ports();
+/// let server = served.listen()?;
+/// let results = portlease::check_each_port_held_by([&served, &silent], std::process::id());
+/// assert!(results[0].is_ok() && results[1].is_err());
+/// # drop(server);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn check_each_port_held_by<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+    pid: u32,
+) -> Vec<Result<(), Diagnosis>> {
     let mut expected = Expected::new(pid);
     if sockets::is_running(pid).is_ok_and(|runs| !runs) {
         expected.note_end(None);
     }
-    for port in ports(&port)? {
-        let listeners = match who::reachable(port) {
-            Ok(listeners) => listeners,
-            Err(e) => return Err(diagnose::report(port, Verdict::cannot_tell(&e))),
-        };
-        let (own, others): (Vec<&Holder>, Vec<&Holder>) =
-            listeners.iter().partition(|socket| expected.has(socket));
-        let is_beside = |other: &&Holder| own.iter().any(|own| whose::overlap(own, other));
-        let verdict = if own.is_empty() {
-            Verdict::NotHeldBy(Some(pid))
-        } else if others.iter().any(is_beside) {
-            Verdict::SharedWithStranger(pid)
-        } else {
-            continue;
-        };
-        return Err(diagnose::not_listening(port, verdict, &expected));
+    let operands = Operands::of(ports);
+    let ports: Vec<Port> = operands.ports.iter().map(|of| of.port).collect();
+    let verdicts: Vec<Option<Verdict>> = match who::reachable(&ports) {
+        Ok(listeners) => {
+            let of_port = |listeners: &Vec<Holder>| whose_listeners(listeners, &expected);
+            listeners.iter().map(of_port).collect()
+        }
+        Err(e) => ports
+            .iter()
+            .map(|_| Some(Verdict::cannot_tell(&e)))
+            .collect(),
+    };
+    operands.results(verdicts, |failed| {
+        let failed = failed.into_iter().map(|(of, verdict)| (of.port, verdict));
+        diagnose::not_listening_each(failed.collect(), &expected)
+    })
+}
+
+/// Why these listeners of a port are not those of the expected process alone. `None` if they are.
+fn whose_listeners(listeners: &[Holder], expected: &Expected) -> Option<Verdict> {
+    let (own, others): (Vec<&Holder>, Vec<&Holder>) =
+        listeners.iter().partition(|socket| expected.has(socket));
+    let is_beside = |other: &&Holder| own.iter().any(|own| whose::overlap(own, other));
+    match expected.pid() {
+        pid if own.is_empty() => Some(Verdict::NotHeldBy(pid)),
+        Some(pid) if others.iter().any(is_beside) => Some(Verdict::SharedWithStranger(pid)),
+        _ => None,
     }
-    Ok(())
 }
 
 /// Asserts that the process `pid`, or a process that it started, listens on the port, in the sense
@@ -353,8 +412,9 @@ pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
     or_panic(check_port_held_by(port, pid));
 }
 
-fn ports(operand: &impl ToEndpoint) -> Result<Vec<Port>, Diagnosis> {
-    ports_of(operand).map_err(|error| Diagnosis::of_operand(&error))
+/// The result for the only operand of a check.
+fn only(mut results: Vec<Result<(), Diagnosis>>) -> Result<(), Diagnosis> {
+    results.pop().expect("one operand has one result")
 }
 
 #[track_caller]

@@ -246,13 +246,13 @@ mod wait;
 
 pub use check::{
     assert_no_leaked_listeners, assert_port_free, assert_port_free_for, assert_port_held_by,
-    assert_port_listening, assert_ports_free, check_each_port_free_for, check_no_leaked_listeners,
-    check_port_free, check_port_free_for, check_port_held_by, check_port_listening,
-    check_ports_free, is_port_free,
+    assert_port_listening, assert_ports_free, check_each_port_free_for, check_each_port_held_by,
+    check_each_port_listening, check_no_leaked_listeners, check_port_free, check_port_free_for,
+    check_port_held_by, check_port_listening, check_ports_free, is_port_free,
 };
 pub use inspect::diagnose::diagnose;
 pub use inspect::probe::{Reachability, probe};
-pub use inspect::who::{listeners, who_holds};
+pub use inspect::who::{listeners, who_holds, who_holds_each};
 pub use model::diagnosis::Diagnosis;
 pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};
 pub use model::ephemeral_usage::EphemeralUsage;

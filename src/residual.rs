@@ -11,14 +11,38 @@ use crate::model::port::Port;
 use crate::model::process::Process;
 use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
-use crate::sockets::{self, Row, ScanDepth, Table};
+use crate::sockets::{self, PortTables, Row, ScanDepth};
 
 /// The owner of the sockets that made the kernel refuse a bind.
 ///
 /// Sockets that were closed since the bind do not count. If all were closed, the result is
 /// `Unknown`, so that the caller retries.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
-    owners_of(rows, |holders| shortest_retry(holders.iter()))
+    let owners = owner_of_each(&[rows]);
+    owners.first().copied().unwrap_or(ResidualOwner::Process)
+}
+
+/// The result of [`owner_of_sockets`] for the sockets of each of several ports. One scan of the
+/// processes finds all owners.
+pub(crate) fn owner_of_each(ports: &[Vec<Row>]) -> Vec<ResidualOwner> {
+    let first = owner_of_each_at(ports, ScanDepth::FirstHit);
+    if !first.contains(&ResidualOwner::ForkedChild) {
+        return first;
+    }
+    // A socket of a forked child may have another owner, which the first scan did not reach.
+    owner_of_each_at(ports, ScanDepth::Complete)
+}
+
+fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> {
+    let without_owners = || vec![ResidualOwner::Process; ports.len()];
+    if !sockets::CHILDREN_SHARE {
+        return without_owners();
+    }
+    match sockets::owners_of_each(ports.to_vec(), depth) {
+        Ok((holders, _)) => holders.iter().map(|of| shortest_retry(of)).collect(),
+        // The processes cannot be read, and a retry would not change that.
+        Err(_) => without_owners(),
+    }
 }
 
 /// The owner of the port's abstract Unix socket name. Returns `Process`, which ends the retries, if
@@ -33,55 +57,28 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
 /// The owner of these ports that has the longest retry limit, because the caller needs only one of
 /// the ports. One scan of the processes finds all owners.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
-    let [first, others @ ..] = ports else {
+    let Ok(tables) = PortTables::of(ports.iter().map(|port| Some(port.protocol))) else {
         return ResidualOwner::Process;
     };
-    let number = if others.is_empty() { first.number } else { 0 };
-    let Ok(Table { mut rows, .. }) = sockets::sockets(number, None) else {
-        return ResidualOwner::Process;
-    };
-    let is_of = |port: &Port, protocol, number| port.number == number && port.protocol == protocol;
-    // The connections that an earlier server left do not decide: an attempt that reads the socket
-    // table reserves the number despite them.
-    rows.retain(|row| {
-        let mut ports = ports.iter();
-        !row.is_leftover() && ports.any(|port| is_of(port, row.protocol, row.local.port()))
-    });
-    for port in ports {
+    let rows = |port: &Port| {
+        let table = tables.sockets(port.number, Some(port.protocol)).ok()?;
+        let mut rows = table.rows;
+        // The connections that an earlier server left do not decide: an attempt that reads the
+        // socket table reserves the number despite them.
+        rows.retain(|row| !row.is_leftover());
         rows.extend(name(*port).ok().flatten());
-    }
-    owners_of(rows, |holders| {
-        let owner = |port: &Port| {
-            let mine = |holder: &&Holder| is_of(port, holder.protocol, holder.local.port());
-            shortest_retry(holders.iter().filter(mine))
-        };
-        ports
-            .iter()
-            .map(owner)
-            .max()
-            .unwrap_or(ResidualOwner::Process)
-    })
+        Some(rows)
+    };
+    let Some(rows) = ports.iter().map(rows).collect::<Option<Vec<_>>>() else {
+        return ResidualOwner::Process;
+    };
+    let owners = owner_of_each(&rows).into_iter();
+    owners.max().unwrap_or(ResidualOwner::Process)
 }
 
 /// The abstract Unix socket that has the port's name; `None` if no socket has it.
 pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
     sockets::named(&ExclusiveName::text(port.protocol, port.number), port)
-}
-
-fn owners_of(rows: Vec<Row>, judge: impl Fn(&[Holder]) -> ResidualOwner) -> ResidualOwner {
-    if !sockets::CHILDREN_SHARE {
-        return ResidualOwner::Process;
-    }
-    let judge_at = |depth| match sockets::owners(rows.clone(), depth) {
-        Ok(owned) => judge(&owned.holders),
-        // The processes cannot be read, and a retry would not change that.
-        Err(_) => ResidualOwner::Process,
-    };
-    match judge_at(ScanDepth::FirstHit) {
-        // A socket of a forked child may have another owner, which the first search did not reach.
-        ResidualOwner::ForkedChild => judge_at(ScanDepth::Complete),
-        owner => owner,
-    }
 }
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
@@ -131,7 +128,7 @@ fn is_about_to_exec(process: &Process) -> bool {
 }
 
 /// The owner of these sockets that has the shortest retry limit. `Unknown` if there are no sockets.
-fn shortest_retry<'a>(holders: impl Iterator<Item = &'a Holder>) -> ResidualOwner {
-    let owners = holders.map(owner_of_socket);
+fn shortest_retry(holders: &[Holder]) -> ResidualOwner {
+    let owners = holders.iter().map(owner_of_socket);
     owners.min().unwrap_or(ResidualOwner::Unknown)
 }

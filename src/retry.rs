@@ -67,6 +67,12 @@ impl RetryBudget {
         Self::at_most(FORKED_CHILD_LIMIT + NO_OWNER_LIMIT)
     }
 
+    /// A new budget that also ends after `at_most`.
+    pub(crate) fn within(at_most: Duration) -> Self {
+        let new = Self::new();
+        Self::at_most(at_most.min(new.at_most))
+    }
+
     /// A budget without retries, for a probe that follows the last try of a call.
     pub(crate) fn none() -> Self {
         Self::at_most(Duration::ZERO)
@@ -93,12 +99,19 @@ impl RetryBudget {
     /// Pauses and returns `true`. Returns `false` at once if a retry cannot help with this owner,
     /// or if the time is up.
     pub(crate) fn pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> bool {
+        let pause = self.next_pause(owner);
+        pause.map(std::thread::sleep).is_some()
+    }
+
+    /// How long to pause before the next retry. `None` if a retry cannot help with this owner, or
+    /// if the time is up.
+    pub(crate) fn next_pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> Option<Duration> {
         if self.at_most.is_zero() {
-            return false;
+            return None;
         }
         let started = *self.started.get_or_insert_with(Instant::now);
         let left = match owner() {
-            ResidualOwner::Process => return false,
+            ResidualOwner::Process => return None,
             ResidualOwner::ForkedChild | ResidualOwner::Reader => {
                 self.unknown_since = None;
                 FORKED_CHILD_LIMIT.saturating_sub(started.elapsed())
@@ -112,13 +125,12 @@ impl RetryBudget {
         };
         let left = left.min(self.at_most.saturating_sub(started.elapsed()));
         if left.is_zero() {
-            return false;
+            return None;
         }
         // The random factor keeps two processes that block each other from retrying in step.
         let jitter = self.pause * fastrand::u32(50..=100) / 100;
-        std::thread::sleep(jitter.min(left));
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        true
+        Some(jitter.min(left))
     }
 
     /// Whether [`NO_OWNER_LIMIT`] has passed since the first refusal. Always `true` for a budget
@@ -275,6 +287,11 @@ pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 /// If no number of a range is free, the error names the owners of the first numbers in the range,
 /// at most this many. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
+
+/// A call about more ports than this reads every socket once. A call about fewer ports reads the
+/// sockets of each port. On Linux a read of one port costs nearly as much as a read of all, because
+/// the kernel walks the same tables.
+pub(crate) const PORTS_READ_ALONE: usize = 4;
 
 /// How long to wait for one connection that tests whether the port accepts connections. A wait that
 /// has timed out makes such a connection, to detect a packet filter. On systems whose socket table

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use portlease::{
-    Diagnosis, Endpoint, ServerKind, check_each_port_free_for, check_port_free_for,
-    check_port_held_by, check_port_listening, wait_until_free_for, wait_until_held_by,
-    wait_until_listening,
+    Diagnosis, Endpoint, ServerKind, check_each_port_free_for, check_each_port_held_by,
+    check_each_port_listening, wait_until_free_for, wait_until_held_by, wait_until_listening,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,28 +33,17 @@ impl Condition {
         }
     }
 
-    pub(crate) fn check(self, endpoint: Endpoint) -> Result<(), Diagnosis> {
-        match self {
-            Condition::Free(kind) => check_port_free_for(endpoint, kind),
-            Condition::Listening => check_port_listening(endpoint),
-            Condition::HeldBy(pid) => check_port_held_by(endpoint, pid),
-        }
-    }
-
-    /// Checks all these ports. The result is what [`check`](Self::check) reports for each.
-    ///
-    /// The checks for a free port share one retry limit. If no owner is visible, each check by
-    /// itself retries for 100 ms.
-    pub(crate) fn check_all(
+    /// Checks each of these ports. A check for a free port retries, for `at_most` and never longer
+    /// than the library does by itself.
+    pub(crate) fn check(
         self,
-        endpoints: impl IntoIterator<Item = Endpoint>,
+        endpoints: &[Endpoint],
+        at_most: Duration,
     ) -> Vec<Result<(), Diagnosis>> {
         match self {
-            Condition::Free(kind) => check_each_port_free_for(endpoints, kind),
-            _ => endpoints
-                .into_iter()
-                .map(|endpoint| self.check(endpoint))
-                .collect(),
+            Condition::Free(kind) => check_each_port_free_for(endpoints, kind, at_most),
+            Condition::Listening => check_each_port_listening(endpoints),
+            Condition::HeldBy(pid) => check_each_port_held_by(endpoints, pid),
         }
     }
 

@@ -1,9 +1,12 @@
 //! [`Finding`]: the result of checking one port.
 
+use std::time::Duration;
+
 use portlease::{Diagnosis, Endpoint};
 
 use crate::condition::Condition;
 use crate::exit;
+use crate::limits::WAIT_REPORT_TIME;
 
 /// Whether one port meets a condition.
 #[derive(Debug)]
@@ -17,15 +20,18 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub(crate) fn new(endpoint: Endpoint, condition: Condition, waited: bool) -> Self {
-        Finding {
-            endpoint,
-            problem: condition.check(endpoint).err(),
-            waited,
-        }
+        let mut all = Self::all(&[endpoint], condition, waited);
+        all.pop().expect("one port has one finding")
     }
 
     pub(crate) fn all(endpoints: &[Endpoint], condition: Condition, waited: bool) -> Vec<Self> {
-        let results = condition.check_all(endpoints.iter().copied());
+        // The wait has retried before.
+        let retries = if waited {
+            WAIT_REPORT_TIME
+        } else {
+            Duration::MAX
+        };
+        let results = condition.check(endpoints, retries);
         let finding = |(endpoint, result): (&Endpoint, Result<(), Diagnosis>)| Finding {
             endpoint: *endpoint,
             problem: result.err(),

@@ -15,6 +15,11 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
+/// How many ports one call to the library checks at most. The search for a port that does not meet
+/// the condition ends after the call that finds one, and each further port of that call costs about
+/// 100 us.
+pub(crate) const PORTS_PER_STEP: usize = 1024;
+
 /// The maximum number of ports that a timed out `wait` reports with their holders. It only counts
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
@@ -173,7 +178,3 @@ pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();
     Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))
 }
-
-/// For up to this number of ports, `stop` reads the sockets of each port. For more, it scans all
-/// listeners first.
-pub(crate) const FEW_PORTS: usize = 8;

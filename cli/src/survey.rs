@@ -1,13 +1,12 @@
 //! Checks many ports at once.
 
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, ErrorKind, Protocol};
+use portlease::{Diagnosis, Endpoint, ErrorKind};
 
 use crate::condition::Condition;
-use crate::limits::PORTS_PER_THREAD;
+use crate::limits::{PORTS_PER_STEP, PORTS_PER_THREAD, remaining};
 
 /// Whether there are more ports than one thread should check.
 pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
@@ -25,56 +24,34 @@ pub(crate) struct Unmet {
 /// The first port that does not meet the condition now. For many ports the search ends at the
 /// limit, and returns the first port that it has not checked.
 ///
-/// # Errors
-///
-/// If the listeners cannot be read. An error of one port is in [`Unmet`].
+/// Each step checks twice as many ports as the step before. So the search is quick both if an early
+/// port does not meet the condition and if all ports do.
 pub(crate) fn first_unmet(
     endpoints: &[Endpoint],
     condition: Condition,
     limit: Duration,
     started: Instant,
-) -> portlease::Result<Option<Unmet>> {
-    let listening = match condition {
-        // One read of the table is cheaper than one question for each port.
-        Condition::Listening | Condition::HeldBy(_) if are_many(endpoints) => {
-            Some(listening_ports()?)
-        }
-        _ => None,
-    };
-    let is_unmet = |endpoint: &Endpoint| -> portlease::Result<bool> {
+) -> Option<Unmet> {
+    let (mut index, mut length) = (0, 1);
+    while index < endpoints.len() {
         if are_many(endpoints) && started.elapsed() > limit {
-            return Ok(true);
+            return Some(Unmet { index, error: None });
         }
-        if let Some(ports) = &listening
-            && endpoint.protocol == Some(Protocol::Tcp)
-        {
-            let has_listener = ports.contains(&endpoint.port);
-            if !has_listener || (endpoint.ip.is_none() && condition == Condition::Listening) {
-                return Ok(!has_listener);
+        let step = &endpoints[index..endpoints.len().min(index + length)];
+        let results = condition.check(step, remaining(limit, started));
+        for (endpoint, result) in step.iter().zip(results) {
+            match answer(*endpoint, condition, result) {
+                Ok(true) => index += 1,
+                Ok(false) => return Some(Unmet { index, error: None }),
+                Err(e) => {
+                    let error = Some(e);
+                    return Some(Unmet { index, error });
+                }
             }
         }
-        Ok(!is_met(*endpoint, condition)?)
-    };
-    let parts = in_parallel(endpoints, |part| {
-        let mut answers = part.iter().map(is_unmet).enumerate();
-        answers.find_map(|(index, answer)| {
-            let error = match answer {
-                Ok(false) => return None,
-                Ok(true) => None,
-                Err(error) => Some(error),
-            };
-            Some(Unmet { index, error })
-        })
-    });
-    let mut before = 0;
-    for (length, unmet) in parts {
-        if let Some(Unmet { index, error }) = unmet {
-            let index = before + index;
-            return Ok(Some(Unmet { index, error }));
-        }
-        before += length;
+        length = (length * 2).min(PORTS_PER_STEP);
     }
-    Ok(None)
+    None
 }
 
 /// Whether each port meets the condition now, or why it cannot be checked. For many ports the
@@ -85,42 +62,24 @@ pub(crate) fn answers(
     limit: Duration,
     started: Instant,
 ) -> Vec<portlease::Result<bool>> {
-    let is_long = are_many(endpoints);
-    let busy = match condition {
-        // A check of a busy port searches for its owner, which is slow. If the listeners cannot be
-        // read, each port is checked.
-        Condition::Free(_) if is_long => listening_ports().unwrap_or_default(),
-        _ => HashSet::new(),
-    };
-    let is_busy = |endpoint: &Endpoint| {
-        endpoint.ip.is_none()
-            && endpoint.protocol == Some(Protocol::Tcp)
-            && busy.contains(&endpoint.port)
-    };
     let parts = in_parallel(endpoints, |part| {
-        let unanswered = part.iter().copied().filter(|endpoint| !is_busy(endpoint));
-        let in_time = unanswered.take_while(|_| !is_long || started.elapsed() <= limit);
-        let mut results = condition.check_all(in_time).into_iter();
-        let answer = |endpoint: &Endpoint| {
-            let result = if is_busy(endpoint) {
-                None
-            } else {
-                results.next()
-            };
-            result.map_or(Ok(false), |result| answer(*endpoint, condition, result))
-        };
-        part.iter().map(answer).collect::<Vec<_>>()
+        let mut answers = Vec::new();
+        for step in part.chunks(PORTS_PER_STEP) {
+            if are_many(endpoints) && started.elapsed() > limit {
+                break;
+            }
+            let results = condition.check(step, remaining(limit, started));
+            let of_step = step.iter().zip(results);
+            answers.extend(of_step.map(|(port, result)| answer(*port, condition, result)));
+        }
+        answers.resize_with(part.len(), || Ok(false));
+        answers
     });
-    parts.into_iter().flat_map(|(_, part)| part).collect()
+    parts.into_iter().flatten().collect()
 }
 
-/// Whether the port meets the condition now. Fails if the port cannot be checked, or if this
-/// machine does not have its address.
-fn is_met(endpoint: Endpoint, condition: Condition) -> portlease::Result<bool> {
-    answer(endpoint, condition, condition.check(endpoint))
-}
-
-/// What [`is_met`] returns if the check of the port has this result.
+/// Whether the port meets the condition, by the result of its check. Fails if the port could not be
+/// checked, or if this machine does not have its address.
 fn answer(
     endpoint: Endpoint,
     condition: Condition,
@@ -149,35 +108,24 @@ fn answer(
     }
 }
 
-/// The numbers of all TCP ports with a listener.
-fn listening_ports() -> portlease::Result<HashSet<u16>> {
-    let listeners = portlease::listeners()?;
-    Ok(listeners.iter().map(|socket| socket.local.port()).collect())
-}
-
 /// Calls `work` for parts of the ports, each in a thread if there are many ports. Returns the
-/// length of each part with its result, in the order of the ports.
+/// results in the order of the ports.
 pub(crate) fn in_parallel<T: Send>(
     endpoints: &[Endpoint],
     work: impl Fn(&[Endpoint]) -> T + Sync,
-) -> Vec<(usize, T)> {
+) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let length = endpoints.len().div_ceil(threads).max(PORTS_PER_THREAD);
     if endpoints.len() <= length {
-        return vec![(endpoints.len(), work(endpoints))];
+        return vec![work(endpoints)];
     }
     std::thread::scope(|scope| {
-        let parts: Vec<_> = endpoints
-            .chunks(length)
-            .map(|part| (part.len(), scope.spawn(|| work(part))))
-            .collect();
-        let join = |(length, thread): (usize, std::thread::ScopedJoinHandle<'_, T>)| {
+        let parts = endpoints.chunks(length);
+        let threads: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, T>| {
             let result = thread.join();
-            (
-                length,
-                result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            )
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        parts.into_iter().map(join).collect()
+        threads.into_iter().map(join).collect()
     })
 }

@@ -210,7 +210,7 @@ impl WaitForAll {
             let ports = &self.endpoints;
             // A port that met the condition early may have changed since. So all ports must meet
             // the condition in one pass, which starts at index 0.
-            let unmet = match survey::first_unmet(&ports[from..], condition, limit, started)? {
+            let unmet = match survey::first_unmet(&ports[from..], condition, limit, started) {
                 None if from == 0 => {
                     if let Some(steady) = self.steady {
                         wait_until_all_listening(ports, steady, remaining(limit, started))?;
@@ -252,7 +252,7 @@ impl WaitForAll {
 
 /// Whether all ports meet the condition in one pass, without a time limit.
 fn holds_now(endpoints: &[Endpoint], condition: Condition) -> Result<bool, Failure> {
-    match survey::first_unmet(endpoints, condition, Duration::MAX, Instant::now())? {
+    match survey::first_unmet(endpoints, condition, Duration::MAX, Instant::now()) {
         Some(Unmet {
             error: Some(error), ..
         }) => Err(error.into()),

@@ -1,6 +1,7 @@
 //! Whether a port is free: a server could bind it now, and no other reservation has the port.
 
 use std::io;
+use std::time::Duration;
 
 use super::port_context::PortContext;
 use crate::claim::{BindMode, try_bind};
@@ -15,8 +16,8 @@ use crate::os_error::{OsMessage, is_out_of_descriptors};
 use crate::ownership::{Asker, Owned};
 use crate::ports;
 use crate::residual;
-use crate::retry::{ResidualOwner, RetryBudget};
-use crate::sockets::{self, Row, Table};
+use crate::retry::{ResidualOwner, RetryBudget, block_for};
+use crate::sockets::{self, PortTables, Row, Table};
 
 /// The answer of one check.
 #[derive(Debug)]
@@ -40,31 +41,98 @@ impl Availability {
             blocking,
         }
     }
+
+    /// This answer, unless another reservation has the port. A listener counts more than the
+    /// reservation.
+    fn unless_reserved(self, context: &PortContext) -> Availability {
+        match &self.verdict {
+            Verdict::Free
+            | Verdict::Privileged
+            | Verdict::Forbidden
+            | Verdict::InUse(
+                Cause::TimeWait | Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained,
+            ) => match context.conflict() {
+                Some(cause) => Availability::of(Verdict::InUse(cause)),
+                None => self,
+            },
+            _ => self,
+        }
+    }
+
+    /// The sockets whose owners decide whether a retry can help. The list is empty if no socket
+    /// explains why the port is busy. `None` if a retry cannot help.
+    fn blocking(&self, port: Port) -> Option<Vec<Row>> {
+        match self.verdict {
+            Verdict::InUse(Cause::Holder) => Some(self.blocking.clone()),
+            Verdict::InUse(Cause::Named) => {
+                let name = residual::name(port).ok()?;
+                Some(name.into_iter().collect())
+            }
+            Verdict::InUse(Cause::Unexplained | Cause::UnseenClaim) => Some(Vec::new()),
+            _ => None,
+        }
+    }
 }
 
-/// Whether a server of this kind could bind the port now, and no other process reserved it.
-///
-/// The check is repeated within the budget in two cases: no visible owner explains why the port is
-/// busy, or all owners are forked children that have not called exec.
-pub(crate) fn availability(
+/// A port that is checked, and the retries that are left for it.
+#[derive(Debug)]
+struct Question {
+    /// The position of the answer.
+    index: usize,
     port: Port,
-    kind: ServerKind,
     asker: Asker,
-    budget: &mut RetryBudget,
-) -> Verdict {
+    budget: RetryBudget,
+}
+
+/// For each port, whether a server of this kind could bind it now, and no other process reserved
+/// it. The answers are in the order of the ports.
+///
+/// The check of a port is repeated within its budget in two cases: no visible owner explains why
+/// the port is busy, or all owners are forked children that have not called exec. All
+/// budgets run at the same time, so a thousand ports take hardly longer than one.
+pub(crate) fn of_each(
+    ports: impl IntoIterator<Item = (Port, Asker)>,
+    kind: ServerKind,
+    budget: impl Fn() -> RetryBudget,
+) -> Vec<Verdict> {
     let _memo = Memo::new();
+    let question = |(index, (port, asker))| Question {
+        index,
+        port,
+        asker,
+        budget: budget(),
+    };
+    let mut open: Vec<Question> = ports.into_iter().enumerate().map(question).collect();
+    let mut verdicts = vec![Verdict::Free; open.len()];
     loop {
-        let Availability { verdict, blocking } = look(port, kind, asker, budget);
-        let owner = || match verdict {
-            Verdict::InUse(Cause::Holder) => residual::owner_of_sockets(blocking),
-            Verdict::InUse(Cause::Named) => residual::owner_of_name(port),
-            Verdict::InUse(Cause::Unexplained | Cause::UnseenClaim) if sockets::CHILDREN_SHARE => {
-                ResidualOwner::Unknown
+        let found = look_at_each(&mut open, kind);
+        let busy: Vec<(Question, Availability)> = open
+            .into_iter()
+            .zip(found)
+            .filter(|(_, found)| found.verdict != Verdict::Free)
+            .collect();
+        let blocking: Vec<Option<Vec<Row>>> = busy
+            .iter()
+            .map(|(question, found)| found.blocking(question.port))
+            .collect();
+        let rows: Vec<Vec<Row>> = blocking.iter().flatten().cloned().collect();
+        let mut owners = residual::owner_of_each(&rows).into_iter();
+        let mut pause: Option<Duration> = None;
+        open = Vec::new();
+        for ((mut question, found), blocking) in busy.into_iter().zip(blocking) {
+            let owner = blocking.and_then(|_| owners.next());
+            let owner = owner.unwrap_or(ResidualOwner::Process);
+            match question.budget.next_pause(|| owner) {
+                Some(next) => {
+                    pause = Some(pause.map_or(next, |shortest| shortest.min(next)));
+                    open.push(question);
+                }
+                None => verdicts[question.index] = found.verdict,
             }
-            _ => ResidualOwner::Process,
-        };
-        if verdict == Verdict::Free || !budget.pause(owner) {
-            return verdict;
+        }
+        match pause {
+            Some(pause) => block_for(pause),
+            None => return verdicts,
         }
     }
 }
@@ -77,35 +145,54 @@ pub(crate) fn look(
     asker: Asker,
     budget: &mut RetryBudget,
 ) -> Availability {
+    match bind(port, kind, asker, budget) {
+        Bound::Answered(found) => found,
+        Bound::Refused(context) => explain(&context, kind, budget, &PortTables::EachPort),
+    }
+}
+
+/// Does what [`look`] does for each of the ports. One read of the socket table serves all of them.
+fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availability> {
+    let bind = |question: &mut Question| {
+        let Question { port, asker, .. } = *question;
+        bind(port, kind, asker, &mut question.budget)
+    };
+    let bound: Vec<Bound> = questions.iter_mut().map(bind).collect();
+    let refused = |bound: &Bound| match bound {
+        Bound::Answered(_) => None,
+        Bound::Refused(context) => Some(Some(context.port.protocol)),
+    };
+    // If one read of every socket fails, each port is read, and its own error is reported.
+    let tables = PortTables::of(bound.iter().filter_map(refused));
+    let tables = tables.unwrap_or(PortTables::EachPort);
+    let explain = |(bound, question): (Bound, &mut Question)| match bound {
+        Bound::Answered(found) => found,
+        Bound::Refused(context) => explain(&context, kind, &mut question.budget, &tables),
+    };
+    bound.into_iter().zip(questions).map(explain).collect()
+}
+
+/// What the bind of a port shows.
+enum Bound {
+    Answered(Availability),
+    /// The port is in use, and the socket table shows the reason.
+    Refused(Box<PortContext>),
+}
+
+/// Binds the port for a server of this kind.
+fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) -> Bound {
+    let answered = |verdict| Bound::Answered(Availability::of(verdict));
     if port.protocol == Protocol::UdpLite {
         let text = "portlease does not bind UDP-Lite ports, and can only report who holds them";
-        return Availability::of(Verdict::CannotTell {
+        return answered(Verdict::CannotTell {
             text: text.to_owned(),
             is_denied: false,
         });
     }
     let context = match PortContext::read(port, asker) {
         Ok(context) => context,
-        Err(cause) => return Availability::of(Verdict::cannot_tell(&cause)),
+        Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
-    let found = probe_bind(&context, kind, budget);
-    match &found.verdict {
-        Verdict::Free
-        | Verdict::Privileged
-        | Verdict::Forbidden
-        | Verdict::InUse(
-            Cause::TimeWait | Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained,
-        ) => match context.conflict() {
-            Some(cause) => Availability::of(Verdict::InUse(cause)),
-            None => found,
-        },
-        _ => found,
-    }
-}
-
-/// Whether the kernel lets a server bind, regardless of reservations.
-fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget) -> Availability {
-    let port = context.port;
     // A reservation without a claim may be for a server without the reuse options. A forked child
     // can have a copy of the probe's socket, which would keep that server from binding. Only
     // `BindMode::Plain` waits until no copy is left.
@@ -113,20 +200,44 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
     };
-    match try_bind(port, mode, budget) {
-        Ok(()) => return Availability::of(Verdict::Free),
-        Err(e) => {
-            if let Some(verdict) = refusal(port, &e) {
+    let found = match try_bind(port, mode, budget) {
+        Ok(()) => Availability::of(Verdict::Free),
+        Err(e) => match refusal(port, &e) {
+            None => return Bound::Refused(Box::new(context)),
+            Some(verdict @ (Verdict::Privileged | Verdict::Forbidden)) => {
                 // Without the privilege to bind the port, the listeners still show that it is
                 // taken.
-                let rows = listeners(port);
-                if matches!(verdict, Verdict::Privileged | Verdict::Forbidden) && !rows.is_empty() {
-                    return Availability::blocked_by(rows);
+                let rows = listeners(port, &PortTables::EachPort);
+                if rows.is_empty() {
+                    Availability::of(verdict)
+                } else {
+                    Availability::blocked_by(rows)
                 }
-                return Availability::of(verdict);
             }
-        }
-    }
+            Some(verdict) => Availability::of(verdict),
+        },
+    };
+    Bound::Answered(found.unless_reserved(&context))
+}
+
+/// Why the kernel refused the bind: which sockets or reservations have the port. The port can still
+/// be free for a server of this kind.
+fn explain(
+    context: &PortContext,
+    kind: ServerKind,
+    budget: &mut RetryBudget,
+    tables: &PortTables,
+) -> Availability {
+    find_blocking(context, kind, budget, tables).unless_reserved(context)
+}
+
+fn find_blocking(
+    context: &PortContext,
+    kind: ServerKind,
+    budget: &mut RetryBudget,
+    tables: &PortTables,
+) -> Availability {
+    let port = context.port;
     let mut admits_server = || match kind {
         ServerKind::ReuseAddr => try_bind(port, BindMode::Server, budget).is_ok(),
         ServerKind::ReusePort => try_bind(port, BindMode::ReusePort, budget).is_ok(),
@@ -136,12 +247,12 @@ fn probe_bind(context: &PortContext, kind: ServerKind, budget: &mut RetryBudget)
     // A read of the listeners alone costs a hundredth of a read of every socket, and is usually
     // enough.
     if !admitted {
-        let rows = listeners(port);
+        let rows = listeners(port, tables);
         if !rows.is_empty() {
             return Availability::blocked_by(rows);
         }
     }
-    let table = match sockets::sockets(port.number, Some(port.protocol)) {
+    let table = match tables.sockets(port.number, Some(port.protocol)) {
         Ok(table) => table,
         Err(e) if is_out_of_descriptors(&e) => return Availability::of(Verdict::cannot_tell(&e)),
         // This system has no socket table, or the table cannot be read.
@@ -205,8 +316,10 @@ fn unexplained(port: Port) -> Availability {
 }
 
 /// The sockets that answer on the port. Empty if the socket table cannot be read.
-fn listeners(port: Port) -> Vec<Row> {
-    let mut rows = sockets::listening(port.number, port.protocol).unwrap_or_default();
+fn listeners(port: Port, tables: &PortTables) -> Vec<Row> {
+    let mut rows = tables
+        .listening(port.number, port.protocol)
+        .unwrap_or_default();
     rows.retain(|row| row.matches_addr(port.ip, port.scope_id));
     rows
 }

@@ -4,13 +4,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use super::availability::{availability, look};
+use once_cell::unsync::Lazy;
+
+use super::availability::look;
 use super::ephemeral_usage;
 use super::inheritance;
 use super::probe;
 use super::sight;
-use super::who::{self, holders};
-use super::whose::{self, Expected};
+use super::who;
+use super::whose::{self, Expected, OwnListeners};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
 use crate::model::diagnosis::number::Number;
@@ -55,19 +57,6 @@ pub fn diagnose(port: impl ToEndpoint) -> Diagnosis {
     Diagnosis::new(facts)
 }
 
-/// Checks that the port is available, or reports why not.
-pub(crate) fn check_free(
-    port: Port,
-    kind: ServerKind,
-    asker: Asker,
-    budget: &mut RetryBudget,
-) -> Result<(), Diagnosis> {
-    match availability(port, kind, asker, budget) {
-        Verdict::Free => Ok(()),
-        verdict => Err(report_to(asker, port, verdict)),
-    }
-}
-
 /// The report after the crate could not reserve this port for a server of this kind.
 pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
     // The refused attempt has spent the retry budget of the call.
@@ -82,10 +71,24 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
 /// A [`report`] to a caller that may have reserved the port. The caller's own claim (its bound
 /// socket) does not count as a holder.
 pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis {
-    Diagnosis::new(Facts {
-        own_claim: asker.claim(port),
-        ..facts(port, verdict, ScanDepth::Report)
-    })
+    let mut each = report_to_each(vec![(port, asker, verdict)]);
+    each.pop().expect("one port has one report")
+}
+
+/// What [`report_to`] returns for each of these ports, in their order. One scan of the processes
+/// serves all of them.
+pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosis> {
+    let claims: Vec<_> = ports
+        .iter()
+        .map(|(port, asker, _)| asker.claim(*port))
+        .collect();
+    let verdicts = ports
+        .into_iter()
+        .map(|(port, _, verdict)| (port, verdict))
+        .collect();
+    let diagnosis = |(facts, own_claim)| Diagnosis::new(Facts { own_claim, ..facts });
+    let facts = facts_of_each(verdicts, ScanDepth::Report);
+    facts.into_iter().zip(claims).map(diagnosis).collect()
 }
 
 /// The report of a verdict, with the processes that own a socket on the port.
@@ -93,24 +96,49 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(facts(port, verdict, ScanDepth::Report))
 }
 
+/// What [`report`] returns for each of these ports, in their order. One scan of the processes
+/// serves all of them.
+pub(crate) fn report_each(ports: Vec<(Port, Verdict)>) -> Vec<Diagnosis> {
+    let facts = facts_of_each(ports, ScanDepth::Report);
+    facts.into_iter().map(Diagnosis::new).collect()
+}
+
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
 /// If no socket listens, the function tries one connection, as [`after_waiting_for_any`] does.
 pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
-    let facts = with_redirection(port, facts(port, verdict, ScanDepth::Complete));
-    let holders = facts.holders.iter().flatten();
+    let mut each = not_listening_each(vec![(port, verdict)], expected);
+    each.pop().expect("one port has one report")
+}
+
+/// What [`not_listening`] returns for each of these ports, in their order.
+pub(crate) fn not_listening_each(
+    ports: Vec<(Port, Verdict)>,
+    expected: &Expected,
+) -> Vec<Diagnosis> {
+    if ports.is_empty() {
+        return Vec::new();
+    }
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
-    Diagnosis::new(Facts {
-        expected: Some(running),
-        suspended: running.filter(|pid| sockets::is_suspended(*pid)),
-        stranger: holders
-            .filter(|socket| whose::answers(socket) && !expected.has(socket))
-            .min_by_key(|socket| socket.processes.is_empty())
-            .cloned(),
-        // If the other listeners cannot be read, the report omits them.
-        instead: whose::other_listeners(expected, port).unwrap_or_default(),
-        ..facts
-    })
+    let suspended = running.filter(|pid| sockets::is_suspended(*pid));
+    // If the other listeners cannot be read, the report omits them.
+    let own_listeners = OwnListeners::of(expected).unwrap_or_default();
+    let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
+        let facts = with_redirection(*port, facts);
+        let holders = facts.holders.iter().flatten();
+        Diagnosis::new(Facts {
+            expected: Some(running),
+            suspended,
+            stranger: holders
+                .filter(|socket| whose::answers(socket) && !expected.has(socket))
+                .min_by_key(|socket| socket.processes.is_empty())
+                .cloned(),
+            instead: own_listeners.beside(*port),
+            ..facts
+        })
+    };
+    let facts = facts_of_each(ports.clone(), ScanDepth::Complete);
+    ports.iter().zip(facts).map(report).collect()
 }
 
 /// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
@@ -128,50 +156,67 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
 }
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
-    let _memo = Memo::new();
-    let endpoint = port.endpoint();
-    let holders = holders(endpoint, depth).unwrap_or_else(|_| {
-        let unseen = vec![Incompleteness::Sockets(port.protocol)];
-        let leases = inheritance::of_leases(lease::of_number(port.number, &[port.protocol]));
-        Holders::new(port.number, endpoint.protocol, Vec::new(), leases, unseen)
-    });
-    let elsewhere = match verdict {
-        Verdict::NotListening | Verdict::NotHeldBy(_) => who::unreachable(port),
-        _ => Vec::new(),
-    };
-    let reserved_by = match verdict {
-        Verdict::InUse(Cause::Named) => inheritance::of_name(port),
-        _ => Vec::new(),
-    };
-    let usage = ephemeral_usage::if_crowded(&[port.protocol]);
-    Facts {
-        endpoint: Some(endpoint),
-        verdict,
-        redirected: None,
-        as_root: sight::is_root(),
-        expected: None,
-        suspended: None,
-        stranger: None,
-        elsewhere,
-        instead: Vec::new(),
-        reserved_by,
-        holders: Some(holders.with_ephemeral_usage(usage)),
-        number: Some(number(port.number, port.protocol)),
-        trials: Vec::new(),
-        own_claim: None,
-        at: SystemTime::now(),
-    }
+    let mut each = facts_of_each(vec![(port, verdict)], depth);
+    each.pop().expect("one port has one set of facts")
 }
 
-fn number(number: u16, protocol: Protocol) -> Number {
+fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
+    let _memo = Memo::new();
+    let endpoints: Vec<_> = ports.iter().map(|(port, _)| port.endpoint()).collect();
+    let holders = who::holders_of_each(&endpoints, depth).unwrap_or_else(|_| {
+        let without_sockets = |(port, _): &(Port, Verdict)| {
+            let unseen = vec![Incompleteness::Sockets(port.protocol)];
+            let leases = inheritance::of_leases(lease::of_number(port.number, &[port.protocol]));
+            let protocol = Some(port.protocol);
+            Holders::new(port.number, protocol, Vec::new(), leases, unseen)
+        };
+        ports.iter().map(without_sockets).collect()
+    });
     let range = EphemeralRange::read();
-    Number {
-        port: number,
-        service: services::name(number, protocol),
-        withheld: range.withheld(),
-        ephemeral: Some(range.range()),
-        unprivileged_from: ports::unprivileged_from(),
-    }
+    let (unprivileged_from, as_root) = (ports::unprivileged_from(), sight::is_root());
+    let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
+    let is_silent =
+        |verdict: &Verdict| matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
+    let silent = ports.iter().filter(|(_, verdict)| is_silent(verdict));
+    let silent: Vec<Port> = silent.map(|(port, _)| *port).collect();
+    let mut unreachable = who::unreachable(&silent).into_iter();
+    let facts = |((port, verdict), holders): ((Port, Verdict), Holders)| {
+        let elsewhere = if is_silent(&verdict) {
+            unreachable.next().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let reserved_by = match verdict {
+            Verdict::InUse(Cause::Named) => inheritance::of_name(port),
+            _ => Vec::new(),
+        };
+        let is_tcp = port.protocol == Protocol::Tcp;
+        let usage = is_tcp.then(|| usage.clone()).flatten();
+        Facts {
+            endpoint: Some(port.endpoint()),
+            verdict,
+            redirected: None,
+            as_root,
+            expected: None,
+            suspended: None,
+            stranger: None,
+            elsewhere,
+            instead: Vec::new(),
+            reserved_by,
+            holders: Some(holders.with_ephemeral_usage(usage)),
+            number: Some(Number {
+                port: port.number,
+                service: services::name(port.number, port.protocol),
+                withheld: range.withheld(),
+                ephemeral: Some(range.range()),
+                unprivileged_from,
+            }),
+            trials: Vec::new(),
+            own_claim: None,
+            at: SystemTime::now(),
+        }
+    };
+    ports.into_iter().zip(holders).map(facts).collect()
 }
 
 /// Tries which servers could bind now, on the loopback and wildcard addresses of IPv4 and IPv6. For

@@ -63,6 +63,15 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     leases
 }
 
+/// What [`of_leases`] returns for the leases of each of several ports. One scan of the processes
+/// serves all of them.
+pub(crate) fn of_each(ports: Vec<Vec<Lease>>) -> Vec<Vec<Lease>> {
+    let lengths: Vec<usize> = ports.iter().map(Vec::len).collect();
+    let mut all = of_leases(ports.into_iter().flatten().collect()).into_iter();
+    let next = |length| all.by_ref().take(length).collect();
+    lengths.into_iter().map(next).collect()
+}
+
 /// The processes that have the port's abstract Unix socket name. Empty if no process has the name,
 /// or if the processes cannot be read. A report then says "an unknown process".
 pub(crate) fn of_name(port: Port) -> Vec<Process> {

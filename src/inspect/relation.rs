@@ -38,8 +38,8 @@ const SHELLS_DEEP: usize = 3;
 
 /// Sets in each process its supervisor, its relation to the calling process, and whether both are
 /// in the same unit and container.
-pub(super) fn note(holders: &mut [Holder]) {
-    let processes = holders.iter_mut().flat_map(|holder| &mut holder.processes);
+pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
+    let processes = holders.flat_map(|holder| &mut holder.processes);
     let mut processes = processes.peekable();
     if processes.peek().is_none() {
         return;

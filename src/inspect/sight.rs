@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use once_cell::unsync::Lazy;
+
 use crate::lease;
 use crate::model::endpoint::Protocol;
 use crate::model::holder::{Holder, UnseenOwner};
@@ -38,19 +40,13 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
 /// Corrects which connections count as outgoing. A connection without a listener may also have been
 /// accepted by a listener that was closed since. So it counts as outgoing in two cases only: its
 /// server is visible at the other end, or its number is an ephemeral one and the peer's is not.
-pub(super) fn note_direction(holders: &mut [Holder]) {
+pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let is_doubtful = |holder: &Holder| {
         holder.client && holder.protocol == Protocol::Tcp && holder.state != State::SynSent
     };
     let is_unconnected =
         |holder: &Holder| holder.protocol != Protocol::Tcp && holder.state == State::Bound;
-    if !holders
-        .iter()
-        .any(|holder| is_doubtful(holder) || is_unconnected(holder))
-    {
-        return;
-    }
-    let range = EphemeralRange::read();
+    let range = Lazy::new(EphemeralRange::read);
     let is_assigned = |port: u16| !range.is_non_ephemeral(port);
     for holder in holders {
         let local = holder.local;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use once_cell::unsync::Lazy;
+
 use super::ephemeral_usage;
 use super::inheritance;
 use super::port_context::is_named;
@@ -16,7 +18,7 @@ use crate::model::listeners::Listeners;
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::namespace::Memo;
-use crate::sockets::{self, Row, ScanDepth, Table};
+use crate::sockets::{self, PortTables, Row, ScanDepth};
 
 /// Reports every socket on a port, in each state and of each protocol, with its processes, and the
 /// reservations of the port. If the operand names a protocol, only that protocol counts.
@@ -71,17 +73,57 @@ use crate::sockets::{self, Row, ScanDepth, Table};
 #[doc(alias = "netstat")]
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
-    let endpoint = port.to_endpoint()?;
+    let mut each = answer_each(&[port.to_endpoint()?])?;
+    Ok(each.pop().expect("one endpoint has one answer"))
+}
+
+/// The results of [`who_holds`] for several ports, in their order. One search of the processes
+/// serves all ports.
+///
+/// ```
+/// # if cfg!(target_os = "linux") {
+/// let ports = portlease::reserve_ports::<3>();
+/// let servers: Vec<_> = ports.iter().map(|p| p.listen()).collect::<Result<_, _>>()?;
+/// for holders in portlease::who_holds_each(&ports)? {
+///     assert_eq!(holders.iter().next().unwrap().processes[0].pid, std::process::id());
+/// }
+/// # drop(servers);
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The errors of [`who_holds`]. If one port cannot be inspected, the whole call fails.
+pub fn who_holds_each<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) -> Result<Vec<Holders>> {
+    let endpoints = ports.into_iter().map(|port| port.to_endpoint());
+    answer_each(&endpoints.collect::<Result<Vec<_>, _>>()?)
+}
+
+fn answer_each(endpoints: &[Endpoint]) -> Result<Vec<Holders>> {
+    let Some(first) = endpoints.first() else {
+        return Ok(Vec::new());
+    };
     let _memo = Memo::new();
-    let holders = holders(endpoint, ScanDepth::Complete)
-        .map_err(|cause| Error::of_system("inspect", &endpoint.to_string(), cause))?;
-    let protocols = Protocol::requested(&endpoint.protocol);
-    let holders = holders.with_ephemeral_usage(ephemeral_usage::if_crowded(protocols));
-    if endpoint.ip.is_none() {
-        return Ok(holders);
-    }
-    let port = Port::of(endpoint);
-    Ok(holders.at_address(port, elsewhere(port)))
+    let all = holders_of_each(endpoints, ScanDepth::Complete)
+        .map_err(|cause| Error::of_system("inspect", &first.to_string(), cause))?;
+    let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
+    let has_address = |endpoint: &&Endpoint| endpoint.ip.is_some();
+    let addressed = endpoints.iter().filter(has_address).copied();
+    let mut elsewhere = elsewhere(&addressed.map(Port::of).collect::<Vec<_>>()).into_iter();
+    let answer = |(endpoint, holders): (&Endpoint, Holders)| {
+        let is_tcp = Protocol::requested(&endpoint.protocol).contains(&Protocol::Tcp);
+        let usage = is_tcp.then(|| usage.clone()).flatten();
+        let holders = holders.with_ephemeral_usage(usage);
+        match endpoint.ip {
+            None => holders,
+            Some(_) => {
+                let elsewhere = elsewhere.next().unwrap_or_default();
+                holders.at_address(Port::of(*endpoint), elsewhere)
+            }
+        }
+    };
+    Ok(endpoints.iter().zip(all).map(answer).collect())
 }
 
 /// Every TCP socket that listens, on any port, with its processes. Sorted by port and address.
@@ -105,7 +147,7 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
 pub fn listeners() -> Result<Listeners> {
     let read = || {
         let mut owned = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?;
-        relation::note(&mut owned.holders);
+        relation::note(owned.holders.iter_mut());
         sight::note_unseen(&mut owned.holders, &mut owned.unseen);
         Ok(Listeners::new(owned.holders, owned.unseen))
     };
@@ -125,7 +167,7 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     // If the processes cannot be read, the sentences name only reservations.
     let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
     sight::note_unseen(&mut owned.holders, &mut owned.unseen);
-    sight::note_direction(&mut owned.holders);
+    sight::note_direction(owned.holders.iter_mut());
     let headline = |&number: &u16| {
         let of_number = |holder: &&Holder| holder.local.port() == number;
         let rows = owned.holders.iter().filter(of_number).cloned().collect();
@@ -136,53 +178,83 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     numbers.iter().filter_map(headline).collect()
 }
 
-/// The listeners on the same number, at addresses that do not match `port`.
-fn elsewhere(port: Port) -> Vec<Holder> {
-    listeners_where(port, |row| !row.matches_addr(port.ip, port.scope_id)).unwrap_or_default()
+/// For each port, the listeners on the same number at addresses that do not match it. Empty if the
+/// sockets cannot be read.
+fn elsewhere(ports: &[Port]) -> Vec<Vec<Holder>> {
+    let listeners = listeners_where(ports, |port, row| !row.matches_addr(port.ip, port.scope_id));
+    listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])
 }
 
-/// The listeners on the same number that clients of the address of `port` do not reach.
-pub(super) fn unreachable(port: Port) -> Vec<Holder> {
-    listeners_where(port, |row| !row.is_reachable_at(port.ip, port.scope_id)).unwrap_or_default()
+/// For each port, the listeners on the same number that clients of its address do not reach. Empty
+/// if the sockets cannot be read.
+pub(super) fn unreachable(ports: &[Port]) -> Vec<Vec<Holder>> {
+    let is_reached = |port: &Port, row: &Row| row.is_reachable_at(port.ip, port.scope_id);
+    let listeners = listeners_where(ports, |port, row| !is_reached(port, row));
+    listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])
 }
 
-/// The listeners that clients of the address of `port` reach.
-pub(crate) fn reachable(port: Port) -> io::Result<Vec<Holder>> {
-    listeners_where(port, |row| row.is_reachable_at(port.ip, port.scope_id))
+/// For each port, the listeners that clients of its address reach.
+pub(crate) fn reachable(ports: &[Port]) -> io::Result<Vec<Vec<Holder>>> {
+    listeners_where(ports, |port, row| {
+        row.is_reachable_at(port.ip, port.scope_id)
+    })
 }
 
-fn listeners_where(port: Port, is_meant: impl Fn(&Row) -> bool) -> io::Result<Vec<Holder>> {
-    let mut rows = sockets::listening(port.number, port.protocol)?;
-    rows.retain(is_meant);
-    Ok(sockets::owners(rows, ScanDepth::Complete)?.holders)
+fn listeners_where(
+    ports: &[Port],
+    is_meant: impl Fn(&Port, &Row) -> bool,
+) -> io::Result<Vec<Vec<Holder>>> {
+    let tables = PortTables::of(ports.iter().map(|port| Some(port.protocol)))?;
+    let listeners = |port: &Port| {
+        let mut rows = tables.listening(port.number, port.protocol)?;
+        rows.retain(|row| is_meant(port, row));
+        Ok(rows)
+    };
+    let rows = ports.iter().map(listeners).collect::<io::Result<_>>()?;
+    Ok(sockets::owners_of_each(rows, ScanDepth::Complete)?.0)
 }
 
-/// Every socket that matches the endpoint's port, address and protocol, and the leases on the port.
-pub(crate) fn holders(endpoint: Endpoint, depth: ScanDepth) -> io::Result<Holders> {
-    let Table {
-        mut rows,
-        mut unseen,
-    } = sockets::sockets(endpoint.port, endpoint.protocol)?;
-    let at = Port::of(endpoint);
-    rows.retain(|row| row.matches_addr(at.ip, at.scope_id));
-    let mut owned = sockets::owners(rows, depth)?;
-    unseen.extend(owned.unseen);
-    relation::note(&mut owned.holders);
-    sight::note_unseen(&mut owned.holders, &mut unseen);
-    sight::note_direction(&mut owned.holders);
-    let protocols = Protocol::requested(&endpoint.protocol);
-    let leases = inheritance::of_leases(lease::of_number(endpoint.port, protocols));
-    for &protocol in protocols {
-        let has_lease = leases.iter().any(|lease| lease.protocol() == protocol);
-        if !has_lease && is_named(Port::new(endpoint.port, protocol)) {
-            unseen.push(Incompleteness::Lease(protocol));
+/// For each endpoint, every socket that matches its port, address and protocol, and the leases on
+/// the port. One scan of the processes serves all endpoints.
+pub(crate) fn holders_of_each(
+    endpoints: &[Endpoint],
+    depth: ScanDepth,
+) -> io::Result<Vec<Holders>> {
+    let tables = PortTables::of(endpoints.iter().map(|endpoint| endpoint.protocol))?;
+    let table = |endpoint: &Endpoint| {
+        let mut table = tables.sockets(endpoint.port, endpoint.protocol)?;
+        let at = Port::of(*endpoint);
+        table
+            .rows
+            .retain(|row| row.matches_addr(at.ip, at.scope_id));
+        Ok((table.rows, table.unseen))
+    };
+    let tables = endpoints
+        .iter()
+        .map(table)
+        .collect::<io::Result<Vec<_>>>()?;
+    let (rows, unseen): (Vec<_>, Vec<_>) = tables.into_iter().unzip();
+    let (mut sockets, unseen_processes) = sockets::owners_of_each(rows, depth)?;
+    relation::note(sockets.iter_mut().flatten());
+    sight::note_direction(sockets.iter_mut().flatten());
+    let leases = |endpoint: &Endpoint| {
+        let protocols = Protocol::requested(&endpoint.protocol);
+        lease::of_number(endpoint.port, protocols)
+    };
+    let leases = inheritance::of_each(endpoints.iter().map(leases).collect());
+    let mut found = Vec::new();
+    let parts = sockets.into_iter().zip(unseen).zip(leases);
+    for (endpoint, ((mut sockets, mut unseen), leases)) in endpoints.iter().zip(parts) {
+        unseen.extend(&unseen_processes);
+        sight::note_unseen(&mut sockets, &mut unseen);
+        for &protocol in Protocol::requested(&endpoint.protocol) {
+            let has_lease = leases.iter().any(|lease| lease.protocol() == protocol);
+            if !has_lease && is_named(Port::new(endpoint.port, protocol)) {
+                unseen.push(Incompleteness::Lease(protocol));
+            }
         }
+        let (port, protocol) = (endpoint.port, endpoint.protocol);
+        found.push(Holders::new(port, protocol, sockets, leases, unseen));
     }
-    Ok(Holders::new(
-        endpoint.port,
-        endpoint.protocol,
-        owned.holders,
-        leases,
-        unseen,
-    ))
+    Ok(found)
 }

@@ -221,27 +221,48 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     }
 }
 
-/// The TCP listeners of the expected process on other ports. A report shows them, because the
-/// server may have taken another number. The list is empty if the expected process is the calling
-/// process, which may run any number of servers. The list omits the other numbers that the reserver
-/// of this port has reserved, because each of them has a server of its own.
-pub(crate) fn other_listeners(expected: &Expected, than: Port) -> io::Result<Vec<Holder>> {
-    if expected.pid == Some(std::process::id()) {
-        return Ok(Vec::new());
+/// The TCP listeners of a process, on any port. A report shows those on other ports, because the
+/// server may have taken another number.
+#[derive(Debug, Default)]
+pub(crate) struct OwnListeners(Vec<(Holder, Option<Reserver>)>);
+
+/// The pid of the process that reserved a port, or for which the port was reserved.
+type Reserver = u32;
+
+impl OwnListeners {
+    /// The listeners of the expected process. Empty if that is the calling process, which may run
+    /// any number of servers.
+    pub(crate) fn of(expected: &Expected) -> io::Result<OwnListeners> {
+        if expected.pid == Some(std::process::id()) {
+            return Ok(OwnListeners::default());
+        }
+        let mut holders = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?.holders;
+        holders.retain(|holder| expected.has(holder));
+        let with_reserver = |holder: Holder| {
+            let reserver = reserver(holder.local.port());
+            (holder, reserver)
+        };
+        Ok(OwnListeners(
+            holders.into_iter().map(with_reserver).collect(),
+        ))
     }
-    let mut rows = sockets::all_listeners()?;
-    rows.retain(|row| row.local.port() != than.number);
-    let reserver = |number| -> Option<u32> {
-        let leases = lease::of_number(number, &[Protocol::Tcp]);
-        let lease = leases.first()?;
-        lease.on_behalf_of().or(lease.pid())
-    };
-    let own = reserver(than.number);
-    let mut holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
-    holders.retain(|holder| {
-        expected.has(holder) && (own.is_none() || reserver(holder.local.port()) != own)
-    });
-    Ok(holders)
+
+    /// The listeners on other numbers than this port's. The list omits the other numbers that the
+    /// reserver of this port has reserved, because each of them has a server of its own.
+    pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
+        let own = reserver(port.number);
+        let is_instead = |(holder, reserver): &&(Holder, Option<Reserver>)| {
+            holder.local.port() != port.number && (own.is_none() || *reserver != own)
+        };
+        let instead = self.0.iter().filter(is_instead);
+        instead.map(|(holder, _)| holder.clone()).collect()
+    }
+}
+
+fn reserver(number: u16) -> Option<Reserver> {
+    let leases = lease::of_number(number, &[Protocol::Tcp]);
+    let lease = leases.first()?;
+    lease.on_behalf_of().or(lease.pid())
 }
 
 /// Whether the socket answers: it is a TCP socket that listens, or a UDP socket that is bound. A

@@ -59,6 +59,22 @@ pub(super) fn sorted(mut reasons: Vec<Incompleteness>) -> Vec<Incompleteness> {
 }
 
 impl Incompleteness {
+    /// The protocol whose answers are incomplete for this reason. `None` if the reason is about
+    /// all.
+    pub(crate) fn protocol(self) -> Option<Protocol> {
+        match self {
+            Incompleteness::Sockets(protocol)
+            | Incompleteness::Changed(protocol)
+            | Incompleteness::Lease(protocol) => Some(protocol),
+            Incompleteness::Bound(_) | Incompleteness::Ownerless => Some(Protocol::Tcp),
+            Incompleteness::Proc
+            | Incompleteness::Processes
+            | Incompleteness::PidNamespace
+            | Incompleteness::NotSearched
+            | Incompleteness::InFlight(_) => None,
+        }
+    }
+
     /// Whether the reason is that bound TCP sockets are not shown.
     pub(crate) fn is_of_bound(self) -> bool {
         matches!(self, Incompleteness::Bound(_))

@@ -20,7 +20,12 @@ const COMMON: [u16; 44] = [
 /// The name of a port in this system's services file. `None` if the file does not list the port or
 /// cannot be read.
 pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
-    entries(&text()?)
+    let text = text()?;
+    // This search takes 1 us. Parsing the file takes 60 us.
+    if !text.contains(&format!("{port}/")) {
+        return None;
+    }
+    entries(&text)
         .find(|entry| entry.port == port && entry.protocol == protocol.as_str())
         .map(|entry| entry.name.to_owned())
 }

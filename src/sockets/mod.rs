@@ -16,6 +16,7 @@ use crate::model::state::State;
 mod command_line;
 pub(crate) mod decode;
 mod owners;
+mod port_tables;
 mod row;
 
 #[cfg(target_os = "linux")]
@@ -40,7 +41,8 @@ use unsupported as system;
 #[cfg(windows)]
 use windows as system;
 
-pub(crate) use owners::owners;
+pub(crate) use owners::{owners, owners_of_each};
+pub(crate) use port_tables::PortTables;
 pub(crate) use row::{Inode, Row, ScanDepth, ScanResult, Table};
 
 /// Whether a forked child shares the sockets of its parent until the child calls exec.

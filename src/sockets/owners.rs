@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
+use super::row::{self, Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
 use super::{is_unmapped, system};
 use crate::link_local;
 use crate::model::endpoint::Protocol;
@@ -17,8 +17,22 @@ type Found = Vec<(Process, Vec<Inode>)>;
 /// Searches for the processes that own these sockets. If no row has an inode, no process owns any
 /// of the sockets, and the search is skipped.
 pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> {
-    let wanted: Vec<(Inode, Option<u32>)> = rows
+    let (mut parts, unseen) = owners_of_each(vec![rows], depth)?;
+    Ok(OwnedRows {
+        holders: parts.pop().unwrap_or_default(),
+        unseen,
+    })
+}
+
+/// What [`owners`] returns for each part of these sockets, such as the sockets of each of several
+/// ports. One search serves all of them.
+pub(crate) fn owners_of_each(
+    parts: Vec<Vec<Row>>,
+    depth: ScanDepth,
+) -> io::Result<(Vec<Vec<Holder>>, Vec<Incompleteness>)> {
+    let wanted: Vec<(Inode, Option<u32>)> = parts
         .iter()
+        .flatten()
         .filter_map(|row| Some((row.inode?, row.uid)))
         .collect();
     let scan = if wanted.is_empty() {
@@ -26,30 +40,33 @@ pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> 
     } else {
         system::processes(&wanted, depth)?
     };
-    let rows = without_closed(rows, &scan.found);
-    let has_users = rows.iter().any(|row| row.uid.is_some()) || !scan.found.is_empty();
+    let parts = without_closed(parts, &scan.found);
+    let has_users = parts.iter().flatten().any(|row| row.uid.is_some()) || !scan.found.is_empty();
     let users = if has_users {
         system::users()
     } else {
         Vec::new()
     };
-    Ok(OwnedRows {
-        holders: join(rows, scan.found, &users),
-        unseen: scan.unseen,
-    })
+    let mut found = scan.found;
+    for (process, _) in &mut found {
+        process.user = name_of(process.uid, &users);
+    }
+    let by_inode = by_inode(&found);
+    let holders = |rows| join(rows, &by_inode, &users);
+    Ok((parts.into_iter().map(holders).collect(), scan.unseen))
 }
 
 /// Removes the sockets that were closed during the search. Otherwise they would be reported as
 /// hidden, because no process owns them.
-fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
+fn without_closed(mut parts: Vec<Vec<Row>>, found: &Found) -> Vec<Vec<Row>> {
     let mut known = HashSet::<Inode>::new();
     for (_, inodes) in found {
         known.extend(inodes);
     }
     let is_lost = |row: &Row| row.inode.is_some_and(|inode| !known.contains(&inode));
-    let mut lost = rows.iter().filter(|row| is_lost(row));
+    let mut lost = parts.iter().flatten().filter(|row| is_lost(row));
     let Some(first) = lost.next() else {
-        return rows;
+        return parts;
     };
     let number = first.local.port();
     let port = if lost.all(|row| row.local.port() == number) {
@@ -60,11 +77,12 @@ fn without_closed(mut rows: Vec<Row>, found: &Found) -> Vec<Row> {
     // If the table cannot be read again, every socket counts as still open.
     if let Ok(table) = system::sockets(port, None) {
         let present: HashSet<_> = table.rows.iter().map(|row| row.inode).collect();
-        rows.retain(|row| {
+        let is_open = |row: &Row| {
             !is_lost(row) || present.contains(&row.inode) || may_lack_socket(row.protocol, &table)
-        });
+        };
+        parts.iter_mut().for_each(|rows| rows.retain(is_open));
     }
-    rows
+    parts
 }
 
 /// Whether the second reading of the table may lack a socket that still exists.
@@ -76,15 +94,12 @@ fn may_lack_socket(protocol: Protocol, table: &Table) -> bool {
     table.unseen.iter().any(|reason| unread.contains(reason))
 }
 
-/// Adds to each row the processes that own the socket. The oldest process comes first, so that a
-/// server comes before its workers.
-fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder> {
-    for (process, _) in &mut found {
-        process.user = name_of(process.uid, users);
-    }
+/// The processes that own each socket. The oldest process comes first, so that a server comes
+/// before its workers.
+fn by_inode(found: &Found) -> HashMap<Inode, Vec<&Process>> {
     let age = |process: &Process| (process.ticks, process.pid);
     let mut by_inode: HashMap<Inode, Vec<&Process>> = HashMap::new();
-    for (process, inodes) in &found {
+    for (process, inodes) in found {
         for inode in inodes {
             let processes = by_inode.entry(*inode).or_default();
             let at = processes.partition_point(|older| age(older) < age(process));
@@ -97,15 +112,23 @@ fn join(rows: Vec<Row>, mut found: Found, users: &[(u32, String)]) -> Vec<Holder
             }
         }
     }
-    let listens = |row: &&Row| row.state == State::Listen;
-    let listeners: Vec<Row> = rows.iter().filter(listens).cloned().collect();
+    by_inode
+}
+
+/// Adds to each row the processes that own the socket.
+fn join(
+    rows: Vec<Row>,
+    by_inode: &HashMap<Inode, Vec<&Process>>,
+    users: &[(u32, String)],
+) -> Vec<Holder> {
+    let listeners = row::by_number(rows.iter().filter(|row| row.state == State::Listen));
     let holder = |mut row: Row| {
         let mut inode = row.inode;
         if row.waits_for_accept() {
             // A listener on the exact address gets a connection before a wildcard listener, as in
             // the kernel.
-            let acceptor = listeners
-                .iter()
+            let of_number = listeners.get(&row.local.port()).into_iter().flatten();
+            let acceptor = of_number
                 .filter(|listener| listener.accepts(&row))
                 .min_by_key(|listener| listener.local.ip().is_unspecified());
             if let Some(acceptor) = acceptor {

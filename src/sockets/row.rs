@@ -1,5 +1,6 @@
 //! [`Row`]: a socket as the system's table shows it.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -120,15 +121,19 @@ impl Row {
         }
     }
 
-    /// Whether this socket could have accepted the connection that `row` shows.
-    pub(super) fn accepts(&self, row: &Row) -> bool {
-        let answers = match self.protocol {
+    /// Whether the socket answers: it is a TCP socket that listens, or a UDP socket without a peer.
+    pub(super) fn answers(&self) -> bool {
+        match self.protocol {
             Protocol::Tcp => self.state == State::Listen,
             Protocol::Udp | Protocol::UdpLite => self.state == State::Bound,
-        };
+        }
+    }
+
+    /// Whether this socket could have accepted the connection that `row` shows.
+    pub(super) fn accepts(&self, row: &Row) -> bool {
         let (own, target) = (self.local.ip(), row.local.ip().to_canonical());
         let any = own.is_unspecified() && (self.dual_stack || own.is_ipv4() == target.is_ipv4());
-        answers
+        self.answers()
             && self.protocol == row.protocol
             && self.local.port() == row.local.port()
             && (any || own.to_canonical() == target)
@@ -145,15 +150,26 @@ impl Row {
 /// connection owned by a process counts as outgoing if no listener in `rows` can have accepted it.
 /// A connection in SYN_SENT is outgoing.
 pub(super) fn label_clients(rows: &mut [Row]) {
-    let answers = |row: &&Row| matches!(row.state, State::Listen | State::Bound);
-    let answering: Vec<Row> = rows.iter().filter(answers).cloned().collect();
+    let answering = by_number(rows.iter().filter(|row| row.answers()));
     for row in rows {
         row.client = match row.state {
             State::SynSent => true,
             State::Listen | State::Bound | State::SynRecv | State::TimeWait | State::Unknown(_) => {
                 false
             }
-            _ => row.inode.is_some() && !answering.iter().any(|socket| socket.accepts(row)),
+            _ => {
+                let mut of_number = answering.get(&row.local.port()).into_iter().flatten();
+                row.inode.is_some() && !of_number.any(|socket| socket.accepts(row))
+            }
         };
     }
+}
+
+/// The rows by their local port number.
+pub(super) fn by_number<'a>(rows: impl Iterator<Item = &'a Row>) -> HashMap<u16, Vec<Row>> {
+    let mut found: HashMap<u16, Vec<Row>> = HashMap::new();
+    for row in rows {
+        found.entry(row.local.port()).or_default().push(row.clone());
+    }
+    found
 }

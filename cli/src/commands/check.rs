@@ -40,7 +40,7 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     let parts = in_parallel(&endpoints, |part| {
         Finding::all(part, condition, args.wait.is_some())
     });
-    let findings: Vec<Finding> = parts.into_iter().flat_map(|(_, part)| part).collect();
+    let findings: Vec<Finding> = parts.into_iter().flatten().collect();
     if annotations::in_github_actions() {
         // The annotations go to stderr, which the runner of GitHub Actions reads too. So stdout
         // carries only the answer.

@@ -12,12 +12,12 @@ use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::http_probe::HttpProbe;
 use crate::http_wait::{HttpOutcome, Unanswered, wait_for_answers};
-use crate::limits::{WAIT_REPORT_TIME, WAIT_REPORTS};
+use crate::limits::{PORTS_PER_STEP, WAIT_REPORT_TIME, WAIT_REPORTS};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
 use crate::ports::PortList;
-use crate::survey::{Unmet, are_many, first_unmet};
+use crate::survey::are_many;
 use crate::wait_loop::{self, Outcome, Unable};
 
 #[derive(Debug, Serialize)]
@@ -77,7 +77,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     let (findings, left) = match outcome {
         Outcome::Met => (Vec::new(), 0),
         Outcome::TimedOut(report) | Outcome::ProcessEnded(report) => {
-            unmet(&endpoints, condition, report)?
+            unmet(&endpoints, condition, report)
         }
     };
     if console.is_json() {
@@ -109,7 +109,7 @@ fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
     report: Option<Diagnosis>,
-) -> portlease::Result<(Vec<Finding>, usize)> {
+) -> (Vec<Finding>, usize) {
     let waited_for = report.as_ref().and_then(Diagnosis::endpoint);
     let mut findings = Vec::new();
     if let (Some(problem), Some(endpoint)) = (report, waited_for) {
@@ -121,48 +121,22 @@ fn unmet(
         // Reports this port alone. The wait recorded the start and the end of the process, which a
         // check of the other ports does not know.
         if matches!(condition, Condition::HeldBy(_)) {
-            return Ok((findings, 0));
+            return (findings, 0);
         }
-    }
-    let unmet_of = |part| {
-        let all = Finding::all(part, condition, true).into_iter();
-        all.filter(|finding| finding.problem.is_some())
-    };
-    if matches!(condition, Condition::HeldBy(_)) {
-        // The process may have ended. `first_unmet` would wait for it, and fail.
-        // `Finding::all` only checks the ports.
-        let (first, rest) = endpoints.split_at(endpoints.len().min(WAIT_REPORTS));
-        findings.extend(unmet_of(first));
-        return Ok((findings, rest.len()));
     }
     let mut others = endpoints.to_vec();
     others.retain(|endpoint| Some(*endpoint) != waited_for);
     let (mut rest, started) = (others.as_slice(), Instant::now());
-    if matches!(condition, Condition::Free(_)) {
-        // Ports without a visible owner are checked together, because each check by itself retries.
-        let is_over = |rest| are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
-        while findings.len() < WAIT_REPORTS && !rest.is_empty() && !is_over(rest) {
-            let (next, after) = rest.split_at(rest.len().min(WAIT_REPORTS - findings.len()));
-            findings.extend(unmet_of(next));
-            rest = after;
-        }
-        return Ok((findings, rest.len()));
+    let is_over = |rest| are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
+    while findings.len() < WAIT_REPORTS && !rest.is_empty() && !is_over(rest) {
+        let (step, after) = rest.split_at(rest.len().min(PORTS_PER_STEP));
+        let checked = Finding::all(step, condition, true).into_iter();
+        findings.extend(checked.filter(|finding| finding.problem.is_some()));
+        rest = after;
     }
-    while let Some(Unmet { index: n, .. }) =
-        first_unmet(rest, condition, WAIT_REPORT_TIME, started)?
-    {
-        let is_over = are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
-        if findings.len() == WAIT_REPORTS || is_over {
-            return Ok((findings, rest.len() - n));
-        }
-        let endpoint = rest[n];
-        rest = &rest[n + 1..];
-        let finding = Finding::new(endpoint, condition, true);
-        if finding.problem.is_some() {
-            findings.push(finding);
-        }
-    }
-    Ok((findings, 0))
+    let left = rest.len() + findings.len().saturating_sub(WAIT_REPORTS);
+    findings.truncate(WAIT_REPORTS);
+    (findings, left)
 }
 
 /// The answer of `wait --http`.

@@ -3,7 +3,9 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portlease::{Endpoint, Holder, Holders, Process, Reachability, State, probe, who_holds};
+use portlease::{
+    Endpoint, Holder, Holders, Process, Reachability, State, probe, who_holds, who_holds_each,
+};
 use serde::Serialize;
 
 use crate::args::WhoArgs;
@@ -101,7 +103,8 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     match endpoints[..] {
         [] => listeners(console, args),
         [endpoint] => {
-            let (answer, holders) = inspect(endpoint, args)?;
+            let holders = who_holds(endpoint)?;
+            let answer = answer(endpoint, &holders, args);
             if console.is_json() {
                 console.print_json(&OneAnswer {
                     version: JSON_VERSION,
@@ -113,17 +116,18 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
             Ok(verdict(&holders))
         }
         _ => {
-            let inspected = endpoints.iter().map(|endpoint| inspect(*endpoint, args));
-            let inspected = inspected.collect::<Result<Vec<_>, _>>()?;
-            let verdicts: Vec<u8> = inspected.iter().map(|(_, all)| verdict(all)).collect();
+            let all = who_holds_each(&endpoints)?;
+            let verdicts: Vec<u8> = all.iter().map(verdict).collect();
+            let answers = endpoints.iter().zip(&all);
+            let answers = answers.map(|(endpoint, holders)| answer(*endpoint, holders, args));
             if console.is_json() {
                 console.print_json(&ManyAnswers {
                     version: JSON_VERSION,
-                    ports: inspected.into_iter().map(|(answer, _)| answer).collect(),
+                    ports: answers.collect(),
                 })?;
             } else {
-                for (answer, holders) in &inspected {
-                    console.report(text(answer, holders, args))?;
+                for (answer, holders) in answers.zip(&all) {
+                    console.report(text(&answer, holders, args))?;
                 }
             }
             // One port that is held decides the exit code, even if another port could not be read.
@@ -142,14 +146,13 @@ fn verdict(holders: &Holders) -> u8 {
     }
 }
 
-fn inspect(endpoint: Endpoint, args: &WhoArgs) -> Result<(Answer, Holders), Failure> {
-    let holders = who_holds(endpoint)?;
+fn answer(endpoint: Endpoint, holders: &Holders, args: &WhoArgs) -> Answer {
     let probes = if args.probe {
         probes(endpoint)
     } else {
         Vec::new()
     };
-    let answer = Answer {
+    Answer {
         port: holders.port(),
         complete: holders.is_complete(),
         unseen: holders.unseen(),
@@ -161,8 +164,7 @@ fn inspect(endpoint: Endpoint, args: &WhoArgs) -> Result<(Answer, Holders), Fail
         ephemeral_range: holders.ephemeral_usage().map(EphemeralUsageRow::from),
         probe: probes.first().map(|probe| probe.result),
         probes,
-    };
-    Ok((answer, holders))
+    }
 }
 
 fn text(answer: &Answer, holders: &Holders, args: &WhoArgs) -> String {

@@ -1,0 +1,65 @@
+//! [`Operands`]: the operands of one check, and the results for them.
+
+use crate::model::diagnosis::Diagnosis;
+use crate::model::diagnosis::verdict::Verdict;
+use crate::model::port::Port;
+use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::ownership::Asker;
+
+/// The operands of one check, each with its ports. An operand can have several ports: a reservation
+/// of TCP and UDP has two.
+pub(super) struct Operands {
+    /// The result for each operand. An operand without a port is an error from the start.
+    results: Vec<Result<(), Diagnosis>>,
+    pub(super) ports: Vec<OperandPort>,
+}
+
+/// A port of an operand.
+#[derive(Clone, Copy)]
+pub(super) struct OperandPort {
+    pub(super) port: Port,
+    pub(super) asker: Asker,
+    /// The position of the operand.
+    operand: usize,
+}
+
+impl Operands {
+    pub(super) fn of<P: ToEndpoint>(operands: impl IntoIterator<Item = P>) -> Operands {
+        let mut all = Operands {
+            results: Vec::new(),
+            ports: Vec::new(),
+        };
+        for operand in operands {
+            let result = ports_of(&operand).map(|ports| {
+                let position = all.results.len();
+                all.ports.extend(ports.into_iter().map(|port| OperandPort {
+                    port,
+                    asker: Asker::of(&operand),
+                    operand: position,
+                }));
+            });
+            all.results
+                .push(result.map_err(|e| Diagnosis::of_operand(&e)));
+        }
+        all
+    }
+
+    /// The result for each operand: the report on its first port that has a verdict. The verdicts
+    /// are in the order of the ports; `None` for a port that passes the check.
+    pub(super) fn results(
+        mut self,
+        verdicts: impl IntoIterator<Item = Option<Verdict>>,
+        report: impl FnOnce(Vec<(OperandPort, Verdict)>) -> Vec<Diagnosis>,
+    ) -> Vec<Result<(), Diagnosis>> {
+        let failed = self.ports.iter().zip(verdicts);
+        let mut failed: Vec<(OperandPort, Verdict)> = failed
+            .filter_map(|(port, verdict)| Some((*port, verdict?)))
+            .collect();
+        failed.dedup_by_key(|(port, _)| port.operand);
+        let operands: Vec<usize> = failed.iter().map(|(port, _)| port.operand).collect();
+        for (operand, report) in operands.into_iter().zip(report(failed)) {
+            self.results[operand] = Err(report);
+        }
+        self.results
+    }
+}
