@@ -39,7 +39,7 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
         return without_owners();
     }
     match sockets::owners_of_each(ports.to_vec(), depth) {
-        Ok((holders, _)) => holders.iter().map(|of| shortest_retry(of)).collect(),
+        Ok(owned) => owned.iter().map(|of| shortest_retry(&of.holders)).collect(),
         // The processes cannot be read, and a retry would not change that.
         Err(_) => without_owners(),
     }

@@ -211,7 +211,8 @@ fn listeners_where(
         Ok(rows)
     };
     let rows = ports.iter().map(listeners).collect::<io::Result<_>>()?;
-    Ok(sockets::owners_of_each(rows, ScanDepth::Complete)?.0)
+    let owned = sockets::owners_of_each(rows, ScanDepth::Complete)?;
+    Ok(owned.into_iter().map(|of_port| of_port.holders).collect())
 }
 
 /// For each endpoint, every socket that matches its port, address and protocol, and the leases on
@@ -234,19 +235,19 @@ pub(crate) fn holders_of_each(
         .map(table)
         .collect::<io::Result<Vec<_>>>()?;
     let (rows, unseen): (Vec<_>, Vec<_>) = tables.into_iter().unzip();
-    let (mut sockets, unseen_processes) = sockets::owners_of_each(rows, depth)?;
-    relation::note(sockets.iter_mut().flatten());
-    sight::note_direction(sockets.iter_mut().flatten());
+    let mut owned = sockets::owners_of_each(rows, depth)?;
+    relation::note(owned.iter_mut().flat_map(|of| &mut of.holders));
+    sight::note_direction(owned.iter_mut().flat_map(|of| &mut of.holders));
     let leases = |endpoint: &Endpoint| {
         let protocols = Protocol::requested(&endpoint.protocol);
         lease::of_number(endpoint.port, protocols)
     };
     let leases = inheritance::of_each(endpoints.iter().map(leases).collect());
     let mut found = Vec::new();
-    let parts = sockets.into_iter().zip(unseen).zip(leases);
-    for (endpoint, ((mut sockets, mut unseen), leases)) in endpoints.iter().zip(parts) {
-        unseen.extend(&unseen_processes);
-        sight::note_unseen(&mut sockets, &mut unseen);
+    let parts = owned.into_iter().zip(unseen).zip(leases);
+    for (endpoint, ((mut owned, mut unseen), leases)) in endpoints.iter().zip(parts) {
+        unseen.extend(owned.unseen);
+        sight::note_unseen(&mut owned.holders, &mut unseen);
         for &protocol in Protocol::requested(&endpoint.protocol) {
             let has_lease = leases.iter().any(|lease| lease.protocol() == protocol);
             if !has_lease && is_named(Port::new(endpoint.port, protocol)) {
@@ -254,7 +255,7 @@ pub(crate) fn holders_of_each(
             }
         }
         let (port, protocol) = (endpoint.port, endpoint.protocol);
-        found.push(Holders::new(port, protocol, sockets, leases, unseen));
+        found.push(Holders::new(port, protocol, owned.holders, leases, unseen));
     }
     Ok(found)
 }

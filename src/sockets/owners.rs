@@ -17,25 +17,19 @@ type Found = Vec<(Process, Vec<Inode>)>;
 /// Searches for the processes that own these sockets. If no row has an inode, no process owns any
 /// of the sockets, and the search is skipped.
 pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> {
-    let (mut parts, unseen) = owners_of_each(vec![rows], depth)?;
-    Ok(OwnedRows {
-        holders: parts.pop().unwrap_or_default(),
-        unseen,
-    })
+    let mut parts = owners_of_each(vec![rows], depth)?;
+    Ok(parts.pop().unwrap_or_default())
 }
 
 /// What [`owners`] returns for each part of these sockets, such as the sockets of each of several
 /// ports. One search serves all of them.
-pub(crate) fn owners_of_each(
-    parts: Vec<Vec<Row>>,
-    depth: ScanDepth,
-) -> io::Result<(Vec<Vec<Holder>>, Vec<Incompleteness>)> {
+pub(crate) fn owners_of_each(parts: Vec<Vec<Row>>, depth: ScanDepth) -> io::Result<Vec<OwnedRows>> {
     let wanted: Vec<(Inode, Option<u32>)> = parts
         .iter()
         .flatten()
         .filter_map(|row| Some((row.inode?, row.uid)))
         .collect();
-    let scan = if wanted.is_empty() {
+    let mut scan = if wanted.is_empty() {
         ScanResult::default()
     } else {
         system::processes(&wanted, depth)?
@@ -47,13 +41,24 @@ pub(crate) fn owners_of_each(
     } else {
         Vec::new()
     };
-    let mut found = scan.found;
-    for (process, _) in &mut found {
+    for (process, _) in &mut scan.found {
         process.user = name_of(process.uid, &users);
     }
-    let by_inode = by_inode(&found);
-    let holders = |rows| join(rows, &by_inode, &users);
-    Ok((parts.into_iter().map(holders).collect(), scan.unseen))
+    let by_inode = by_inode(&scan.found);
+    let owned = |rows: Vec<Row>| {
+        let is_searched = rows.iter().any(|row| row.inode.is_some());
+        let holders = join(rows, &by_inode, &users);
+        let has_hidden = holders.iter().any(|holder| holder.hidden);
+        let is_of_part = |reason: &Incompleteness| match reason {
+            Incompleteness::InFlight(_) => has_hidden,
+            _ => is_searched,
+        };
+        OwnedRows {
+            holders,
+            unseen: scan.unseen.iter().copied().filter(is_of_part).collect(),
+        }
+    };
+    Ok(parts.into_iter().map(owned).collect())
 }
 
 /// Removes the sockets that were closed during the search. Otherwise they would be reported as

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use portlease::{ErrorKind, Reservation, ReserveOptions};
+use portlease::{ErrorKind, Reservation, ReserveOptions, ServerKind, check_each_port_free_for};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::support::args::Args;
@@ -196,6 +196,53 @@ pub(crate) fn call_beside_forked_child(args: &Args) {
         },
     );
     helper::reply(&format!("{call:?} {took:?}"));
+}
+
+/// The retries of all ports of a check run at the same time. So a port whose child ends soon is
+/// free, although another child keeps the port before it. A limit ends the retries earlier.
+#[test]
+fn each_port_of_a_check_has_its_own_retries() {
+    // Under an emulator the child is not seen to be forked.
+    need!(capability::native());
+    let folder = Folder::new();
+    let name = "check-beside-forked-children";
+    let replies = Launch::new(name, &folder.locks()).start().succeed();
+    print_line(&format!("{}: {}", test_name!(), replies.join(", ")));
+}
+
+pub(crate) fn check_beside_forked_children() {
+    let ports = non_ephemeral_ports(2);
+    let servers: Vec<OwnedFd> = ports
+        .iter()
+        .map(|port| Call::CheckFree.server(*port))
+        .collect();
+    let [kept, released] = <[OwnedFd; 2]>::try_from(servers).unwrap();
+    let both = |at_most| check_each_port_free_for(&ports, ServerKind::ReuseAddr, at_most);
+    let Some(short) = fork::in_two() else {
+        drop(kept);
+        // Most of the 2 s that the check retries for.
+        std::thread::sleep(Duration::from_millis(1500));
+        std::process::exit(0)
+    };
+    drop(released);
+    let child = fork::idle_child();
+    drop(kept);
+    let begun = Instant::now();
+    let results = both(Duration::from_millis(1));
+    let limited = begun.elapsed();
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+    let results = both(DEADLINE);
+    let took = begun.elapsed();
+    let message = results[0].as_ref().unwrap_err().to_string();
+    assert!(
+        message.contains(&format!("pid {}", child.pid())),
+        "{message}"
+    );
+    assert!(results[1].is_ok(), "{results:?}");
+    assert!(RETRIED.contains(&took), "{took:?}");
+    short.wait();
+    drop(child);
+    helper::reply(&format!("{took:?}, with the limit {limited:?}"));
 }
 
 pub(crate) fn release_beside_forked_child() {

@@ -4,6 +4,8 @@
 mod free;
 pub(crate) mod leak;
 #[cfg(target_os = "linux")]
+pub(crate) mod many; // sockets in every state
+#[cfg(target_os = "linux")]
 mod name; // a process that renames itself by /proc
 mod owner;
 pub(crate) mod panic;
