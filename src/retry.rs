@@ -1,7 +1,8 @@
 //! Every limit, retry and sleep of the library.
 //!
 //! One public call has one [`RetryBudget`]. All retries below the call use it, so these are the
-//! limits of the whole call:
+//! limits of the whole call. A check of several ports has one for each port, and all of them run at
+//! the same time:
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|

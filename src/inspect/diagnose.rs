@@ -27,7 +27,8 @@ use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::namespace::Memo;
 use crate::ownership::Asker;
-use crate::ports::{self, EphemeralRange, services};
+use crate::ports::services::Services;
+use crate::ports::{self, EphemeralRange};
 use crate::retry::RetryBudget;
 use crate::sockets::{self, ScanDepth};
 
@@ -172,7 +173,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         };
         ports.iter().map(without_sockets).collect()
     });
-    let range = EphemeralRange::read();
+    let (range, services) = (EphemeralRange::read(), Services::read());
     let (unprivileged_from, as_root) = (ports::unprivileged_from(), sight::is_root());
     let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
     let is_silent =
@@ -206,7 +207,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             holders: Some(holders.with_ephemeral_usage(usage)),
             number: Some(Number {
                 port: port.number,
-                service: services::name(port.number, port.protocol),
+                service: services.name(port.number, port.protocol),
                 withheld: range.withheld(),
                 ephemeral: Some(range.range()),
                 unprivileged_from,

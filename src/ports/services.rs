@@ -17,17 +17,24 @@ const COMMON: [u16; 44] = [
     8081, 8086, 8443, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 11211, 27017,
 ];
 
-/// The name of a port in this system's services file. `None` if the file does not list the port or
-/// cannot be read.
-pub(crate) fn name(port: u16, protocol: Protocol) -> Option<String> {
-    let text = text()?;
-    // This search takes 1 us. Parsing the file takes 60 us.
-    if !text.contains(&format!("{port}/")) {
-        return None;
+/// This system's services file. It has no names if it cannot be read.
+pub(crate) struct Services(String);
+
+impl Services {
+    pub(crate) fn read() -> Services {
+        Services(text().unwrap_or_default())
     }
-    entries(&text)
-        .find(|entry| entry.port == port && entry.protocol == protocol.as_str())
-        .map(|entry| entry.name.to_owned())
+
+    /// The name of a port; `None` if the file does not list the port.
+    pub(crate) fn name(&self, port: u16, protocol: Protocol) -> Option<String> {
+        // This search takes 1 us. Parsing the file takes 60 us.
+        if !self.0.contains(&format!("{port}/")) {
+            return None;
+        }
+        let mut entries = entries(&self.0);
+        let entry = entries.find(|it| it.port == port && it.protocol == protocol.as_str());
+        entry.map(|entry| entry.name.to_owned())
+    }
 }
 
 /// Whether the number is in [`COMMON`] or in the services file, which the process reads once.
