@@ -250,7 +250,10 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// or a UDP socket that is bound. Without an address in the operand, any address of this machine
 /// counts.
 ///
-/// The call reads the socket table and makes no connection, so the server does not notice it.
+/// The call reads the socket table and makes no connection, so the server does not notice it. If a
+/// packet filter redirects the port to a server elsewhere, no socket listens, and the call fails.
+/// [`wait_until_listening`](crate::wait_until_listening) and [`probe`](crate::probe) report the
+/// redirection.
 ///
 /// ```
 /// let p = portlease::reserve_port();

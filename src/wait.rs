@@ -27,7 +27,9 @@ pub use steady::wait_until_all_listening;
 /// socket that is bound. Without an address, any address of this machine counts.
 ///
 /// The wait reads the socket table about every millisecond and does not connect, so a server that
-/// counts its connections sees none. Any process may listen: see [`wait_until_held_by`].
+/// counts its connections sees none. Any process may listen: see [`wait_until_held_by`]. If no
+/// socket listens when the time is up, the report tries one connection to each loopback address or
+/// to the address of the operand, because a packet filter may redirect the port.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).

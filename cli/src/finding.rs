@@ -1,6 +1,6 @@
 //! [`Finding`]: the result of checking one port.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portlease::{Diagnosis, Endpoint};
 
@@ -32,10 +32,21 @@ impl Finding {
             Duration::MAX
         };
         let results = condition.check(endpoints, retries);
-        let finding = |(endpoint, result): (&Endpoint, Result<(), Diagnosis>)| Finding {
-            endpoint: *endpoint,
-            problem: result.err(),
-            waited,
+        // Each report of `after_wait` takes about a millisecond, so a long list of ports gets the
+        // reports of the check after this time.
+        let started = Instant::now();
+        let finding = |(endpoint, result): (&Endpoint, Result<(), Diagnosis>)| {
+            let problem = result.err().and_then(|problem| match condition {
+                Condition::Listening if waited && started.elapsed() <= WAIT_REPORT_TIME => {
+                    after_wait(*endpoint, problem)
+                }
+                _ => Some(problem),
+            });
+            Finding {
+                endpoint: *endpoint,
+                problem,
+                waited,
+            }
         };
         endpoints.iter().zip(results).map(finding).collect()
     }
@@ -47,6 +58,19 @@ impl Finding {
             Some(diagnosis) => diagnosis.could_tell().then_some(false),
         }
     }
+}
+
+/// The report on a port without a listener, after a wait for one. A check makes no connection. The
+/// report of a wait does, so it says if a packet filter redirects the port. Returns `None` if a
+/// server began to listen after the check.
+fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
+    if !problem.could_tell() {
+        return Some(problem);
+    }
+    let waited = Condition::Listening.wait(endpoint, Duration::ZERO);
+    waited
+        .err()
+        .map(|error| error.diagnosis().cloned().unwrap_or(problem))
 }
 
 /// The exit code for these findings.

@@ -150,7 +150,13 @@ pub(crate) fn after_waiting_for_any(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 fn with_redirection(port: Port, mut facts: Facts) -> Facts {
-    if facts.verdict == Verdict::NotListening && facts.elsewhere.is_empty() {
+    let mut sockets = facts.holders.iter().flatten();
+    let is_silent = match facts.verdict {
+        Verdict::NotListening => true,
+        Verdict::NotHeldBy(_) => !sockets.any(whose::answers),
+        _ => false,
+    };
+    if is_silent && facts.elsewhere.is_empty() {
         facts.redirected = probe::redirected(port);
     }
     facts

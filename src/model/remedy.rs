@@ -110,7 +110,8 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// Start the server first.
+    /// Start the server, if it does not run. If a packet filter redirects the port, a server may
+    /// run although no socket listens.
     StartServer,
     /// Wait until a server listens on the port.
     #[non_exhaustive]
@@ -279,7 +280,7 @@ impl fmt::Display for Remedy {
                     "queue for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
-            Remedy::StartServer => f.write_str("start the server first"),
+            Remedy::StartServer => f.write_str("start the server if it does not run"),
             Remedy::WaitUntilListening { endpoint } => match endpoint {
                 Endpoint {
                     port,
@@ -616,9 +617,9 @@ mod tests {
         };
         assert_eq!(
             in_one_line(&[Remedy::StartServer, wait, unblock]).unwrap(),
-            "start the server first, and wait for the server with wait_until_listening(60315, ..); \
-             this wait blocks its thread, and so every task of a current-thread runtime: await \
-             portlease::tokio::wait_until_listening instead"
+            "start the server if it does not run, and wait for the server with \
+             wait_until_listening(60315, ..); this wait blocks its thread, and so every task of \
+             a current-thread runtime: await portlease::tokio::wait_until_listening instead"
         );
     }
 }

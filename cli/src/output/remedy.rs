@@ -189,8 +189,8 @@ mod tests {
         let p = portlease::reserve_port();
         let waits = check_port_listening(format!("127.0.0.1:{p}").as_str()).unwrap_err();
         let expected = format!(
-            "start the server first, and wait for the server with `portlease wait --listening \
-             127.0.0.1:{p}`"
+            "start the server if it does not run, and wait for the server with \
+             `portlease wait --listening 127.0.0.1:{p}`"
         );
         assert_eq!(help(&waits), expected);
     }

@@ -415,3 +415,32 @@ fn a_report_that_cannot_be_written_does_not_withhold_the_answer() {
         "{output:#?}"
     );
 }
+
+#[test]
+fn a_check_after_a_wait_reports_a_redirected_port() {
+    need!(capability::network_namespace(), capability::nft());
+    // The rule redirects one of two ports to a server on a third port.
+    let script = "ip link set lo up && nft add table ip nat && \
+                  nft 'add chain ip nat out { type nat hook output priority -100; }' && \
+                  nft add rule ip nat out tcp dport 8080 redirect to :9090 || exit 99
+                  exec \"$BIN\" run --listen A=9090 -- \
+                  \"$BIN\" check --listening --wait 1ms 8080 8081";
+    let folder = Folder::new();
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", script]);
+    plain(&mut command);
+    let output = finish(command.env("PORTLEASE_DIR", folder.locks())).code(1);
+    let lines: Vec<&str> = output.out.lines().collect();
+    let expected = "port 8080/tcp is not listening: no socket listens, but a connection to \
+                    127.0.0.1:8080 is accepted: a packet filter redirects it";
+    assert!(lines[0].starts_with(expected), "{output:#?}");
+    let help = "help: list the rules of the packet filter";
+    assert!(lines[1].starts_with(help), "{output:#?}");
+    let control = "port 8081/tcp is not listening: nobody holds it";
+    assert_eq!(
+        lines[2..],
+        [control, "help: start the server if it does not run"]
+    );
+}

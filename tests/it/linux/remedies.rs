@@ -215,6 +215,10 @@ pub(crate) fn wait_for_redirected() {
     child.wait().unwrap();
     let text = format!("{error:?}");
     assert!(text.contains(expected), "{text}");
+    // So does a check of one process.
+    let report = portlease::check_port_held_by(8080, std::process::id()).unwrap_err();
+    let text = report.to_string();
+    assert!(text.contains("a packet filter redirects it"), "{text}");
     // The control: nothing redirects this port.
     let text = wait(8081);
     assert!(text.contains("is not listening: "), "{text}");

@@ -103,7 +103,7 @@ fn time_wait_is_not_reported_as_hidden_and_its_effect_only_where_requested() {
         .unwrap_err()
         .to_string();
     assert!(
-        text.contains("help: start the server first") && !text.contains("root"),
+        text.contains("help: start the server if it does not run") && !text.contains("root"),
         "{text}"
     );
     for text in [

@@ -178,7 +178,8 @@ fn the_reports_of_a_reserved_port_read_like_this() {
             "\
 port {p}/tcp is not listening: reserved {reserved}
   reserved     {reserved}
-help: start the server first, and wait for the server with wait_until_listening({p}, ..)"
+help: start the server if it does not run, and wait for the server with \
+wait_until_listening({p}, ..)"
         )
     );
     assert_eq!(
