@@ -379,7 +379,7 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     };
     operands.results(verdicts, |failed| {
         let failed = failed.into_iter().map(|(of, verdict)| (of.port, verdict));
-        diagnose::not_listening_each(failed.collect(), &expected)
+        diagnose::not_listening_each(failed.collect(), &expected, &ports)
     })
 }
 

@@ -275,6 +275,6 @@ pub use reserve::{
 };
 pub use server::Server;
 pub use wait::{
-    wait_until_all_listening, wait_until_free, wait_until_free_for, wait_until_held_by,
-    wait_until_listening,
+    wait_until_all_held_by, wait_until_all_listening, wait_until_free, wait_until_free_for,
+    wait_until_held_by, wait_until_listening,
 };

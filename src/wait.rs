@@ -99,6 +99,42 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
     wait_by_pid(ports_of(&port)?, pid, at_most)
 }
 
+/// Waits until the process `pid`, or a process that it started, listens on each of the ports, as
+/// [`wait_until_held_by`] does for one. The ports need not have listeners at the same moment.
+///
+/// If the process listens on a port that the call does not name, the error says so, because the
+/// server may have taken another number.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let [web, admin] = portlease::reserve_ports();
+/// let servers = (web.listen()?, admin.listen()?);
+/// let (pid, at_most) = (std::process::id(), Duration::from_secs(10));
+/// portlease::wait_until_all_held_by([&web, &admin], pid, at_most)?;
+/// # drop(servers);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The errors of [`wait_until_held_by`], for the first port on which the process does not listen.
+///
+/// # Platform-specific behavior
+///
+/// As [`wait_until_held_by`].
+pub fn wait_until_all_held_by<P: ToEndpoint>(
+    ports: impl IntoIterator<Item = P>,
+    pid: u32,
+    at_most: Duration,
+) -> Result<()> {
+    let mut all = Vec::new();
+    for port in ports {
+        all.extend(ports_of(&port)?);
+    }
+    wait_by_pid(all, pid, at_most)
+}
+
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
 /// is gone, and no connection of a client keeps a server from binding.
 ///

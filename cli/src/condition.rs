@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use portlease::{
     Diagnosis, Endpoint, ServerKind, check_each_port_free_for, check_each_port_held_by,
-    check_each_port_listening, wait_until_free_for, wait_until_held_by, wait_until_listening,
+    check_each_port_listening, wait_until_all_held_by, wait_until_free_for, wait_until_held_by,
+    wait_until_listening,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,5 +54,20 @@ impl Condition {
             Condition::Listening => wait_until_listening(endpoint, limit),
             Condition::HeldBy(pid) => wait_until_held_by(endpoint, pid, limit),
         }
+    }
+
+    /// Waits for the port at this index. A wait for a process waits for the other ports too, so
+    /// that its report does not name one of them as the port that the server took instead.
+    pub(crate) fn wait_among(
+        self,
+        endpoints: &[Endpoint],
+        index: usize,
+        limit: Duration,
+    ) -> portlease::Result<()> {
+        let Condition::HeldBy(pid) = self else {
+            return self.wait(endpoints[index], limit);
+        };
+        let (before, from) = endpoints.split_at(index);
+        wait_until_all_held_by(from.iter().chain(before).copied(), pid, limit)
     }
 }

@@ -228,7 +228,7 @@ impl WaitForAll {
             self.current.set(endpoint);
             let waited = match unmet.error {
                 Some(error) => Err(error),
-                None => condition.wait(endpoint, remaining(limit, started)),
+                None => condition.wait_among(ports, from, remaining(limit, started)),
             };
             match waited {
                 Ok(()) if survey::are_many(ports) && started.elapsed() > limit => {

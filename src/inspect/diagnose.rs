@@ -106,8 +106,14 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>) -> Vec<Diagnosis> {
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
 /// If no socket listens, the function tries one connection, as [`after_waiting_for_any`] does.
-pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -> Diagnosis {
-    let mut each = not_listening_each(vec![(port, verdict)], expected);
+/// `asked` has all ports of the call.
+pub(crate) fn not_listening(
+    port: Port,
+    verdict: Verdict,
+    expected: &Expected,
+    asked: &[Port],
+) -> Diagnosis {
+    let mut each = not_listening_each(vec![(port, verdict)], expected, asked);
     each.pop().expect("one port has one report")
 }
 
@@ -115,6 +121,7 @@ pub(crate) fn not_listening(port: Port, verdict: Verdict, expected: &Expected) -
 pub(crate) fn not_listening_each(
     ports: Vec<(Port, Verdict)>,
     expected: &Expected,
+    asked: &[Port],
 ) -> Vec<Diagnosis> {
     if ports.is_empty() {
         return Vec::new();
@@ -123,7 +130,7 @@ pub(crate) fn not_listening_each(
     let running = expected.pid().filter(runs);
     let suspended = running.filter(|pid| sockets::is_suspended(*pid));
     // If the other listeners cannot be read, the report omits them.
-    let own_listeners = OwnListeners::of(expected).unwrap_or_default();
+    let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
         let facts = with_redirection(*port, facts);
         let holders = facts.holders.iter().flatten();

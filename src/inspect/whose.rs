@@ -8,12 +8,13 @@ use super::listening::is_listening;
 use crate::lease;
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
+use crate::model::lease_info::Lease;
 use crate::model::port::Port;
 use crate::model::process::Process;
 use crate::model::state::State;
 use crate::ownership::is_descendant;
 use crate::retry::OWNERS_EVERY;
-use crate::sockets::{self, Group, Inode, ScanDepth};
+use crate::sockets::{self, Group, Inode, Row, ScanDepth};
 
 /// The process that a wait or an assertion expects to listen. A process that it started may listen
 /// instead.
@@ -221,48 +222,65 @@ fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
     }
 }
 
-/// The TCP listeners of a process, on any port. A report shows those on other ports, because the
-/// server may have taken another number.
+/// The listeners of a process, on any port. A report shows those on ports that the call does not
+/// name, because the server may have taken another number.
 #[derive(Debug, Default)]
-pub(crate) struct OwnListeners(Vec<(Holder, Option<Reserver>)>);
+pub(crate) struct OwnListeners(Vec<(Holder, Vec<Reserver>)>);
 
-/// The pid of the process that reserved a port, or for which the port was reserved.
+/// The pid of a process that reserved a port, or for which a port was reserved.
 type Reserver = u32;
 
 impl OwnListeners {
-    /// The listeners of the expected process. Empty if that is the calling process, which may run
-    /// any number of servers.
-    pub(crate) fn of(expected: &Expected) -> io::Result<OwnListeners> {
+    /// The listeners of the expected process, for the protocols of these ports. The list omits the
+    /// numbers of the ports. It is empty if the expected process is the calling process, which may
+    /// run any number of servers.
+    pub(crate) fn of(expected: &Expected, asked: &[Port]) -> io::Result<OwnListeners> {
         if expected.pid == Some(std::process::id()) {
             return Ok(OwnListeners::default());
         }
-        let mut holders = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?.holders;
-        holders.retain(|holder| expected.has(holder));
-        let with_reserver = |holder: Holder| {
-            let reserver = reserver(holder.local.port());
-            (holder, reserver)
+        let mut rows = Vec::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            if asked.iter().any(|port| port.protocol == protocol) {
+                rows.extend(sockets::listening_between(1, u16::MAX, protocol)?);
+            }
+        }
+        let is_asked = |row: &Row| {
+            let is_same =
+                |port: &Port| port.number == row.local.port() && port.protocol == row.protocol;
+            asked.iter().any(is_same)
+        };
+        rows.retain(|row| !is_asked(row));
+        let mut holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
+        holders.retain(|holder| holder.is_server() && expected.has(holder));
+        let with_reservers = |holder: Holder| {
+            let reservers = reservers(holder.local.port());
+            (holder, reservers)
         };
         Ok(OwnListeners(
-            holders.into_iter().map(with_reserver).collect(),
+            holders.into_iter().map(with_reservers).collect(),
         ))
     }
 
-    /// The listeners on other numbers than this port's. The list omits the other numbers that the
-    /// reserver of this port has reserved, because each of them has a server of its own.
+    /// The listeners that the process may have opened instead of one on this port. The list omits
+    /// the other numbers that the reserver of this port has reserved, because each of them has a
+    /// server of its own.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
-        let own = reserver(port.number);
-        let is_instead = |(holder, reserver): &&(Holder, Option<Reserver>)| {
-            holder.local.port() != port.number && (own.is_none() || *reserver != own)
+        let own = reservers(port.number);
+        let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {
+            holder.protocol == port.protocol
+                && holder.local.port() != port.number
+                && !reservers.iter().any(|of| own.contains(of))
         };
         let instead = self.0.iter().filter(is_instead);
         instead.map(|(holder, _)| holder.clone()).collect()
     }
 }
 
-fn reserver(number: u16) -> Option<Reserver> {
-    let leases = lease::of_number(number, &[Protocol::Tcp]);
-    let lease = leases.first()?;
-    lease.on_behalf_of().or(lease.pid())
+/// Who reserved the number, for TCP or UDP.
+fn reservers(number: u16) -> Vec<Reserver> {
+    let leases = lease::of_number(number, &[Protocol::Tcp, Protocol::Udp]);
+    let reserver = |lease: &Lease| lease.on_behalf_of().or(lease.pid());
+    leases.iter().filter_map(reserver).collect()
 }
 
 /// Whether the socket answers: it is a TCP socket that listens, or a UDP socket that is bound. A

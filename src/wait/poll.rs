@@ -45,12 +45,16 @@ pub(crate) struct Unmet {
     pub(super) verdict: Verdict,
     /// The process that was expected to listen; `None` if any process may listen.
     pub(super) expected: Option<Expected>,
+    /// All ports of the wait.
+    pub(super) asked: Vec<Port>,
 }
 
 impl Unmet {
     fn report(&self) -> Diagnosis {
         match &self.expected {
-            Some(expected) => diagnose::not_listening(self.port, self.verdict.clone(), expected),
+            Some(expected) => {
+                diagnose::not_listening(self.port, self.verdict.clone(), expected, &self.asked)
+            }
             None => diagnose::after_waiting_for_any(self.port, self.verdict.clone()),
         }
     }
@@ -146,7 +150,9 @@ impl Deadline {
 /// expected process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
+    /// The ports on which no listener was found yet.
     ports: std::vec::IntoIter<Port>,
+    asked: Vec<Port>,
     watch: Option<Watch>,
     deadline: Deadline,
     pauses: std::array::IntoIter<Duration, 3>,
@@ -157,6 +163,7 @@ pub(crate) struct Listening {
 impl Listening {
     pub(crate) fn new(ports: Vec<Port>, expected: Option<Expected>, at_most: Duration) -> Self {
         Listening {
+            asked: ports.clone(),
             ports: ports.into_iter(),
             watch: expected.map(Watch::new),
             deadline: Deadline::new(at_most),
@@ -224,6 +231,7 @@ impl Listening {
             port,
             verdict,
             expected,
+            asked: self.asked.clone(),
         };
         Poll::Failed(match exit {
             Some(exit) => WaitError::EndedFirst(exit, unmet),
@@ -292,6 +300,7 @@ impl Freeing {
                     port,
                     verdict,
                     expected: None,
+                    asked: Vec::new(),
                 };
                 Poll::Failed(WaitError::TimedOut(self.deadline.at_most, unmet))
             }

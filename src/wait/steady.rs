@@ -135,6 +135,7 @@ impl Steady {
                     port,
                     verdict,
                     expected: None,
+                    asked: Vec::new(),
                 },
             )),
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, wait_until_held_by};
+use portlease::{Endpoint, Protocol, wait_until_all_held_by};
 use serde::Serialize;
 
 use crate::args::RunArgs;
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
-use crate::limits::{COMMAND_CHARS, remaining};
+use crate::limits::COMMAND_CHARS;
 use crate::listen_wait::ListenWait;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
@@ -317,13 +317,7 @@ fn spawn_listen_wait(
     let (sender, receiver) = channel();
     let wait = move || {
         let started = Instant::now();
-        // The first wait gets the whole limit, so that a timeout reports the user's DURATION.
-        let mut left = limit;
-        let listen = endpoints.into_iter().try_for_each(|endpoint| {
-            wait_until_held_by(endpoint, pid, left)?;
-            left = remaining(limit, started);
-            Ok(())
-        });
+        let listen = wait_until_all_held_by(endpoints, pid, limit).map_err(Failure::from);
         let listen = listen.and_then(|()| answer(requests, started, limit, pid));
         // If the command ended first, the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));

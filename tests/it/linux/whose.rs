@@ -119,6 +119,43 @@ fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
 }
 
 #[test]
+fn the_ports_of_one_call_are_not_taken_for_one_another() {
+    // Nobody has reserved these numbers, so only the call connects them.
+    let (own, missing) = (reserve_port(), reserve_port());
+    let numbers = [own.port(), missing.port()];
+    let mut server = Server::new("server", own.port());
+    server.port();
+    drop((own, missing));
+    let wait = |numbers: &[u16]| {
+        let waited = portlease::wait_until_all_held_by(numbers, server.id(), SHORT);
+        waited.unwrap_err().to_string()
+    };
+    let check = |numbers: &[u16]| {
+        let mut results = portlease::check_each_port_held_by(numbers, server.id());
+        results.pop().unwrap().unwrap_err().to_string()
+    };
+    let missing = format!("port {}/tcp is not ", numbers[1]);
+    for text in [wait(&numbers), check(&numbers)] {
+        assert!(
+            text.contains(&missing) && !text.contains("instead"),
+            "{text}"
+        );
+    }
+    // The control: the call names one port, so the other may be the one that the server took.
+    for text in [wait(&numbers[1..]), check(&numbers[1..])] {
+        assert!(
+            text.contains(&missing) && text.contains(" instead"),
+            "{text}"
+        );
+    }
+    // A TCP listener is not the UDP server.
+    let udp = portlease::reserve_udp_port();
+    let waited = portlease::wait_until_held_by(&udp, server.id(), SHORT);
+    let text = waited.unwrap_err().to_string();
+    assert!(!text.contains("instead"), "{text}");
+}
+
+#[test]
 fn a_suspended_process_is_reported_with_the_remedy() {
     let p = reserve_port();
     let child = Server::of(Command::new("sleep").arg("600").spawn().unwrap());
