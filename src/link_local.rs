@@ -1,10 +1,14 @@
 //! The network interface of an IPv6 link-local address (RFC 4007). A scope id is the index of that
 //! interface.
 //!
+//! Multicast addresses of one link or one interface, such as `ff02::1` and `ff01::1`, have a scope
+//! id too (RFC 4291, section 2.7). Here they count as link-local addresses.
+//!
 //! bind(2) and connect(2) refuse a link-local address without a scope id. Several interfaces of a
 //! machine can have the same link-local address. For example, every bridge of a container engine
 //! may have `fe80::1`.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -12,14 +16,28 @@ mod ffi;
 
 /// Whether bind(2) and connect(2) need a scope id for the address.
 pub(crate) fn needs_interface(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || is_multicast_on_link(ip))
+}
+
+/// Whether the address is a multicast address of one interface or of one link.
+fn is_multicast_on_link(ip: Ipv6Addr) -> bool {
+    const INTERFACE_LOCAL: u8 = 1;
+    const LINK_LOCAL: u8 = 2;
+    let [_, flags_and_scope, ..] = ip.octets();
+    ip.is_multicast() && [INTERFACE_LOCAL, LINK_LOCAL].contains(&(flags_and_scope & 0xf))
+}
+
+/// Whether bytes 2 and 3 of a link-local address are zero. They are not zero in a multicast address
+/// that is made from a network prefix (RFC 3306). Its bytes 4 to 7 have a part of that prefix.
+fn has_room_for_scope(ip: Ipv6Addr) -> bool {
+    needs_interface(ip.into()) && ip.octets()[2..4] == [0, 0]
 }
 
 /// Writes the scope id into bytes 4 to 7 of the address, which are zero in a link-local address
 /// (RFC 4291, section 2.5.6). Other addresses stay as they are.
 pub(crate) fn with_scope(ip: IpAddr, scope_id: u32) -> IpAddr {
     match ip {
-        IpAddr::V6(v6) if v6.octets()[..8] == [0xfe, 0x80, 0, 0, 0, 0, 0, 0] => {
+        IpAddr::V6(v6) if has_room_for_scope(v6) && v6.octets()[4..8] == [0; 4] => {
             let mut octets = v6.octets();
             octets[4..8].copy_from_slice(&scope_id.to_be_bytes());
             Ipv6Addr::from(octets).into()
@@ -31,7 +49,7 @@ pub(crate) fn with_scope(ip: IpAddr, scope_id: u32) -> IpAddr {
 /// Splits an address that [`with_scope`] made into the address and the scope id.
 pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     match ip {
-        IpAddr::V6(v6) if v6.octets()[..4] == [0xfe, 0x80, 0, 0] => {
+        IpAddr::V6(v6) if has_room_for_scope(v6) => {
             let mut octets = v6.octets();
             let scope_id = [octets[4], octets[5], octets[6], octets[7]];
             octets[4..8].fill(0);
@@ -42,7 +60,8 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
 }
 
 /// The socket addresses of `ip` with this number. There is one, except for a link-local address
-/// with scope id 0: then there is one for each interface that has the address.
+/// with scope id 0: then there is one for each interface that has the address, or for a multicast
+/// address one for each interface with IPv6.
 ///
 /// This crate lists the interfaces on Linux only. On other systems, and for an address that no
 /// interface has, the scope id stays 0. The kernel then refuses the bind or the connection.
@@ -64,7 +83,8 @@ pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<Socket
         .collect()
 }
 
-/// The indexes of the interfaces that have this address, in the thread's network namespace.
+/// The indexes of the interfaces that have this address, in the thread's network namespace. For a
+/// multicast address, of each interface that has any IPv6 address.
 #[cfg(target_os = "linux")]
 fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
     let list = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
@@ -91,20 +111,22 @@ fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()
 }
 
-/// The interface indexes in those lines of `if_inet6` that have this address. A line such as
+/// The interface indexes in those lines of `if_inet6` that have this address. For a multicast
+/// address, the index of each interface once. A line such as
 /// `fe800000000000000000000000000001 0d 40 20 80 eth0` starts with the address and the index, both
 /// in hexadecimal.
 #[cfg_attr(not(target_os = "linux"), cfg(test))]
 fn indexes(list: &str, ip: Ipv6Addr) -> Vec<u32> {
     let address = format!("{:032x}", ip.to_bits());
-    list.lines()
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let is_asked = fields.next() == Some(address.as_str());
-            let index = fields.next().filter(|_| is_asked)?;
-            u32::from_str_radix(index, 16).ok()
-        })
-        .collect()
+    let is_asked = |of: &str| of == address || ip.is_multicast();
+    let index = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let of = fields.next()?;
+        let index = fields.next().filter(|_| is_asked(of))?;
+        u32::from_str_radix(index, 16).ok()
+    };
+    let indexes: BTreeSet<u32> = list.lines().filter_map(index).collect();
+    indexes.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -120,6 +142,34 @@ mod tests {
             fe800000000000000000000000000001 100 40 20 80  bridge\n";
         assert_eq!(indexes(list, "fe80::1".parse().unwrap()), [13, 256]);
         assert_eq!(indexes(list, "fe80::3".parse().unwrap()), [0; 0]);
+        let multicast = "ff02::1".parse().unwrap();
+        assert_eq!(indexes(list, multicast), [1, 2, 13, 256]);
+    }
+
+    #[test]
+    fn a_link_local_address_keeps_its_scope_id() {
+        for ip in [
+            "fe80::1",
+            "ff02::1",
+            "ff01::fb",
+            "ff12::8384",
+            "ff02::1:ff00:1",
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert_eq!(without_scope(with_scope(ip, 7)), (ip, 7));
+        }
+        // Global addresses, a multicast address of a site, and one that has a network prefix.
+        for ip in [
+            "10.0.0.1",
+            "2001:db8::1",
+            "::1",
+            "ff05::2",
+            "ff32:40:2001:db8::1",
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert_eq!(with_scope(ip, 7), ip);
+            assert_eq!(without_scope(ip), (ip, 0));
+        }
     }
 
     #[test]

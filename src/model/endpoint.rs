@@ -95,7 +95,8 @@ pub struct Endpoint {
     /// The local address. `None` means every address of this machine.
     ///
     /// A link-local address with an interface has the index of that interface in bytes 4 to 7,
-    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here.
+    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. So has a multicast address of
+    /// one link, such as `ff02::1`, or of one interface.
     /// [`socket_addr`](Endpoint::socket_addr) returns the address and the index separately.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
@@ -388,6 +389,9 @@ mod tests {
             ("[fe80::1%lo]:80", "[fe80::1%lo]:80", lo),
             // As ss(8) prints it.
             ("[fe80::1]%lo:80/udp", "[fe80::1%lo]:80/udp", lo),
+            ("[ff02::fb%lo]:80/udp", "[ff02::fb%lo]:80/udp", lo),
+            ("[ff02::fb]%lo:80", "[ff02::fb%lo]:80", lo),
+            ("[ff05::fb%lo]:80", "[ff05::fb]:80", 0),
             ("127.0.0.53%lo:53/udp", "127.0.0.53:53/udp", 0),
             ("*%lo:80", "80", 0),
             ("[::1%lo]:80", "[::1]:80", 0),

@@ -10,6 +10,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 
 use super::super::Row;
+use crate::link_local;
 use crate::model::endpoint::Protocol;
 
 /// The byte order of the machine that wrote a message.
@@ -292,7 +293,7 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
             let ip = Ipv6Addr::from(bytes);
             // For a link-local address the field is the scope of the address. For other addresses
             // it is the interface that the socket is bound to (SO_BINDTODEVICE).
-            let scope = if ip.is_unicast_link_local() {
+            let scope = if link_local::needs_interface(ip.into()) {
                 interface
             } else {
                 0

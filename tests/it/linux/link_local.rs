@@ -1,6 +1,6 @@
 //! IPv6 link-local addresses, which need an interface, and servers that are bound to an interface.
 
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -116,6 +116,33 @@ pub(crate) fn addresses_of_two_interfaces() {
     let server = p.listen_on(*at(8, 0, 0).ip()).unwrap();
     assert!(TcpStream::connect(at(8, p.port(), va)).is_ok());
     drop(server);
+    // A multicast address of a link is on every interface, each with sockets of its own.
+    let multicast = |scope_id| SocketAddrV6::new("ff02::7".parse().unwrap(), p.port(), 0, scope_id);
+    let group = UdpSocket::bind(multicast(va)).unwrap();
+    let udp = format!("[ff02::7%va]:{p}/udp");
+    let holders = portlease::who_holds(udp.as_str()).unwrap();
+    let local: Vec<SocketAddr> = holders.iter().map(|holder| holder.local).collect();
+    assert_eq!(local, [multicast(va).into()]);
+    let text = holders.to_string();
+    let expected = format!("is bound to [ff02::7%va]:{p}/udp");
+    assert!(text.lines().next().unwrap().contains(&expected), "{text}");
+    let in_use = portlease::check_port_free(udp.as_str()).unwrap_err();
+    let expected = format!("port [ff02::7%va]:{p}/udp is in use: ");
+    assert!(in_use.headline().starts_with(&expected), "{in_use}");
+    let other = format!("[ff02::7%vb]:{p}/udp");
+    portlease::check_port_free(other.as_str()).unwrap();
+    let elsewhere = portlease::check_port_listening(other.as_str()).unwrap_err();
+    for part in [
+        format!("is bound to [ff02::7%va]:{p}/udp only; datagrams to ff02::7%vb do not reach it"),
+        format!("connect to [ff02::7%va]:{p}, or let the server listen on ff02::7%vb"),
+    ] {
+        assert!(elsewhere.to_string().contains(&part), "{elsewhere}");
+    }
+    // Without an interface the question is about both.
+    let every = format!("[ff02::7]:{p}/udp");
+    portlease::check_port_free(every.as_str()).unwrap_err();
+    drop(group);
+    portlease::check_port_free(every.as_str()).unwrap();
     // An address that no interface has.
     let absent = portlease::check_port_free(at(9, p.port(), va)).unwrap_err();
     assert!(absent.to_string().contains("fe80::9"), "{absent}");
