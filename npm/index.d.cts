@@ -92,6 +92,7 @@ export interface Lease {
   foreign: boolean
   inherited_by: number[]
   on_behalf_of: number | null
+  on_behalf_of_name: string | null
   program: string | null
   command: string | null
   working_directory: string | null

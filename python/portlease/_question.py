@@ -52,6 +52,7 @@ class Lease(TypedDict):
     foreign: bool
     inherited_by: List[int]
     on_behalf_of: Optional[int]
+    on_behalf_of_name: Optional[str]
     program: Optional[str]
     command: Optional[str]
     working_directory: Optional[str]

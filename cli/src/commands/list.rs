@@ -10,7 +10,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::keeper::release::unrecorded_ports;
 use crate::output::console::Console;
-use crate::output::json::{JSON_VERSION, LeaseRow};
+use crate::output::json::{JSON_VERSION, LeaseRow, command_of};
 use crate::output::table::Table;
 use crate::process;
 
@@ -57,6 +57,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
             "PROTOCOL",
             "PID",
             "COMMAND",
+            "FOR",
             "DIRECTORY",
             "TEST",
             "AT",
@@ -77,7 +78,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
+fn cells(lease: &Lease, now: SystemTime) -> [String; 11] {
     let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
     let program = lease.program().map(|path| {
         let name = Path::new(path).file_name();
@@ -92,11 +93,11 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
         lease.port().to_string(),
         lease.protocol().to_string(),
         pids(lease),
-        lease
-            .command()
+        command_of(lease)
             .map(str::to_owned)
             .or(program)
             .unwrap_or("-".to_owned()),
+        beneficiary(lease),
         text(lease.working_directory()),
         text(lease.test()),
         text(lease.at()),
@@ -110,7 +111,7 @@ fn cells(lease: &Lease, now: SystemTime) -> [String; 10] {
 
 /// The row of a port that no lock file records. Only its keeper (the process that holds it) knows
 /// the port.
-fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 10] {
+fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 11] {
     let known = [
         port.to_string(),
         protocol.to_string(),
@@ -133,6 +134,23 @@ fn pids(lease: &Lease) -> String {
         (Some(pid), _) if lease.is_foreign() => format!("({pid})"),
         (Some(pid), _) => pid.to_string(),
         (None, _) => "-".to_owned(),
+    }
+}
+
+/// The process for which a keeper or `portlease serve` reserved the port.
+fn beneficiary(lease: &Lease) -> String {
+    let Some(pid) = lease.on_behalf_of() else {
+        return "-".to_owned();
+    };
+    // As in `pids`.
+    let pid = if lease.is_foreign() {
+        format!("({pid})")
+    } else {
+        pid.to_string()
+    };
+    match lease.command() {
+        Some(name) => format!("{pid} {name}"),
+        None => pid,
     }
 }
 

@@ -130,7 +130,11 @@ pub(crate) struct LeaseRow {
     /// The forked children that hold the reservation after the process with `pid` has ended.
     inherited_by: Vec<u32>,
     on_behalf_of: Option<u32>,
+    /// The name of the process `on_behalf_of`.
+    on_behalf_of_name: Option<String>,
+    /// The program of the process `pid`.
     program: Option<String>,
+    /// The command that runs under the process `pid`.
     command: Option<String>,
     working_directory: Option<String>,
     test: Option<String>,
@@ -151,6 +155,7 @@ impl LeaseRow {
             foreign: false,
             inherited_by: Vec::new(),
             on_behalf_of: None,
+            on_behalf_of_name: None,
             program: None,
             command: None,
             working_directory: None,
@@ -166,15 +171,18 @@ impl LeaseRow {
 
 impl From<&Lease> for LeaseRow {
     fn from(lease: &Lease) -> Self {
+        let name = || lease.command().map(str::to_owned);
+        let beneficiary = lease.on_behalf_of();
         LeaseRow {
             protocol: lease.protocol().as_str(),
             port: lease.port(),
             pid: lease.pid(),
             foreign: lease.is_foreign(),
             inherited_by: lease.inherited_by().iter().map(|heir| heir.pid).collect(),
-            on_behalf_of: lease.on_behalf_of(),
+            on_behalf_of: beneficiary,
+            on_behalf_of_name: beneficiary.and_then(|_| name()),
             program: lease.program().map(str::to_owned),
-            command: lease.command().map(str::to_owned),
+            command: command_of(lease).map(str::to_owned),
             working_directory: lease.working_directory().map(str::to_owned),
             test: lease.test().map(str::to_owned),
             at: lease.at().map(str::to_owned),
@@ -184,6 +192,12 @@ impl From<&Lease> for LeaseRow {
             since: lease.since().and_then(utc),
         }
     }
+}
+
+/// The command that runs under the reservation. `None` if a keeper or `portlease serve` reserved
+/// the port for another process: the lease has the name of that process then.
+pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
+    lease.command().filter(|_| lease.on_behalf_of().is_none())
 }
 
 /// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged record can

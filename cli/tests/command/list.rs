@@ -45,6 +45,7 @@ fn each_reservation_is_listed_with_its_owner() {
             "PROTOCOL",
             "PID",
             "COMMAND",
+            "FOR",
             "DIRECTORY",
             "TEST",
             "AT",
@@ -70,9 +71,9 @@ fn each_reservation_is_listed_with_its_owner() {
     for (row, (port, protocol)) in rows.iter().zip([(web, "tcp"), (dns, "udp")]) {
         let command = "sh -c 'echo $WEB $DNS > \"$FILE\"; exec sleep 600'";
         assert_eq!(row[..4], [port, protocol, &pid, command], "{text}");
-        assert_eq!(row[4..7], [here.as_str(), "-", "-"], "{text}");
+        assert_eq!(row[4..8], ["-", here.as_str(), "-", "-"], "{text}");
         assert!(
-            row[7] == "a\\tb" && row[8] == "-" && row[9].ends_with('s'),
+            row[8] == "a\\tb" && row[9] == "-" && row[10].ends_with('s'),
             "{text}"
         );
     }
@@ -90,7 +91,39 @@ fn each_reservation_is_listed_with_its_owner() {
     assert_eq!(row["label"], json!("a\tb"));
     assert_eq!(row["working_directory"], json!(here));
     assert_eq!((&row["at"], &row["foreign"]), (&json!(null), &json!(false)));
-    assert_eq!(row.as_object().unwrap().len(), 15, "{row}");
+    assert_eq!(row.as_object().unwrap().len(), 16, "{row}");
+}
+
+#[test]
+#[cfg_attr(windows, ignore = "the script is for a shell of Unix")]
+fn each_pid_is_listed_with_the_name_of_its_process() {
+    let folder = Folder::new();
+    let file = folder.path().join("port");
+    // The keeper of `reserve` holds the port for the shell.
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "\"$BIN\" reserve --pid $$ > \"$FILE\"; exec sleep 600",
+    ]);
+    plain(&mut shell);
+    let shell = shell.env("PORTLEASE_DIR", folder.locks());
+    let shell = Running::start(shell.env("FILE", &file));
+    line_in(&file);
+    let list = |args: &[&str]| {
+        let mut command = portlease(args);
+        finish(command.env("PORTLEASE_DIR", folder.locks())).code(0)
+    };
+    let row = list(&["list", "--json"]).json()["leases"][0].clone();
+    let keeper = row["pid"].as_u64().unwrap();
+    assert_ne!(keeper, u64::from(shell.pid()));
+    let program = row["program"].as_str().unwrap();
+    assert!(program.ends_with("/portlease"), "{row}");
+    assert_eq!(row["on_behalf_of"], json!(shell.pid()));
+    assert_eq!(row["on_behalf_of_name"], json!("sh"));
+    assert_eq!(row["command"], json!(null));
+    let text = list(&["list"]).out;
+    let expected = format!("  {keeper}  portlease  {} sh  ", shell.pid());
+    assert!(text.contains(&expected), "{text}");
 }
 
 /// The pid of a process in a container is the pid of another process here.

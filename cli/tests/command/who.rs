@@ -97,7 +97,8 @@ fn a_lease_without_a_socket_has_this_json_shape() {
     );
     let expected = json!([{
         "protocol": "tcp", "port": p.port(), "pid": std::process::id(),
-        "foreign": false, "inherited_by": [], "on_behalf_of": null, "command": null,
+        "foreign": false, "inherited_by": [], "on_behalf_of": null,
+        "on_behalf_of_name": null, "command": null,
         "working_directory": std::env::current_dir().unwrap().to_str().unwrap(),
         "program": std::env::current_exe().unwrap().to_str().unwrap(),
         "test": "who::a_lease_without_a_socket_has_this_json_shape", "at": at,
