@@ -203,6 +203,15 @@ impl WaitForAll {
     /// timeout error if the limit passed during the wait for one port.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
+        // This wait knows which listeners were open, so it can report a server that closes its
+        // listener again and again.
+        let wait_for_steady = |ports: &[Endpoint], steady| {
+            wait_until_all_listening(ports, steady, remaining(limit, started))
+        };
+        if let (Condition::Listening, Some(steady)) = (condition, self.steady) {
+            wait_for_steady(&self.endpoints, steady)?;
+            return Ok(Some(self.endpoints));
+        }
         // The index at which the last pass ended. The ports before this index met the condition in
         // that pass.
         let mut from = 0;
@@ -211,9 +220,9 @@ impl WaitForAll {
             // A port that met the condition early may have changed since. So all ports must meet
             // the condition in one pass, which starts at index 0.
             let unmet = match survey::first_unmet(&ports[from..], condition, limit, started) {
-                None if from == 0 => {
+                None if from == 0 || self.steady.is_some() => {
                     if let Some(steady) = self.steady {
-                        wait_until_all_listening(ports, steady, remaining(limit, started))?;
+                        wait_for_steady(ports, steady)?;
                     }
                     return Ok(Some(self.endpoints));
                 }

@@ -20,6 +20,7 @@ use crate::model::diagnosis::trial::Trial;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::diagnosis::{Diagnosis, Facts};
 use crate::model::endpoint::Protocol;
+use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
@@ -151,9 +152,17 @@ pub(crate) fn not_listening_each(
 
 /// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
 /// tries one connection, because a packet filter may redirect the connections of the port.
-pub(crate) fn after_waiting_for_any(port: Port, verdict: Verdict) -> Diagnosis {
+/// `last_listener` is the listener that the wait saw last, if none stayed open.
+pub(crate) fn after_waiting_for_any(
+    port: Port,
+    verdict: Verdict,
+    last_listener: Option<Holder>,
+) -> Diagnosis {
     let facts = facts(port, verdict, ScanDepth::Complete);
-    Diagnosis::new(with_redirection(port, facts))
+    Diagnosis::new(Facts {
+        last_listener,
+        ..with_redirection(port, facts)
+    })
 }
 
 fn with_redirection(port: Port, mut facts: Facts) -> Facts {
@@ -216,6 +225,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             stranger: None,
             elsewhere,
             instead: Vec::new(),
+            last_listener: None,
             reserved_by,
             holders: Some(holders.with_ephemeral_usage(usage)),
             number: Some(Number {

@@ -5,9 +5,10 @@ use std::io;
 
 use super::probe::{self, Reachability};
 use crate::model::endpoint::Protocol;
+use crate::model::holder::Holder;
 use crate::model::port::Port;
 use crate::retry::CONNECT_LIMIT;
-use crate::sockets::{self, Inode, Row};
+use crate::sockets::{self, Inode, Row, ScanDepth};
 
 /// The inodes of the sockets that would answer on a port. An entry is `None` if the inode is
 /// unknown, for example if only a connection showed the listener.
@@ -20,11 +21,21 @@ pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
     Ok(!snapshot.listeners_of(port).is_empty())
 }
 
+type Rows = HashMap<(Protocol, u16), Vec<Row>>;
+
+fn matching(rows: &Rows, port: Port) -> impl Iterator<Item = &Row> {
+    let rows = rows
+        .get(&(port.protocol, port.number))
+        .into_iter()
+        .flatten();
+    rows.filter(move |row| row.is_reachable_at(port.ip, port.scope_id))
+}
+
 /// The listeners of several ports at one moment. One read of the socket table serves all ports of a
 /// protocol.
 pub(crate) struct Snapshot {
     /// `None` on systems without a socket table.
-    rows: Option<HashMap<(Protocol, u16), Vec<Row>>>,
+    rows: Option<Rows>,
 }
 
 impl Snapshot {
@@ -65,9 +76,24 @@ impl Snapshot {
             let accepts = probe::connect(port, CONNECT_LIMIT) == Reachability::Accepts;
             return if accepts { vec![None] } else { Vec::new() };
         };
-        let rows = rows.get(&(port.protocol, port.number));
-        let rows = rows.into_iter().flatten();
-        let matching = rows.filter(|row| row.is_reachable_at(port.ip, port.scope_id));
-        matching.map(|row| row.inode).collect()
+        matching(rows, port).map(|row| row.inode).collect()
+    }
+
+    /// For each of these ports one of its listeners, with a process that owns it. `None` if the
+    /// port has no listener, or if the search for the owners fails. A listener has no process if
+    /// its owner is hidden, or has closed it meanwhile. One search serves all ports.
+    pub(crate) fn owned_listeners(&self, ports: &[Port]) -> Vec<Option<Holder>> {
+        let first = |port: &Port| -> Vec<Row> {
+            let rows = self.rows.iter().flat_map(|rows| matching(rows, *port));
+            rows.take(1).cloned().collect()
+        };
+        let parts = ports.iter().map(first).collect();
+        let owned = sockets::owners_of_each(parts, ScanDepth::FirstHit).unwrap_or_default();
+        let mut owned: Vec<_> = owned
+            .into_iter()
+            .map(|part| part.holders.into_iter().next())
+            .collect();
+        owned.resize(ports.len(), None);
+        owned
     }
 }

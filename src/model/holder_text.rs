@@ -54,6 +54,13 @@ impl Holder {
         }
     }
 
+    /// Who owned this listener before it was closed.
+    pub(crate) fn past_headline(&self) -> String {
+        let owner = self.processes.first().map(Process::name_and_pid);
+        let owner = owner.unwrap_or_else(|| "an unseen process".to_owned());
+        format!("{owner} was the last to listen, on {}", self.local_text())
+    }
+
     fn held_by_user(&self) -> String {
         let user = match (self.uid, &self.user) {
             (Some(uid), Some(name)) => format!("uid {uid} ({})", printable(name)),

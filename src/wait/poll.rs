@@ -13,6 +13,7 @@ use crate::inspect::whose::{Expected, Listener, Watch};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::{Error, Result};
+use crate::model::holder::Holder;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::ownership::Asker;
@@ -47,6 +48,8 @@ pub(crate) struct Unmet {
     pub(super) expected: Option<Expected>,
     /// All ports of the wait.
     pub(super) asked: Vec<Port>,
+    /// The listener that was seen last, if none stayed open.
+    pub(super) last_listener: Option<Box<Holder>>,
 }
 
 impl Unmet {
@@ -55,7 +58,11 @@ impl Unmet {
             Some(expected) => {
                 diagnose::not_listening(self.port, self.verdict.clone(), expected, &self.asked)
             }
-            None => diagnose::after_waiting_for_any(self.port, self.verdict.clone()),
+            None => diagnose::after_waiting_for_any(
+                self.port,
+                self.verdict.clone(),
+                self.last_listener.as_deref().cloned(),
+            ),
         }
     }
 }
@@ -232,6 +239,7 @@ impl Listening {
             verdict,
             expected,
             asked: self.asked.clone(),
+            last_listener: None,
         };
         Poll::Failed(match exit {
             Some(exit) => WaitError::EndedFirst(exit, unmet),
@@ -301,6 +309,7 @@ impl Freeing {
                     verdict,
                     expected: None,
                     asked: Vec::new(),
+                    last_listener: None,
                 };
                 Poll::Failed(WaitError::TimedOut(self.deadline.at_most, unmet))
             }

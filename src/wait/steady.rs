@@ -1,12 +1,12 @@
 //! [`wait_until_all_listening`]: waits until servers listen, and keep listening.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::poll::{Deadline, Poll, Unmet, WaitError, block_on};
 use crate::inspect::listening::{Listeners, Snapshot};
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::Result;
+use crate::model::holder::Holder;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
@@ -34,7 +34,8 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// The errors of [`wait_until_listening`]. The wait always returns
 /// [`TimedOut`](crate::ErrorKind::TimedOut) if `at_most` is shorter than `steady`. The diagnosis
-/// says whether nothing listens, or whether no listener stayed open.
+/// says whether nothing has listened, or whether no listener stayed open. Then it names the process
+/// that listened last.
 ///
 /// # Platform-specific behavior
 ///
@@ -52,10 +53,12 @@ pub fn wait_until_all_listening<P: ToEndpoint>(
         all.extend(ports_of(&port)?);
     }
     let mut wait = Steady {
+        seen: vec![Seen::default(); all.len()],
         ports: all,
         steady,
         deadline: Deadline::new(at_most),
         since: None,
+        broken: 0,
     };
     block_on(|| wait.poll())
 }
@@ -66,78 +69,105 @@ struct Steady {
     ports: Vec<Port>,
     steady: Duration,
     deadline: Deadline,
-    /// The current period in which every port has had a listener without a break: the time of its
-    /// first poll, and for each port the listeners that have been open since that poll.
-    since: Option<(Instant, Vec<Listeners>)>,
+    /// When the current period began: since this poll every port has had a listener that stayed
+    /// open.
+    since: Option<Instant>,
+    /// What the wait has seen on each port.
+    seen: Vec<Seen>,
+    /// The index of the last port whose listeners had all been closed.
+    broken: usize,
 }
 
-/// The first port that has no listener, or whose listeners cannot be read.
-enum Gap {
-    Silent(Port),
-    Unreadable(Port, io::Error),
+/// What the wait has seen on one port.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// The listeners that have been open since the current period began.
+    open: Listeners,
+    /// Whether the port has ever had a listener.
+    has_listened: bool,
+    /// The listener that was opened last, or an earlier one whose owner was found.
+    last: Option<Holder>,
 }
 
 impl Steady {
     fn poll(&mut self) -> Poll {
         let polled = Instant::now();
-        let found = match self.read() {
-            Ok(found) => found,
-            Err(Gap::Unreadable(port, cause)) => {
-                return Poll::Failed(WaitError::System(port, cause));
-            }
-            Err(Gap::Silent(port)) => {
-                self.since = None;
-                let [.., pause] = LISTENING_PAUSES;
-                return self.not_yet(port, Verdict::NotListening, pause);
-            }
+        let snapshot = match Snapshot::read(&self.ports) {
+            Ok(snapshot) => snapshot,
+            Err((port, cause)) => return Poll::Failed(WaitError::System(port, cause)),
         };
-        let broken = match &mut self.since {
-            Some((_, open)) => {
-                let pairs = open.iter_mut().zip(&found);
-                for (open, found) in pairs {
-                    open.retain(|listener| found.contains(listener));
-                }
-                open.iter().position(Vec::is_empty)
+        let found: Vec<Listeners> = self
+            .ports
+            .iter()
+            .map(|port| snapshot.listeners_of(*port))
+            .collect();
+        let silent = found.iter().position(Vec::is_empty);
+        let mut opened = Vec::new();
+        let mut has_break = false;
+        for (index, (seen, found)) in self.seen.iter_mut().zip(&found).enumerate() {
+            seen.open.retain(|listener| found.contains(listener));
+            if seen.open.is_empty() {
+                has_break = true;
+                self.broken = index;
+                opened.extend((!found.is_empty()).then_some(index));
             }
-            None => Some(0),
-        };
-        if broken.is_some() {
-            self.since = Some((polled, found));
         }
-        let is_steady =
-            |(since, _): &(Instant, _)| polled.saturating_duration_since(*since) >= self.steady;
-        if self.since.as_ref().is_some_and(is_steady) {
+        if has_break {
+            for (seen, found) in self.seen.iter_mut().zip(found) {
+                seen.open = found;
+            }
+        }
+        if silent.is_some() {
+            self.since = None;
+        } else if has_break || self.since.is_none() {
+            self.since = Some(polled);
+        }
+        let is_steady = |since| polled.saturating_duration_since(since) >= self.steady;
+        if self.since.is_some_and(is_steady) {
             return Poll::Met;
         }
-        match self.ports.get(broken.unwrap_or_default()) {
-            Some(&port) => self.not_yet(port, Verdict::Unsteady(self.steady), FREE_PAUSE),
-            None => Poll::Met,
+        self.note_owners(&snapshot, &opened);
+        let [.., short] = LISTENING_PAUSES;
+        match silent {
+            Some(index) => self.not_yet(index, short),
+            None => self.not_yet(self.broken, FREE_PAUSE),
         }
     }
 
-    /// The listeners of each port, if every port has one.
-    fn read(&self) -> Result<Vec<Listeners>, Gap> {
-        let snapshot = Snapshot::read(&self.ports);
-        let snapshot = snapshot.map_err(|(port, cause)| Gap::Unreadable(port, cause))?;
-        let listeners = |port: &Port| match snapshot.listeners_of(*port) {
-            listeners if listeners.is_empty() => Err(Gap::Silent(*port)),
-            listeners => Ok(listeners),
+    /// Notes who opened the listeners of these ports. A report that is made after a listener was
+    /// closed can then name its owner.
+    fn note_owners(&mut self, snapshot: &Snapshot, opened: &[usize]) {
+        if opened.is_empty() {
+            return;
+        }
+        let ports: Vec<Port> = opened.iter().map(|index| self.ports[*index]).collect();
+        for (index, owned) in opened.iter().zip(snapshot.owned_listeners(&ports)) {
+            let seen = &mut self.seen[*index];
+            seen.has_listened = true;
+            let is_known = owned.as_ref().is_some_and(|of| !of.processes.is_empty());
+            if is_known || seen.last.is_none() {
+                seen.last = owned;
+            }
+        }
+    }
+
+    fn not_yet(&self, index: usize, pause: Duration) -> Poll {
+        if let Some(left) = self.deadline.left() {
+            return Poll::Pause(pause.min(left));
+        }
+        let seen = &self.seen[index];
+        let verdict = if seen.has_listened {
+            Verdict::Unsteady(self.steady)
+        } else {
+            Verdict::NotListening
         };
-        self.ports.iter().map(listeners).collect()
-    }
-
-    fn not_yet(&self, port: Port, verdict: Verdict, pause: Duration) -> Poll {
-        match self.deadline.left() {
-            Some(left) => Poll::Pause(pause.min(left)),
-            None => Poll::Failed(WaitError::TimedOut(
-                self.deadline.at_most,
-                Unmet {
-                    port,
-                    verdict,
-                    expected: None,
-                    asked: Vec::new(),
-                },
-            )),
-        }
+        let unmet = Unmet {
+            port: self.ports[index],
+            verdict,
+            expected: None,
+            asked: Vec::new(),
+            last_listener: seen.last.clone().map(Box::new),
+        };
+        Poll::Failed(WaitError::TimedOut(self.deadline.at_most, unmet))
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
+    /// The listener that a wait saw last, if no listener stayed open.
+    pub(crate) last_listener: Option<Holder>,
     /// The processes that have the abstract Unix socket of a reservation which no lock file shows.
     /// Empty if there is no such reservation, or if the processes are hidden.
     pub(crate) reserved_by: Vec<Process>,
@@ -101,6 +103,7 @@ impl Diagnosis {
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
+            last_listener: None,
             reserved_by: Vec::new(),
             number: None,
             trials: Vec::new(),

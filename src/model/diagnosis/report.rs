@@ -118,9 +118,8 @@ impl Report {
                     }
                 })
             }
-            Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::Unsteady(_) => {
-                holders_headline()
-            }
+            Verdict::Unsteady(_) => self.last_listener(),
+            Verdict::InUse(Cause::Holder) | Verdict::Leaked => holders_headline(),
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
@@ -130,6 +129,17 @@ impl Report {
             | Verdict::CannotTell { text, .. }
             | Verdict::NoSuchInterface(text)
             | Verdict::Invalid(text) => text.clone(),
+        }
+    }
+
+    /// Who listens, or who listened last. The report can be made while the server has no listener.
+    fn last_listener(&self) -> String {
+        let is_listener = |holder: &&Holder| holder.is_server();
+        let now = self.sockets_besides_claims().find(is_listener);
+        match (now, &self.facts.last_listener) {
+            (Some(listener), _) => listener.headline(),
+            (None, Some(last)) => last.past_headline(),
+            (None, None) => "it had a listener whose owner is unknown".to_owned(),
         }
     }
 

@@ -1,12 +1,16 @@
 //! Waiting until servers listen on several ports, and keep listening.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
 use std::time::Duration;
 
-use portlease::{ErrorKind, reserve_port, reserve_ports, wait_until_all_listening};
+use portlease::{
+    ErrorKind, reserve_port, reserve_ports, wait_until_all_listening, wait_until_listening,
+};
 
-use crate::support::DEADLINE;
 use crate::support::socket::V4;
+use crate::support::{DEADLINE, capability, need};
 
 const AT_ONCE: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(30);
@@ -40,6 +44,39 @@ fn a_wait_for_many_ports_needs_every_one_of_them() {
         !error.to_string().contains(&other.port().to_string()),
         "{error}"
     );
+}
+
+/// The report says so whether it is made while the server listens or while it does not.
+#[test]
+fn a_server_that_listens_again_and_again_is_named() {
+    need!(capability::native());
+    let p = reserve_port();
+    let is_over = AtomicBool::new(false);
+    let flap = |open: Duration, closed: Duration| {
+        while !is_over.load(Ordering::Relaxed) {
+            let server = p.listen().unwrap();
+            sleep(open);
+            drop(server);
+            sleep(closed);
+        }
+    };
+    for (open, closed) in [(SHORT, SHORT * 10), (SHORT * 10, SHORT)] {
+        is_over.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let server = scope.spawn(|| flap(open, closed));
+            wait_until_listening(&p, DEADLINE).unwrap();
+            let waited = wait_until_all_listening([&p], DEADLINE, SHORT * 40);
+            is_over.store(true, Ordering::Relaxed);
+            server.join().unwrap();
+            let error = waited.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            let headline = error.diagnosis().unwrap().headline();
+            let expected = format!("port {p}/tcp had no listener that stayed open for ");
+            assert!(headline.starts_with(&expected), "{headline}");
+            let own = format!("(pid {})", std::process::id());
+            assert!(headline.contains(&own) && headline.contains(&p.addr().to_string()));
+        });
+    }
 }
 
 #[test]
