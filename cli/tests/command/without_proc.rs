@@ -86,6 +86,28 @@ fn run_ends_a_command_that_does_not_listen() {
     );
 }
 
+/// Without `/proc` the network namespace is unknown, and lock files belong to one.
+#[test]
+fn list_finds_no_reservation_and_does_not_say_that_there_is_none() {
+    need!(capability::mount_namespace());
+    let list = "\"$BIN\" list --json; echo $?";
+    let reserve = "\"$BIN\" run -- sh -c";
+    let script = format!("{reserve} 'mount -t tmpfs none /proc; {list}; {reserve} \"$LIST\"'");
+    let ran = inside(&["-m"], &format!("export LIST='{list}'; {script}")).code(0);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let [without, code, with_own, code_of_own] = lines[..] else {
+        panic!("{ran:#?}");
+    };
+    let cause = "without /proc, the lock files of this network namespace cannot be found";
+    assert!(
+        without.starts_with("{\"version\":1,\"leases\":[],\"complete\":false"),
+        "{ran:#?}"
+    );
+    assert!(without.contains(cause), "{ran:#?}");
+    assert_eq!((code, code_of_own), ("3", "0"), "{ran:#?}");
+    assert!(with_own.contains("\"complete\":false"), "{ran:#?}");
+}
+
 /// There the pid of the server in this namespace is the pid of another process.
 #[test]
 fn with_a_proc_of_another_pid_namespace_no_remedy_names_a_pid() {
