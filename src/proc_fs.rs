@@ -70,6 +70,15 @@ fn parse_release(text: &str) -> Option<(u32, u32)> {
     Some((number()?, number()?))
 }
 
+/// Whether `/proc` shows the processes of this pid namespace, under the pids that the calls of this
+/// process use. `false` without `/proc`. Also `false` if `/proc` was mounted for another pid
+/// namespace, as after `unshare --pid --fork` without `--mount-proc`: the same pid is another
+/// process there.
+pub(crate) fn shows_own_processes() -> bool {
+    let own = rustix::fs::readlink("/proc/self", Vec::new());
+    own.is_ok_and(|own| own.to_bytes() == std::process::id().to_string().as_bytes())
+}
+
 /// The inode of the namespace to which a link such as `/proc/self/ns/pid` leads.
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
@@ -106,6 +115,11 @@ mod tests {
         assert_eq!(namespace("/proc/self/ns/none"), None);
         assert_eq!(parse_namespace("net:[4026531840]"), Some(4026531840));
         assert_eq!(parse_namespace("net:[1092]"), None, "gVisor");
+    }
+
+    #[test]
+    fn proc_shows_this_process_under_its_own_pid() {
+        assert!(shows_own_processes());
     }
 
     #[test]

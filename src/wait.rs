@@ -94,7 +94,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// # Platform-specific behavior
 ///
-/// Where the system does not show the owners of sockets, any listener counts.
+/// Where the system does not show the owners of sockets, any listener counts. On Linux this is so
+/// without `/proc`, and if `/proc` was mounted for another pid namespace.
 pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) -> Result<()> {
     wait_by_pid(ports_of(&port)?, pid, at_most)
 }

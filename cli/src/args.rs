@@ -120,6 +120,10 @@ pub(crate) enum Command {
     #[command(after_help = help::WAIT)]
     Wait(WaitArgs),
     /// List the live reservations on this machine
+    #[command(
+        after_help = "Exit codes: 0 success, also if no port is reserved, 2 usage error or \
+                      failure, 3 nothing found but something could not be read"
+    )]
     List,
 }
 

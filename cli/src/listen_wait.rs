@@ -11,6 +11,7 @@ use crate::failure::{self, Failure};
 use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
 use crate::output::report;
+use crate::process_stat::{OWNER_UNSEEN, shows_processes};
 use crate::process_tree::end_tree;
 
 /// The channel to a thread that waits until the command listens on all ports.
@@ -30,6 +31,17 @@ impl ListenWait {
                 console.note(format_args!(
                     "the command started to listen after {:.1} s",
                     after.as_secs_f64()
+                ));
+                if !shows_processes() {
+                    console.note(OWNER_UNSEEN);
+                }
+                Ok(None)
+            }
+            // The command may listen, so it continues.
+            Ok(Err(error)) if could_not_check(&error) => {
+                console.note(format_args!(
+                    "could not check whether the command listens, so it continues: {}",
+                    report::failure(&error)
                 ));
                 Ok(None)
             }
@@ -54,6 +66,13 @@ pub(crate) fn after_end(
     let Some(Ok(Err(failure))) = result else {
         return Ok(status.into());
     };
+    if could_not_check(&failure) {
+        console.note(format_args!(
+            "could not check whether the command listened: {}",
+            report::failure(&failure)
+        ));
+        return Ok(status.into());
+    }
     let text = ended_first(status, &failure);
     if status.success() {
         return Err(Failure::new(text));
@@ -67,6 +86,15 @@ fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis(),
         failure::Cause::Text(_) => None,
+    }
+}
+
+/// Whether the wait failed because this process could not find out whether the command listens.
+/// The report of a failed wait says that nothing listened, or that another process did.
+fn could_not_check(failure: &Failure) -> bool {
+    match failure.cause() {
+        failure::Cause::Library(error) => error.diagnosis().is_none_or(|of| !of.could_tell()),
+        failure::Cause::Text(_) => false,
     }
 }
 

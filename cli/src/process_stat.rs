@@ -24,6 +24,20 @@ use windows as system;
 
 pub(crate) use system::ProcessStat;
 
+/// Whether this process can find out which process has a listener. Always `true` on systems other
+/// than Linux, which need no `/proc`.
+pub(crate) fn shows_processes() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::shows_processes();
+    #[cfg(not(target_os = "linux"))]
+    return true;
+}
+
+/// The note on a listener that counted as the expected one, because its owner could not be seen.
+pub(crate) const OWNER_UNSEEN: &str = "whose listener it is could not be checked, because no \
+                                       /proc shows the processes of this pid namespace; to let it \
+                                       be checked, mount proc on /proc";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,15 +5,18 @@ use std::time::Instant;
 
 use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
-use crate::process_stat::ProcessStat;
+use crate::process_stat::{ProcessStat, shows_processes};
 
 /// Sends SIGTERM to the process `root` and to the processes that it started. Sends SIGKILL to those
 /// that still run [`TERMINATE_GRACE`] later, and to processes that started in between. On Windows
 /// all of them end at once.
+///
+/// Without a `/proc` that shows processes, only `root` ends, because the others cannot be found.
 pub(crate) fn end_tree(root: u32) -> io::Result<()> {
-    let Some(ProcessStat { started, .. }) = ProcessStat::of(root) else {
+    let started = ProcessStat::of(root).map(|of| of.started);
+    if started.is_none() && shows_processes() {
         return Ok(());
-    };
+    }
     let mut tree = tree(root, started)?;
     for (_, process) in &tree {
         unless_refused(process.terminate())?;
@@ -69,10 +72,10 @@ fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
 ///
 /// The list is empty if `root` has ended and a later process, which did not start at `started`, has
 /// its pid.
-fn tree(root: u32, started: u64) -> io::Result<Vec<(u32, ProcessHandle)>> {
+fn tree(root: u32, started: Option<u64>) -> io::Result<Vec<(u32, ProcessHandle)>> {
     let all = ProcessStat::all()?;
     let start = |pid| all.iter().find(|of| of.pid == pid).map(|of| of.started);
-    if start(root).is_some_and(|start| start != started) {
+    if start(root).is_some_and(|start| Some(start) != started) {
         return Ok(Vec::new());
     }
     let mut pids = vec![root];

@@ -8,7 +8,6 @@ use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
-use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::port_set::PortSet;
 use crate::model::process::Process;
@@ -80,11 +79,14 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
         let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
-        // Without /proc the owners of the new listeners cannot be found, so none of them can be
-        // called leaked.
-        if !owned.holders.is_empty() && owned.unseen.contains(&Incompleteness::Proc) {
+        // Without a /proc of this pid namespace the owners of the new listeners cannot be found, so
+        // none of them can be called leaked.
+        let lacks_proc = owned.unseen.iter().find(|reason| reason.is_of_proc());
+        if let Some(reason) = lacks_proc
+            && !owned.holders.is_empty()
+        {
             let verdict = Verdict::CannotTell {
-                text: Incompleteness::Proc.to_string(),
+                text: reason.to_string(),
                 is_denied: false,
             };
             return Err(Diagnosis::bare(None, verdict));

@@ -22,10 +22,10 @@ pub(super) fn is_root() -> bool {
 /// namespace, a hidden process may own any socket that has an inode. If there is such a socket, the
 /// function adds this reason to `unseen`.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
-    let denials = [Incompleteness::Proc, Incompleteness::Processes];
+    let lacks_proc = unseen.iter().any(|reason| reason.is_of_proc());
     let owner = UnseenOwner {
-        is_denied: unseen.iter().any(|reason| denials.contains(reason)),
-        lacks_proc: unseen.contains(&Incompleteness::Proc),
+        is_denied: lacks_proc || unseen.contains(&Incompleteness::Processes),
+        lacks_proc,
         is_outside: !sockets::shows_every_process(),
         as_root: is_root(),
     };

@@ -145,19 +145,32 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
 }
 
 /// Every live lease of this scope (on Linux the network namespace), sorted by port. The call also
-/// removes the lock files of ended leases, if it can.
+/// removes the lock files of ended leases, if it can. It fails if it finds no lease but could not
+/// look everywhere.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
-    let Some(folder) = LockFolder::existing()? else {
-        return Ok(Vec::new());
+    let leases = match LockFolder::existing()? {
+        Some(folder) => live_in(&folder)?,
+        None => Vec::new(),
     };
+    if leases.is_empty() {
+        LockFolder::check_readable()?;
+    }
+    Ok(leases)
+}
+
+fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
     let fail = |cause| Unusable::new(folder.path().to_owned(), cause);
     let mut leases = Vec::new();
     let mut dead = Vec::new();
     for port in folder.entries(usize::MAX, lock::parse_name).map_err(fail)? {
-        match lock::peek(&folder, port) {
+        match lock::peek(folder, port) {
             Ok(Peek::Free) => dead.push(port),
             Ok(peeked) => leases.extend(lease(port, peeked)),
-            Err(cause) if is_out_of_descriptors(&cause) => return Err(fail(cause)),
+            Err(cause)
+                if is_out_of_descriptors(&cause) || cause.kind() == io::ErrorKind::OutOfMemory =>
+            {
+                return Err(fail(cause));
+            }
             // Skips a folder, a link and a fifo, which are no leases. A file system without locks
             // has no leases.
             Err(_) => {}
@@ -168,8 +181,8 @@ pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
         // These sweeps read whole folders. They add little, because this function has read a whole
         // folder too.
         let _swept = folder.folder().sweep_staged();
-        let _swept = lock::sweep_records(&folder, user);
-        let _swept = lock::sweep_other_scopes(&folder, user);
+        let _swept = lock::sweep_records(folder, user);
+        let _swept = lock::sweep_other_scopes(folder, user);
     }
     leases.sort_unstable_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)

@@ -373,6 +373,21 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
+    /// The lock folder could not be searched for reservations.
+    pub(crate) fn unread_lock_folder(path: &Path, cause: io::Error) -> Self {
+        let advice = match cause.kind() {
+            io::ErrorKind::Unsupported => "mount the file system proc on /proc, and retry",
+            io::ErrorKind::PermissionDenied => "retry as a user who may read it",
+            _ => return Self::lock_folder(path, cause),
+        };
+        let message = format!(
+            "cannot search the lock folder {:?} for reservations: {}: {advice}",
+            path.display().to_string(),
+            OsMessage(&cause)
+        );
+        Self::caused(ErrorKind::Lease, message, cause)
+    }
+
     /// `act` is the verb in the message "cannot ACT PORT". Without a port the message says
     /// "a port".
     pub(crate) fn system(act: &str, port: Option<Port>, cause: io::Error) -> Self {

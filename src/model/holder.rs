@@ -99,7 +99,7 @@ pub enum Owner {
 pub(crate) struct UnseenOwner {
     /// Some processes could not be inspected.
     pub(crate) is_denied: bool,
-    /// No process could be inspected, because there is no `/proc`.
+    /// No process could be inspected, because no `/proc` shows those of this pid namespace.
     pub(crate) lacks_proc: bool,
     /// This process is in a pid namespace that does not show every process.
     pub(crate) is_outside: bool,

@@ -78,7 +78,10 @@ impl Holder {
             as_root,
         } = self.unseen_owner;
         if lacks_proc {
-            return format!("held by {user}: the owning process cannot be seen without /proc");
+            return format!(
+                "held by {user}: the owning process cannot be seen without a /proc of this pid \
+                 namespace"
+            );
         }
         let outside = is_outside.then_some("a process outside of this pid namespace");
         let denied = is_denied.then_some(if as_root {

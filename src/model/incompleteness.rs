@@ -21,6 +21,8 @@ pub(crate) enum Incompleteness {
     Changed(Protocol),
     /// No process could be read, because there is no `/proc`.
     Proc,
+    /// No process could be read, because `/proc` shows the processes of another pid namespace.
+    ForeignProc,
     /// This user may not inspect some processes.
     Processes,
     /// This process is in a container or another pid namespace, which does not show every process.
@@ -68,6 +70,7 @@ impl Incompleteness {
             | Incompleteness::Lease(protocol) => Some(protocol),
             Incompleteness::Bound(_) | Incompleteness::Ownerless => Some(Protocol::Tcp),
             Incompleteness::Proc
+            | Incompleteness::ForeignProc
             | Incompleteness::Processes
             | Incompleteness::PidNamespace
             | Incompleteness::NotSearched
@@ -80,12 +83,18 @@ impl Incompleteness {
         matches!(self, Incompleteness::Bound(_))
     }
 
+    /// Whether the reason is that no process at all could be read.
+    pub(crate) fn is_of_proc(self) -> bool {
+        matches!(self, Incompleteness::Proc | Incompleteness::ForeignProc)
+    }
+
     /// Whether the reason is that processes could not be read. The other reasons are about sockets
     /// and reservations.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,
             Incompleteness::Proc
+                | Incompleteness::ForeignProc
                 | Incompleteness::Processes
                 | Incompleteness::PidNamespace
                 | Incompleteness::InFlight(_)
@@ -120,6 +129,9 @@ impl fmt::Display for Incompleteness {
                 )
             }
             Incompleteness::Proc => f.write_str("processes could not be read: there is no /proc"),
+            Incompleteness::ForeignProc => f.write_str(
+                "processes could not be read: /proc shows those of another pid namespace",
+            ),
             Incompleteness::PidNamespace => {
                 f.write_str("processes outside of this pid namespace could not be read")
             }

@@ -54,9 +54,21 @@ fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
 }
 
 pub(super) fn lock_folder(folder: Unusable) -> Error {
+    out_of_descriptors(folder)
+        .unwrap_or_else(|folder| Error::lock_folder(&folder.path, folder.cause))
+}
+
+/// The error of a search for reservations.
+pub(super) fn unread_lock_folder(folder: Unusable) -> Error {
+    out_of_descriptors(folder)
+        .unwrap_or_else(|folder| Error::unread_lock_folder(&folder.path, folder.cause))
+}
+
+fn out_of_descriptors(folder: Unusable) -> Result<Error, Unusable> {
     if is_out_of_descriptors(&folder.cause) {
         let path = format!("{:?}", folder.path.display().to_string());
-        return Error::of_system("read", &path, folder.cause);
+        Ok(Error::of_system("read", &path, folder.cause))
+    } else {
+        Err(folder)
     }
-    Error::lock_folder(&folder.path, folder.cause)
 }

@@ -147,7 +147,12 @@ fn or_panic<T>(result: Result<T>) -> T {
 ///
 /// [`Lease`](crate::ErrorKind::Lease) if the lock folder cannot be read, and
 /// [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
+///
+/// # Platform-specific behavior
+///
+/// On Linux without `/proc` the network namespace is unknown. The result then has only reservations
+/// that were made without `/proc`, and an empty result is an error.
 pub fn reservations() -> Result<Vec<Lease>> {
-    let leases = lease::live().map_err(explain::lock_folder)?;
+    let leases = lease::live().map_err(explain::unread_lock_folder)?;
     Ok(inheritance::of_leases(leases))
 }

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::keeper::release::unrecorded_ports;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, LeaseRow, command_of};
+use crate::output::report;
 use crate::output::table::Table;
 use crate::process;
 
@@ -18,13 +19,23 @@ use crate::process;
 struct Answer {
     version: u8,
     leases: Vec<LeaseRow>,
+    complete: bool,
+    unseen: Vec<String>,
 }
 
 pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
-    let outcome = reservations();
-    let leases = outcome.as_deref().unwrap_or_default();
+    let mut unseen: Vec<Failure> = Vec::new();
+    let leases = match reservations() {
+        Ok(leases) => leases,
+        Err(error) if is_misconfigured() => return Err(error.into()),
+        // The reservations that keepers report are listed nevertheless.
+        Err(error) => {
+            unseen.push(error.into());
+            Vec::new()
+        }
+    };
     let unrecorded = unrecorded_ports().unwrap_or_else(|failure| {
-        console.note(failure);
+        unseen.push(failure);
         Vec::new()
     });
     let unrecorded = unrecorded.into_iter().filter_map(|(port, keeper)| {
@@ -32,11 +43,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
         Some((port.port, protocol, keeper))
     });
     let unrecorded: Vec<(u16, Protocol, u32)> = unrecorded.collect();
-    if unrecorded.is_empty()
-        && let Err(error) = outcome
-    {
-        return Err(error.into());
-    }
+    let is_empty = leases.is_empty() && unrecorded.is_empty();
     if console.is_json() {
         let mut rows: Vec<LeaseRow> = leases.iter().map(LeaseRow::from).collect();
         rows.extend(
@@ -47,9 +54,14 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
         console.print_json(&Answer {
             version: JSON_VERSION,
             leases: rows,
+            complete: unseen.is_empty(),
+            unseen: unseen.iter().map(report::failure).collect(),
         })?;
-    } else if leases.is_empty() && unrecorded.is_empty() {
-        console.note("no port is reserved");
+    } else if is_empty {
+        match unseen.is_empty() {
+            true => console.note("no port is reserved"),
+            false => console.note("no reservation was found, but the search was incomplete"),
+        }
     } else {
         let now = SystemTime::now();
         let mut table = Table::new([
@@ -65,7 +77,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
             "NAME",
             "AGE",
         ]);
-        for lease in leases {
+        for lease in &leases {
             table.row(cells(lease, now));
         }
         for (port, protocol, keeper) in &unrecorded {
@@ -73,9 +85,19 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
         }
         console.answer(table)?;
     }
-    // If the lock folder cannot be read, other reservations may be missing.
-    outcome?;
-    Ok(exit::YES)
+    if !console.is_json() {
+        unseen.iter().for_each(|failure| console.error(failure));
+    }
+    Ok(match is_empty && !unseen.is_empty() {
+        true => exit::INCOMPLETE,
+        false => exit::YES,
+    })
+}
+
+/// Whether `PORTLEASE_DIR` is a relative path, which names no lock folder.
+fn is_misconfigured() -> bool {
+    let folder = std::env::var_os("PORTLEASE_DIR");
+    folder.is_some_and(|folder| !Path::new(&folder).is_absolute())
 }
 
 fn cells(lease: &Lease, now: SystemTime) -> [String; 11] {

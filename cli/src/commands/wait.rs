@@ -17,6 +17,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
 use crate::ports::PortList;
+use crate::process_stat::{OWNER_UNSEEN, shows_processes};
 use crate::survey::are_many;
 use crate::wait_loop::{self, Outcome, Unable};
 
@@ -66,6 +67,12 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             Unable::Fail,
         )?
     };
+    if matches!(outcome, Outcome::Met)
+        && matches!(condition, Condition::HeldBy(_))
+        && !shows_processes()
+    {
+        console.note(OWNER_UNSEEN);
+    }
     if let (Outcome::Met, Some(probe)) = (&outcome, &args.http) {
         return wait_for_http(console, args, &endpoints, probe, started);
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::limits::{PROCESS_POLL, sleep};
-use crate::process_stat::ProcessStat;
+use crate::process_stat::{ProcessStat, shows_processes};
 
 #[derive(Debug)]
 pub(crate) enum ProcessHandle {
@@ -154,22 +154,24 @@ fn has_process_ended(pid: u32, started: u64) -> io::Result<bool> {
     }
 }
 
-/// Fails if `/proc` does not show even this process, and so cannot show whether another one runs.
+/// Fails if `/proc` does not show the processes of this pid namespace, and so cannot show whether
+/// one of them runs.
 fn require_proc() -> io::Result<()> {
-    match ProcessStat::of(std::process::id()) {
-        Some(_) => Ok(()),
-        None => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this kernel has no pidfds, and there is no /proc that shows processes",
-        )),
+    if shows_processes() {
+        return Ok(());
     }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this kernel has no pidfds, and no /proc shows the processes of this pid namespace",
+    ))
 }
 
 /// The name of the process, or `a process` if it cannot be read.
 pub(crate) fn name(pid: u32) -> String {
-    match std::fs::read(format!("/proc/{pid}/comm")) {
-        Ok(name) => String::from_utf8_lossy(name.trim_ascii_end()).into_owned(),
-        // The process has ended, or `/proc` is not mounted.
-        Err(_) => "a process".to_owned(),
+    let name = shows_processes().then(|| std::fs::read(format!("/proc/{pid}/comm")));
+    match name {
+        Some(Ok(name)) => String::from_utf8_lossy(name.trim_ascii_end()).into_owned(),
+        // The process has ended, or `/proc` does not show it.
+        Some(Err(_)) | None => "a process".to_owned(),
     }
 }

@@ -25,13 +25,19 @@ pub(crate) struct ProcessStat {
 impl ProcessStat {
     /// `None` if the process does not exist or cannot be seen.
     pub(crate) fn of(pid: u32) -> Option<ProcessStat> {
+        if !shows_processes() {
+            return None;
+        }
         let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
         ProcessStat::parse(&String::from_utf8_lossy(&text))
     }
 
-    /// Every process that this user can see.
+    /// Every process that this user can see. Empty if [`shows_processes`] is false.
     pub(crate) fn all() -> io::Result<Vec<ProcessStat>> {
         let mut all = Vec::new();
+        if !shows_processes() {
+            return Ok(all);
+        }
         for entry in std::fs::read_dir("/proc")? {
             let name = entry?.file_name();
             let pid = name.to_str().and_then(|name| name.parse().ok());
@@ -67,6 +73,13 @@ impl ProcessStat {
             arguments_at,
         })
     }
+}
+
+/// Whether `/proc` shows the processes of this pid namespace. `false` without `/proc`. Also `false`
+/// if `/proc` was mounted for another pid namespace, where the same pid is another process.
+pub(crate) fn shows_processes() -> bool {
+    let own = std::fs::read_link("/proc/self");
+    own.is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
 }
 
 #[cfg(test)]

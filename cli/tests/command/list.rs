@@ -24,7 +24,7 @@ fn each_reservation_is_listed_with_its_owner() {
     );
     assert_eq!(
         finish(&mut command(&["list", "--json"])).code(0).json(),
-        json!({"version": 1, "leases": []})
+        json!({"version": 1, "leases": [], "complete": true, "unseen": []})
     );
 
     let file = folder.path().join("ports");
@@ -155,6 +155,41 @@ fn a_pid_of_another_pid_namespace_is_not_printed_as_one_of_this_machine() {
     let there = row["pid"].as_u64().unwrap();
     let expected = format!(" (pid {there} in its own pid namespace) for sh (pid 1 there)");
     assert!(text.contains(&expected), "{text}");
+}
+
+#[test]
+#[cfg_attr(
+    windows,
+    ignore = "a mode does not keep a user from reading on Windows"
+)]
+fn a_lock_folder_that_cannot_be_read_is_not_an_empty_list() {
+    need!(capability::root());
+    let folder = Folder::new();
+    let script = |script: &str| {
+        let mut command = Command::new("sh");
+        plain(command.args(["-c", script]));
+        finish(command.env("PORTLEASE_DIR", folder.locks())).code(3)
+    };
+    // Without CAP_DAC_OVERRIDE, modes apply to root too. The owner of the folder is another user.
+    let list = "\"$BIN\" run -- sh -c ':' && chown -R 65534 \"$PORTLEASE_DIR\" && \
+                chmod 700 $LOCKED && setpriv --bounding-set=-all --inh-caps=-all \"$BIN\" list";
+    for locked in ["\"$PORTLEASE_DIR\"", "\"$PORTLEASE_DIR\"/net-*[0-9]"] {
+        let open = "chmod 755 \"$PORTLEASE_DIR\" \"$PORTLEASE_DIR\"/*; ";
+        let list = list.replace("$LOCKED", locked);
+        let ran = script(&format!("{list}; CODE=$?; {open} exit $CODE"));
+        let cause = "for reservations: permission denied: retry as a user who may read it";
+        assert!(ran.err.contains(cause) && ran.out.is_empty(), "{ran:#?}");
+        let ran = script(&format!("{list} --json; CODE=$?; {open} exit $CODE"));
+        let json = ran.json();
+        assert_eq!(
+            (&json["leases"], &json["complete"]),
+            (&json!([]), &json!(false))
+        );
+        assert!(
+            json["unseen"][0].as_str().unwrap().contains(cause),
+            "{json}"
+        );
+    }
 }
 
 #[test]

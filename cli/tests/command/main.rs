@@ -70,6 +70,9 @@ mod unrecorded;
 /// A kernel without pidfd, which strace simulates.
 #[cfg(target_os = "linux")]
 mod without_pidfd;
+/// Namespaces.
+#[cfg(target_os = "linux")]
+mod without_proc;
 
 /// Runs a helper process of the tests, if this process is one. It tests nothing.
 #[test]

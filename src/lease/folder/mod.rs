@@ -95,6 +95,18 @@ impl LockFolder {
         Ok(opened?.map(|folder| OPENED.set(folder)))
     }
 
+    /// Fails if a lock folder that other processes may use cannot be read. Also fails if the scope
+    /// is unknown, because this process then uses a folder that other processes do not use.
+    pub(super) fn check_readable() -> Result<(), Unusable> {
+        let scope = system::scope();
+        for root in roots()? {
+            let opened = system::Folder::open(&root).and_then(|outer| outer.open_within(&scope));
+            none_if_missing(opened).map_err(|cause| Unusable::new(root.clone(), cause))?;
+            system::check_scope().map_err(|cause| Unusable::new(root, cause))?;
+        }
+        Ok(())
+    }
+
     /// The folder of this scope, if this process has opened it before. `None` if another process
     /// has deleted or replaced the folder since, or if other code of this process has closed it.
     fn known() -> Option<Arc<LockFolder>> {

@@ -11,6 +11,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::{Incompleteness, UnseenBound};
 use crate::os_error::is_out_of_descriptors;
 
+mod ffi;
 mod netlink;
 mod proc_folder;
 mod proc_net;

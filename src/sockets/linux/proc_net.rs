@@ -29,18 +29,29 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                 ));
             }
             // If this file is missing, the kernel lacks IPv6 or UDP-Lite, and there is no such
-            // socket to report. The files of TCP and UDP over IPv4 are always there. If `/proc/net`
-            // itself is missing, `metadata` returns the error.
+            // socket to report. The files of TCP and UDP over IPv4 are always there, unless
+            // `/proc/net` itself is missing.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>
             {
-                fs::metadata(OF_PROCESS)?;
+                if !fs::exists(OF_PROCESS)? {
+                    return Err(without_table());
+                }
             }
+            Err(_) if !fs::exists(OF_PROCESS)? => return Err(without_table()),
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// The error without any socket table. Its kind makes the callers try a connection instead.
+fn without_table() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "neither sock_diag(7) nor /proc/net shows the sockets",
+    )
 }
 
 /// Like [`sockets`], but appends only TCP sockets that listen, and UDP sockets without a peer.

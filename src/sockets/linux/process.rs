@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -16,8 +16,10 @@ use rustix::io::Errno;
 use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::super::{Group, Program};
+use super::ffi;
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
+use crate::proc_fs;
 
 /// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
@@ -106,15 +108,31 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Reads a file of a process. Fails with ENOENT if `/proc` does not show the processes of this pid
+/// namespace, as if there were no `/proc`.
+fn read_of(pid: u32, file: &str) -> io::Result<Vec<u8>> {
+    if !proc_fs::shows_own_processes() {
+        return Err(Errno::NOENT.into());
+    }
+    read(CWD, &format!("/proc/{pid}/{file}"))
+}
+
+/// Opens the folder of a process. Fails as [`read_of`] does.
+fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
+    if !proc_fs::shows_own_processes() {
+        return Err(Errno::NOENT);
+    }
+    open(CWD, &format!("/proc/{pid}"))
+}
+
 fn stat(pid: u32) -> Option<procfs::Stat> {
     // If the process cannot be read, the result is `None`, as if it had ended.
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
         // makes up the content, with a different start. A read through the open folder avoids that.
-        let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
-        read(folder.as_fd(), "stat")
+        read(open_folder(pid).ok()?.as_fd(), "stat")
     } else {
-        read(CWD, &format!("/proc/{pid}/stat"))
+        read_of(pid, "stat")
     };
     procfs::stat(&text.ok()?)
 }
@@ -152,13 +170,13 @@ pub(in super::super) fn group(pid: u32) -> Option<Group> {
 }
 
 pub(in super::super) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
-    let groups = read(CWD, &format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let groups = read_of(pid, "cgroup").unwrap_or_default();
     let groups = cgroup::membership(&groups);
     (groups.unit, groups.container)
 }
 
 pub(in super::super) fn program(pid: u32) -> Option<Program> {
-    let folder = open(CWD, &format!("/proc/{pid}")).ok()?;
+    let folder = open_folder(pid).ok()?;
     let stat = procfs::stat(&read(folder.as_fd(), "stat").ok()?)?;
     let line = read(folder.as_fd(), "cmdline").unwrap_or_default();
     Some(Program {
@@ -178,11 +196,11 @@ pub(in super::super) fn is_unmapped(uid: u32) -> bool {
 }
 
 pub(in super::super) fn user_of(pid: u32) -> Option<u32> {
-    procfs::effective_uid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
+    procfs::effective_uid(&read_of(pid, "status").ok()?)
 }
 
 pub(in super::super) fn innermost_pid(pid: u32) -> Option<u32> {
-    procfs::innermost_pid(&read(CWD, &format!("/proc/{pid}/status")).ok()?)
+    procfs::innermost_pid(&read_of(pid, "status").ok()?)
 }
 
 #[cfg(not(feature = "tokio"))]
@@ -194,13 +212,31 @@ pub(in super::super) fn has_event_loop() -> bool {
     descriptors.is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_epoll)))
 }
 
-/// Whether the process runs. A zombie counts as ended. Without `/proc` nothing can show whether the
-/// process runs, so the function fails with `Unsupported`.
+/// Whether the process runs. A zombie counts as ended. If `/proc` does not show the process, a
+/// pidfd shows whether it runs.
+///
+/// # Errors
+///
+/// If descriptors or memory are used up. `Unsupported` if there is neither a usable `/proc` nor
+/// pidfd_open(2).
 pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
-    match read(CWD, &format!("/proc/{pid}/stat")) {
-        Ok(text) => Ok(procfs::stat(&text).is_some_and(|stat| stat.state != ProcessState::Zombie)),
-        Err(_) if fs::exists("/proc/self/stat")? => Ok(false),
-        Err(e) => Err(io::Error::new(io::ErrorKind::Unsupported, e)),
+    match read_of(pid, "stat") {
+        Ok(text) => {
+            return Ok(procfs::stat(&text).is_some_and(|stat| stat.state != ProcessState::Zombie));
+        }
+        Err(error) if super::is_exhaustion(&error) => return Err(error),
+        Err(_) => {}
+    }
+    match ffi::pidfd_open(pid) {
+        Ok(pidfd) => Ok(!ffi::has_ended(&pidfd)?),
+        Err(error) if super::is_exhaustion(&error) => Err(error),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
+        // The kernel or a sandbox lacks the call. `/proc` then decides.
+        Err(_) if proc_fs::shows_own_processes() => Ok(false),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "there is no /proc that shows the process, and the kernel has no pidfds",
+        )),
     }
 }
 
@@ -218,7 +254,7 @@ pub(in super::super) fn command_line(
 ) -> io::Result<Vec<OsString>> {
     let ended = || io::Error::new(io::ErrorKind::NotFound, "the process has ended");
     // The open folder keeps referring to this process, even if another process gets the pid.
-    let folder = open(CWD, &format!("/proc/{pid}")).map_err(|error| match error {
+    let folder = open_folder(pid).map_err(|error| match error {
         Errno::NOENT | Errno::SRCH => ended(),
         other => other.into(),
     })?;

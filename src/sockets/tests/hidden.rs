@@ -251,6 +251,23 @@ fn without_proc_the_process_is_hidden_and_the_answer_states_the_reason() {
 }
 
 #[test]
+fn a_proc_of_another_pid_namespace_shows_no_process() {
+    if !is_root("another pid namespace") || !shows_bound("another pid namespace") {
+        return;
+    }
+    let (_listener, port) = listener(V4);
+    // `/proc` still shows the processes of the outer namespace, one of which is the owner.
+    let output = run_wrapped(&["unshare", "--pid", "--fork"], port);
+    assert_eq!(
+        output,
+        [
+            "row listen 127.0.0.1:P hidden by [] uid Some(0)",
+            "unseen [ForeignProc]"
+        ]
+    );
+}
+
+#[test]
 fn another_network_namespace_shows_no_row() {
     if !is_root("another network namespace") || !shows_bound("another network namespace") {
         return;

@@ -14,7 +14,8 @@
 //! - planted links, fifos, folders and unreadable files: `lock_folder::planted`
 //! - no IPv6: `a_port_is_reserved_where_ipv6_is_switched_off` in `namespaces` and
 //!   `without_ipv6_every_kind_is_reserved` in `server_kinds`
-//! - no `/proc`: `without_proc_a_port_is_reserved_with_a_weaker_guarantee`
+//! - no `/proc`: `without_proc_a_port_is_reserved_with_a_weaker_guarantee` and
+//!   `without_proc_a_wait_accepts_a_listener_of_an_unseen_process`
 //! - `hidepid`: `with_hidepid_an_owner_is_hidden_and_its_socket_is_not` in `report::owner`; in the
 //!   library `sockets::tests::hidden`
 //! - no sock_diag: `without_sock_diag_the_report_comes_from_proc_net` in `report::owner`; in the
@@ -46,14 +47,17 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
-use portlease::{ErrorKind, ReserveOptions};
+use portlease::{ErrorKind, Reservation, ReserveOptions};
 
+use super::whose::SERVER;
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::ports::non_ephemeral_port;
+use crate::support::program::python;
 use crate::support::reserver::{Outcome, Reserver};
 use crate::support::socket::{self, Reuse, V4};
-use crate::support::{Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, need};
 
 #[test]
 fn a_process_out_of_descriptors_gets_an_error_and_recovers() {
@@ -169,6 +173,38 @@ fn without_proc_a_port_is_reserved_with_a_weaker_guarantee() {
     other
         .reserve(&format!("port={}", held.port()))
         .refused("InUse");
+}
+
+#[test]
+fn without_proc_a_wait_accepts_a_listener_of_an_unseen_process() {
+    need!(capability::mount_namespace());
+    need!(capability::sock_diag());
+    let folder = Folder::new();
+    Launch::new("waits-without-proc", &folder.locks())
+        .in_mounts("mount -t tmpfs none /proc")
+        .start()
+        .succeed();
+}
+
+pub(crate) fn wait_without_proc() {
+    let server = |p: &Reservation| {
+        let mut command = Command::new(python());
+        command.args(["-c", SERVER, "server", &p.port().to_string()]);
+        command
+    };
+    let p = portlease::reserve_port();
+    let mut child = server(&p).spawn().unwrap();
+    p.wait_for(&mut child, DEADLINE).unwrap();
+    p.wait_for_pid(child.id(), DEADLINE).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ended = p.wait_for_pid(child.id(), DEADLINE).unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Io, "{ended}");
+
+    let command = server(&p);
+    let mut server = p.spawn(command, DEADLINE).unwrap();
+    server.restart().unwrap();
+    server.stop().unwrap().release().unwrap();
 }
 
 /// A library that makes a process a daemon closes every descriptor that it finds.

@@ -44,6 +44,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "leaks-without-proc" => spawning::leak::leak_without_proc(),
         "forks-first-process" => spawning::without_exec::fork_first_process(),
         "checks-while-forking" => crate::lock_folder::forks::check_while_forking(),
+        "waits-without-proc" => faults::wait_without_proc(),
         "closes-descriptors" => faults::close_descriptors_and_go_on(),
         "changes-namespace" => namespaces::reserve_in_several_namespaces(),
         "asks-about-many-ports" => crate::report::many::ask(),

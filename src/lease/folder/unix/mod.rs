@@ -80,6 +80,21 @@ pub(super) fn scope() -> String {
     }
 }
 
+/// Fails if the network namespace of this thread is unknown. On systems other than Linux the call
+/// succeeds. It also does in gVisor, whose `/proc` shows no inode of a namespace to any process.
+pub(super) fn check_scope() -> io::Result<()> {
+    let is_unknown = cfg!(target_os = "linux")
+        && Namespace::current().inode().is_none()
+        && std::fs::symlink_metadata("/proc/self").is_err();
+    match is_unknown {
+        true => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "without /proc, the lock files of this network namespace cannot be found",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The mode of a folder in which every user can create files. Its sticky bit keeps a user from
 /// removing the files of other users.
 pub(super) const SHARED: Mode = Mode::from_raw_mode(0o1777);

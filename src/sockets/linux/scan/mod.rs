@@ -1,6 +1,7 @@
 //! Finds the processes that own sockets: searches the descriptors of every process, `/proc/PID/fd`.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -50,14 +51,22 @@ fn search(
     depth: ScanDepth,
     limit: usize,
 ) -> io::Result<ScanResult> {
-    let without_proc = || ScanResult {
+    let without_processes = |reason| ScanResult {
         found: Vec::new(),
-        unseen: vec![Incompleteness::Proc],
+        unseen: vec![reason],
     };
+    if !proc_fs::shows_own_processes() {
+        // Every mounted proc has this link, even if it leads nowhere.
+        let is_mounted = fs::symlink_metadata("/proc/self").is_ok();
+        return Ok(without_processes(match is_mounted {
+            true => Incompleteness::ForeignProc,
+            false => Incompleteness::Proc,
+        }));
+    }
     let proc = match open(CWD, "/proc") {
         Ok(proc) => proc,
         Err(error) if super::is_exhaustion(&error.into()) => return Err(error.into()),
-        Err(_) => return Ok(without_proc()),
+        Err(_) => return Ok(without_processes(Incompleteness::Proc)),
     };
     let inodes: HashSet<Inode> = wanted.iter().map(|(inode, _)| *inode).collect();
     let uids: Vec<u32> = wanted.iter().filter_map(|(_, uid)| *uid).collect();
@@ -82,9 +91,6 @@ fn search(
     let mut lists_all = true;
     if !scan.is_done() {
         let mut pids = numbers(proc.as_fd())?;
-        if pids.is_empty() {
-            return Ok(without_proc());
-        }
         // With the mount option `hidepid=2`, `/proc` does not list the processes of other users.
         // Pid 1 is then missing, so without pid 1 the list counts as incomplete.
         let lists_init = pids.contains(&1);

@@ -1,0 +1,33 @@
+//! pidfds, for which rustix has calls only with its feature `process`.
+#![expect(unsafe_code, reason = "pidfd_open(2) and poll(2) are C functions")]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Opens a descriptor of the process. Linux has this call since 5.3.
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: pidfd_open(2) takes a pid and flags, both by value.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened this descriptor, so nothing else owns it. A descriptor is
+    // an `int`, so the conversion loses nothing.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether the process has ended. A zombie counts as ended.
+pub(super) fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: `poll` is one valid entry, and poll(2) with a timeout of 0 returns at once.
+    match unsafe { libc::poll(&raw mut poll, 1, 0) } {
+        0 => Ok(false),
+        1.. => Ok(true),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
