@@ -140,7 +140,7 @@ pub(crate) struct CheckArgs {
     /// Check instead that a server listens on each port
     #[arg(long)]
     pub(crate) listening: bool,
-    /// Check for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
+    /// Check that servers without SO_REUSEADDR and SO_REUSEPORT can bind
     #[arg(long, conflicts_with = "listening")]
     pub(crate) no_reuse_addr: bool,
     /// Also write a JUnit report to FILE, for CI servers
@@ -156,16 +156,16 @@ pub(crate) struct WhoArgs {
                         show every listening socket")
     )]
     pub(crate) ports: Vec<PortList>,
-    /// Show only sockets of the process PID
+    /// Show only the listeners of process PID
     #[arg(long, value_name = "PID", value_parser = pid_parser(), conflicts_with = "ports")]
     pub(crate) pid: Option<u32>,
-    /// Show only sockets of processes whose working directory is DIR or below it
+    /// Show only listeners of processes whose working directory is DIR or below it
     #[arg(long, value_name = "DIR", conflicts_with = "ports")]
     pub(crate) under: Option<PathBuf>,
     /// Show the full command line of each process, which may contain secrets
     #[arg(long)]
     pub(crate) command_line: bool,
-    /// Connect to the port once, and report the result
+    /// Connect to the port, and report the result
     #[arg(long)]
     pub(crate) probe: bool,
 }
@@ -194,8 +194,8 @@ pub(crate) struct RunArgs {
     /// STATUS (200 to 299 if omitted) on the port NAME (the first TCP port if omitted)
     #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
     pub(crate) http: Vec<NamedProbe>,
-    /// Like --port, but also pass the command a socket that already listens on 127.0.0.1, or with
-    /// /udp is bound to it. The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
+    /// Like --port, but also pass the command a socket on 127.0.0.1 that already listens (with
+    /// /udp: that is bound). The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
     /// LISTEN_PID, as under systemd. May be repeated. Not on Windows
     #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
     pub(crate) listen: Vec<NamedPort>,
@@ -216,7 +216,7 @@ pub(crate) struct RunArgs {
 pub(crate) enum LeakAction {
     /// Print each listener with its process
     Report,
-    /// Print each listener, and exit with 1 if the command succeeded
+    /// Print each listener. If there is one, exit with 1 instead of 0
     Fail,
     /// Print each listener, and end its process with SIGTERM, and 5 s later with SIGKILL
     Stop,
@@ -262,7 +262,8 @@ impl FromStr for HoldingProcess {
     }
 }
 
-/// Which ports a keeper reserves. `reserve` sends this value to the keeper.
+// Which ports a keeper reserves. `reserve` sends this value to the keeper. In a doc comment this
+// text would replace the description of `reserve`.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct PortSelection {
     /// Number of ports to reserve, printed one per line
@@ -308,8 +309,8 @@ pub(crate) struct ReleaseArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Listen on ADDRESS: @NAME for an abstract Unix socket, or the path of a Unix socket. On
-    /// Windows @NAME is the named pipe \\.\pipe\NAME. Other systems have only paths
+    /// Listen on ADDRESS: on Unix the path of a Unix socket, on Linux also @NAME, an abstract Unix
+    /// socket; on Windows @NAME, the named pipe \\.\pipe\NAME
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: String,
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
@@ -350,13 +351,14 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-/// The options that `run` and `reserve` share.
+// The options that `run` and `reserve` share. In a doc comment this text would replace the
+// description of these commands.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct SharedReserveArgs {
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
-    /// Queue up to DURATION for a port that is in use
+    /// Wait up to DURATION for a port that is in use
     #[arg(long, alias = "timeout", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) wait: Option<Duration>,
     /// Label for the reservation, shown in reports about the port

@@ -91,4 +91,4 @@ but some could not be checked. With --dry-run: 0 every server would be stopped, 
 Examples:
   portlease stop 8080
   portlease stop --dry-run 3000-3010
-  portlease stop --under . 8080    only a server that was started in this folder";
+  portlease stop --under . 8080    only a server that runs in this folder";

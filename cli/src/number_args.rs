@@ -10,7 +10,8 @@ use crate::ports::{InvalidPort, PortList, parse_port};
 /// The heading of these options in `--help`.
 const NUMBERS: &str = "Choice of numbers";
 
-/// The numbers from which portlease chooses, and the protocols for which it reserves them.
+// The numbers from which portlease chooses, and the protocols for which it reserves them. In a doc
+// comment this text would replace the description of `run` and `reserve`.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub(crate) struct NumberArgs {
     /// Choose only numbers from LOW to HIGH

@@ -183,9 +183,12 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
             protocol: None,
             ..
         } if !text.starts_with(':') => Ok(port),
+        Endpoint { ip: None, .. } if !text.starts_with(':') => Err(InvalidPort(format!(
+            "{text:?} names a protocol: expected only a number, such as 60315"
+        ))),
         _ => Err(InvalidPort(format!(
-            "{text:?} names an address or a protocol: expected a number such as 60315, because a \
-             port is reserved on every address"
+            "{text:?} names an address: expected only a number, because a port is reserved on \
+             every address"
         ))),
     }
 }

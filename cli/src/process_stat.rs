@@ -34,9 +34,8 @@ pub(crate) fn shows_processes() -> bool {
 }
 
 /// The note on a listener that counted as the expected one, because its owner could not be seen.
-pub(crate) const OWNER_UNSEEN: &str = "whose listener it is could not be checked, because no \
-                                       /proc shows the processes of this pid namespace; to let it \
-                                       be checked, mount proc on /proc";
+pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: no /proc shows the \
+                                       processes of this pid namespace; mount proc on /proc";
 
 #[cfg(test)]
 mod tests {

@@ -96,11 +96,11 @@ impl fmt::Display for AttemptStats {
         if self.blocked > 0 {
             write!(
                 f,
-                "; {} not tried: 65535, or numbers that browsers refuse",
+                "; {} not tried: numbers that browsers refuse, or 65535",
                 self.blocked
             )?;
             if self.tried() == 0 {
-                f.write_str(" (only a request for the exact number reserves one of them)")?;
+                f.write_str(" (to reserve one of them, request that exact number)")?;
             }
         }
         if self.spared {

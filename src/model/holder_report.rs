@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::endpoint::{Endpoint, Protocol};
 use super::holder::Holder;
 use super::holders::Holders;
+use super::process::Process;
 use super::state::State;
 use super::text::connections;
 
@@ -56,24 +57,20 @@ impl Holders {
         if let Some(holder) = servers.next() {
             let first = holder.processes.first();
             // Sockets of one server, on several addresses, are one holder.
-            let other = servers
-                .filter_map(|server| server.processes.first())
-                .find(|process| first.is_some_and(|first| first.pid != process.pid));
+            let is_other = |process: &Process| first.is_some_and(|first| first.pid != process.pid);
+            let other = servers.find_map(|server| {
+                let process = server.processes.first()?;
+                is_other(process).then_some((server, process))
+            });
             return match other {
-                Some(other) if holder.shared && holder.protocol != Protocol::Tcp => format!(
+                Some((_, other)) if holder.shared && holder.protocol != Protocol::Tcp => format!(
                     "{} and shares it with {}: each unicast datagram reaches only one of them",
                     holder.headline(),
                     other.name_and_pid()
                 ),
-                Some(other) => format!(
-                    "{}, and so {} {}",
-                    holder.headline(),
-                    match holder.state {
-                        State::Listen => "does",
-                        _ => "is",
-                    },
-                    other.name_and_pid()
-                ),
+                Some((other, _)) => {
+                    format!("{}, and {}", holder.headline(), other.headline())
+                }
                 None => holder.headline(),
             };
         }

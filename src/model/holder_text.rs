@@ -91,7 +91,7 @@ impl Holder {
         });
         let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
         if owners.is_empty() {
-            format!("held by {user}: by no process, but by the kernel itself or a call in progress")
+            format!("held by no process: by the kernel or an unfinished system call ({user})")
         } else {
             format!(
                 "held by {user}: by {}, or the kernel itself",

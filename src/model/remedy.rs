@@ -277,7 +277,7 @@ impl fmt::Display for Remedy {
                 let port = endpoint.port;
                 write!(
                     f,
-                    "queue for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
+                    "wait for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
             Remedy::StartServer => f.write_str("start the server if it does not run"),
@@ -322,8 +322,8 @@ impl fmt::Display for Remedy {
                 printable(interface)
             ),
             Remedy::ReserveForPlainServer => f.write_str(
-                "if the server reported \"address already in use\", perhaps it does not set \
-                 SO_REUSEADDR: reserve its port with ReserveOptions::new().reuse_addr(false)",
+                "reserve its port with ReserveOptions::new().reuse_addr(false) if the server \
+                 reported \"address already in use\": perhaps it does not set SO_REUSEADDR",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
@@ -364,7 +364,7 @@ impl fmt::Display for Remedy {
             ),
             Remedy::CheckCommand { pid } => write!(
                 f,
-                "check the command line of pid {pid}: which server it runs, and on which port"
+                "check that the command of pid {pid} starts its server on this port"
             ),
             Remedy::ReadServerOutput => f.write_str(
                 "read the output of the server, which closed its socket or opened it late",
@@ -573,11 +573,11 @@ mod tests {
             ),
             (
                 Remedy::Queue { endpoint: ENDPOINT },
-                "queue for the port with ReserveOptions::new().port(60315).wait(..)",
+                "wait for the port with ReserveOptions::new().port(60315).wait(..)",
             ),
             (
                 Remedy::Queue { endpoint: udp },
-                "queue for the port with ReserveOptions::new().udp().port(60315).wait(..)",
+                "wait for the port with ReserveOptions::new().udp().port(60315).wait(..)",
             ),
             (
                 Remedy::WaitUntilListening { endpoint: ENDPOINT },

@@ -224,14 +224,14 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
             (false, _) => "no socket listens",
             (true, false) => "no matching process listens",
             (true, true) if runs_as_root() => {
-                "no matching process was found, but the owners of some listeners cannot be seen"
+                "no matching listener was found, but the owners of some listeners cannot be seen"
             }
             (true, true) if cfg!(windows) => {
-                "no matching process was found, but the owners of some listeners cannot be seen; \
+                "no matching listener was found, but the owners of some listeners cannot be seen; \
                  retry with permission to inspect processes, for example as an administrator"
             }
             (true, true) => {
-                "no matching process was found, but the owners of some listeners cannot be seen; \
+                "no matching listener was found, but the owners of some listeners cannot be seen; \
                  retry with permission to inspect processes, for example as root"
             }
         });

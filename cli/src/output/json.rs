@@ -231,7 +231,7 @@ impl ReservedRow {
         let error = failed.first()?.lease_error.as_ref()?;
         let ports: Vec<String> = failed.iter().map(|row| row.port.to_string()).collect();
         Some(format!(
-            "no lock file for {}: {error}; other processes cannot see the owner",
+            "no lock file for {}: {error}; `portlease who` does not show the reservation",
             ports.join(", ")
         ))
     }

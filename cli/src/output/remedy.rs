@@ -42,7 +42,7 @@ fn command(remedy: &Remedy) -> Option<String> {
         }
         Remedy::Queue { endpoint, .. } => {
             let (port, udp) = (endpoint.port, udp(endpoint));
-            format!("queue for the port with `portlease reserve --port {port}{udp} --wait 60s`")
+            format!("wait for the port with `portlease reserve --port {port}{udp} --wait 60s`")
         }
         Remedy::WaitUntilListening { endpoint, .. } => {
             let operand = operand(endpoint);
@@ -52,8 +52,8 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("find out who holds the port with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "if the server reported \"address already in use\", perhaps it does not set \
-             SO_REUSEADDR: reserve its port with --no-reuse-addr"
+            "reserve its port with --no-reuse-addr if the server reported \"address already in \
+             use\": perhaps it does not set SO_REUSEADDR"
                 .to_owned()
         }
         Remedy::UnblockRuntime { .. } => return None,
@@ -181,7 +181,7 @@ mod tests {
         let taken = ReserveOptions::new().udp().port(udp.port()).reserve();
         let error = taken.unwrap_err();
         let expected = format!(
-            "queue for the port with `portlease reserve --port {udp} --udp --wait 60s`, or reserve \
+            "wait for the port with `portlease reserve --port {udp} --udp --wait 60s`, or reserve \
              another port with `portlease reserve --udp`"
         );
         assert_eq!(help(error.diagnosis().unwrap()), expected);

@@ -20,6 +20,22 @@ const COMMANDS: [&str; 11] = [
     "man",
 ];
 
+/// The help of a command begins with the line that `portlease --help` shows for it.
+#[test]
+fn the_help_of_each_command_describes_that_command() {
+    let list = ran(&["--help"]).code(0).out;
+    for command in COMMANDS {
+        let mut lines = list.lines().map(str::trim_start);
+        let line = lines.find_map(|line| line.strip_prefix(&format!("{command} ")));
+        let described = line.unwrap().trim_start();
+        for help in ["-h", "--help"] {
+            let text = ran(&[command, help]).code(0).out;
+            let text = text.replace('\n', " ");
+            assert!(text.starts_with(described), "{command} {help}: {text}");
+        }
+    }
+}
+
 #[test]
 fn every_command_has_completions_and_a_man_page() {
     let pages = ran(&["man"]).code(0).out;

@@ -337,7 +337,7 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
     assert_eq!(act, "portlease: stopped the command after 100ms");
     assert!(cause.contains("/tcp is not listening: "), "{output:#?}");
     assert!(
-        cause.contains("\nhelp: check the command line of pid "),
+        cause.contains("\nhelp: check that the command of pid "),
         "{output:#?}"
     );
     // The command ends first: its exit code counts, unless it means success.

@@ -16,7 +16,7 @@ const SERVER: &str = "import os, socket, sys, time\n\
                       print(os.getpid(), flush=True)\n\
                       time.sleep(600)";
 
-const UNSEEN: &str = "whose listener it is could not be checked, because no /proc shows the \
+const UNSEEN: &str = "cannot check whose listener it is: no /proc shows the \
                       processes of this pid namespace";
 
 /// Runs the shell script under unshare(1) with these flags.

@@ -44,7 +44,7 @@ impl Report {
         };
         match &self.facts.verdict {
             Verdict::Free if self.time_wait_count() > 0 => {
-                "connections in TIME_WAIT do not stop a server that sets SO_REUSEADDR".to_owned()
+                "a server that sets SO_REUSEADDR can bind the port despite TIME_WAIT".to_owned()
             }
             Verdict::Free => match self.left_connections() {
                 0 => "nobody holds it".to_owned(),
@@ -60,8 +60,7 @@ impl Report {
             },
             Verdict::InUse(Cause::Named) => match self.facts.reserved_by.first() {
                 Some(process) if process.forked => format!(
-                    "reserved by {}: a forked child still holds a reservation that its parent \
-                     released",
+                    "reserved by {}, a forked child that still holds what its parent released",
                     process.name_and_pid()
                 ),
                 Some(process) => format!(
@@ -93,7 +92,7 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::Gone) => {
-                "another process bound it or locked its lock file for a moment, and now it is free"
+                "another process briefly bound the port or locked its lock file; it is free now"
                     .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {
@@ -239,8 +238,8 @@ impl Report {
                 Verdict::InUse(Cause::TimeWait) => {
                     "they end within 60 s, and keep every server from binding until then"
                 }
-                Verdict::Free | Verdict::InUse(_) => {
-                    "they end within 60 s and do not stop a server that sets SO_REUSEADDR"
+                Verdict::Free | Verdict::InUse(Cause::TimeWaitForPlain) => {
+                    "they end within 60 s and do not block a server that sets SO_REUSEADDR"
                 }
                 _ => "they end within 60 s",
             };

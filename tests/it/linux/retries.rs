@@ -266,7 +266,7 @@ pub(crate) fn release_beside_forked_child() {
     let child = fork::idle_child();
     drop(udp);
     let report = portlease::check_port_free(operand.as_str()).unwrap_err();
-    let kept = format!("(pid {}): a forked child still holds", child.pid());
+    let kept = format!("(pid {}), a forked child that still holds", child.pid());
     assert!(report.to_string().contains(&kept), "{report}");
     drop(child);
     portlease::check_port_free(operand.as_str()).unwrap();

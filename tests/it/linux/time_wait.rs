@@ -38,7 +38,9 @@ fn time_wait_of_a_server_with_so_reuseaddr_is_free_and_reported() {
     portlease::assert_port_free(port);
     let text = portlease::diagnose(port).to_string();
     assert!(
-        text.contains("is free: connections in TIME_WAIT do not stop a server"),
+        text.contains(
+            "is free: a server that sets SO_REUSEADDR can bind the port despite TIME_WAIT"
+        ),
         "{text}"
     );
     let plain = match capability::ipv6() {

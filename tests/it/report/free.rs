@@ -79,7 +79,7 @@ fn our_own_reservation_is_free_and_a_siblings_is_not() {
         "{text}"
     );
     assert!(
-        text.contains("help: queue for the port with ReserveOptions::new().port("),
+        text.contains("help: wait for the port with ReserveOptions::new().port("),
         "{text}"
     );
 }
@@ -161,7 +161,7 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
         );
         let who = other.command(&format!("who={operand}"));
         assert!(
-            who.starts_with("complete=false ") && who.contains("is reserved by an unknown process"),
+            who.starts_with("complete=false ") && who.contains("but its lock file is in another"),
             "{who}"
         );
         one.release("all");

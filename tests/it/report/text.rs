@@ -117,8 +117,7 @@ fn the_report_of_a_server_reads_like_this() {
 port {p}/tcp is in use: {comm} (pid {pid}) listens on 127.0.0.1:{p}
   listening    127.0.0.1:{p}    {comm}, pid {pid}, user {user}, started AGE ago, this process
   connected    127.0.0.1:{p} <- {first}    {comm}, pid {pid} (and 2 more)
-  TIME_WAIT    1 connection, no process; they end within 60 s and do not stop a server that \
-sets SO_REUSEADDR
+  TIME_WAIT    1 connection, no process; they end within 60 s
   reserved     {reserved}
 help: close the socket: this process has it, or reserve another port with reserve_port()"
         )
@@ -191,7 +190,7 @@ wait_until_listening({p}, ..)"
             "\
 cannot reserve {p}/tcp: address already in use: reserved {reserved}
   reserved     {reserved}
-help: queue for the port with ReserveOptions::new().port({p}).wait(..), or reserve another port \
+help: wait for the port with ReserveOptions::new().port({p}).wait(..), or reserve another port \
 with reserve_port()"
         )
     );

@@ -49,8 +49,7 @@ pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
 }
 
 fn addresses() -> Result<Vec<Address>, Failure> {
-    all_addresses()
-        .map_err(|e| Failure::system("search for the sockets of processes that hold ports", &e))
+    all_addresses().map_err(|e| Failure::system("search for the control sockets of keepers", &e))
 }
 
 /// The answer of a keeper. Returns `None` if another user's process has the address, or if the
