@@ -8,7 +8,6 @@
 //! machine can have the same link-local address. For example, every bridge of a container engine
 //! may have `fe80::1`.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -125,8 +124,12 @@ fn indexes(list: &str, ip: Ipv6Addr) -> Vec<u32> {
         let index = fields.next().filter(|_| is_asked(of))?;
         u32::from_str_radix(index, 16).ok()
     };
-    let indexes: BTreeSet<u32> = list.lines().filter_map(index).collect();
-    indexes.into_iter().collect()
+    let mut indexes: Vec<u32> = list.lines().filter_map(index).collect();
+    if ip.is_multicast() {
+        indexes.sort_unstable();
+        indexes.dedup();
+    }
+    indexes
 }
 
 #[cfg(test)]

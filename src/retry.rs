@@ -253,6 +253,10 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
 /// which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
+/// How many bytes of a shell script are searched for a loop that may start a server again.
+#[cfg(target_os = "linux")]
+pub(crate) const SCRIPT_BYTES: u64 = 64 * 1024;
+
 /// How long a wait for a process goes on after the process has ended without a failure. The process
 /// may have left a daemon, which listens a moment later.
 pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);

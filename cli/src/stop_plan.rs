@@ -17,6 +17,8 @@ const INIT: u32 = 1;
 pub(crate) struct StopPlan {
     pub(crate) targets: Vec<Target>,
     pub(crate) refusals: Vec<Refusal>,
+    /// What may start a target again.
+    pub(crate) notes: Vec<String>,
 }
 
 /// A listener whose process `stop` does not signal.
@@ -84,7 +86,10 @@ impl StopPlan {
         handles: &mut Handles,
         under: Option<&Path>,
     ) -> Result<(), Failure> {
-        let (Remedy::StopProcess { pid, .. } | Remedy::ResumeOrKill { pid, .. }) = remedy else {
+        let (Remedy::StopProcess { pid, .. }
+        | Remedy::StopProcessOfScript { pid, .. }
+        | Remedy::ResumeOrKill { pid, .. }) = remedy
+        else {
             let process = named_by(&remedy, &holder.processes);
             let cause = cause_of(&remedy);
             self.refuse(holder, process, cause, vec![remedy]);
@@ -110,6 +115,14 @@ impl StopPlan {
         if let Some(cause) = cause {
             self.refuse(holder, Some(process), cause, Vec::new());
             return Ok(());
+        }
+        if let Remedy::StopProcessOfScript { shell, name, .. } = &remedy {
+            self.notes.push(format!(
+                "if {} (pid {shell}), whose script has a loop, starts {} again, stop pid {shell} \
+                 too",
+                escape(name),
+                escape(&process.name)
+            ));
         }
         match handles.take(pid)? {
             Some(handle) => self.targets.push(Target {
@@ -161,6 +174,7 @@ fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let named = match remedy {
         Remedy::CloseSocketOfAncestor { pid, .. }
         | Remedy::WaitForCoreDump { pid, .. }
+        | Remedy::StopWatcherFirst { pid, .. }
         | Remedy::StopBySupervisor { pid, .. } => Some(*pid),
         Remedy::CloseOwnSocket => Some(std::process::id()),
         _ => None,
@@ -183,6 +197,7 @@ fn cause_of(remedy: &Remedy) -> &'static str {
         Remedy::StopContainer { .. } => "it runs in a container",
         Remedy::StopUnit { .. } => "a service manager may start it again",
         Remedy::StopBySupervisor { .. } => "a supervisor would start it again",
+        Remedy::StopWatcherFirst { .. } => "the program that runs it may start it again",
         Remedy::WaitForCoreDump { .. } => "it is ending: the kernel is writing its core file",
         _ => "a signal does not free the port",
     }

@@ -68,7 +68,7 @@ pub struct Process {
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
-    /// The parent process, if it is a program that starts its children again when they end.
+    /// The ancestor that starts the process again if it ends, or may do so.
     pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
@@ -77,11 +77,24 @@ pub struct Process {
     pub(crate) forked: bool,
 }
 
-/// A program that starts its children again when they end.
+/// An ancestor that starts a process again if it ends, or may do so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Supervisor {
     pub(crate) pid: u32,
     pub(crate) name: String,
+    pub(crate) kind: SupervisorKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SupervisorKind {
+    /// A service manager, with the command line that stops one of its services. `None` if that
+    /// command line is unknown.
+    Manager(Option<String>),
+    /// A program that runs a command, such as a file watcher. If the program is stopped, it stops
+    /// its command too.
+    Watcher,
+    /// A shell that runs a script with a loop. The loop may start the process, or do anything else.
+    Loop,
 }
 
 /// Whether a process runs, or what keeps it from running.

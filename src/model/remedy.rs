@@ -81,11 +81,13 @@ pub enum Remedy {
         id: String,
     },
     /// Stop the container that publishes the port. The holder only forwards connections to the
-    /// container.
+    /// container, or keeps the port for it.
     #[non_exhaustive]
     StopPublishingContainer {
         /// The number of the port.
         port: u16,
+        /// Whether the program of the holder belongs to Podman. If not, it belongs to Docker.
+        podman: bool,
     },
     /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor would
     /// start the process again.
@@ -96,6 +98,30 @@ pub enum Remedy {
         /// The id of the supervisor.
         supervisor: u32,
         /// The name of the supervisor.
+        name: String,
+        /// How to do it, such as "`sv down /etc/service/web`". `None` if that is not known.
+        command: Option<String>,
+    },
+    /// Stop a program that runs the process, such as a file watcher, and then the process.
+    /// Otherwise the program may start the process again.
+    #[non_exhaustive]
+    StopWatcherFirst {
+        /// The id of the process.
+        pid: u32,
+        /// The id of the program.
+        watcher: u32,
+        /// The name of the program.
+        name: String,
+    },
+    /// Stop the process. If the shell script that runs it starts it again in a loop, stop that
+    /// shell too.
+    #[non_exhaustive]
+    StopProcessOfScript {
+        /// The id of the process.
+        pid: u32,
+        /// The id of the shell.
+        shell: u32,
+        /// The name of the shell.
         name: String,
     },
     /// Reserve any other free port.
@@ -247,7 +273,10 @@ impl fmt::Display for Remedy {
                     "stop the container with docker stop {id} or podman stop {id}"
                 )
             }
-            Remedy::StopPublishingContainer { port } => write!(
+            Remedy::StopPublishingContainer { podman: true, .. } => {
+                f.write_str("stop the container that publishes the port: podman ps shows it")
+            }
+            Remedy::StopPublishingContainer { port, .. } => write!(
                 f,
                 "stop the container that publishes the port: docker ps --filter publish={port} \
                  shows it"
@@ -256,10 +285,29 @@ impl fmt::Display for Remedy {
                 pid,
                 supervisor,
                 name,
-            } => write!(
+                command,
+            } => {
+                write!(
+                    f,
+                    "stop pid {pid} through its supervisor {} (pid {supervisor}), which would \
+                     otherwise start it again",
+                    printable(name)
+                )?;
+                match command {
+                    Some(command) => write!(f, ": {}", printable(command)),
+                    None => Ok(()),
+                }
+            }
+            Remedy::StopWatcherFirst { pid, watcher, name } => write!(
                 f,
-                "stop pid {pid} through its supervisor {} (pid {supervisor}), which would \
-                 otherwise start it again",
+                "stop {} (pid {watcher}), which may otherwise start pid {pid} again, and then pid \
+                 {pid} if it still runs",
+                printable(name)
+            ),
+            Remedy::StopProcessOfScript { pid, shell, name } => write!(
+                f,
+                "stop pid {pid}; if {} (pid {shell}), whose script has a loop, starts it again, \
+                 stop pid {shell} and then the new process",
                 printable(name)
             ),
             Remedy::ReserveAnotherPort { endpoint } => {
@@ -425,6 +473,8 @@ impl Remedy {
                 | Remedy::StopContainer { .. }
                 | Remedy::StopPublishingContainer { .. }
                 | Remedy::StopBySupervisor { .. }
+                | Remedy::StopWatcherFirst { .. }
+                | Remedy::StopProcessOfScript { .. }
         )
     }
 }
@@ -475,13 +525,27 @@ mod tests {
             },
             Remedy::StopUnit { .. } => Remedy::ListSocketUnits { user: false },
             Remedy::ListSocketUnits { .. } => Remedy::StopContainer { id: name() },
-            Remedy::StopContainer { .. } => Remedy::StopPublishingContainer { port },
+            Remedy::StopContainer { .. } => Remedy::StopPublishingContainer {
+                port,
+                podman: false,
+            },
             Remedy::StopPublishingContainer { .. } => Remedy::StopBySupervisor {
                 pid,
                 supervisor: 1,
                 name: name(),
+                command: Some(name()),
             },
-            Remedy::StopBySupervisor { .. } => Remedy::ReserveAnotherPort { endpoint },
+            Remedy::StopBySupervisor { .. } => Remedy::StopWatcherFirst {
+                pid,
+                watcher: 1,
+                name: name(),
+            },
+            Remedy::StopWatcherFirst { .. } => Remedy::StopProcessOfScript {
+                pid,
+                shell: 1,
+                name: name(),
+            },
+            Remedy::StopProcessOfScript { .. } => Remedy::ReserveAnotherPort { endpoint },
             Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
             Remedy::Queue { .. } => Remedy::StartServer,
             Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
@@ -527,7 +591,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 37);
+        assert_eq!(remedies.len(), 39);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
@@ -182,6 +183,31 @@ pub(crate) struct Program {
     pub(crate) parent: Option<u32>,
     /// Empty if they cannot be read.
     pub(crate) arguments: Vec<OsString>,
+}
+
+/// The working directory of a process. Returns `None` if it cannot be read, and always on systems
+/// other than Linux.
+pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    return linux::working_directory(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
+}
+
+/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) of the file with this path, as the
+/// process sees the path. Returns `None` if the file cannot be read, and always on systems other
+/// than Linux.
+pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    return linux::file_of(pid, path);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (pid, path);
+        None
+    }
 }
 
 /// Reads which program a process runs. Returns `None` if the process has ended or cannot be read,

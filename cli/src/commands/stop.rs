@@ -68,6 +68,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     loop {
         let mut plan = StopPlan::new(&servers(&endpoints)?, &mut handles, under.as_deref())?;
         let targets = std::mem::take(&mut plan.targets);
+        plan.notes.iter().for_each(|note| console.note(note));
         if args.dry_run || targets.is_empty() {
             stopped.extend(
                 targets

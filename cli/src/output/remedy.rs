@@ -118,6 +118,12 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::StopBySupervisor { pid, name, .. } => {
             ("stop_by_supervisor", Some(*pid), Some(name.clone()))
         }
+        Remedy::StopWatcherFirst { pid, name, .. } => {
+            ("stop_watcher_first", Some(*pid), Some(name.clone()))
+        }
+        Remedy::StopProcessOfScript { pid, name, .. } => {
+            ("stop_process_of_script", Some(*pid), Some(name.clone()))
+        }
         Remedy::ReserveAnotherPort { .. } => ("reserve_another_port", None, None),
         Remedy::Queue { .. } => ("queue", None, None),
         Remedy::StartServer => ("start_server", None, None),

@@ -232,6 +232,11 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
             "docker ps --filter publish=",
         ),
         (
+            "conmon",
+            "it forwards the port to a container",
+            "podman ps shows it",
+        ),
+        (
             "systemd",
             "it is a service manager that listens on behalf of a service",
             "list-sockets",
@@ -253,6 +258,33 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
         assert_eq!(answer["not_stopped"][0]["cause"], json!(cause), "{answer}");
         assert!(server.running.runs());
     }
+}
+
+#[test]
+fn a_script_that_may_start_the_server_again_is_named() {
+    need!(installed("python3"), capability::native());
+    let p = reserve_port();
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    // A loop of one round, so that nothing is left running.
+    let script = "for n in 1; do python3 -c \"$SERVER\"; done";
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script])
+        .env("SERVER", SERVER)
+        .env("SERVE", p.to_string())
+        .env("UP", &up);
+    plain(&mut shell);
+    let shell = Running::start(&mut shell);
+    line_in(&up);
+    let pid = shell.pid();
+    let output = ran(&["stop", &p.to_string()]).code(0);
+    let note = format!(
+        "portlease: if sh (pid {pid}), whose script has a loop, starts python3 again, stop pid \
+         {pid} too\n"
+    );
+    assert_eq!(output.err, note, "{output:#?}");
+    shell.finish();
 }
 
 #[test]

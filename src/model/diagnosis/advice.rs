@@ -7,7 +7,7 @@ use crate::link_local;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::lease_info::Lease;
-use crate::model::process::{Process, ProcessState, Relation};
+use crate::model::process::{Process, ProcessState, Relation, Supervisor, SupervisorKind};
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
 
@@ -242,7 +242,12 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
         // systemd may have started this process, and holds the sockets of its socket units.
         _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
-        _ if PROXIES.contains(&name) => Remedy::StopPublishingContainer { port },
+        _ if PROXIES_OF_DOCKER.contains(&name) || PROXIES_OF_PODMAN.contains(&name) => {
+            Remedy::StopPublishingContainer {
+                port,
+                podman: PROXIES_OF_PODMAN.contains(&name),
+            }
+        }
         _ if process.state == ProcessState::Suspended => Remedy::ResumeOrKill { pid },
         _ if process.state == ProcessState::DumpingCore => Remedy::WaitForCoreDump { pid },
         _ => match (container, unit, &process.supervisor) {
@@ -251,11 +256,7 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
                 unit: unit.clone(),
                 user: process.user_unit,
             },
-            (_, _, Some(supervisor)) => Remedy::StopBySupervisor {
-                pid,
-                supervisor: supervisor.pid,
-                name: supervisor.name.clone(),
-            },
+            (_, _, Some(supervisor)) => for_supervised(pid, supervisor),
             // Pid 1 is the first process of a container, and the container would end with it.
             _ if pid == INIT => return None,
             _ => Remedy::StopProcess { pid },
@@ -263,11 +264,38 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     })
 }
 
-/// Programs that forward a published port into a container, by the names that the kernel shows.
-const PROXIES: [&str; 6] = [
-    "docker-proxy",
+fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {
+    let name = supervisor.name.clone();
+    match &supervisor.kind {
+        SupervisorKind::Manager(command) => Remedy::StopBySupervisor {
+            pid,
+            supervisor: supervisor.pid,
+            name,
+            command: command.clone(),
+        },
+        SupervisorKind::Watcher => Remedy::StopWatcherFirst {
+            pid,
+            watcher: supervisor.pid,
+            name,
+        },
+        SupervisorKind::Loop => Remedy::StopProcessOfScript {
+            pid,
+            shell: supervisor.pid,
+            name,
+        },
+    }
+}
+
+/// Programs of Docker that forward a published port into a container, by the names that the kernel
+/// shows.
+const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
+
+/// Programs of Podman that do the same. conmon keeps the port of a container that gets its packets
+/// through the packet filter.
+const PROXIES_OF_PODMAN: [&str; 6] = [
+    "conmon",
     "rootlessport",
-    "rootlesskit",
+    "rootlessport-ch",
     "slirp4netns",
     "pasta",
     "pasta.avx2",

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,6 +20,7 @@ use super::ffi;
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
 use crate::proc_fs;
+use crate::retry::SCRIPT_BYTES;
 
 /// Converts ticks since boot to wall-clock time.
 #[derive(Clone, Copy)]
@@ -184,6 +185,24 @@ pub(in super::super) fn program(pid: u32) -> Option<Program> {
         parent: Some(stat.parent).filter(|parent| *parent != 0),
         arguments: arguments(&line),
     })
+}
+
+pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// The links in `/proc` lead to the folders of the process, also in another mount namespace.
+pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
+    let folder = if path.starts_with('/') { "root" } else { "cwd" };
+    let path = format!("/proc/{pid}/{folder}/{path}");
+    // Opening a pipe or a device could block.
+    if !fs::metadata(&path).ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).ok()?;
+    file.take(SCRIPT_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether the uid stands for all users that the user namespace of this process does not map. The
