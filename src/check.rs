@@ -297,10 +297,10 @@ pub fn check_each_port_listening<P: ToEndpoint>(
         Ok(_) => None,
         Err((_, e)) => Some(Verdict::cannot_tell(e)),
     };
-    let verdicts: Vec<_> = ports.into_iter().map(verdict).collect();
+    let verdicts: Vec<_> = ports.iter().copied().map(verdict).collect();
     operands.results(verdicts, |failed| {
-        let failed = failed.into_iter();
-        diagnose::report_each(failed.map(|(of, verdict)| (of.port, verdict)).collect())
+        let failed = failed.into_iter().map(|(of, verdict)| (of.port, verdict));
+        diagnose::report_each(failed.collect(), &ports)
     })
 }
 

@@ -99,10 +99,49 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 /// What [`report`] returns for each of these ports, in their order. One scan of the processes
-/// serves all of them.
-pub(crate) fn report_each(ports: Vec<(Port, Verdict)>) -> Vec<Diagnosis> {
-    let facts = facts_of_each(ports, ScanDepth::Report);
+/// serves all of them. `asked` has all ports of the call.
+pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Diagnosis> {
+    let mut facts = facts_of_each(ports, ScanDepth::Report);
+    note_other_protocol(&mut facts, asked, None);
     facts.into_iter().map(Diagnosis::new).collect()
+}
+
+/// Notes for each port without a listener a server that has the number for the other protocol. The
+/// caller may have asked for the wrong protocol. With an expected process, only its servers count.
+fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
+    let other_of = |facts: &Facts| -> Option<Port> {
+        let is_silent = matches!(facts.verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
+        let has_server = facts.holders.iter().flatten().any(whose::answers);
+        if !is_silent || has_server || !facts.elsewhere.is_empty() {
+            return None;
+        }
+        let endpoint = facts.endpoint?;
+        let protocol = match endpoint.protocol? {
+            Protocol::Tcp => Protocol::Udp,
+            Protocol::Udp => Protocol::Tcp,
+            Protocol::UdpLite => return None,
+        };
+        let is_asked = |port: &Port| port.number == endpoint.port && port.protocol == protocol;
+        (!asked.iter().any(is_asked)).then(|| Port {
+            protocol,
+            ..Port::of(endpoint)
+        })
+    };
+    let mut others: Vec<(&mut Facts, Port)> = Vec::new();
+    for facts in each {
+        if let Some(other) = other_of(facts) {
+            others.push((facts, other));
+        }
+    }
+    let ports: Vec<Port> = others.iter().map(|(_, port)| *port).collect();
+    // If the other table cannot be read, the report omits this hint.
+    let found = who::reachable(&ports).unwrap_or_default();
+    for ((facts, _), servers) in others.into_iter().zip(found) {
+        let mut servers = servers.into_iter();
+        facts.other_protocol = servers.find(|socket| {
+            socket.is_server() && expected.is_none_or(|expected| expected.has(socket))
+        });
+    }
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
@@ -146,19 +185,24 @@ pub(crate) fn not_listening_each(
             ..facts
         })
     };
-    let facts = facts_of_each(ports.clone(), ScanDepth::Complete);
+    let mut facts = facts_of_each(ports.clone(), ScanDepth::Complete);
+    note_other_protocol(&mut facts, asked, Some(expected));
     ports.iter().zip(facts).map(report).collect()
 }
 
 /// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
 /// tries one connection, because a packet filter may redirect the connections of the port.
-/// `last_listener` is the listener that the wait saw last, if none stayed open.
+/// `last_listener` is the listener that the wait saw last, if none stayed open. `asked` has all
+/// ports of the wait.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,
     last_listener: Option<Holder>,
+    asked: &[Port],
 ) -> Diagnosis {
-    let facts = facts(port, verdict, ScanDepth::Complete);
+    let mut each = facts_of_each(vec![(port, verdict)], ScanDepth::Complete);
+    note_other_protocol(&mut each, asked, None);
+    let facts = each.pop().expect("one port has one set of facts");
     Diagnosis::new(Facts {
         last_listener,
         ..with_redirection(port, facts)
@@ -226,6 +270,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             elsewhere,
             instead: Vec::new(),
             last_listener: None,
+            other_protocol: None,
             reserved_by,
             holders: Some(holders.with_ephemeral_usage(usage)),
             number: Some(Number {

@@ -54,6 +54,15 @@ impl Holder {
         }
     }
 
+    /// Who owns this server socket, with its protocol.
+    pub(crate) fn protocol_headline(&self) -> String {
+        match self.protocol {
+            Protocol::Tcp => format!("{}/tcp", self.headline()),
+            // The headline has the protocol.
+            _ => self.headline(),
+        }
+    }
+
     /// Who owned this listener before it was closed.
     pub(crate) fn past_headline(&self) -> String {
         let owner = self.processes.first().map(Process::name_and_pid);

@@ -214,6 +214,12 @@ pub enum Remedy {
     },
     /// Use an address that this machine has.
     UseLocalAddress,
+    /// Name the port with the protocol of the server that has its number.
+    #[non_exhaustive]
+    NameOtherProtocol {
+        /// The endpoint that was checked, with the protocol of the server.
+        endpoint: Endpoint,
+    },
     /// Write the port in one of the accepted text forms.
     NamePort,
     /// Call [`who_holds`](crate::who_holds). This crate does not bind ports of the endpoint's
@@ -349,6 +355,8 @@ impl fmt::Display for Remedy {
             },
             Remedy::UseListenersAddress { addr } => {
                 let mut addr = *addr;
+                // A server on ::ffff:127.0.0.1 accepts the clients of 127.0.0.1.
+                addr.set_ip(addr.ip().to_canonical());
                 match addr.ip() {
                     IpAddr::V4(ip) if ip.is_unspecified() => {
                         addr.set_ip(Ipv4Addr::LOCALHOST.into())
@@ -427,6 +435,9 @@ impl fmt::Display for Remedy {
             ),
             Remedy::UseLocalAddress => {
                 f.write_str("name an address that this machine has, or omit the address")
+            }
+            Remedy::NameOtherProtocol { endpoint } => {
+                write!(f, "name the port as {endpoint} if that server is meant")
             }
             Remedy::NamePort => f.write_str(
                 "write the port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp",
@@ -540,7 +551,8 @@ mod tests {
                 watcher: 1,
                 name: name(),
             },
-            Remedy::StopWatcherFirst { .. } => Remedy::StopProcessOfScript {
+            Remedy::StopWatcherFirst { .. } => Remedy::NameOtherProtocol { endpoint },
+            Remedy::NameOtherProtocol { .. } => Remedy::StopProcessOfScript {
                 pid,
                 shell: 1,
                 name: name(),
@@ -591,7 +603,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 39);
+        assert_eq!(remedies.len(), 40);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

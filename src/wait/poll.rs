@@ -62,6 +62,7 @@ impl Unmet {
                 self.port,
                 self.verdict.clone(),
                 self.last_listener.as_deref().cloned(),
+                &self.asked,
             ),
         }
     }

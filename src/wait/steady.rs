@@ -165,7 +165,7 @@ impl Steady {
             port: self.ports[index],
             verdict,
             expected: None,
-            asked: Vec::new(),
+            asked: self.ports.clone(),
             last_listener: seen.last.clone().map(Box::new),
         };
         Poll::Failed(WaitError::TimedOut(self.deadline.at_most, unmet))

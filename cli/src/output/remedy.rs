@@ -148,6 +148,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::LowerUnprivilegedPortStart { .. } => ("lower_unprivileged_port_start", None, None),
         Remedy::UseLocalAddress => ("use_local_address", None, None),
         Remedy::AskWhoHolds { .. } => ("ask_who_holds", None, None),
+        Remedy::NameOtherProtocol { .. } => ("name_other_protocol", None, None),
         _ => ("other", None, None),
     }
 }

@@ -110,6 +110,19 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         let check = Some(Remedy::CheckCommand { pid });
         return check.into_iter().chain(reserve).collect();
     }
+    if let (Some(other), []) = (&report.facts.other_protocol, elsewhere.as_slice()) {
+        let mut remedies = vec![Remedy::NameOtherProtocol {
+            endpoint: Endpoint {
+                protocol: Some(other.protocol),
+                ..endpoint
+            },
+        }];
+        match report.facts.expected.flatten() {
+            Some(pid) => remedies.push(Remedy::CheckCommand { pid }),
+            None => remedies.extend(start_first(endpoint)),
+        }
+        return remedies;
+    }
     match (
         elsewhere.first(),
         endpoint.ip.map(link_local::without_scope),

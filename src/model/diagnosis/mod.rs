@@ -61,6 +61,8 @@ pub(crate) struct Facts {
     pub(crate) instead: Vec<Holder>,
     /// The listener that a wait saw last, if no listener stayed open.
     pub(crate) last_listener: Option<Holder>,
+    /// A server that has the number for the other protocol, if nothing listens on the endpoint.
+    pub(crate) other_protocol: Option<Holder>,
     /// The processes that have the abstract Unix socket of a reservation which no lock file shows.
     /// Empty if there is no such reservation, or if the processes are hidden.
     pub(crate) reserved_by: Vec<Process>,
@@ -104,6 +106,7 @@ impl Diagnosis {
             elsewhere: Vec::new(),
             instead: Vec::new(),
             last_listener: None,
+            other_protocol: None,
             reserved_by: Vec::new(),
             number: None,
             trials: Vec::new(),

@@ -152,6 +152,7 @@ impl Report {
             instead,
             redirected,
             suspended,
+            other_protocol,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
@@ -178,13 +179,18 @@ impl Report {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),
             };
-            // The headline says that the socket accepts only connections of its interface.
-            let only = if other.interface.is_some() {
+            // The headline says that the socket accepts only IPv6, or only connections of its
+            // interface.
+            let headline = other.headline();
+            let only = if other.interface.is_some() || headline.ends_with("(IPv6 only)") {
                 ""
             } else {
                 " only"
             };
-            sentences.push(format!("{}{only}; {unreached}", other.headline()));
+            sentences.push(format!("{headline}{only}; {unreached}"));
+        } else if let (Some(other), true) = (other_protocol, sentences.is_empty()) {
+            let asked = self.facts.endpoint?.protocol?;
+            sentences.push(format!("{}, not {asked}", other.protocol_headline()));
         }
         (!sentences.is_empty()).then(|| sentences.join("; "))
     }

@@ -151,6 +151,32 @@ for _ in range(50):
     p.wait_until_free(DEADLINE).unwrap();
 }
 
+#[test]
+fn a_server_of_the_other_protocol_is_named() {
+    let p = reserve_port();
+    let _server = std::net::UdpSocket::bind((V4, p.port())).unwrap();
+    let own = std::process::id();
+    let named = format!("(pid {own}) is bound to 127.0.0.1:{p}/udp, not tcp");
+    let moment = Duration::from_millis(1);
+    let waited = portlease::wait_until_listening(p.port(), moment).unwrap_err();
+    let held = portlease::check_port_held_by(p.port(), own).unwrap_err();
+    let missing = portlease::check_port_listening(p.port()).unwrap_err();
+    for report in [waited.diagnosis().unwrap(), &held, &missing] {
+        assert!(report.headline().ends_with(&named), "{report}");
+        let help = report.help().unwrap();
+        let start = format!("name the port as {p}/udp if that server is meant, or ");
+        assert!(help.starts_with(&start), "{report}");
+    }
+    // The remedy.
+    portlease::check_port_listening(format!("{p}/udp").as_str()).unwrap();
+    // The control: a call that asks for both protocols has named the server.
+    let both = [format!("{p}/tcp"), format!("{p}/udp")];
+    let mut results = portlease::check_each_port_listening(&both).into_iter();
+    let text = results.next().unwrap().unwrap_err().to_string();
+    assert!(!text.contains("not tcp"), "{text}");
+    results.next().unwrap().unwrap();
+}
+
 /// The shell is no ancestor of this process, and its script starts the server in a loop.
 #[test]
 fn a_shell_script_with_a_loop_is_stopped_if_it_starts_the_server_again() {

@@ -15,21 +15,23 @@ use crate::support::socket::{self, Reuse};
 
 /// One port of each kind, and the sockets that make it so.
 fn operands() -> (Vec<String>, Box<dyn std::any::Any>) {
-    let ports = non_ephemeral_ports(7);
+    let ports = non_ephemeral_ports(8);
     let at = |index: usize| (Ipv4Addr::LOCALHOST, ports[index]);
     let listener = TcpListener::bind(at(0)).unwrap();
     let client = TcpStream::connect(at(0)).unwrap();
     let (accepted, _) = listener.accept().unwrap();
     let other = TcpListener::bind(at(1)).unwrap();
-    let udp = UdpSocket::bind(at(2)).unwrap();
+    let udp = UdpSocket::bind(at(7)).unwrap();
     let bound = socket::bind(socket::ANY_V4, ports[3], Reuse::Neither).unwrap();
     let reserved = portlease::ReserveOptions::new().port(ports[4]).reserve();
     let connection_only = TcpListener::bind(at(5)).unwrap();
     let left = TcpStream::connect(at(5)).unwrap();
     let (kept, _) = connection_only.accept().unwrap();
     drop(connection_only);
-    let mut operands: Vec<String> = ports.iter().map(|port| format!("{port}/tcp")).collect();
-    operands.push(format!("{}/udp", ports[2]));
+    // A report on one protocol names the server of the other, unless the call asks for both.
+    let tcp = ports[..7].iter().map(|port| format!("{port}/tcp"));
+    let mut operands: Vec<String> = tcp.collect();
+    operands.push(format!("{}/udp", ports[7]));
     operands.push(format!("127.0.0.1:{}", ports[0]));
     operands.push(format!("127.0.0.2:{}", ports[1]));
     operands.push(format!("{}", client.local_addr().unwrap().port()));
