@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::port_context::PortContext;
 use crate::claim::{BindMode, try_bind};
+use crate::link_local;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
@@ -330,6 +331,14 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
         io::ErrorKind::AddrNotAvailable => Some(Verdict::NoSuchAddress),
+        // No interface has the link-local address, so the bind had no scope id.
+        io::ErrorKind::InvalidInput
+            if cfg!(target_os = "linux")
+                && port.scope_id == 0
+                && port.ip.is_some_and(link_local::needs_interface) =>
+        {
+            Some(Verdict::NoSuchAddress)
+        }
         io::ErrorKind::PermissionDenied if ports::is_privileged(port.number) => {
             Some(Verdict::Privileged)
         }

@@ -205,6 +205,9 @@ impl Report {
                 let duration = DurationText(*duration);
                 format!("{operand} had no listener that stayed open for {duration}: {cause}")
             }
+            Verdict::NotHeldBy(Some(pid)) if self.facts.expected == Some(None) => {
+                format!("{operand} is not held by pid {pid}, which has ended: {cause}")
+            }
             Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::SharedWithStranger(pid) => {
                 format!("{operand} is not held by pid {pid} alone: {cause}")

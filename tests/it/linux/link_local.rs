@@ -146,6 +146,9 @@ pub(crate) fn addresses_of_two_interfaces() {
     // An address that no interface has.
     let absent = portlease::check_port_free(at(9, p.port(), va)).unwrap_err();
     assert!(absent.to_string().contains("fe80::9"), "{absent}");
+    let absent = portlease::check_port_free(at(9, p.port(), 0)).unwrap_err();
+    let reason = "cannot be bound: this machine does not have the address";
+    assert!(absent.headline().ends_with(reason), "{absent}");
 }
 
 #[test]

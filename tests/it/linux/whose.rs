@@ -156,6 +156,16 @@ fn the_ports_of_one_call_are_not_taken_for_one_another() {
 }
 
 #[test]
+fn a_process_that_has_ended_is_called_so() {
+    let p = reserve_port();
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let report = portlease::check_port_held_by(&p, child.id()).unwrap_err();
+    let expected = format!("is not held by pid {}, which has ended: ", child.id());
+    assert!(report.headline().contains(&expected), "{report}");
+}
+
+#[test]
 fn a_suspended_process_is_reported_with_the_remedy() {
     let p = reserve_port();
     let child = Server::of(Command::new("sleep").arg("600").spawn().unwrap());
