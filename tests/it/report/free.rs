@@ -164,6 +164,14 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
             who.starts_with("complete=false ") && who.contains("but its lock file is in another"),
             "{who}"
         );
+        // A range without another number names the process too.
+        let refused = other.reserve(&format!("{how} range={port}-{port}"));
+        let message = refused.refused("NoFreePort");
+        let start = format!("cannot reserve a port from {port}-{port}: 1 tried: ");
+        assert!(
+            message.starts_with(&start) && message.contains(&process),
+            "{message}"
+        );
         one.release("all");
         assert_eq!(
             other.command(&format!("free={operand}")),
