@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
 use portlease::{ReserveOptions, reserve_port};
 
+#[cfg(unix)]
+use crate::support::ports::non_ephemeral_port;
 use crate::support::reserver::Reserver;
 use crate::support::socket::{self, Reuse, V4, V6, port_of};
 use crate::support::{DEADLINE, Folder, capability, need, own_locks};
@@ -270,4 +272,22 @@ fn several_busy_ports_are_reported_together() {
     assert!(!text.contains(&format!("port {free}/tcp")), "{text}");
     drop((one, two));
     portlease::assert_ports_free([&p, &free, &q]);
+}
+
+/// A process that only locked the lock file for reading has no lease. So the report finds nobody.
+#[test]
+#[cfg(unix)]
+fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
+    let folder = Folder::new();
+    let port = non_ephemeral_port();
+    let mut reserver = Reserver::new(&folder.locks());
+    // Creates the lock file.
+    reserver.reserve(&format!("port={port}")).held();
+    reserver.release(port);
+    let reader = std::fs::File::open(folder.lock_file(port)).unwrap();
+    reader.try_lock_shared().unwrap();
+    let how = format!("port={port} wait=10");
+    let message = reserver.reserve(&how).refused("TimedOut");
+    let cause = "another process bound it or locked its lock file for a moment, and now it is free";
+    assert!(message.contains(cause), "{message}");
 }
