@@ -112,4 +112,26 @@ mod tests {
             "drop closed the other file"
         );
     }
+
+    /// Two descriptors of one file have the same device and inode. Only their access modes can show
+    /// that the kept one is gone.
+    #[test]
+    fn a_descriptor_with_another_access_mode_is_not_closed() {
+        let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
+        let number = kept.intact().unwrap().as_raw_fd();
+        #[expect(
+            unsafe_code,
+            reason = "the test replaces the file of a kept descriptor"
+        )]
+        // SAFETY: the drop of `kept` below does not close the number, so `target` is its only
+        // owner.
+        let mut target = unsafe { OwnedFd::from_raw_fd(number) };
+        let for_writing = File::options().write(true).open("/dev/null").unwrap();
+        rustix::io::dup2(&for_writing, &mut target).unwrap();
+        drop(kept);
+        assert!(
+            rustix::fs::fstat(&target).is_ok(),
+            "drop closed the other descriptor"
+        );
+    }
 }

@@ -41,3 +41,22 @@ impl KeptSetting {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::in_unknown_namespace;
+
+    #[test]
+    fn a_file_is_kept_only_for_a_namespace_that_proc_shows() {
+        let setting = KeptSetting::new("ip_local_port_range");
+        let is_kept_after_read = || {
+            setting.read().unwrap();
+            setting.kept.get().is_some()
+        };
+        assert!(!in_unknown_namespace(is_kept_after_read));
+        // The control. An emulator such as gVisor shows no namespace.
+        let is_shown = Namespace::current().inode().is_some();
+        assert_eq!(is_kept_after_read(), is_shown);
+    }
+}

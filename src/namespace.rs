@@ -48,6 +48,16 @@ fn read() -> Namespace {
     Namespace(0)
 }
 
+/// For tests: calls `call` as on a system where `/proc` does not show the namespace.
+#[cfg(test)]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn in_unknown_namespace<T>(call: impl FnOnce() -> T) -> T {
+    let outer = MEMO.replace(Some(Namespace(0)));
+    let value = call();
+    MEMO.set(outer);
+    value
+}
+
 /// While a memo exists, its thread uses the namespace that was read when the memo was created. Each
 /// read costs some microseconds, so one public call reads once. The thread cannot change its
 /// namespace in the middle of that call.

@@ -1,4 +1,5 @@
-//! Errors of the operating system: detects a lack of descriptors, and formats errors for messages.
+//! Errors of the operating system: detects a lack of descriptors or memory, and formats errors for
+//! messages.
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,12 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
         Some(code) => matches!(code, ENFILE | EMFILE),
         None => false,
     }
+}
+
+/// Whether the error only means that descriptors or memory are used up. It then says nothing about
+/// what the call was to read, so no caller may keep it as an answer.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
 /// The limit behind an error for which [`is_out_of_descriptors`] is true, and what to do about it.

@@ -161,8 +161,10 @@ fn is_kept_for_this_process(lease: &Lease) -> bool {
     let Some(record) = lease.record() else {
         return false;
     };
-    let is =
-        |pid, started| sockets::started(pid) == started && lease.speaks_for(sockets::user_of(pid));
+    let is = |pid, started| {
+        sockets::started(pid).is_ok_and(|now| now == started)
+            && lease.speaks_for(sockets::user_of(pid))
+    };
     let ancestors = lineage(std::process::id()).skip(1);
     let is_ancestor = |pid| ancestors.clone().any(|ancestor| ancestor == pid);
     let is_beneficiary = |process: Beneficiary| {

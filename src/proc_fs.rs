@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::OnceLock;
+
+use once_cell::sync::OnceCell;
 
 /// The settings of the calling thread's network namespace.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
@@ -57,10 +58,12 @@ pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release >= (major, minor))
 }
 
+/// The process keeps the release that it has read. A failure, such as a lack of descriptors, is not
+/// kept.
 fn release() -> Option<(u32, u32)> {
-    static RELEASE: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    static RELEASE: OnceCell<(u32, u32)> = OnceCell::new();
     let read = || parse_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?);
-    *RELEASE.get_or_init(read)
+    RELEASE.get_or_try_init(|| read().ok_or(())).ok().copied()
 }
 
 /// The first two numbers of a release such as `6.1.0-50-cloud-amd64`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::inspect::who;
 use crate::inspect::whose::Expected;
-use crate::model::error::Result;
+use crate::model::error::{Error, Result};
 use crate::model::holders::Holders;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
@@ -291,12 +291,13 @@ impl Reservation {
 /// Waits until the process with this pid listens. The process need not be a child of the calling
 /// process.
 fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
-    let started = sockets::started(pid);
+    let started = sockets::started(pid)
+        .map_err(|cause| Error::of_system("read the start of", &format!("pid {pid}"), cause))?;
     let mut wait = Listening::new(ports, Some(Expected::new(pid)), at_most);
     block_on(|| {
         wait.poll(|| {
             // A later process with the same pid has another start.
-            let is_running = sockets::is_running(pid)? && sockets::started(pid) == started;
+            let is_running = sockets::is_running(pid)? && sockets::started(pid)? == started;
             Ok((!is_running).then_some(ExitInfo::from(None)))
         })
     })

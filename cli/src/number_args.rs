@@ -1,5 +1,6 @@
 //! [`NumberArgs`]: the options of `run` and `reserve` that restrict which numbers are chosen.
 
+use std::fmt;
 use std::str::FromStr;
 
 use portlease::{Endpoint, ReserveOptions};
@@ -53,6 +54,14 @@ impl NumberArgs {
         options
     }
 
+    /// The numbers of `--range` from which portlease may choose.
+    pub(crate) fn allowed(&self) -> impl Iterator<Item = u16> {
+        let NumberRange(low, high) = self.range.unwrap_or(NumberRange(1, u16::MAX));
+        let is_excluded = |number: &u16| self.exclude.iter().any(|list| list.0.contains(number));
+        let multiple = self.aligned.unwrap_or(1);
+        (low..=high).filter(move |number| number.is_multiple_of(multiple) && !is_excluded(number))
+    }
+
     /// The first option that influences which number is chosen. Such an option cannot apply to a
     /// port server, which chooses the numbers itself.
     pub(crate) fn chooses(&self) -> Option<&'static str> {
@@ -71,6 +80,18 @@ impl NumberArgs {
 /// An inclusive range of numbers, such as `20000-29999`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NumberRange(u16, u16);
+
+impl NumberRange {
+    pub(crate) fn contains(self, number: u16) -> bool {
+        (self.0..=self.1).contains(&number)
+    }
+}
+
+impl fmt::Display for NumberRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
 
 impl FromStr for NumberRange {
     type Err = InvalidPort;

@@ -126,6 +126,20 @@ pub(crate) struct NamedPort {
     pub(crate) protocol: Protocol,
 }
 
+/// Prints the port as a user types it.
+impl fmt::Display for NamedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(port) = self.port {
+            write!(f, "={port}")?;
+        }
+        match self.protocol {
+            Protocol::Tcp => Ok(()),
+            other => write!(f, "/{other}"),
+        }
+    }
+}
+
 impl FromStr for NamedPort {
     type Err = InvalidPort;
 

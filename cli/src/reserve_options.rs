@@ -2,10 +2,11 @@
 
 use portlease::{Protocol, ReserveOptions};
 
-use crate::args::SharedReserveArgs;
+use crate::args::{RunArgs, SharedReserveArgs};
 use crate::failure::Failure;
 use crate::number_args::NumberArgs;
 use crate::port_server::{Granted, PortServer};
+use crate::ports::NamedPort;
 
 pub(crate) fn reserve_options(
     shared: &SharedReserveArgs,
@@ -40,6 +41,67 @@ pub(crate) fn check_choice(
         ))),
         _ => Ok(()),
     }
+}
+
+/// Fails if two options of `run` name the same port, or if `--range` has too few numbers for the
+/// ports without a number. `run` would otherwise report its own reservation as the one in the way.
+pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
+    let numbers = &args.shared.numbers;
+    let ports = args.ports.iter().map(|port| ("--port", port));
+    let ports: Vec<(&str, &NamedPort)> = ports
+        .chain(args.listen.iter().map(|port| ("--listen", port)))
+        .collect();
+    let shares =
+        |one: &NamedPort, other: &NamedPort| numbers.both || one.protocol == other.protocol;
+    for (n, (option, port)) in ports.iter().enumerate() {
+        let is_same = |earlier: &NamedPort| earlier.port == port.port && shares(earlier, port);
+        let earlier = ports[..n].iter().find(|(_, earlier)| is_same(earlier));
+        if let (Some(number), Some((earlier_option, earlier))) = (port.port, earlier) {
+            return Err(Failure::new(format!(
+                "cannot reserve port {number} twice: {earlier_option} {earlier} and {option} \
+                 {port} name the same port; give each its own number"
+            )));
+        }
+    }
+    let Some(range) = numbers.range else {
+        return Ok(());
+    };
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let is_of_protocol =
+            |port: &&(&str, &NamedPort)| numbers.both || port.1.protocol == protocol;
+        let (exact, picked): (Vec<_>, Vec<_>) = ports
+            .iter()
+            .filter(is_of_protocol)
+            .partition(|(_, port)| port.port.is_some());
+        let is_taken = |number| exact.iter().any(|(_, port)| port.port == Some(number));
+        let room = numbers.allowed().filter(|n| !is_taken(*n)).count();
+        let is_within = |port: &NamedPort| port.port.is_some_and(|n| range.contains(n));
+        let within = exact.iter().filter(|(_, port)| is_within(port));
+        let taken: Vec<String> = within
+            .map(|(option, port)| format!("{option} {port}"))
+            .collect();
+        // The library explains why a single port cannot be reserved.
+        if picked.len() <= room || picked.len() + taken.len() == 1 {
+            continue;
+        }
+        let names: Vec<&str> = picked.iter().map(|(_, port)| port.name.as_str()).collect();
+        let besides = match taken.as_slice() {
+            [] => String::new(),
+            taken => format!(" besides {}", taken.join(", ")),
+        };
+        return Err(Failure::new(format!(
+            "cannot reserve {} from --range {range}: it has {}{besides}, and {} {} needed; pass a \
+             wider range",
+            names.join(", "),
+            match room {
+                1 => "1 number".to_owned(),
+                room => format!("{room} numbers"),
+            },
+            names.len(),
+            if names.len() == 1 { "is" } else { "are" },
+        )));
+    }
+    Ok(())
 }
 
 /// Reserves `number`. If it is `None`, the port server of `PORTSERVER_ADDRESS` picks one. If that

@@ -66,6 +66,15 @@ impl AttemptError {
         }
     }
 
+    /// The error for an ephemeral range that could not be read.
+    pub(super) fn range(cause: io::Error) -> Self {
+        AttemptError::System {
+            act: "read the ephemeral range to reserve",
+            port: None,
+            cause,
+        }
+    }
+
     /// The error for a bind that failed with `cause`.
     pub(super) fn bind(port: Port, cause: io::Error) -> Self {
         match cause.kind() {

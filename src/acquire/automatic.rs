@@ -43,7 +43,7 @@ pub(super) fn reserve(
         // and outgoing connections never need a non-ephemeral number. But reserving such a number
         // takes longer. So these numbers come first only if outgoing connections need the ephemeral
         // ones.
-        let ephemeral = EphemeralRange::refreshed();
+        let ephemeral = EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
             let reserved = if others {
@@ -61,11 +61,11 @@ pub(super) fn reserve(
     } else {
         // `numbers` starts with the numbers outside the cached ephemeral range. The range may have
         // changed since it was cached, so it is read again.
-        EphemeralRange::refreshed();
+        EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let mut once = effort.at_most(RetryLevel::Once);
         if let Some(reservation) = first_of(
             request,
-            numbers(request).filter(is_other),
+            numbers(request)?.filter(is_other),
             &mut once,
             &mut stats,
         )? {
@@ -76,7 +76,7 @@ pub(super) fn reserve(
     // `spared` is set, the pick has left the last free numbers for outgoing connections on purpose.
     // It then takes no number at all.
     if effort.level > RetryLevel::Once && !stats.spared {
-        let numbers = numbers(request).filter(is_other).take(NUMBERS_LOOKED_UP);
+        let numbers = numbers(request)?.filter(is_other).take(NUMBERS_LOOKED_UP);
         let mut with_table = effort.at_most(RetryLevel::WithTable);
         let mut again = AttemptStats::default();
         if let Some(reservation) = first_of(request, numbers, &mut with_table, &mut again)? {
@@ -101,10 +101,11 @@ fn of_name(
     own: &PortSet,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    if request.name.is_some() {
-        EphemeralRange::refreshed();
+    if request.name.is_none() {
+        return Ok(None);
     }
-    let Some(numbers) = request.numbers_of_name() else {
+    let range = EphemeralRange::refreshed().map_err(AttemptError::range)?;
+    let Some(numbers) = request.numbers_of_name(range) else {
         return Ok(None);
     };
     let numbers = numbers.filter(|port| !own.contains(*port));
@@ -122,18 +123,18 @@ fn of_name(
 }
 
 /// The allowed numbers, in the order in which an automatic pick tries them.
-pub(super) fn numbers(request: &Request) -> impl Iterator<Item = u16> {
+pub(super) fn numbers(request: &Request) -> Result<impl Iterator<Item = u16>, AttemptError> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
         Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
         None => {
-            let range = EphemeralRange::cached();
+            let range = EphemeralRange::cached().map_err(AttemptError::range)?;
             let draws = range.draws().filter(|port| request.admits(*port));
             // Ephemeral numbers come last, because without a claim the kernel can assign them to
             // other sockets.
             Box::new(range.non_ephemeral().chain(draws.take(NUMBERS_TRIED)))
         }
     };
-    numbers.filter(|port| request.admits(*port))
+    Ok(numbers.filter(|port| request.admits(*port)))
 }
 
 /// The numbers that an automatic pick tries for this range and these exclusions, in order.
@@ -158,7 +159,8 @@ pub(crate) fn numbers_of(
         on_behalf_of: None,
         at: std::panic::Location::caller(),
     };
-    numbers(&request).collect::<Vec<_>>().into_iter()
+    let numbers = numbers(&request).expect("the ephemeral range can be read");
+    numbers.collect::<Vec<_>>().into_iter()
 }
 
 /// Reserves the first of these numbers that is free. It uses the cached ephemeral range, which the

@@ -2,6 +2,7 @@
 //! numbers. This module chooses the base number, and reserves the ports in ascending order.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::{AttemptError, Effort, Request, exact};
 use crate::model::attempt_stats::AttemptStats;
@@ -16,8 +17,8 @@ pub(super) fn reserve(
     offsets: &Offsets,
     effort: &mut Effort<'_>,
 ) -> Result<Vec<Reservation>, AttemptError> {
-    EphemeralRange::refreshed();
-    let mut search = Search::new(request, offsets);
+    let ephemeral = &EphemeralRange::refreshed().map_err(AttemptError::range)?;
+    let mut search = Search::new(request, offsets, ephemeral);
     let mut prefer = request.prefer.iter().copied();
     let preferred = prefer
         .by_ref()
@@ -37,14 +38,14 @@ pub(super) fn reserve(
     } else {
         RetryLevel::Once
     };
-    if let Some(held) = search.first_of(bases(request, offsets), level, effort)? {
+    if let Some(held) = search.first_of(bases(request, offsets, ephemeral), level, effort)? {
         return Ok(held);
     }
     // The second pass reads the socket table. A number that only old connections (such as
     // TIME_WAIT) occupy can be reserved, and only the table shows what occupies a number.
     if effort.level > RetryLevel::Once {
-        let bases = bases(request, offsets).take(NUMBERS_LOOKED_UP);
-        let mut again = Search::new(request, offsets);
+        let bases = bases(request, offsets, ephemeral).take(NUMBERS_LOOKED_UP);
+        let mut again = Search::new(request, offsets, ephemeral);
         if let Some(held) = again.first_of(bases, RetryLevel::WithTable, effort)? {
             return Ok(held);
         }
@@ -55,8 +56,11 @@ pub(super) fn reserve(
 
 /// The base numbers at which every port is allowed, in the order in which the search tries them. A
 /// base number can occur twice.
-fn bases<'a>(request: &'a Request, offsets: &'a Offsets) -> Box<dyn Iterator<Item = u16> + 'a> {
-    let ephemeral = EphemeralRange::cached();
+fn bases<'a>(
+    request: &'a Request,
+    offsets: &'a Offsets,
+    ephemeral: &Arc<EphemeralRange>,
+) -> Box<dyn Iterator<Item = u16> + 'a> {
     let whole = match &request.allowed {
         Some(range) => range.clone(),
         None => ports::lowest()..=u16::MAX,
@@ -116,12 +120,16 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(request: &'a Request, offsets: &'a Offsets) -> Search<'a> {
+    fn new(
+        request: &'a Request,
+        offsets: &'a Offsets,
+        ephemeral: &Arc<EphemeralRange>,
+    ) -> Search<'a> {
         Search {
             request,
             offsets,
             first_choice: match request.name {
-                Some(_) => bases(request, offsets).next(),
+                Some(_) => bases(request, offsets, ephemeral).next(),
                 None => None,
             },
             refused: request.exclude.clone(),

@@ -30,7 +30,7 @@ pub(super) fn reserve(
 pub(super) fn reserve_in(
     request: &Request,
     number: u16,
-    ephemeral: fn() -> Arc<EphemeralRange>,
+    ephemeral: fn() -> io::Result<Arc<EphemeralRange>>,
     effort: &mut Effort<'_>,
 ) -> Result<Reservation, AttemptError> {
     let mut parts = Vec::with_capacity(request.protocols.len());
@@ -38,13 +38,13 @@ pub(super) fn reserve_in(
         let port = Port::new(number, *protocol);
         parts.push(part(request, port, ephemeral, effort)?);
     }
-    Ok(complete(request, parts))
+    complete(request, parts)
 }
 
 fn part(
     request: &Request,
     port: Port,
-    ephemeral: fn() -> Arc<EphemeralRange>,
+    ephemeral: fn() -> io::Result<Arc<EphemeralRange>>,
     effort: &mut Effort<'_>,
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
@@ -52,7 +52,10 @@ fn part(
     // Another process may have reserved a non-ephemeral number without a claim, by a lease and an
     // abstract socket name. If that process is in a container with the same network namespace but
     // another lock folder, its lease is not visible here. Only the name then shows the conflict.
-    let is_named = !claims || ephemeral().is_non_ephemeral(port.number);
+    let is_named = !claims
+        || ephemeral()
+            .map_err(AttemptError::range)?
+            .is_non_ephemeral(port.number);
     let mut name = if is_named {
         exclusive_name(port, effort)?
     } else {
@@ -63,7 +66,8 @@ fn part(
         (Some(claim), guarantee)
     } else {
         probe(port, effort)?;
-        (None, Guarantee::without_claim(port.number))
+        let guarantee = Guarantee::without_claim(port.number);
+        (None, guarantee.map_err(AttemptError::range)?)
     };
     Ok(ProtocolReservation::new(
         port, claim, name, lease, guarantee,

@@ -34,7 +34,7 @@ pub(super) fn reserve(
     // not offer these numbers again.
     let mut rejected = Vec::new();
     // An administrator may have changed the range since the last pick.
-    let mut range = EphemeralRange::recent();
+    let mut range = EphemeralRange::recent().map_err(AttemptError::range)?;
     for _ in 0..KERNEL_PICKS {
         // Each claim takes a number from outgoing connections, even if only for a moment. So the
         // pick claims nothing if the range is known to be small or half used up.
@@ -44,7 +44,7 @@ pub(super) fn reserve(
         let before = Instant::now();
         match Claim::any() {
             Ok(claim) => {
-                range = EphemeralRange::cached_with(claim.port());
+                range = EphemeralRange::cached_with(claim.port()).map_err(AttemptError::range)?;
                 parity.note(&range.range(), claim.port(), before.elapsed());
                 if parity.is_exhausted() || is_small(&range) {
                     break;
@@ -121,7 +121,7 @@ fn adopt(
         Ok(lease) => {
             let guarantee = Guarantee::Kernel;
             let part = ProtocolReservation::new(port, Some(claim), None, lease, guarantee);
-            Ok(Ok(complete(request, vec![part])))
+            Ok(Ok(complete(request, vec![part])?))
         }
         Err(error) => {
             error.count(stats)?;

@@ -234,17 +234,24 @@ fn lease_for(
 
 /// Writes the record of each part (the port of one protocol), and joins the parts into one
 /// reservation.
-fn complete(request: &Request, mut parts: Vec<ProtocolReservation>) -> Reservation {
-    let record = provenance::record(request);
+fn complete(
+    request: &Request,
+    mut parts: Vec<ProtocolReservation>,
+) -> Result<Reservation, AttemptError> {
+    let record = provenance::record(request).map_err(|cause| AttemptError::System {
+        act: "read the start of this process to reserve",
+        port: None,
+        cause,
+    })?;
     for part in &mut parts {
         part.publish(&record);
     }
     let name = record.name.clone();
-    Reservation::new(
+    Ok(Reservation::new(
         parts,
         request.label.clone(),
         name,
         request.server,
         request.on_leak,
-    )
+    ))
 }

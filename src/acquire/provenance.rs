@@ -1,5 +1,6 @@
 //! What the record of a reservation says about the process and the test that made it.
 
+use std::io;
 use std::num::NonZeroU64;
 use std::panic::Location;
 use std::path::Path;
@@ -16,8 +17,11 @@ use crate::sockets;
 
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
 /// the claim later.
-pub(super) fn record(request: &Request) -> Record {
-    let process = this_process();
+///
+/// A lack of descriptors or memory is an error. Without the start of this process the record would
+/// not show its children that the port belongs to their parent.
+pub(super) fn record(request: &Request) -> io::Result<Record> {
+    let process = this_process()?;
     // If the caller passed the command of a program that it starts, as `portlease run` does, the
     // record has no source line. The line would be in the caller, and would not help the reader of
     // a report.
@@ -26,7 +30,7 @@ pub(super) fn record(request: &Request) -> Record {
         None => source_line(request.at),
     };
     let folder = std::env::current_dir().unwrap_or_default();
-    Record {
+    Ok(Record {
         pid: process.id.pid(),
         started: process.started,
         program: process.program.clone(),
@@ -40,9 +44,12 @@ pub(super) fn record(request: &Request) -> Record {
             .unwrap_or_default(),
         socket: None,
         pid_namespace: process.pid_namespace,
-        on_behalf_of: request.on_behalf_of.and_then(beneficiary),
+        on_behalf_of: match request.on_behalf_of {
+            Some(pid) => beneficiary(pid)?,
+            None => None,
+        },
         name: request.stable_name(),
-    }
+    })
 }
 
 /// The caller's source line, or an empty text if it is unknown.
@@ -70,29 +77,28 @@ struct ThisProcess {
 
 /// The cached value is valid for one process. A forked child has its own pid and start time, so it
 /// reads both again.
-fn this_process() -> Arc<ThisProcess> {
+fn this_process() -> io::Result<Arc<ThisProcess>> {
     static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
     let id = ProcessId::current();
     let mut known = KNOWN.lock();
     if let Some(process) = known.as_ref().filter(|process| process.id == id) {
-        return process.clone();
+        return Ok(process.clone());
     }
     let program = std::env::current_exe().map(|path| path.to_string_lossy().into_owned());
-    known
-        .insert(Arc::new(ThisProcess {
-            id,
-            started: sockets::started(id.pid()),
-            program: program.unwrap_or_default(),
-            pid_namespace: id.namespace(),
-        }))
-        .clone()
+    let process = ThisProcess {
+        id,
+        started: sockets::started(id.pid())?,
+        program: program.unwrap_or_default(),
+        pid_namespace: id.namespace(),
+    };
+    Ok(known.insert(Arc::new(process)).clone())
 }
 
 /// Returns `None` if the process does not exist, or if the system does not report when a process
 /// started.
-fn beneficiary(pid: u32) -> Option<Beneficiary> {
-    let started = Some(sockets::started(pid)?);
-    Some(Beneficiary { pid, started })
+fn beneficiary(pid: u32) -> io::Result<Option<Beneficiary>> {
+    let started = sockets::started(pid)?;
+    Ok(started.is_some().then_some(Beneficiary { pid, started }))
 }
 
 /// The name of the test. libtest gives it to the thread that runs the test. On the main thread and

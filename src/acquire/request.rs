@@ -1,8 +1,10 @@
 //! [`Request`]: validated options of a reservation.
 
 use std::borrow::Cow;
+use std::io;
 use std::iter;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AttemptError, kernel_choice};
@@ -103,8 +105,10 @@ impl Request {
 
     /// [`admits`](Self::admits) for a port that need not be a multiple of `aligned`.
     fn admits_further(&self, port: u16) -> bool {
-        let is_left_to_service =
-            || services::is_common(port) && !EphemeralRange::cached().is_reserved(port);
+        // Without a readable range no number counts as withheld.
+        let is_withheld =
+            |port| EphemeralRange::cached().is_ok_and(|range| range.is_reserved(port));
+        let is_left_to_service = || services::is_common(port) && !is_withheld(port);
         !self.exclude.contains(port)
             && !ports::is_blocked(port)
             && (self.allowed.is_some() || !is_left_to_service())
@@ -142,15 +146,20 @@ impl Request {
         } = self.name.as_ref()?;
         Some(StableName {
             name: name.clone(),
-            first_choice: first_choice.or_else(|| self.numbers_of_name()?.next())?,
+            first_choice: first_choice.or_else(|| {
+                let range = EphemeralRange::cached().ok()?;
+                self.numbers_of_name(range)?.next()
+            })?,
         })
     }
 
     /// The allowed numbers in the order of the requested name; `None` without a name. Numbers that
     /// the kernel does not assign by itself come first.
-    pub(super) fn numbers_of_name(&self) -> Option<impl Iterator<Item = u16>> {
+    pub(super) fn numbers_of_name(
+        &self,
+        range: Arc<EphemeralRange>,
+    ) -> Option<impl Iterator<Item = u16>> {
         let seed = self.name.as_ref()?.seed;
-        let range = EphemeralRange::cached();
         let is_allowed = |port: u16| {
             let is_in_range = match &self.allowed {
                 Some(allowed) => allowed.contains(&port),
@@ -201,12 +210,12 @@ fn keeps_claims() -> Result<bool, AttemptError> {
 /// The numbers that the self-test of the kernel tries, in order. 0 lets the kernel choose. In a
 /// small range 0 comes last, because the test could take the last free number from an outgoing
 /// connection.
-fn test_numbers() -> impl Iterator<Item = u16> {
-    let range = EphemeralRange::cached();
+fn test_numbers() -> io::Result<impl Iterator<Item = u16>> {
+    let range = EphemeralRange::cached()?;
     let is_small = kernel_choice::is_small(&range);
     let first = (!is_small).then_some(0);
     let last = is_small.then_some(0);
     // Built only if the test needs these numbers, because listing the ranges takes 10 us.
     let others = iter::once(()).flat_map(move |()| range.non_ephemeral().take(SELF_TEST_NUMBERS));
-    first.into_iter().chain(others).chain(last)
+    Ok(first.into_iter().chain(others).chain(last))
 }

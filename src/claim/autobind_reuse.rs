@@ -20,6 +20,7 @@ mod system {
 
     use super::ffi;
     use crate::kept_setting::KeptSetting;
+    use crate::os_error::is_exhaustion;
     use crate::proc_fs;
 
     /// The number that the kernel assigns to a `bind(ip, 0)` of this socket, if it may choose only
@@ -28,8 +29,10 @@ mod system {
     /// The answer is also `None` on Linux before 6.3, which cannot limit a bind to one number. It
     /// is another number if the ephemeral range lacks `only`: the kernel then ignores the limit.
     pub(crate) fn assigned(socket: &Socket, ip: IpAddr, only: u16) -> io::Result<Option<u16>> {
-        if ffi::allow_only(socket, only).is_err() {
-            return Ok(None);
+        match ffi::allow_only(socket, only) {
+            Err(error) if is_exhaustion(&error) => return Err(error),
+            Err(_) => return Ok(None),
+            Ok(()) => {}
         }
         match socket.bind(&SocketAddr::new(ip, 0).into()) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(None),
@@ -40,17 +43,22 @@ mod system {
         }
     }
 
-    /// Whether the setting is off. The error says that it is on, or that it cannot be read.
-    pub(crate) fn assigns_no_claimed_port() -> Result<(), &'static str> {
+    /// Whether the setting is off. The inner error says that it is on, or that the system does not
+    /// show it. A lack of descriptors or memory is the outer error.
+    pub(crate) fn assigns_no_claimed_port() -> io::Result<Result<(), &'static str>> {
         static SETTING: KeptSetting = KeptSetting::new("ip_autobind_reuse");
-        match SETTING.read() {
+        let text = match SETTING.read() {
+            Err(error) if is_exhaustion(&error) => return Err(error),
+            text => text,
+        };
+        Ok(match text {
             Ok(text) if text.trim() == "0" => Ok(()),
             Ok(_) => {
                 Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a reserved port")
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_linux_before_5_7() => Ok(()),
             Err(_) => Err("the setting net.ipv4.ip_autobind_reuse cannot be read"),
-        }
+        })
     }
 
     /// Linux before 5.7 lacks the setting, and never assigns a claimed port.
@@ -81,8 +89,8 @@ mod system {
         Ok(None)
     }
 
-    pub(crate) fn assigns_no_claimed_port() -> Result<(), &'static str> {
-        Ok(())
+    pub(crate) fn assigns_no_claimed_port() -> io::Result<Result<(), &'static str>> {
+        Ok(Ok(()))
     }
 }
 

@@ -23,21 +23,21 @@ use crate::retry::SELF_TESTS;
 /// The test claims the first of `numbers` that is not in use. For the number 0 the kernel chooses
 /// one. One number is enough, because the kernel treats claims of all numbers alike.
 pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
-    numbers: impl Fn() -> N,
+    numbers: impl Fn() -> io::Result<N>,
 ) -> io::Result<Result<(), &'static str>> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     let test = || {
         for _ in 1..SELF_TESTS {
-            let answer = self_test(numbers())?;
+            let answer = self_test(numbers()?)?;
             if answer.is_ok() {
                 return Ok(answer);
             }
         }
-        self_test(numbers())
+        self_test(numbers()?)
     };
     // The self-test fails while ip_autobind_reuse is on. The process would keep this failure after
     // the setting is turned off, so the setting is checked before the test.
-    if let Err(reason) = assigns_no_claimed_port() {
+    if let Err(reason) = assigns_no_claimed_port()? {
         return Ok(Err(reason));
     }
     match ANSWER.get_or_try_init(test) {

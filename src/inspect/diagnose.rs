@@ -239,7 +239,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         };
         ports.iter().map(without_sockets).collect()
     });
-    let (range, services) = (EphemeralRange::read(), Services::read());
+    let (range, services) = (EphemeralRange::read().ok(), Services::read());
     let (unprivileged_from, as_root) = (ports::unprivileged_from(), sight::is_root());
     let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
     let is_silent =
@@ -276,8 +276,10 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             number: Some(Number {
                 port: port.number,
                 service: services.name(port.number, port.protocol),
-                withheld: range.withheld(),
-                ephemeral: Some(range.range()),
+                withheld: range
+                    .as_ref()
+                    .map_or_else(Vec::new, EphemeralRange::withheld),
+                ephemeral: range.as_ref().map(EphemeralRange::range),
                 unprivileged_from,
             }),
             trials: Vec::new(),

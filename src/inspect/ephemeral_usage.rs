@@ -15,16 +15,17 @@ pub(crate) fn if_crowded(protocols: &[Protocol]) -> Option<EphemeralUsage> {
     if !protocols.contains(&Protocol::Tcp) {
         return None;
     }
-    let range = EphemeralRange::cached().range();
+    let range = EphemeralRange::cached().ok()?.range();
     if sockets::tcp_at_most()? * 2 < range.len() {
         return None;
     }
     read().filter(EphemeralUsage::is_crowded)
 }
 
-/// How full the ephemeral range is. `None` if the system does not report its range.
+/// How full the ephemeral range is. `None` if the system does not report its range, or if the range
+/// cannot be read now.
 pub(crate) fn read() -> Option<EphemeralUsage> {
-    let ephemeral = EphemeralRange::refreshed();
+    let ephemeral = EphemeralRange::refreshed().ok()?;
     if !ephemeral.is_reported() {
         return None;
     }

@@ -117,8 +117,9 @@ fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
 fn runs(record: &Record) -> bool {
     // If the system does not report whether a process runs, the process counts as running. Such a
     // system reports no owners of sockets either.
+    let is_same = |started| record.started.is_none() || started == record.started;
     sockets::is_running(record.pid).unwrap_or(true)
-        && (record.started.is_none() || sockets::started(record.pid) == record.started)
+        && sockets::started(record.pid).map_or(true, is_same)
 }
 
 fn is_recorded(process: &Process, record: &Record) -> bool {

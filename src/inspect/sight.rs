@@ -46,8 +46,14 @@ pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) 
     };
     let is_unconnected =
         |holder: &Holder| holder.protocol != Protocol::Tcp && holder.state == State::Bound;
+    // Without a range no number counts as ephemeral, so no connection is called outgoing by its
+    // number.
     let range = Lazy::new(EphemeralRange::read);
-    let is_assigned = |port: u16| !range.is_non_ephemeral(port);
+    let is_assigned = |port: u16| {
+        range
+            .as_ref()
+            .is_ok_and(|range| !range.is_non_ephemeral(port))
+    };
     for holder in holders {
         let local = holder.local;
         if is_unconnected(holder) {

@@ -9,6 +9,7 @@ use super::inheritance;
 use super::port_context::is_named;
 use super::{relation, sight};
 use crate::lease;
+use crate::model::diagnosis::verdict::named_by;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
 use crate::model::holder::Holder;
@@ -173,7 +174,14 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
         let rows = owned.holders.iter().filter(of_number).cloned().collect();
         let leases = inheritance::of_leases(lease::of_number(number, protocols));
         let holders = Holders::new(number, None, rows, leases, Vec::new());
-        (!holders.is_empty()).then(|| (number, holders.headline()))
+        if !holders.is_empty() {
+            return Some((number, holders.headline()));
+        }
+        // A reservation without a claim (this crate's bound socket) may be in another lock folder.
+        // Then only its abstract name shows it.
+        let mut ports = protocols.iter().map(|of| Port::new(number, *of));
+        let port = ports.find(|port| is_named(*port))?;
+        Some((number, named_by(inheritance::of_name(port).first())))
     };
     numbers.iter().filter_map(headline).collect()
 }

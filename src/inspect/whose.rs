@@ -44,7 +44,7 @@ impl Expected {
     pub(crate) fn new(pid: u32) -> Expected {
         Expected {
             pid: Some(pid),
-            started: sockets::started(pid),
+            started: sockets::started(pid).ok().flatten(),
             group: sockets::group(pid),
             ended_well: false,
         }
@@ -88,7 +88,7 @@ impl Expected {
             if process.pid == pid {
                 is_this_start(process.ticks)
             } else {
-                is_this_start(sockets::started(pid)) && is_descendant(process.pid, pid)
+                sockets::started(pid).is_ok_and(is_this_start) && is_descendant(process.pid, pid)
             }
         };
         self.pid.is_some_and(is_or_is_below) || self.left(process)

@@ -65,17 +65,28 @@ enum RecordLocation {
 
 pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
     let name = name(port);
+    let locked = |file, owner| {
+        Attempt::Locked(LeaseLock {
+            file,
+            owner,
+            record: None,
+            folder: folder.clone(),
+            name: name.clone(),
+            process: ProcessId::current(),
+        })
+    };
     for _ in 0..LOCK_REOPENS {
         let (file, owner) = match open(folder, &name) {
             Ok(Some(opened)) => opened,
-            Ok(None) => match folder.folder().open_file(&name, Access::New) {
-                Ok(opened) => opened,
+            Ok(None) => match folder.folder().create_locked(&name) {
+                Ok((file, owner, true)) => return locked(file, owner),
+                Ok((file, owner, false)) => (file, owner),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Attempt::FolderGone,
                 Err(e) => return Attempt::Failed(e),
             },
             Err(e) if is_out_of_descriptors(&e) => return Attempt::Failed(e),
-            Err(e) => return Attempt::Planted(folder.path().join(name), e),
+            Err(e) => return Attempt::Planted(folder.path().join(&name), e),
         };
         match file.try_lock() {
             Ok(()) => {}
@@ -89,16 +100,7 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
             }
         }
         match folder.folder().has_file(&name, &file) {
-            Ok(true) => {
-                return Attempt::Locked(LeaseLock {
-                    file,
-                    owner,
-                    record: None,
-                    folder: folder.clone(),
-                    name,
-                    process: ProcessId::current(),
-                });
-            }
+            Ok(true) => return locked(file, owner),
             // Another process removed the file between the open and the lock, so the loop opens it
             // again.
             Ok(false) => {}

@@ -1,6 +1,7 @@
 //! [`EphemeralRange`]: the numbers from which the kernel chooses for a `bind(…, 0)` or an outgoing
 //! connection.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,12 +41,12 @@ struct Cached {
 }
 
 impl Cached {
-    fn read() -> Cached {
+    fn read() -> io::Result<Cached> {
         let read_at = Instant::now();
-        Cached {
-            range: Arc::new(EphemeralRange::read()),
+        Ok(Cached {
+            range: Arc::new(EphemeralRange::read()?),
             read_at,
-        }
+        })
     }
 }
 
@@ -66,34 +67,37 @@ impl EphemeralRange {
     /// Reads the range from the kernel. On macOS, the BSDs and Windows this crate gets it from a
     /// program (sysctl(8), netsh). There the process runs that program once, and later calls return
     /// the same range.
-    pub(crate) fn read() -> EphemeralRange {
+    ///
+    /// A lack of descriptors or memory is an error, and is never kept as an answer. If the system
+    /// reports no range for another reason, the result is the system's default.
+    pub(crate) fn read() -> io::Result<EphemeralRange> {
         system::ephemeral()
     }
 
     /// The range that this process keeps for this network namespace. The first call reads it.
-    pub(crate) fn cached() -> Arc<EphemeralRange> {
-        CACHED.get_or_init(Cached::read).range.clone()
+    pub(crate) fn cached() -> io::Result<Arc<EphemeralRange>> {
+        Ok(CACHED.get_or_try_init(Cached::read)?.range.clone())
     }
 
     /// Reads the range again, and keeps it for [`cached`](Self::cached).
-    pub(crate) fn refreshed() -> Arc<EphemeralRange> {
-        CACHED.set(Cached::read()).range.clone()
+    pub(crate) fn refreshed() -> io::Result<Arc<EphemeralRange>> {
+        Ok(CACHED.set(Cached::read()?).range.clone())
     }
 
     /// The cached range, read again if that was longer ago than [`RANGE_VALID_FOR`].
-    pub(crate) fn recent() -> Arc<EphemeralRange> {
+    pub(crate) fn recent() -> io::Result<Arc<EphemeralRange>> {
         match CACHED.get() {
-            Some(cached) if cached.read_at.elapsed() < RANGE_VALID_FOR => cached.range.clone(),
+            Some(cached) if cached.read_at.elapsed() < RANGE_VALID_FOR => Ok(cached.range.clone()),
             _ => Self::refreshed(),
         }
     }
 
     /// The cached range. If it does not contain `port`, which the kernel chose, the range has
     /// changed, and the call reads it again.
-    pub(crate) fn cached_with(port: u16) -> Arc<EphemeralRange> {
-        let known = Self::cached();
+    pub(crate) fn cached_with(port: u16) -> io::Result<Arc<EphemeralRange>> {
+        let known = Self::cached()?;
         if known.range.contains(&port) {
-            return known;
+            return Ok(known);
         }
         Self::refreshed()
     }

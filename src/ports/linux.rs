@@ -1,22 +1,37 @@
 //! The ephemeral range of Linux.
 
+use std::io;
 use std::ops::RangeInclusive;
 
 use super::EphemeralRange;
 use super::settings::{parse_list, parse_pair};
 use crate::kept_setting::KeptSetting;
 use crate::model::endpoint::Protocol;
+use crate::os_error::is_exhaustion;
 use crate::proc_fs;
 
 /// The default range of Linux, for use if the range cannot be read.
 const DEFAULT_RANGE: RangeInclusive<u16> = 32768..=60999;
 
-pub(super) fn ephemeral() -> EphemeralRange {
+pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     static RANGE: KeptSetting = KeptSetting::new("ip_local_port_range");
     static RESERVED: KeptSetting = KeptSetting::new("ip_local_reserved_ports");
-    let range = RANGE.read().ok().and_then(|text| parse_pair(&text));
-    let reserved = RESERVED.read().ok().and_then(|text| parse_list(&text));
-    EphemeralRange::new(range, DEFAULT_RANGE, reserved.unwrap_or_default())
+    let range = text(&RANGE)?.and_then(|text| parse_pair(&text));
+    let reserved = text(&RESERVED)?.and_then(|text| parse_list(&text));
+    Ok(EphemeralRange::new(
+        range,
+        DEFAULT_RANGE,
+        reserved.unwrap_or_default(),
+    ))
+}
+
+/// The text of the setting, or `None` if the system does not show it. A lack of descriptors or
+/// memory is an error, because the system may well show the setting.
+fn text(setting: &KeptSetting) -> io::Result<Option<String>> {
+    match setting.read() {
+        Err(error) if is_exhaustion(&error) => Err(error),
+        text => Ok(text.ok()),
+    }
 }
 
 /// The first number that a user without privileges can bind.

@@ -1,6 +1,7 @@
 //! The numbers of common services: those in the system's services file, and those in a list of this
 //! crate.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use once_cell::sync::OnceCell;
@@ -37,7 +38,9 @@ impl Services {
     }
 }
 
-/// Whether the number is in [`COMMON`] or in the services file, which the process reads once.
+/// Whether the number is in [`COMMON`] or in the services file. The process keeps the text of the
+/// file. If the file cannot be read now, for example for a lack of descriptors, only [`COMMON`]
+/// counts, and the next call reads the file.
 ///
 /// Parsing the file takes 60 us, and a search for the digits of one number takes 1 us. Most
 /// processes reserve a few ports, so the first calls search.
@@ -48,7 +51,13 @@ pub(crate) fn is_common(port: u16) -> bool {
     if COMMON.contains(&port) {
         return true;
     }
-    let text = TEXT.get_or_init(|| text().unwrap_or_default());
+    let read = || match text() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => text,
+    };
+    let Ok(text) = TEXT.get_or_try_init(read) else {
+        return false;
+    };
     if NUMBERS.get().is_none() && SEARCHES.fetch_add(1, Ordering::Relaxed) < SERVICE_SEARCHES {
         return text.contains(&format!("{port}/")) && entries(text).any(|entry| entry.port == port);
     }
@@ -63,11 +72,11 @@ const FILE: &str = if cfg!(windows) {
 };
 
 /// The text of the services file. A byte that is not UTF-8 makes only its own entry unreadable.
-fn text() -> Option<String> {
-    let bytes = std::fs::read(FILE).ok()?;
+fn text() -> io::Result<String> {
+    let bytes = std::fs::read(FILE)?;
     // `from_utf8` needs 1 us for the usual 13 KB, and `from_utf8_lossy` ten times as long.
     let text = String::from_utf8(bytes);
-    Some(text.unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    Ok(text.unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 struct Entry<'a> {

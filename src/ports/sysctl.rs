@@ -1,5 +1,6 @@
 //! The ephemeral range of macOS and the BSDs, as sysctl(8) reports it.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 
@@ -9,6 +10,7 @@ use super::settings::parse_pair;
 use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
+use crate::os_error::is_exhaustion;
 
 /// The range that counts if sysctl(8) reports none. macOS has IANA's dynamic range by default, and
 /// FreeBSD a larger one.
@@ -18,10 +20,18 @@ const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     DYNAMIC_FROM..=u16::MAX
 };
 
-pub(super) fn ephemeral() -> EphemeralRange {
+pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
-    let range = RANGE.get_or_init(query_range).clone();
-    EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
+    // If sysctl(8) cannot be started, there is no answer to keep.
+    let range = match RANGE.get_or_try_init(query_range) {
+        Err(error) if is_exhaustion(&error) => return Err(error),
+        range => range.ok().cloned().flatten(),
+    };
+    Ok(EphemeralRange::new(
+        range,
+        DEFAULT_RANGE,
+        PortSet::default(),
+    ))
 }
 
 /// The first number that a user without privileges can bind.
@@ -34,19 +44,18 @@ pub(crate) fn is_excluded(_protocol: Protocol, _port: u16) -> bool {
     false
 }
 
-/// Runs sysctl(8), because the C function sysctlbyname(3) can only be called in unsafe code.
-fn query_range() -> Option<RangeInclusive<u16>> {
+/// Runs sysctl(8), because the C function sysctlbyname(3) can only be called in unsafe code. The
+/// result is `None` if sysctl(8) is missing or reports no range.
+fn query_range() -> io::Result<Option<RangeInclusive<u16>>> {
     let names = ["net.inet.ip.portrange.first", "net.inet.ip.portrange.last"];
-    let query = |program: &str| {
-        let output = Command::new(program)
-            .arg("-n")
-            .args(names)
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
-        parse_pair(&String::from_utf8_lossy(&output.stdout))
-    };
-    ["/usr/sbin/sysctl", "/sbin/sysctl"]
-        .into_iter()
-        .find_map(query)
+    for program in ["/usr/sbin/sysctl", "/sbin/sysctl"] {
+        let mut query = Command::new(program);
+        query.arg("-n").args(names).stdin(Stdio::null());
+        match query.output() {
+            Ok(output) => return Ok(parse_pair(&String::from_utf8_lossy(&output.stdout))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }

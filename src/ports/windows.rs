@@ -13,14 +13,23 @@ use super::settings::{parse_start_and_count, parse_table};
 use super::{DYNAMIC_FROM, EphemeralRange};
 use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
+use crate::os_error::is_exhaustion;
 
 /// The range if netsh reports none: the default of Windows, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
-pub(super) fn ephemeral() -> EphemeralRange {
+pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
-    let range = RANGE.get_or_init(query_range).clone();
-    EphemeralRange::new(range, DEFAULT_RANGE, PortSet::default())
+    // If netsh fails, there is no answer to keep.
+    let range = match RANGE.get_or_try_init(query_range) {
+        Err(error) if is_exhaustion(&error) => return Err(error),
+        range => range.ok().cloned().flatten(),
+    };
+    Ok(EphemeralRange::new(
+        range,
+        DEFAULT_RANGE,
+        PortSet::default(),
+    ))
 }
 
 /// Always 1: no number requires a privilege on Windows.
@@ -28,27 +37,33 @@ pub(crate) fn unprivileged_from() -> u16 {
     1
 }
 
-/// Whether the number lies in a range that Windows excludes from use. The process asks netsh once
-/// for each protocol, and keeps the answer. If netsh fails, no number counts as excluded.
+/// Whether the number lies in a range that Windows excludes from use. The process asks netsh for
+/// each protocol, and keeps the answer. If netsh fails, no number counts as excluded, and the next
+/// call asks again.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
     let (cached, name) = match protocol {
         Protocol::Tcp => (&EXCLUDED[0], "tcp"),
         Protocol::Udp | Protocol::UdpLite => (&EXCLUDED[1], "udp"),
     };
-    let query = || parse_table(&output(start_netsh("excludedportrange", name)).unwrap_or_default());
-    cached.get_or_init(query).contains(port)
+    let query = || output(start_netsh("excludedportrange", name)).map(|text| parse_table(&text));
+    let excluded = cached.get_or_try_init(query);
+    excluded.is_ok_and(|excluded| excluded.contains(port))
 }
 
 /// One range that covers the dynamic ranges of TCP and UDP. netsh is run for them, because no
 /// documented function of Windows reports them.
-fn query_range() -> Option<RangeInclusive<u16>> {
+fn query_range() -> io::Result<Option<RangeInclusive<u16>>> {
     // The two netsh processes run at the same time.
     let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));
-    let ranges = processes
-        .into_iter()
-        .filter_map(|process| parse_start_and_count(&output(process)?));
-    ranges.reduce(|one, other| *one.start().min(other.start())..=*one.end().max(other.end()))
+    let mut ranges = Vec::new();
+    for process in processes {
+        ranges.extend(parse_start_and_count(&output(process)?));
+    }
+    let cover = |one: RangeInclusive<u16>, other: RangeInclusive<u16>| {
+        *one.start().min(other.start())..=*one.end().max(other.end())
+    };
+    Ok(ranges.into_iter().reduce(cover))
 }
 
 fn start_netsh(setting: &str, protocol: &str) -> io::Result<Child> {
@@ -65,9 +80,15 @@ fn start_netsh(setting: &str, protocol: &str) -> io::Result<Child> {
         .spawn()
 }
 
-fn output(process: io::Result<Child>) -> Option<String> {
-    let output = process.ok()?.wait_with_output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+/// The text that netsh prints. Empty if this system has no netsh.
+fn output(process: io::Result<Child>) -> io::Result<String> {
+    match process {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        process => {
+            let output = process?.wait_with_output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+    }
 }
 
 fn netsh_path() -> PathBuf {

@@ -1,6 +1,8 @@
 //! [`ProtocolReservation`]: what keeps the port of one protocol. It has a claim (a bound socket),
 //! an abstract Unix socket name, a lease (a locked file), or several of these.
 
+use std::io;
+
 use super::Guarantee;
 use crate::claim::{Claim, ExclusiveName, Identity, assigns_no_claimed_port};
 use crate::lease::LeaseLock;
@@ -55,13 +57,13 @@ impl ProtocolReservation {
     /// system's settings have changed so that the kernel may assign the number.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
-            Guarantee::Kernel if assigns_no_claimed_port().is_err() => {
-                Guarantee::without_claim(self.port.number)
+            Guarantee::Kernel if matches!(assigns_no_claimed_port(), Ok(Ok(()))) => {
+                Guarantee::Kernel
             }
-            Guarantee::Cooperative if self.claim.is_none() => {
-                Guarantee::without_claim(self.port.number)
-            }
-            guarantee => guarantee,
+            Guarantee::Cooperative if self.claim.is_some() => Guarantee::Cooperative,
+            Guarantee::BestEffort => Guarantee::BestEffort,
+            // If the range cannot be read now, nothing shows that the kernel keeps the number.
+            _ => Guarantee::without_claim(self.port.number).unwrap_or(Guarantee::BestEffort),
         }
     }
 
@@ -80,12 +82,13 @@ impl ProtocolReservation {
 
 impl Guarantee {
     /// The guarantee for a number that has no claim, only a lease and an abstract name. It depends
-    /// on the ephemeral range as it is now.
-    pub(crate) fn without_claim(number: u16) -> Guarantee {
-        if EphemeralRange::read().surely_excludes(number) {
+    /// on the ephemeral range as it is now. A lack of descriptors or memory, with which the range
+    /// cannot be read, is an error.
+    pub(crate) fn without_claim(number: u16) -> io::Result<Guarantee> {
+        Ok(if EphemeralRange::read()?.surely_excludes(number) {
             Guarantee::Cooperative
         } else {
             Guarantee::BestEffort
-        }
+        })
     }
 }

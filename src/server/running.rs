@@ -70,7 +70,9 @@ impl<C: ChildProcess> Running<C> {
     pub(crate) fn new(child: C) -> Self {
         Running {
             pid: child.pid().unwrap_or_default(),
-            started: child.pid().and_then(sockets::started),
+            started: child
+                .pid()
+                .and_then(|pid| sockets::started(pid).ok().flatten()),
             child,
             is_over: false,
         }
@@ -83,7 +85,7 @@ impl<C: ChildProcess> Running<C> {
     fn state(&mut self) -> io::Result<State> {
         // If the caller has reaped the child, another child can have its pid, but not its start
         // time. A zombie keeps both.
-        if let (Some(started), Some(now)) = (self.started, sockets::started(self.pid))
+        if let (Some(started), Ok(Some(now))) = (self.started, sockets::started(self.pid))
             && started != now
         {
             return Ok(State::Reaped);

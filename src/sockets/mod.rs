@@ -143,8 +143,9 @@ pub(crate) fn tcp_at_most() -> Option<usize> {
 }
 
 /// When a process started, in the system's own unit. The value distinguishes the process from a
-/// later one with the same pid. Returns `None` if the process has ended or cannot be read.
-pub(crate) fn started(pid: u32) -> Option<NonZeroU64> {
+/// later one with the same pid. Returns `None` if the process has ended or cannot be read. A lack
+/// of descriptors or memory is an error, because the process may well run.
+pub(crate) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
     system::started(pid)
 }
 

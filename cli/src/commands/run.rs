@@ -23,7 +23,7 @@ use crate::placeholders::Placeholders;
 use crate::port_server::Granted;
 use crate::ports::NamedPort;
 use crate::process_tree::end_tree;
-use crate::reserve_options::{check_choice, reserve_options, reserve_port};
+use crate::reserve_options::{check_choice, check_distinct, reserve_options, reserve_port};
 use crate::spawning;
 use crate::supervise::{Supervisor, wake};
 use crate::text::{cut, os_message, shell_words};
@@ -255,6 +255,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
             port.name
         )));
     }
+    check_distinct(args)?;
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
         // For a socket of `--listen`, the label becomes its name in LISTEN_FDNAMES. So the label is
         // NAME alone.

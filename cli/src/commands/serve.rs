@@ -73,6 +73,12 @@ fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Resu
         ));
         return Ok(());
     };
+    if handle.has_ended().map_err(|e| watch_failure(pid, &e))? {
+        console.note(format_args!(
+            "refused a port for pid {pid}: the process has ended"
+        ));
+        return Ok(());
+    }
     let reservation = options
         .command(process::name(pid))
         .on_behalf_of(pid)

@@ -12,9 +12,10 @@ use crate::keeper::holding::Holding;
 use crate::keeper::link::{ReserveLink, detach};
 use crate::keeper::messages::{Answer, PRINTED, Request, send};
 use crate::keeper::releases::ReleaseListener;
+use crate::keeper::start::{check_not_ended, ended};
 use crate::output::report;
 use crate::port_server::{Granted, PortServer};
-use crate::process::{self, ProcessHandle};
+use crate::process::{self, ProcessHandle, watch_failure};
 use crate::reserve_options::reserve_options;
 
 pub(crate) fn run_keeper() -> Result<u8, Failure> {
@@ -27,12 +28,8 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     reader.read_line(&mut line).map_err(cannot)?;
     let request: Request = serde_json::from_str(&line)
         .map_err(|e| Failure::new(format!("cannot read the request: {e}")))?;
-    let process = match request.pid {
-        Some(pid) => ProcessHandle::of_reserve(pid).map_err(cannot)?,
-        None => None,
-    };
     let printed = read_confirmation(reader).map_err(cannot)?;
-    let (listener, mut holding) = match reserve(&request) {
+    let (process, listener, mut holding) = match reserve_for_process(&request) {
         Ok(holding) => holding,
         Err(failure) => {
             send(&mut answers, &Answer::Failed(report::failure(&failure))).map_err(cannot)?;
@@ -44,11 +41,24 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
         return Ok(exit::FAILED);
     }
     detach().map_err(cannot)?;
-    // The process may have ended before the keeper could open it. Then nothing needs the ports.
-    if request.pid.is_none() || process.is_some() {
-        listener.serve(&mut holding, process).map_err(cannot)?;
-    }
+    listener.serve(&mut holding, process).map_err(cannot)?;
     Ok(exit::YES)
+}
+
+/// Reserves the ports, and fails if the process that needs them has ended meanwhile. A wait for a
+/// busy port takes time.
+fn reserve_for_process(
+    request: &Request,
+) -> Result<(Option<ProcessHandle>, ReleaseListener, Holding), Failure> {
+    let Some(pid) = request.pid else {
+        let (listener, holding) = reserve(request)?;
+        return Ok((None, listener, holding));
+    };
+    let process = ProcessHandle::of_reserve(pid).map_err(|e| watch_failure(pid, &e))?;
+    let process = process.ok_or_else(|| ended(pid))?;
+    let (listener, holding) = reserve(request)?;
+    check_not_ended(pid, &process)?;
+    Ok((Some(process), listener, holding))
 }
 
 /// Reads the confirmation of `reserve` in a thread. If `reserve` exits without a confirmation, the

@@ -57,7 +57,25 @@ pub(crate) fn start_keeper(
 
 fn open(pid: u32) -> Result<ProcessHandle, Failure> {
     let process = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))?;
-    process.ok_or_else(|| Failure::new(format!("cannot reserve for pid {pid}: no such process")))
+    let process = process
+        .ok_or_else(|| Failure::new(format!("cannot reserve for pid {pid}: no such process")))?;
+    check_not_ended(pid, &process)?;
+    Ok(process)
+}
+
+/// Fails if the process has ended, because nothing would need the ports then. A zombie (a process
+/// whose parent has not read its exit status yet) counts as ended.
+pub(super) fn check_not_ended(pid: u32, process: &ProcessHandle) -> Result<(), Failure> {
+    if process.has_ended().map_err(|e| watch_failure(pid, &e))? {
+        return Err(ended(pid));
+    }
+    Ok(())
+}
+
+pub(super) fn ended(pid: u32) -> Failure {
+    Failure::new(format!(
+        "cannot reserve for pid {pid}: the process has ended"
+    ))
 }
 
 impl KeeperHandle {

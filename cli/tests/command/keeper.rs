@@ -117,7 +117,7 @@ fn the_keeper_ends_when_a_waiting_reserve_is_interrupted() {
     }
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
     let is_child = |stat: &str| {
         let parent = stat
             .rsplit_once(')')

@@ -30,6 +30,21 @@ impl Sleeper {
     }
 }
 
+/// A process that has ended and is not reaped yet.
+#[cfg(target_os = "linux")]
+pub(crate) fn zombie() -> Sleeper {
+    let mut zombie = Sleeper::new();
+    zombie.0.kill().unwrap();
+    eventually("a zombie", DEADLINE, || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", zombie.pid())).unwrap();
+        match stat.contains(") Z ") {
+            true => Ok(()),
+            false => Err(stat),
+        }
+    });
+    zombie
+}
+
 impl Drop for Sleeper {
     fn drop(&mut self) {
         // The process may have ended already.

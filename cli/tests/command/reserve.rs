@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::keepers::{Sleeper, command, ends, keeper, leases, number};
+use crate::keeper::children_of;
+use crate::keepers::{Sleeper, command, ends, keeper, leases, number, zombie};
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
 use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, eventually, need};
@@ -170,6 +171,40 @@ fn a_pid_that_does_not_exist_is_a_failure() {
         output.err,
         format!("portlease: cannot reserve for pid {pid}: no such process\n")
     );
+}
+
+#[test]
+fn a_process_that_has_ended_is_a_failure() {
+    let folder = Folder::new();
+    let zombie = zombie();
+    let pid = zombie.pid();
+    let output = finish(&mut command(&folder, &["reserve", "--pid", &pid])).code(2);
+    let expected = format!("portlease: cannot reserve for pid {pid}: the process has ended\n");
+    assert_eq!((output.out.as_str(), output.err), ("", expected));
+}
+
+#[test]
+fn a_process_that_ends_during_the_wait_is_a_failure() {
+    let (folder, mut sleeper) = (Folder::new(), Sleeper::new());
+    let busy = portlease::reserve_port();
+    let (pid, port) = (sleeper.pid(), busy.port());
+    let number = port.to_string();
+    let args = ["reserve", "--pid", &pid, "--port", &number, "--wait", "10m"];
+    let waiting = Running::start(&mut command(&folder, &args));
+    eventually("a keeper that waits", DEADLINE, || {
+        match children_of(waiting.pid()).is_empty() {
+            true => Err("no child".to_owned()),
+            false => Ok(()),
+        }
+    });
+    sleeper.0.kill().unwrap();
+    sleeper.0.wait().unwrap();
+    drop(busy);
+    let output = waiting.finish().code(2);
+    let expected = format!("cannot reserve for pid {pid}: ");
+    assert!(output.err.contains(&expected), "{output:#?}");
+    assert_eq!(output.out, "");
+    becomes_free(port, &folder);
 }
 
 #[test]

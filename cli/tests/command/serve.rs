@@ -11,7 +11,7 @@ use portlease::ReserveOptions;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::keepers::{Sleeper, leases};
+use crate::keepers::{Sleeper, leases, zombie};
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
 use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, eventually, need};
@@ -303,6 +303,19 @@ fn port_list(ports: &[u16]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(",")
+}
+
+#[test]
+fn a_process_that_has_ended_gets_no_port() {
+    let (folder, address) = (Folder::new(), name("ended"));
+    let _server = serve(&address, &folder);
+    let (zombie, sleeper) = (zombie(), Sleeper::new());
+    assert_eq!(request_answer(&address, &format!("{}\n", zombie.pid())), "");
+    // The control.
+    assert_ne!(
+        request_answer(&address, &format!("{}\n", sleeper.pid())),
+        ""
+    );
 }
 
 #[test]

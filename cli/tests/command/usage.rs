@@ -82,6 +82,42 @@ fn a_usage_error_of_run_exits_with_125() {
             &["run", "--port", "A", "--port", "A/udp", "--", "true"],
             "options use this name; give each its own name",
         ),
+        (
+            &["run", "--port", "A=4711", "--port", "B=4711", "--", "true"],
+            "cannot reserve port 4711 twice: --port A=4711 and --port B=4711 name the same port",
+        ),
+        (
+            &[
+                "run", "--port", "A=4711", "--listen", "B=4711", "--", "true",
+            ],
+            "--port A=4711 and --listen B=4711 name the same port",
+        ),
+        (
+            &["run", "--port=A=4711/udp", "--port=B=4711/udp", "true"],
+            "--port A=4711/udp and --port B=4711/udp name the same port",
+        ),
+        (
+            &[
+                "run",
+                "--range=4711-4711",
+                "--port=A=4711",
+                "--port=B",
+                "true",
+            ],
+            "cannot reserve B from --range 4711-4711: it has 0 numbers besides --port A=4711, and \
+             1 is needed",
+        ),
+        (
+            &[
+                "run",
+                "--range=4711-4712",
+                "--port=A",
+                "--port=B",
+                "--port=C",
+                "true",
+            ],
+            "cannot reserve A, B, C from --range 4711-4712: it has 2 numbers, and 3 are needed",
+        ),
     ] {
         let ran = ran(args).code(125);
         assert!(ran.err.contains(message), "{args:?}: {ran:#?}");

@@ -97,6 +97,13 @@ impl Folder {
         Ok(true)
     }
 
+    /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
+    /// process has locked it, which it never has here.
+    pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
+        let (file, owner) = self.open_file(name, Access::New)?;
+        Ok((file, owner, false))
+    }
+
     /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
     /// owner, which is always [`USER`]. Fails if it is not a regular file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {

@@ -5,7 +5,7 @@ use std::slice;
 
 use super::number::Number;
 use super::trial::Trials;
-use super::verdict::{Cause, Verdict};
+use super::verdict::{Cause, Verdict, named_by};
 use super::{Diagnosis, Facts};
 use crate::link_local;
 use crate::model::endpoint::Protocol;
@@ -58,19 +58,7 @@ impl Report {
                 Some(lease) => format!("reserved {}", lease.by()),
                 None => "reserved by a process that has since released the port".to_owned(),
             },
-            Verdict::InUse(Cause::Named) => match self.facts.reserved_by.first() {
-                Some(process) if process.forked => format!(
-                    "reserved by {}, a forked child that still holds what its parent released",
-                    process.name_and_pid()
-                ),
-                Some(process) => format!(
-                    "reserved by {}: its lock file is in another lock folder, or cannot be read",
-                    process.name_and_pid()
-                ),
-                None => "reserved by an unknown process: its lock file is in another lock folder, \
-                         or cannot be read"
-                    .to_owned(),
-            },
+            Verdict::InUse(Cause::Named) => named_by(self.facts.reserved_by.first()),
             Verdict::InUse(Cause::TimeWait) => format!(
                 "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, keeps \
                  every server from binding",

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::model::process::Process;
 use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 
 /// The result of a check.
@@ -88,4 +89,22 @@ pub(crate) enum Cause {
     /// The port was refused a moment ago and is free now. Another process had its socket or its
     /// lock file.
     Gone,
+}
+
+/// The text of [`Cause::Named`]. `owner` is the process that has the abstract name, if it is
+/// visible.
+pub(crate) fn named_by(owner: Option<&Process>) -> String {
+    match owner {
+        Some(process) if process.forked => format!(
+            "reserved by {}, a forked child that still holds what its parent released",
+            process.name_and_pid()
+        ),
+        Some(process) => format!(
+            "reserved by {}: its lock file is in another lock folder, or cannot be read",
+            process.name_and_pid()
+        ),
+        None => "reserved by an unknown process: its lock file is in another lock folder, or \
+                 cannot be read"
+            .to_owned(),
+    }
 }

@@ -9,7 +9,7 @@ use super::decode::sock_diag;
 use super::{Row, Table};
 use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::{Incompleteness, UnseenBound};
-use crate::os_error::is_out_of_descriptors;
+use crate::os_error::is_exhaustion;
 
 mod ffi;
 mod netlink;
@@ -29,6 +29,7 @@ pub(super) use scan::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let diag = match netlink::SockDiag::open() {
+        // `/proc/net` would fail for the same reason.
         Err(error) if is_exhaustion(&error) => return Err(error),
         // Some sandboxes and emulators lack sock_diag. Without it `read` uses `/proc/net`.
         opened => opened.ok(),
@@ -80,7 +81,7 @@ fn read(
             if !consistent {
                 table.unseen.push(Incompleteness::Changed(protocol));
             }
-            if protocol == Protocol::Tcp && !netlink::shows_bound() {
+            if protocol == Protocol::Tcp && !netlink::shows_bound()? {
                 let reason = UnseenBound::OldKernel;
                 table.unseen.push(Incompleteness::Bound(reason));
             }
@@ -132,12 +133,6 @@ fn range(port: u16) -> RangeInclusive<u16> {
     } else {
         port..=port
     }
-}
-
-/// Whether the error means that descriptors or memory are used up. `/proc/net` would fail for the
-/// same reason, so the caller returns this error and does not try `/proc/net`.
-fn is_exhaustion(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
 #[cfg(test)]

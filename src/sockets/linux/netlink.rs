@@ -3,8 +3,8 @@
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::OnceLock;
 
+use once_cell::sync::OnceCell;
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
@@ -12,6 +12,7 @@ use super::super::Row;
 use super::super::decode::sock_diag::{self, Family, Order, Progress};
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
+use crate::os_error::is_exhaustion;
 use crate::proc_fs;
 use crate::retry::{TABLE_ANSWER_LIMIT, TABLE_READS};
 
@@ -164,13 +165,17 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
 }
 
 /// Whether this kernel shows TCP sockets that are bound and do not listen. Linux 6.8 and later show
-/// them, and so do older kernels with the change backported. The result is determined once per
-/// process.
-pub(super) fn shows_bound() -> bool {
-    static SHOWN: OnceLock<bool> = OnceLock::new();
-    // If the check fails, the result is `false`: the report then says that such sockets could not
-    // be read.
-    *SHOWN.get_or_init(|| proc_fs::is_release_at_least(6, 8) || shows_own_bound().unwrap_or(false))
+/// them, and so do older kernels with the change backported. The process keeps the kernel's answer.
+///
+/// If the check fails, there is no answer to keep. The result is then `false`, and the report says
+/// that such sockets could not be read. A lack of descriptors or memory is an error.
+pub(super) fn shows_bound() -> io::Result<bool> {
+    static SHOWN: OnceCell<bool> = OnceCell::new();
+    let check = || Ok(proc_fs::is_release_at_least(6, 8) || shows_own_bound()?);
+    match SHOWN.get_or_try_init(check) {
+        Err(error) if is_exhaustion(&error) => Err(error),
+        shown => Ok(shown.is_ok_and(|shown| *shown)),
+    }
 }
 
 pub(super) fn shows_own_bound() -> io::Result<bool> {

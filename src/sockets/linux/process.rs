@@ -19,6 +19,7 @@ use super::super::{Group, Program};
 use super::ffi;
 use super::proc_folder::open;
 use crate::model::process::{Process, ProcessState};
+use crate::os_error::is_exhaustion;
 use crate::proc_fs;
 use crate::retry::SCRIPT_BYTES;
 
@@ -33,7 +34,7 @@ impl Clock {
     /// times.
     pub(super) fn now(proc: BorrowedFd<'_>) -> io::Result<Self> {
         let uptime = match read(proc, "uptime") {
-            Err(error) if super::is_exhaustion(&error) => return Err(error),
+            Err(error) if is_exhaustion(&error) => return Err(error),
             text => text.ok().and_then(|text| procfs::uptime(&text)),
         };
         Ok(Clock {
@@ -51,7 +52,7 @@ impl Clock {
     ) -> io::Result<Option<Process>> {
         let stat = match read(folder, &format!("{process_path}/stat")) {
             Ok(text) => procfs::stat(&text),
-            Err(error) if super::is_exhaustion(&error) => return Err(error),
+            Err(error) if is_exhaustion(&error) => return Err(error),
             Err(_) => None,
         };
         let Some(stat) = stat else {
@@ -126,20 +127,29 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
     open(CWD, &format!("/proc/{pid}"))
 }
 
-fn stat(pid: u32) -> Option<procfs::Stat> {
-    // If the process cannot be read, the result is `None`, as if it had ended.
+/// Returns `None` if the process has ended or cannot be read. A lack of descriptors or memory is an
+/// error.
+fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
         // makes up the content, with a different start. A read through the open folder avoids that.
-        read(open_folder(pid).ok()?.as_fd(), "stat")
+        let folder = open_folder(pid).map_err(io::Error::from);
+        folder.and_then(|folder| read(folder.as_fd(), "stat"))
     } else {
         read_of(pid, "stat")
     };
-    procfs::stat(&text.ok()?)
+    match text {
+        Err(error) if is_exhaustion(&error) => Err(error),
+        text => Ok(text.ok().and_then(|text| procfs::stat(&text))),
+    }
 }
 
-pub(in super::super) fn started(pid: u32) -> Option<NonZeroU64> {
-    NonZeroU64::new(stat(pid)?.started)
+fn stat(pid: u32) -> Option<procfs::Stat> {
+    try_stat(pid).ok().flatten()
+}
+
+pub(in super::super) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
+    Ok(try_stat(pid)?.and_then(|stat| NonZeroU64::new(stat.started)))
 }
 
 pub(in super::super) fn parent(pid: u32) -> Option<u32> {
@@ -243,12 +253,12 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Ok(text) => {
             return Ok(procfs::stat(&text).is_some_and(|stat| stat.state != ProcessState::Zombie));
         }
-        Err(error) if super::is_exhaustion(&error) => return Err(error),
+        Err(error) if is_exhaustion(&error) => return Err(error),
         Err(_) => {}
     }
     match ffi::pidfd_open(pid) {
         Ok(pidfd) => Ok(!ffi::has_ended(&pidfd)?),
-        Err(error) if super::is_exhaustion(&error) => Err(error),
+        Err(error) if is_exhaustion(&error) => Err(error),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
         // The kernel or a sandbox lacks the call. `/proc` then decides.
         Err(_) if proc_fs::shows_own_processes() => Ok(false),

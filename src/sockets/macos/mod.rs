@@ -141,8 +141,8 @@ pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
 
-pub(super) fn started(pid: u32) -> Option<NonZeroU64> {
-    NonZeroU64::new(info(pid)?.started)
+pub(super) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
+    Ok(info(pid).and_then(|info| NonZeroU64::new(info.started)))
 }
 
 pub(super) fn parent(pid: u32) -> Option<u32> {

@@ -56,7 +56,7 @@ fn every_process_that_shares_a_socket_is_reported() {
     assert!(age < Duration::from_secs(60), "{age:?}");
     assert_eq!(worker.command_line().unwrap(), ["sleep", "600"]);
     assert_eq!(
-        (parent(worker.pid), started(worker.pid)),
+        (parent(worker.pid), started(worker.pid).unwrap()),
         (Some(me()), worker.ticks)
     );
 

@@ -123,8 +123,9 @@ pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }
 
-pub(super) fn started(pid: u32) -> Option<NonZeroU64> {
-    NonZeroU64::new(ffi::created(&ffi::open(pid).ok()?).ok()?)
+pub(super) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
+    let created = ffi::open(pid).and_then(|process| ffi::created(&process));
+    Ok(created.ok().and_then(NonZeroU64::new))
 }
 
 /// Windows keeps the pid of a parent that has ended, and can give that pid to another process. If
@@ -137,7 +138,7 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
         .find(|process| process.pid == pid)?
         .parent;
     let is_older = match (started(parent), started(pid)) {
-        (Some(parent), Some(child)) => parent <= child,
+        (Ok(Some(parent)), Ok(Some(child))) => parent <= child,
         _ => true,
     };
     (parent != 0 && is_older).then_some(parent)

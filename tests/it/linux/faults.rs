@@ -21,8 +21,8 @@
 //! - no sock_diag: `without_sock_diag_the_report_comes_from_proc_net` in `report::owner`; in the
 //!   library `sockets::tests::proc_net`
 //! - descriptors exhausted: `a_process_out_of_descriptors_gets_an_error_and_recovers` and
-//!   `a_process_short_of_descriptors_from_the_start_gets_an_error`; in the library
-//!   `sockets::tests::hidden`
+//!   `a_process_short_of_descriptors_from_the_start_gets_an_error`; `descriptors`, all of it; in
+//!   the library `sockets::tests::hidden`
 //! - the ephemeral range exhausted:
 //!   `an_exhausted_ephemeral_range_leaves_connections_possible`, and `used_up_range`, all of it
 //! - the ephemeral range changed while a process runs: `range_change`, all of it

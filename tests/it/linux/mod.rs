@@ -5,6 +5,7 @@ use crate::support::args::Args;
 mod clock; // libfaketime
 mod compile_fail; // rustc
 mod crash; // strace
+mod descriptors; // limits of descriptors
 mod faults; // mount namespaces, limits of descriptors
 mod guarantee; // the claim
 mod handoff; // inherited descriptors
@@ -46,6 +47,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "checks-while-forking" => crate::lock_folder::forks::check_while_forking(),
         "waits-without-proc" => faults::wait_without_proc(),
         "closes-descriptors" => faults::close_descriptors_and_go_on(),
+        "out-of-descriptors" => descriptors::ask_without_descriptors(args),
         "changes-namespace" => namespaces::reserve_in_several_namespaces(),
         "asks-about-many-ports" => crate::report::many::ask(),
         "calls-beside-forked-child" => retries::call_beside_forked_child(args),

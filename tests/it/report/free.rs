@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
 use portlease::{ReserveOptions, reserve_port};
 
+#[cfg(unix)]
+use crate::support::ports::non_ephemeral_port;
 use crate::support::reserver::Reserver;
 use crate::support::socket::{self, Reuse, V4, V6, port_of};
 use crate::support::{DEADLINE, Folder, capability, need, own_locks};
@@ -164,6 +166,14 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
             who.starts_with("complete=false ") && who.contains("but its lock file is in another"),
             "{who}"
         );
+        // A range without another number names the process too.
+        let refused = other.reserve(&format!("{how} range={port}-{port}"));
+        let message = refused.refused("NoFreePort");
+        let start = format!("cannot reserve a port from {port}-{port}: 1 tried: ");
+        assert!(
+            message.starts_with(&start) && message.contains(&process),
+            "{message}"
+        );
         one.release("all");
         assert_eq!(
             other.command(&format!("free={operand}")),
@@ -262,4 +272,22 @@ fn several_busy_ports_are_reported_together() {
     assert!(!text.contains(&format!("port {free}/tcp")), "{text}");
     drop((one, two));
     portlease::assert_ports_free([&p, &free, &q]);
+}
+
+/// A process that only locked the lock file for reading has no lease. So the report finds nobody.
+#[test]
+#[cfg(unix)]
+fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
+    let folder = Folder::new();
+    let port = non_ephemeral_port();
+    let mut reserver = Reserver::new(&folder.locks());
+    // Creates the lock file.
+    reserver.reserve(&format!("port={port}")).held();
+    reserver.release(port);
+    let reader = std::fs::File::open(folder.lock_file(port)).unwrap();
+    reader.try_lock_shared().unwrap();
+    let how = format!("port={port} wait=10");
+    let message = reserver.reserve(&how).refused("TimedOut");
+    let cause = "another process bound it or locked its lock file for a moment, and now it is free";
+    assert!(message.contains(cause), "{message}");
 }

@@ -178,3 +178,26 @@ fn a_wait_that_times_out_reports_the_timeout() {
     let start = format!("cannot reserve {port}/tcp within 50 ms: address already in use: ");
     assert!(message.starts_with(&start), "{message}");
 }
+
+/// Each check of a port locks the lock file for reading, for some microseconds. This test does so
+/// for the whole wait.
+#[test]
+#[cfg(unix)]
+fn a_short_wait_beside_a_reader_of_the_lock_file_ends_near_its_limit() {
+    let folder = Folder::new();
+    let number = non_ephemeral_port();
+    let mut reserver = Reserver::new(&folder.locks());
+    let how = format!("port={number} wait=10");
+    // Creates the lock file.
+    reserver.reserve(&how).held();
+    reserver.release(number);
+    let reader = std::fs::File::open(folder.lock_file(number)).unwrap();
+    reader.try_lock_shared().unwrap();
+    let started = Instant::now();
+    reserver.reserve(&how).refused("TimedOut");
+    // A call without a wait retries for 2 s beside a reader.
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    reader.unlock().unwrap();
+    reserver.reserve(&how).held();
+}

@@ -252,13 +252,24 @@ impl Folder {
                 let flags = OFlags::RDWR | SAFE_OPEN;
                 File::from(openat(&self.0, name, flags, Mode::empty())?)
             }
-            Access::New => self.make_staged_file(name)?,
+            Access::New => self.make_staged_file(name)?.0,
         };
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("not a regular file"));
         }
         Ok((file, stat.st_uid))
+    }
+
+    /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
+    /// process locked it before the name was visible.
+    ///
+    /// No other process removes the name of such a file while it is locked: a sweep removes a name
+    /// only after it has locked the file of that name. So the name leads to this file.
+    pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
+        let (file, is_locked) = self.make_staged_file(name)?;
+        let owner = fstat(&file)?.st_uid;
+        Ok((file, owner, is_locked))
     }
 
     pub(crate) fn has_regular_file(&self, name: &str) -> bool {

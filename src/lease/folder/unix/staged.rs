@@ -44,19 +44,23 @@ impl Folder {
         Ok(moved?)
     }
 
-    /// Creates the file, or fails if the name exists. The file is locked, except on a system that
-    /// cannot rename without replacing and on a file system without locks.
-    pub(super) fn make_staged_file(&self, name: &str) -> io::Result<File> {
+    /// Creates the file, or fails if the name exists. Returns the file, and whether this process
+    /// locked it before the name was visible. It did not on a system that cannot rename without
+    /// replacing, on a file system without locks, and beside a [`sweep_staged`](Self::sweep_staged)
+    /// that locked the file first.
+    pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, bool)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
         // Other processes remove an unlocked file, because a killed process may have left it
         // behind.
-        let _locked = file.try_lock();
+        let is_locked = file.try_lock().is_ok();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
-        let Err(e) = moved else { return Ok(file) };
+        let Err(e) = moved else {
+            return Ok((file, is_locked));
+        };
         self.remove_staged(&staged, AtFlags::empty());
         match e {
             // Another process removed the file before it was locked. The caller tries again, as if
@@ -68,7 +72,7 @@ impl Folder {
                 // mode is set.
                 let file = File::from(openat(&self.0, name, flags, FILE)?);
                 fchmod(&file, FILE)?;
-                Ok(file)
+                Ok((file, false))
             }
             e => Err(e.into()),
         }

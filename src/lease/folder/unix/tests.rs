@@ -1,8 +1,13 @@
 //! Tests of the lock folder on Unix.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::{Access, Folder, SHARED, lock_unused, user};
+use crate::lease::lock::sweep;
+use crate::model::endpoint::Protocol;
+use crate::model::port::Port;
 
 #[test]
 fn the_user_for_the_file_system_is_the_effective_user() {
@@ -81,4 +86,53 @@ fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name(
     }
     let left = root.path().read_dir().unwrap().count();
     assert_eq!(left, 50, "a folder with a temporary name is left");
+}
+
+/// The other threads remove every lock file and every temporary file that no process has locked.
+#[test]
+fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
+    const FILES: usize = 50;
+    let root = tempfile::tempdir().unwrap();
+    let quiet = Folder::open(root.path()).unwrap();
+    if !quiet.create_locked("quiet").unwrap().2 {
+        println!("skipped: a file locked before its name: no locks, or no RENAME_NOREPLACE");
+        return;
+    }
+    let port = Port::new(60315, Protocol::Tcp);
+    let name = crate::lease::lock::name(port);
+    let is_over = AtomicBool::new(false);
+    let sweep_until_over = || {
+        let folder = Folder::open(root.path()).unwrap();
+        while !is_over.load(Ordering::Relaxed) {
+            folder.sweep_staged().unwrap();
+            sweep(&folder, [port], Duration::ZERO, user().unwrap()).unwrap();
+        }
+    };
+    let make = || {
+        let folder = Folder::open(root.path()).unwrap();
+        let until = Instant::now() + Duration::from_secs(120);
+        let mut locked = 0;
+        // The name exists until a sweep removes the file of the last round. So each file after the
+        // first is a control: a sweep has removed the unlocked file before it.
+        while locked < FILES {
+            assert!(Instant::now() < until, "only {locked} files were locked");
+            let Ok((file, _, is_locked)) = folder.create_locked(&name) else {
+                continue;
+            };
+            if is_locked {
+                locked += 1;
+                let (other, _) = folder.open_file(&name, Access::Read).unwrap();
+                assert!(!lock_unused(&other), "the file is not locked");
+                assert!(folder.has_file(&name, &file).unwrap(), "the name is gone");
+                file.unlock().unwrap();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(sweep_until_over);
+        scope.spawn(sweep_until_over);
+        let made = scope.spawn(make).join();
+        is_over.store(true, Ordering::Relaxed);
+        made.unwrap();
+    });
 }

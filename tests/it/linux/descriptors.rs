@@ -1,0 +1,140 @@
+//! A process that is out of file descriptors when the crate first asks the system. Such a call has
+//! no answer of the system, so none may be kept: once there are descriptors, the process must get
+//! the answers that any other process gets.
+
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use portlease::{ErrorKind, Reservation, ReserveOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::args::Args;
+use crate::support::helper::{self, EPHEMERAL_LOW, Launch};
+use crate::support::reserver::Reserver;
+use crate::support::socket::{self, Reuse, V4};
+use crate::support::{Folder, capability, need};
+
+const FIRST_CALLS: [&str; 4] = ["tcp", "udp", "plain", "who"];
+
+/// So few ephemeral ports that an automatic pick prefers others.
+const RANGE: u16 = 16;
+
+/// More than any first call uses.
+const PLENTY: u64 = 16;
+
+#[test]
+fn an_answer_given_without_descriptors_is_not_kept() {
+    need!(capability::network_namespace());
+    let answers = |first: &str, free: u64| {
+        let folder = Folder::new();
+        let mut process = Launch::new("out-of-descriptors", &folder.locks())
+            .args(format!("first={first} free={free}"))
+            .with_ephemeral_ports(RANGE)
+            .start();
+        let answers = (process.receive(), process.receive());
+        process.succeed();
+        answers
+    };
+    for first in FIRST_CALLS {
+        let (outcome, expected) = answers(first, PLENTY);
+        assert_eq!(outcome, "answered", "control");
+        let mut refused = 0;
+        for free in 0..PLENTY {
+            let (outcome, after) = answers(first, free);
+            assert_eq!(after, expected, "{first}, {free} descriptors, {outcome}");
+            if outcome == "answered" {
+                break;
+            }
+            refused += 1;
+        }
+        assert!((1..PLENTY).contains(&refused), "{first}: {refused}");
+    }
+}
+
+/// The helper process.
+pub(crate) fn ask_without_descriptors(args: &Args) {
+    let first_call = |first: &str| match first {
+        "tcp" => ReserveOptions::new().reserve().map(Some),
+        "udp" => ReserveOptions::new().udp().reserve().map(Some),
+        "plain" => ReserveOptions::new().reuse_addr(false).reserve().map(Some),
+        _ => portlease::who_holds(EPHEMERAL_LOW).map(|_| None),
+    };
+    let outcome = with_free_descriptors(args.number("free").unwrap(), || {
+        first_call(args.get("first").unwrap())
+    });
+    match outcome {
+        Ok(Some(reservation)) => {
+            // A record without the start of this process would not show a child whose port it is.
+            assert_eq!(free_for_child(&reservation), "true");
+            helper::reply("answered");
+        }
+        Ok(None) => helper::reply("answered"),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert!(error.to_string().contains("ulimit -n"), "{error}");
+            helper::reply(&error.to_string());
+        }
+    }
+    helper::reply(&answers().join("; "));
+}
+
+/// Runs `call` while this process can open only this many more descriptors.
+fn with_free_descriptors<T>(free: u64, call: impl FnOnce() -> T) -> T {
+    // open(2) returns the lowest number that is not in use.
+    let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    let before = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: Some(u64::try_from(next).unwrap() + free),
+        ..before
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let outcome = call();
+    setrlimit(Resource::Nofile, before).unwrap();
+    outcome
+}
+
+/// What the crate now says about each thing that it keeps.
+fn answers() -> Vec<String> {
+    let tcp = ReserveOptions::new().reserve().unwrap();
+    let udp = ReserveOptions::new().udp().reserve().unwrap();
+    let held = portlease::who_holds(tcp.port()).unwrap();
+    let unseen = held.unseen();
+    let is_ephemeral = |port| (EPHEMERAL_LOW..EPHEMERAL_LOW + RANGE).contains(&port);
+    let of_child = free_for_child(&tcp);
+    let _rest: Vec<_> = std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
+    let listener = TcpListener::bind((V4, EPHEMERAL_LOW + 1000)).unwrap();
+    let full = portlease::who_holds(listener.local_addr().unwrap().port()).unwrap();
+    vec![
+        format!("tcp {:?}, udp {:?}", tcp.guarantee(), udp.guarantee()),
+        format!("tcp from the small range: {}", is_ephemeral(tcp.port())),
+        format!(
+            "bound sockets seen: {}",
+            !unseen.iter().any(|what| what.contains("bound"))
+        ),
+        format!("free for a child: {of_child}"),
+        format!("range in use: {}", full.ephemeral_usage().is_some()),
+        format!("a service's number: {:?}", service_number()),
+    ]
+}
+
+fn free_for_child(reservation: &Reservation) -> String {
+    let locks = std::env::var_os("PORTLEASE_DIR").unwrap();
+    Reserver::new(Path::new(&locks)).command(&format!("free={}", reservation.port()))
+}
+
+/// The outcome of a pick that has only the number of one service of `/etc/services` to choose from.
+fn service_number() -> Option<ErrorKind> {
+    let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    let mut numbers = services.lines().filter_map(|line| {
+        let (number, _) = line.split_whitespace().nth(1)?.split_once('/')?;
+        number.parse::<u16>().ok()
+    });
+    // The lower ones are in the crate's own list, or too low for a pick.
+    let number = numbers.find(|number| (20_000..EPHEMERAL_LOW).contains(number))?;
+    let only = ReserveOptions::new()
+        .udp()
+        .exclude(1..number)
+        .exclude(number + 1..=u16::MAX);
+    only.reserve().err().map(|error| error.kind())
+}
