@@ -56,16 +56,19 @@ impl ProcessStat {
         let (head, fields) = text.rsplit_once(')')?;
         let (pid, name) = head.split_once(" (")?;
         let mut fields = fields.split_whitespace();
-        let is_zombie = matches!(fields.next()?, "Z" | "X");
+        let first_has_ended = matches!(fields.next()?, "Z" | "X");
         let mut number = || fields.next()?.parse().ok();
         let (parent, group, session) = (number()?, number()?, number()?);
-        // Fields 4 to 6 are read. The start is field 22, and the address is field 48.
-        let started = fields.nth(15)?.parse().ok()?;
+        // Fields 4 to 6 are read. The number of threads is field 20, the start is field 22, and the
+        // address is field 48.
+        let threads: u32 = fields.nth(13)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
         let arguments_at = fields.nth(25)?.parse().ok()?;
         Some(ProcessStat {
             pid: pid.parse().ok()?,
             name: name.to_owned(),
-            is_zombie,
+            // The state is that of the first thread. The process runs while another thread does.
+            is_zombie: first_has_ended && threads <= 1,
             parent,
             group,
             session,
@@ -94,6 +97,13 @@ mod tests {
         assert!(!stat.is_zombie);
         assert_eq!((stat.parent, stat.group, stat.session), (4, 5, 6));
         assert_eq!((stat.started, stat.arguments_at), (22, 48));
+        let is_zombie = |state, threads: &str| {
+            let fields = fields.join(" ").replace(" 20 ", threads);
+            let text = format!("77 (a) {state} {fields}");
+            ProcessStat::parse(&text).unwrap().is_zombie
+        };
+        assert!(is_zombie("Z", " 1 "));
+        assert!(!is_zombie("Z", " 2 ") && !is_zombie("S", " 1 "));
         assert_eq!(ProcessStat::parse("77 (a) S 1"), None);
     }
 }

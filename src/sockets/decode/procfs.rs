@@ -97,7 +97,12 @@ pub(crate) struct Stat {
     pub(crate) group: u32,
     /// The id of the session (setsid(2)).
     pub(crate) session: u32,
+    /// A process whose first thread has ended counts as running while another thread runs.
     pub(crate) state: ProcessState,
+    /// Whether the first thread has ended and another thread of the process runs. The folder
+    /// `/proc/PID` then shows neither descriptors nor the program. The folders of the other threads
+    /// do, in `/proc/PID/task`.
+    pub(crate) first_thread_ended: bool,
     /// `true` if the process has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
     /// The time from boot to the start of the process, in units of 10 ms.
@@ -117,16 +122,20 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&bytes[close + 1..])
         .ok()?
         .split_ascii_whitespace();
-    let state = match fields.next()? {
-        "Z" | "X" => ProcessState::Zombie,
-        "T" | "t" => ProcessState::Suspended,
-        _ => ProcessState::Running,
-    };
+    let letter = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
     let flags: u64 = fields.nth(2)?.parse().ok()?;
-    let started = fields.nth(12)?.parse().ok()?;
+    let threads: u32 = fields.nth(10)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    let has_ended = matches!(letter, "Z" | "X");
+    let first_thread_ended = has_ended && threads > 1;
+    let state = match letter {
+        _ if has_ended && !first_thread_ended => ProcessState::Zombie,
+        "T" | "t" => ProcessState::Suspended,
+        _ => ProcessState::Running,
+    };
     let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
     Some(Stat {
         name,
@@ -134,6 +143,7 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         group,
         session,
         state,
+        first_thread_ended,
         forked: flags & PF_FORKNOEXEC != 0,
         started,
     })
@@ -385,6 +395,7 @@ pub(crate) mod tests {
                     group: 7,
                     session: 6,
                     state: ProcessState::Running,
+                    first_thread_ended: false,
                     forked: false,
                     started: 123_456
                 }),
@@ -399,6 +410,22 @@ pub(crate) mod tests {
             stat(&whole[..cut]);
         }
         assert_eq!(stat(b") 7 ("), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_runs_while_it_has_another() {
+        let of = |letter, threads| {
+            let text =
+                format!("7 (a) {letter} 41 7 6 0 -1 4 1 0 0 0 5 6 0 0 20 0 {threads} 0 12 1");
+            let stat = stat(text.as_bytes()).unwrap();
+            (stat.state, stat.first_thread_ended)
+        };
+        assert_eq!(of("Z", 1), (ProcessState::Zombie, false));
+        // gVisor reports no number of threads.
+        assert_eq!(of("Z", 0), (ProcessState::Zombie, false));
+        assert_eq!(of("Z", 2), (ProcessState::Running, true));
+        assert_eq!(of("T", 2), (ProcessState::Suspended, false));
+        assert_eq!(of("S", 2), (ProcessState::Running, false));
     }
 
     #[test]

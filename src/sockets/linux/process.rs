@@ -17,7 +17,7 @@ use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::super::{Group, Program};
 use super::ffi;
-use super::proc_folder::open;
+use super::proc_folder::{numbers, open};
 use crate::model::process::{Process, ProcessState};
 use crate::os_error::is_exhaustion;
 use crate::proc_fs;
@@ -58,6 +58,8 @@ impl Clock {
         let Some(stat) = stat else {
             return Ok(None);
         };
+        let running = running_thread(folder, process_path, pid, &stat);
+        let process_path = running.as_deref().unwrap_or(process_path);
         // During exec a process has no arguments for a moment: its old memory is gone, and the new
         // program's memory is not set up yet. Close-on-exec descriptors are still open then, so
         // the process counts as forked.
@@ -68,7 +70,7 @@ impl Clock {
         let state = if procfs::dumps_core(&status) {
             ProcessState::DumpingCore
         } else {
-            stat.state
+            state(folder, process_path, &stat)
         };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
         let groups = cgroup::membership(&groups);
@@ -108,6 +110,34 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// If the first thread of the process has ended, the path of the folder of another thread.
+///
+/// Every thread shows the same program, arguments and working directory. A thread that has ended
+/// shows none of them.
+fn running_thread(
+    folder: BorrowedFd<'_>,
+    process_path: &str,
+    pid: u32,
+    stat: &procfs::Stat,
+) -> Option<String> {
+    if !stat.first_thread_ended {
+        return None;
+    }
+    let path = format!("{process_path}/task");
+    let threads = numbers(open(folder, &path).ok()?.as_fd()).ok()?;
+    let other = threads.into_iter().find(|thread| *thread != pid)?;
+    Some(format!("{path}/{other}"))
+}
+
+/// The state of the process: that of the thread in `path`, if the first thread has ended.
+fn state(folder: BorrowedFd<'_>, path: &str, process: &procfs::Stat) -> ProcessState {
+    let thread = process
+        .first_thread_ended
+        .then(|| procfs::stat(&read(folder, &format!("{path}/stat")).ok()?))
+        .flatten();
+    thread.map_or(process.state, |thread| thread.state)
 }
 
 /// Reads a file of a process. Fails with ENOENT if `/proc` does not show the processes of this pid
@@ -169,7 +199,14 @@ pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
 }
 
 pub(in super::super) fn is_suspended(pid: u32) -> bool {
-    stat(pid).is_some_and(|stat| stat.state == ProcessState::Suspended)
+    let read_state = || {
+        let folder = open_folder(pid).ok()?;
+        let folder = folder.as_fd();
+        let stat = procfs::stat(&read(folder, "stat").ok()?)?;
+        let running = running_thread(folder, ".", pid, &stat);
+        Some(state(folder, running.as_deref().unwrap_or("."), &stat))
+    };
+    read_state() == Some(ProcessState::Suspended)
 }
 
 pub(in super::super) fn group(pid: u32) -> Option<Group> {
@@ -189,7 +226,7 @@ pub(in super::super) fn unit_and_container(pid: u32) -> (Option<String>, Option<
 pub(in super::super) fn program(pid: u32) -> Option<Program> {
     let folder = open_folder(pid).ok()?;
     let stat = procfs::stat(&read(folder.as_fd(), "stat").ok()?)?;
-    let line = read(folder.as_fd(), "cmdline").unwrap_or_default();
+    let line = read_cmdline(folder.as_fd(), pid, &stat).unwrap_or_default();
     Some(Program {
         name: stat.name,
         parent: Some(stat.parent).filter(|parent| *parent != 0),
@@ -294,7 +331,14 @@ pub(in super::super) fn command_line(
     if NonZeroU64::new(stat.started) != ticks {
         return Err(ended());
     }
-    Ok(arguments(&read(folder.as_fd(), "cmdline")?))
+    Ok(arguments(&read_cmdline(folder.as_fd(), pid, &stat)?))
+}
+
+/// Reads the arguments of the process whose folder is open.
+fn read_cmdline(folder: BorrowedFd<'_>, pid: u32, stat: &procfs::Stat) -> io::Result<Vec<u8>> {
+    let running = running_thread(folder, ".", pid, stat);
+    let path = running.as_deref().unwrap_or(".");
+    read(folder, &format!("{path}/cmdline"))
 }
 
 fn arguments(line: &[u8]) -> Vec<OsString> {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use portlease::{ErrorKind, Reservation, reserve_port};
+use portlease::{ErrorKind, ProcessState, Reservation, reserve_port};
 
 use crate::support::helper::Launch;
 use crate::support::program::python;
@@ -36,6 +36,10 @@ if how.endswith("daemon"):
     signal.alarm(120)
     print(os.getpid(), flush=True)
     os.close(1)
+if how == "thread":
+    import ctypes, threading
+    threading.Thread(target=signal.pause).start()
+    ctypes.CDLL(None).pthread_exit(None)
 signal.pause()
 "#;
 
@@ -200,6 +204,33 @@ fn a_suspended_process_is_reported_with_the_remedy() {
             false => Ok(()),
         }
     });
+}
+
+/// The kernel shows such a process as a zombie.
+#[test]
+fn a_process_whose_first_thread_has_ended_runs_and_listens() {
+    let p = reserve_port();
+    let mut server = Server::new("thread", p.port());
+    let (port, pid) = (server.port(), server.id());
+    eventually("the first thread has ended", DEADLINE, || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        if stat.contains(") Z ") {
+            Ok(())
+        } else {
+            Err(stat)
+        }
+    });
+    p.wait_for_pid(pid, DEADLINE).unwrap();
+    portlease::assert_port_held_by(&p, pid);
+    let diagnosis = portlease::check_port_free(port).unwrap_err();
+    let text = diagnosis.to_string();
+    assert!(text.contains(&format!("(pid {pid}) listens on")), "{text}");
+    let holders = diagnosis.holders().unwrap();
+    let process = &holders.iter().next().unwrap().processes[0];
+    assert_eq!(process.state, ProcessState::Running);
+    assert!(process.working_directory.is_some(), "{process:?}");
+    let line = process.command_line().unwrap();
+    assert_eq!(line.last().unwrap().to_str(), Some(&*port.to_string()));
 }
 
 #[test]
