@@ -88,7 +88,8 @@ impl StopPlan {
     ) -> Result<(), Failure> {
         let (Remedy::StopProcess { pid, .. }
         | Remedy::StopProcessOfScript { pid, .. }
-        | Remedy::ResumeOrKill { pid, .. }) = remedy
+        | Remedy::ResumeOrKill { pid, .. }
+        | Remedy::KillProcess { pid, .. }) = remedy
         else {
             let process = named_by(&remedy, &holder.processes);
             let cause = cause_of(&remedy);

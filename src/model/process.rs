@@ -49,6 +49,10 @@ pub struct Process {
     /// Whether the process runs. On systems other than Linux it is always
     /// [`ProcessState::Running`].
     pub state: ProcessState,
+    /// Whether SIGTERM does not end the process: the process ignores or blocks it, or is the first
+    /// process of another pid namespace and has no handler for it (pid_namespaces(7)). SIGKILL ends
+    /// the process. Always `false` on systems other than Linux.
+    pub ignores_sigterm: bool,
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,
     /// The systemd service that the process belongs to, such as `nginx.service`. systemd may start
@@ -73,6 +77,9 @@ pub struct Process {
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
+    /// Whether the process is the first one of another pid namespace. If it ends, the kernel kills
+    /// all processes of that namespace.
+    pub(crate) is_init_elsewhere: bool,
     /// Whether the process is a forked child that has not finished a call of exec.
     pub(crate) forked: bool,
 }
@@ -142,6 +149,7 @@ impl Process {
             user: None,
             started: None,
             state: ProcessState::default(),
+            ignores_sigterm: false,
             working_directory: None,
             unit: None,
             container: None,
@@ -150,6 +158,7 @@ impl Process {
             user_unit: false,
             supervisor: None,
             ticks: None,
+            is_init_elsewhere: false,
             forked: false,
         }
     }

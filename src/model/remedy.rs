@@ -47,6 +47,13 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// Kill the process that holds the port. SIGTERM does not end it, as
+    /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) explains.
+    #[non_exhaustive]
+    KillProcess {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Resume the process that is expected to listen, because it is suspended.
     #[non_exhaustive]
     Resume {
@@ -252,6 +259,10 @@ impl fmt::Display for Remedy {
             Remedy::ResumeOrKill { pid } => write!(
                 f,
                 "resume pid {pid} with kill -CONT {pid}, or end it with kill -KILL {pid}"
+            ),
+            Remedy::KillProcess { pid } => write!(
+                f,
+                "end pid {pid}, which ignores SIGTERM, with kill -KILL {pid}"
             ),
             Remedy::WaitForCoreDump { pid } => {
                 write!(
@@ -478,6 +489,7 @@ impl Remedy {
                 | Remedy::CloseOwnSocket
                 | Remedy::CloseSocketOfAncestor { .. }
                 | Remedy::ResumeOrKill { .. }
+                | Remedy::KillProcess { .. }
                 | Remedy::WaitForCoreDump { .. }
                 | Remedy::StopUnit { .. }
                 | Remedy::ListSocketUnits { .. }
@@ -528,7 +540,8 @@ mod tests {
             Remedy::StopProcess { .. } => Remedy::CloseOwnSocket,
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
-            Remedy::ResumeOrKill { .. } => Remedy::Resume { pid },
+            Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid },
+            Remedy::KillProcess { .. } => Remedy::Resume { pid },
             Remedy::Resume { .. } => Remedy::WaitForCoreDump { pid },
             Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
                 unit: name(),
@@ -603,7 +616,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 40);
+        assert_eq!(remedies.len(), 41);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -71,6 +71,7 @@ struct ProcessRow {
     /// The time of the start, in RFC 3339.
     started: Option<String>,
     state: &'static str,
+    ignores_sigterm: bool,
     working_directory: Option<String>,
     unit: Option<String>,
     container: Option<String>,
@@ -105,6 +106,7 @@ impl ProcessRow {
                 ProcessState::Zombie => "zombie",
                 _ => "unknown",
             },
+            ignores_sigterm: process.ignores_sigterm,
             working_directory: process.working_directory.as_ref().map(path),
             unit: process.unit.clone(),
             container: process.container.clone(),

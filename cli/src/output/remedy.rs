@@ -109,6 +109,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::CloseOwnSocket => ("close_own_socket", None, None),
         Remedy::CloseSocketOfAncestor { pid, .. } => ("close_socket_of_ancestor", Some(*pid), None),
         Remedy::ResumeOrKill { pid, .. } => ("resume_or_kill", Some(*pid), None),
+        Remedy::KillProcess { pid, .. } => ("kill_process", Some(*pid), None),
         Remedy::Resume { pid, .. } => ("resume", Some(*pid), None),
         Remedy::WaitForCoreDump { pid, .. } => ("wait_for_core_dump", Some(*pid), None),
         Remedy::StopUnit { unit, .. } => ("stop_unit", None, Some(unit.clone())),

@@ -130,6 +130,38 @@ fn a_server_that_ignores_sigterm_is_killed_and_a_suspended_one_resumed() {
     assert_eq!(server.ended(), 42);
 }
 
+/// The kernel drops a signal without a handler to the first process of another pid namespace.
+#[test]
+fn the_first_process_of_another_pid_namespace_is_killed() {
+    need!(
+        capability::pid_namespace(),
+        installed("python3"),
+        capability::native()
+    );
+    let p = reserve_port();
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let mut command = Command::new("unshare");
+    command.args(capability::unshare_flags()).args([
+        "-pf",
+        "--mount-proc",
+        "python3",
+        "-c",
+        SERVER,
+    ]);
+    plain(command.env("SERVE", p.to_string()).env("UP", &up));
+    let server = Running::start(&mut command);
+    assert_eq!(line_in(&up), "1");
+    let check = ran(&["who", "--json", &format!("127.0.0.1:{p}/tcp")]).code(0);
+    let process = check.json()["holders"][0]["processes"][0].clone();
+    assert_eq!(process["ignores_sigterm"], json!(true), "{check:#?}");
+    let args = ["stop", "--json", "--timeout", "50ms", &p.to_string()];
+    let stopped = ran(&args).code(0).json()["stopped"][0].clone();
+    assert_eq!(stopped["pid"], process["pid"]);
+    assert_eq!(stopped["outcome"], json!("killed"), "{stopped}");
+    assert_ne!(server.finish().shell_code(), 0);
+}
+
 #[test]
 fn workers_that_outlive_their_server_are_stopped_too() {
     need!(installed("python3"), capability::native());

@@ -33,6 +33,7 @@ pub(crate) fn listener_row(port: u16, answer: &Value) -> Value {
             "program": std::env::current_exe().unwrap().to_str().unwrap(),
             "parent": std::os::unix::process::parent_id(), "uid": uid, "user": name,
             "started": process["started"].as_str().unwrap(), "state": "running",
+            "ignores_sigterm": false,
             "working_directory": std::env::current_dir().unwrap().to_str().unwrap(),
             // Of the machine on which the test runs.
             "unit": process["unit"], "container": process["container"],

@@ -14,10 +14,11 @@ use crate::model::state::State;
 impl Holder {
     /// What ends the processes that own this socket, one remedy for each process that must end.
     ///
-    /// If a remedy is [`StopProcess`](Remedy::StopProcess) or
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill), a program can end the process that the remedy names.
-    /// The list is empty if the only owner is pid 1 and nothing shows how to stop it safely. No
-    /// remedy names a worker of a server, because a worker ends with its server.
+    /// If a remedy is [`StopProcess`](Remedy::StopProcess),
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) or [`KillProcess`](Remedy::KillProcess), a program
+    /// can end the process that the remedy names. The list is empty if the only owner is pid 1 and
+    /// nothing shows how to stop it safely. A worker of a server is named only if its server cannot
+    /// end it: a suspended worker, or one whose server must be killed.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -168,11 +169,7 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
-            vec![
-                heir.map_or(Remedy::Queue { endpoint }, |process| Remedy::StopProcess {
-                    pid: process.pid,
-                }),
-            ]
+            vec![heir.map_or(Remedy::Queue { endpoint }, end)]
         }
         Cause::TimeWait | Cause::TimeWaitForPlain => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
@@ -227,7 +224,10 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     // A server ends its workers, so they need no remedy. A process that is no worker and shares the
     // socket must be stopped too.
     let is_worker = |process: &Process| {
-        let is_parent = |other: &Process| process.parent == Some(other.pid);
+        // A killed process does not end its workers. Only the kernel does, for the first process of
+        // a pid namespace.
+        let ends_workers = |other: &Process| !other.ignores_sigterm || other.is_init_elsewhere;
+        let is_parent = |other: &Process| process.parent == Some(other.pid) && ends_workers(other);
         // A suspended worker does not notice that its server ended.
         process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
     };
@@ -272,9 +272,17 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
             (_, _, Some(supervisor)) => for_supervised(pid, supervisor),
             // Pid 1 is the first process of a container, and the container would end with it.
             _ if pid == INIT => return None,
-            _ => Remedy::StopProcess { pid },
+            _ => end(process),
         },
     })
+}
+
+fn end(process: &Process) -> Remedy {
+    let pid = process.pid;
+    match process.ignores_sigterm {
+        true => Remedy::KillProcess { pid },
+        false => Remedy::StopProcess { pid },
+    }
 }
 
 fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {

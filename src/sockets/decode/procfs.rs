@@ -180,6 +180,24 @@ pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
 
+/// Whether `/proc/PID/status` has SIGTERM in one of its sets of signals, such as `SigIgn:`. The
+/// sets are hexadecimal, and the lowest bit stands for signal 1.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_sigterm(status: &[u8], set: &str) -> bool {
+    const SIGTERM: u32 = 15;
+    let set = value(status, set.as_bytes());
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> (SIGTERM - 1) & 1 == 1)
+}
+
+/// Whether `/proc/PID/status` is that of the first process of a pid namespace within that of this
+/// process. `NSpid` lists one pid for each of the two, and for each namespace in between.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_init_elsewhere(status: &[u8]) -> bool {
+    let pids = value(status, b"NSpid:").map(str::split_ascii_whitespace);
+    pids.is_some_and(|mut pids| pids.next().is_some() && pids.next_back() == Some("1"))
+}
+
 /// The last pid of `NSpid` in `/proc/PID/status`. The line lists one pid for each pid namespace.
 pub(crate) fn innermost_pid(status: &[u8]) -> Option<u32> {
     value(status, b"NSpid:")?
@@ -410,6 +428,22 @@ pub(crate) mod tests {
             stat(&whole[..cut]);
         }
         assert_eq!(stat(b") 7 ("), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_signals_and_the_pids_of_a_status_are_read() {
+        let status = b"Name:\tSigIgn:\nNSpid:\t4242\t17\t1\nSigBlk:\t0000000000000000\n\
+            SigIgn:\tfffffffffffff000\nSigCgt:\t0000000000004000\n";
+        assert!(has_sigterm(status, "SigIgn:") && has_sigterm(status, "SigCgt:"));
+        assert!(!has_sigterm(status, "SigBlk:") && !has_sigterm(status, "ShdPnd:"));
+        assert!(is_init_elsewhere(status));
+        for other in ["1", "4242", "4242\t17", ""] {
+            assert!(
+                !is_init_elsewhere(format!("NSpid:\t{other}\n").as_bytes()),
+                "{other}"
+            );
+        }
     }
 
     #[test]

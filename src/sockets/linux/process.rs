@@ -72,6 +72,14 @@ impl Clock {
         } else {
             state(folder, process_path, &stat)
         };
+        let is_init_elsewhere = procfs::is_init_elsewhere(&status);
+        let has_sigterm = |set| procfs::has_sigterm(&status, set);
+        let ignores_sigterm = has_sigterm("SigIgn:")
+            || match has_sigterm("SigBlk:") {
+                // The kernel queues a blocked signal, also for the first process of a namespace.
+                true => blocks_sigterm(folder, process_path),
+                false => is_init_elsewhere && !has_sigterm("SigCgt:"),
+            };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
         let groups = cgroup::membership(&groups);
         let link = |name: &str| {
@@ -86,6 +94,8 @@ impl Clock {
             uid: procfs::effective_uid(&status).filter(|uid| !is_unmapped(*uid)),
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             state,
+            ignores_sigterm,
+            is_init_elsewhere,
             working_directory: link("cwd"),
             unit: groups.unit,
             user_unit: groups.user_unit,
@@ -110,6 +120,29 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
+///
+/// While a thread waits in sigwait(3) or ppoll(2), the kernel does not show the signals that it
+/// waits for as blocked. A process that cannot be read counts as not blocking SIGTERM.
+fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
+    let blocks = |thread: u32| {
+        let status = read(folder, &format!("{path}/task/{thread}/status"));
+        status.is_ok_and(|status| procfs::has_sigterm(&status, "SigBlk:"))
+    };
+    let receives = |descriptor: u32| {
+        let link = readlinkat(folder, format!("{path}/fd/{descriptor}"), Vec::new());
+        link.is_ok_and(|link| link.to_bytes() == b"anon_inode:[signalfd]")
+            && read(folder, &format!("{path}/fdinfo/{descriptor}"))
+                .is_ok_and(|info| procfs::has_sigterm(&info, "sigmask:"))
+    };
+    let list = |name: &str| {
+        let folder = open(folder, &format!("{path}/{name}")).ok()?;
+        numbers(folder.as_fd()).ok()
+    };
+    let all_block = list("task").is_some_and(|threads| threads.into_iter().all(blocks));
+    all_block && list("fd").is_some_and(|all| !all.into_iter().any(receives))
 }
 
 /// If the first thread of the process has ended, the path of the folder of another thread.

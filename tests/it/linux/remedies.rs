@@ -56,6 +56,113 @@ fn a_suspended_holder_is_killed() {
     p.wait_until_free(DEADLINE).unwrap();
 }
 
+/// Servers that SIGTERM ends, or does not end, by what they do before they listen. `SERVER` runs
+/// after it.
+const SIGTERM: [(&str, bool); 6] = [
+    ("pass", true),
+    ("signal.signal(signal.SIGTERM, lambda *_: sys.exit())", true),
+    ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", false),
+    (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+        false,
+    ),
+    // sigwait(3) and signalfd(2) receive a blocked signal.
+    (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); import threading\n\
+         def wait():\n signal.sigwait([signal.SIGTERM])\n os._exit(0)\n\
+         threading.Thread(target=wait).start()",
+        true,
+    ),
+    (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); import ctypes, threading\n\
+         mask = ctypes.create_string_buffer(b'\\0\\x40', 128)\n\
+         fd = ctypes.CDLL(None).signalfd(-1, mask, 0)\n\
+         def wait():\n os.read(fd, 128)\n os._exit(0)\n\
+         threading.Thread(target=wait).start()",
+        true,
+    ),
+];
+
+#[test]
+fn a_holder_that_sigterm_does_not_end_is_killed() {
+    need!(capability::pid_namespace());
+    let listen = "s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); os.write(1, b'1\\n')";
+    for (before, ends) in SIGTERM {
+        let program =
+            format!("import os, signal, socket, sys, time\n{before}\n{listen}\ntime.sleep(600)");
+        for in_namespace in [false, true] {
+            // The first process of a namespace gets SIGTERM only if it handles or blocks it.
+            let ends = ends && (!in_namespace || before != "pass");
+            let p = reserve_port();
+            let mut command = match in_namespace {
+                true => Command::new("unshare"),
+                false => Command::new(python()),
+            };
+            if in_namespace {
+                let flags = ["-pf", "--mount-proc", "--kill-child"];
+                command
+                    .args(capability::unshare_flags())
+                    .args(flags)
+                    .arg(python());
+            }
+            command.args(["-c", &program, &p.to_string()]);
+            let child = command
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut server = Server::of(child);
+            server.port();
+            p.wait_until_listening(DEADLINE).unwrap();
+            // A thread may not have called sigwait(3) yet.
+            eventually("the remedy ends the process", DEADLINE, || {
+                let (remedies, help) = help(p.port());
+                match &remedies[0] {
+                    Remedy::KillProcess { pid, .. } if !ends => {
+                        follow(&help, &format!("kill -KILL {pid}"));
+                    }
+                    Remedy::StopProcess { pid, .. } if ends => {
+                        follow(&format!("kill {pid}, "), "kill");
+                    }
+                    _ => return Err(format!("{before}: {help}")),
+                }
+                Ok(())
+            });
+            p.wait_until_free(DEADLINE).unwrap();
+        }
+    }
+}
+
+/// A process that is killed does not end its workers.
+#[test]
+fn the_workers_of_a_holder_that_is_killed_are_killed_too() {
+    let p = reserve_port();
+    let program = "import os, signal, socket, sys, time\n\
+                   signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+                   s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+                   os.fork()\nsignal.alarm(120)\nos.write(1, b'1\\n')\ntime.sleep(600)";
+    let mut command = Command::new(python());
+    command.args(["-c", program, &p.to_string()]);
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut server = Server::of(child);
+    server.port();
+    server.port();
+    let (remedies, help) = help(p.port());
+    let pids = remedies.iter().filter_map(|remedy| match remedy {
+        Remedy::KillProcess { pid, .. } => Some(*pid),
+        _ => None,
+    });
+    let pids: Vec<u32> = pids.collect();
+    assert_eq!(pids.len(), 2, "{help}");
+    for pid in pids {
+        // The sentence names both commands.
+        follow(&help.replace(';', ","), &format!("kill -KILL {pid}"));
+    }
+    p.wait_until_free(DEADLINE).unwrap();
+}
+
 #[test]
 fn every_process_that_shares_the_number_is_stopped() {
     let p = reserve_port();
