@@ -27,6 +27,7 @@ use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::namespace::Memo;
+use crate::os_error::is_out_of_descriptors;
 use crate::ownership::Asker;
 use crate::ports::services::Services;
 use crate::ports::{self, EphemeralRange};
@@ -230,9 +231,12 @@ fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
 fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     let _memo = Memo::new();
     let endpoints: Vec<_> = ports.iter().map(|(port, _)| port.endpoint()).collect();
-    let holders = who::holders_of_each(&endpoints, depth).unwrap_or_else(|_| {
+    let holders = who::holders_of_each(&endpoints, depth).unwrap_or_else(|error| {
         let without_sockets = |(port, _): &(Port, Verdict)| {
-            let unseen = vec![Incompleteness::Sockets(port.protocol)];
+            let unseen = vec![match is_out_of_descriptors(&error) {
+                true => Incompleteness::Descriptors(port.protocol),
+                false => Incompleteness::Sockets(port.protocol),
+            }];
             let leases = inheritance::of_leases(lease::of_number(port.number, &[port.protocol]));
             let protocol = Some(port.protocol);
             Holders::new(port.number, protocol, Vec::new(), leases, unseen)

@@ -60,7 +60,7 @@ impl Use {
     /// Whether sockets of this use were not read, for the given reason.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
-            Incompleteness::Sockets(_) => true,
+            Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,
             Incompleteness::Bound(_) => matches!(self, Use::Bound),
             Incompleteness::Ownerless => matches!(self, Use::TimeWait),
             _ => false,

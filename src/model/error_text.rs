@@ -405,10 +405,11 @@ impl Error {
         };
         let advice = match kind {
             _ if is_out_of_descriptors(&cause) => {
-                format!(
-                    ": {}; each reservation uses two descriptors",
-                    descriptor_limit(&cause)
-                )
+                let limit = descriptor_limit(&cause);
+                match act {
+                    "inspect" | "wait for" => format!(": {limit}"),
+                    _ => format!(": {limit}; each reservation uses two descriptors"),
+                }
             }
             ErrorKind::AddressNotAvailable => ": this machine does not have the address".to_owned(),
             _ => String::new(),

@@ -13,6 +13,8 @@ use super::endpoint::Protocol;
 pub(crate) enum Incompleteness {
     /// The sockets of this protocol could not be read.
     Sockets(Protocol),
+    /// The sockets of this protocol could not be read, because file descriptors are used up.
+    Descriptors(Protocol),
     /// TCP sockets that are bound and neither listen nor are connected are not shown.
     Bound(UnseenBound),
     /// The system does not show TCP sockets that no process owns.
@@ -66,6 +68,7 @@ impl Incompleteness {
     pub(crate) fn protocol(self) -> Option<Protocol> {
         match self {
             Incompleteness::Sockets(protocol)
+            | Incompleteness::Descriptors(protocol)
             | Incompleteness::Changed(protocol)
             | Incompleteness::Lease(protocol) => Some(protocol),
             Incompleteness::Bound(_) | Incompleteness::Ownerless => Some(Protocol::Tcp),
@@ -108,6 +111,11 @@ impl fmt::Display for Incompleteness {
             Incompleteness::Sockets(protocol) => {
                 write!(f, "the {protocol} sockets could not be read")
             }
+            Incompleteness::Descriptors(protocol) => write!(
+                f,
+                "the {protocol} sockets could not be read: all file descriptors are in use (on \
+                 Unix raise their number with ulimit -n)"
+            ),
             Incompleteness::Bound(reason) => write!(
                 f,
                 "TCP sockets that are bound without listening could not be read: {}",

@@ -297,3 +297,41 @@ fn several_ports_and_every_listener_are_shown() {
     assert!(error.contains("cannot read \"/no/such/folder\""), "{error}");
     drop(servers);
 }
+
+/// The cause is neither an old kernel nor a port that nobody holds.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_lack_of_file_descriptors_is_named() {
+    let p = reserve_port();
+    let _server = p.listen().unwrap();
+    let call = |limit: u32, args: &str| {
+        let script = format!("ulimit -n {limit}; exec \"$BIN\" {args} {p}");
+        let mut command = std::process::Command::new("sh");
+        crate::program::plain(command.args(["-c", &script]));
+        finish(&mut command)
+    };
+    let mut failed = 0;
+    for limit in 4..10 {
+        for args in [
+            "who",
+            "who --json",
+            "check --wait 0s",
+            "check",
+            "wait --free --timeout 0s",
+        ] {
+            let ran = call(limit, args);
+            let text = format!("{}{}", ran.out, ran.err);
+            let is_short = text.contains("file descriptors");
+            failed += u32::from(is_short);
+            if matches!(ran.status.code(), Some(2 | 3)) {
+                assert!(
+                    is_short && !text.contains("6.8"),
+                    "{limit} {args}: {ran:#?}"
+                );
+            }
+            let unnamed = "sockets could not be read\n";
+            assert!(!text.contains(unnamed), "{limit} {args}: {ran:#?}");
+        }
+    }
+    assert!(failed > 0, "control: some limit is too low");
+}
