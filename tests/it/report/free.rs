@@ -288,6 +288,6 @@ fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
     reader.try_lock_shared().unwrap();
     let how = format!("port={port} wait=10");
     let message = reserver.reserve(&how).refused("TimedOut");
-    let cause = "another process bound it or locked its lock file for a moment, and now it is free";
+    let cause = "another process briefly bound the port or locked its lock file; it is free now";
     assert!(message.contains(cause), "{message}");
 }
