@@ -202,7 +202,8 @@ pub fn check_ports_free<P: ToEndpoint>(
 }
 
 /// The results of [`check_port_free_for`] for several ports, in their order. The retries end after
-/// `at_most`, or earlier as in [`check_ports_free`].
+/// `at_most`, or earlier as in [`check_ports_free`]. After retries, a last look at all ports can
+/// take 100 ms more.
 ///
 /// ```
 /// use std::time::Duration;
@@ -369,7 +370,8 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     let ports: Vec<Port> = operands.ports.iter().map(|of| of.port).collect();
     let verdicts: Vec<Option<Verdict>> = match who::reachable(&ports) {
         Ok(listeners) => {
-            let of_port = |listeners: &Vec<Holder>| whose_listeners(listeners, &expected);
+            let mut has = expected.judge();
+            let of_port = |listeners: &Vec<Holder>| whose_listeners(listeners, pid, &mut has);
             listeners.iter().map(of_port).collect()
         }
         Err(e) => ports
@@ -383,15 +385,21 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// Why these listeners of a port are not those of the expected process alone. `None` if they are.
-fn whose_listeners(listeners: &[Holder], expected: &Expected) -> Option<Verdict> {
+/// Why these listeners of a port are not those of the process `pid` alone. `None` if they are.
+fn whose_listeners(
+    listeners: &[Holder],
+    pid: u32,
+    has: &mut impl FnMut(&Holder) -> bool,
+) -> Option<Verdict> {
     let (own, others): (Vec<&Holder>, Vec<&Holder>) =
-        listeners.iter().partition(|socket| expected.has(socket));
+        listeners.iter().partition(|socket| has(socket));
     let is_beside = |other: &&Holder| own.iter().any(|own| whose::overlap(own, other));
-    match expected.pid() {
-        pid if own.is_empty() => Some(Verdict::NotHeldBy(pid)),
-        Some(pid) if others.iter().any(is_beside) => Some(Verdict::SharedWithStranger(pid)),
-        _ => None,
+    if own.is_empty() {
+        Some(Verdict::NotHeldBy(Some(pid)))
+    } else if others.iter().any(is_beside) {
+        Some(Verdict::SharedWithStranger(pid))
+    } else {
+        None
     }
 }
 

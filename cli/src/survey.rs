@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use portlease::{Diagnosis, Endpoint, ErrorKind};
 
 use crate::condition::Condition;
-use crate::limits::{PORTS_PER_STEP, PORTS_PER_THREAD, remaining};
+use crate::limits::{PORTS_PER_STEP, PORTS_PER_THREAD};
 
 /// Whether there are more ports than one thread should check.
 pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
@@ -38,20 +38,43 @@ pub(crate) fn first_unmet(
             return Some(Unmet { index, error: None });
         }
         let step = &endpoints[index..endpoints.len().min(index + length)];
-        let results = condition.check(step, remaining(limit, started));
-        for (endpoint, result) in step.iter().zip(results) {
-            match answer(*endpoint, condition, result) {
-                Ok(true) => index += 1,
-                Ok(false) => return Some(Unmet { index, error: None }),
-                Err(e) => {
-                    let error = Some(e);
-                    return Some(Unmet { index, error });
-                }
-            }
+        if let Some(unmet) = first_unmet_of(step, condition) {
+            let index = index + unmet.index;
+            return Some(Unmet { index, ..unmet });
         }
+        index += step.len();
         length = (length * 2).min(PORTS_PER_STEP);
     }
     None
+}
+
+/// The first of these ports that does not meet the condition now. All ports are checked at one
+/// moment, without retries.
+fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
+    if let Condition::HeldBy(_) = condition {
+        let error = condition.wait_among(endpoints, 0, Duration::ZERO).err()?;
+        let named = error.diagnosis().and_then(Diagnosis::endpoint);
+        let index = endpoints
+            .iter()
+            .position(|endpoint| Some(*endpoint) == named);
+        let has_answer = error.kind() == ErrorKind::TimedOut;
+        return Some(Unmet {
+            index: index.unwrap_or(0),
+            error: (!has_answer).then_some(error),
+        });
+    }
+    let results = condition.check(endpoints, Duration::ZERO);
+    let mut results = endpoints.iter().zip(results).enumerate();
+    results.find_map(
+        |(index, (endpoint, result))| match answer(*endpoint, condition, result) {
+            Ok(true) => None,
+            Ok(false) => Some(Unmet { index, error: None }),
+            Err(e) => {
+                let error = Some(e);
+                Some(Unmet { index, error })
+            }
+        },
+    )
 }
 
 /// Whether each port meets the condition now, or why it cannot be checked. For many ports the
@@ -68,7 +91,7 @@ pub(crate) fn answers(
             if are_many(endpoints) && started.elapsed() > limit {
                 break;
             }
-            let results = condition.check(step, remaining(limit, started));
+            let results = condition.check(step, Duration::ZERO);
             let of_step = step.iter().zip(results);
             answers.extend(of_step.map(|(port, result)| answer(*port, condition, result)));
         }

@@ -103,7 +103,12 @@ pub(crate) fn wait_for(
             // If the process of `--pid` ends, the wait in the thread can fail before this loop
             // checks the process.
             Ok(Err(error)) if has_ended(process.as_ref())? => {
-                break after_end(endpoints, condition, error.diagnosis().cloned())?;
+                break after_end(
+                    endpoints,
+                    condition,
+                    remaining(limit, started),
+                    error.diagnosis().cloned(),
+                )?;
             }
             Ok(Err(error)) => return Err(error.into()),
             Err(RecvTimeoutError::Disconnected) => {
@@ -120,7 +125,7 @@ pub(crate) fn wait_for(
                 Some(Ok(Err(error))) => error.diagnosis().cloned(),
                 Some(Ok(Ok(None)) | Err(_)) | None => None,
             };
-            break after_end(endpoints, condition, report)?;
+            break after_end(endpoints, condition, remaining(limit, started), report)?;
         }
         let target = current.get().map_or(list.clone(), |port| port.to_string());
         let target = format!("{target} to be {}", condition.word());
@@ -162,14 +167,32 @@ fn has_ended(process: Option<&Watched>) -> Result<bool, Failure> {
 fn after_end(
     endpoints: &[Endpoint],
     condition: Condition,
+    left: Duration,
     report: Option<Diagnosis>,
 ) -> Result<Outcome, Failure> {
-    let is_met = matches!(condition, Condition::Free(_)) && holds_now(endpoints, condition)?;
+    let is_met = matches!(condition, Condition::Free(_)) && are_free(endpoints, condition, left)?;
     Ok(if is_met {
         Outcome::Met
     } else {
         Outcome::ProcessEnded(report)
     })
+}
+
+/// Whether all ports are free. The check retries for `at_most`.
+fn are_free(
+    endpoints: &[Endpoint],
+    condition: Condition,
+    at_most: Duration,
+) -> Result<bool, Failure> {
+    let mut are_free = true;
+    for result in condition.check(endpoints, at_most) {
+        match result {
+            Ok(()) => {}
+            Err(problem) if problem.could_tell() => are_free = false,
+            Err(problem) => return Err(portlease::Error::from(problem).into()),
+        }
+    }
+    Ok(are_free)
 }
 
 /// The port that the wait is waiting for.

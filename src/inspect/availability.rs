@@ -89,29 +89,48 @@ struct Question {
 /// it. The answers are in the order of the ports.
 ///
 /// The check of a port is repeated within its budget in two cases: no visible owner explains why
-/// the port is busy, or all owners are forked children that have not called exec. All
-/// budgets run at the same time, so a thousand ports take hardly longer than one.
+/// the port is busy, or all owners are forked children that have not called exec. All budgets run
+/// at the same time, so a thousand ports take hardly longer than one.
 pub(crate) fn of_each(
     ports: impl IntoIterator<Item = (Port, Asker)>,
     kind: ServerKind,
     budget: impl Fn() -> RetryBudget,
 ) -> Vec<Verdict> {
     let _memo = Memo::new();
-    let question = |(index, (port, asker))| Question {
-        index,
-        port,
-        asker,
-        budget: budget(),
+    let ports: Vec<(Port, Asker)> = ports.into_iter().collect();
+    let questions = |budget: &dyn Fn() -> RetryBudget| -> Vec<Question> {
+        let question = |(index, (port, asker)): (usize, &(Port, Asker))| Question {
+            index,
+            port: *port,
+            asker: *asker,
+            budget: budget(),
+        };
+        ports.iter().enumerate().map(question).collect()
     };
-    let mut open: Vec<Question> = ports.into_iter().enumerate().map(question).collect();
-    let mut verdicts = vec![Verdict::Free; open.len()];
+    let mut verdicts = vec![Verdict::Free; ports.len()];
+    let has_paused = answer(questions(&budget), kind, &mut verdicts);
+    if has_paused && ports.len() > 1 {
+        // While one port was retried, another one may have been taken or released.
+        answer(
+            questions(&|| RetryBudget::of_poll(None)),
+            kind,
+            &mut verdicts,
+        );
+    }
+    verdicts
+}
+
+/// Writes the answer to each question into `verdicts`. Returns whether a check was repeated.
+fn answer(mut open: Vec<Question>, kind: ServerKind, verdicts: &mut [Verdict]) -> bool {
+    let mut has_paused = false;
     loop {
         let found = look_at_each(&mut open, kind);
-        let busy: Vec<(Question, Availability)> = open
-            .into_iter()
-            .zip(found)
-            .filter(|(_, found)| found.verdict != Verdict::Free)
-            .collect();
+        let answered = open.into_iter().zip(found);
+        let (free, busy): (Vec<_>, Vec<(Question, Availability)>) =
+            answered.partition(|(_, found)| found.verdict == Verdict::Free);
+        for (question, found) in free {
+            verdicts[question.index] = found.verdict;
+        }
         let blocking: Vec<Option<Vec<Row>>> = busy
             .iter()
             .map(|(question, found)| found.blocking(question.port))
@@ -133,8 +152,9 @@ pub(crate) fn of_each(
         }
         match pause {
             Some(pause) => block_for(pause),
-            None => return verdicts,
+            None => return has_paused,
         }
+        has_paused = true;
     }
 }
 

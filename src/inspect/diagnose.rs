@@ -252,6 +252,13 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     let silent: Vec<Port> = silent.map(|(port, _)| *port).collect();
     let mut unreachable = who::unreachable(&silent).into_iter();
     let facts = |((port, verdict), holders): ((Port, Verdict), Holders)| {
+        // The holder may have closed its socket since the check.
+        let is_gone =
+            verdict == Verdict::InUse(Cause::Holder) && holders.is_empty() && holders.is_complete();
+        let verdict = match is_gone {
+            true => Verdict::InUse(Cause::Gone),
+            false => verdict,
+        };
         let elsewhere = if is_silent(&verdict) {
             unreachable.next().unwrap_or_default()
         } else {

@@ -1,5 +1,6 @@
 //! Which process has a listener: the expected process, one that it started, or a stranger.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::num::NonZeroU64;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::model::process::Process;
 use crate::model::state::State;
 use crate::ownership::is_descendant;
 use crate::retry::OWNERS_EVERY;
-use crate::sockets::{self, Group, Inode, Row, ScanDepth};
+use crate::sockets::{self, Group, Inode, OwnedRows, PortTables, Row, ScanDepth};
 
 /// The process that a wait or an assertion expects to listen. A process that it started may listen
 /// instead.
@@ -79,6 +80,17 @@ impl Expected {
             .processes
             .iter()
             .any(|process| self.includes(process))
+    }
+
+    /// What [`has`](Self::has) returns, for many sockets: each process is examined only once.
+    pub(crate) fn judge(&self) -> impl FnMut(&Holder) -> bool + '_ {
+        let mut known = HashMap::new();
+        move |socket| {
+            socket.processes.iter().any(|process| {
+                let key = (process.pid, process.ticks);
+                *known.entry(key).or_insert_with(|| self.includes(process))
+            })
+        }
     }
 
     /// Whether the process is the expected one, a descendant of it, or a daemon that it left.
@@ -151,10 +163,10 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
-    /// The listeners that belonged to strangers in the last search, and the time of that search. A
-    /// new search reads every process, so it is made only after [`OWNERS_EVERY`] or for other
-    /// listeners.
-    strangers: Option<(Vec<Option<Inode>>, Instant)>,
+    /// The listeners of the last search that found a stranger, the position of the stranger's port,
+    /// and the time of that search. A new search reads every process, so it is made only after
+    /// [`OWNERS_EVERY`] or for other listeners.
+    strangers: Option<(Vec<Option<Inode>>, usize, Instant)>,
 }
 
 impl Watch {
@@ -172,50 +184,81 @@ impl Watch {
         self.strangers = None;
     }
 
-    /// Who listens on the port. A listener whose owner is not visible counts as the expected
+    /// The position of the first port without a listener that counts, and who listens there. `None`
+    /// if every port has one. A listener whose owner is not visible counts as the expected
     /// process's.
-    pub(crate) fn listener(&mut self, port: Port) -> io::Result<Listener> {
-        let mut rows = match sockets::listening(port.number, port.protocol) {
-            Ok(rows) => rows,
+    pub(crate) fn first_missing(
+        &mut self,
+        ports: &[Port],
+    ) -> io::Result<Option<(usize, Listener)>> {
+        let mut rows = Vec::new();
+        let tables = PortTables::of(ports.iter().map(|port| Some(port.protocol)));
+        let read =
+            tables.and_then(|tables| listeners_up_to_a_silent_port(&tables, ports, &mut rows));
+        let silent = match read {
+            Ok(silent) => silent.map(|at| (at, Listener::Nobody)),
             // Without a socket table, only a connection can find a listener.
             Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                return Ok(match is_listening(port)? {
-                    true => Listener::Expected,
-                    false => Listener::Nobody,
-                });
+                for (at, port) in ports.iter().enumerate() {
+                    if !is_listening(*port)? {
+                        return Ok(Some((at, Listener::Nobody)));
+                    }
+                }
+                return Ok(None);
             }
             Err(e) => return Err(e),
         };
-        rows.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
-        if rows.is_empty() {
-            return Ok(Listener::Nobody);
-        }
-        let inodes: Vec<_> = rows.iter().map(|row| row.inode).collect();
-        if let Some((strangers, found)) = &self.strangers
+        let inodes: Vec<_> = rows.iter().flatten().map(|row| row.inode).collect();
+        if let Some((strangers, at, found)) = &self.strangers
             && *strangers == inodes
             && found.elapsed() < OWNERS_EVERY
         {
-            return Ok(Listener::Stranger);
+            return Ok(Some((*at, Listener::Stranger)));
         }
+        let mut has = self.expected.judge();
+        let mut is_met = |of: &OwnedRows| of.holders.iter().any(&mut has);
         // This search ends when each listener has an owner. It finds the newest processes first,
         // and the expected process is often one of them.
-        let first = sockets::owners(rows.clone(), ScanDepth::FirstHit)?.holders;
-        if first.iter().any(|holder| self.expected.has(holder)) {
-            return Ok(Listener::Expected);
+        let first = sockets::owners_of_each(rows.clone(), ScanDepth::FirstHit)?;
+        let mut unmet: Vec<usize> = (0..rows.len()).collect();
+        unmet.retain(|at| !is_met(&first[*at]));
+        let rows = unmet.iter().map(|at| rows[*at].clone()).collect();
+        let complete = sockets::owners_of_each(rows, ScanDepth::Complete)?;
+        for (at, owned) in unmet.into_iter().zip(complete) {
+            let listener = who_of(&owned.holders, &mut has);
+            if listener != Listener::Expected {
+                let is_stranger = listener == Listener::Stranger;
+                self.strangers = is_stranger.then(|| (inodes, at, Instant::now()));
+                return Ok(Some((at, listener)));
+            }
         }
-        let holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
-        let listener = who_of(&holders, &self.expected);
-        self.strangers = (listener == Listener::Stranger).then(|| (inodes, Instant::now()));
-        Ok(listener)
+        Ok(silent)
     }
 }
 
-fn who_of(holders: &[Holder], expected: &Expected) -> Listener {
-    let is_expected = |holder: &Holder| holder.hidden || expected.has(holder);
+/// Adds the listeners of each port to `rows`, up to the first port that has none, and returns the
+/// position of that port.
+fn listeners_up_to_a_silent_port(
+    tables: &PortTables,
+    ports: &[Port],
+    rows: &mut Vec<Vec<Row>>,
+) -> io::Result<Option<usize>> {
+    for (at, port) in ports.iter().enumerate() {
+        let mut listeners = tables.listening(port.number, port.protocol)?;
+        listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
+        if listeners.is_empty() {
+            return Ok(Some(at));
+        }
+        rows.push(listeners);
+    }
+    Ok(None)
+}
+
+fn who_of(holders: &[Holder], has: &mut impl FnMut(&Holder) -> bool) -> Listener {
     if holders.is_empty() {
         // The listeners were closed during the search for their owners.
         Listener::Nobody
-    } else if holders.iter().any(is_expected) {
+    } else if holders.iter().any(|holder| holder.hidden || has(holder)) {
         Listener::Expected
     } else {
         Listener::Stranger
@@ -244,14 +287,11 @@ impl OwnListeners {
                 rows.extend(sockets::listening_between(1, u16::MAX, protocol)?);
             }
         }
-        let is_asked = |row: &Row| {
-            let is_same =
-                |port: &Port| port.number == row.local.port() && port.protocol == row.protocol;
-            asked.iter().any(is_same)
-        };
-        rows.retain(|row| !is_asked(row));
+        let asked: HashSet<_> = asked.iter().map(|of| (of.number, of.protocol)).collect();
+        rows.retain(|row| !asked.contains(&(row.local.port(), row.protocol)));
         let mut holders = sockets::owners(rows, ScanDepth::Complete)?.holders;
-        holders.retain(|holder| holder.is_server() && expected.has(holder));
+        let mut has = expected.judge();
+        holders.retain(|holder| holder.is_server() && has(holder));
         let with_reservers = |holder: Holder| {
             let reservers = reservers(holder.local.port());
             (holder, reservers)

@@ -44,7 +44,7 @@ use windows as system;
 
 pub(crate) use owners::{owners, owners_of_each};
 pub(crate) use port_tables::PortTables;
-pub(crate) use row::{Inode, Row, ScanDepth, ScanResult, Table};
+pub(crate) use row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
 
 /// Whether a forked child shares the sockets of its parent until the child calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);

@@ -197,22 +197,30 @@ impl Listening {
         if let (Some(watch), Some(exit)) = (&mut self.watch, &exit) {
             watch.note_end(exit.succeeded());
         }
-        while let Some(&port) = self.ports.as_slice().first() {
-            match self.listener(port) {
-                Ok(Listener::Expected) => self.ports.next(),
-                Ok(listener) => return self.not_yet(port, listener, exit),
-                Err(e) => return Poll::Failed(WaitError::System(port, e)),
-            };
+        let missing = match self.first_missing() {
+            Ok(missing) => missing,
+            Err(e) => return Poll::Failed(WaitError::System(first, e)),
+        };
+        let met = missing.map_or(self.ports.len(), |(at, _)| at);
+        self.ports.by_ref().take(met).for_each(drop);
+        match (self.ports.as_slice().first(), missing) {
+            (Some(&port), Some((_, listener))) => self.not_yet(port, listener, exit),
+            _ => Poll::Met,
         }
-        Poll::Met
     }
 
-    fn listener(&mut self, port: Port) -> io::Result<Listener> {
-        match &mut self.watch {
-            Some(watch) => watch.listener(port),
-            None if is_listening(port)? => Ok(Listener::Expected),
-            None => Ok(Listener::Nobody),
+    /// The position of the first port without a listener that counts, and who listens there.
+    fn first_missing(&mut self) -> io::Result<Option<(usize, Listener)>> {
+        let ports = self.ports.as_slice();
+        if let Some(watch) = &mut self.watch {
+            return watch.first_missing(ports);
         }
+        for (at, port) in ports.iter().enumerate() {
+            if !is_listening(*port)? {
+                return Ok(Some((at, Listener::Nobody)));
+            }
+        }
+        Ok(None)
     }
 
     fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {

@@ -135,7 +135,10 @@ fn unmet(
     others.retain(|endpoint| Some(*endpoint) != waited_for);
     let (mut rest, started) = (others.as_slice(), Instant::now());
     let is_over = |rest| are_many(rest) && started.elapsed() > WAIT_REPORT_TIME;
-    while findings.len() < WAIT_REPORTS && !rest.is_empty() && !is_over(rest) {
+    while findings.len() < WAIT_REPORTS
+        && !rest.is_empty()
+        && (findings.is_empty() || !is_over(rest))
+    {
         let (step, after) = rest.split_at(rest.len().min(PORTS_PER_STEP));
         let checked = Finding::all(step, condition, true).into_iter();
         findings.extend(checked.filter(|finding| finding.problem.is_some()));

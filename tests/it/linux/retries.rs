@@ -231,8 +231,19 @@ pub(crate) fn check_beside_forked_children() {
     let results = both(Duration::from_millis(1));
     let limited = begun.elapsed();
     assert!(results.iter().all(Result::is_err), "{results:?}");
-    let results = both(DEADLINE);
+    // While the first two ports are retried, the third one is taken and the fourth one released.
+    let taken = non_ephemeral_ports(2);
+    let all: Vec<u16> = ports.iter().chain(&taken).copied().collect();
+    let closing = Call::CheckFree.server(taken[1]);
+    let changes = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(closing);
+        Call::CheckFree.server(taken[0])
+    });
+    let results = check_each_port_free_for(&all, ServerKind::ReuseAddr, DEADLINE);
     let took = begun.elapsed();
+    assert!(results[2].is_err() && results[3].is_ok(), "{results:?}");
+    drop(changes.join().unwrap());
     let message = results[0].as_ref().unwrap_err().to_string();
     assert!(
         message.contains(&format!("pid {}", child.pid())),
