@@ -72,7 +72,7 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     if !cfg!(target_os = "linux") {
         return Ok(Err("portlease makes kernel claims on Linux only"));
     }
-    let claim = claim_first(numbers)?;
+    let (claim, is_ephemeral) = claim_first(numbers)?;
     match Claim::exact(claim.port) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         Err(e) => return Err(e.into()),
@@ -85,7 +85,7 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     let ipv4 = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into());
     let ipv6 = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
     for (loopback, wildcard) in [ipv4, ipv6] {
-        let answer = test_family(loopback, wildcard, claim.port)?;
+        let answer = test_family(loopback, wildcard, claim.port, is_ephemeral)?;
         if answer.is_err() {
             return Ok(answer);
         }
@@ -94,7 +94,12 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
 }
 
 /// Whether the kernel keeps the promises of a claim to the servers of one IP family.
-fn test_family(loopback: IpAddr, wildcard: IpAddr, port: u16) -> Result<Answer, Untested> {
+fn test_family(
+    loopback: IpAddr,
+    wildcard: IpAddr,
+    port: u16,
+    is_ephemeral: bool,
+) -> Result<Answer, Untested> {
     let family = Domain::for_address(SocketAddr::new(loopback, port));
     let plain = match Socket::new(family, Type::STREAM, None) {
         Err(e) if system::is_missing_family(&e) => return Ok(Ok(())),
@@ -120,7 +125,7 @@ fn test_family(loopback: IpAddr, wildcard: IpAddr, port: u16) -> Result<Answer, 
         (loopback, plain),
         (wildcard, unbound(Type::STREAM, wildcard)?),
     ] {
-        match serve_over(server, ip, port) {
+        match serve_over(server, ip, port, is_ephemeral) {
             Ok(Served::ByNumber) => {}
             Ok(Served::ByAssignment) => {
                 return Ok(Err(
@@ -144,14 +149,14 @@ fn is_missing_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || system::is_missing_family(error)
 }
 
-/// Claims the first of these numbers that is not in use. If all are in use, returns the last
-/// refusal.
-fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<Claim> {
+/// Claims the first of these numbers that is not in use. Also returns whether the kernel chose the
+/// number, so that it is an ephemeral one. If all are in use, returns the last refusal.
+fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<(Claim, bool)> {
     let mut refusal = io::ErrorKind::AddrInUse.into();
     for number in numbers {
         match Claim::exact(number) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => refusal = e,
-            outcome => return outcome,
+            outcome => return outcome.map(|claim| (claim, number == 0)),
         }
     }
     Err(refusal)
@@ -165,11 +170,20 @@ enum Served {
     ByAssignment,
 }
 
-/// Lets the unbound socket listen on the claimed number. Before that, the socket binds port 0, with
-/// a limit to the claimed number. The kernel must refuse, which leaves the socket unbound.
-fn serve_over(mut server: Socket, ip: IpAddr, port: u16) -> io::Result<Served> {
+/// Lets the unbound socket listen on the claimed number. If the number is ephemeral, the socket
+/// first binds port 0, with a limit to the claimed number. The kernel must refuse, which leaves the
+/// socket unbound.
+///
+/// The kernel ignores a limit outside of the ephemeral range (`inet_sk_get_local_port_range`). It
+/// would then assign another number, perhaps the last free one.
+fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
-    match assigned(&server, ip, port)? {
+    let assigned = if is_ephemeral {
+        assigned(&server, ip, port)?
+    } else {
+        None
+    };
+    match assigned {
         None => {}
         Some(number) if number == port => return Ok(Served::ByAssignment),
         Some(_) => {
