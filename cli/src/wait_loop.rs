@@ -140,7 +140,7 @@ pub(crate) fn wait_for(
             }
             (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
             (Outcome::ProcessEnded(_), Some(pid)) => {
-                format!("stopped waiting: pid {pid} ended {after}")
+                format!("stopped waiting {after}: pid {pid} ended")
             }
             _ => format!("timed out {after}"),
         });

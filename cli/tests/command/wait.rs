@@ -118,9 +118,8 @@ fn wait_ends_with_the_process_of_its_pid_option() {
     waiting.finish().code(2);
     let output = std::fs::read_to_string(log).unwrap();
     assert!(
-        output.contains(&format!(
-            "portlease: stopped waiting: pid {pid} ended after "
-        )),
+        output.contains("portlease: stopped waiting after ")
+            && output.contains(&format!(" s: pid {pid} ended")),
         "{output}"
     );
     server.wait().unwrap();
