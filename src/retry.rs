@@ -415,9 +415,8 @@ impl Sweep {
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
-/// The default lock folder is in a file system in memory only if that file system has at least this
-/// size in bytes. The lock files of all ports of both protocols take half of it, with a page of
-/// 4 KiB each.
+/// The default lock folder is on a tmpfs only if that tmpfs has at least this size in bytes. The
+/// lock files of all ports of both protocols take half of it, with a page of 4 KiB each.
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 

@@ -100,7 +100,7 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 /// What [`report`] returns for each of these ports, in their order. One scan of the processes
-/// serves all of them. `asked` has all ports of the call.
+/// serves all of them. `asked` also has the ports of the call that need no report.
 pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Diagnosis> {
     let mut facts = facts_of_each(ports, ScanDepth::Report);
     note_other_protocol(&mut facts, asked, None);

@@ -82,7 +82,7 @@ impl Expected {
             .any(|process| self.includes(process))
     }
 
-    /// What [`has`](Self::has) returns, for many sockets: each process is examined only once.
+    /// Like [`has`](Self::has), for many sockets: each process is examined only once.
     pub(crate) fn judge(&self) -> impl FnMut(&Holder) -> bool + '_ {
         let mut known = HashMap::new();
         move |socket| {

@@ -239,8 +239,8 @@ mod tests {
         assert_eq!(
             hidden.to_string(),
             "at least 1 of the 4 ephemeral TCP ports 41000-41004 are in use: 1 in TIME_WAIT; TCP \
-             sockets that are bound without listening could not be read: Linux shows them since \
-             6.8"
+             sockets that are bound without listening could not be read: Linux before 6.8 hides \
+             them"
         );
         let unread = EphemeralUsage::unread(41000..=41004, |port| port != WITHHELD);
         let counts = [unread.listening(), unread.bound(), unread.connected()];

@@ -120,7 +120,7 @@ impl fmt::Display for Incompleteness {
                 f,
                 "TCP sockets that are bound without listening could not be read: {}",
                 match reason {
-                    UnseenBound::OldKernel => "Linux shows them since 6.8",
+                    UnseenBound::OldKernel => "Linux before 6.8 hides them",
                     UnseenBound::NoSockDiag =>
                         "sock_diag(7) is missing, and Linux (6.8 or later) shows them only there",
                     UnseenBound::System => "this system does not show them",

@@ -1,4 +1,4 @@
-//! [`LeakCheck`]: reports a server that still runs when its reservation is dropped.
+//! [`LeakCheck`]: reports a server that still listens when its reservation is dropped.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -83,7 +83,7 @@ struct Steady {
 struct Seen {
     /// The listeners that have been open since the current period began.
     open: Listeners,
-    /// Whether the port has ever had a listener.
+    /// Whether the port has had a listener since the wait began.
     has_listened: bool,
     /// The listener that was opened last, or an earlier one whose owner was found.
     last: Option<Holder>,

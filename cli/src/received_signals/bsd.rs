@@ -1,5 +1,5 @@
-//! macOS and the BSDs: signals without their senders. The watcher then shows whether the process
-//! group got a signal.
+//! macOS and the BSDs do not show the sender of a signal. `run` asks its watcher process whether
+//! the whole process group got the signal.
 
 use std::io;
 

@@ -270,7 +270,7 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
                 user: process.user_unit,
             },
             (_, _, Some(supervisor)) => for_supervised(pid, supervisor),
-            // Pid 1 is the first process of a container, and the container would end with it.
+            // Pid 1 is the first process of the system or container, which would end with it.
             _ if pid == INIT => return None,
             _ => end(process),
         },
