@@ -49,9 +49,9 @@ pub struct Process {
     /// Whether the process runs. On systems other than Linux it is always
     /// [`ProcessState::Running`].
     pub state: ProcessState,
-    /// Whether SIGTERM does not end the process: the process ignores or blocks it, or is the first
-    /// process of another pid namespace and has no handler for it (pid_namespaces(7)). SIGKILL ends
-    /// the process. Always `false` on systems other than Linux.
+    /// Whether SIGTERM does not end the process: the process ignores it, or has no handler for it
+    /// and either blocks it or is the first process of another pid namespace (pid_namespaces(7)).
+    /// SIGKILL ends the process. Always `false` on systems other than Linux.
     pub ignores_sigterm: bool,
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,

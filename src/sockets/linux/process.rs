@@ -74,12 +74,15 @@ impl Clock {
         };
         let is_init_elsewhere = procfs::is_init_elsewhere(&status);
         let has_sigterm = |set| procfs::has_sigterm(&status, set);
+        // A server with a handler, such as PostgreSQL, can block the signal for a moment.
         let ignores_sigterm = has_sigterm("SigIgn:")
-            || match has_sigterm("SigBlk:") {
-                // The kernel queues a blocked signal, also for the first process of a namespace.
-                true => blocks_sigterm(folder, process_path),
-                false => is_init_elsewhere && !has_sigterm("SigCgt:"),
-            };
+            || !has_sigterm("SigCgt:")
+                && match has_sigterm("SigBlk:") {
+                    // The kernel queues a blocked signal, also for the first process of a
+                    // namespace.
+                    true => blocks_sigterm(folder, process_path),
+                    false => is_init_elsewhere,
+                };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
         let groups = cgroup::membership(&groups);
         let link = |name: &str| {
