@@ -202,7 +202,7 @@ pub fn check_ports_free<P: ToEndpoint>(
 }
 
 /// The results of [`check_port_free_for`] for several ports, in their order. The retries end after
-/// `at_most`, or earlier as in [`check_ports_free`]. After retries, a last look at all ports can
+/// `at_most`, or earlier as in [`check_ports_free`]. After retries, a last check of all ports can
 /// take 100 ms more.
 ///
 /// ```

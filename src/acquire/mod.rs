@@ -239,7 +239,7 @@ fn complete(
     mut parts: Vec<ProtocolReservation>,
 ) -> Result<Reservation, AttemptError> {
     let record = provenance::record(request).map_err(|cause| AttemptError::System {
-        act: "read this process's start time to reserve",
+        act: "read a process's start time to reserve",
         port: None,
         cause,
     })?;

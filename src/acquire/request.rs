@@ -176,7 +176,7 @@ impl Request {
 
     /// How many numbers an automatic pick skips, although the options allow them: 65535, and
     /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. Without a
-    /// requested range the count is 0, unless the pick has tried no number.
+    /// requested range the count is 0 once the pick has tried a number.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();

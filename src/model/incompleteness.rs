@@ -91,8 +91,7 @@ impl Incompleteness {
         matches!(self, Incompleteness::Proc | Incompleteness::ForeignProc)
     }
 
-    /// Whether the reason is that processes could not be read. The other reasons are about sockets
-    /// and reservations.
+    /// Whether the reason is that processes could not be read.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,

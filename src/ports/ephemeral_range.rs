@@ -84,7 +84,7 @@ impl EphemeralRange {
         Ok(CACHED.set(Cached::read()?).range.clone())
     }
 
-    /// The cached range, read again if that was longer ago than [`RANGE_VALID_FOR`].
+    /// The range, read again if the cached one is older than [`RANGE_VALID_FOR`].
     pub(crate) fn recent() -> io::Result<Arc<EphemeralRange>> {
         match CACHED.get() {
             Some(cached) if cached.read_at.elapsed() < RANGE_VALID_FOR => Ok(cached.range.clone()),

@@ -1,4 +1,4 @@
-//! [`Running`]: a child process and its group, which end when the value is dropped.
+//! [`Running`]: a child process, on Unix with its group, which ends when the value is dropped.
 
 use std::fmt;
 use std::io;
@@ -40,7 +40,7 @@ impl ChildProcess for Child {
     }
 }
 
-/// A child process and the group that it leads. Dropping the value kills both.
+/// A child process, on Unix with the group that it leads. Dropping the value kills them.
 pub(crate) struct Running<C: ChildProcess> {
     pub(crate) child: C,
     pid: u32,

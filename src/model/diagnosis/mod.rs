@@ -82,7 +82,7 @@ impl Diagnosis {
         Diagnosis(Box::new(report))
     }
 
-    /// The report if the operand names no port that this machine can have.
+    /// The report on an operand that names no port, or names an interface that is not found.
     pub(crate) fn of_operand(error: &Error) -> Self {
         let message = error.to_string();
         let verdict = match error.kind() {

@@ -180,12 +180,12 @@ pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
 
-/// Whether `/proc/PID/status` has SIGTERM in one of its sets of signals, such as `SigIgn:`. The
-/// sets are hexadecimal, and the lowest bit stands for signal 1.
+/// Whether the line `set` (such as `SigIgn:`) of this file in `/proc` contains SIGTERM. The line is
+/// a hexadecimal number, and its lowest bit stands for signal 1.
 #[cfg(target_os = "linux")]
-pub(crate) fn has_sigterm(status: &[u8], set: &str) -> bool {
+pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     const SIGTERM: u32 = 15;
-    let set = value(status, set.as_bytes());
+    let set = value(file, set.as_bytes());
     let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     set.is_some_and(|set| set >> (SIGTERM - 1) & 1 == 1)
 }
