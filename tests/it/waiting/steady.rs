@@ -48,6 +48,10 @@ fn a_wait_for_many_ports_needs_every_one_of_them() {
 
 /// The report says so whether it is made while the server listens or while it does not.
 #[test]
+#[cfg_attr(
+    windows,
+    ignore = "under wine the owner of a listener that closes soon is not found"
+)]
 fn a_server_that_listens_again_and_again_is_named() {
     need!(capability::native());
     let p = reserve_port();
@@ -74,7 +78,10 @@ fn a_server_that_listens_again_and_again_is_named() {
             let expected = format!("port {p}/tcp had no listener that stayed open for ");
             assert!(headline.starts_with(&expected), "{headline}");
             let own = format!("(pid {})", std::process::id());
-            assert!(headline.contains(&own) && headline.contains(&p.addr().to_string()));
+            assert!(
+                headline.contains(&own) && headline.contains(&p.addr().to_string()),
+                "{headline}"
+            );
         });
     }
 }
