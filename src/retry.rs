@@ -170,8 +170,8 @@ pub(crate) enum RetryLevel {
     WithBudget,
 }
 
-/// The shortest and the longest pause between two tries for a busy number (`ReserveOptions::wait`).
-/// A random factor from 0.75 to 1.25 multiplies each pause.
+/// The shortest pause between two tries for a busy number (`ReserveOptions::wait`), and the longest
+/// one after quick tries. A random factor from 0.75 to 1.25 multiplies each pause.
 ///
 /// Between these bounds the pause is the time waited so far, divided by [`QUEUE_PAUSE_SHARE`]. So a
 /// call soon finds a port that is released soon, and a long wait costs little.

@@ -36,8 +36,9 @@ use crate::sockets::{self, ScanDepth};
 ///
 /// # Panics
 ///
-/// If listeners are left, or if the socket table cannot be read. The message names each listener.
-/// Before the panic, the call retries as [`check_no_leaked_listeners`] does, for about 2 s at most.
+/// If listeners are left; the message then names each one. Also if the socket table, or the owners
+/// of new listeners, cannot be read. Before the panic, the call retries as
+/// [`check_no_leaked_listeners`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {

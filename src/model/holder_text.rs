@@ -100,7 +100,7 @@ impl Holder {
         });
         let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
         if owners.is_empty() {
-            format!("held by no process: by the kernel or an unfinished system call ({user})")
+            format!("held by {user}: by the kernel or an unfinished system call")
         } else {
             format!(
                 "held by {user}: by {}, or the kernel itself",

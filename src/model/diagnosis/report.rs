@@ -56,7 +56,7 @@ impl Report {
             },
             Verdict::InUse(Cause::Reserved) => match self.leases().first() {
                 Some(lease) => format!("reserved {}", lease.by()),
-                None => "reserved by a process that has since released the port".to_owned(),
+                None => "it was reserved during the check, and is released now".to_owned(),
             },
             Verdict::InUse(Cause::Named) => named_by(self.facts.reserved_by.first()),
             Verdict::InUse(Cause::TimeWait) => format!(

@@ -16,7 +16,7 @@ pub(crate) struct KeeperLink {
 }
 
 impl KeeperLink {
-    /// Starts this program as a keeper for the process.
+    /// Starts this program as a keeper, for `process` if there is one.
     pub(crate) fn start(arg: &str, process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         let stdin = process.map_or(Ok(Stdio::null()), ProcessHandle::for_keeper)?;
         let (writer, keeper_socket) = UnixStream::pair()?;

@@ -21,9 +21,9 @@ pub(crate) struct KeeperLink {
 }
 
 impl KeeperLink {
-    /// Starts this program as a keeper for the process. The keeper has no console, so it gets no
-    /// Ctrl-C. It leaves the job object of this process if that is allowed, because CI systems end
-    /// all processes of the job when a step ends.
+    /// Starts this program as a keeper. The keeper has no console, so it gets no Ctrl-C. It leaves
+    /// the job object of this process if that is allowed, because CI systems end all processes of
+    /// the job when a step ends.
     pub(crate) fn start(arg: &str, _process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         // The caller reads the numbers from a pipe until every handle of its other end is closed,
         // so the keeper must inherit none. The standard streams are not the only such handles,
