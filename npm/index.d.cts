@@ -62,6 +62,7 @@ export interface Process {
   user: string | null
   started: string | null
   state: string
+  ignores_sigterm: boolean
   working_directory: string | null
   unit: string | null
   container: string | null

@@ -20,6 +20,7 @@ class Process(TypedDict):
     user: Optional[str]
     started: Optional[str]
     state: str
+    ignores_sigterm: bool
     working_directory: Optional[str]
     unit: Optional[str]
     container: Optional[str]
