@@ -104,7 +104,8 @@ impl Folder {
                 continue;
             };
             let staged = File::from(staged);
-            if staged.try_lock().is_err() {
+            // A shared lock, so that a process that has just given the file its final name retries.
+            if staged.try_lock_shared().is_err() {
                 continue;
             }
             let is_folder = fstat(&staged)
