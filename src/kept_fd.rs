@@ -90,21 +90,26 @@ mod tests {
 
     use super::*;
 
-    /// dup2(2) makes the number refer to another file. The same happens when other code closes
-    /// every descriptor and then opens files.
-    #[test]
-    fn a_descriptor_whose_number_is_another_files_is_neither_used_nor_closed() {
-        let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
+    /// Makes the number of the kept descriptor refer to this file. The drop of `kept` must not
+    /// close the number, because the result owns it.
+    fn replace(kept: &KeptFd<File>, file: &File) -> OwnedFd {
         let number = kept.intact().unwrap().as_raw_fd();
         #[expect(
             unsafe_code,
             reason = "the test replaces the file of a kept descriptor"
         )]
-        // SAFETY: the drop of `kept` below does not close the number, so `target` is its only
-        // owner.
+        // SAFETY: the drop of `kept` does not close the number, so `target` is its only owner.
         let mut target = unsafe { OwnedFd::from_raw_fd(number) };
-        let other = File::open("/dev/zero").unwrap();
-        rustix::io::dup2(&other, &mut target).unwrap();
+        rustix::io::dup2(file, &mut target).unwrap();
+        target
+    }
+
+    /// dup2(2) makes the number refer to another file. The same happens when other code closes
+    /// every descriptor and then opens files.
+    #[test]
+    fn a_descriptor_whose_number_is_another_files_is_neither_used_nor_closed() {
+        let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
+        let target = replace(&kept, &File::open("/dev/zero").unwrap());
         assert!(kept.intact().is_none());
         drop(kept);
         assert!(
@@ -118,16 +123,10 @@ mod tests {
     #[test]
     fn a_descriptor_with_another_access_mode_is_not_closed() {
         let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();
-        let number = kept.intact().unwrap().as_raw_fd();
-        #[expect(
-            unsafe_code,
-            reason = "the test replaces the file of a kept descriptor"
-        )]
-        // SAFETY: the drop of `kept` below does not close the number, so `target` is its only
-        // owner.
-        let mut target = unsafe { OwnedFd::from_raw_fd(number) };
-        let for_writing = File::options().write(true).open("/dev/null").unwrap();
-        rustix::io::dup2(&for_writing, &mut target).unwrap();
+        let target = replace(
+            &kept,
+            &File::options().write(true).open("/dev/null").unwrap(),
+        );
         drop(kept);
         assert!(
             rustix::fs::fstat(&target).is_ok(),
