@@ -56,7 +56,8 @@ fn processes(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The sockets and unusable ports of the namespace. TIME_WAIT does not count.
+/// The sockets and unusable ports of the namespace, with the state of each socket as the kernel
+/// numbers it. TIME_WAIT does not count.
 fn sockets() -> Vec<String> {
     let mut left = Vec::new();
     let mut waiting = Vec::new();
@@ -70,7 +71,7 @@ fn sockets() -> Vec<String> {
             // TIME_WAIT.
             match (words.get(3), port) {
                 (Some(&"06"), Some(port)) => waiting.push(port),
-                (_, port) => left.push(format!("{table} {port:?}")),
+                (state, port) => left.push(format!("{table} {port:?} in state {state:?}")),
             }
         }
     }
