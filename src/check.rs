@@ -187,9 +187,9 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 /// The diagnosis of the first port that is not free, or that could not be checked. Its
 /// [`more`](Diagnosis::more) has the diagnoses of the other such ports.
 ///
-/// All ports are checked in the same time, each with the retries of [`check_port_free`]: for 100 ms
-/// while no owner is visible, and for 2 s while a forked child that has not called exec holds it.
-/// The report takes additional time.
+/// All ports are checked at the same time, each with the retries of [`check_port_free`]: for 100 ms
+/// while no owner is visible, and for 2 s while a forked child that has not called exec holds the
+/// port. The report takes additional time.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
@@ -324,8 +324,9 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 }
 
 /// Checks that the process `pid`, or a process that it started, listens on the port, and that no
-/// other process listens on the same address. A process listens if it has a TCP socket that would
-/// accept a connection, or a bound UDP socket. A reservation alone does not count.
+/// other process listens on the same address or on an overlapping wildcard address. A process
+/// listens if it has a TCP socket that would accept a connection, or a bound UDP socket. A
+/// reservation alone does not count.
 ///
 /// Two processes that set SO_REUSEPORT can listen on one address. The kernel then gives some of the
 /// clients to each of them.
@@ -385,7 +386,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// Why these listeners of a port are not those of the process `pid` alone. `None` if they are.
+/// The verdict if the process `pid` has none of these listeners of a port, or if the listener of
+/// another process overlaps one of its listeners. `None` in any other case. `has` returns whether a
+/// listener belongs to the process `pid`.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,

@@ -273,7 +273,8 @@ pub fn libproc(bytes: &[u8]) {
     }
 }
 
-/// An automatic pick tries no number twice, and no number that is reserved or excluded.
+/// An automatic pick tries no number twice, and no excluded number. `EphemeralRange::draws` returns
+/// each number that the kernel assigns, and `EphemeralRange::non_ephemeral` returns none of them.
 pub fn ports(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes
         .chunks_exact(2)

@@ -133,7 +133,7 @@
 //!
 //! # When not to use this crate
 //!
-//! - The server can bind port 0 and report its number: let it, and read the number back. Nothing is
+//! - The server can bind port 0 and report its number: read the number from the server. Nothing is
 //!   simpler, as long as the number need not be known beforehand or survive a restart.
 //! - The server writes its number to a file (a port file): read the file.
 //! - The server runs in a container: let Docker or testcontainers choose the number.
@@ -175,8 +175,8 @@
 //! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, and the
 //! methods `Reservation::listen_tokio`, `udp_socket_tokio` and `spawn_tokio`. It adds tokio with
 //! `net`, `process`, `rt` and `time`. Without it the dependencies are socket2, once_cell,
-//! parking_lot, tempfile, fastrand, libc and rustix on Unix, and windows-sys on Windows. The
-//! command `portlease` is a package of its own, `portlease-cli`.
+//! parking_lot, tempfile and fastrand. On Unix libc and rustix are added, on Windows windows-sys.
+//! The command `portlease` is a package of its own, `portlease-cli`.
 //!
 //! # More pages
 //!

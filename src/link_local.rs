@@ -26,8 +26,9 @@ fn is_multicast_on_link(ip: Ipv6Addr) -> bool {
     ip.is_multicast() && [INTERFACE_LOCAL, LINK_LOCAL].contains(&(flags_and_scope & 0xf))
 }
 
-/// Whether bytes 2 and 3 of a link-local address are zero. They are not zero in a multicast address
-/// that is made from a network prefix (RFC 3306). Its bytes 4 to 7 have a part of that prefix.
+/// Whether the address is link-local and its bytes 4 to 7 are meant for a scope id. In a multicast
+/// address that is made from a network prefix (RFC 3306), these bytes are a part of the prefix.
+/// Byte 3 of such an address is the length of the prefix, and so is not zero.
 fn has_room_for_scope(ip: Ipv6Addr) -> bool {
     needs_interface(ip.into()) && ip.octets()[2..4] == [0, 0]
 }
@@ -58,9 +59,9 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     }
 }
 
-/// The socket addresses of `ip` with this number. There is one, except for a link-local address
-/// with scope id 0: then there is one for each interface that has the address, or for a multicast
-/// address one for each interface with IPv6.
+/// The socket addresses of `ip` with this port number, usually one. A link-local address with scope
+/// id 0 has one for each interface that has the address. If it is a multicast address, it has one
+/// for each interface with IPv6.
 ///
 /// This crate lists the interfaces on Linux only. On other systems, and for an address that no
 /// interface has, the scope id stays 0. The kernel then refuses the bind or the connection.
@@ -83,7 +84,7 @@ pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<Socket
 }
 
 /// The indexes of the interfaces that have this address, in the thread's network namespace. For a
-/// multicast address, of each interface that has any IPv6 address.
+/// multicast address, every interface that has an IPv6 address counts.
 #[cfg(target_os = "linux")]
 fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
     let list = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
@@ -110,8 +111,8 @@ fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()
 }
 
-/// The interface indexes in those lines of `if_inet6` that have this address. For a multicast
-/// address, the index of each interface once. A line such as
+/// The interface indexes in those lines of `if_inet6` that have this address. A multicast address
+/// matches every line, and the result has the index of each interface once. A line such as
 /// `fe800000000000000000000000000001 0d 40 20 80 eth0` starts with the address and the index, both
 /// in hexadecimal.
 #[cfg_attr(not(target_os = "linux"), cfg(test))]
@@ -161,7 +162,8 @@ mod tests {
             let ip: IpAddr = ip.parse().unwrap();
             assert_eq!(without_scope(with_scope(ip, 7)), (ip, 7));
         }
-        // Global addresses, a multicast address of a site, and one that has a network prefix.
+        // Addresses that need no scope id, and at the end a link-local multicast address that is
+        // made from a network prefix.
         for ip in [
             "10.0.0.1",
             "2001:db8::1",

@@ -145,9 +145,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 }
 
 /// Waits until the child, or a process that it started, listens on the reservation's
-/// [`addr`](Reservation::addr). Fails if the child ends first, unless it ended successfully and
-/// left a daemon that listens. [`Reservation::wait_for`] does the same with a child of the standard
-/// library, and says which listeners count.
+/// [`addr`](Reservation::addr). [`Reservation::wait_for`] does the same with a child of the
+/// standard library, and says which listeners count and when the wait fails.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///
@@ -171,7 +170,7 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 /// # Errors
 ///
 /// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
-/// status if the child ends first, unless it ended successfully and left a daemon that listens.
+/// status if the child ends and no listener counts.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,

@@ -84,9 +84,9 @@ pub(crate) enum Command {
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
     /// shell ends or `portlease release` releases them. If the caller is a subshell, a wrapper such
-    /// as timeout or sudo, or an `sh -c` that then ends, the ports are held for the shell that
-    /// waits for it. To name the shell explicitly, pass --pid $$. For ports that outlive every
-    /// process of a script, pass --for 30m.
+    /// as timeout or sudo, or an `sh -c` that ends after this call, the ports are held for the
+    /// shell that waits for the caller. To name the shell explicitly, pass --pid $$. For ports that
+    /// outlive every process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`

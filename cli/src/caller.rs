@@ -56,8 +56,8 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// Whether the process probably ends together with this call, or its own caller reads the
-    /// numbers.
+    /// Whether the ports may be released too early. Either the process probably ends together with
+    /// this call, or the caller of the process reads the numbers.
     pub(crate) is_brief: bool,
 }
 

@@ -34,8 +34,8 @@ impl Condition {
         }
     }
 
-    /// Checks each of these ports. A check for a free port retries, for `at_most` and never longer
-    /// than the library does by itself.
+    /// Checks each of these ports. A check for a free port retries for up to `at_most`, but never
+    /// longer than the library retries by default.
     pub(crate) fn check(
         self,
         endpoints: &[Endpoint],
@@ -56,8 +56,9 @@ impl Condition {
         }
     }
 
-    /// Waits for the port at this index. A wait for a process waits for the other ports too, so
-    /// that its report does not name one of them as the port that the server took instead.
+    /// Waits for the port at this index. A wait for a process also waits for the other ports. If it
+    /// did not know them, its report could name one of them as the number that the server took
+    /// instead.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

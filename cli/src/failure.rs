@@ -13,7 +13,8 @@ pub(crate) struct Failure {
     cause: Cause,
 }
 
-/// The library's error stays a value here, because only `output` turns errors into text.
+/// The library's error stays a value, so that `output::report` can print the facts and the remedies
+/// of its diagnosis.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Text(String),

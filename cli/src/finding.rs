@@ -25,15 +25,15 @@ impl Finding {
     }
 
     pub(crate) fn all(endpoints: &[Endpoint], condition: Condition, waited: bool) -> Vec<Self> {
-        // The wait has retried before.
+        // After a wait the check retries only briefly, because the wait has already retried.
         let retries = if waited {
             WAIT_REPORT_TIME
         } else {
             Duration::MAX
         };
         let results = condition.check(endpoints, retries);
-        // Each report of `after_wait` takes about a millisecond, so a long list of ports gets the
-        // reports of the check after this time.
+        // Each call of `after_wait` takes about a millisecond. Once `WAIT_REPORT_TIME` has passed,
+        // the remaining ports keep the report of the check.
         let started = Instant::now();
         let finding = |(endpoint, result): (&Endpoint, Result<(), Diagnosis>)| {
             let problem = result.err().and_then(|problem| match condition {
@@ -60,9 +60,9 @@ impl Finding {
     }
 }
 
-/// The report on a port without a listener, after a wait for one. A check makes no connection. The
-/// report of a wait does, so it says if a packet filter redirects the port. Returns `None` if a
-/// server began to listen after the check.
+/// The report on a port without a listener, after a wait for one. A check makes no connection, but
+/// a wait makes one before it reports a timeout. So the report of a wait also says whether a packet
+/// filter redirects the port. Returns `None` if a server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

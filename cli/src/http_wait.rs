@@ -96,7 +96,7 @@ pub(crate) fn until_answered(
             return Ok(HttpOutcome::Answered);
         }
         // This check comes after the requests, because an answer counts even if the process has
-        // ended. The requests do not hang then, because the sockets of an ended process are closed.
+        // ended. Requests to an ended process do not hang, because its sockets are closed.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)

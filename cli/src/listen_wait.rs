@@ -14,7 +14,8 @@ use crate::output::report;
 use crate::process_stat::{OWNER_UNSEEN, shows_processes};
 use crate::process_tree::end_tree;
 
-/// The channel to a thread that waits until the command listens on all ports.
+/// The channel to a thread that waits until the command listens on all ports, and has answered the
+/// requests of `--http`.
 #[derive(Debug)]
 pub(crate) struct ListenWait {
     pub(crate) limit: Duration,
@@ -89,8 +90,9 @@ fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     }
 }
 
-/// Whether the wait failed because this process could not find out whether the command listens.
-/// The report of a failed wait says that nothing listened, or that another process did.
+/// Whether the wait failed because this process could not find out whether the command listens. If
+/// it could find out, the error has a diagnosis that is certain, or it is about a request of
+/// `--http`.
 fn could_not_check(failure: &Failure) -> bool {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis().is_none_or(|of| !of.could_tell()),

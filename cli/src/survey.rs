@@ -17,7 +17,8 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
-    /// Why the port cannot be checked. `None` if the check answered.
+    /// Why the port cannot be checked. `None` if the check answered, or if the limit ended the
+    /// search before this port was checked.
     pub(crate) error: Option<portlease::Error>,
 }
 

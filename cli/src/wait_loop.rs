@@ -226,8 +226,8 @@ impl WaitForAll {
     /// timeout error if the limit passed during the wait for one port.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
-        // This wait knows which listeners were open, so it can report a server that closes its
-        // listener again and again.
+        // `wait_until_all_listening` records which listeners were open. So it can report a server
+        // that closes its listener again and again.
         let wait_for_steady = |ports: &[Endpoint], steady| {
             wait_until_all_listening(ports, steady, remaining(limit, started))
         };

@@ -41,8 +41,8 @@ pub(super) fn reserve(
         }
         // A claim (a bound socket) keeps a non-ephemeral number just as it keeps an ephemeral one,
         // and outgoing connections never need a non-ephemeral number. But reserving such a number
-        // takes longer. So these numbers come first only if outgoing connections need the ephemeral
-        // ones.
+        // takes longer. So non-ephemeral numbers come first only if outgoing connections need the
+        // ephemeral ones.
         let ephemeral = EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
@@ -59,8 +59,8 @@ pub(super) fn reserve(
             }
         }
     } else {
-        // `numbers` starts with the numbers outside the cached ephemeral range. The range may have
-        // changed since it was cached, so it is read again.
+        // `numbers` and `first_of` use the cached ephemeral range. The range may have changed since
+        // it was cached, so this call reads it again.
         EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let mut once = effort.at_most(RetryLevel::Once);
         if let Some(reservation) = first_of(

@@ -196,9 +196,9 @@ fn claim_over_leftovers(
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
     // The connections have the reuse options of their server. The claim sets both options, so it
-    // can bind where a server that sets one of them cannot. So a probe with the options of the
-    // requested server comes first. It must precede the claim. Without a claim, the connections can
-    // make the bind of a server with SO_REUSEPORT alone fail. Beside a claim, that bind succeeds.
+    // can bind where a server that sets one of them cannot. So this function first probes with the
+    // options of the requested server. The probe must precede the claim: the connections can make
+    // the bind of a server with SO_REUSEPORT alone fail, but beside a claim that bind succeeds.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,

@@ -163,17 +163,17 @@ impl Retries {
         took: Duration,
     ) -> Result<RetryLevel, Refused> {
         let Some(queue) = &mut self.queue else {
-            // Copies of just closed sockets in forked children can block every number, if the pick
-            // tried only a few. Such a pick is repeated. Any other error is final, because the
-            // attempt itself has retried.
+            // Forked children may have copies of sockets that were just closed. If the pick tried
+            // only a few numbers, such copies can block all of them, so the pick is repeated. Any
+            // other error is final, because the attempt itself has retried.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
             if self.is_last || !may_be_residual(stats) {
                 return Err(Refused::at_once(error));
             }
-            // One more try follows even if no further pause is allowed. During the search for the
-            // owner most forked children call exec.
+            // One more try follows even if no further pause is allowed. The search for the owner
+            // takes time, and most forked children call exec meanwhile.
             self.is_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));
@@ -210,9 +210,9 @@ fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }
 
-/// Takes the port's lease. The inner `Err` says why the lock folder cannot be used. It is returned
-/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` leads to the
-/// outer `Err` even then.
+/// Takes the port's lease. If the lock folder cannot be used, but a claim can keep the port
+/// (`claims`), the inner `Err` says why the folder cannot be used. An invalid `PORTLEASE_DIR` leads
+/// to the outer `Err` in any case.
 fn lease_for(
     port: Port,
     claims: bool,

@@ -215,7 +215,7 @@ fn test_numbers() -> io::Result<impl Iterator<Item = u16>> {
     let is_small = kernel_choice::is_small(&range);
     let first = (!is_small).then_some(0);
     let last = is_small.then_some(0);
-    // Built only if the test needs these numbers, because listing the ranges takes 10 us.
+    // The ranges are listed only if the test needs these numbers, because listing them takes 10 us.
     let others = iter::once(()).flat_map(move |()| range.non_ephemeral().take(SELF_TEST_NUMBERS));
     Ok(first.into_iter().chain(others).chain(last))
 }

@@ -97,8 +97,8 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         left.iter_mut()
             .for_each(|holder| holder.processes.retain(is_ours));
         left.retain(|holder| !holder.processes.is_empty());
-        // The exec of a forked child may still close one of the listeners. Until then no listener
-        // is reported.
+        // The exec of a forked child may still close one of the listeners. So the call retries
+        // before it reports any of them.
         let owner = || {
             let owners = left
                 .iter()

@@ -1,6 +1,7 @@
-//! A reservation that has no exclusive claim binds an abstract Unix socket name (unix(7)) for its
-//! port. Examples are UDP ports and ports for servers without the reuse options. While the name is
-//! bound, no other process can reserve the port with this crate.
+//! Each port has an abstract Unix socket name (unix(7)). A reservation that has no exclusive claim
+//! binds the name of its port. Examples are UDP ports and ports for servers without the reuse
+//! options. A reservation of a non-ephemeral port also binds the name. While the name is bound, no
+//! other process can make a reservation that needs the name.
 //!
 //! Like a port, the name belongs to a network namespace. It has no file, and the kernel releases it
 //! when the process ends.

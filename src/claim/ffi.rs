@@ -1,5 +1,4 @@
-//! Sets SO_EXCLUSIVEADDRUSE (Windows), the one socket option of this crate that no safe function
-//! sets.
+//! SO_EXCLUSIVEADDRUSE of Windows, a socket option that no safe function sets.
 #![expect(unsafe_code, reason = "setsockopt is not safe for any option and size")]
 
 use std::io;

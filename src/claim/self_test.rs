@@ -150,7 +150,7 @@ fn is_missing_address(error: &io::Error) -> bool {
 }
 
 /// Claims the first of these numbers that is not in use. Also returns whether the kernel chose the
-/// number, so that it is an ephemeral one. If all are in use, returns the last refusal.
+/// number. Such a number is ephemeral. If all numbers are in use, returns the last refusal.
 fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<(Claim, bool)> {
     let mut refusal = io::ErrorKind::AddrInUse.into();
     for number in numbers {
@@ -171,11 +171,12 @@ enum Served {
 }
 
 /// Lets the unbound socket listen on the claimed number. If the number is ephemeral, the socket
-/// first binds port 0, with a limit to the claimed number. The kernel must refuse, which leaves the
-/// socket unbound.
+/// first binds port 0, with a limit to the claimed number. The kernel must refuse this bind, which
+/// leaves the socket unbound.
 ///
-/// The kernel ignores a limit outside of the ephemeral range (`inet_sk_get_local_port_range`). It
-/// would then assign another number, perhaps the last free one.
+/// If the number is not ephemeral, the socket does not bind port 0. The kernel ignores a limit
+/// outside of the ephemeral range (`inet_sk_get_local_port_range`). It would assign another number,
+/// perhaps the last free one.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     let assigned = if is_ephemeral {

@@ -43,8 +43,8 @@ impl Availability {
         }
     }
 
-    /// This answer, unless another reservation has the port. A listener counts more than the
-    /// reservation.
+    /// This answer. If another reservation has the port, that reservation is the answer instead. An
+    /// answer that names the blocking sockets stays, because it explains more.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -183,7 +183,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
         Bound::Answered(_) => None,
         Bound::Refused(context) => Some(Some(context.port.protocol)),
     };
-    // If one read of every socket fails, each port is read, and its own error is reported.
+    // If the read of every socket fails, `explain` reads the sockets of each port by itself.
     let tables = PortTables::of(bound.iter().filter_map(refused));
     let tables = tables.unwrap_or(PortTables::EachPort);
     let explain = |(bound, question): (Bound, &mut Question)| match bound {
@@ -282,8 +282,8 @@ fn find_blocking(
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // A claim (a socket that this crate has bound) refuses a server without the reuse options, even
-    // if the claim is the asker's.
+    // Beside a claim (a socket that this crate has bound) the kernel refuses a server without the
+    // reuse options, even if the claim is the asker's.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let unseen_claim = cfg!(target_os = "linux")
         && port.protocol == Protocol::Tcp
@@ -303,8 +303,8 @@ fn find_blocking(
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
         // The options of connections in TIME_WAIT do not change. If a server can bind beside these
-        // connections now, something else refused the first bind and has been closed. An example is
-        // the listener of a forked child.
+        // connections now, the first bind was refused because of another socket, which has been
+        // closed since. An example is the listener of a forked child.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {
@@ -368,8 +368,8 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// What can be known about a port without a bind. The most certain answer comes first, so the
-/// minimum over the sockets of a port is the answer for the port.
+/// What can be known about a port without a bind. Each socket on the port gives one of these
+/// answers. The answer for the port is the smallest of them, in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
     /// The port is in use, and the next check will cost as little as this one.

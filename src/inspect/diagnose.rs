@@ -107,8 +107,10 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
     facts.into_iter().map(Diagnosis::new).collect()
 }
 
-/// Notes for each port without a listener a server that has the number for the other protocol. The
-/// caller may have asked for the wrong protocol. With an expected process, only its servers count.
+/// A port may have no listener, while a server has the same number for the other protocol. The
+/// function notes that server, because the caller may have asked for the wrong protocol. If
+/// `expected` is set, only the servers of that process count. `asked` has all ports of the call. A
+/// port of the other protocol that is among them gets no note.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let is_silent = matches!(facts.verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
@@ -146,8 +148,8 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens, the function tries one connection, as [`after_waiting_for_any`] does.
-/// `asked` has all ports of the call.
+/// If no socket listens, the function tries to connect, as [`after_waiting_for_any`] does. `asked`
+/// has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
@@ -192,9 +194,9 @@ pub(crate) fn not_listening_each(
 }
 
 /// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
-/// tries one connection, because a packet filter may redirect the connections of the port.
-/// `last_listener` is the listener that the wait saw last, if none stayed open. `asked` has all
-/// ports of the wait.
+/// tries to connect, because a packet filter may redirect the connections of the port. It tries the
+/// address of the port, or without an address each loopback address. `last_listener` is the
+/// listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,

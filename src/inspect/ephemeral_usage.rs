@@ -9,8 +9,8 @@ use crate::sockets;
 /// does not contain TCP.
 ///
 /// A read of all TCP sockets takes milliseconds if there are many. So the function first reads an
-/// upper limit of their number, which is cheap. An ordinary report needs no more. Systems that do
-/// not report such a limit always return `None`.
+/// upper limit of their number, which is cheap. An ordinary report needs no more. On systems that
+/// do not report such a limit, the function always returns `None`.
 pub(crate) fn if_crowded(protocols: &[Protocol]) -> Option<EphemeralUsage> {
     if !protocols.contains(&Protocol::Tcp) {
         return None;

@@ -79,9 +79,9 @@ impl Snapshot {
         matching(rows, port).map(|row| row.inode).collect()
     }
 
-    /// For each of these ports one of its listeners, with a process that owns it. `None` if the
-    /// port has no listener, or if the search for the owners fails. A listener has no process if
-    /// its owner is hidden, or has closed it meanwhile. One search serves all ports.
+    /// Returns one listener of each port, with a process that owns the listener. `None` if the port
+    /// has no listener, or if the search for the owners fails. A listener has no process if its
+    /// owner is hidden, or has closed it meanwhile. One search serves all ports.
     pub(crate) fn owned_listeners(&self, ports: &[Port]) -> Vec<Option<Holder>> {
         let first = |port: &Port| -> Vec<Row> {
             let rows = self.rows.iter().flat_map(|rows| matching(rows, *port));

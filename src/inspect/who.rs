@@ -51,7 +51,8 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 ///
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port,
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
-/// [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
+/// [`Io`](crate::ErrorKind::Io) if no socket table can be read or the process is out of file
+/// descriptors.
 ///
 /// # Platform-specific behavior
 ///

@@ -67,8 +67,8 @@ impl Expected {
     }
 
     /// Notes that the process has ended. `succeeded` is `None` if the exit status is not known. If
-    /// the start of the process is not known either, any orphan could be its daemon, so no orphan
-    /// counts.
+    /// the start of the process is not known either, any orphan could be its daemon. So an orphan
+    /// then counts only by its process group or session.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.ended_well = succeeded.unwrap_or(self.started.is_some());
     }
@@ -177,8 +177,8 @@ impl Watch {
         }
     }
 
-    /// Notes that the expected process has ended. A listener that counted as a stranger's may now
-    /// count as that of a daemon which the process left.
+    /// Notes that the expected process has ended. A stranger's listener may now count as the
+    /// listener of a daemon that the process left.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.expected.note_end(succeeded);
         self.strangers = None;
@@ -275,8 +275,8 @@ type Reserver = u32;
 
 impl OwnListeners {
     /// The listeners of the expected process, for the protocols of these ports. The list omits the
-    /// numbers of the ports. It is empty if the expected process is the calling process, which may
-    /// run any number of servers.
+    /// listeners on these ports. It is empty if the expected process is the calling process, which
+    /// may run any number of servers.
     pub(crate) fn of(expected: &Expected, asked: &[Port]) -> io::Result<OwnListeners> {
         if expected.pid == Some(std::process::id()) {
             return Ok(OwnListeners::default());
@@ -302,7 +302,7 @@ impl OwnListeners {
     }
 
     /// The listeners that the process may have opened instead of one on this port. The list omits
-    /// the other numbers that the reserver of this port has reserved, because each of them has a
+    /// the other numbers that the reserver of this port has reserved. Each of them is meant for a
     /// server of its own.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);

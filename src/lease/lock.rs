@@ -57,7 +57,7 @@ pub(crate) struct LeaseLock {
 #[derive(Debug)]
 enum RecordLocation {
     /// The record is in the lock file itself, which belongs to this user. This variant is not used
-    /// on Windows, where no process can read a locked file.
+    /// on Windows, where no other process can read a locked file.
     Within,
     /// The record is in a separate file, in this user's folder of records.
     Beside(File),
@@ -241,8 +241,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 /// The record of the process that has the lock file locked.
 ///
 /// A locked record in a folder of records has priority over the record in the lock file, because a
-/// killed process may have left the latter. The times in the two records do not decide, because
-/// clocks step.
+/// killed process may have left the latter. The times in the two records do not decide, because a
+/// clock can be set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing, because records only inform people.
     let users = folder.record_users().unwrap_or_default();

@@ -23,8 +23,8 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A reservation has the lease, which [`peek`] returns. Or other processes used the lock file
-    /// until the retry budget was spent.
+    /// A reservation has the lease, which [`peek`] returns. Or other processes checked or removed
+    /// the lock file until the retry budget was spent.
     Taken,
     /// The name of this port's lock file leads to a link, a fifo, a folder, or a file that this
     /// process may not read. Another user may have planted it there. Other ports are not affected.
@@ -145,8 +145,8 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
 }
 
 /// Every live lease of this scope (on Linux the network namespace), sorted by port. The call also
-/// removes the lock files of ended leases, if it can. It fails if it finds no lease but could not
-/// look everywhere.
+/// removes the lock files of ended leases, if it can. If it finds no lease, it fails if a lock
+/// folder cannot be read or the scope is unknown.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let leases = match LockFolder::existing()? {
         Some(folder) => live_in(&folder)?,

@@ -49,7 +49,8 @@ fn last_error() -> io::Error {
     }
 }
 
-/// Windows documents no error code of these calls, and no other reason to fail.
+/// Windows documents no error code for these calls, and no reason to fail except a missing
+/// interface.
 #[cfg(windows)]
 fn last_error() -> io::Error {
     io::ErrorKind::NotFound.into()

@@ -13,8 +13,8 @@ use crate::retry::FEW_NUMBERS;
 pub(crate) struct AttemptStats {
     /// How many ports the call was to reserve, if it picks them one by one.
     pub(crate) requested: usize,
-    /// The ports that the call had already reserved. It released them when a further port was
-    /// refused.
+    /// The ports that the call had already reserved. The call released them when it could not
+    /// reserve a further port.
     pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
@@ -33,8 +33,8 @@ pub(crate) struct AttemptStats {
     /// The distances of the requested ports from their base number; `None` for ports that were
     /// requested one by one.
     pub(crate) offsets: Option<Offsets>,
-    /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract name.
-    /// The pick retries if the owner of one of them may be about to release it.
+    /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract Unix
+    /// socket name. The pick retries if the owner of such a port may be about to release the port.
     residual: Vec<Port>,
 }
 

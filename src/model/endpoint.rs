@@ -64,14 +64,15 @@ impl fmt::Display for Protocol {
 
 /// A port number, with an optional address and an optional protocol.
 ///
-/// The text forms are `60315`, `:60315`, `60315/udp`, `udp/60315`, `127.0.0.1:60315` and
-/// `[::1]:60315/tcp`. `*:60315`, `:::60315` and `[fe80::1%eth0]:60315`, which ss(8) and netstat(8)
-/// print, are accepted too. `localhost:60315` means every address of this machine, as `60315` does.
+/// The text forms are `60315`, `:60315`, `60315/udp`, `udp/60315`, `127.0.0.1:60315`,
+/// `[::1]:60315/tcp` and `[fe80::1%eth0]:60315`. The forms that ss(8) and netstat(8) print are
+/// accepted too: `*:60315`, `:::60315` and `[fe80::1]%eth0:60315`. `localhost:60315` means every
+/// address of this machine, as `60315` does.
 ///
-/// A `%` and the network interface, by name or by index, follow a link-local address. With any
-/// other address, the interface has no effect. Parsing ignores an interface that this machine does
-/// not have. A call that gets the text itself, such as `check_port_free("[fe80::1%eth7]:80")`,
-/// fails.
+/// After a link-local address, `%` and the name or the index of a network interface can follow.
+/// With any other address, the interface has no effect. Parsing ignores an interface that this
+/// machine does not have. But a call that takes the text itself, such as
+/// `check_port_free("[fe80::1%eth7]:80")`, fails if the interface is missing.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
@@ -95,8 +96,8 @@ pub struct Endpoint {
     /// The local address. `None` means every address of this machine.
     ///
     /// A link-local address with an interface has the index of that interface in bytes 4 to 7,
-    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. So has a multicast address of
-    /// one link, such as `ff02::1`, or of one interface.
+    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. The same holds for a
+    /// multicast address of one link, such as `ff02::1`, or of one interface.
     /// [`socket_addr`](Endpoint::socket_addr) returns the address and the index separately.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.

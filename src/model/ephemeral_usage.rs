@@ -57,7 +57,7 @@ impl Use {
         }
     }
 
-    /// Whether sockets of this use were not read, for the given reason.
+    /// Whether the reason hides sockets of this use.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,
@@ -102,8 +102,8 @@ impl EphemeralUsage {
         EphemeralUsage::new(range, is_ephemeral, [], unseen)
     }
 
-    /// Whether at least half of the numbers are in use. Then `bind(…, 0)` is slow, because the half
-    /// that the kernel searches first (the odd or the even numbers) is used up.
+    /// Whether at least half of the numbers are in use. Then `bind(…, 0)` is usually slow: the half
+    /// that the kernel searches first (the odd or the even numbers) is probably used up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use() * 2 >= self.ports
     }

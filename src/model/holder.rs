@@ -38,20 +38,24 @@ pub struct Holder {
     pub user: Option<String>,
     /// The number by which the kernel identifies the socket.
     ///
-    /// The number is 0 if no process owns the socket: in TIME_WAIT, while the kernel finishes
-    /// closing the socket, and before a server has accepted the connection. Windows has no such
-    /// numbers, so this crate computes one from the process and the addresses.
+    /// The number is 0 if no process has a descriptor of the socket: in TIME_WAIT, while the kernel
+    /// finishes closing the socket, and before a server has accepted the connection. Windows has no
+    /// such numbers, so this crate computes one from the process and the addresses.
     pub inode: u64,
     /// Whether a socket on `[::]` also serves IPv4.
     ///
     /// Linux reports this for sockets that listen or are bound. Windows does not report it, so
     /// every socket on `[::]` counts as dual-stack there.
     pub dual_stack: bool,
-    /// Whether the socket is an outgoing (client) connection: no listener on this port could have
-    /// accepted it.
+    /// Whether the socket is an outgoing (client) connection.
     ///
-    /// The kernel does not record which side connected. So an accepted connection also counts as
-    /// outgoing once its listener is closed.
+    /// The kernel does not record which side connected. These sockets count as outgoing:
+    ///
+    /// - A TCP connection in SYN_SENT.
+    /// - A TCP connection that a process owns and that no listener on this port could have
+    ///   accepted. Besides, a socket of this machine must listen at the other end, or the local
+    ///   number must be ephemeral and the peer's not.
+    /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
     /// packets of this interface reach the socket. `None` if the socket is bound to no interface,
@@ -83,14 +87,16 @@ pub enum Owner {
     /// Visible processes: [`Holder::processes`].
     Processes,
     /// No process: the kernel itself (VXLAN, WireGuard, NFS), or a call that is still in progress,
-    /// such as accept(2) or one of io_uring. Every process could be inspected.
+    /// such as accept(2) or one of io_uring. The descriptor of the socket may also be on its way to
+    /// another process. Every process could be inspected.
     Unowned,
     /// A process that this user may not inspect, or the kernel itself.
     Hidden,
     /// A process outside of this pid namespace, such as one on the host of this container, or the
     /// kernel itself.
     Elsewhere,
-    /// No owner: the connection has ended, and the kernel keeps it for a while (TIME_WAIT).
+    /// No owner: every process has closed the socket, and the kernel keeps it for a while, for
+    /// example in TIME_WAIT.
     None,
 }
 

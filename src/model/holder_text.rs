@@ -163,7 +163,8 @@ impl Holder {
     }
 
     /// Names the processes that own this socket. The first process is printed with its user and
-    /// age, unless its pid is in `introduced`: then an earlier line of the report printed them.
+    /// age, unless its pid is in `introduced`. An earlier line of the report then printed the user
+    /// and the age.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {

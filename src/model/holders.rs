@@ -165,9 +165,9 @@ impl Holders {
 
     /// Whether everything could be read.
     ///
-    /// It is `false` if a socket is [hidden](Holder::hidden), or if this user may not inspect a
-    /// process that could share a socket. It is also `false` if a part of the socket table or the
-    /// lock file of a reservation could not be read.
+    /// It is `false` if a socket is [hidden](Holder::hidden), or if a process that could share a
+    /// socket was not inspected. It is also `false` if a part of the socket table or the lock file
+    /// of a reservation could not be read.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

@@ -199,8 +199,9 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The test that reserved the port, by the name of the thread that made the call. On the main
-    /// thread and on unnamed threads it is the test name that `cargo nextest` sets.
+    /// The name of the test that reserved the port. It is the name of the thread that made the
+    /// call. On the main thread and on unnamed threads it is the test name that `cargo nextest`
+    /// sets.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

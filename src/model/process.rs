@@ -49,9 +49,10 @@ pub struct Process {
     /// Whether the process runs. On systems other than Linux it is always
     /// [`ProcessState::Running`].
     pub state: ProcessState,
-    /// Whether SIGTERM does not end the process: the process ignores it, or has no handler for it
-    /// and either blocks it or is the first process of another pid namespace (pid_namespaces(7)).
-    /// SIGKILL ends the process. Always `false` on systems other than Linux.
+    /// Whether SIGTERM does not end the process, so that only SIGKILL does. It is `true` if the
+    /// process ignores SIGTERM. It is also `true` if the process has no handler for SIGTERM and one
+    /// of these conditions holds: the process blocks SIGTERM, or it is the first process of another
+    /// pid namespace (pid_namespaces(7)). Always `false` on systems other than Linux.
     pub ignores_sigterm: bool,
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,
@@ -72,7 +73,7 @@ pub struct Process {
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
-    /// The ancestor that starts the process again if it ends, or may do so.
+    /// The ancestor that starts, or may start, the process again when the process ends.
     pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
@@ -80,11 +81,11 @@ pub struct Process {
     /// Whether the process is the first one of another pid namespace. If it ends, the kernel kills
     /// all processes of that namespace.
     pub(crate) is_init_elsewhere: bool,
-    /// Whether the process is a forked child that has not finished a call of exec.
+    /// Whether the process is a forked child that has not completed exec.
     pub(crate) forked: bool,
 }
 
-/// An ancestor that starts a process again if it ends, or may do so.
+/// An ancestor that starts, or may start, a process again when the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Supervisor {
     pub(crate) pid: u32,
@@ -100,7 +101,7 @@ pub(crate) enum SupervisorKind {
     /// A program that runs a command, such as a file watcher. If the program is stopped, it stops
     /// its command too.
     Watcher,
-    /// A shell that runs a script with a loop. The loop may start the process, or do anything else.
+    /// A shell that runs a script with a loop. It is unknown whether the loop starts the process.
     Loop,
 }
 

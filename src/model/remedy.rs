@@ -317,8 +317,8 @@ impl fmt::Display for Remedy {
             }
             Remedy::StopWatcherFirst { pid, watcher, name } => write!(
                 f,
-                "stop {} (pid {watcher}), which may otherwise start pid {pid} again, and then pid \
-                 {pid} if it still runs",
+                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then stop \
+                 pid {pid} if it still runs",
                 printable(name)
             ),
             Remedy::StopProcessOfScript { pid, shell, name } => write!(
@@ -389,8 +389,8 @@ impl fmt::Display for Remedy {
                 printable(interface)
             ),
             Remedy::ReserveForPlainServer => f.write_str(
-                "reserve its port with ReserveOptions::new().reuse_addr(false) if the server \
-                 reported \"address already in use\": perhaps it does not set SO_REUSEADDR",
+                "reserve the port with ReserveOptions::new().reuse_addr(false) if the server \
+                 reported \"address already in use\": the server may not set SO_REUSEADDR",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),

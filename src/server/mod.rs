@@ -28,7 +28,8 @@ impl Reservation {
     /// [`addr`](Reservation::addr), for at most `at_most`. `command` must pass the port number to
     /// the program, in an argument or a variable. The returned [`Server`] holds the reservation.
     ///
-    /// A listener of another process does not count, as for [`wait_for`](Reservation::wait_for).
+    /// The listeners that count are the same as for [`wait_for`](Reservation::wait_for). A listener
+    /// of another process does not count.
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
     /// reach it. If the calling process is killed, the program runs on, as every child process
@@ -184,9 +185,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The errors of [`kill`](Server::kill). [`TimedOut`](crate::ErrorKind::TimedOut) with a
-    /// [diagnosis](Error::diagnosis) that names what still listens on the port, such as a daemon
-    /// that left the process group. If the call fails, the reservation ends.
+    /// The errors of [`kill`](Server::kill) and of [`wait_until_free`](crate::wait_until_free): for
+    /// example [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that
+    /// names what still uses the port, such as a daemon that left the process group. If the call
+    /// fails, the reservation ends.
     pub fn stop(mut self) -> Result<Reservation> {
         self.running.end(Signal::Terminate)?;
         drop(self.command);

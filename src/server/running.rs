@@ -1,4 +1,4 @@
-//! [`Running`]: a child process, on Unix with its group, which ends when the value is dropped.
+//! [`Running`]: a child process that is killed when the value is dropped, on Unix with its group.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::wait::ExitInfo;
 
 /// A child process of the standard library or of tokio.
 pub(crate) trait ChildProcess {
-    /// The pid, until the child is reaped.
+    /// The pid. A child of tokio reports `None` once it is reaped.
     fn pid(&self) -> Option<u32>;
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
     fn start_kill(&mut self) -> io::Result<()>;
@@ -46,8 +46,8 @@ pub(crate) struct Running<C: ChildProcess> {
     pid: u32,
     /// When the child started, in the system's own unit. `None` if the system does not report it.
     started: Option<NonZeroU64>,
-    /// Whether the child has been reaped. Its pid can then belong to another process, so it gets no
-    /// more signals.
+    /// Whether the child has been reaped. Another process can then have its pid, so no more signals
+    /// are sent to that pid.
     is_over: bool,
 }
 

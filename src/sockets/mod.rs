@@ -223,8 +223,9 @@ pub(crate) fn program(pid: u32) -> Option<Program> {
     }
 }
 
-/// Whether `/proc` shows every process of this machine. In a container it shows only the processes
-/// of the container.
+/// Whether `/proc` can show every process of this machine, because this process is in the first pid
+/// namespace. In a container with its own pid namespace, `/proc` shows only the processes of the
+/// container. Always `true` on systems other than Linux.
 pub(crate) fn shows_every_process() -> bool {
     #[cfg(target_os = "linux")]
     {

@@ -71,8 +71,9 @@ impl Unmet {
 /// How the expected process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
-    /// `None` if the wait got only the pid of the process. Only the parent of a process gets its
-    /// exit status.
+    /// `None` if the status is unknown. Only the parent of a process gets its exit status, so a
+    /// wait that got only a pid does not know it. It is also unknown if other code of this process
+    /// has reaped the child.
     status: Option<ExitStatus>,
 }
 
@@ -84,7 +85,6 @@ impl From<ExitStatus> for ExitInfo {
     }
 }
 
-/// The exit status is `None` if other code of this process has reaped the child.
 impl From<Option<ExitStatus>> for ExitInfo {
     fn from(status: Option<ExitStatus>) -> Self {
         ExitInfo { status }
@@ -113,8 +113,8 @@ impl WaitError {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // An expected process is usually another process, whose listener does not need this
-                // thread.
+                // An expected process is usually not this process, so its listener does not need
+                // this thread.
                 if blocked_thread && unmet.expected.is_none() && is_in_runtime() {
                     report = report.after_blocking_runtime(match unmet.verdict {
                         Verdict::NotListening => "wait_until_listening",
@@ -158,7 +158,7 @@ impl Deadline {
 /// expected process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// The ports on which no listener was found yet.
+    /// The ports that are left to check: the first one without a listener, and all after it.
     ports: std::vec::IntoIter<Port>,
     asked: Vec<Port>,
     watch: Option<Watch>,

@@ -34,8 +34,8 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// The errors of [`wait_until_listening`]. The wait always returns
 /// [`TimedOut`](crate::ErrorKind::TimedOut) if `at_most` is shorter than `steady`. The diagnosis
-/// says whether nothing has listened, or whether no listener stayed open. Then it names the process
-/// that listened last.
+/// says whether nothing has listened, or whether no listener stayed open. In the second case it
+/// names the process that listened last.
 ///
 /// # Platform-specific behavior
 ///
@@ -69,12 +69,13 @@ struct Steady {
     ports: Vec<Port>,
     steady: Duration,
     deadline: Deadline,
-    /// When the current period began: since this poll every port has had a listener that stayed
-    /// open.
+    /// The time of the poll that began the current period. Since that poll, every port has had a
+    /// listener that stayed open. `None` if a port had no listener at the last poll.
     since: Option<Instant>,
     /// What the wait has seen on each port.
     seen: Vec<Seen>,
-    /// The index of the last port whose listeners had all been closed.
+    /// The index of the port that most recently ended a period, because none of its listeners
+    /// stayed open.
     broken: usize,
 }
 
@@ -85,7 +86,7 @@ struct Seen {
     open: Listeners,
     /// Whether the port has had a listener since the wait began.
     has_listened: bool,
-    /// The listener that was opened last, or an earlier one whose owner was found.
+    /// The latest listener whose owner was found. If no owner was found yet, the first listener.
     last: Option<Holder>,
 }
 

@@ -119,8 +119,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let started = match supervisor.start(&mut command) {
         Err(cause) => match spawning::instead(&command, &cause) {
             Some(other) => {
-                // Drops the first command, which has copies of the sockets, before they are passed
-                // on again.
+                // This assignment drops the first command, and with it its copies of the sockets.
+                // The call after it gives new copies to the other command.
                 command = other;
                 pass_sockets(&mut command, &reservations, args)?;
                 supervisor.start(&mut command)
@@ -146,8 +146,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Some(limit) => {
             let wait = spawn_listen_wait(&reservations, running.pid, limit, requests);
             if wait.is_err() {
-                // This process fails and releases the ports, so the command must end too. The error
-                // of the thread is reported. It says more than a failure to end the command.
+                // This process fails and releases the ports, so the command must end too. Only the
+                // failure to start the thread is reported, because it says more than a failure to
+                // end the command.
                 let _ended = end_tree(running.pid);
             }
             Some(wait?)
@@ -155,7 +156,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         None => None,
     };
     let outcome = running.until_end(console, listening);
-    // Kills the watcher process. Otherwise it would outlive this process for a moment.
+    // On Unix, kills the watcher process, which would otherwise outlive this process for a moment.
+    // On Windows, releases the job object, so that what the command started runs on.
     drop(supervisor);
     let end = match leaks {
         Some(leaks) => {

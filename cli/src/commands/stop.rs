@@ -20,7 +20,7 @@ use crate::ports::PortList;
 use crate::stop_plan::{Refusal, StopPlan, real_folder, servers};
 use crate::text::{escape, os_message};
 
-/// What `stop` checks of each port at its end.
+/// The condition that `stop` checks for each port after it has ended the servers.
 const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
 
 #[derive(Debug, Serialize)]

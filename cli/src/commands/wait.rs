@@ -109,9 +109,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Returns ports that do not meet the condition, at most [`WAIT_REPORTS`], and how many ports it
-/// left unchecked. The first is the port that the wait was for, from `report`. The search for
-/// others is short, because the timeout of the wait may have passed.
+/// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition, and how many other ports
+/// may not meet it. The first returned port is that of `report`, the report of the wait. The search
+/// for other ports is short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -125,8 +125,8 @@ fn unmet(
             problem: Some(problem),
             waited: true,
         });
-        // Reports this port alone. The wait recorded the start and the end of the process, which a
-        // check of the other ports does not know.
+        // Reports this port alone. The wait recorded the start and the end of the process, but a
+        // check of the other ports would not know them.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }

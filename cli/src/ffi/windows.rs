@@ -1,5 +1,5 @@
 //! The calls of Windows that have no safe form: processes, the job object of `run`, and Ctrl-C.
-#![expect(unsafe_code, reason = "calls of the system")]
+#![expect(unsafe_code, reason = "calls of the Windows API")]
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -37,7 +37,7 @@ pub(crate) fn processes() -> io::Result<Vec<Listed>> {
     if snapshot == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call above made the handle. It is valid, and only the returned value closes it.
+    // SAFETY: the call above made the handle. It is valid, and only this value closes it.
     let snapshot = unsafe { OwnedHandle::from_raw_handle(snapshot) };
     let mut entry = PROCESSENTRY32W {
         dwSize: size_of::<PROCESSENTRY32W>() as u32,
@@ -179,7 +179,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 }
 
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
-/// An inherited handle has the same value as in the parent.
+/// A handle that this process inherited has the same value as in its parent. So the values can be
+/// as high as those of the parent.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

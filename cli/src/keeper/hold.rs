@@ -45,8 +45,8 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-/// Reserves the ports, and fails if the process that needs them has ended meanwhile. A wait for a
-/// busy port takes time.
+/// Reserves the ports. Fails if the process that needs them has ended meanwhile, for example during
+/// a wait for a busy port.
 fn reserve_for_process(
     request: &Request,
 ) -> Result<(Option<ProcessHandle>, ReleaseListener, Holding), Failure> {

@@ -197,7 +197,7 @@ impl From<&Lease> for LeaseRow {
 }
 
 /// The command that runs under the reservation. `None` if a keeper or `portlease serve` reserved
-/// the port for another process: the lease has the name of that process then.
+/// the port for another process, because [`Lease::command`] is then the name of that process.
 pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
     lease.command().filter(|_| lease.on_behalf_of().is_none())
 }

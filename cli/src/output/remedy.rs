@@ -52,8 +52,8 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("find out who holds the port with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "reserve its port with --no-reuse-addr if the server reported \"address already in \
-             use\": perhaps it does not set SO_REUSEADDR"
+            "reserve the port with --no-reuse-addr if the server reported \"address already in \
+             use\": the server may not set SO_REUSEADDR"
                 .to_owned()
         }
         Remedy::UnblockRuntime { .. } => return None,

@@ -72,8 +72,8 @@ impl ProcessHandle {
         self.signal(Signal::KILL)
     }
 
-    /// These systems have no signal by a handle. If the process ends between the check and
-    /// kill(2), and another process gets its pid at once, that process gets the signal.
+    /// These systems cannot send a signal through a handle. If the process ends between the check
+    /// and kill(2), and another process gets its pid at once, that process gets the signal.
     fn signal(&self, signal: Signal) -> io::Result<bool> {
         if self.has_ended()? {
             return Ok(false);

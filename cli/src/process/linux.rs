@@ -53,9 +53,9 @@ impl ProcessHandle {
         }
     }
 
-    /// Called in the keeper: returns the handle of the process `pid`. As the keeper's stdin,
-    /// `reserve` passes its pidfd of that process. If `reserve` has no pidfd, it passes
-    /// `/dev/null`, and this call opens the process by its pid.
+    /// Called in the keeper: returns the handle of the process `pid`. `reserve` passes its pidfd of
+    /// that process as the keeper's stdin. If `reserve` has no pidfd, it passes `/dev/null`, and
+    /// this call opens the process by its pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {

@@ -75,7 +75,7 @@ impl ServerAddress {
 pub(crate) struct PortStream(UnixStream);
 
 impl PortStream {
-    /// Connects. Each message fails if it takes longer than `timeout`.
+    /// Connects. `timeout` limits each later read and write, but not the connect.
     pub(crate) fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<PortStream> {
         PortStream::new(address.connect()?, timeout)
     }
@@ -119,7 +119,7 @@ impl PortListener {
         Ok(PortListener(listener))
     }
 
-    /// Waits for a client. Each message fails if it takes longer than `timeout`.
+    /// Waits for a client. `timeout` limits each later read and write.
     pub(crate) fn accept(&mut self, timeout: Duration) -> io::Result<PortStream> {
         let (stream, _) = self.0.accept()?;
         PortStream::new(stream, timeout)

@@ -41,7 +41,8 @@ impl Supervisor {
     }
 }
 
-/// Releases the job: the command has ended, and what it started runs on, as on other systems.
+/// Releases the job, because the command has ended. The processes that the command started run on,
+/// as on other systems.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // If the call fails, the processes in the job end with this process.

@@ -183,8 +183,8 @@ impl LockFolder {
         self.path.file_name().unwrap_or_default().to_string_lossy()
     }
 
-    /// Calls `parse` with the names of the lock files, locked or not. Returns at most `limit` of
-    /// the values that `parse` returned.
+    /// Calls `parse` with the names in this scope's folder. The folder has locked and unlocked lock
+    /// files. Returns at most `limit` of the values that `parse` returned.
     pub(super) fn entries<T>(
         &self,
         limit: usize,

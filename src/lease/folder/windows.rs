@@ -97,8 +97,8 @@ impl Folder {
         Ok(true)
     }
 
-    /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
-    /// process has locked it, which it never has here.
+    /// Creates the file, or fails if the name exists. Returns the file, its owner, and `false`,
+    /// because this process has not locked the file.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let (file, owner) = self.open_file(name, Access::New)?;
         Ok((file, owner, false))
@@ -209,8 +209,8 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }
 
-/// Whether a record goes into the lock file itself. Always false: on Windows no process can read a
-/// locked file.
+/// Whether a record goes into the lock file itself. Always false: on Windows no other process can
+/// read a locked file.
 pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }

@@ -12,13 +12,17 @@ use crate::model::remedy::Remedy;
 use crate::model::state::State;
 
 impl Holder {
-    /// What ends the processes that own this socket, one remedy for each process that must end.
+    /// How to remove this socket: one remedy for each process that must end or close the socket. If
+    /// no process that owns the socket is visible, the remedies say how to find the owner. If no
+    /// process owns the socket, the remedy is to wait until the kernel has closed it.
     ///
-    /// If a remedy is [`StopProcess`](Remedy::StopProcess),
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) or [`KillProcess`](Remedy::KillProcess), a program
-    /// can end the process that the remedy names. The list is empty if the only owner is pid 1 and
-    /// nothing shows how to stop it safely. A worker of a server is named only if its server cannot
-    /// end it: a suspended worker, or one whose server must be killed.
+    /// A program can follow [`StopProcess`](Remedy::StopProcess),
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess). The program
+    /// then ends the process that the remedy names.
+    ///
+    /// There is no remedy for pid 1 if nothing shows how to stop it safely. A worker of a server
+    /// has a remedy of its own only if the server cannot end it: if the worker is suspended, or if
+    /// the server must be killed.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -164,8 +168,8 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::Holder => for_holders(report, endpoint.port),
         Cause::UnseenClaim => vec![Remedy::Queue { endpoint }],
         Cause::Reserved | Cause::Named => {
-            // A forked child that never calls exec keeps the port until it exits. A queued call
-            // could wait for that forever, so the remedy is to stop the child.
+            // A forked child that never calls exec keeps the port until the child exits. A queued
+            // call could wait forever, so the remedy is to stop the child.
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
@@ -192,7 +196,7 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     };
     let mut remedies: Vec<Remedy> = Vec::new();
     for remedy in blocking.iter().flat_map(|holder| for_holder(holder, port)) {
-        if !remedies.contains(&remedy) && remedies.len() < REMEDIES {
+        if !remedies.contains(&remedy) && remedies.len() < MAX_REMEDIES {
             remedies.push(remedy);
         }
     }
@@ -209,9 +213,9 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// The maximum number of remedies for one socket. All processes that own the socket must end, so a
-/// short list would not help.
-const REMEDIES: usize = 64;
+/// The maximum number of remedies for the holders of one port. All of these processes must end, so
+/// a short list would not help.
+const MAX_REMEDIES: usize = 64;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     if holder.processes.is_empty() {
@@ -221,11 +225,11 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
-    // A server ends its workers, so they need no remedy. A process that is no worker and shares the
-    // socket must be stopped too.
+    // A server ends its workers, so they need no remedy. Every other process that shares the socket
+    // must be stopped too.
     let is_worker = |process: &Process| {
-        // A killed process does not end its workers. Only the kernel does, for the first process of
-        // a pid namespace.
+        // A process that must be killed does not end its workers. If it is the first process of a
+        // pid namespace, the kernel ends them.
         let ends_workers = |other: &Process| !other.ignores_sigterm || other.is_init_elsewhere;
         let is_parent = |other: &Process| process.parent == Some(other.pid) && ends_workers(other);
         // A suspended worker does not notice that its server ended.
@@ -252,7 +256,8 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     let container = process.container.as_ref().filter(|_| is_other_unit);
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
-        // systemd may have started this process, and holds the sockets of its socket units.
+        // systemd has the sockets of its socket units. This arm comes before the one for ancestors,
+        // because systemd may be an ancestor of the calling process.
         _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
         _ if PROXIES_OF_DOCKER.contains(&name) || PROXIES_OF_PODMAN.contains(&name) => {
@@ -270,7 +275,8 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
                 user: process.user_unit,
             },
             (_, _, Some(supervisor)) => for_supervised(pid, supervisor),
-            // Pid 1 is the first process of the system or container, which would end with it.
+            // Pid 1 is the first process of the system or container. If pid 1 ends, the system or
+            // container ends too.
             _ if pid == INIT => return None,
             _ => end(process),
         },
@@ -311,8 +317,8 @@ fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {
 /// shows.
 const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
 
-/// Programs of Podman that do the same. conmon keeps the port of a container that gets its packets
-/// through the packet filter.
+/// Programs of Podman that do the same. If the packet filter forwards the packets to a container,
+/// conmon keeps the port for that container.
 const PROXIES_OF_PODMAN: [&str; 6] = [
     "conmon",
     "rootlessport",
@@ -343,7 +349,7 @@ fn for_hidden(holder: &Holder) -> Vec<Remedy> {
     }
 }
 
-/// The remedy to retry with more permission. Empty for root, which has every permission.
+/// The remedy to retry with more permission. Empty for root, because no other user has more.
 fn with_permission(report: &Report) -> Vec<Remedy> {
     if report.facts.as_root {
         Vec::new()

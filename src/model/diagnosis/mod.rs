@@ -63,8 +63,9 @@ pub(crate) struct Facts {
     pub(crate) last_listener: Option<Holder>,
     /// A server that has the number for the other protocol, if nothing listens on the endpoint.
     pub(crate) other_protocol: Option<Holder>,
-    /// The processes that have the abstract Unix socket of a reservation which no lock file shows.
-    /// Empty if there is no such reservation, or if the processes are hidden.
+    /// The processes that have the abstract Unix socket name of the port, if no visible lock file
+    /// shows their reservation. Empty if there is no such reservation, or if the processes are
+    /// hidden.
     pub(crate) reserved_by: Vec<Process>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
@@ -136,8 +137,8 @@ impl Diagnosis {
         self
     }
 
-    /// A sentence about another listener that was found: that of a stranger, or one on another port
-    /// or address. `None` if no such listener was found.
+    /// What the check found in place of the expected listener: a suspended process, a packet filter
+    /// or another listener. `None` if it found none of these.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -174,7 +175,8 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain: `false` if the check could not be started or completed.
+    /// Whether the answer is certain: `false` if the check could not be started or completed. It is
+    /// `true` for a text that names no port.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports
@@ -215,7 +217,8 @@ impl Diagnosis {
         self.0.leases()
     }
 
-    /// The cause of the answer, in one sentence that does not name the port.
+    /// The cause of the answer, in one sentence. It is the end of the
+    /// [`headline`](Diagnosis::headline).
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -131,8 +131,8 @@ impl Report {
     }
 
     /// What the check found in place of the expected listener: a suspended process, a packet
-    /// filter, or a listener of a stranger or on another port or address. `None` if it found none
-    /// of these.
+    /// filter, a listener of a stranger, or a listener on another port, address or protocol. `None`
+    /// if it found none of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
@@ -167,8 +167,8 @@ impl Report {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),
             };
-            // The headline says that the socket accepts only IPv6, or only connections of its
-            // interface.
+            // The headline of a socket for IPv6 only, or for one interface only, already has the
+            // word "only".
             let headline = other.headline();
             let only = if other.interface.is_some() || headline.ends_with("(IPv6 only)") {
                 ""
@@ -257,7 +257,7 @@ impl Report {
 
     /// Whether the report includes the facts about the number. It does if the number may explain
     /// the verdict: if the number requires a privilege, or if the kernel may have chosen it for a
-    /// client. A report with trials (test binds) includes all facts.
+    /// client. A report with trial binds always includes them.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {
@@ -298,7 +298,7 @@ impl Report {
     }
 
     /// Whether the claim of a TCP reservation (a socket that this crate has bound) is on the port.
-    /// While it is, the kernel refuses servers that do not set SO_REUSEADDR.
+    /// A claim makes the kernel refuse servers that set neither SO_REUSEADDR nor SO_REUSEPORT.
     pub(super) fn has_claim(&self) -> bool {
         let holders = self.facts.holders.as_ref();
         self.sockets().any(|socket| {

@@ -69,8 +69,9 @@ pub(crate) enum Cause {
     /// the lease (this crate's bound socket) and connections in TIME_WAIT, no socket keeps servers
     /// from binding.
     Reserved,
-    /// A reservation has the abstract Unix socket name of the port, but its lock file is not
-    /// visible to this process. For example, a container uses another lock folder.
+    /// A reservation has the abstract Unix socket name of the port, but this process sees no locked
+    /// lock file of the reservation. For example, a container uses another lock folder, or a forked
+    /// child still has the name after its parent released the port.
     Named,
     /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
     /// SO_REUSEADDR, left those connections.
@@ -80,14 +81,14 @@ pub(crate) enum Cause {
     TimeWaitForPlain,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
-    /// The port has a socket that is not visible. Beside it, the kernel lets a server bind only if
-    /// the server sets SO_REUSEADDR, as beside a claim (this crate's bound socket). No visible lock
-    /// file records a claim.
+    /// An invisible socket is on the port, probably a claim (this crate's bound socket). As with a
+    /// claim, the kernel refuses servers without the reuse options and admits servers with them. No
+    /// visible lock file records a claim.
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
-    /// The port was refused a moment ago and is free now. Another process had its socket or its
-    /// lock file.
+    /// The port was refused a moment ago and is free now. Another process had bound the port or
+    /// locked its lock file.
     Gone,
 }
 

@@ -100,8 +100,8 @@ pub(crate) struct Stat {
     /// A process whose first thread has ended counts as running while another thread runs.
     pub(crate) state: ProcessState,
     /// Whether the first thread has ended and another thread of the process runs. The folder
-    /// `/proc/PID` then shows neither descriptors nor the program. The folders of the other threads
-    /// do, in `/proc/PID/task`.
+    /// `/proc/PID` then shows neither descriptors nor the program. The folders of the other
+    /// threads, in `/proc/PID/task`, still show both.
     pub(crate) first_thread_ended: bool,
     /// `true` if the process has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
@@ -112,7 +112,7 @@ pub(crate) struct Stat {
 const PF_FORKNOEXEC: u64 = 0x40;
 
 /// Decodes `/proc/PID/stat`. The name of the process can contain brackets and line ends. So the
-/// name ends at the last bracket of the file.
+/// name ends at the last closing bracket of the file.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|b| *b == b'(')?;
     let close = bytes
@@ -190,8 +190,9 @@ pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     set.is_some_and(|set| set >> (SIGTERM - 1) & 1 == 1)
 }
 
-/// Whether `/proc/PID/status` is that of the first process of a pid namespace within that of this
-/// process. `NSpid` lists one pid for each of the two, and for each namespace in between.
+/// Whether the process of this `/proc/PID/status` is the first one of a nested pid namespace.
+/// `NSpid` lists the pid of the process in each namespace, from the namespace of the calling
+/// process down to the innermost one. The list then has several pids, and the last one is 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_init_elsewhere(status: &[u8]) -> bool {
     let pids = value(status, b"NSpid:").map(str::split_ascii_whitespace);

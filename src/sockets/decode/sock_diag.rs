@@ -82,7 +82,7 @@ pub(crate) const UNCONNECTED: u32 = 1 << 7;
 /// TCP sockets that are bound and neither listen nor connect. Kernels before 6.8 ignore the bit.
 pub(crate) const BOUND: u32 = 1 << 13;
 
-/// Every port number. A request for it has no filter.
+/// Every port number. A request for all of them has no filter.
 pub(crate) const ANY_PORT: RangeInclusive<u16> = 0..=u16::MAX;
 
 /// Encodes a request for every socket with one of these local ports and one of these states.

@@ -46,7 +46,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// The error without any socket table. Its kind makes the callers try a connection instead.
+/// The error on a system without any socket table. Its kind makes the callers try a connection
+/// instead.
 fn without_table() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,

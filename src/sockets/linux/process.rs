@@ -74,13 +74,17 @@ impl Clock {
         };
         let is_init_elsewhere = procfs::is_init_elsewhere(&status);
         let has_sigterm = |set| procfs::has_sigterm(&status, set);
-        // A server with a handler, such as PostgreSQL, can block the signal for a moment.
+        // A server with a handler, such as PostgreSQL, can block the signal for a moment. So a
+        // signal with a handler does not count as ignored.
         let ignores_sigterm = has_sigterm("SigIgn:")
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
                     // The kernel queues a blocked signal, also for the first process of a
-                    // namespace.
+                    // namespace. That process can then receive it in sigwait(3) or by a
+                    // signalfd(2).
                     true => blocks_sigterm(folder, process_path),
+                    // The kernel discards an unblocked signal to such a process if it has no
+                    // handler.
                     false => is_init_elsewhere,
                 };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
@@ -127,8 +131,8 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 
 /// Whether every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
 ///
-/// While a thread waits in sigwait(3) or ppoll(2), the kernel does not show the signals that it
-/// waits for as blocked. A process that cannot be read counts as not blocking SIGTERM.
+/// A thread can wait for signals in sigwait(3) or ppoll(2). During the wait the kernel does not
+/// show these signals as blocked. A process that cannot be read counts as not blocking SIGTERM.
 fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     let blocks = |thread: u32| {
         let status = read(folder, &format!("{path}/task/{thread}/status"));
@@ -148,7 +152,7 @@ fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     all_block && list("fd").is_some_and(|all| !all.into_iter().any(receives))
 }
 
-/// If the first thread of the process has ended, the path of the folder of another thread.
+/// The path of another thread's folder, if the first thread of the process has ended.
 ///
 /// Every thread shows the same program, arguments and working directory. A thread that has ended
 /// shows none of them.
@@ -167,7 +171,8 @@ fn running_thread(
     Some(format!("{path}/{other}"))
 }
 
-/// The state of the process: that of the thread in `path`, if the first thread has ended.
+/// The state of the process. If its first thread has ended, the result is the state of the thread
+/// whose folder is `path`.
 fn state(folder: BorrowedFd<'_>, path: &str, process: &procfs::Stat) -> ProcessState {
     let thread = process
         .first_thread_ended
@@ -224,8 +229,8 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
-/// The children that this thread started. The folder is `/proc/PID/task`. Empty if they cannot be
-/// read, and on a kernel without the option `PROC_CHILDREN`.
+/// The children that the thread started. `folder` is `/proc/PID/task`. The list is empty if it
+/// cannot be read, and on a kernel without the option `PROC_CHILDREN`.
 pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
     let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -274,7 +279,8 @@ pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// The links in `/proc` lead to the folders of the process, also in another mount namespace.
+/// The links `root` and `cwd` in `/proc/PID` lead to folders as the process sees them, even if it
+/// is in another mount namespace.
 pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
     let path = format!("/proc/{pid}/{folder}/{path}");
@@ -333,7 +339,8 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Ok(pidfd) => Ok(!ffi::has_ended(&pidfd)?),
         Err(error) if is_exhaustion(&error) => Err(error),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
-        // The kernel or a sandbox lacks the call. `/proc` then decides.
+        // The kernel lacks the call, or a sandbox refuses it. `/proc` then decides: it shows no
+        // such process.
         Err(_) if proc_fs::shows_own_processes() => Ok(false),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,

@@ -21,7 +21,8 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// A lock file records each port: without kernel claims, each reservation needs one.
+    /// Ignores `_has_unrecorded`, because it is always `false`. These kernels fail the self-test of
+    /// claims, so each reservation needs a lock file, which records the port.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -92,8 +93,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder. The keeper reserves a port before it binds its Unix socket, so the folder
-/// exists.
+/// The lock folder. It exists before the keeper binds its Unix socket. By then the keeper, or the
+/// `portlease serve` that granted the port, has reserved a port.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

@@ -31,7 +31,8 @@ const UNRECORDED: &str = "/unrecorded";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Whether the keeper holds a port that no lock file records. Then only this name shows it.
+    /// Whether the keeper holds a port that no lock file records. `release` and
+    /// `list` then ask this keeper, because no lock file leads them to it.
     pub(crate) has_unrecorded: bool,
     name: String,
 }

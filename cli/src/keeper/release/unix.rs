@@ -19,7 +19,7 @@ use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, r
 /// refuses, does not hold the port, or exits before it answers.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
-    // A keeper in another PID namespace may have the same id, so there may be several addresses.
+    // A keeper in another PID namespace may have the same pid, so there may be several addresses.
     for address in addresses()? {
         if keepers.contains(&address.keeper) || address.has_unrecorded {
             let answer = ask(&address, &endpoint.to_string()).map_err(|e| {
@@ -53,7 +53,7 @@ fn addresses() -> Result<Vec<Address>, Failure> {
 }
 
 /// The answer of a keeper. Returns `None` if another user's process has the address, or if the
-/// keeper exited before it read the request.
+/// keeper exited before it answered.
 fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     match try_ask(address, request) {
         Err(e)
@@ -75,7 +75,7 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     let (started, keeper) = (Instant::now(), address.keeper);
     let stream = connect_within(address, keeper, started)?;
     // Any user can bind a name of this form. So the peer must belong to this user. Root also trusts
-    // the process of another user if its id is that of the keeper.
+    // another user's process, if its pid is that of the keeper.
     let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
     let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
     if !is_trusted {

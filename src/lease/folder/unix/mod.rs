@@ -81,7 +81,7 @@ pub(super) fn scope() -> String {
 }
 
 /// Fails if the network namespace of this thread is unknown. On systems other than Linux the call
-/// succeeds. It also does in gVisor, whose `/proc` shows no inode of a namespace to any process.
+/// succeeds. It also succeeds in gVisor, whose `/proc` never shows the inode of a namespace.
 pub(super) fn check_scope() -> io::Result<()> {
     let is_unknown = cfg!(target_os = "linux")
         && Namespace::current().inode().is_none()
@@ -311,7 +311,7 @@ impl Drop for SweepLock {
 }
 
 /// The user ID with which this process accesses files. A new pipe belongs to that user (pipe(3p)).
-/// rustix's `geteuid` is not used, because its feature adds a second to the build.
+/// rustix's `geteuid` is not used, because its feature makes the build one second longer.
 pub(crate) fn user() -> io::Result<u32> {
     let (pipe, _) = io::pipe()?;
     Ok(fstat(pipe)?.st_uid)
@@ -345,9 +345,9 @@ pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
 
-/// Locks a record file. The kernel releases the lock when this process, and each forked child that
-/// has the file open, have ended. So if a process was killed and left no such child, its
-/// record is unlocked and ignored.
+/// Locks a record file. If this process is killed, the kernel releases the lock, and the record is
+/// then ignored. A forked child that also has the file open keeps the lock until it calls exec or
+/// exits.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {

@@ -42,17 +42,17 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // Reads only processes of the users that own the missing sockets. On a machine where
-            // some sockets belong to no process, reading every thread of every process would take
-            // too long.
+            // This loop reads only processes of the users that own the wanted sockets. If no
+            // process owns one of these sockets, the loop goes through the whole list. Reading
+            // every thread of every process would then take too long.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If most processes are unreadable, the owner is probably one of them. A search for
-        // descriptors in flight would then mislead, so it is skipped.
+        // If `/proc` hides processes, or most processes are unreadable, the owner is probably one
+        // of those. A search for descriptors in flight would then mislead, so it is skipped.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {

@@ -117,7 +117,7 @@ fn search(
 /// One search. The threads that run it share this value.
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
-    /// The sockets for which the search looks for processes.
+    /// The sockets whose processes are searched for.
     wanted: HashSet<Inode>,
     /// The wanted sockets for which no process has been found yet.
     missing: Mutex<HashSet<Inode>>,

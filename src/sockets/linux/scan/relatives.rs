@@ -83,7 +83,8 @@ mod tests {
         pids
     }
 
-    /// A server, its two workers, and two workers of one of these have the socket.
+    /// Six processes have the socket: a server, its three children, and two children of one of
+    /// these.
     #[test]
     fn a_report_beside_many_processes_names_an_owner_and_its_relatives() {
         if !std::fs::exists("/proc/thread-self/children").unwrap() {
