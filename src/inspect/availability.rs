@@ -51,7 +51,11 @@ impl Availability {
             | Verdict::Privileged
             | Verdict::Forbidden
             | Verdict::InUse(
-                Cause::TimeWait | Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained,
+                Cause::TimeWait
+                | Cause::TimeWaitForPlain
+                | Cause::Excluded
+                | Cause::UnseenClaim
+                | Cause::Unexplained,
             ) => match context.conflict() {
                 Some(cause) => Availability::of(Verdict::InUse(cause)),
                 None => self,
