@@ -118,6 +118,9 @@ impl Folder {
                 AtFlags::empty()
             };
             self.remove_staged(&name, flags);
+            // Unlocks explicitly. If the file has its final name by now, a child that was forked
+            // meanwhile would keep it locked.
+            staged.unlock()?;
         }
         Ok(())
     }
