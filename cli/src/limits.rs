@@ -145,8 +145,8 @@ pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 /// the thread repeats the call.
 pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 
-/// A request to the server of `PORTSERVER_ADDRESS` fails if a read or write takes longer than this.
-/// On Windows the limit also holds for the connect.
+/// A request to the server of `PORTSERVER_ADDRESS` fails if the connect, a read or a write takes
+/// longer than this.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum number of requests to the server of `PORTSERVER_ADDRESS` for one port. A further

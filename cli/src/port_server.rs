@@ -1,6 +1,8 @@
 //! The protocol of portpicker's port server. A client sends a process id and a newline. The server
 //! answers with a port number and a newline, or closes the connection to refuse.
 
+use std::io;
+
 use portlease::{ErrorKind, Protocol, Reservation, ReserveOptions};
 
 use crate::failure::Failure;
@@ -114,7 +116,14 @@ impl PortServer {
             stream.send(&format!("{pid}\n"))?;
             stream.receive_number()
         };
-        let answer = ask().map_err(|e| cannot(&os_message(&e)))?;
+        let answer = ask().map_err(|e| match e.kind() {
+            // An expired timeout of a socket.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => cannot(&format!(
+                "no answer within {}",
+                humantime::format_duration(PORT_SERVER_TIMEOUT)
+            )),
+            _ => cannot(&os_message(&e)),
+        })?;
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);
