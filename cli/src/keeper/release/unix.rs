@@ -59,7 +59,8 @@ fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
         Err(e)
             if matches!(
                 e.kind(),
-                io::ErrorKind::ConnectionRefused
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
                     | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::BrokenPipe
             ) =>
