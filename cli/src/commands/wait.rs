@@ -52,9 +52,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     }
     let started = Instant::now();
     // With `--http` alone, no listener is required. If a packet filter redirects connections, a
-    // server can answer although no socket listens. With `--pid` too, the process must listen
-    // first.
-    let outcome = if args.http.is_some() && args.pid.is_none() {
+    // server can answer although no socket listens. With `--pid` or `--for` too, a server must
+    // listen first.
+    let outcome = if args.http.is_some() && pid.is_none() && steady.is_none() {
         Outcome::Met
     } else {
         wait_loop::wait_for(

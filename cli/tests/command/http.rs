@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use portlease::reserve_port;
 use rustix::process::Signal;
@@ -29,8 +30,8 @@ fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Answers one request after another in a thread, the last answer again and again. Sends the head
-/// of each request.
+/// Answers one request after another in a thread, and repeats the last answer. The returned
+/// receiver gets the head of each request.
 fn answering(listener: TcpListener, answers: &'static [&'static str]) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -74,12 +75,27 @@ fn the_wait_ends_when_the_request_is_answered_as_expected() {
     );
     assert_eq!(first, expected);
     assert_eq!(requests.try_iter().count(), 2, "three requests in all");
-    // Without a status, 204 is as good as 200. The address is the host then.
+    // If no status is requested, 204 is accepted too. The `Host` header has the requested address.
     let p = reserve_port();
     let requests = answering(p.listen().unwrap(), &[NO_CONTENT]);
     ran(&["wait", "--http", "/", &format!("127.0.0.1:{p}")]).code(0);
     let host = format!("\r\nHost: 127.0.0.1:{p}\r\n");
     assert!(requests.recv().unwrap().contains(&host));
+}
+
+#[test]
+fn with_for_the_request_follows_that_time() {
+    let p = reserve_port();
+    let requests = answering(p.listen().unwrap(), &[OK]);
+    let started = Instant::now();
+    let args = ["wait", "--http", "/", "--for", "300ms", "--timeout", "10m"];
+    ran(&[&args[..], &[&p.to_string()]].concat()).code(0);
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert_eq!(requests.try_iter().count(), 1);
+    // The control: nothing listens.
+    let args = ["wait", "--http", "/", "--for", "1ms", "--timeout", "10ms"];
+    let output = ran(&[&args[..], &[&silent().to_string()]].concat()).code(1);
+    assert!(output.out.contains("is not listening"), "{output:#?}");
 }
 
 #[test]
@@ -108,7 +124,7 @@ fn the_last_problem_of_each_port_is_reported() {
     let _requests = answering(wrong.listen().unwrap(), &[UNAVAILABLE]);
     let other = reserve_port();
     let listener = other.listen().unwrap();
-    // Sends what is not HTTP.
+    // Sends a line that is not HTTP.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let _sent = stream.unwrap().write_all(b"SSH-2.0-x\r\n");
@@ -162,7 +178,7 @@ fn a_server_that_accepts_and_is_silent_does_not_extend_the_wait() {
 fn the_wait_ends_when_the_process_ends() {
     need!(capability::native());
     let p = reserve_port();
-    // This process listens, and the wait expects it of the process that it watches.
+    // `--pid` names this process, which listens and does not end. So the wait times out.
     let _requests = answering(p.listen().unwrap(), &[UNAVAILABLE]);
     let own = std::process::id().to_string();
     let args = [
