@@ -14,8 +14,9 @@ use parking_lot::RwLock;
 use crate::proc_fs;
 use crate::retry::NAMESPACES_KEPT;
 
-/// The inode of the file below `/proc` that stands for a network namespace. The value is 0 on
-/// systems other than Linux and without `/proc`, where namespaces cannot be distinguished.
+/// The inode of the file below `/proc` that stands for a network namespace. The value is 0 where
+/// namespaces cannot be distinguished: on systems other than Linux, without `/proc`, and on an
+/// emulator that shows no namespace, such as gVisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace(u64);
 
@@ -30,7 +31,8 @@ impl Namespace {
         MEMO.get().unwrap_or_else(read)
     }
 
-    /// `None` on systems other than Linux and without `/proc`.
+    /// `None` if the namespace is unknown: on systems other than Linux, without `/proc`, and on an
+    /// emulator that shows no namespace.
     pub(crate) fn inode(self) -> Option<u64> {
         Some(self.0).filter(|inode| *inode != 0)
     }

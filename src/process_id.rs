@@ -55,8 +55,8 @@ impl ProcessId {
         self.pid
     }
 
-    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` cannot
-    /// be read.
+    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` does
+    /// not show it.
     pub(crate) fn namespace(self) -> Option<NonZeroU64> {
         self.namespace
     }

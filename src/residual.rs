@@ -104,7 +104,7 @@ fn is_of_another_user(holder: &Holder) -> bool {
     holder.uid.is_some_and(is_other)
 }
 
-/// The kind of owner of one socket that all of these processes own.
+/// Which kind of owner a released socket has, if exactly these processes own it.
 pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     if owners.is_empty() {
         ResidualOwner::Unknown
@@ -115,8 +115,8 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Whether the process is a forked child that may still call exec. A daemon is not: its parent has
-/// ended, or the daemon is older than [`FORKED_CHILD_LIMIT`].
+/// Whether the process is a forked child that may still call exec. A daemon does not count: its
+/// parent has ended, or the daemon is older than [`FORKED_CHILD_LIMIT`].
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process

@@ -83,8 +83,8 @@ mod tests {
         };
         assert_eq!(after(&[(40001, quick), (40003, quick)]), (false, false));
         assert_eq!(after(&[(40000, quick)]), (true, true));
-        let one_slow = after(&[(40001, slow), (40003, quick), (40005, slow)]);
-        assert_eq!(one_slow, (false, false), "one slow bind is no sign");
+        let apart = after(&[(40001, slow), (40003, quick), (40005, slow)]);
+        assert_eq!(apart, (false, false), "the slow binds are not in a row");
         assert_eq!(after(&[(40001, slow), (40003, slow)]), (true, false));
     }
 }

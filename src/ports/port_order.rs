@@ -45,9 +45,9 @@ impl Iterator for PortOrder {
     }
 }
 
-/// The `count` numbers `low`, `low + step` and so on, each once, in random order. From each number
-/// a random stride leads to the next and wraps around at the end. So neither memory nor set-up time
-/// grows with `count`.
+/// The `count` numbers `low`, `low + step` and so on, each once, in random order. The same random
+/// stride leads from each number to the next, and wraps around at the end. So neither memory nor
+/// set-up time grows with `count`.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

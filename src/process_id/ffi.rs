@@ -1,4 +1,4 @@
-//! Memory that the kernel clears in a forked child, for which the standard library has no call.
+//! Maps memory that the kernel clears in a forked child. The standard library has no call for this.
 #![expect(unsafe_code, reason = "mmap(2) and madvise(2) are C functions")]
 
 use std::ptr;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) namespace: AtomicU64,
-    /// Set after `namespace`.
+    /// Set after `namespace`: a thread that reads its pid here must also find the namespace.
     pub(super) pid: AtomicU32,
 }
 

@@ -203,9 +203,9 @@ impl Reservation {
     /// Why no lock file records this reservation: the lock folder cannot be used, for example
     /// because it is read-only. `None` if a lock file records it.
     ///
-    /// Such a reservation rests on the kernel alone. The kernel refuses the port to other processes
-    /// as before, but [`reservations`](crate::reservations) does not list it, and reports do not
-    /// name it.
+    /// Such a reservation rests on the kernel alone. The kernel still refuses the port to other
+    /// processes, but [`reservations`](crate::reservations) does not list the reservation, and
+    /// reports do not name it.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -67,8 +67,9 @@ impl ProtocolReservation {
         }
     }
 
-    /// Writes the record of the lease, which is a note for people. If the write fails, for example
-    /// on a full disk, the lease still holds, and reports say that there is no record.
+    /// Writes the record of the lease. If the write fails, for example on a full disk, the lease
+    /// still holds. Reports then say that there is no record, and a descendant of this process does
+    /// not count the reservation as its own.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Ok(lease) = &mut self.lease {
             let record = Record {

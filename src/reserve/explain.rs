@@ -23,7 +23,8 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
             let usage = match request.allowed {
-                // Each refusal was for lack of permission, which no use of the range explains.
+                // Every number was refused for lack of permission. The usage of the range does not
+                // explain that.
                 _ if stats.not_permitted > 0 && stats.not_permitted == stats.tried() => None,
                 None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
                 _ => ephemeral_usage::if_crowded(request.protocols),
@@ -58,7 +59,7 @@ pub(super) fn lock_folder(folder: Unusable) -> Error {
         .unwrap_or_else(|folder| Error::lock_folder(&folder.path, folder.cause))
 }
 
-/// The error of a search for reservations.
+/// The error of a search for reservations that could not read the lock folder.
 pub(super) fn unread_lock_folder(folder: Unusable) -> Error {
     out_of_descriptors(folder)
         .unwrap_or_else(|folder| Error::unread_lock_folder(&folder.path, folder.cause))

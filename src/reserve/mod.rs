@@ -48,10 +48,11 @@ pub fn try_reserve_port() -> Result<Reservation> {
     ReserveOptions::new().reserve()
 }
 
-/// Reserves a UDP port. No process that uses this crate takes the port, and the kernel does not
-/// assign it by itself.
+/// Reserves a UDP port. No process that uses this crate takes the port, and normally the kernel
+/// does not assign it by itself.
 ///
-/// [`ReserveOptions::udp`] describes what keeps other processes from the port.
+/// [`ReserveOptions::udp`] describes what keeps other processes from the port, and when the kernel
+/// can assign it.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();

@@ -336,14 +336,15 @@ impl ReserveOptions {
     /// and name, run after run. The number is computed from a hash of the three, so nothing is
     /// stored, and you can bookmark it or write it into a configuration.
     ///
-    /// The project is the nearest folder above the working directory that has `.git` (a file or a
-    /// folder), so each git worktree has its own numbers. Without such a folder it is the working
-    /// directory. The variable `PORTLEASE_PROJECT` identifies the project by its text instead.
+    /// The project is the nearest folder that has `.git` (a file or a folder): the working
+    /// directory itself or a folder above it. So each git worktree has its own numbers. Without
+    /// such a folder the project is the working directory. The variable `PORTLEASE_PROJECT`
+    /// identifies the project by its text instead.
     ///
     /// The number is outside the ephemeral range if possible, so the kernel never assigns it by
-    /// itself. It is no number of a common service. With a [range](Self::range) it is a number of
-    /// the range. If the first number of the name is taken, the call reserves the next free one in
-    /// the name's own order. [`Reservation::first_choice`] then differs from
+    /// itself. With a [range](Self::range) it is a number of the range. Without one it is no number
+    /// of a common service. If the first number of the name is taken, the call reserves the next
+    /// free one in the name's own order. [`Reservation::first_choice`] then differs from
     /// [`port`](Reservation::port), and reports say so. Two names can have the same first number:
     /// of the projects with 100 names, about one in seven has such a pair. The reservation is held
     /// like any other, and its record shows the name.
@@ -370,8 +371,8 @@ impl ReserveOptions {
     /// On Unix the user is the owner of the files that this process creates. On Windows the path of
     /// the temporary directory stands for the user.
     ///
-    /// The number of a name changes if the system's ephemeral range, its list of reserved ports or
-    /// its services file rules that number out.
+    /// The number of a name also depends on the system's ephemeral range, its list of reserved
+    /// ports and its services file. A change of one of them can change the number.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -399,8 +400,8 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for any other
-    /// value of `PORTLEASE_ON_LEAK`.
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a value of
+    /// `PORTLEASE_ON_LEAK` other than `panic` and `warn`.
     ///
     /// # Races
     ///
@@ -586,8 +587,8 @@ impl ReserveOptions {
     }
 }
 
-/// Sorts the reservations, which are in the ascending order of their offsets, into the order of
-/// `asked`.
+/// Sorts the reservations into the order of `asked`, which has the requested ports or offsets.
+/// `ascending` has one reservation for each of them, in ascending order.
 fn in_order_asked(asked: &[u16], ascending: Vec<Reservation>) -> Vec<Reservation> {
     let mut places: Vec<usize> = (0..asked.len()).collect();
     places.sort_unstable_by_key(|place| asked[*place]);

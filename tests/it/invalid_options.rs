@@ -31,7 +31,7 @@ fn port_0_is_an_error_that_says_so() {
 }
 
 #[test]
-#[expect(clippy::reversed_empty_ranges, reason = "they are what is tested")]
+#[expect(clippy::reversed_empty_ranges, reason = "the test needs empty ranges")]
 fn an_empty_range_is_an_error_that_says_so() {
     let say =
         |ends: &str| format!("range {ends} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH");
@@ -103,7 +103,7 @@ fn many_that_cannot_fit_are_an_error_that_says_so() {
 #[test]
 fn an_address_that_the_machine_does_not_have_is_an_error_that_says_so() {
     let reservation = portlease::reserve_port();
-    // Reserved for documentation, RFC 5737.
+    // RFC 5737 reserves this address for documentation.
     let elsewhere = std::net::Ipv4Addr::new(192, 0, 2, 1);
     let error = reservation.listen_on(elsewhere).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);

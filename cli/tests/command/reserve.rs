@@ -251,12 +251,12 @@ fn a_reservation_for_a_time_outlives_every_process_of_the_script() {
     let brief = number(&finish(&mut command(&folder, &["reserve", "--for", "1s"])).code(0));
     let long = number(&finish(&mut command(&folder, &["reserve", "--for", "10m"])).code(0));
     let long_keeper = keeper(&folder, long);
-    // The time is over long before the ten minutes.
+    // The second of `brief` is over long before the ten minutes of `long`.
     becomes_free(brief, &folder);
     assert_eq!(leases(&folder).len(), 1);
     finish(&mut command(&folder, &["release", &long.to_string()])).code(0);
     ends(long_keeper);
-    // With a process, the earlier end counts.
+    // With `--for` and `--pid`, the reservation ends at the earlier of the two ends.
     let sleeper = Sleeper::new();
     let args = ["reserve", "--for", "10m", "--pid", &sleeper.pid()];
     let port = number(&finish(&mut command(&folder, &args)).code(0));
@@ -271,7 +271,7 @@ fn a_job_must_be_an_ancestor() {
     let message = "portlease: cannot find the job: no ancestor is named Runner.Worker or";
     assert!(output.err.starts_with(message), "{output:#?}");
     need!(installed("bash"));
-    // A copy of the shell under the name of the process that runs a job.
+    // A copy of the shell, with the name of the process that runs a job of GitHub Actions.
     let worker = folder.path().join("Runner.Worker");
     let shell = crate::support::program::path_of("bash").unwrap();
     assert!(

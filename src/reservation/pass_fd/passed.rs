@@ -18,7 +18,7 @@ pub(super) struct PassedSocket {
     /// stayed free, `spawn` could open its own pipe there, and the child would replace that pipe.
     /// Through the pipe `spawn` learns of a failed exec.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
-    /// The file that was open at `fd` in this process when the caller chose the number.
+    /// The file that was open at `fd` in this process when the socket was added to the command.
     pub(super) replaced: Option<FileId>,
     /// The name of the socket in `LISTEN_FDNAMES`; `None` if the caller chose the number.
     pub(super) name: Option<String>,

@@ -127,7 +127,7 @@ pub(super) fn unwrap(command: &Command, variables: usize) -> Vec<OsString> {
     args.map(OsStr::to_owned).collect()
 }
 
-/// Whether [`wrap`] set this variable.
+/// Whether this is the variable that [`wrap`] sets for its script.
 pub(super) fn is_marker(variable: &OsStr) -> bool {
     variable == MARKER
 }

@@ -1,4 +1,4 @@
-//! Subjects that only Linux has. The comment names what each needs of it.
+//! Tests of subjects that only Linux has. A comment beside a module names what its tests need.
 
 use crate::support::args::Args;
 

@@ -28,7 +28,7 @@ fn in_namespace(helper: &'static str, args: &str, ephemeral_ports: u16) {
         .succeed();
 }
 
-/// The argument for an automatic pick that may take no other number.
+/// The helper's argument for an automatic pick from the first `count` ephemeral ports alone.
 fn within(count: u16) -> String {
     format!("within={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + count - 1)
 }
@@ -62,7 +62,7 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
     }
     assert!(
         socket::bind(V6, 0, Reuse::Neither).is_err() || fill.is_empty(),
-        "the range is used up"
+        "the range is not used up"
     );
     let mut reserver = Reserver::new(&folder.locks());
     let mut held = vec![reserver.reserve(RANGE).held()];
@@ -81,7 +81,7 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
     // The control: a number that is not reserved.
     let unreserved = (41000..=41010).find(|port| held.iter().all(|held| held.port() != *port));
     socket::bind(V6, unreserved.unwrap(), Reuse::Neither).unwrap();
-    // The same process picks numbers of the range, once it has some again.
+    // Once the range has free numbers again, the same process picks some of them.
     if fill.is_empty() {
         return;
     }
@@ -98,7 +98,10 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
             std::iter::from_fn(|| socket::bind(ip, 0, Reuse::Neither).ok()).collect();
         let given: BTreeSet<u16> = given.iter().map(port_of).collect();
         let others: BTreeSet<u16> = ephemeral(NUMBERS).difference(&ours).copied().collect();
-        assert_eq!(given, others, "{ip}: all but the reserved numbers");
+        assert_eq!(
+            given, others,
+            "{ip}: the kernel assigns all but the reserved numbers"
+        );
     }
 }
 
@@ -151,7 +154,7 @@ pub(crate) fn reserve_by_a_process_each() {
         .collect();
     let mut ours = BTreeSet::new();
     for reserver in &mut reservers {
-        // Only the last ones are refused there.
+        // Only the last processes are refused within the range.
         let held = match reserver.reserve(&within(MANY_NUMBERS)) {
             Outcome::Held(held) => held,
             Outcome::Refused { .. } => reserver.reserve("").held(),
@@ -245,7 +248,7 @@ pub(crate) fn reserve_beside_time_wait() {
         connects().unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
     assert!(ours.is_disjoint(&ephemeral(MANY_NUMBERS)), "{ours:?}");
-    // The rest of the range, taken by a stranger: without a number for the first look either.
+    // A stranger takes the rest of the range, so even the first attempt finds no number there.
     let _rest: Vec<_> = std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
     let held = Reserver::new(&folder.locks()).reserve("many=20").held();
     assert_eq!(held.guarantee, "Kernel");

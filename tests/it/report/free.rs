@@ -166,7 +166,7 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
             who.starts_with("complete=false ") && who.contains("but its lock file is in another"),
             "{who}"
         );
-        // A range without another number names the process too.
+        // The error about a range of this number alone names the process too.
         let refused = other.reserve(&format!("{how} range={port}-{port}"));
         let message = refused.refused("NoFreePort");
         let start = format!("cannot reserve a port from {port}-{port}: 1 tried: ");
@@ -274,7 +274,7 @@ fn several_busy_ports_are_reported_together() {
     portlease::assert_ports_free([&p, &free, &q]);
 }
 
-/// A process that only locked the lock file for reading has no lease. So the report finds nobody.
+/// The reader locks the lock file only for reading, so it has no lease. The report finds no holder.
 #[test]
 #[cfg(unix)]
 fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
