@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use httparse::Response;
 use portlease::Endpoint;
+use socket2::SockRef;
 
 use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
 use crate::text::{escape, os_message};
@@ -220,6 +221,13 @@ impl Problem {
 /// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
 fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
+    // If no socket has an ephemeral port, the kernel can choose that port as the source of the
+    // connection, and TCP then connects the socket to itself. The reset leaves no TIME_WAIT.
+    let local = stream.local_addr()?;
+    if (local.ip(), local.port()) == (address.ip(), address.port()) {
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
     stream.set_write_timeout(Some(left(ends)?))?;
     let version = env!("CARGO_PKG_VERSION");
     let head = format!(

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
@@ -71,6 +73,7 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
     let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let at_most = at_most.max(SHORTEST_CONNECT);
     let connect = |addr| match TcpStream::connect_timeout(&addr, at_most) {
+        Ok(stream) if is_own_end(&stream, addr) => Reachability::Refuses,
         Ok(_) => Reachability::Accepts,
         Err(e) => match e.kind() {
             io::ErrorKind::ConnectionRefused => Reachability::Refuses,
@@ -87,6 +90,20 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
         .map(|addr| connect(*addr))
         .find(|met| *met == Reachability::Accepts)
         .unwrap_or_else(|| connect(*last))
+}
+
+/// Whether the socket is connected to itself. If no socket has an ephemeral port, the kernel can
+/// choose that port as the source of a connection to it, and TCP then connects the socket to itself.
+/// Such a socket is set to reset the connection. Otherwise the port would stay in TIME_WAIT.
+fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
+    let is_own = stream
+        .local_addr()
+        .is_ok_and(|local| (local.ip(), local.port()) == (addr.ip(), addr.port()));
+    if is_own {
+        // If the call fails, the port is free only after TIME_WAIT.
+        let _set = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+    is_own
 }
 
 /// The address of this machine at which a connection to the port is accepted. The caller knows that

@@ -10,7 +10,8 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, portlease, ran, silent};
+use crate::program::{Running, finish, plain, portlease, ran, silent};
+use crate::support::capability::unshare_flags;
 use crate::support::program::installed;
 use crate::support::{Folder, capability, need};
 
@@ -96,6 +97,23 @@ fn with_for_the_request_follows_that_time() {
     let args = ["wait", "--http", "/", "--for", "1ms", "--timeout", "10ms"];
     let output = ran(&[&args[..], &[&silent().to_string()]].concat()).code(1);
     assert!(output.out.contains("is not listening"), "{output:#?}");
+}
+
+/// The kernel has one port to choose from as the source of the request, and connects it to itself.
+#[test]
+fn a_request_that_is_connected_to_itself_has_met_no_server() {
+    need!(capability::network_namespace());
+    let script = "ip link set lo up && echo 41000 41000 > /proc/sys/net/ipv4/ip_local_port_range \
+                  && exec \"$BIN\" wait --http / --timeout 300ms 127.0.0.1:41000";
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", script]);
+    plain(&mut command);
+    let output = finish(&mut command).code(1);
+    let expected = "does not answer GET / as expected: 127.0.0.1:41000: connection refused\n";
+    assert!(output.out.contains(expected), "{output:#?}");
+    assert!(!output.out.contains("packet filter"), "{output:#?}");
 }
 
 #[test]

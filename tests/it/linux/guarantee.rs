@@ -164,6 +164,14 @@ pub(crate) fn self_connections_in_namespace() {
         connected(&numbers) > 0,
         "control: no connection to itself in {ROUNDS} rounds over {numbers:?}"
     );
+    // The crate does not take such a connection for a server.
+    for _ in 0..ROUNDS {
+        helper::reply("working");
+        for port in &numbers {
+            let met = portlease::probe(SocketAddr::new(V4, *port), AT_ONCE);
+            assert_eq!(met, portlease::Reachability::Refuses);
+        }
+    }
 }
 
 #[test]
