@@ -94,9 +94,12 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         // Each process ends when its input does.
         let script = "exec 3<&0; (cat <&3 & cat <&3; exit) & cat <&3 & cat <&3; exit";
-        let mut server = Command::new("sh");
-        server.args(["-c", script]).stdin(Stdio::piped());
-        let mut server = server.stdout(OwnedFd::from(listener)).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped());
+        let spawned = command.stdout(OwnedFd::from(listener)).spawn();
+        // Closes the listener in this process.
+        drop(command);
+        let mut server = spawned.unwrap();
         let input = server.stdin.take();
 
         let rows = listening(port, Protocol::Tcp).unwrap();
