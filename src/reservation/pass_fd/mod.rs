@@ -41,6 +41,9 @@ impl Reservation {
     /// | `LISTEN_FDNAMES` | for each socket the label of its reservation, or the port number |
     /// | `LISTEN_PID` | the process id of the child |
     ///
+    /// In `LISTEN_FDNAMES`, `_` replaces each character of a label that is not an ASCII letter, a
+    /// digit, `.`, `_` or `-`.
+    ///
     /// To pass several reservations to one child, call `pass_to` once for each of them. Only
     /// children of this command inherit the sockets.
     ///
@@ -80,8 +83,8 @@ impl Reservation {
     /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
     ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
-    ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
-    ///   before these.
+    ///   copied to the shell, such as standard streams, user, process group or `env_clear`. Call
+    ///   `pass_to` before these.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable; the
     ///   message has its name. env(1) cannot pass a variable if the path of the program contains
     ///   `=`, if the name of the variable is empty or starts with `=`, or if `/usr/bin/env` is
@@ -179,7 +182,8 @@ impl Reservation {
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
     /// fails with EBUSY if `fd` may be the pipe through which `spawn` learns of a failed exec. That
     /// happens only if `fd` was in use in this process at the time of this call and was closed
-    /// since. A second `spawn` can succeed.
+    /// since. A second `spawn` can succeed. It also fails with EBUSY if `env_clear` was called
+    /// between two calls that pass sockets as the same number.
     ///
     /// # Platform-specific behavior
     ///

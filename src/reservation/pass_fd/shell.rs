@@ -104,7 +104,8 @@ pub(super) fn wrap(
         command.env(MARKER, "1");
     }
     // Some shells take a program whose name starts with a dash for an option. Other shells do not
-    // accept `--` after `exec`. So env(1) executes such a program.
+    // accept `--` after `exec`. So env(1) executes such a program. env(1) cannot execute a program
+    // whose name contains `=`, because it would take the name for a variable.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");

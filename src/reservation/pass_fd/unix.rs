@@ -165,8 +165,8 @@ fn copy_settings(from: &Command, to: &mut Command) {
     }
 }
 
-/// Whether [`copy_settings`] copies every setting of the command. `Command` has no getters for the
-/// other settings, but its `Debug` form shows them.
+/// Whether [`copy_settings`] copies every setting of the command, except `pre_exec` hooks.
+/// `Command` has no getters for the other settings, but its `Debug` form shows them, except hooks.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

@@ -105,6 +105,21 @@ pub(crate) fn pass_descriptors() {
     a.pass_to_fd(&mut command, number).unwrap();
     assert_child_has(command, &[&a], "a pipe");
     drop((reader, writer));
+
+    // Without its environment, the command is not recognized as the one that passes `a`.
+    let mut command = child(&[number]);
+    a.pass_to_fd(&mut command, number).unwrap();
+    command.env_clear();
+    b.pass_to_fd(&mut command, number).unwrap();
+    let error = command.spawn().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
+    drop(command);
+    // The control: two commands pass different sockets as one number.
+    let (mut one, mut other) = (child(&[number]), child(&[number]));
+    a.pass_to_fd(&mut one, number).unwrap();
+    b.pass_to_fd(&mut other, number).unwrap();
+    assert_child_has(other, &[&b], "the second command");
+    assert_child_has(one, &[&a], "the first command");
 }
 
 #[test]
