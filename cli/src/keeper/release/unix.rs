@@ -15,11 +15,12 @@ use crate::keeper::release::no_answer;
 use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
 /// Asks every keeper in `keepers`, and every keeper that holds a port without a lock file, to
-/// release the port. Returns whether a keeper released it. A keeper does not release the port if it
-/// refuses, does not hold the port, or exits before it answers.
+/// release the port. Returns whether a keeper released it. A keeper that refuses, does not hold the
+/// port, or exits before it answers does not count.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
-    // A keeper in another PID namespace may have the same pid, so there may be several addresses.
+    // A keeper in another PID namespace may have the same pid, so one pid may have several
+    // addresses.
     for address in addresses()? {
         if keepers.contains(&address.keeper) || address.has_unrecorded {
             let answer = ask(&address, &endpoint.to_string()).map_err(|e| {
@@ -96,8 +97,14 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
             Err(e) => return Err(e),
         }
     }
-    let line = reply.strip_suffix(b"\n");
-    Ok(line.map(|line| String::from_utf8_lossy(line).into_owned()))
+    match reply.strip_suffix(b"\n") {
+        Some(line) => Ok(Some(String::from_utf8_lossy(line).into_owned())),
+        None if reply.is_empty() => Ok(None),
+        None => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the answer is incomplete",
+        )),
+    }
 }
 
 /// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect
