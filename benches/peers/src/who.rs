@@ -11,10 +11,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::helper::{Helper, Outcome, print_ready_and_wait};
 use crate::namespace::run_in_namespace;
 
-/// The most sockets of one helper process. Its limit on descriptors must be higher.
+/// The most sockets of one helper process. The hard limit on descriptors must be higher.
 const SOCKETS_PER_PROCESS: usize = 4_000;
 
 pub(crate) struct Background {
@@ -148,6 +150,12 @@ fn wait_for_exec(pid: u32) -> Outcome<()> {
 /// Opens `count` listeners or connections on a loopback address that no other helper uses. Holds
 /// them until a line of input arrives, or the input ends.
 pub(crate) fn hold_sockets(what: &str, count: usize, nth: u8) -> Outcome<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, limit)?;
     let any = SocketAddr::from((Ipv4Addr::new(127, 77, nth, 1), 0));
     let mut held: Vec<Box<dyn Send>> = Vec::new();
     let listener = TcpListener::bind(any)?;
