@@ -86,11 +86,12 @@ impl Drop for Memo {
     }
 }
 
-/// A value for each of the last [`NAMESPACES_KEPT`] namespaces that this process has used.
+/// Keeps one value for each network namespace, for at most [`NAMESPACES_KEPT`] of them. A value for
+/// a further namespace replaces the oldest value.
 ///
 /// The kernel can reuse the inode of an ended namespace for a new one, which then gets the old
-/// value here. So a value must be right in every namespace of this kernel, or be checked before
-/// each use, or keep its namespace alive, as a socket does.
+/// value here. So a value must be right in every namespace of this kernel, or expire soon, or be
+/// checked before each use, or keep its namespace alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 

@@ -11,8 +11,8 @@ use once_cell::sync::OnceCell;
 /// The settings of the calling thread's network namespace.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
 
-/// The size of the first read. Every setting is shorter, except a list of ports. The kernel clears
-/// a buffer of the requested size, so a long read takes much longer than a short one.
+/// The size of the first read. Only a list of ports can be longer. The kernel clears a buffer of
+/// the requested size, so a long read takes much longer than a short one.
 const SHORT: usize = 512;
 
 /// Longer than the longest list of ports. The kernel joins adjacent numbers to a range. So the
@@ -87,8 +87,8 @@ pub(crate) fn shows_own_processes() -> bool {
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
 ///
-/// `None` if the link cannot be read, or if Linux gives its inode to no namespace. gVisor makes up
-/// such a small inode for each read, so two processes would not agree on it.
+/// `None` if the link cannot be read, or if its inode is smaller than any that Linux gives to a
+/// namespace. gVisor makes up such an inode for each read, so two processes would not agree on it.
 pub(crate) fn namespace(link: &str) -> Option<u64> {
     let text = rustix::fs::readlink(link, Vec::new()).ok()?;
     parse_namespace(text.to_str().ok()?)

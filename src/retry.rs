@@ -16,8 +16,8 @@
 //! call first sees no owner. If an owner becomes visible and disappears again, the 100 ms start
 //! again. All retries of a call together end after 2.1 s, and nothing renews a budget. After the
 //! last retry the call reads the socket table once more and writes its report. So a refused call
-//! for an exact number returns within 150 ms, or within 2.5 s while a forked child holds the
-//! number. `tests/it/linux/retries.rs` shows both.
+//! for an exact number returns within 150 ms, or within 2.5 s in the two cases with a limit of 2 s.
+//! `tests/it/linux/retries.rs` shows the 150 ms, and the 2.5 s for a forked child.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
 //! limit instead. Between its tries it sleeps for one of the pauses below.
@@ -136,8 +136,8 @@ impl RetryBudget {
         Some(jitter.min(left))
     }
 
-    /// Whether [`NO_OWNER_LIMIT`] has passed since the first refusal. Always `true` for a budget
-    /// without retries.
+    /// Whether [`NO_OWNER_LIMIT`], or the limit of the whole budget if it is shorter, has passed
+    /// since the first refusal. Always `true` for a budget without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -165,8 +165,8 @@ impl RetryBudget {
 pub(crate) enum RetryLevel {
     /// One bind, without retries.
     Once,
-    /// One bind. If the kernel refuses the bind of a claim, the call reads the socket table,
-    /// because a number that only old connections occupy can still be claimed.
+    /// One bind. If the kernel refuses the bind of a claim, the call reads the socket table. If
+    /// only old connections occupy the number, a second bind can still claim it.
     WithTable,
     /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,
@@ -180,10 +180,10 @@ pub(crate) enum RetryLevel {
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// A try that walks a range is slow. So a pause is at least this many times the duration of the
-/// fastest try so far. This lower bound itself is at most [`QUEUE_PAUSE_AFTER_TRY`]. The fastest
-/// try counts because a slower one may have been preempted. Only a try of the level
-/// [`RetryLevel::Once`] counts, and the bound applies only after such a try, from the second on.
+/// A try that walks a range is slow. To limit the load, a pause is at least this many times the
+/// duration of the fastest try so far, up to [`QUEUE_PAUSE_AFTER_TRY`]. The fastest is used because
+/// the system may have preempted a slower one. Only tries of the level [`RetryLevel::Once`] are
+/// measured, and only they lengthen the pause that follows. The first of them does not.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
@@ -267,8 +267,7 @@ pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 /// How long a server may run after SIGTERM before it gets SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long to wait for the end of processes after SIGKILL. The drop of a `Server` takes at most
-/// this long.
+/// How long to wait for the end of processes after SIGKILL, also when a `Server` is dropped.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// The pause between two checks whether a server has ended.
@@ -301,9 +300,9 @@ pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 /// walks the same tables.
 pub(crate) const PORTS_READ_ALONE: usize = 4;
 
-/// How long to wait for one connection that tests whether the port accepts connections. A wait that
-/// has timed out makes such a connection, to detect a packet filter. On systems whose socket table
-/// this crate cannot read, each check for a listener makes one.
+/// How long to wait for one connection that tests whether the port accepts connections. A report on
+/// a port without a listener makes such connections, to detect a packet filter. On systems whose
+/// socket table this crate cannot read, each check for a listener makes one.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// The shortest time limit for a connection. The standard library refuses a limit of zero.
@@ -333,8 +332,8 @@ pub(crate) const KERNEL_PICKS: usize = 32;
 /// Linux has 28,232.
 pub(crate) const SMALL_RANGE: usize = 512;
 
-/// How many random ephemeral numbers an automatic pick tries at most. If all are refused, almost no
-/// ephemeral number is free.
+/// How many random ephemeral numbers an automatic pick tries to claim at most. If all are refused,
+/// almost no ephemeral number is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
 /// After this many refused numbers in one pick, the ephemeral range counts as nearly used up: the
@@ -355,8 +354,8 @@ pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 /// the machine is busy. This is about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers an automatic pick tries one by one if the kernel does not choose the
-/// number. Each try costs tens of microseconds.
+/// How many ephemeral numbers an automatic pick tries at most if it never lets the kernel choose,
+/// for example for UDP. Each try costs tens of microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many numbers, or blocks, an automatic pick tries in a second pass, if the first one fails.

@@ -10,7 +10,7 @@ use portlease::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// A server of this kind could bind the port.
+    /// The port is free for a server of this kind.
     Free(ServerKind),
     Listening,
     /// The process with this id, or one that it started, listens on the port.
@@ -56,9 +56,9 @@ impl Condition {
         }
     }
 
-    /// Waits for the port at this index. A wait for a process also waits for the other ports. If it
-    /// did not know them, its report could name one of them as the number that the server took
-    /// instead.
+    /// Waits for the port at this index. A wait for [`Condition::HeldBy`] also waits for the other
+    /// ports. Without them, its report could name one of these ports as the number that the server
+    /// took instead.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

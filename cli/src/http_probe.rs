@@ -93,9 +93,9 @@ impl fmt::Display for HttpProbe {
 }
 
 impl HttpProbe {
-    /// Sends the request to the address of the endpoint, or to 127.0.0.1 and ::1 if the endpoint
-    /// has no address. If no address answers with the expected status within `limit`, returns a
-    /// description of the problem.
+    /// Sends the request to the address of the endpoint. If the endpoint has no address, sends it
+    /// to 127.0.0.1, and also to ::1 if 127.0.0.1 fails or is slow. If no address answers with the
+    /// expected status within `limit`, returns a description of the problem.
     pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
         let ends = Instant::now() + limit;
         match endpoint.socket_addr() {
@@ -150,8 +150,9 @@ impl HttpProbe {
         ends: Instant,
     ) -> Result<(), Problem> {
         let (ip, port) = (address.ip(), address.port());
-        // Some servers reject a request whose Host header is an IP address. The interface of an
-        // address has a meaning on this machine only (RFC 6874), so the header omits it.
+        // Some servers reject a Host header with an IP address, so the header is `localhost` if the
+        // user named no address. The interface of a link-local address has a meaning on this
+        // machine only (RFC 6874), so the header omits it.
         let host = match is_localhost {
             true => format!("localhost:{port}"),
             false => SocketAddr::new(ip, port).to_string(),
@@ -221,8 +222,9 @@ impl Problem {
 /// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
 fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
-    // If no socket has an ephemeral port, the kernel can choose that port as the source of the
-    // connection, and TCP then connects the socket to itself. The reset leaves no TIME_WAIT.
+    // If no socket has the requested port and it is ephemeral, the kernel can choose it as the
+    // source port of the connection. TCP then connects the socket to itself. With a linger time of
+    // 0, the close sends a reset, which leaves no TIME_WAIT.
     let local = stream.local_addr()?;
     if (local.ip(), local.port()) == (address.ip(), address.port()) {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;

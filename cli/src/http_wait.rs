@@ -96,7 +96,8 @@ pub(crate) fn until_answered(
             return Ok(HttpOutcome::Answered);
         }
         // This check comes after the requests, because an answer counts even if the process has
-        // ended. Requests to an ended process do not hang, because its sockets are closed.
+        // ended. A request to an ended process usually fails at once, because the kernel has closed
+        // its sockets.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)

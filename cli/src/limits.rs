@@ -15,18 +15,18 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// The maximum number of ports that one call to the library checks. The search for a port that does
-/// not meet the condition ends after the call that finds one. Each further such port in the same
-/// call costs about 100 us.
+/// The maximum number of ports that a wait checks with one call to the library. The search for a
+/// port that does not meet the condition ends after the call that finds one. Each further such port
+/// in the same call costs about 100 us.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a timed out `wait` reports with their holders. It only counts
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
-/// How long a timed out `wait` searches for further ports to report. This limit holds only for more
-/// than [`PORTS_PER_THREAD`] ports. It also limits the retries of a check that follows a wait, and
-/// how long such a check replaces its reports by those of a wait.
+/// How long a timed out `wait` searches for further ports to report. The limit does not apply to
+/// [`PORTS_PER_THREAD`] ports or fewer. The constant also limits the retries of a check that
+/// follows a wait, and how long such a check replaces its reports by those of a wait.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection answers sooner. If a
@@ -34,8 +34,8 @@ pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `run` and `wait` wait for the library's report on a process that ended before it
-/// listened. The library takes 0.5 s of this time, because a daemon that the process started may
-/// still begin to listen.
+/// listened. The library takes up to 0.5 s of this time, because a daemon that the process started
+/// may still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// How long `run` waits after a signal before it checks whether its whole process group got the
@@ -137,8 +137,8 @@ pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The size of the stack of each thread of `serve`. Each reservation has a thread, which only waits
-/// for a process to end.
+/// The size of the stack of each thread of `serve`. Each reservation has a thread, which makes the
+/// reservation and then waits for a process to end.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
 /// The timeout of one system call in a thread that waits for a process to end. After the timeout

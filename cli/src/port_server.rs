@@ -11,7 +11,7 @@ use crate::output::json::ReservedRow;
 use crate::server_address::{PortStream, ServerAddress};
 use crate::text::os_message;
 
-/// A number that a port server granted.
+/// A number that this process has reserved, or that a port server holds for it.
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
@@ -86,7 +86,8 @@ impl PortServer {
     /// Reserves a number that the server grants. Most servers only remember their grants, which
     /// stops no other program from binding the port. So if a granted number is in use, this
     /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests.
-    /// `portlease serve` reserves what it grants, until the process `pid` ends.
+    /// `portlease serve` holds a reservation of its own until the process `pid` ends, so this
+    /// function makes none.
     pub(crate) fn reserve(&self, options: &ReserveOptions, pid: u32) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {

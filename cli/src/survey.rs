@@ -49,8 +49,8 @@ pub(crate) fn first_unmet(
     None
 }
 
-/// The first of these ports that does not meet the condition now. All ports are checked at one
-/// moment, without retries.
+/// The first of these ports that does not meet the condition now. One call of the library checks
+/// all of them, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
         let error = condition.wait_among(endpoints, 0, Duration::ZERO).err()?;

@@ -178,7 +178,7 @@ fn after_end(
     })
 }
 
-/// Whether all ports are free. The check retries for `at_most`.
+/// Whether all ports are free. The check retries for up to `at_most`.
 fn are_free(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -241,7 +241,8 @@ impl WaitForAll {
         loop {
             let ports = &self.endpoints;
             // A port that met the condition early may have changed since. So all ports must meet
-            // the condition in one pass, which starts at index 0.
+            // the condition in one pass, which starts at index 0. With `steady`, `wait_for_steady`
+            // checks this instead.
             let unmet = match survey::first_unmet(&ports[from..], condition, limit, started) {
                 None if from == 0 || self.steady.is_some() => {
                     if let Some(steady) = self.steady {

@@ -49,7 +49,7 @@ pub(crate) enum AttemptError {
     /// The lock folder cannot be used, and no claim (a bound socket) can keep the port instead. An
     /// invalid `PORTLEASE_DIR` leads to this error even if a claim can keep the port.
     LockFolder(Unusable),
-    /// A system call failed. An attempt for another number would fail too.
+    /// A system call failed. An attempt for another number would probably fail too.
     System {
         act: &'static str,
         port: Option<Port>,

@@ -17,8 +17,8 @@ pub(super) fn reserve(
     let mut stats = AttemptStats::default();
     let is_other = |port: &u16| !own.contains(*port);
     for port in request.prefer.iter().copied().filter(is_other) {
-        // The preferred numbers share one retry time. Once it has passed, each further one gets a
-        // single bind.
+        // All preferred numbers share the retry budget of the call. Once it is spent, each further
+        // preferred number gets a single bind.
         let level = if effort.budget.is_spent() {
             RetryLevel::Once
         } else {
@@ -94,8 +94,8 @@ pub(super) fn reserve(
 
 /// A stable name determines an order of numbers. Reserves the first free number of that order.
 /// Returns `None` if the request has no name, or if the first [`NUMBERS_OF_NAME`] numbers are
-/// taken. The caller then picks a number as if there were no name, and counts only the refusals of
-/// that pick.
+/// taken. The caller then picks a number as if there were no name. The refusals in this function
+/// are not counted.
 fn of_name(
     request: &Request,
     own: &PortSet,

@@ -140,7 +140,7 @@ impl<'a> Search<'a> {
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
     /// `level` sets how hard to try for the first port, which is refused most often. For the
-    /// further ports a refused bind leads at least to a read of the socket table (`WithTable`).
+    /// further ports the level is at least `WithTable`. `effort` limits both levels.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

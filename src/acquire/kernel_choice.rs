@@ -105,7 +105,7 @@ pub(super) fn draw(
 }
 
 /// Turns the claim into a reservation. Returns the claim if the request excludes its number, or if
-/// another process has the lease.
+/// the lease is refused.
 fn adopt(
     request: &Request,
     claim: Claim,

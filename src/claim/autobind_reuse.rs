@@ -2,8 +2,8 @@
 //! a `bind(…, 0)` with SO_REUSEADDR. It can if the setting `net.ipv4.ip_autobind_reuse` of Linux is
 //! on.
 //!
-//! The self-test tries such a bind once. The setting can change later, so each reservation reads
-//! it.
+//! The self-test tries such a bind once. The setting can change later, so each reservation with a
+//! claim reads it.
 
 pub(super) use system::assigned;
 pub(crate) use system::assigns_no_claimed_port;
@@ -43,8 +43,9 @@ mod system {
         }
     }
 
-    /// Whether the setting is off. The inner error says that the setting is on, or that the system
-    /// does not show the setting. A lack of descriptors or memory is the outer error.
+    /// Whether the setting is off, or this Linux is too old to have it. The inner error says that
+    /// the setting is on, or that the system does not show it. A lack of descriptors or memory is
+    /// the outer error.
     pub(crate) fn assigns_no_claimed_port() -> io::Result<Result<(), &'static str>> {
         static SETTING: KeptSetting = KeptSetting::new("ip_autobind_reuse");
         let text = match SETTING.read() {

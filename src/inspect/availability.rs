@@ -24,7 +24,7 @@ use crate::sockets::{self, PortTables, Row, Table};
 #[derive(Debug)]
 pub(crate) struct Availability {
     pub(crate) verdict: Verdict,
-    /// The sockets that refuse the bind.
+    /// The sockets because of which the kernel refuses the bind.
     blocking: Vec<Row>,
 }
 
@@ -43,8 +43,9 @@ impl Availability {
         }
     }
 
-    /// This answer. If another reservation has the port, that reservation is the answer instead. An
-    /// answer that names the blocking sockets stays, because it explains more.
+    /// Returns the conflict with another reservation of the port if there is one, else this answer.
+    /// An answer stays in any case if it names the blocking sockets, or says that the port could
+    /// not be checked or bound for another reason.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -162,8 +163,8 @@ fn answer(mut open: Vec<Question>, kind: ServerKind, verdicts: &mut [Verdict]) -
     }
 }
 
-/// Checks the port once, by a bind. If the bind is refused, the socket table shows the reason. The
-/// check does not search for the processes of the sockets, which would be slow.
+/// Checks the port once, by a bind. If the kernel refuses the bind, the function reads the reason
+/// from the socket table. It does not search for the processes of the sockets, which would be slow.
 pub(crate) fn look(
     port: Port,
     kind: ServerKind,
@@ -176,7 +177,8 @@ pub(crate) fn look(
     }
 }
 
-/// Does what [`look`] does for each of the ports. One read of the socket table serves all of them.
+/// Does what [`look`] does for each of the ports. If there are many refused ports, one read of the
+/// socket table serves all of them.
 fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availability> {
     let bind = |question: &mut Question| {
         let Question { port, asker, .. } = *question;
@@ -200,7 +202,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
 /// What the bind of a port shows.
 enum Bound {
     Answered(Availability),
-    /// The port is in use, and the socket table shows the reason.
+    /// The kernel reported "address in use". The socket table can show the reason.
     Refused(Box<PortContext>),
 }
 
@@ -376,7 +378,7 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
 /// answers. The answer for the port is the smallest of them, in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
-    /// The port is in use, and the next check will cost as little as this one.
+    /// The port is in use or reserved. The next check will cost as little as this one.
     Busy,
     /// The port is in use. Only a read of every socket shows this, which costs more.
     BusyExpensive,

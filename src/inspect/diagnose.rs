@@ -110,7 +110,7 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 /// A port may have no listener, while a server has the same number for the other protocol. The
 /// function notes that server, because the caller may have asked for the wrong protocol. If
 /// `expected` is set, only the servers of that process count. `asked` has all ports of the call. A
-/// port of the other protocol that is among them gets no note.
+/// server on one of these ports is not noted, because the caller asked for its protocol too.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let is_silent = matches!(facts.verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
@@ -137,7 +137,7 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
         }
     }
     let ports: Vec<Port> = others.iter().map(|(_, port)| *port).collect();
-    // If the other table cannot be read, the report omits this hint.
+    // If the table of the other protocol cannot be read, the report omits this hint.
     let found = who::reachable(&ports).unwrap_or_default();
     for ((facts, _), servers) in others.into_iter().zip(found) {
         let mut servers = servers.into_iter();
@@ -148,8 +148,8 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens, the function tries to connect, as [`after_waiting_for_any`] does. `asked`
-/// has all ports of the call.
+/// If no socket listens on the number, the function tries to connect, as [`after_waiting_for_any`]
+/// does. `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
@@ -193,10 +193,10 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
-/// tries to connect, because a packet filter may redirect the connections of the port. It tries the
-/// address of the port, or without an address each loopback address. `last_listener` is the
-/// listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
+/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the number,
+/// the function tries to connect, because a packet filter may redirect the connections of the port.
+/// It tries the address of the port, or without an address each loopback address. `last_listener`
+/// is the listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,
@@ -324,7 +324,7 @@ fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
                 Ok(()) => true,
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => false,
                 // Another error does not show whether a server could bind. For example, this
-                // machine does not have the address.
+                // machine may lack the address.
                 Err(_) => continue,
             };
             trials.push(Trial {

@@ -28,7 +28,7 @@ use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
 pub enum Reachability {
     /// The connection was made (nmap: open).
     Accepts,
-    /// The connection was refused at once: nothing listens there (nmap: closed).
+    /// The connection was refused at once, usually because nothing listens there (nmap: closed).
     Refuses,
     /// No answer came within the limit. A firewall may drop the packets, or the accept queue may be
     /// full (nmap: filtered).
@@ -92,9 +92,10 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
         .unwrap_or_else(|| connect(*last))
 }
 
-/// Whether the socket is connected to itself. If no socket has an ephemeral port, the kernel can
-/// choose that port as the source of a connection to it, and TCP then connects the socket to itself.
-/// Such a socket is set to reset the connection. Otherwise the port would stay in TIME_WAIT.
+/// Whether the socket is connected to itself. If a client connects to an ephemeral port that no
+/// socket has, the kernel can choose the same port as the client's own. TCP then connects the
+/// socket to itself. The function makes the close of such a socket reset the connection. Otherwise
+/// the port would stay in TIME_WAIT.
 fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     let is_own = stream
         .local_addr()
@@ -106,8 +107,9 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     is_own
 }
 
-/// The address of this machine at which a connection to the port is accepted. The caller knows that
-/// no socket listens there, so a packet filter redirects the connection.
+/// An address of this machine at which a connection to the port is accepted; `None` if there is
+/// none. The caller knows that no socket listens there, so a packet filter redirects the
+/// connection.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp {
         return None;

@@ -187,8 +187,8 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     numbers.iter().filter_map(headline).collect()
 }
 
-/// For each port, the listeners on the same number at addresses that do not match it. Empty if the
-/// sockets cannot be read.
+/// For each port, the listeners on the same number whose addresses do not match the port's address.
+/// Empty if the sockets cannot be read.
 fn elsewhere(ports: &[Port]) -> Vec<Vec<Holder>> {
     let listeners = listeners_where(ports, |port, row| !row.matches_addr(port.ip, port.scope_id));
     listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])

@@ -159,7 +159,7 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
     is_lost(of.group, of_parent.group) || is_lost(of.session, of_parent.session)
 }
 
-/// Finds out repeatedly who listens on a port, for a wait.
+/// Finds out repeatedly who listens on the ports of a wait.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
@@ -302,8 +302,8 @@ impl OwnListeners {
     }
 
     /// The listeners that the process may have opened instead of one on this port. The list omits
-    /// the other numbers that the reserver of this port has reserved. Each of them is meant for a
-    /// server of its own.
+    /// the listeners on other numbers of the process that reserved this port. Each of these numbers
+    /// is meant for a server of its own.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {
@@ -323,7 +323,7 @@ fn reservers(number: u16) -> Vec<Reserver> {
     leases.iter().filter_map(reserver).collect()
 }
 
-/// Whether the socket answers: it is a TCP socket that listens, or a UDP socket that is bound. A
+/// Whether the socket answers: it is a TCP socket that listens, or a UDP socket without a peer. A
 /// TCP claim (the bound socket of a reservation) does not listen, so it does not answer.
 pub(crate) fn answers(socket: &Holder) -> bool {
     match socket.protocol {
@@ -332,8 +332,8 @@ pub(crate) fn answers(socket: &Holder) -> bool {
     }
 }
 
-/// Whether the kernel can give the same client to either socket. It can if their addresses are
-/// equal, or if one of them is a wildcard that contains the other.
+/// Whether the addresses of the two sockets overlap: they are equal, or one of them is a wildcard
+/// that contains the other.
 pub(crate) fn overlap(one: &Holder, other: &Holder) -> bool {
     let contains = |wildcard: &Holder, other: &Holder| {
         let (ip, of) = (wildcard.local.ip(), other.local.ip());

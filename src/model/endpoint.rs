@@ -95,9 +95,10 @@ pub struct Endpoint {
     pub port: u16,
     /// The local address. `None` means every address of this machine.
     ///
-    /// A link-local address with an interface has the index of that interface in bytes 4 to 7,
-    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. The same holds for a
-    /// multicast address of one link, such as `ff02::1`, or of one interface.
+    /// A link-local address with an interface has the index of that interface in bytes 4 to 7
+    /// (counted from 0), which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. The same
+    /// holds for a multicast address of one link, such as `ff02::1`, or of one interface. A
+    /// multicast address that is made from a network prefix (RFC 3306) stores no index.
     /// [`socket_addr`](Endpoint::socket_addr) returns the address and the index separately.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
@@ -201,7 +202,7 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Parses a text, and fails if it has an interface that this machine does not have.
+    /// Parses a text. Also fails if the text names an interface that this machine does not have.
     pub(super) fn with_known_interface(text: &str) -> Result<Self, ParseEndpointError> {
         let (endpoint, interface) = Endpoint::parse(text)?;
         match interface {
@@ -259,12 +260,13 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// Parses the text before the port, and returns the address and its interface. The address is
-/// `None` if the text stands for every address.
+/// Parses the text before the port, and returns the address and its interface. Returns `None` if
+/// the text is not an address. The address in the result is `None` if the text stands for every
+/// address.
 ///
-/// An IPv6 address needs brackets, because `::1:8080` without brackets is itself an address. ss(8)
-/// prints the interface after the brackets, as in `[fe80::1]%eth0`, and most programs print it
-/// inside of them.
+/// An IPv6 address other than `::` needs brackets, because `::1:8080` without brackets is itself an
+/// address. ss(8) prints the interface after the brackets, as in `[fe80::1]%eth0`, and most
+/// programs print it inside of them.
 fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     let (address, interface) = match text.split_once('%') {
         Some(("" | "localhost", _) | (_, "" | "]")) => return None,

@@ -304,7 +304,7 @@ impl Error {
         Self::new(ErrorKind::TimedOut, message)
     }
 
-    /// This error. Its message then ends with the last lines that the program wrote to stderr.
+    /// This error, with the last lines that the program wrote to stderr at the end of its message.
     pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
         if lines.is_empty() {
             return self;

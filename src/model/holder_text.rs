@@ -58,7 +58,7 @@ impl Holder {
     pub(crate) fn protocol_headline(&self) -> String {
         match self.protocol {
             Protocol::Tcp => format!("{}/tcp", self.headline()),
-            // The headline has the protocol.
+            // For UDP, the headline already has the protocol.
             _ => self.headline(),
         }
     }
@@ -163,8 +163,8 @@ impl Holder {
     }
 
     /// Names the processes that own this socket. The first process is printed with its user and
-    /// age, unless its pid is in `introduced`. An earlier line of the report then printed the user
-    /// and the age.
+    /// age, unless its pid is in `introduced`. In that case an earlier line of the report has
+    /// printed the user and the age.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {

@@ -31,13 +31,14 @@ pub(crate) enum Incompleteness {
     /// container.
     PidNamespace,
     /// A reservation has the port of this protocol, but this process found no locked lock file of
-    /// it. The file is in another lock folder, cannot be read, or is no longer locked.
+    /// that reservation. The file is in another lock folder, cannot be read, or is no longer
+    /// locked.
     Lease(Protocol),
     /// The report on a failed check names only one owner of each socket and that owner's relatives.
     /// The search stopped early, because too many processes run to search them all.
     NotSearched,
-    /// The process with this pid has not yet received descriptors that were sent to it. The socket
-    /// may be one of those descriptors.
+    /// The process with this pid has not yet received descriptors that were sent to it. A socket
+    /// without a visible owner may be one of those descriptors.
     InFlight(u32),
 }
 
@@ -92,7 +93,7 @@ impl Incompleteness {
         matches!(self, Incompleteness::Proc | Incompleteness::ForeignProc)
     }
 
-    /// Whether the reason is that processes could not be read.
+    /// Whether the reason is that the owner of a socket may not have been found.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,

@@ -35,7 +35,8 @@ pub struct Process {
     ///
     /// The name can contain any character. The reports of this crate print it escaped.
     pub name: String,
-    /// The path of the program; `None` if this user may not read it.
+    /// The path of the program; `None` if it cannot be read, usually because this user may not read
+    /// it.
     pub program: Option<PathBuf>,
     /// The id of the user that the process runs as; `None` on Windows, and for a user outside of
     /// the user namespace of this process.
@@ -51,8 +52,13 @@ pub struct Process {
     pub state: ProcessState,
     /// Whether SIGTERM does not end the process, so that only SIGKILL does. It is `true` if the
     /// process ignores SIGTERM. It is also `true` if the process has no handler for SIGTERM and one
-    /// of these conditions holds: the process blocks SIGTERM, or it is the first process of another
-    /// pid namespace (pid_namespaces(7)). Always `false` on systems other than Linux.
+    /// of these conditions holds:
+    ///
+    /// - Every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
+    /// - The process does not block SIGTERM, and it is the first process of another pid namespace
+    ///   (pid_namespaces(7)).
+    ///
+    /// Always `false` on systems other than Linux.
     pub ignores_sigterm: bool,
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,
@@ -68,8 +74,8 @@ pub struct Process {
     /// other, or if their parents cannot be read.
     pub relation: Option<Relation>,
     /// Whether the calling process runs in the same systemd unit and container. Stopping that unit
-    /// or container would stop the calling process too. It is also `true` if both processes run in
-    /// no unit and in no container.
+    /// or container would stop the calling process too. The field is also `true` if both processes
+    /// run in no unit and in no container.
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
@@ -95,11 +101,11 @@ pub(crate) struct Supervisor {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
-    /// A service manager, with the command line that stops one of its services. `None` if that
-    /// command line is unknown.
+    /// A service manager, with a text that says how to stop the service of the process. `None` if
+    /// that is unknown.
     Manager(Option<String>),
-    /// A program that runs a command, such as a file watcher. If the program is stopped, it stops
-    /// its command too.
+    /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
+    /// stops its command too.
     Watcher,
     /// A shell that runs a script with a loop. It is unknown whether the loop starts the process.
     Loop,

@@ -40,7 +40,7 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Resume or kill the process that holds the port. The process is suspended, so SIGTERM alone
+    /// Resume or kill the process that holds the port. That process is suspended, so SIGTERM alone
     /// does not end it.
     #[non_exhaustive]
     ResumeOrKill {
@@ -87,13 +87,13 @@ pub enum Remedy {
         /// The id of the container.
         id: String,
     },
-    /// Stop the container that publishes the port. The holder only forwards connections to the
-    /// container, or keeps the port for it.
+    /// Stop the container that publishes the port. The holder only forwards connections to that
+    /// container, or keeps the port for the container.
     #[non_exhaustive]
     StopPublishingContainer {
         /// The number of the port.
         port: u16,
-        /// Whether the program of the holder belongs to Podman. If not, it belongs to Docker.
+        /// Whether the holder is a program of Podman. If not, it is a program of Docker.
         podman: bool,
     },
     /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor would
@@ -106,7 +106,9 @@ pub enum Remedy {
         supervisor: u32,
         /// The name of the supervisor.
         name: String,
-        /// How to do it, such as "`sv down /etc/service/web`". `None` if that is not known.
+        /// A text that says how to stop the process through the supervisor. It has the command line
+        /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
+        /// known.
         command: Option<String>,
     },
     /// Stop a program that runs the process, such as a file watcher, and then the process.
@@ -221,7 +223,8 @@ pub enum Remedy {
     },
     /// Use an address that this machine has.
     UseLocalAddress,
-    /// Name the port with the protocol of the server that has its number.
+    /// A server has the same number of another protocol. If that server is meant, name the port
+    /// with that protocol.
     #[non_exhaustive]
     NameOtherProtocol {
         /// The endpoint that was checked, with the protocol of the server.
@@ -237,7 +240,8 @@ pub enum Remedy {
         endpoint: Endpoint,
     },
     /// Call the wait of `portlease::tokio` that has this name. The wait that timed out blocked its
-    /// thread. On a current-thread runtime the server's task could not run meanwhile.
+    /// thread. If the server is a task of a current-thread runtime on that thread, the task could
+    /// not run meanwhile.
     #[non_exhaustive]
     UnblockRuntime {
         /// The name of the function.

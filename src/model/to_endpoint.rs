@@ -31,7 +31,7 @@ pub(crate) mod sealed {
 /// let p = portlease::reserve_udp_port();
 /// // A number without a protocol is a TCP port. A reservation names the ports it reserved.
 /// for free in [
-///     portlease::is_port_free(60315_u16),
+///     portlease::is_port_free(60315),
 ///     portlease::is_port_free("127.0.0.1:60315"),
 ///     portlease::is_port_free(&p),
 /// ] {

@@ -15,8 +15,8 @@ use crate::retry::RANGE_VALID_FOR;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
-/// The lowest number that an automatic pick yields without a requested range. If the ephemeral
-/// range begins lower, the pick can also yield its lower numbers.
+/// The lowest number that an automatic pick yields without a requested range, unless the ephemeral
+/// range begins lower.
 pub(crate) fn lowest() -> u16 {
     system::unprivileged_from().max(REGISTERED_FROM)
 }
@@ -93,8 +93,8 @@ impl EphemeralRange {
         }
     }
 
-    /// The cached range. If it does not contain `port`, which the kernel chose, the range has
-    /// changed, and the call reads it again.
+    /// The cached range. If it does not contain `port`, a number that the kernel chose, the range
+    /// may have changed, so the call reads it again.
     pub(crate) fn cached_with(port: u16) -> io::Result<Arc<EphemeralRange>> {
         let known = Self::cached()?;
         if known.range.contains(&port) {
@@ -185,8 +185,8 @@ impl EphemeralRange {
     }
 
     /// Every number of the range except the withheld ones, once, in random order within each
-    /// parity. The numbers with the parity of the range's low end come first. `bind(…, 0)` searches
-    /// the other parity first, and therefore uses it up earlier.
+    /// parity. The numbers with the parity of the range's low end come first. On Linux a TCP
+    /// `bind(…, 0)` searches the other parity first, and therefore uses it up earlier.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;
@@ -201,9 +201,9 @@ impl EphemeralRange {
     }
 }
 
-/// Classes of numbers, in the order in which a stable name tries them. Ports at fixed distances
-/// without a name and without a requested range use the same order, but the
-/// [`outer_ranges`](EphemeralRange::outer_ranges) come before it.
+/// Classes of numbers, in the order in which a stable name tries them. A search for ports at fixed
+/// distances, without a name and without a requested range, first tries the
+/// [`outer_ranges`](EphemeralRange::outer_ranges), and then these classes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     /// Outside the ephemeral range, and not withheld.

@@ -5,8 +5,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// What this process knows about itself. Both fields are 0 in a process that has not set them, and
-/// in a child that was forked since.
+/// What this process knows about itself. Both fields are 0 until the process sets them. The kernel
+/// clears them in a forked child.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) namespace: AtomicU64,
@@ -14,8 +14,8 @@ pub(super) struct Kept {
     pub(super) pid: AtomicU32,
 }
 
-/// Returns the same memory each time. `None` on Linux before 4.14, which cannot clear it, and where
-/// a sandbox forbids the system calls.
+/// Returns the same memory each time. `None` on Linux before 4.14, which cannot clear it, and if
+/// the system calls fail, for example in a sandbox.
 pub(super) fn cleared_by_fork() -> Option<&'static Kept> {
     static KEPT: OnceLock<Option<&'static Kept>> = OnceLock::new();
     *KEPT.get_or_init(map)

@@ -107,7 +107,8 @@ impl<C: ChildProcess> Running<C> {
         })
     }
 
-    /// Sends the first signal. Call [`poll_end`](Self::poll_end) until it returns `None`.
+    /// Sends the signal to the child and its group. Then call [`poll_end`](Self::poll_end) until it
+    /// returns `None`.
     pub(crate) fn begin_end(&mut self, signal: Signal) -> Result<Ending> {
         if !self.is_over {
             self.signal(signal)?;
@@ -126,7 +127,7 @@ impl<C: ChildProcess> Running<C> {
         }
         let sent = system::signal(self.pid, signal, || self.child.start_kill());
         match (sent, self.state()) {
-            // On macOS kill(2) fails if the group has only a zombie.
+            // On macOS kill(2) fails if the group has only zombies.
             (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
             (Err(e), _) => Err(self.cannot_stop(e)),
         }
@@ -152,9 +153,10 @@ impl<C: ChildProcess> Running<C> {
         }
     }
 
-    /// Returns `None` once the child and its group have ended, else the pause before the next call.
-    /// Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM. `others_run` gets
-    /// the pid of the child, and says whether other processes of its group run.
+    /// Returns the pause before the next call, or `None` once the child and its group have ended.
+    /// Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM. If the child has
+    /// ended, the call gives up on the others [`KILL_LIMIT`] after SIGKILL, and returns `None`.
+    /// `others_run` gets the pid of the child, and says whether other processes of its group run.
     pub(crate) fn poll_end(
         &mut self,
         ending: &mut Ending,
@@ -175,8 +177,9 @@ impl<C: ChildProcess> Running<C> {
             Signal::Terminate if waited >= TERMINATE_GRACE => {
                 *ending = self.begin_end(Signal::Kill)?;
             }
-            // A process that survives SIGKILL is in a system call that cannot be interrupted. If
-            // the child has ended, the call no longer waits for the other processes of the group.
+            // A process that survives SIGKILL is usually in a system call that cannot be
+            // interrupted. If the child has ended, the call no longer waits for the other processes
+            // of the group.
             Signal::Kill if waited >= KILL_LIMIT && has_ended => return Ok(self.finish()),
             Signal::Kill if waited >= KILL_LIMIT => return Err(Error::not_ended(self.pid, waited)),
             _ => {}

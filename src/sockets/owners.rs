@@ -90,7 +90,8 @@ fn without_closed(mut parts: Vec<Vec<Row>>, found: &Found) -> Vec<Vec<Row>> {
     parts
 }
 
-/// Whether the second reading of the table may lack a socket that still exists.
+/// Whether `table`, the second read, may lack a socket that the first read showed and that still
+/// exists.
 fn may_lack_socket(protocol: Protocol, table: &Table) -> bool {
     let unread = [
         Incompleteness::Sockets(protocol),

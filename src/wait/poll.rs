@@ -46,7 +46,7 @@ pub(crate) struct Unmet {
     pub(super) verdict: Verdict,
     /// The process that was expected to listen; `None` if any process may listen.
     pub(super) expected: Option<Expected>,
-    /// All ports of the wait.
+    /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,
     /// The listener that was seen last, if none stayed open.
     pub(super) last_listener: Option<Box<Holder>>,
@@ -338,7 +338,8 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
 }
 
 /// Whether the thread belongs to a tokio runtime. Without the feature `tokio`: whether this process
-/// has an epoll descriptor, as async runtimes have. Such a descriptor exists on Linux only.
+/// has an epoll descriptor, as most async runtimes on Linux have. That check is always `false` on
+/// other systems.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

@@ -15,9 +15,9 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 /// break. Some servers listen while they initialize, close the socket, and listen again when they
 /// are ready: the container images of databases do.
 ///
-/// A port keeps listening while one of its listeners stays open. If a server closes its socket and
-/// opens a new one, the time `steady` starts again. [`wait_until_listening`] returns at the first
-/// listener. Without ports the call returns at once.
+/// A port keeps listening while one of its listeners stays open. If a server closes the only
+/// listener and opens a new one, the time `steady` starts again. [`wait_until_listening`] returns
+/// at the first listener. Without ports the call returns at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,15 +32,15 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`]. The wait always returns
-/// [`TimedOut`](crate::ErrorKind::TimedOut) if `at_most` is shorter than `steady`. The diagnosis
-/// says whether nothing has listened, or whether no listener stayed open. In the second case it
-/// names the process that listened last.
+/// The errors of [`wait_until_listening`]. If `at_most` is shorter than `steady`, the wait usually
+/// returns [`TimedOut`](crate::ErrorKind::TimedOut). The diagnosis says whether nothing has
+/// listened, or whether no listener stayed open. In the second case it names the process that
+/// listened last, if that process was visible.
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries one TCP connection. A break that is shorter
-/// than the time between two polls, about 20 ms, is not noticed there.
+/// On systems without a socket table each poll tries one TCP connection to each port. A break that
+/// is shorter than the time between two polls, about 20 ms, is not noticed there.
 ///
 /// [`wait_until_listening`]: crate::wait_until_listening
 pub fn wait_until_all_listening<P: ToEndpoint>(
@@ -138,8 +138,8 @@ impl Steady {
         }
     }
 
-    /// Notes who opened the listeners of these ports. A report that is made after a listener was
-    /// closed can then name its owner.
+    /// Notes which processes own the listeners of these ports. A report that is made after a
+    /// listener was closed can then name its owner.
     fn note_owners(&mut self, snapshot: &Snapshot, opened: &[usize]) {
         if opened.is_empty() {
             return;

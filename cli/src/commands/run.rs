@@ -119,8 +119,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let started = match supervisor.start(&mut command) {
         Err(cause) => match spawning::instead(&command, &cause) {
             Some(other) => {
-                // This assignment drops the first command, and with it its copies of the sockets.
-                // The call after it gives new copies to the other command.
+                // The assignment drops the first command, which owns copies of the sockets.
+                // `pass_sockets` then gives new copies to the other command.
                 command = other;
                 pass_sockets(&mut command, &reservations, args)?;
                 supervisor.start(&mut command)
@@ -157,7 +157,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     };
     let outcome = running.until_end(console, listening);
     // On Unix, kills the watcher process, which would otherwise outlive this process for a moment.
-    // On Windows, releases the job object, so that what the command started runs on.
+    // On Windows, releases the job object, so that the processes that the command started run on.
     drop(supervisor);
     let end = match leaks {
         Some(leaks) => {
@@ -177,7 +177,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
-/// listens on the port.
+/// listens on the port, or if the socket table cannot be read.
 fn release(console: &Console, reservations: Vec<NamedReservation>) {
     for NamedReservation { reservation, .. } in reservations {
         if let Err(error) = reservation.release() {

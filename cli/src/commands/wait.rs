@@ -110,8 +110,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 }
 
 /// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition, and how many other ports
-/// may not meet it. The first returned port is that of `report`, the report of the wait. The search
-/// for other ports is short, because the timeout of the wait may have passed.
+/// may not meet it. If the wait has a `report`, the port of that report comes first. The search for
+/// other ports is short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -149,7 +149,7 @@ fn unmet(
     (findings, left)
 }
 
-/// The answer of `wait --http`.
+/// The answer of `wait --http` after it has sent requests.
 #[derive(Debug, Serialize)]
 struct HttpAnswer {
     version: u8,

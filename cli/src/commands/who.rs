@@ -80,7 +80,8 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
             ..endpoint
         };
         let reachability = probe(endpoint, PROBE_TIMEOUT);
-        // A machine without IPv6 has no ::1, so that result is left out.
+        // A machine without IPv6 has no ::1. So an IPv6 address that this machine does not have
+        // gets no result.
         let is_missing = matches!(
             reachability,
             Reachability::Failed(ErrorKind::AddrNotAvailable)

@@ -50,7 +50,7 @@ pub(crate) fn command_line(pid: u32) -> io::Result<OsString> {
     Ok(OsString::from_wide(&units))
 }
 
-/// Values that are valid with any bytes.
+/// Types for which any bytes are a valid value.
 trait Plain {}
 impl Plain for u16 {}
 impl Plain for PEB {}

@@ -20,7 +20,7 @@ pub(crate) fn processes(request: c_int, argument: c_int) -> io::Result<Vec<kinfo
     read(&name)
 }
 
-/// More processes than the system can have.
+/// The maximum number of entries that the call returns. A system normally has fewer processes.
 const MOST: c_int = 100_000;
 
 fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc2>> {

@@ -56,8 +56,8 @@ fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Whether the parent started this process with the signal ignored. nohup does so, shells do so for
-/// background jobs, and systemd does so for SIGPIPE.
+/// Whether the parent started this process with the signal ignored. nohup does so for SIGHUP, the
+/// shell of a script for SIGINT and SIGQUIT of its background jobs, and systemd for SIGPIPE.
 pub(crate) fn is_ignored_at_start(signal: i32) -> bool {
     IGNORED_AT_START.load(Ordering::Relaxed) & bit(signal) != 0
 }
@@ -81,13 +81,13 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     unsafe { command.pre_exec(ignore) };
 }
 
-/// macOS has no such flag. There the caller sets the option SO_NOSIGPIPE on the socket.
+/// macOS has no flag MSG_NOSIGNAL. There the caller sets the option SO_NOSIGPIPE on the socket.
 #[cfg(target_os = "macos")]
 const NO_SIGPIPE: SendFlags = SendFlags::empty();
 #[cfg(not(target_os = "macos"))]
 const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 
-/// Makes the command send its pid on the socket, in native byte order, before it calls exec.
+/// Makes the forked child send its pid on the socket, in native byte order, before it calls exec.
 pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     let announce = move || {
         let pid = std::process::id().to_ne_bytes();

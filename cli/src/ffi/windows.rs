@@ -112,8 +112,8 @@ pub(crate) fn terminate(pid: u32, code: u32) -> io::Result<()> {
     check(unsafe { TerminateProcess(process.as_raw_handle(), code) })
 }
 
-/// When the process was created, in units of 100 ns since 1601. `None` if this user may not read
-/// it.
+/// When the process was created, in units of 100 ns since 1601. `None` if the process does not
+/// exist, or if this user may not read the time.
 pub(crate) fn created(pid: u32) -> Option<u64> {
     let process = open(pid, PROCESS_QUERY_LIMITED_INFORMATION).ok()?;
     let mut times = [FILETIME::default(); 4];
@@ -125,7 +125,8 @@ pub(crate) fn created(pid: u32) -> Option<u64> {
         .then(|| (u64::from(created.dwHighDateTime) << 32) | u64::from(created.dwLowDateTime))
 }
 
-/// A job object. When its last handle is closed, Windows ends the processes in it.
+/// A job object. When its last handle is closed, Windows ends the processes in it, except after
+/// [`Job::release`].
 #[derive(Debug)]
 pub(crate) struct Job(OwnedHandle);
 

@@ -123,8 +123,9 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
                 let own = std::process::id();
                 let mut port = server.reserve(&options, own)?;
                 if matches!(port, Granted::HeldByServer(_)) && requester != own {
-                    // The server holds `port` until the keeper ends, which may be too early. So
-                    // request another port, which the server holds until `requester` ends.
+                    // The server holds `port` until the keeper ends, which may be before
+                    // `requester` ends. So request another port, which the server holds until
+                    // `requester` ends.
                     port = server.reserve(&options, requester)?;
                 }
                 match port {
@@ -148,7 +149,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         holds_granted: requester == std::process::id(),
         until,
     };
-    // On some systems the socket is in the lock folder, which the reservation has created.
+    // On macOS and the BSDs the listener is a socket file in the lock folder. A reservation has
+    // created the folder by now.
     let has_unrecorded = holding.unrecorded().next().is_some();
     let listener = ReleaseListener::bind(has_unrecorded);
     let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;

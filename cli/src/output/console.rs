@@ -23,7 +23,7 @@ const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 /// Prints the output of a command. With `--color auto`, `anstream` removes colours from a stream
-/// that is not a terminal.
+/// that is not a terminal, unless CLICOLOR_FORCE is set.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,
@@ -68,8 +68,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. For a free port, the note reports which kinds of
-    /// servers can bind the port, and which connections remain.
+    /// The note on a port that passes its check. After a check for servers with SO_REUSEADDR, the
+    /// note reports which kinds of servers can bind the port, and which connections remain.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
@@ -192,7 +192,8 @@ impl Console {
     }
 
     /// Calls `work`. If the call takes longer than [`PROGRESS_DELAY`], reports on stderr what it
-    /// waits for. `limit` is the maximum wait inside `work`.
+    /// waits for. `limit` is the maximum wait inside `work`. If it is zero, or with `-q`, reports
+    /// nothing.
     pub(crate) fn while_waiting<T>(
         &self,
         waiting_for: &str,

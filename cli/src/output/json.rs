@@ -10,7 +10,7 @@ use portlease::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The value of `version` in every object.
+/// The value of `version` in every top-level object.
 pub(crate) const JSON_VERSION: u8 = 1;
 
 /// One socket, with the processes that own it.
@@ -210,7 +210,8 @@ fn utc(time: SystemTime) -> Option<String> {
     Some(text)
 }
 
-/// A reservation that `run` or `reserve` has made. For `reserve`, its keeper process makes it.
+/// A port that `run`, or the keeper process of `reserve`, has reserved itself or through a port
+/// server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
     pub(crate) port: u16,
@@ -225,8 +226,8 @@ pub(crate) struct ReservedRow {
 }
 
 impl ReservedRow {
-    /// Says which of these ports no lock file records, and why. Returns `None` if lock files record
-    /// all of them.
+    /// Names the ports that no lock file records, and the cause for the first of them. Returns
+    /// `None` if lock files record all of them.
     pub(crate) fn unrecorded<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<String> {
         let failed = rows.into_iter().filter(|row| row.lease_error.is_some());
         let failed: Vec<&Self> = failed.collect();

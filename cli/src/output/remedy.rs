@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(help(&waits), expected);
     }
 
-    /// Covers every help line that a test can provoke.
+    /// Covers only some of the help lines.
     #[test]
     fn no_help_line_names_a_function() {
         let p = portlease::reserve_port();

@@ -48,7 +48,7 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis, waited: bool) -> String {
 }
 
 /// The text of a failure. If it is an error of the library with a diagnosis, the facts about the
-/// port follow below.
+/// port and the help line follow below.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),

@@ -1,4 +1,5 @@
-//! Linux: the handle of a process is a pidfd. Where the kernel has none, it is the start time.
+//! Linux: the handle of a process is a pidfd. If the kernel has no pidfds, it is the pid with the
+//! start time of the process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,9 +17,10 @@ use crate::process_stat::{ProcessStat, shows_processes};
 #[derive(Debug)]
 pub(crate) enum ProcessHandle {
     Pidfd(OwnedFd),
-    /// For kernels without pidfds: Linux before 5.3, and gVisor. The start time distinguishes the
-    /// process from a later one with the same id, and is read before each signal. A signal can
-    /// reach another process only if that process gets the id after the read.
+    /// For kernels without pidfds (Linux before 5.3, and gVisor), and sandboxes that refuse the
+    /// call. The start time distinguishes the process from a later one with the same id, and is
+    /// read before each signal. A signal can reach another process only if that process gets the id
+    /// after the read.
     Start {
         pid: u32,
         started: u64,
@@ -162,7 +164,7 @@ fn require_proc() -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "this kernel has no pidfds, and no /proc shows the processes of this pid namespace",
+        "this kernel has no pidfds, and /proc is missing or belongs to another pid namespace",
     ))
 }
 

@@ -117,8 +117,8 @@ impl PortStream {
 pub(crate) struct PortListener(UnixListener);
 
 impl PortListener {
-    /// Listens on the address. From then on, this process removes its socket file and ends on
-    /// SIGINT or SIGTERM.
+    /// Listens on the address. From then on, SIGINT or SIGTERM makes this process remove its socket
+    /// file and end. A signal that was ignored when this process started stays ignored.
     pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
         // Installs the handlers before the socket exists. Otherwise a signal could end this process
         // and leave the socket file behind.
@@ -177,8 +177,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// Raises the limit of open descriptors, because each reservation needs several. If the limit
-/// cannot be raised, reservations fail with an error once the descriptors are used up.
+/// Raises the limit of open descriptors, because each reservation needs several. Once the
+/// descriptors are used up, reservations fail with an error.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(

@@ -16,8 +16,8 @@ const SERVER: &str = "import os, socket, sys, time\n\
                       print(os.getpid(), flush=True)\n\
                       time.sleep(600)";
 
-const UNSEEN: &str = "cannot check whose listener it is: no /proc shows the \
-                      processes of this pid namespace";
+const UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
+                      belongs to another pid namespace";
 
 /// Runs the shell script under unshare(1) with these flags.
 fn inside(flags: &[&str], script: &str) -> Ran {

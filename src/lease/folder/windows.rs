@@ -15,7 +15,8 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// All processes of one user use this folder. Processes of two users do not exclude each other.
+/// Usually all processes of one user use this folder. Processes of two users do not exclude each
+/// other.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     vec![std::env::temp_dir().join("portlease")]
 }
@@ -26,7 +27,7 @@ pub(super) fn scope() -> String {
     "machine".to_owned()
 }
 
-/// The counterpart on Unix fails if the scope is unknown.
+/// Always succeeds. The counterpart on Unix fails if the scope is unknown.
 pub(super) fn check_scope() -> io::Result<()> {
     Ok(())
 }
@@ -195,8 +196,8 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// The user ID of every user and every file owner. Each user has a separate lock folder, so these
-/// IDs need not differ.
+/// The user ID of every user and every file owner. By default each user has a separate lock folder,
+/// so these IDs need not differ.
 const USER: u32 = 0;
 
 /// Always false, so that no link is followed on Windows.

@@ -16,13 +16,14 @@ impl Holder {
     /// no process that owns the socket is visible, the remedies say how to find the owner. If no
     /// process owns the socket, the remedy is to wait until the kernel has closed it.
     ///
-    /// A program can follow [`StopProcess`](Remedy::StopProcess),
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess). The program
-    /// then ends the process that the remedy names.
+    /// A program can carry out [`StopProcess`](Remedy::StopProcess),
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: it
+    /// ends the process that the remedy names.
     ///
-    /// There is no remedy for pid 1 if nothing shows how to stop it safely. A worker of a server
-    /// has a remedy of its own only if the server cannot end it: if the worker is suspended, or if
-    /// the server must be killed.
+    /// There is no remedy for pid 1 if nothing shows how to stop it safely. A worker (a process
+    /// whose parent owns the same socket) usually has no remedy, because its parent ends it. It has
+    /// a remedy if it is suspended, or if its parent must be killed and is not the first process of
+    /// a pid namespace.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -61,7 +62,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
                 port: endpoint.port,
             });
             let mut remedies = vec![Remedy::ReserveAnotherPort { endpoint }];
-            // Root lacks the privilege in some containers.
+            // In some containers even root lacks the privilege, so root gets no advice to run as
+            // root.
             remedies.extend((!report.facts.as_root).then_some(Remedy::RunAsRoot));
             remedies.extend(lower);
             remedies
@@ -88,8 +90,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
     remedies
 }
 
-/// The remedies if nothing listens on the endpoint, or if the expected process does not listen
-/// there alone.
+/// The remedies if nothing listens on the endpoint, if the expected process does not listen on it,
+/// or if a stranger listens on it too.
 fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     let Facts {
         stranger,
@@ -187,8 +189,8 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
     let sockets: Vec<&Holder> = report.sockets_besides_claims().collect();
     let servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
-    // If a server ends, its connections end too, so they need no remedy. If there is no server, the
-    // remedy is for the first socket.
+    // The connections of a server usually end with the server, so they need no remedy. If there is
+    // no server, the remedy is for the first socket.
     let blocking = if servers.is_empty() {
         sockets.into_iter().take(1).collect()
     } else {
@@ -225,11 +227,11 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
-    // A server ends its workers, so they need no remedy. Every other process that shares the socket
-    // must be stopped too.
+    // A server usually ends its workers, so they need no remedy. Every other process that shares
+    // the socket must be stopped too.
     let is_worker = |process: &Process| {
-        // A process that must be killed does not end its workers. If it is the first process of a
-        // pid namespace, the kernel ends them.
+        // A process that must be killed does not end its workers. But if it is the first process of
+        // a pid namespace, the kernel ends the workers.
         let ends_workers = |other: &Process| !other.ignores_sigterm || other.is_init_elsewhere;
         let is_parent = |other: &Process| process.parent == Some(other.pid) && ends_workers(other);
         // A suspended worker does not notice that its server ended.
@@ -317,8 +319,8 @@ fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {
 /// shows.
 const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
 
-/// Programs of Podman that do the same. If the packet filter forwards the packets to a container,
-/// conmon keeps the port for that container.
+/// Programs of Podman that forward a published port into a container, and conmon. If the packet
+/// filter forwards the packets to a container, conmon keeps the port for that container.
 const PROXIES_OF_PODMAN: [&str; 6] = [
     "conmon",
     "rootlessport",
@@ -349,7 +351,7 @@ fn for_hidden(holder: &Holder) -> Vec<Remedy> {
     }
 }
 
-/// The remedy to retry with more permission. Empty for root, because no other user has more.
+/// The remedy to retry with more permission. Empty for root, because no user has more permission.
 fn with_permission(report: &Report) -> Vec<Remedy> {
     if report.facts.as_root {
         Vec::new()

@@ -45,23 +45,26 @@ pub(crate) struct Facts {
     pub(crate) holders: Option<Holders>,
     /// An address of this machine at which a connection was accepted, although no socket listens.
     pub(crate) redirected: Option<SocketAddr>,
-    /// Whether the caller runs as root, so that more permission would show nothing more.
+    /// Whether the caller runs as root. The remedies never advise root to retry with more
+    /// permission.
     pub(crate) as_root: bool,
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
     /// The id of the expected process, if it is suspended.
     pub(crate) suspended: Option<u32>,
-    /// A listener on the endpoint that belongs neither to the expected process nor to one that it
-    /// started.
+    /// A listener on the endpoint. Its owner is neither the expected process nor a process that the
+    /// expected one started.
     pub(crate) stranger: Option<Holder>,
     /// Listeners on the number whose address does not match the endpoint.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
-    /// The listener that a wait saw last, if no listener stayed open.
+    /// If no listener stayed open: the latest listener whose owner the wait found. If the wait
+    /// found no owner, the first listener.
     pub(crate) last_listener: Option<Holder>,
-    /// A server that has the number for the other protocol, if nothing listens on the endpoint.
+    /// A server on the same number of the other protocol (UDP for TCP, TCP for UDP), if no server
+    /// is on the endpoint.
     pub(crate) other_protocol: Option<Holder>,
     /// The processes that have the abstract Unix socket name of the port, if no visible lock file
     /// shows their reservation. Empty if there is no such reservation, or if the processes are
@@ -69,8 +72,8 @@ pub(crate) struct Facts {
     pub(crate) reserved_by: Vec<Process>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
-    /// The inode of the claim (this crate's bound socket) of the caller's own reservation. A
-    /// reservation without a lock file is known only by this field.
+    /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
+    /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
@@ -93,7 +96,7 @@ impl Diagnosis {
         Diagnosis::bare(None, verdict)
     }
 
-    /// A verdict without facts.
+    /// A report that has only a verdict.
     pub(crate) fn bare(endpoint: Option<Endpoint>, verdict: Verdict) -> Self {
         Diagnosis::new(Facts {
             endpoint,
@@ -127,9 +130,9 @@ impl Diagnosis {
         self
     }
 
-    /// Adds a remedy that names `call`, the function of `portlease::tokio` to use instead of the
-    /// wait. The wait blocked a thread of an async runtime, and the server may be a task of that
-    /// runtime. Adds nothing to a report without remedies.
+    /// Adds a remedy for a wait that timed out and blocked a thread of an async runtime. The server
+    /// may be a task of that runtime. The remedy names `call`, the function of `portlease::tokio`
+    /// to use instead. A report without remedies gets none.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });
@@ -159,9 +162,9 @@ impl Diagnosis {
         self.0.facts.endpoint
     }
 
-    /// Whether the port is free: a server could bind it now, and no other process has reserved it.
-    /// The server is of the kind that the check asked for, which by default sets SO_REUSEADDR on
-    /// Unix.
+    /// Whether the port is free: a server could bind it now, and no reservation blocks it. A
+    /// reservation of the caller or of one of its ancestors does not block it. The check decides
+    /// which kind of server is meant. By default, it is a server that sets SO_REUSEADDR on Unix.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -175,8 +178,8 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain: `false` if the check could not be started or completed. It is
-    /// `true` for a text that names no port.
+    /// Whether the answer is certain: `false` if the check could not be started or completed. For
+    /// an operand that names no port, the answer is certain.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports
@@ -248,7 +251,8 @@ impl Diagnosis {
         &self.0.remedies
     }
 
-    /// The remedies in one line, as calls of this crate; `None` if no remedy is needed or known.
+    /// The remedies in one line; `None` if no remedy is needed or known. If a call of this crate is
+    /// a remedy, the line has the call.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -286,8 +290,11 @@ impl Diagnosis {
         self.0.fact_lines()
     }
 
-    /// The reports of the other ports that failed the same check, such as
-    /// [`check_ports_free`](crate::check_ports_free). This diagnosis reports the first such port.
+    /// The reports of the other ports that failed the same check.
+    ///
+    /// A check of several ports, such as [`check_ports_free`](crate::check_ports_free), returns one
+    /// diagnosis. That diagnosis reports the first port that failed, and `more` returns the reports
+    /// of the others.
     ///
     /// ```
     /// let [p, q] = portlease::reserve_ports();

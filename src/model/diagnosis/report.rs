@@ -92,8 +92,8 @@ impl Report {
                 }
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                // With an expected process, the reservation is usually the caller's own, so naming
-                // it explains nothing.
+                // If the caller expects a process to listen, the reservation is usually the
+                // caller's own. Its name would explain nothing.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self.sockets_besides_claims().next().is_none();
@@ -119,14 +119,14 @@ impl Report {
         }
     }
 
-    /// Who listens, or who listened last. The report can be made while the server has no listener.
+    /// Who listens, or who listened last. The server may have no listener when the report is made.
     fn last_listener(&self) -> String {
         let is_listener = |holder: &&Holder| holder.is_server();
         let now = self.sockets_besides_claims().find(is_listener);
         match (now, &self.facts.last_listener) {
             (Some(listener), _) => listener.headline(),
             (None, Some(last)) => last.past_headline(),
-            (None, None) => "it had a listener whose owner is unknown".to_owned(),
+            (None, None) => "an unseen process was the last to listen".to_owned(),
         }
     }
 
@@ -255,9 +255,9 @@ impl Report {
         lines
     }
 
-    /// Whether the report includes the facts about the number. It does if the number may explain
-    /// the verdict: if the number requires a privilege, or if the kernel may have chosen it for a
-    /// client. A report with trial binds always includes them.
+    /// Whether the report includes the facts about the number. A report with trial binds always
+    /// includes them. Any other report includes them if they may explain the verdict. For a holder
+    /// and for TIME_WAIT, they do so only if the kernel may have chosen the number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {
@@ -283,8 +283,8 @@ impl Report {
         holders.map(Holders::iter).unwrap_or_default()
     }
 
-    /// The sockets on the port, the most important first, without the claims of reservations
-    /// (sockets that this crate has bound).
+    /// The sockets on the port, the most important first. The claims (this crate's bound sockets)
+    /// of the listed reservations and of the caller are left out.
     pub(super) fn sockets_besides_claims(&self) -> impl Iterator<Item = &Holder> {
         let holders = self.facts.holders.as_ref();
         let is_own_claim = |holder: &Holder| {
@@ -297,8 +297,9 @@ impl Report {
             .filter(move |holder| !is_own_claim(holder) && !is_leased(holder))
     }
 
-    /// Whether the claim of a TCP reservation (a socket that this crate has bound) is on the port.
-    /// A claim makes the kernel refuse servers that set neither SO_REUSEADDR nor SO_REUSEPORT.
+    /// Whether the port has the claim (this crate's bound socket) of a TCP reservation with a
+    /// readable record. A claim makes the kernel refuse servers that set neither SO_REUSEADDR nor
+    /// SO_REUSEPORT.
     pub(super) fn has_claim(&self) -> bool {
         let holders = self.facts.holders.as_ref();
         self.sockets().any(|socket| {
@@ -313,8 +314,8 @@ impl Report {
         self.sockets().filter(is_waiting).count()
     }
 
-    /// The number of connections that are not in TIME_WAIT. If the port is free, they belong to a
-    /// server that has stopped listening.
+    /// The number of connections that are not in TIME_WAIT. If the port is free, these connections
+    /// belong to a server that has stopped listening.
     fn left_connections(&self) -> usize {
         let is_connection =
             |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;

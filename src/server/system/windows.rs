@@ -1,4 +1,5 @@
-//! Windows has no process groups and no SIGTERM, so only the child itself is ended, at once.
+//! Windows has no SIGTERM, and no process groups as Unix has them. So only the child itself is
+//! ended, at once.
 
 use std::io::{self, Read};
 use std::os::windows::io::OwnedHandle;

@@ -36,9 +36,9 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         state: super::linux_state::state(protocol, state),
         uid: Some(uid).filter(|_| inode.is_some()),
         inode,
-        // The file does not show whether the socket is dual stack. Linux makes it so by default, so
-        // every IPv6 wildcard counts as dual stack. A wrong guess can add a conflict to a report,
-        // but cannot hide one.
+        // The file does not show whether the socket is dual stack. By default an IPv6 socket of
+        // Linux is dual stack, so every IPv6 wildcard counts as dual stack. A wrong guess can add a
+        // conflict to a report, but cannot hide one.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
         interface: None,
@@ -192,7 +192,8 @@ pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
 
 /// Whether the process of this `/proc/PID/status` is the first one of a nested pid namespace.
 /// `NSpid` lists the pid of the process in each namespace, from the namespace of the calling
-/// process down to the innermost one. The list then has several pids, and the last one is 1.
+/// process down to the innermost one. The first process of a nested namespace has several pids, and
+/// the last one is 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_init_elsewhere(status: &[u8]) -> bool {
     let pids = value(status, b"NSpid:").map(str::split_ascii_whitespace);

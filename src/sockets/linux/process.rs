@@ -43,7 +43,8 @@ impl Clock {
     }
 
     /// Describes the process whose folder in `/proc` is `folder/process_path`. Returns `None` if
-    /// the process has ended or its `stat` cannot be read.
+    /// its `stat` cannot be read, for example because the process has ended. A zombie still has a
+    /// `stat`.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -83,8 +84,8 @@ impl Clock {
                     // namespace. That process can then receive it in sigwait(3) or by a
                     // signalfd(2).
                     true => blocks_sigterm(folder, process_path),
-                    // The kernel discards an unblocked signal to such a process if it has no
-                    // handler.
+                    // The kernel discards an unblocked SIGTERM to the first process of a namespace
+                    // if that process has no handler.
                     false => is_init_elsewhere,
                 };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
@@ -154,8 +155,8 @@ fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
 
 /// The path of another thread's folder, if the first thread of the process has ended.
 ///
-/// Every thread shows the same program, arguments and working directory. A thread that has ended
-/// shows none of them.
+/// Every thread shows the same program and arguments, and usually the same working directory. A
+/// thread that has ended shows none of them.
 fn running_thread(
     folder: BorrowedFd<'_>,
     process_path: &str,
@@ -198,8 +199,8 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
     open(CWD, &format!("/proc/{pid}"))
 }
 
-/// Returns `None` if the process has ended or cannot be read. A lack of descriptors or memory is an
-/// error.
+/// Returns `None` if there is no such process, or if it cannot be read. A lack of descriptors or
+/// memory is an error.
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
@@ -295,8 +296,8 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
 }
 
 /// Whether the uid stands for all users that the user namespace of this process does not map. The
-/// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`, by default 65534). If
-/// the namespace maps that uid, it counts as the uid of one user.
+/// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function assumes
+/// the default, 65534. If the namespace maps 65534, it counts as the uid of one user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW
@@ -344,13 +345,13 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Err(_) if proc_fs::shows_own_processes() => Ok(false),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "there is no /proc that shows the process, and the kernel has no pidfds",
+            "/proc is missing or belongs to another pid namespace, and pidfd_open(2) fails",
         )),
     }
 }
 
-/// The users in `/etc/passwd`. `getpwuid(3)` knows more users, but needs libc and can query the
-/// network. If the file cannot be read, reports show users by their numbers.
+/// The users in `/etc/passwd`. `getpwuid(3)` knows more users, but can query the network. If the
+/// file cannot be read, reports show users by their numbers.
 pub(in super::super) fn users() -> Vec<(u32, String)> {
     fs::read("/etc/passwd")
         .map(|text| procfs::users(&text))

@@ -22,7 +22,8 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     let mut failed = None;
     for &protocol in Protocol::requested(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
-            // The table of Windows has no row for a TCP socket that neither listens nor connects.
+            // The table of Windows has no row for a TCP socket that is bound and neither listens
+            // nor connects.
             Ok(()) if protocol == Protocol::Tcp => {
                 let reason = UnseenBound::System;
                 table.unseen.push(Incompleteness::Bound(reason));

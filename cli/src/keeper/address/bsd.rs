@@ -1,5 +1,5 @@
 //! macOS and the BSDs: a socket file in the lock folder. A keeper removes its own file when it
-//! ends, and the files of killed keepers when it starts.
+//! stops holding ports, and the files of killed keepers when it starts.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -86,7 +86,8 @@ fn remove_stale() -> io::Result<()> {
             Pid::from_raw(pid.parse().ok()?)
         });
         if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-            // The call fails for the file of another user, whose next keeper removes it.
+            // The call usually fails for the file of another user. The next keeper of that user
+            // removes it.
             let _removed = std::fs::remove_file(entry.path());
         }
     }

@@ -1,6 +1,7 @@
 //! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it.
 //! Under the final name other processes therefore never see a wrong mode. This holds under any
-//! umask, and even if the creating process is killed.
+//! umask, and even if the creating process is killed. It does not hold for files on a system that
+//! cannot rename without replacing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -111,7 +112,8 @@ impl Folder {
             }
             let is_folder = fstat(&staged)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-            // The removal fails for an entry of another user, and for a folder that is not empty.
+            // The removal fails if this user may not remove the entry, or if it is a folder that is
+            // not empty.
             let flags = if is_folder {
                 AtFlags::REMOVEDIR
             } else {

@@ -39,8 +39,8 @@ fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
     file.try_lock().unwrap();
 }
 
-/// A file with a second name keeps a link after the first name is gone, as every deleted file
-/// does on gVisor. So the link count does not show whether the name is gone.
+/// On gVisor a removed file keeps its link count. The hard link imitates this: the count of the
+/// file is still 1 after its first name is removed.
 #[test]
 fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is() {
     let root = tempfile::tempdir().unwrap();
@@ -95,7 +95,7 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     let root = tempfile::tempdir().unwrap();
     let quiet = Folder::open(root.path()).unwrap();
     if !quiet.create_locked("quiet").unwrap().2 {
-        println!("skipped: a file locked before its name: no locks, or no RENAME_NOREPLACE");
+        println!("skipped: locking before the rename: no locks, or no RENAME_NOREPLACE");
         return;
     }
     let port = Port::new(60315, Protocol::Tcp);

@@ -1,7 +1,7 @@
-//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. There are four reasons. The
-//! first thread of the process has ended, or another thread has descriptors of its own, or an
-//! io_uring owns the socket, or the socket is in flight: sent over a Unix socket and not received
-//! yet.
+//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. The search knows four reasons:
+//! the first thread of the process has ended, another thread has descriptors of its own, an
+//! io_uring owns the socket, or the socket is in flight. A socket is in flight after a process sent
+//! it over a Unix socket, until a process receives it.
 
 use std::fs;
 use std::io;
