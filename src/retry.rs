@@ -2,8 +2,8 @@
 //!
 //! One public call has one [`RetryBudget`]. All retries below the call use it, so the limits in the
 //! table are those of the whole call. A check of several ports has one budget for each port, and
-//! these budgets run at the same time. After retries, such a check examines all ports once more,
-//! which can take 100 ms.
+//! these budgets run at the same time. After retries, a check examines the port once more. A check
+//! of several ports then retries for up to 100 ms.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|

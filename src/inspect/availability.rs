@@ -114,13 +114,14 @@ pub(crate) fn of_each(
     };
     let mut verdicts = vec![Verdict::Free; ports.len()];
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
-    if has_paused && ports.len() > 1 {
-        // While one port was retried, another one may have been taken or released.
-        answer(
-            questions(&|| RetryBudget::of_poll(None)),
-            kind,
-            &mut verdicts,
-        );
+    if has_paused {
+        // While one port was retried, another one may have been taken or released. For one port,
+        // the last search for its owner took time, in which a forked child may have called exec.
+        let last = || match ports.len() {
+            1 => RetryBudget::none(),
+            _ => RetryBudget::of_poll(None),
+        };
+        answer(questions(&last), kind, &mut verdicts);
     }
     verdicts
 }

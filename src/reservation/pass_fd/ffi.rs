@@ -69,11 +69,12 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
         && passed.replaced.map(|replaced| replaced.id) != Some(stat.st_ino)
 }
 
-/// Whether an earlier hook of the same command has given the number to another socket. dup2(2) makes
-/// the number stay open on exec, and the file that was open there before was not to stay open.
+/// Whether an earlier hook of the same command has already put a socket at the descriptor number.
+/// Such a descriptor stays open on exec, because dup2(2) clears FD_CLOEXEC. The file that was open
+/// there in the parent had FD_CLOEXEC.
 ///
-/// This happens if the environment of the command was cleared between two calls, because the command
-/// is recognized by its environment.
+/// This happens if the caller cleared the environment of the command between two calls. The mark of
+/// a command that passes sockets is in its environment.
 fn is_given(passed: &PassedSocket) -> bool {
     let given = |replaced: OpenFile| OpenFile {
         closes_on_exec: false,
