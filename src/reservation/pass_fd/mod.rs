@@ -56,6 +56,7 @@ impl Reservation {
     ///   assigns some variables by itself, such as `IFS`. This call keeps the values that these
     ///   variables have now: env(1) gets them as operands, which `ps` shows until the program is
     ///   executed. Set such a variable before this call, because later changes may be lost.
+    /// - The shell updates `PWD`, `OLDPWD`, `SHLVL` and `_`.
     /// - The program must be the server itself. A wrapper, such as a shell script, starts the
     ///   server as a child. `LISTEN_PID` is then the process id of the wrapper, and the server
     ///   finds no sockets. Call [`pass_to_wrapper`](Reservation::pass_to_wrapper) for a wrapper.
