@@ -70,7 +70,8 @@ impl RetryBudget {
         Self::at_most(FORKED_CHILD_LIMIT + NO_OWNER_LIMIT)
     }
 
-    /// A new budget that also ends after `at_most`.
+    /// A new budget. Its retries end after `at_most`, or after the limit of [`new`](Self::new) if
+    /// that is shorter.
     pub(crate) fn within(at_most: Duration) -> Self {
         let new = Self::new();
         Self::at_most(at_most.min(new.at_most))

@@ -98,7 +98,7 @@ pub(crate) enum Command {
     /// Run a port server for portpicker clients (Python, C++), and reserve the ports it grants
     ///
     /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
-    /// when the process that requested it ends.
+    /// when the process ends whose id the client sent.
     #[command(display_order = 100)]
     Serve(ServeArgs),
     /// Stop the servers that listen on ports, and check that the ports are free

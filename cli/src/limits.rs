@@ -24,6 +24,9 @@ pub(crate) const PORTS_PER_STEP: usize = 1024;
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
+/// How many ports the note of a wait names. The rest are counted.
+pub(crate) const PORTS_IN_SUMMARY: usize = 4;
+
 /// How long a timed out `wait` searches for further ports to report. The limit does not apply to
 /// [`PORTS_PER_THREAD`] ports or fewer. The constant also limits the retries of a check that
 /// follows a wait, and how long such a check replaces its reports by those of a wait.

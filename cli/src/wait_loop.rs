@@ -10,7 +10,7 @@ use portlease::{Diagnosis, Endpoint, ErrorKind, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::limits::{LISTEN_REPORT, PROGRESS_INTERVAL, remaining};
+use crate::limits::{LISTEN_REPORT, PORTS_IN_SUMMARY, PROGRESS_INTERVAL, remaining};
 use crate::output::console::{Console, progress_line};
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::{self, Unmet};
@@ -349,13 +349,12 @@ fn check_first(
 
 /// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
 fn port_summary(endpoints: &[Endpoint]) -> String {
-    const MAX_LISTED: usize = 4;
     let listed: Vec<String> = endpoints
         .iter()
-        .take(MAX_LISTED)
+        .take(PORTS_IN_SUMMARY)
         .map(ToString::to_string)
         .collect();
-    match endpoints.len().saturating_sub(MAX_LISTED) {
+    match endpoints.len().saturating_sub(PORTS_IN_SUMMARY) {
         0 => listed.join(", "),
         more => format!("{} and {more} more", listed.join(", ")),
     }

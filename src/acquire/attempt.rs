@@ -37,7 +37,7 @@ pub(crate) enum AttemptError {
     Leased(Port),
     /// Another reservation in this network namespace has the port's abstract Unix socket name.
     Named(Port),
-    /// The kernel refused the bind because of another socket on the port.
+    /// The system refused the bind. Another socket has the port, or Windows excludes the number.
     Occupied(Port),
     /// The bind requires a privilege, or a sandbox forbids it.
     NotPermitted(Port, io::Error),

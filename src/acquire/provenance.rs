@@ -94,7 +94,7 @@ fn this_process() -> io::Result<Arc<ThisProcess>> {
     Ok(known.insert(Arc::new(process)).clone())
 }
 
-/// Returns `None` if the process has ended, or if its start cannot be read.
+/// Returns `None` if no such process exists, or if its start cannot be read.
 fn beneficiary(pid: u32) -> io::Result<Option<Beneficiary>> {
     let started = sockets::started(pid)?;
     Ok(started.is_some().then_some(Beneficiary { pid, started }))

@@ -309,9 +309,9 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // The options of connections in TIME_WAIT do not change. If a server can bind beside these
-        // connections now, the first bind was refused because of another socket, which has been
-        // closed since. An example is the listener of a forked child.
+        // A server of this kind can bind. If it can bind beside connections in TIME_WAIT only now,
+        // another socket refused it before and has been closed since. An example is the listener of
+        // a forked child. The connections themselves still refuse what they refused before.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {

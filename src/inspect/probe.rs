@@ -1,4 +1,4 @@
-//! [`probe`]: what a client would meet, found by one connection.
+//! [`probe`]: what a client would meet, found by connecting.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

@@ -27,8 +27,9 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
 /// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
 /// Linux, only root sees the processes of other users. The call makes no connection. An empty
-/// answer can mean that something could not be read: see [`Holders::is_complete`]. If at least half
-/// of the ephemeral range is in use, the report says by what: see [`Holders::ephemeral_usage`].
+/// answer can mean that something could not be read: see [`Holders::is_complete`]. On Linux the
+/// report says what uses the ephemeral TCP ports, if at least half of them are in use: see
+/// [`Holders::ephemeral_usage`].
 ///
 /// ```
 /// let p = portlease::reserve_port();

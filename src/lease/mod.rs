@@ -179,8 +179,7 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // These sweeps read whole folders. They add little, because this function has read a whole
-        // folder too.
+        // Each of these sweeps reads a whole folder, as this function has done above.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(folder, user);
         let _swept = lock::sweep_other_scopes(folder, user);

@@ -115,11 +115,18 @@ impl WaitError {
                 let mut report = unmet.report();
                 // An expected process is usually not this process, so its listener does not need
                 // this thread.
-                if blocked_thread && unmet.expected.is_none() && is_in_runtime() {
-                    report = report.after_blocking_runtime(match unmet.verdict {
-                        Verdict::NotListening => "wait_until_listening",
-                        _ => "wait_until_free",
-                    });
+                let async_form = match unmet.verdict {
+                    Verdict::NotListening => Some("wait_until_listening"),
+                    // The server ran during the wait, because it has opened a listener.
+                    Verdict::Unsteady(_) => None,
+                    _ => Some("wait_until_free"),
+                };
+                if let Some(call) = async_form
+                    && blocked_thread
+                    && unmet.expected.is_none()
+                    && is_in_runtime()
+                {
+                    report = report.after_blocking_runtime(call);
                 }
                 Error::timed_out(waited, report.without_waits())
             }

@@ -40,7 +40,8 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 /// # Platform-specific behavior
 ///
 /// On systems without a socket table each poll tries one TCP connection to each port. A break that
-/// is shorter than the time between two polls, about 20 ms, is not noticed there.
+/// is shorter than the time between two polls, about 20 ms, is not noticed there. On Windows such a
+/// break is not noticed either, if the same process opens the same address again.
 ///
 /// [`wait_until_listening`]: crate::wait_until_listening
 pub fn wait_until_all_listening<P: ToEndpoint>(

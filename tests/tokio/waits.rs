@@ -33,6 +33,18 @@ async fn longest_block<T>(wait: impl Future<Output = T>) -> (T, Duration) {
 }
 
 #[tokio::test]
+async fn a_listener_that_does_not_stay_is_not_explained_by_the_blocked_thread() {
+    let p = reserve_port();
+    let server = p.listen().unwrap();
+    let (steady, at_most) = (Duration::from_secs(60), Duration::from_millis(50));
+    let error = portlease::wait_until_all_listening([&p], steady, at_most).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let text = format!("{error:?}");
+    assert!(!text.contains("portlease::tokio"), "{text}");
+    drop(server);
+}
+
+#[tokio::test]
 async fn a_server_on_the_same_thread_is_waited_for() {
     let p = reserve_port();
     let addr = p.addr();

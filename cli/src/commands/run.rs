@@ -322,7 +322,8 @@ fn spawn_listen_wait(
         let started = Instant::now();
         let listen = wait_until_all_held_by(endpoints, pid, limit).map_err(Failure::from);
         let listen = listen.and_then(|()| answer(requests, started, limit, pid));
-        // If the command ended first, the receiver is gone, and the send fails.
+        // After the command has ended, the supervisor waits for this result for at most
+        // `LISTEN_REPORT`. Then the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         wake();
     };

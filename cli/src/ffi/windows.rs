@@ -1,4 +1,5 @@
-//! The calls of Windows that have no safe form: processes, the job object of `run`, and Ctrl-C.
+//! Calls of Windows that have no safe form: processes, inherited handles, the job object of `run`,
+//! and Ctrl-C.
 #![expect(unsafe_code, reason = "calls of the Windows API")]
 
 use std::io;
@@ -149,9 +150,15 @@ impl Job {
         Ok(job)
     }
 
-    /// Lets the processes in the job outlive this process.
+    /// Lets the processes in the job outlive this process. If the call fails, they end when this
+    /// process ends.
     pub(crate) fn release(self) -> io::Result<()> {
-        self.limit(JOB_OBJECT_LIMIT_BREAKAWAY_OK)
+        let released = self.limit(JOB_OBJECT_LIMIT_BREAKAWAY_OK);
+        if released.is_err() {
+            // Closing the handle would end every process in the job at once, this one too.
+            std::mem::forget(self);
+        }
+        released
     }
 
     fn limit(&self, flags: JOB_OBJECT_LIMIT) -> io::Result<()> {

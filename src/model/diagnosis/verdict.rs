@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
     /// The process with this id, or one that it started, listens on the port. An unrelated process
     /// also listens, on an overlapping address.
     SharedWithStranger(u32),
-    /// Code that has ended, such as a test, left a socket that still listens.
+    /// A socket still listens after the test, the checked code or the reservation has ended.
     Leaked,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
