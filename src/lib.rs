@@ -265,7 +265,7 @@ pub use model::holder::{Holder, Owner};
 pub use model::holders::Holders;
 pub use model::lease_info::Lease;
 pub use model::listeners::Listeners;
-pub use model::process::{Process, ProcessState, Relation};
+pub use model::process::{ContainerManager, Process, ProcessState, Relation};
 pub use model::remedy::Remedy;
 pub use model::server_kind::ServerKind;
 pub use model::state::State;

@@ -216,6 +216,7 @@ impl Process {
         match self.state {
             ProcessState::Running => "",
             ProcessState::Suspended => ", suspended",
+            ProcessState::Traced => ", stopped by its debugger",
             ProcessState::DumpingCore => ", ending: it is dumping core",
             ProcessState::Zombie => ", ended",
         }

@@ -79,6 +79,11 @@ pub struct Process {
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
+    /// Who manages the container.
+    pub(crate) manager: ContainerManager,
+    /// Whether the process has a handler for SIGTERM. A server with a handler usually ends its
+    /// workers too. `true` on systems other than Linux, where it is unknown.
+    pub(crate) handles_sigterm: bool,
     /// The ancestor that starts, or may start, the process again when the process ends.
     pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
@@ -89,6 +94,21 @@ pub struct Process {
     pub(crate) is_init_elsewhere: bool,
     /// Whether the process is a forked child that has not completed exec.
     pub(crate) forked: bool,
+}
+
+/// Who manages a container, and so can stop it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContainerManager {
+    /// Docker or Podman, as far as is known.
+    #[default]
+    Engine,
+    /// A node of Kubernetes, which starts a container again.
+    Kubernetes,
+    /// systemd-machined, which manages the containers of systemd-nspawn.
+    Machined,
+    /// LXC.
+    Lxc,
 }
 
 /// An ancestor that starts, or may start, a process again when the process ends.
@@ -118,9 +138,12 @@ pub enum ProcessState {
     /// The process runs, or sleeps until it has something to do.
     #[default]
     Running,
-    /// A signal (Ctrl-Z, SIGSTOP) or a debugger has stopped the process. The process keeps its
-    /// sockets and answers no client. SIGTERM takes effect only after SIGCONT.
+    /// A signal (Ctrl-Z, SIGSTOP) has stopped the process. The process keeps its sockets and answers
+    /// no client. SIGTERM takes effect only after SIGCONT.
     Suspended,
+    /// A debugger or another tracer (ptrace(2)) has stopped the process. The process keeps its
+    /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.
+    Traced,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,
     /// The process has ended, and its parent has not waited for it yet (wait(2)).
@@ -163,6 +186,8 @@ impl Process {
             relation: None,
             shares_unit: false,
             user_unit: false,
+            manager: ContainerManager::default(),
+            handles_sigterm: cfg!(not(target_os = "linux")),
             supervisor: None,
             ticks: None,
             is_init_elsewhere: false,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::endpoint::{Endpoint, Protocol};
+use super::process::ContainerManager;
 use super::text::{AddrText, IpText};
 use crate::printable::printable;
 
@@ -53,6 +54,9 @@ pub enum Remedy {
     KillProcess {
         /// The id of the process.
         pid: u32,
+        /// Whether a debugger or another tracer (ptrace(2)) has stopped the process. If not, the
+        /// process ignores SIGTERM.
+        traced: bool,
     },
     /// Resume the process that is expected to listen, because it is suspended.
     #[non_exhaustive]
@@ -84,8 +88,10 @@ pub enum Remedy {
     /// Stop the container in which the holder of the port runs.
     #[non_exhaustive]
     StopContainer {
-        /// The id of the container.
+        /// The id of the container, or its name if systemd-nspawn or LXC runs it.
         id: String,
+        /// Who manages the container.
+        manager: ContainerManager,
     },
     /// Stop the container that publishes the port. The holder only forwards connections to that
     /// container, or keeps the port for the container.
@@ -93,6 +99,8 @@ pub enum Remedy {
     StopPublishingContainer {
         /// The number of the port.
         port: u16,
+        /// Whether the port is a UDP port. If not, it is a TCP port.
+        udp: bool,
         /// Whether the holder is a program of Podman. If not, it is a program of Docker.
         podman: bool,
     },
@@ -264,9 +272,13 @@ impl fmt::Display for Remedy {
                 f,
                 "resume pid {pid} with kill -CONT {pid}, or end it with kill -KILL {pid}"
             ),
-            Remedy::KillProcess { pid } => write!(
+            Remedy::KillProcess { pid, traced: false } => write!(
                 f,
                 "end pid {pid}, which ignores SIGTERM, with kill -KILL {pid}"
+            ),
+            Remedy::KillProcess { pid, traced: true } => write!(
+                f,
+                "resume pid {pid} in its debugger, or end it with kill -KILL {pid}"
             ),
             Remedy::WaitForCoreDump { pid } => {
                 write!(
@@ -287,20 +299,34 @@ impl fmt::Display for Remedy {
                 "find the socket unit with systemctl{} list-sockets, and stop it",
                 of_user(*user)
             ),
-            Remedy::StopContainer { id } => {
-                let id = id.get(..12).unwrap_or(id);
-                write!(
-                    f,
-                    "stop the container with docker stop {id} or podman stop {id}"
-                )
+            Remedy::StopContainer { id, manager } => {
+                let id = printable(id);
+                let short = id.get(..12).unwrap_or(&id);
+                match manager {
+                    ContainerManager::Engine => write!(
+                        f,
+                        "stop the container with docker stop {short} or podman stop {short}"
+                    ),
+                    ContainerManager::Kubernetes => write!(
+                        f,
+                        "delete the pod in Kubernetes, which may start the container again: crictl \
+                         ps --id {short} shows the pod"
+                    ),
+                    ContainerManager::Machined => {
+                        write!(f, "stop the container with machinectl poweroff {id}")
+                    }
+                    ContainerManager::Lxc => write!(f, "stop the container with lxc-stop -n {id}"),
+                }
             }
             Remedy::StopPublishingContainer { podman: true, .. } => {
                 f.write_str("stop the container that publishes the port: podman ps shows it")
             }
-            Remedy::StopPublishingContainer { port, .. } => write!(
+            // Without a protocol, the filter of Docker means TCP.
+            Remedy::StopPublishingContainer { port, udp, .. } => write!(
                 f,
-                "stop the container that publishes the port: docker ps --filter publish={port} \
-                 shows it"
+                "stop the container that publishes the port: docker ps --filter publish={port}{} \
+                 shows it",
+                if *udp { "/udp" } else { "" }
             ),
             Remedy::StopBySupervisor {
                 pid,
@@ -544,7 +570,7 @@ mod tests {
             Remedy::StopProcess { .. } => Remedy::CloseOwnSocket,
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
-            Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid },
+            Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid, traced: true },
             Remedy::KillProcess { .. } => Remedy::Resume { pid },
             Remedy::Resume { .. } => Remedy::WaitForCoreDump { pid },
             Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
@@ -552,9 +578,13 @@ mod tests {
                 user: true,
             },
             Remedy::StopUnit { .. } => Remedy::ListSocketUnits { user: false },
-            Remedy::ListSocketUnits { .. } => Remedy::StopContainer { id: name() },
+            Remedy::ListSocketUnits { .. } => Remedy::StopContainer {
+                id: name(),
+                manager: ContainerManager::Machined,
+            },
             Remedy::StopContainer { .. } => Remedy::StopPublishingContainer {
                 port,
+                udp: true,
                 podman: false,
             },
             Remedy::StopPublishingContainer { .. } => Remedy::StopBySupervisor {

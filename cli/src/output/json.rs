@@ -102,6 +102,7 @@ impl ProcessRow {
             state: match process.state {
                 ProcessState::Running => "running",
                 ProcessState::Suspended => "suspended",
+                ProcessState::Traced => "traced",
                 ProcessState::DumpingCore => "dumping_core",
                 ProcessState::Zombie => "zombie",
                 _ => "unknown",

@@ -230,10 +230,19 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     // A server usually ends its workers, so they need no remedy. Every other process that shares
     // the socket must be stopped too.
     let is_worker = |process: &Process| {
-        // A process that must be killed does not end its workers. But if it is the first process of
-        // a pid namespace, the kernel ends the workers.
-        let ends_workers = |other: &Process| !other.ignores_sigterm || other.is_init_elsewhere;
-        let is_parent = |other: &Process| process.parent == Some(other.pid) && ends_workers(other);
+        // SIGTERM ends a process without a handler at once, and SIGKILL ends every process at once.
+        // Such a process does not end its workers. But if it is the first process of a pid
+        // namespace, the kernel ends the workers.
+        let ends_workers = |other: &Process| {
+            let handles = other.handles_sigterm && other.state == ProcessState::Running;
+            handles || other.is_init_elsewhere
+        };
+        // A child that runs another program has inherited the socket, and is no worker.
+        let is_parent = |other: &Process| {
+            process.parent == Some(other.pid)
+                && ends_workers(other)
+                && process.program == other.program
+        };
         // A suspended worker does not notice that its server ended.
         process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
     };
@@ -243,35 +252,46 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .filter(|process| !is_worker(process));
     heads
         .by_ref()
-        .filter_map(|process| for_process(process, port))
+        .filter_map(|process| for_process(process, port, holder.protocol))
         .collect()
 }
 
 /// The remedy for a process that owns a socket. `None` if the process is pid 1 and nothing shows
 /// how to stop it safely.
-fn for_process(process: &Process, port: u16) -> Option<Remedy> {
+fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remedy> {
     const INIT: u32 = 1;
     let pid = process.pid;
     let name = process.name.as_str();
     let is_other_unit = !process.shares_unit;
+    let starts_others = |unit: &&String| LAUNCHERS.contains(&unit.trim_end_matches(".service"));
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
+    let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
         // systemd has the sockets of its socket units. This arm comes before the one for ancestors,
         // because systemd may be an ancestor of the calling process.
-        _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
+        _ if name == "systemd" && !(process.is_init_elsewhere && container.is_some()) => {
+            Remedy::ListSocketUnits {
+                user: pid != INIT && !process.is_init_elsewhere,
+            }
+        }
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
         _ if PROXIES_OF_DOCKER.contains(&name) || PROXIES_OF_PODMAN.contains(&name) => {
             Remedy::StopPublishingContainer {
                 port,
+                udp: protocol == Protocol::Udp,
                 podman: PROXIES_OF_PODMAN.contains(&name),
             }
         }
         _ if process.state == ProcessState::Suspended => Remedy::ResumeOrKill { pid },
+        _ if process.state == ProcessState::Traced => Remedy::KillProcess { pid, traced: true },
         _ if process.state == ProcessState::DumpingCore => Remedy::WaitForCoreDump { pid },
         _ => match (container, unit, &process.supervisor) {
-            (Some(id), _, _) => Remedy::StopContainer { id: id.clone() },
+            (Some(id), _, _) => Remedy::StopContainer {
+                id: id.clone(),
+                manager: process.manager,
+            },
             (_, Some(unit), _) => Remedy::StopUnit {
                 unit: unit.clone(),
                 user: process.user_unit,
@@ -288,7 +308,7 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
 fn end(process: &Process) -> Remedy {
     let pid = process.pid;
     match process.ignores_sigterm {
-        true => Remedy::KillProcess { pid },
+        true => Remedy::KillProcess { pid, traced: false },
         false => Remedy::StopProcess { pid },
     }
 }
@@ -314,6 +334,23 @@ fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {
         },
     }
 }
+
+/// Services that start the programs of others, such as a job or a session. To stop such a service
+/// would end other programs too, and the service does not start a program again.
+const LAUNCHERS: [&str; 12] = [
+    "atd",
+    "containerd",
+    "cron",
+    "crond",
+    "docker",
+    "gitlab-runner",
+    "jenkins",
+    "podman",
+    "ssh",
+    "sshd",
+    "systemd-logind",
+    "user",
+];
 
 /// Programs of Docker that forward a published port into a container, by the names that the kernel
 /// shows.

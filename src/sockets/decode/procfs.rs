@@ -133,7 +133,8 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let first_thread_ended = has_ended && threads > 1;
     let state = match letter {
         _ if has_ended && !first_thread_ended => ProcessState::Zombie,
-        "T" | "t" => ProcessState::Suspended,
+        "T" => ProcessState::Suspended,
+        "t" => ProcessState::Traced,
         _ => ProcessState::Running,
     };
     let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
@@ -461,6 +462,7 @@ pub(crate) mod tests {
         assert_eq!(of("Z", 0), (ProcessState::Zombie, false));
         assert_eq!(of("Z", 2), (ProcessState::Running, true));
         assert_eq!(of("T", 2), (ProcessState::Suspended, false));
+        assert_eq!(of("t", 2), (ProcessState::Traced, false));
         assert_eq!(of("S", 2), (ProcessState::Running, false));
     }
 

@@ -107,6 +107,8 @@ impl Clock {
             working_directory: link("cwd"),
             unit: groups.unit,
             user_unit: groups.user_unit,
+            manager: groups.manager,
+            handles_sigterm: has_sigterm("SigCgt:"),
             container: groups.container,
             ticks: NonZeroU64::new(stat.started),
             forked,
