@@ -91,10 +91,10 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux, if more than 512 processes run, the diagnosis may name only one owner of each socket,
-/// with its ancestors and descendants that share the socket. A search of all processes would take
-/// tens of milliseconds. The diagnosis says that it may be incomplete.
-/// [`who_holds`](crate::who_holds) names every owner that this user can see.
+/// On Linux, if more than 512 processes run, the search for owners ends once each socket has one.
+/// The diagnosis may then name only one owner of a socket, with its ancestors and descendants that
+/// share the socket, and says that it may be incomplete. A search of all processes would take
+/// longer. [`who_holds`](crate::who_holds) names every owner that this user can see.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }

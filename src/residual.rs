@@ -90,7 +90,8 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }
-        // No process owns such a socket (TIME_WAIT, a closing connection). Only time ends it.
+        // TIME_WAIT, or a closing connection. Only time ends it, so a retry cannot help, as with a
+        // process.
         [] if !holder.hidden => ResidualOwner::Process,
         // A retry would not make the descriptors of another user's process visible.
         [] if is_of_another_user(holder) => ResidualOwner::Process,

@@ -1,4 +1,4 @@
-//! Every limit, retry and sleep of the library.
+//! The time limits, retries and pauses of the library.
 //!
 //! One public call has one [`RetryBudget`]. All retries below the call use it, so the limits in the
 //! table are those of the whole call. A check of several ports has one budget for each port, and

@@ -9,7 +9,7 @@ use portlease::{Endpoint, Protocol};
 use crate::failure::Failure;
 use crate::http_probe::HttpProbe;
 use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep};
-use crate::output::console::Console;
+use crate::output::console::{Console, progress_line};
 use crate::process::{ProcessHandle, watch_failure};
 
 /// A request that the server on a port has not answered as expected.
@@ -144,9 +144,7 @@ pub(crate) fn wait_for_answers(
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
-        let line = format!("waiting for {list}: {elapsed} s of {total} s");
-        console.progress(Some(&line));
+        console.progress(Some(&progress_line(&list, started, limit)));
         if !is_noted {
             is_noted = true;
             let limit = humantime::format_duration(limit);

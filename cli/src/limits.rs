@@ -8,7 +8,8 @@ pub(crate) const DEFAULT_WAIT: &str = "30s";
 /// How long `run --wait` and `reserve --wait` wait before they show that they wait.
 pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 
-/// How often a wait checks the process of `--pid` and redraws its progress line.
+/// How often a wait redraws its progress line. A wait for listeners also checks this often whether
+/// the process of `--pid` has ended.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// If `check` or `wait` uses several threads, each one except the last checks at least this number

@@ -41,8 +41,8 @@ pub(crate) enum AttemptError {
     Occupied(Port),
     /// The bind requires a privilege, or a sandbox forbids it.
     NotPermitted(Port, io::Error),
-    /// The path of the port's lock file leads to something else, such as a link or a folder.
-    /// Another user may have planted it.
+    /// The port's lock file cannot be opened. Its path leads to a link or a folder, or this user
+    /// may not open the file. Another user may have planted it.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
     NoneFree(Box<AttemptStats>),

@@ -122,7 +122,8 @@ fn of_name(
     first_of(request, numbers, &mut once, &mut stats)
 }
 
-/// The allowed numbers, in the order in which an automatic pick tries them.
+/// Allowed numbers, in the order in which an automatic pick without claims tries them. Without a
+/// requested range, at most [`NUMBERS_TRIED`] of them are ephemeral.
 pub(super) fn numbers(request: &Request) -> Result<impl Iterator<Item = u16>, AttemptError> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
         Some(range) => Box::new(ports::shuffled(vec![range.clone()])),

@@ -120,14 +120,19 @@ fn has_ipv6() -> io::Result<bool> {
 
 /// A socket that serves both IP families, or `None` if the kernel has no such sockets.
 ///
-/// Only the error EAFNOSUPPORT shows that IPv6 is missing. The function returns any other error,
-/// for example from a lack of descriptors or from a sandbox.
+/// Only the error EAFNOSUPPORT shows that IPv6 is missing. The function returns any other error of
+/// socket(2), for example from a lack of descriptors or from a sandbox.
 fn new_ipv6_socket() -> io::Result<Option<Socket>> {
-    match Socket::new(Domain::IPV6, Type::STREAM, None) {
-        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux accepts it.
-        Ok(socket) => Ok(socket.set_only_v6(false).is_ok().then_some(socket)),
-        Err(e) if system::is_missing_family(&e) => Ok(None),
-        Err(e) => Err(e),
+    let socket = match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        Err(e) if system::is_missing_family(&e) => return Ok(None),
+        made => made?,
+    };
+    match socket.set_only_v6(false) {
+        Ok(()) => Ok(Some(socket)),
+        // A sandbox.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
+        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4.
+        Err(_) => Ok(None),
     }
 }
 

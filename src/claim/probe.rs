@@ -14,7 +14,7 @@ use crate::retry::RetryBudget;
 /// Which socket options a probe sets, and when. On Windows every mode sets SO_EXCLUSIVEADDRUSE.
 ///
 /// A child that is forked during a probe has a copy of the probe's socket until it calls exec. The
-/// mode decides which servers that copy keeps from binding.
+/// copy makes the kernel refuse servers. The mode decides which servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindMode {
     /// The probe sets no reuse option. A copy in a forked child would make the kernel refuse every

@@ -278,7 +278,7 @@ fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     };
     let ip = match address.as_str() {
         "" | "*" | "localhost" => None,
-        // ss(8) and netstat(8) print the wildcard of IPv6 without brackets.
+        // netstat(8) prints the wildcard of IPv6 without brackets.
         "::" => Some(Ipv6Addr::UNSPECIFIED.into()),
         ip => Some(match ip.strip_prefix('[') {
             Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),

@@ -62,7 +62,7 @@ impl Use {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,
             Incompleteness::Bound(_) => matches!(self, Use::Bound),
-            Incompleteness::Ownerless => matches!(self, Use::TimeWait),
+            Incompleteness::Ownerless => matches!(self, Use::Connected | Use::TimeWait),
             _ => false,
         }
     }

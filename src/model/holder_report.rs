@@ -185,7 +185,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
         lines.push(line(
             "",
             format_args!(
-                "and {} with other owners or addresses",
+                "and {} of other owners, addresses or states",
                 connections(unlisted)
             ),
         ));
@@ -326,7 +326,9 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
         assert!(
-            text.ends_with("\n               and 280 connections with other owners or addresses"),
+            text.ends_with(
+                "\n               and 280 connections of other owners, addresses or states"
+            ),
             "{text}"
         );
     }

@@ -185,8 +185,10 @@ impl Holder {
             text += &process.name_and_pid();
             separator = ", ";
         }
-        if sharers.len() > SHARERS_NAMED {
-            text += &format!(" and {} other processes", sharers.len() - SHARERS_NAMED);
+        match sharers.len().saturating_sub(SHARERS_NAMED) {
+            0 => {}
+            1 => text += " and one other process",
+            more => text += &format!(" and {more} other processes"),
         }
         text
     }

@@ -138,8 +138,8 @@ pub enum ProcessState {
     /// The process runs, or sleeps until it has something to do.
     #[default]
     Running,
-    /// A signal (Ctrl-Z, SIGSTOP) has stopped the process. The process keeps its sockets and answers
-    /// no client. SIGTERM takes effect only after SIGCONT.
+    /// A signal (Ctrl-Z, SIGSTOP) has stopped the process. The process keeps its sockets and
+    /// answers no client. SIGTERM takes effect only after SIGCONT.
     Suspended,
     /// A debugger or another tracer (ptrace(2)) has stopped the process. The process keeps its
     /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.

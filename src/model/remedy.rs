@@ -420,7 +420,7 @@ impl fmt::Display for Remedy {
             ),
             Remedy::ReserveForPlainServer => f.write_str(
                 "reserve the port with ReserveOptions::new().reuse_addr(false) if the server \
-                 reported \"address already in use\": the server may not set SO_REUSEADDR",
+                 reported \"address already in use\": some servers do not set SO_REUSEADDR",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
@@ -457,7 +457,8 @@ impl fmt::Display for Remedy {
                  net.ipv4.ip_local_reserved_ports={ports}"
             ),
             Remedy::ShowExcludedRanges => f.write_str(
-                "list the excluded ranges with `netsh interface ipv4 show excludedportrange tcp`",
+                "list the excluded ranges with `netsh interface ipv4 show excludedportrange tcp`, \
+                 or with udp for a UDP port",
             ),
             Remedy::CheckCommand { pid } => write!(
                 f,

@@ -562,8 +562,8 @@ impl ReserveOptions {
     ///
     /// [`port`](Self::port) and [`prefer`](Self::prefer) name the base number, and
     /// [`aligned`](Self::aligned) applies to it. Every port obeys the range, the exclusions and
-    /// `PORTLEASE_RANGE`. The exception is one offset from an exact base number: then
-    /// `PORTLEASE_RANGE` does not apply. The call reserves the ports in ascending order.
+    /// `PORTLEASE_RANGE`. But `PORTLEASE_RANGE` does not apply if `port` names the base number and
+    /// `offsets` has only one offset. The call reserves the ports in ascending order.
     ///
     /// ```
     /// # use portlease::ReserveOptions;

@@ -89,17 +89,25 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        let prefer = self.prefer.into_iter().filter(|port| {
-            !self.exclude.contains(*port)
-                && port.is_multiple_of(self.aligned)
-                && env_range
-                    .as_ref()
-                    .is_none_or(|env_range| env_range.contains(port))
-        });
+        // A preferred base number need not be one of the ports. Whether the ports are in the range
+        // is checked later.
+        let is_allowed = |port: &u16| match ports {
+            Ports::Offsets(offsets) => offsets
+                .ports(*port)
+                .is_some_and(|mut ports| ports.all(|port| !self.exclude.contains(port))),
+            Ports::Many(_) => {
+                !self.exclude.contains(*port)
+                    && port.is_multiple_of(self.aligned)
+                    && env_range
+                        .as_ref()
+                        .is_none_or(|env_range| env_range.contains(port))
+            }
+        };
+        let prefer = self.prefer.iter().copied().filter(is_allowed).collect();
         Ok(Request {
             protocols: self.protocols,
             server: self.server,
-            prefer: prefer.collect(),
+            prefer,
             exact,
             allowed,
             exclude: self.exclude,

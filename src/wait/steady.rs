@@ -34,8 +34,8 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// The errors of [`wait_until_listening`]. If `at_most` is shorter than `steady`, the wait usually
 /// returns [`TimedOut`](crate::ErrorKind::TimedOut). The diagnosis says whether nothing has
-/// listened, or whether no listener stayed open. In the second case it names the process that
-/// listened last, if that process was visible.
+/// listened, or whether no listener stayed open. In the second case it names the last visible
+/// process that listened.
 ///
 /// # Platform-specific behavior
 ///

@@ -195,6 +195,9 @@ fn ports_at_offsets_come_in_the_order_asked_and_obey_every_option() {
     );
     let preferred = within().prefer([low + 5, low + 2]);
     assert_eq!(numbers(preferred, &[0, 8]).unwrap(), [low + 2, low + 10]);
+    // A base number that is none of the ports can be excluded.
+    let excluded = within().prefer([low + 4]).exclude([low + 4]);
+    assert_eq!(numbers(excluded, &[1, 2]).unwrap(), [low + 5, low + 6]);
     // All or none.
     let taken = new().port(low + 11).reserve().unwrap();
     let error = numbers(within(), &[0, 11]).unwrap_err();

@@ -149,7 +149,8 @@ fn unmet(
     (findings, left)
 }
 
-/// The answer of `wait --http` after it has sent requests.
+/// The JSON object that `wait --http` prints. If the wait ends before the first request, it prints
+/// [`Answer`] instead.
 #[derive(Debug, Serialize)]
 struct HttpAnswer {
     version: u8,

@@ -133,7 +133,7 @@ pub(crate) struct Job(OwnedHandle);
 
 impl Job {
     /// Puts this process into a new job, and with it every process that it starts from now on. A
-    /// process may leave the job, as a keeper of `portlease reserve` does.
+    /// process can be started outside of the job, as the keeper of `portlease reserve` is.
     pub(crate) fn enter() -> io::Result<Job> {
         // SAFETY: both pointers may be null: no attributes, and no name.
         let job = unsafe { CreateJobObjectW(std::ptr::null(), std::ptr::null()) };

@@ -266,7 +266,7 @@ fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
     try_write_line(out, text).map(drop)
 }
 
-/// Writes a line in one call. Returns `false` if the reader has closed the stream.
+/// Writes the text and a line break. Returns `false` if the reader has closed the stream.
 fn try_write_line(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
     match out
         .write_all(format!("{text}\n").as_bytes())

@@ -53,7 +53,7 @@ fn command(remedy: &Remedy) -> Option<String> {
         }
         Remedy::ReserveForPlainServer => {
             "reserve the port with --no-reuse-addr if the server reported \"address already in \
-             use\": the server may not set SO_REUSEADDR"
+             use\": some servers do not set SO_REUSEADDR"
                 .to_owned()
         }
         Remedy::UnblockRuntime { .. } => return None,
@@ -150,6 +150,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::UseLocalAddress => ("use_local_address", None, None),
         Remedy::AskWhoHolds { .. } => ("ask_who_holds", None, None),
         Remedy::NameOtherProtocol { .. } => ("name_other_protocol", None, None),
+        Remedy::ShowExcludedRanges => ("show_excluded_ranges", None, None),
+        Remedy::NamePort => ("name_port", None, None),
+        Remedy::StopServersBeforeTestEnds => ("stop_servers_before_test_ends", None, None),
         _ => ("other", None, None),
     }
 }

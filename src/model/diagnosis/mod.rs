@@ -56,7 +56,8 @@ pub(crate) struct Facts {
     /// A listener on the endpoint. Its owner is neither the expected process nor a process that the
     /// expected one started.
     pub(crate) stranger: Option<Holder>,
-    /// Listeners on the number whose address does not match the endpoint.
+    /// Listeners on the number that clients of the endpoint's address do not reach. They are bound
+    /// to another address, or to another interface.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,

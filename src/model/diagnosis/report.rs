@@ -80,7 +80,8 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::Gone) => {
-                "another process briefly bound the port or locked its lock file; it is free now"
+                "a socket held the port, or a process locked its lock file, until a moment ago; it \
+                 is free now"
                     .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {

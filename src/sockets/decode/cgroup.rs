@@ -53,8 +53,8 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
     membership
 }
 
-/// The name of a machine of systemd-nspawn. The processes of the machine are in the folder `payload`
-/// of its unit, which is `machine-NAME.scope` or `systemd-nspawn@NAME.service`.
+/// The name of a machine of systemd-nspawn. The processes of the machine are in the folder
+/// `payload` of its unit, which is `machine-NAME.scope` or `systemd-nspawn@NAME.service`.
 fn machine(unit: &str, name: &str) -> Option<String> {
     if name != "payload" {
         return None;

@@ -231,7 +231,8 @@ fn a_process_that_its_debugger_has_stopped_is_killed() {
     // The parent traces the child (PTRACE_TRACEME is 0), which a signal then stops.
     let program = "import ctypes, os, signal, socket, sys, time\n\
                    signal.alarm(120)\n\
-                   if os.fork() == 0:\n s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n \
+                   at = ('127.0.0.1', int(sys.argv[1]))\n\
+                   if os.fork() == 0:\n s = socket.create_server(at)\n \
                    ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n os.kill(os.getpid(), signal.SIGSTOP)\n\
                    os.waitpid(-1, 0)\nos.write(1, b'1\\n')\ntime.sleep(600)";
     let _tracer = start(program, p.port());

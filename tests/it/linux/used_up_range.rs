@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
+use portlease::ReserveOptions;
+
 use crate::support::args::Args;
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::reserver::{Outcome, Reserver};
@@ -185,6 +187,26 @@ pub(crate) fn reserve_in_a_range_of_two() {
             .unwrap_or_else(|e| panic!("{how}: {e}, {held:?}"));
         socket::reset_on_close(&client);
     }
+}
+
+#[test]
+fn a_request_for_few_ephemeral_numbers_of_many_free_ones_succeeds() {
+    need!(capability::network_namespace());
+    in_namespace("few-of-many", "", 400);
+}
+
+/// The helper process.
+pub(crate) fn reserve_few_of_many() {
+    let outside = || {
+        ReserveOptions::new()
+            .exclude(1..EPHEMERAL_LOW)
+            .exclude(EPHEMERAL_LOW + 400..=u16::MAX)
+    };
+    // Each request admits two numbers. The range has more, which are free for connections.
+    let aligned = outside().aligned(200).reserve().unwrap();
+    assert_eq!(aligned.port() % 200, 0);
+    let two = outside().exclude(EPHEMERAL_LOW + 2..=u16::MAX);
+    assert!(two.reserve().unwrap().port() < EPHEMERAL_LOW + 2);
 }
 
 #[test]

@@ -88,7 +88,8 @@ fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name(
     assert_eq!(left, 50, "a folder with a temporary name is left");
 }
 
-/// The other threads remove every lock file and every temporary file that no process has locked.
+/// Two threads sweep all the time: they remove the lock file and the temporary files that are not
+/// locked. A third thread creates the locked file.
 #[test]
 fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     const FILES: usize = 50;

@@ -90,16 +90,17 @@ fn search(
     };
     let mut lists_all = true;
     if !scan.is_done() {
-        let mut pids = numbers(proc.as_fd())?;
+        let pids = numbers(proc.as_fd())?;
         // With the mount option `hidepid=2`, `/proc` does not list the processes of other users.
         // Pid 1 is then usually missing, so without pid 1 the list counts as incomplete.
         let lists_init = pids.contains(&1);
+        let mut rest = pids.clone();
         if first_hit {
-            pids.retain(|pid| !scanned.contains(pid));
-            scan.scan_users(&mut pids, &uids, &mut state)?;
+            rest.retain(|pid| !scanned.contains(pid));
+            scan.scan_users(&mut rest, &uids, &mut state)?;
         }
         if !scan.is_done() {
-            scan.scan_all(&pids, &mut state)?;
+            scan.scan_all(&rest, &mut state)?;
             scan.scan_indirect(&pids, &uids, lists_init, &mut state)?;
             lists_all = lists_init;
         }
