@@ -102,8 +102,10 @@ fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];
     for _ in 0..TRIES {
-        // SAFETY: the pointer is valid, and errno belongs to this thread.
-        unsafe { *libc::__error() = 0 };
+        // SAFETY: the call takes no argument.
+        let errno = unsafe { libc::__error() };
+        // SAFETY: the pointer is valid as long as this thread, whose errno it is.
+        unsafe { *errno = 0 };
         match usize::try_from(call(&mut buffer)) {
             Ok(length @ 1..) if length < buffer.len() => {
                 buffer.truncate(length);
