@@ -90,12 +90,15 @@ pub(crate) struct Supervisor {
     pub(crate) pid: u32,
     pub(crate) name: String,
     pub(crate) kind: SupervisorKind,
+    /// Whether it is the parent of the process. If not, a shell or another program between them may
+    /// end without the process.
+    pub(crate) is_parent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
     /// A service manager, with the command line that stops one of its services. `None` if that
-    /// command line is unknown.
+    /// command line is unknown. The process itself can be the manager: it may listen for a service.
     Manager(Option<String>),
     /// A program that runs a command, such as a file watcher. If the program is stopped, it stops
     /// its command too.

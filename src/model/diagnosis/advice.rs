@@ -250,6 +250,12 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     let is_other_unit = !process.shares_unit;
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
     let container = process.container.as_ref().filter(|_| is_other_unit);
+    // A service manager can run other programs in its unit, which must not end. Its command does
+    // not reach into a container.
+    let supervisor = process.supervisor.as_ref().filter(|supervisor| {
+        let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
+        container.is_none() && (unit.is_none() || is_manager)
+    });
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
         // systemd may have started this process, and holds the sockets of its socket units.
@@ -261,15 +267,15 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
                 podman: PROXIES_OF_PODMAN.contains(&name),
             }
         }
-        _ if process.state == ProcessState::Suspended => Remedy::ResumeOrKill { pid },
-        _ if process.state == ProcessState::DumpingCore => Remedy::WaitForCoreDump { pid },
-        _ => match (container, unit, &process.supervisor) {
-            (Some(id), _, _) => Remedy::StopContainer { id: id.clone() },
-            (_, Some(unit), _) => Remedy::StopUnit {
+        _ => match (supervisor, process.state, container, unit) {
+            (Some(supervisor), ..) => for_supervised(process, supervisor),
+            (_, ProcessState::Suspended, ..) => Remedy::ResumeOrKill { pid },
+            (_, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
+            (_, _, Some(id), _) => Remedy::StopContainer { id: id.clone() },
+            (_, _, _, Some(unit)) => Remedy::StopUnit {
                 unit: unit.clone(),
                 user: process.user_unit,
             },
-            (_, _, Some(supervisor)) => for_supervised(pid, supervisor),
             // Pid 1 is the first process of the system or container, which would end with it.
             _ if pid == INIT => return None,
             _ => end(process),
@@ -285,24 +291,30 @@ fn end(process: &Process) -> Remedy {
     }
 }
 
-fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {
+fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
+    let pid = process.pid;
     let name = supervisor.name.clone();
+    let sigkill = process.ignores_sigterm || process.state == ProcessState::Suspended;
     match &supervisor.kind {
         SupervisorKind::Manager(command) => Remedy::StopBySupervisor {
             pid,
             supervisor: supervisor.pid,
             name,
             command: command.clone(),
+            may_remain: supervisor.pid != pid && (sigkill || !supervisor.is_parent),
+            sigkill,
         },
         SupervisorKind::Watcher => Remedy::StopWatcherFirst {
             pid,
             watcher: supervisor.pid,
             name,
+            sigkill,
         },
         SupervisorKind::Loop => Remedy::StopProcessOfScript {
             pid,
             shell: supervisor.pid,
             name,
+            sigkill,
         },
     }
 }
@@ -349,5 +361,65 @@ fn with_permission(report: &Report) -> Vec<Remedy> {
         Vec::new()
     } else {
         vec![Remedy::InspectWithPermission]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::test_holders::process;
+
+    fn supervised(kind: SupervisorKind) -> Process {
+        Process {
+            supervisor: Some(Supervisor {
+                pid: 4200,
+                name: "supervisor".to_owned(),
+                kind,
+                is_parent: true,
+            }),
+            unit: Some("supervisor.service".to_owned()),
+            ..process(4242, "server")
+        }
+    }
+
+    fn kind_of(process: &Process) -> &'static str {
+        match for_process(process, 60315) {
+            Some(Remedy::StopBySupervisor { .. }) => "supervisor",
+            Some(Remedy::StopUnit { .. }) => "unit",
+            Some(Remedy::StopContainer { .. }) => "container",
+            Some(Remedy::ResumeOrKill { .. }) => "resume",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The unit may run other programs of the manager. A file watcher is the program of the unit.
+    #[test]
+    fn a_service_manager_is_named_instead_of_the_unit_that_it_runs_in() {
+        let by_manager = supervised(SupervisorKind::Manager(None));
+        assert_eq!(kind_of(&by_manager), "supervisor");
+        assert_eq!(kind_of(&supervised(SupervisorKind::Watcher)), "unit");
+        let in_container = Process {
+            container: Some("3f1c9a0b7d5e".to_owned()),
+            ..by_manager
+        };
+        assert_eq!(kind_of(&in_container), "container");
+    }
+
+    /// If a suspended process is killed, its supervisor starts it again.
+    #[test]
+    fn the_supervisor_of_a_suspended_process_is_named() {
+        let mut process = supervised(SupervisorKind::Manager(None));
+        process.state = ProcessState::Suspended;
+        let Some(Remedy::StopBySupervisor {
+            may_remain,
+            sigkill,
+            ..
+        }) = for_process(&process, 60315)
+        else {
+            panic!("another remedy");
+        };
+        assert!(may_remain && sigkill);
+        process.supervisor = None;
+        assert_eq!(kind_of(&process), "resume");
     }
 }
