@@ -1,5 +1,5 @@
-# Installs what steps need: Debian packages as root, and Python packages in an environment of their
-# own outside the checkout.
+# Installs what steps need: Debian packages as root, and packages for Python and Node in folders of
+# their own outside the checkout.
 # shellcheck shell=bash
 
 # What the tests use, and the Debian package that has it.
@@ -7,7 +7,7 @@ readonly TOOLS=(
     redis-server:redis-server nginx:nginx-light python3:python3 node:nodejs initdb:postgresql
     dnsmasq:dnsmasq-base memcached:memcached erl:erlang-base zsh:zsh busybox:busybox
     faketime:faketime nft:nftables strace:strace lsof:lsof ss:iproute2 unshare:util-linux
-    setpriv:util-linux
+    setpriv:util-linux runsv:runit s6-svc:s6 svc:daemontools supervisord:supervisor
 )
 
 has() {
@@ -78,7 +78,7 @@ install_tools() {
 }
 
 readonly VENV=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/venv
-readonly PYTHON_PACKAGES=(uvicorn gunicorn portpicker)
+readonly PYTHON_PACKAGES=(uvicorn gunicorn portpicker watchdog honcho)
 
 has_python_packages() {
     local IFS=,
@@ -88,6 +88,22 @@ has_python_packages() {
 install_python_packages() {
     python3 -m venv --clear "$VENV" &&
         "$VENV/bin/pip" --quiet install "${PYTHON_PACKAGES[@]}"
+}
+
+readonly NODE_FOLDER=${XDG_CACHE_HOME:-$HOME/.cache}/portlease-ci/node
+readonly NODE_PACKAGES=(nodemon pm2)
+
+has_node_packages() {
+    local package
+    for package in "${NODE_PACKAGES[@]}"; do
+        [[ -x $NODE_FOLDER/node_modules/.bin/$package ]] || return 1
+    done
+}
+
+install_node_packages() {
+    mkdir -p "$NODE_FOLDER" &&
+        npm install --prefix "$NODE_FOLDER" --no-audit --no-fund --silent --ignore-scripts \
+            "${NODE_PACKAGES[@]}"
 }
 
 # Prepares the steps that run tests, once. The tests skip by name what is still missing.
@@ -106,6 +122,14 @@ prepare_tests() {
     else
         tail -n 3 "$scratch/pip" >&2
         skip python-packages "could not be installed: ${PYTHON_PACKAGES[*]}"
+        unset PORTLEASE_NO_SKIP
+    fi
+    has_node_packages || job 60 install_node_packages >"$scratch/npm-packages" 2>&1
+    if has_node_packages; then
+        export PORTLEASE_TEST_NODE=$NODE_FOLDER/node_modules/.bin
+    else
+        tail -n 3 "$scratch/npm-packages" >&2
+        skip node-packages "could not be installed: ${NODE_PACKAGES[*]}"
         unset PORTLEASE_NO_SKIP
     fi
 }

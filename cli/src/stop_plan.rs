@@ -197,7 +197,10 @@ fn cause_of(remedy: &Remedy) -> &'static str {
         Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
         Remedy::StopContainer { .. } => "it runs in a container",
         Remedy::StopUnit { .. } => "a service manager may start it again",
-        Remedy::StopBySupervisor { .. } => "a supervisor would start it again",
+        Remedy::StopBySupervisor {
+            pid, supervisor, ..
+        } if pid == supervisor => "it listens for a program that it runs",
+        Remedy::StopBySupervisor { .. } => "a supervisor may start it again",
         Remedy::StopWatcherFirst { .. } => "the program that runs it may start it again",
         Remedy::WaitForCoreDump { .. } => "it is ending: the kernel is writing its core file",
         _ => "a signal does not free the port",

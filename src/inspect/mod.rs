@@ -1,5 +1,6 @@
 //! The state of a port now: whether it is free, who holds it, and how it answers a connection.
 
+mod ancestor;
 pub(crate) mod availability;
 pub(crate) mod diagnose;
 pub(crate) mod ephemeral_usage;
@@ -10,5 +11,6 @@ mod port_context;
 pub(crate) mod probe;
 mod relation;
 mod sight;
+mod supervisor;
 pub(crate) mod who;
 pub(crate) mod whose;

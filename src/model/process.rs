@@ -117,12 +117,15 @@ pub(crate) struct Supervisor {
     pub(crate) pid: u32,
     pub(crate) name: String,
     pub(crate) kind: SupervisorKind,
+    /// Whether it is the parent of the process. If not, a shell or another program between them may
+    /// end without the process.
+    pub(crate) is_parent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
     /// A service manager, with a text that says how to stop the service of the process. `None` if
-    /// that is unknown.
+    /// that is unknown. The process itself can be the manager: it may listen for a service.
     Manager(Option<String>),
     /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
     /// stops its command too.

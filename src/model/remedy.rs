@@ -104,13 +104,14 @@ pub enum Remedy {
         /// Whether the holder is a program of Podman. If not, it is a program of Docker.
         podman: bool,
     },
-    /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor would
+    /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor may
     /// start the process again.
     #[non_exhaustive]
     StopBySupervisor {
         /// The id of the process.
         pid: u32,
-        /// The id of the supervisor.
+        /// The id of the supervisor. It is `pid` if the supervisor itself listens for a program
+        /// that it runs, as pm2 does in cluster mode.
         supervisor: u32,
         /// The name of the supervisor.
         name: String,
@@ -118,6 +119,11 @@ pub enum Remedy {
         /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
         /// known.
         command: Option<String>,
+        /// Whether the process may still run afterwards. The supervisor ends what it started, such
+        /// as a shell that runs the process.
+        may_remain: bool,
+        /// Whether only SIGKILL ends the process.
+        sigkill: bool,
     },
     /// Stop a program that runs the process, such as a file watcher, and then the process.
     /// Otherwise the program may start the process again.
@@ -129,6 +135,8 @@ pub enum Remedy {
         watcher: u32,
         /// The name of the program.
         name: String,
+        /// Whether only SIGKILL ends the process.
+        sigkill: bool,
     },
     /// Stop the process. If the shell script that runs it starts it again in a loop, stop that
     /// shell too.
@@ -140,6 +148,8 @@ pub enum Remedy {
         shell: u32,
         /// The name of the shell.
         name: String,
+        /// Whether only SIGKILL ends the process.
+        sigkill: bool,
     },
     /// Reserve any other free port.
     #[non_exhaustive]
@@ -333,28 +343,49 @@ impl fmt::Display for Remedy {
                 supervisor,
                 name,
                 command,
+                may_remain,
+                sigkill,
             } => {
-                write!(
-                    f,
-                    "stop pid {pid} through its supervisor {} (pid {supervisor}), which would \
-                     otherwise start it again",
-                    printable(name)
-                )?;
-                match command {
-                    Some(command) => write!(f, ": {}", printable(command)),
-                    None => Ok(()),
+                let name = printable(name);
+                if pid == supervisor {
+                    write!(f, "stop the program for which {name} (pid {pid}) listens")?;
+                } else {
+                    write!(
+                        f,
+                        "stop pid {pid} through its supervisor {name} (pid {supervisor}), which \
+                         may otherwise start it again"
+                    )?;
+                }
+                if let Some(command) = command {
+                    write!(f, ": {}", printable(command))?;
+                }
+                match may_remain {
+                    true => write!(f, ", and then {} if it still runs", end(*pid, *sigkill)),
+                    false => Ok(()),
                 }
             }
-            Remedy::StopWatcherFirst { pid, watcher, name } => write!(
+            Remedy::StopWatcherFirst {
+                pid,
+                watcher,
+                name,
+                sigkill,
+            } => write!(
                 f,
-                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then stop \
-                 pid {pid} if it still runs",
-                printable(name)
+                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then {} if it \
+                 still runs",
+                printable(name),
+                end(*pid, *sigkill)
             ),
-            Remedy::StopProcessOfScript { pid, shell, name } => write!(
+            Remedy::StopProcessOfScript {
+                pid,
+                shell,
+                name,
+                sigkill,
+            } => write!(
                 f,
-                "stop pid {pid}; if {} (pid {shell}), whose script has a loop, starts it again, \
-                 stop pid {shell} and then the new process",
+                "{}; if {} (pid {shell}), whose script has a loop, starts it again, stop pid \
+                 {shell} and then the new process",
+                end(*pid, *sigkill),
                 printable(name)
             ),
             Remedy::ReserveAnotherPort { endpoint } => {
@@ -497,6 +528,13 @@ impl fmt::Display for Remedy {
     }
 }
 
+fn end(pid: u32, sigkill: bool) -> String {
+    match sigkill {
+        true => format!("end pid {pid} with kill -KILL {pid}"),
+        false => format!("stop pid {pid}"),
+    }
+}
+
 fn of_user(is_user: bool) -> &'static str {
     if is_user { " --user" } else { "" }
 }
@@ -593,17 +631,21 @@ mod tests {
                 supervisor: 1,
                 name: name(),
                 command: Some(name()),
+                may_remain: true,
+                sigkill: false,
             },
             Remedy::StopBySupervisor { .. } => Remedy::StopWatcherFirst {
                 pid,
                 watcher: 1,
                 name: name(),
+                sigkill: false,
             },
             Remedy::StopWatcherFirst { .. } => Remedy::NameOtherProtocol { endpoint },
             Remedy::NameOtherProtocol { .. } => Remedy::StopProcessOfScript {
                 pid,
                 shell: 1,
                 name: name(),
+                sigkill: true,
             },
             Remedy::StopProcessOfScript { .. } => Remedy::ReserveAnotherPort { endpoint },
             Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
@@ -710,6 +752,49 @@ mod tests {
             (
                 Remedy::WaitUntilListening { endpoint: local },
                 "wait for the server with wait_until_listening(\"127.0.0.1:60315/tcp\", ..)",
+            ),
+        ] {
+            assert_eq!(remedy.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_remedy_for_a_supervised_process_says_what_may_remain() {
+        let through = |supervisor, may_remain, sigkill| Remedy::StopBySupervisor {
+            pid: 7,
+            supervisor,
+            name: "runsv".to_owned(),
+            command: Some("`sv down /web`".to_owned()),
+            may_remain,
+            sigkill,
+        };
+        let script = |sigkill| Remedy::StopProcessOfScript {
+            pid: 7,
+            shell: 6,
+            name: "sh".to_owned(),
+            sigkill,
+        };
+        let command = "stop pid 7 through its supervisor runsv (pid 6), which may otherwise start it \
+                       again: `sv down /web`";
+        for (remedy, text) in [
+            (through(6, false, false), command.to_owned()),
+            (
+                through(6, true, false),
+                format!("{command}, and then stop pid 7 if it still runs"),
+            ),
+            (
+                through(6, true, true),
+                format!("{command}, and then end pid 7 with kill -KILL 7 if it still runs"),
+            ),
+            (
+                through(7, false, false),
+                "stop the program for which runsv (pid 7) listens: `sv down /web`".to_owned(),
+            ),
+            (
+                script(true),
+                "end pid 7 with kill -KILL 7; if sh (pid 6), whose script has a loop, starts it \
+                 again, stop pid 6 and then the new process"
+                    .to_owned(),
             ),
         ] {
             assert_eq!(remedy.to_string(), text);

@@ -267,6 +267,12 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
     let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
+    // A service manager can run other programs in its unit, which must not end. Its command does
+    // not reach into a container.
+    let supervisor = process.supervisor.as_ref().filter(|supervisor| {
+        let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
+        container.is_none() && (unit.is_none() || is_manager)
+    });
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
         // systemd has the sockets of its socket units. This arm comes before the one for ancestors,
@@ -284,19 +290,19 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
                 podman: PROXIES_OF_PODMAN.contains(&name),
             }
         }
-        _ if process.state == ProcessState::Suspended => Remedy::ResumeOrKill { pid },
-        _ if process.state == ProcessState::Traced => Remedy::KillProcess { pid, traced: true },
-        _ if process.state == ProcessState::DumpingCore => Remedy::WaitForCoreDump { pid },
-        _ => match (container, unit, &process.supervisor) {
-            (Some(id), _, _) => Remedy::StopContainer {
+        _ => match (supervisor, process.state, container, unit) {
+            (Some(supervisor), ..) => for_supervised(process, supervisor),
+            (_, ProcessState::Suspended, ..) => Remedy::ResumeOrKill { pid },
+            (_, ProcessState::Traced, ..) => Remedy::KillProcess { pid, traced: true },
+            (_, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
+            (_, _, Some(id), _) => Remedy::StopContainer {
                 id: id.clone(),
                 manager: process.manager,
             },
-            (_, Some(unit), _) => Remedy::StopUnit {
+            (_, _, _, Some(unit)) => Remedy::StopUnit {
                 unit: unit.clone(),
                 user: process.user_unit,
             },
-            (_, _, Some(supervisor)) => for_supervised(pid, supervisor),
             // Pid 1 is the first process of the system or container. If pid 1 ends, the system or
             // container ends too.
             _ if pid == INIT => return None,
@@ -313,24 +319,34 @@ fn end(process: &Process) -> Remedy {
     }
 }
 
-fn for_supervised(pid: u32, supervisor: &Supervisor) -> Remedy {
+fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
+    let pid = process.pid;
     let name = supervisor.name.clone();
+    let is_stopped = matches!(
+        process.state,
+        ProcessState::Suspended | ProcessState::Traced
+    );
+    let sigkill = process.ignores_sigterm || is_stopped;
     match &supervisor.kind {
         SupervisorKind::Manager(command) => Remedy::StopBySupervisor {
             pid,
             supervisor: supervisor.pid,
             name,
             command: command.clone(),
+            may_remain: supervisor.pid != pid && (sigkill || !supervisor.is_parent),
+            sigkill,
         },
         SupervisorKind::Watcher => Remedy::StopWatcherFirst {
             pid,
             watcher: supervisor.pid,
             name,
+            sigkill,
         },
         SupervisorKind::Loop => Remedy::StopProcessOfScript {
             pid,
             shell: supervisor.pid,
             name,
+            sigkill,
         },
     }
 }
@@ -394,5 +410,65 @@ fn with_permission(report: &Report) -> Vec<Remedy> {
         Vec::new()
     } else {
         vec![Remedy::InspectWithPermission]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::test_holders::process;
+
+    fn supervised(kind: SupervisorKind) -> Process {
+        Process {
+            supervisor: Some(Supervisor {
+                pid: 4200,
+                name: "supervisor".to_owned(),
+                kind,
+                is_parent: true,
+            }),
+            unit: Some("supervisor.service".to_owned()),
+            ..process(4242, "server")
+        }
+    }
+
+    fn kind_of(process: &Process) -> &'static str {
+        match for_process(process, 60315, Protocol::Tcp) {
+            Some(Remedy::StopBySupervisor { .. }) => "supervisor",
+            Some(Remedy::StopUnit { .. }) => "unit",
+            Some(Remedy::StopContainer { .. }) => "container",
+            Some(Remedy::ResumeOrKill { .. }) => "resume",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The unit may run other programs of the manager. A file watcher is the program of the unit.
+    #[test]
+    fn a_service_manager_is_named_instead_of_the_unit_that_it_runs_in() {
+        let by_manager = supervised(SupervisorKind::Manager(None));
+        assert_eq!(kind_of(&by_manager), "supervisor");
+        assert_eq!(kind_of(&supervised(SupervisorKind::Watcher)), "unit");
+        let in_container = Process {
+            container: Some("3f1c9a0b7d5e".to_owned()),
+            ..by_manager
+        };
+        assert_eq!(kind_of(&in_container), "container");
+    }
+
+    /// If a suspended process is killed, its supervisor starts it again.
+    #[test]
+    fn the_supervisor_of_a_suspended_process_is_named() {
+        let mut process = supervised(SupervisorKind::Manager(None));
+        process.state = ProcessState::Suspended;
+        let Some(Remedy::StopBySupervisor {
+            may_remain,
+            sigkill,
+            ..
+        }) = for_process(&process, 60315, Protocol::Tcp)
+        else {
+            panic!("another remedy");
+        };
+        assert!(may_remain && sigkill);
+        process.supervisor = None;
+        assert_eq!(kind_of(&process), "resume");
     }
 }

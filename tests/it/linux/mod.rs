@@ -20,6 +20,7 @@ mod retries; // fork, sockets without a visible owner
 mod sandbox; // Landlock
 mod servers; // servers from Debian packages, stopped by signals
 mod spawning; // fork
+mod supervisors; // supervisors from Debian packages, pip and npm
 mod time_wait; // SO_REUSEADDR, as the kernel's table shows it
 mod used_up_range; // namespaces with few ephemeral ports
 mod whose;

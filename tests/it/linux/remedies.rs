@@ -286,66 +286,6 @@ fn every_process_that_shares_the_number_is_stopped() {
     p.wait_until_free(DEADLINE).unwrap();
 }
 
-/// A program of the name `runsv` that starts the server again when it ends.
-#[test]
-fn a_supervised_server_is_stopped_through_its_supervisor() {
-    const SUPERVISOR: &str = r#"
-import signal, subprocess, sys
-child = None
-def stop(*_):
-    child.kill()
-    sys.exit()
-signal.signal(signal.SIGTERM, stop)
-for _ in range(50):
-    child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
-    child.wait()
-"#;
-    let p = reserve_port();
-    let folder = Folder::new();
-    let script = folder.path().join("runsv");
-    std::fs::write(&script, SUPERVISOR).unwrap();
-    let supervisor = Command::new(python())
-        .arg(&script)
-        .args([super::whose::SERVER, "server", &p.to_string()])
-        .stdout(std::process::Stdio::null())
-        .spawn();
-    let mut supervisor = Server::of(supervisor.unwrap());
-    p.wait_until_listening(DEADLINE).unwrap();
-    let (_, text) = help(p.port());
-    let expected = format!("through its supervisor runsv (pid {})", supervisor.id());
-    assert!(text.contains(&expected), "{text}");
-    // The service folder of runsv is its working directory.
-    let here = std::env::current_dir().unwrap();
-    let command = format!("start it again: `sv down {}`", here.display());
-    assert!(text.contains(&command), "{text}");
-    // The remedy names the supervisor because this does not help.
-    let holders = portlease::who_holds(&p).unwrap();
-    let server = holders
-        .iter()
-        .find(|socket| !socket.processes.is_empty())
-        .unwrap();
-    let server = server.processes[0].pid;
-    Command::new("kill")
-        .arg(server.to_string())
-        .status()
-        .unwrap();
-    eventually("another process serves", DEADLINE, || {
-        let holders = portlease::who_holds(&p).unwrap();
-        let mut pids = holders.iter().flat_map(|socket| &socket.processes);
-        if pids.any(|process| process.pid != server && process.pid != std::process::id()) {
-            Ok(())
-        } else {
-            Err("not yet".to_owned())
-        }
-    });
-    Command::new("kill")
-        .arg(supervisor.id().to_string())
-        .status()
-        .unwrap();
-    supervisor.wait();
-    p.wait_until_free(DEADLINE).unwrap();
-}
-
 #[test]
 fn a_server_of_the_other_protocol_is_named() {
     let p = reserve_port();
@@ -370,57 +310,6 @@ fn a_server_of_the_other_protocol_is_named() {
     let text = results.next().unwrap().unwrap_err().to_string();
     assert!(!text.contains("not tcp"), "{text}");
     results.next().unwrap().unwrap();
-}
-
-/// The shell is no ancestor of this process, and its script starts the server in a loop.
-#[test]
-fn a_shell_script_with_a_loop_is_stopped_if_it_starts_the_server_again() {
-    let p = reserve_port();
-    let number = p.to_string();
-    let run = |script: &str| {
-        let shell = Command::new("sh")
-            .args(["-c", script, "sh", &python(), "-c", super::whose::SERVER])
-            .args(["server", &number])
-            .stdout(std::process::Stdio::null())
-            .spawn();
-        let shell = Server::of(shell.unwrap());
-        p.wait_until_listening(DEADLINE).unwrap();
-        shell
-    };
-    let kill = |pid: u32| {
-        Command::new("kill").arg(pid.to_string()).status().unwrap();
-    };
-    let server = || {
-        let holders = portlease::who_holds(&p).unwrap();
-        let listener = holders.iter().find(|socket| socket.is_server());
-        listener.map_or(0, |socket| socket.processes[0].pid)
-    };
-    let mut shell = run("while :; do \"$@\"; done");
-    let (first, id) = (server(), shell.id());
-    let (_, text) = help(p.port());
-    let expected = format!(
-        "stop pid {first}; if sh (pid {id}), whose script has a loop, starts it again, stop pid \
-         {id} and then the new process"
-    );
-    assert!(text.starts_with(&expected), "{text}");
-    kill(first);
-    eventually("another process serves", DEADLINE, || match server() {
-        pid if pid == 0 || pid == first => Err(pid.to_string()),
-        _ => Ok(()),
-    });
-    kill(id);
-    shell.wait();
-    kill(server());
-    p.wait_until_free(DEADLINE).unwrap();
-
-    // The control: a script without a loop is not named.
-    let mut shell = run("\"$@\"; true");
-    let pid = server();
-    let (_, text) = help(p.port());
-    assert!(text.starts_with(&format!("stop pid {pid}, or ")), "{text}");
-    kill(pid);
-    shell.wait();
-    p.wait_until_free(DEADLINE).unwrap();
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! [`Ancestor`]: an ancestor of a process, and which program and script it runs.
+
+use std::path::Path;
+
+use crate::sockets;
+
+/// How the name of pm2's daemon begins. The name goes on with the version and ": God".
+const PM2_DAEMON: &str = "PM2 v";
+
+/// How the names of programs begin that run the script which follows their options.
+const INTERPRETERS: [&str; 6] = ["node", "bun", "python", "ruby", "perl", "busybox"];
+
+/// Options of interpreters whose value is the next word.
+const WITH_VALUE: [&str; 8] = [
+    "-r",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "--env-file",
+    "-W",
+    "-X",
+];
+
+const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
+
+#[derive(Debug)]
+pub(super) struct Ancestor {
+    pub(super) pid: u32,
+    pub(super) parent: Option<u32>,
+    /// The name that the kernel has for the process.
+    pub(super) name: String,
+    /// The words of the command line.
+    pub(super) words: Vec<String>,
+}
+
+impl Ancestor {
+    pub(super) fn read(pid: u32) -> Option<Ancestor> {
+        let program = sockets::program(pid)?;
+        let words = program.arguments.iter();
+        Some(Ancestor {
+            pid,
+            parent: program.parent,
+            name: program.name,
+            words: words.map(|word| word.to_string_lossy().into()).collect(),
+        })
+    }
+
+    /// The names of the program and its script, each with the arguments that follow it.
+    fn names(&self) -> impl Iterator<Item = (&str, &[String])> {
+        let arguments = self.words.get(1..).unwrap_or_default();
+        // npm names its process after its command line: "npm run dev".
+        let title = match is_pm2_daemon(&self.name) {
+            true => "pm2",
+            false => self.name.split(' ').next().unwrap_or_default(),
+        };
+        let program = self.words.first().map_or("", |word| program_name(word));
+        let is_interpreter = INTERPRETERS.iter().any(|name| program.starts_with(name));
+        let script = first_operand(arguments).filter(|_| is_interpreter);
+        let script = script.map(|at| (program_name(&arguments[at]), &arguments[at + 1..]));
+        let names = [(title, arguments), (program, arguments)];
+        names.into_iter().chain(script)
+    }
+
+    /// Whether it runs this program. If the name has a second word, that word must be one of the
+    /// program's options, or its first argument.
+    pub(super) fn runs(&self, name: &str) -> bool {
+        let (name, option) = match name.split_once(' ') {
+            Some((name, option)) => (name, Some(option)),
+            None => (name, None),
+        };
+        let mut names = self.names().filter(|(own, _)| *own == name);
+        names.any(|(_, arguments)| option.is_none_or(|option| has_option(arguments, option)))
+    }
+
+    pub(super) fn is_shell(&self) -> bool {
+        SHELLS.iter().any(|shell| self.runs(shell))
+    }
+
+    /// Whether it is a shell whose script has a loop.
+    pub(super) fn has_loop(&self) -> bool {
+        let Some((_, arguments)) = self.names().find(|(name, _)| SHELLS.contains(name)) else {
+            return false;
+        };
+        let Some(script) = first_operand(arguments) else {
+            return false;
+        };
+        // One word can have several options, as in `sh -ec`.
+        let is_text = |option: &String| !option.starts_with("--") && option.ends_with('c');
+        if arguments[..script].iter().any(is_text) {
+            has_loop(&arguments[script])
+        } else {
+            let text = sockets::file_of(self.pid, &arguments[script]);
+            text.is_some_and(|text| has_loop(&text))
+        }
+    }
+}
+
+pub(super) fn is_pm2_daemon(name: &str) -> bool {
+    name.starts_with(PM2_DAEMON)
+}
+
+/// The position of the first argument that is neither an option nor the value of one.
+fn first_operand(arguments: &[String]) -> Option<usize> {
+    // The option -o of shells has a value too, as in `bash -eo pipefail`.
+    let has_value = |option: &str| {
+        WITH_VALUE.contains(&option)
+            || (option.starts_with('-') && !option.starts_with("--") && option.ends_with('o'))
+    };
+    let is_value = |at: usize| at > 0 && has_value(&arguments[at - 1]);
+    (0..arguments.len()).find(|&at| !arguments[at].starts_with('-') && !is_value(at))
+}
+
+/// Whether the option is among the arguments, up to the first that is no option.
+fn has_option(arguments: &[String], option: &str) -> bool {
+    let end = first_operand(arguments).map_or(arguments.len(), |at| at + 1);
+    let mut words = arguments[..end].iter();
+    words.any(|word| word.split('=').next() == Some(option))
+}
+
+/// The name of a program or script, without the ending of a script for Node.
+fn program_name(path: &str) -> &str {
+    // `forever start` runs another script of forever.
+    if path.ends_with("/forever/bin/monitor") {
+        return "forever";
+    }
+    let name = Path::new(path).file_name().and_then(|name| name.to_str());
+    let name = name.unwrap_or(path);
+    match name.rsplit_once('.') {
+        Some((stem, "js" | "cjs" | "mjs")) => stem,
+        _ => name,
+    }
+}
+
+/// Whether a command of this shell script begins a loop.
+fn has_loop(script: &str) -> bool {
+    let lines = script.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let mut commands = lines.flat_map(|line| line.split([';', '&', '|', '(', '{']));
+    commands.any(|command| {
+        let mut words = command.split_whitespace();
+        let first = words.find(|word| !["do", "then", "else", "exec"].contains(word));
+        first.is_some_and(|word| ["while", "until", "for"].contains(&word))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ancestor(name: &str, line: &str) -> Ancestor {
+        Ancestor {
+            pid: std::process::id(),
+            parent: None,
+            name: name.to_owned(),
+            words: line.split(' ').map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn a_program_is_known_by_its_title_its_path_or_its_script() {
+        for (name, line, program) in [
+            ("runsv", "runsv web", "runsv"),
+            ("busybox", "busybox runsv web", "runsv"),
+            ("run", "/bin/sh ./run", "sh"),
+            ("npm run dev", "npm run dev", "npm"),
+            (
+                "supervisord",
+                "python3 /usr/bin/supervisord -n",
+                "supervisord",
+            ),
+            (
+                "PM2 v5.3.0: God",
+                "PM2 v5.3.0: God Daemon (/root/.pm2)",
+                "pm2",
+            ),
+            ("node", "node /opt/nodemon/bin/nodemon.js app.js", "nodemon"),
+            ("node", "node /opt/forever/bin/monitor app.js", "forever"),
+            (
+                "python3",
+                "python3 -X dev -m watchfiles app.main",
+                "watchfiles",
+            ),
+            ("MainThread", "node --watch app.js", "node --watch"),
+            (
+                "node",
+                "node -r dotenv/config --watch app.js",
+                "node --watch",
+            ),
+            ("node", "node --watch-path=src app.js", "node --watch-path"),
+            (
+                "node",
+                "node /app/node_modules/.bin/tsx watch app.ts",
+                "tsx watch",
+            ),
+        ] {
+            assert!(ancestor(name, line).runs(program), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_names_no_program_is_not_taken_for_one() {
+        for (name, line, program) in [
+            // A target of make, and a file.
+            ("make", "make air", "air"),
+            ("vim", "vim entr", "entr"),
+            // Arguments of the script.
+            ("node", "node build.js --watch", "node --watch"),
+            (
+                "node",
+                "node /app/node_modules/.bin/tsx app.ts watch",
+                "tsx watch",
+            ),
+            (
+                "node",
+                "node /app/node_modules/.bin/tsx watcher.ts",
+                "tsx watch",
+            ),
+        ] {
+            assert!(!ancestor(name, line).runs(program), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_script_that_a_shell_runs_is_searched_for_a_loop() {
+        for (name, line, expected) in [
+            ("sh", "sh -c while", true),
+            ("sh", "sh -c true", false),
+            ("sh", "sh -ec while", true),
+            ("bash", "bash -eo pipefail -c while", true),
+            ("busybox", "busybox sh -c while", true),
+            // The name of a file.
+            ("sh", "sh while", false),
+            ("sh", "sh", false),
+            ("make", "make -c while", false),
+        ] {
+            assert_eq!(ancestor(name, line).has_loop(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_loop_of_a_script_is_found_where_a_command_begins() {
+        for script in [
+            "while true; do server; done",
+            "#!/bin/sh\nset -e\n  until server; do sleep 1; done\n",
+            "cd /srv && for n in 1 2 3; do server; done",
+            "if true; then while :; do server; done; fi",
+        ] {
+            assert!(has_loop(script), "{script}");
+        }
+        for script in [
+            "server --while",
+            "# while it runs\nexec server for tests",
+            "echo until; server",
+        ] {
+            assert!(!has_loop(script), "{script}");
+        }
+    }
+}
