@@ -7,6 +7,7 @@ use portlease::{Diagnosis, Endpoint};
 use crate::condition::Condition;
 use crate::exit;
 use crate::limits::WAIT_REPORT_TIME;
+use crate::output::remedy::Asked;
 
 /// Whether one port meets a condition.
 #[derive(Debug)]
@@ -14,11 +15,11 @@ pub(crate) struct Finding {
     pub(crate) endpoint: Endpoint,
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
-    /// Whether the check follows a wait for the condition.
-    pub(crate) waited: bool,
+    pub(crate) asked: Asked,
 }
 
 impl Finding {
+    /// `waited` says whether the check follows a wait for the condition.
     pub(crate) fn new(endpoint: Endpoint, condition: Condition, waited: bool) -> Self {
         let mut all = Self::all(&[endpoint], condition, waited);
         all.pop().expect("one port has one finding")
@@ -45,7 +46,7 @@ impl Finding {
             Finding {
                 endpoint: *endpoint,
                 problem,
-                waited,
+                asked: condition.asked(waited),
             }
         };
         endpoints.iter().zip(results).map(finding).collect()

@@ -65,7 +65,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let limit = args.shared.wait.unwrap_or_default();
     let reservations = console.while_waiting("busy ports to become free", limit, || {
         reserve(args, program)
-    })?;
+    });
+    let reservations =
+        reservations.map_err(|failure| failure.of_reserving(args.shared.wait.is_some()))?;
     for named in &reservations {
         console.detail(format_args!("{} is {}", named.name, endpoint(named)));
         if let Some(note) = ReservedRow::from(&named.reservation).other_choice()

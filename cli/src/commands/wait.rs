@@ -123,7 +123,7 @@ fn unmet(
         findings.push(Finding {
             endpoint,
             problem: Some(problem),
-            waited: true,
+            asked: condition.asked(true),
         });
         // Reports this port alone. The wait recorded the start and the end of the process, but a
         // check of the other ports would not know them.

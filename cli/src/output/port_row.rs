@@ -46,11 +46,11 @@ impl PortRow {
             help: finding
                 .problem
                 .as_ref()
-                .and_then(|problem| report::help(problem, finding.waited)),
+                .and_then(|problem| report::help(problem, finding.asked)),
             remedies: finding
                 .problem
                 .iter()
-                .flat_map(|problem| remedy::rows(problem.remedies(), finding.waited))
+                .flat_map(|problem| remedy::rows(problem.remedies(), finding.asked))
                 .collect(),
             unseen: holders.map(Holders::unseen).unwrap_or_default(),
             ephemeral_range: holders
