@@ -124,6 +124,7 @@ fn unmet(
             endpoint,
             problem: Some(problem),
             asked: condition.asked(true),
+            needs_reuse_addr: None,
         });
         // Reports this port alone. The wait recorded the start and the end of the process, but a
         // check of the other ports would not know them.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::slice;
 
-use portlease::{Diagnosis, ErrorKind, Remedy};
+use portlease::{Diagnosis, Endpoint, ErrorKind, Remedy};
 
 use crate::failure::{Cause, Failure};
 use crate::output::remedy::{self, Asked};
@@ -42,6 +42,32 @@ pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<Str
     remedies
         .retain(|remedy| texts.insert(remedy::in_one_line(slice::from_ref(remedy), after_wait)));
     remedy::in_one_line(&remedies, after_wait)
+}
+
+/// The cause why only a server that sets SO_REUSEADDR can bind a free port.
+pub(crate) fn cause_for_others(problem: &Diagnosis) -> String {
+    let cause = problem.cause();
+    let end = "; a server that sets SO_REUSEADDR can bind";
+    cause.strip_suffix(end).map_or(cause.clone(), str::to_owned)
+}
+
+/// The help for servers that do not set SO_REUSEADDR, on a port that is free for the others.
+pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<String> {
+    let mut remedies = problem.remedies().to_vec();
+    remedies.retain(|remedy| !matches!(remedy, Remedy::ReserveAnotherPort { .. }));
+    let help = remedy::in_one_line(&remedies, asked)?;
+    Some(format!("for other servers, {help}"))
+}
+
+/// The report on a port that only a server that sets SO_REUSEADDR can bind.
+pub(crate) fn needs_reuse_addr(problem: &Diagnosis, endpoint: Endpoint, asked: Asked) -> String {
+    let cause = cause_for_others(problem);
+    let headline =
+        format!("port {endpoint} is free only for a server that sets SO_REUSEADDR: {cause}");
+    match help_for_others(problem, asked) {
+        Some(help) => format!("{headline}\nhelp: {help}"),
+        None => headline,
+    }
 }
 
 pub(crate) fn headline_and_help(diagnosis: &Diagnosis, asked: Asked) -> String {
