@@ -327,11 +327,17 @@ fn run_stops_a_command_that_does_not_answer_as_expected() {
     }
 }
 
-/// The first server listens on an address that gets no request. The second one is suspended.
+/// The first address has no server. The second server listens on an address that gets no request.
+/// The third one is suspended.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_report_says_why_no_server_answers() {
     let wait = |port: &str| ran(&["wait", "--http", "/", "--timeout", "20ms", port]).code(1);
+    let output = wait("[fe80::1%lo]:1");
+    assert!(
+        output.out.contains(" as expected: [fe80::1%lo]:1"),
+        "{output:#?}"
+    );
     let listener = TcpListener::bind("127.0.0.5:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let output = wait(&port);
