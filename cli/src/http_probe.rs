@@ -96,7 +96,7 @@ impl HttpProbe {
     /// Sends the request to the address of the endpoint. If the endpoint has no address, sends it
     /// to 127.0.0.1, and also to ::1 if 127.0.0.1 fails or is slow. If no address answers with the
     /// expected status within `limit`, returns a description of the problem.
-    pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
+    pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), Problem> {
         let ends = Instant::now() + limit;
         match endpoint.socket_addr() {
             Some(address) => {
@@ -108,7 +108,6 @@ impl HttpProbe {
             }
             None => self.ask_loopbacks(endpoint.port, ends),
         }
-        .map_err(|problem| problem.text)
     }
 
     /// Asks 127.0.0.1. If that fails or takes longer than [`HTTP_FALLBACK_DELAY`], asks ::1 too.
@@ -197,10 +196,10 @@ impl HttpProbe {
 
 /// Why an address has not answered as expected.
 #[derive(Debug)]
-struct Problem {
+pub(crate) struct Problem {
     kind: ProblemKind,
     address: IpAddr,
-    text: String,
+    pub(crate) text: String,
 }
 
 /// The kinds of problems. If two addresses fail, the problem whose kind comes first in this list is
@@ -219,6 +218,11 @@ impl Problem {
             address,
             text,
         }
+    }
+
+    /// Whether no answer arrived in time.
+    pub(crate) fn is_silence(&self) -> bool {
+        self.kind == ProblemKind::Silence
     }
 
     fn of_thread(cause: &str) -> Problem {

@@ -9,7 +9,7 @@ use portlease::{Diagnosis, Endpoint, ProcessState, Protocol, who_holds};
 use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::finding::Finding;
-use crate::http_probe::HttpProbe;
+use crate::http_probe::{HttpProbe, Problem};
 use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep};
 use crate::output::console::Console;
 use crate::output::report;
@@ -23,6 +23,8 @@ pub(crate) struct Unanswered {
     pub(crate) probe: HttpProbe,
     /// Why the last attempt failed.
     pub(crate) problem: String,
+    /// Whether an attempt has failed.
+    is_sent: bool,
 }
 
 impl Unanswered {
@@ -49,6 +51,7 @@ impl Unanswered {
             endpoint,
             probe: probe.clone(),
             problem: "the timeout left no time for a request".to_owned(),
+            is_sent: false,
         })
     }
 
@@ -57,6 +60,7 @@ impl Unanswered {
             endpoint,
             probe,
             problem,
+            ..
         } = self;
         format!("port {endpoint} does not answer {probe} as expected: {problem}")
     }
@@ -177,11 +181,18 @@ pub(crate) fn until_answered(
         requests.retain_mut(|request| {
             let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
             let problem = request.probe.ask(request.endpoint, left).err();
-            // If no time was left for this attempt, keep the problem of the attempt before.
-            if let Some(problem) = problem.clone().filter(|_| !left.is_zero()) {
-                request.problem = problem;
+            let is_failed = problem.is_some();
+            // If the limit left too little time for this attempt, keep the problem of the attempt
+            // before.
+            let is_cut_short = |problem: &Problem| {
+                left.is_zero()
+                    || request.is_sent && problem.is_silence() && left < HTTP_ATTEMPT_LIMIT
+            };
+            if let Some(problem) = problem.filter(|problem| !is_cut_short(problem)) {
+                request.problem = problem.text;
+                request.is_sent = true;
             }
-            problem.is_some()
+            is_failed
         });
         if requests.is_empty() {
             return Ok(HttpOutcome::Answered);

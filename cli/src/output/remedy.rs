@@ -230,10 +230,8 @@ mod tests {
         let udp = portlease::reserve_udp_port();
         let taken = ReserveOptions::new().udp().port(udp.port()).reserve();
         let error = taken.unwrap_err();
-        let expected = format!(
-            "use the reservation of the port that this process already has, or drop it first, or \
-             reserve another port with `portlease reserve --udp`"
-        );
+        let expected = "use the reservation of the port that this process already has, or drop it \
+                        first, or reserve another port with `portlease reserve --udp`";
         assert_eq!(help(error.diagnosis().unwrap()), expected);
 
         let p = portlease::reserve_port();
