@@ -8,6 +8,8 @@ use portlease::{
     wait_until_listening,
 };
 
+use crate::output::remedy::Asked;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// The port is free for a server of this kind.
@@ -24,6 +26,15 @@ impl Condition {
             (true, _) => Condition::Listening,
             (false, true) => Condition::Free(ServerKind::Plain),
             (false, false) => Condition::Free(ServerKind::ReuseAddr),
+        }
+    }
+
+    /// What a check of this condition asks. `waited` says whether it follows a wait.
+    pub(crate) fn asked(self, waited: bool) -> Asked {
+        Asked {
+            waited,
+            no_reuse_addr: self == Condition::Free(ServerKind::Plain),
+            reserves: false,
         }
     }
 

@@ -68,7 +68,10 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
         Verdict::Free => Verdict::InUse(Cause::Gone),
         verdict => verdict,
     };
-    report(port, verdict)
+    let mut facts = facts(port, verdict, ScanDepth::Report);
+    let lease = facts.holders.as_ref().and_then(|all| all.leases().first());
+    facts.is_reserved_for_asker = Asker::Process.owned(port, lease).is_some();
+    Diagnosis::new(facts)
 }
 
 /// A [`report`] to a caller that may have reserved the port. The caller's own claim (its bound
@@ -297,6 +300,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             }),
             trials: Vec::new(),
             own_claim: None,
+            is_reserved_for_asker: false,
             at: SystemTime::now(),
         }
     };

@@ -163,6 +163,18 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
+    /// Use the port, because this process or an ancestor has already reserved it. Waiting for the
+    /// port could never succeed while the process that waits keeps it reserved.
+    #[non_exhaustive]
+    UseOwnReservation {
+        /// The endpoint that was requested.
+        endpoint: Endpoint,
+        /// The id of the process that holds the reservation. `None` if this process holds it.
+        pid: Option<u32>,
+        /// The id of the process for which `pid` holds it: this process or an ancestor. `None` if
+        /// `pid` holds it for itself.
+        on_behalf_of: Option<u32>,
+    },
     /// Start the server, if it does not run. If a packet filter redirects the port, a server may
     /// run although no socket listens.
     StartServer,
@@ -406,6 +418,25 @@ impl fmt::Display for Remedy {
                     "wait for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
+            Remedy::UseOwnReservation { pid: None, .. } => f.write_str(
+                "use the reservation of the port that this process already has, or drop it first",
+            ),
+            Remedy::UseOwnReservation {
+                pid: Some(pid),
+                on_behalf_of: None,
+                ..
+            } => write!(
+                f,
+                "use the port, which pid {pid}, an ancestor of this process, has already reserved"
+            ),
+            Remedy::UseOwnReservation {
+                pid: Some(pid),
+                on_behalf_of: Some(beneficiary),
+                ..
+            } => write!(
+                f,
+                "use the port, which pid {pid} has already reserved for pid {beneficiary}"
+            ),
             Remedy::StartServer => f.write_str("start the server if it does not run"),
             Remedy::WaitUntilListening { endpoint } => match endpoint {
                 Endpoint {
@@ -649,7 +680,12 @@ mod tests {
             },
             Remedy::StopProcessOfScript { .. } => Remedy::ReserveAnotherPort { endpoint },
             Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
-            Remedy::Queue { .. } => Remedy::StartServer,
+            Remedy::Queue { .. } => Remedy::UseOwnReservation {
+                endpoint,
+                pid: None,
+                on_behalf_of: None,
+            },
+            Remedy::UseOwnReservation { .. } => Remedy::StartServer,
             Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
             Remedy::WaitUntilListening { .. } => Remedy::UseListenersAddress { addr },
             Remedy::UseListenersAddress { .. } => Remedy::ListenOn {
@@ -693,7 +729,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 41);
+        assert_eq!(remedies.len(), 42);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
-use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
+use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
 use crate::limits::COMMAND_CHARS;
 use crate::listen_wait::ListenWait;
@@ -65,7 +65,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let limit = args.shared.wait.unwrap_or_default();
     let reservations = console.while_waiting("busy ports to become free", limit, || {
         reserve(args, program)
-    })?;
+    });
+    let reservations =
+        reservations.map_err(|failure| failure.of_reserving(args.shared.wait.is_some()))?;
     for named in &reservations {
         console.detail(format_args!("{} is {}", named.name, endpoint(named)));
         if let Some(note) = ReservedRow::from(&named.reservation).other_choice()
@@ -343,13 +345,19 @@ fn answer(
     limit: Duration,
     pid: u32,
 ) -> Result<(), Failure> {
-    match until_answered(requests, started, limit, Some(pid))? {
-        HttpOutcome::Answered => Ok(()),
-        HttpOutcome::TimedOut(left) | HttpOutcome::ProcessEnded(left) => {
-            let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
-            Err(Failure::new(problems.join("; ")))
-        }
+    // The sockets of a command that has ended are closed, so they explain nothing.
+    let (left, is_running) = match until_answered(requests, started, limit, Some(pid))? {
+        HttpOutcome::Answered => return Ok(()),
+        HttpOutcome::TimedOut(left) => (left, true),
+        HttpOutcome::ProcessEnded(left) => (left, false),
+    };
+    let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
+    let mut lines = vec![problems.join("; ")];
+    if is_running {
+        let obstacles = left.iter().filter_map(|of| Obstacle::find(of.endpoint));
+        lines.extend(obstacles.map(|obstacle| obstacle.text()));
     }
+    Err(Failure::new(lines.join("\n")))
 }
 
 fn endpoint(named: &NamedReservation) -> Endpoint {

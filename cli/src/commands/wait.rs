@@ -11,7 +11,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::http_probe::HttpProbe;
-use crate::http_wait::{HttpOutcome, Unanswered, wait_for_answers};
+use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, wait_for_answers};
 use crate::limits::{PORTS_PER_STEP, WAIT_REPORT_TIME, WAIT_REPORTS};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
@@ -123,7 +123,8 @@ fn unmet(
         findings.push(Finding {
             endpoint,
             problem: Some(problem),
-            waited: true,
+            asked: condition.asked(true),
+            needs_reuse_addr: None,
         });
         // Reports this port alone. The wait recorded the start and the end of the process, but a
         // check of the other ports would not know them.
@@ -164,6 +165,11 @@ struct HttpAnswer {
 struct UnansweredRow {
     endpoint: String,
     problem: String,
+    /// Why no server answered, and the help, as far as the sockets show them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
 }
 
 fn wait_for_http(
@@ -184,9 +190,14 @@ fn wait_for_http(
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
     if console.is_json() {
-        let row = |request: &Unanswered| UnansweredRow {
-            endpoint: request.endpoint.to_string(),
-            problem: request.problem.clone(),
+        let row = |request: &Unanswered| {
+            let obstacle = Obstacle::find(request.endpoint);
+            UnansweredRow {
+                endpoint: request.endpoint.to_string(),
+                problem: request.problem.clone(),
+                cause: obstacle.as_ref().and_then(Obstacle::cause),
+                help: obstacle.as_ref().and_then(Obstacle::help),
+            }
         };
         console.print_json(&HttpAnswer {
             version: JSON_VERSION,
@@ -198,9 +209,12 @@ fn wait_for_http(
     }
     for request in &unanswered {
         console.report(request.headline())?;
-        let finding = Finding::new(request.endpoint, Condition::Listening, true);
-        if finding.problem.is_some() {
-            console.finding(&finding, Condition::Listening)?;
+        match Obstacle::find(request.endpoint) {
+            Some(Obstacle::NoListener(finding)) => {
+                console.finding(&finding, Condition::Listening)?;
+            }
+            Some(suspended) => console.report(suspended.text())?,
+            None => {}
         }
     }
     if let (exit::PROCESS_ENDED, Some(pid)) = (code, args.pid) {

@@ -32,6 +32,7 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let (process, listener, mut holding) = match reserve_for_process(&request) {
         Ok(holding) => holding,
         Err(failure) => {
+            let failure = failure.of_reserving(request.selection.shared.wait.is_some());
             send(&mut answers, &Answer::Failed(report::failure(&failure))).map_err(cannot)?;
             return Ok(failure.code());
         }

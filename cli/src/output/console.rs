@@ -75,7 +75,7 @@ impl Console {
         if condition == Condition::Free(ServerKind::ReuseAddr) {
             let diagnosis = portlease::diagnose(*endpoint);
             if diagnosis.is_free() {
-                return report::full(&diagnosis, finding.waited);
+                return report::full(&diagnosis, finding.asked);
             }
         }
         format!("port {endpoint} is {}", condition.word())
@@ -91,9 +91,9 @@ impl Console {
             return Ok(());
         };
         self.report(if self.verbose {
-            report::full(problem, finding.waited)
+            report::full(problem, finding.asked)
         } else {
-            report::headline_and_help(problem, finding.waited)
+            report::headline_and_help(problem, finding.asked)
         })
     }
 
@@ -113,10 +113,14 @@ impl Console {
                 .iter()
                 .try_for_each(|finding| self.finding(finding, condition));
         }
+        let asked = findings
+            .first()
+            .map(|finding| finding.asked)
+            .unwrap_or_default();
         for problem in &failed {
             self.report(problem.headline())?;
         }
-        match report::help_for_all(&failed) {
+        match report::help_for_all(&failed, asked) {
             Some(help) => self.answer(format_args!("{HELP}help:{HELP:#} {help}")),
             None => Ok(()),
         }

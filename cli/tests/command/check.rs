@@ -1,6 +1,10 @@
 //! `portlease check`.
 
+#[cfg(target_os = "linux")]
+use std::io::Read;
 use std::net::TcpListener;
+#[cfg(target_os = "linux")]
+use std::net::TcpStream;
 use std::process::Command;
 
 use portlease::{ReserveOptions, reserve_port};
@@ -443,4 +447,34 @@ fn a_check_after_a_wait_reports_a_redirected_port() {
         lines[2..],
         [control, "help: start the server if it does not run"]
     );
+}
+
+/// A server that has stopped leaves TIME_WAIT. A server without SO_REUSEADDR cannot bind then.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_port_that_is_free_only_with_reuse_addr_is_reported_as_such() {
+    need!(capability::native());
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = server.local_addr().unwrap();
+    let client = TcpStream::connect(addr).unwrap();
+    let (connection, _) = server.accept().unwrap();
+    drop((server, connection));
+    let mut rest = Vec::new();
+    (&client).read_to_end(&mut rest).unwrap();
+    drop(client);
+    let port = addr.port().to_string();
+    let cause = "TIME_WAIT of 1 connection keeps servers without SO_REUSEADDR from binding";
+    let text = format!(
+        "port {port}/tcp is free only for a server that sets SO_REUSEADDR: {cause}\n\
+         help: for other servers, wait up to 60 s until TIME_WAIT ends\n"
+    );
+    assert_eq!(ran(&["check", &port]).code(0).out, text);
+    let free = silent().to_string();
+    let both = ran(&["check", &port, &free]).code(0).out;
+    let end = "2 ports are free, 1 of them only for servers that set SO_REUSEADDR\n";
+    assert_eq!(both, format!("{text}{end}"));
+    let rows = ran(&["check", "--json", &port, &free]).code(0).json();
+    assert_eq!(rows["ports"][0]["free"], json!(true));
+    assert_eq!(rows["ports"][0]["needs_reuse_addr"], json!(cause));
+    assert_eq!(rows["ports"][1].get("needs_reuse_addr"), None);
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::program::{Running, finish, plain, portlease, ran, silent};
 use crate::support::capability::unshare_flags;
 use crate::support::program::installed;
-use crate::support::{Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, need};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -325,4 +325,37 @@ fn run_stops_a_command_that_does_not_answer_as_expected() {
         let output = ran(&[&["run"], options, &["--", "true"]].concat()).code(125);
         assert!(output.err.contains(message), "{options:?}: {output:#?}");
     }
+}
+
+/// The first address has no server. The second server listens on an address that gets no request.
+/// The third one is suspended.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_report_says_why_no_server_answers() {
+    let wait = |port: &str| ran(&["wait", "--http", "/", "--timeout", "20ms", port]).code(1);
+    let output = wait("[fe80::1%lo]:1");
+    assert!(
+        output.out.contains(" as expected: [fe80::1%lo]:1"),
+        "{output:#?}"
+    );
+    let listener = TcpListener::bind("127.0.0.5:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let output = wait(&port);
+    let expected = format!(" listens on 127.0.0.5:{port} only");
+    assert!(output.out.contains(&expected), "{output:#?}");
+    assert!(output.out.contains("\nhelp: "), "{output:#?}");
+
+    need!(installed("python3"), capability::native());
+    let serve = "import socket, sys\n\
+        s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        s.accept()[0].recv(1)";
+    let p = reserve_port();
+    let mut python = Command::new("python3");
+    let server = Running::start(python.args(["-c", serve, &p.to_string()]));
+    p.wait_until_listening(DEADLINE).unwrap();
+    server.signal(Signal::STOP);
+    let output = wait(&p.to_string());
+    let pid = server.pid();
+    let expected = format!("help: resume pid {pid} with kill -CONT {pid}\n");
+    assert!(output.out.ends_with(&expected), "{output:#?}");
 }

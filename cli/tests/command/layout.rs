@@ -67,9 +67,8 @@ const FLOORS: [&[&str]; 15] = [
         "process_stat",
         "spawning",
     ],
-    &["keeper::address", "stdout"],
+    &["condition", "keeper::address", "stdout"],
     &[
-        "condition",
         "duration",
         "exit",
         "ffi::command_line",

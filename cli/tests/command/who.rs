@@ -8,7 +8,7 @@ use std::process::Command;
 use portlease::reserve_port;
 use serde_json::{Value, json};
 
-use crate::program::{BINARY, finish, plain, portlease, ran};
+use crate::program::{BINARY, finish, plain, portlease, ran, silent};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// The JSON of a listener of this process on 127.0.0.1.
@@ -334,4 +334,18 @@ fn a_lack_of_file_descriptors_is_named() {
         }
     }
     assert!(failed > 0, "control: some limit is too low");
+}
+
+#[test]
+fn a_probe_skips_udp_ports() {
+    let port = silent().to_string();
+    let udp = format!("{port}/udp");
+    let output = ran(&["who", "--probe", "--json", &udp, &port]).json();
+    assert_eq!(output["ports"][0]["probe"], json!("not_probed"));
+    assert_eq!(output["ports"][1]["probe"], json!("refuses"));
+    let text = ran(&["who", "--probe", &udp]).out;
+    assert!(
+        text.ends_with("  a client     not probed: a probe makes a TCP connection\n"),
+        "{text}"
+    );
 }

@@ -175,12 +175,27 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
-            vec![heir.map_or(Remedy::Queue { endpoint }, end)]
+            vec![heir.map_or_else(|| for_reservation(report, endpoint), end)]
         }
         Cause::TimeWait | Cause::TimeWaitForPlain => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
         Cause::Unexplained => with_permission(report),
         Cause::Gone => Vec::new(),
+    }
+}
+
+/// The remedy for a reservation of a process that runs.
+fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
+    if !report.facts.is_reserved_for_asker {
+        return Remedy::Queue { endpoint };
+    }
+    let lease = report.leases().first();
+    Remedy::UseOwnReservation {
+        endpoint,
+        pid: lease
+            .and_then(Lease::pid)
+            .filter(|pid| *pid != std::process::id()),
+        on_behalf_of: lease.and_then(Lease::on_behalf_of),
     }
 }
 

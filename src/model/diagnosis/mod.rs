@@ -76,6 +76,9 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
+    /// Whether the reservation that blocks the port is the caller's own: one of this process or of
+    /// an ancestor, or one that another process holds on behalf of one of them.
+    pub(crate) is_reserved_for_asker: bool,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
 }
@@ -116,6 +119,7 @@ impl Diagnosis {
             number: None,
             trials: Vec::new(),
             own_claim: None,
+            is_reserved_for_asker: false,
             at: SystemTime::now(),
         })
     }

@@ -190,8 +190,8 @@ wait_until_listening({p}, ..)"
             "\
 cannot reserve {p}/tcp: address already in use: reserved {reserved}
   reserved     {reserved}
-help: wait for the port with ReserveOptions::new().port({p}).wait(..), or reserve another port \
-with reserve_port()"
+help: use the reservation of the port that this process already has, or drop it first, or reserve \
+another port with reserve_port()"
         )
     );
     assert_eq!(
