@@ -148,7 +148,7 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens on the number, the function tries to connect, as [`after_waiting_for_any`]
+/// If no socket listens on the port, the function tries to connect, as [`after_waiting_for_any`]
 /// does. `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
@@ -193,8 +193,8 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the number,
-/// the function tries to connect, because a packet filter may redirect the connections of the port.
+/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the port, the
+/// function tries to connect, because a packet filter may redirect the connections of the port.
 /// It tries the address of the port, or without an address each loopback address. `last_listener`
 /// is the listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
 pub(crate) fn after_waiting_for_any(
@@ -219,7 +219,7 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
         Verdict::NotHeldBy(_) => !sockets.any(whose::answers),
         _ => false,
     };
-    if is_silent && facts.elsewhere.is_empty() {
+    if is_silent {
         facts.redirected = probe::redirected(port);
     }
     facts

@@ -148,8 +148,10 @@ impl Report {
             sentences.push(format!("pid {pid} is suspended, so it starts no server"));
         }
         if let Some(addr) = redirected {
+            // A socket may listen on the same number at another address.
+            let place = if elsewhere.is_empty() { "" } else { " there" };
             sentences.push(format!(
-                "no socket listens, but a connection to {} is accepted: a packet filter \
+                "no socket listens{place}, but a connection to {} is accepted: a packet filter \
                  redirects it (such as a rule of Docker or kube-proxy)",
                 AddrText(*addr)
             ));
