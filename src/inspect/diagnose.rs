@@ -71,6 +71,19 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
     report(port, verdict)
 }
 
+/// The report after the system refused this port for lack of permission. A port that is in use is
+/// reported as such: a privilege alone would not help.
+pub(crate) fn not_permitted(port: Port, kind: ServerKind) -> Diagnosis {
+    let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
+    let verdict = match found.verdict {
+        verdict @ (Verdict::InUse(_) | Verdict::Privileged) => verdict,
+        // The refusal was for one protocol of several, or the setting has changed since.
+        _ if ports::is_privileged(port.number) => Verdict::Privileged,
+        _ => Verdict::Forbidden,
+    };
+    report(port, verdict)
+}
+
 /// A [`report`] to a caller that may have reserved the port. The caller's own claim (its bound
 /// socket) does not count as a holder.
 pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis {

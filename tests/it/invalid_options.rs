@@ -134,9 +134,9 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
         .reserve(&format!("port={port}"))
         .refused("PermissionDenied");
     let expected = format!(
-        "cannot reserve {port}/tcp: permission denied: binding a port below \
-         net.ipv4.ip_unprivileged_port_start (1024 by default) requires root or \
-         CAP_NET_BIND_SERVICE"
+        "cannot reserve {port}/tcp: permission denied: binding a port below {first} \
+         (net.ipv4.ip_unprivileged_port_start) requires CAP_NET_BIND_SERVICE, which root usually \
+         has"
     );
     assert_eq!(message, expected);
     let message = reserver

@@ -406,6 +406,39 @@ fn a_privileged_port_does_not_decide_for_the_other_ports_of_a_waiting_check() {
 }
 
 #[test]
+fn a_privileged_port_that_is_taken_is_in_use() {
+    need!(capability::nobody());
+    need!(capability::network_namespace());
+    let ran = while_servers_end("81", "reserve --port 81").code(2);
+    let expected = "portlease: cannot reserve 81/tcp: address already in use: held by uid 0";
+    assert!(ran.err.contains(expected), "{ran:#?}");
+    // The control: the same user, and a privileged port that is free.
+    let ran = while_servers_end("82", "reserve --port 81").code(2);
+    let expected = "portlease: cannot reserve 81/tcp: permission denied: ";
+    assert!(ran.err.contains(expected), "{ran:#?}");
+    assert!(ran.err.contains(", or run as root, or "), "{ran:#?}");
+}
+
+#[test]
+fn root_without_the_capability_is_not_advised_to_run_as_root() {
+    need!(capability::network_namespace());
+    let script = "echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start || exit 99
+                  exec setpriv --bounding-set=-net_bind_service \"$BIN\" reserve --port 81";
+    let folder = Folder::new();
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", script]);
+    plain(&mut command);
+    let ran = finish(command.env("PORTLEASE_DIR", folder.locks())).code(2);
+    assert!(
+        ran.err.contains(" requires CAP_NET_BIND_SERVICE"),
+        "{ran:#?}"
+    );
+    assert!(!ran.err.contains("run as root"), "{ran:#?}");
+}
+
+#[test]
 fn a_report_that_cannot_be_written_does_not_withhold_the_answer() {
     let p = silent();
     let output = ran(&["check", "--junit", "/dev/full", &p.to_string()]).code(2);
