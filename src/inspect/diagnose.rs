@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use once_cell::unsync::Lazy;
 
-use super::availability::look;
+use super::availability::{lacks_address, look};
 use super::ephemeral_usage;
 use super::inheritance;
 use super::probe;
@@ -126,9 +126,8 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 /// server on one of these ports is not noted, because the caller asked for its protocol too.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
-        let is_silent = matches!(facts.verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
         let has_server = facts.holders.iter().flatten().any(whose::answers);
-        if !is_silent || has_server || !facts.elsewhere.is_empty() {
+        if !is_silent(&facts.verdict) || has_server || !facts.elsewhere.is_empty() {
             return None;
         }
         let endpoint = facts.endpoint?;
@@ -232,7 +231,8 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
         Verdict::NotHeldBy(_) => !sockets.any(whose::answers),
         _ => false,
     };
-    if is_silent {
+    // A connection to an address that this machine lacks would reach another machine.
+    if is_silent && !facts.lacks_address {
         facts.redirected = probe::redirected(port);
     }
     facts
@@ -240,6 +240,11 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
     let mut each = facts_of_each(vec![(port, verdict)], depth);
+/// Whether no listener counts by this verdict.
+fn is_silent(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_))
+}
+
     each.pop().expect("one port has one set of facts")
 }
 
@@ -261,8 +266,6 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     let (range, services) = (EphemeralRange::read().ok(), Services::read());
     let (unprivileged_from, as_root) = (ports::unprivileged_from(), sight::is_root());
     let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
-    let is_silent =
-        |verdict: &Verdict| matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
     let silent = ports.iter().filter(|(_, verdict)| is_silent(verdict));
     let silent: Vec<Port> = silent.map(|(port, _)| *port).collect();
     let mut unreachable = who::unreachable(&silent).into_iter();
@@ -281,6 +284,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         };
         let reserved_by = match verdict {
             Verdict::InUse(Cause::Named) => inheritance::of_name(port),
+        let lacks_address = is_silent(&verdict) && lacks_address(port);
             _ => Vec::new(),
         };
         let is_tcp = port.protocol == Protocol::Tcp;
@@ -290,6 +294,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             verdict,
             redirected: None,
             as_root,
+            lacks_address,
             expected: None,
             suspended: None,
             stranger: None,

@@ -129,9 +129,8 @@ pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
             ip: Some(*ip),
             ..port
         };
-        let is_accepted = || {
-            connect(addressed, CONNECT_LIMIT) == Reachability::Accepts && !may_listen(addressed)
-        };
+        let is_accepted =
+            || connect(addressed, CONNECT_LIMIT) == Reachability::Accepts && !may_listen(addressed);
         is_accepted() && is_accepted()
     };
     let found = addresses.into_iter().find(is_redirected);
@@ -141,8 +140,7 @@ pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
 /// Whether a socket listens at the port. Also `true` if the listeners cannot be read.
 fn may_listen(port: Port) -> bool {
     let is_listener = |row: &Row| row.is_reachable_at(port.ip, port.scope_id);
-    sockets::listening(port.number, port.protocol)
-        .map_or(true, |rows| rows.iter().any(is_listener))
+    sockets::listening(port.number, port.protocol).map_or(true, |rows| rows.iter().any(is_listener))
 }
 
 #[cfg(test)]

@@ -105,6 +105,11 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
         let mut remedies = for_holder(stranger, endpoint.port);
+    if report.facts.lacks_address {
+        let other = elsewhere.first();
+        let other = other.map(|other| Remedy::UseListenersAddress { addr: other.local });
+        return other.into_iter().chain([Remedy::UseLocalAddress]).collect();
+    }
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }

@@ -43,6 +43,8 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
+    /// Whether nothing listens on the endpoint because this machine lacks its address.
+    pub(crate) lacks_address: bool,
     /// An address of this machine at which a connection was accepted, although no socket listens.
     pub(crate) redirected: Option<SocketAddr>,
     /// Whether the caller runs as root. The remedies never advise root to retry with more
@@ -104,6 +106,7 @@ impl Diagnosis {
             holders: None,
             redirected: None,
             as_root: false,
+            lacks_address: false,
             expected: None,
             suspended: None,
             stranger: None,
@@ -140,8 +143,8 @@ impl Diagnosis {
         self
     }
 
-    /// What the check found in place of the expected listener: a suspended process, a packet filter
-    /// or another listener. `None` if it found none of these.
+    /// What the check found in place of the expected listener: a missing address, a suspended
+    /// process, a packet filter or another listener. `None` if it found none of these.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }

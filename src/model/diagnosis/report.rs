@@ -17,6 +17,8 @@ use crate::model::remedy::Remedy;
 use crate::model::state::State;
 use crate::model::text::{AddrText, DurationText, FORBIDDEN, IpText, connections};
 
+const NO_SUCH_ADDRESS: &str = "this machine does not have the address";
+
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
@@ -111,7 +113,7 @@ impl Report {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
             Verdict::Forbidden => FORBIDDEN.to_owned(),
-            Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
+            Verdict::NoSuchAddress => NO_SUCH_ADDRESS.to_owned(),
             Verdict::CannotBind(text)
             | Verdict::CannotTell { text, .. }
             | Verdict::NoSuchInterface(text)
@@ -138,6 +140,7 @@ impl Report {
             stranger,
             elsewhere,
             instead,
+            lacks_address,
             redirected,
             suspended,
             other_protocol,
@@ -145,6 +148,9 @@ impl Report {
         } = &self.facts;
         let mut sentences = Vec::new();
         if let Some(pid) = suspended {
+        if *lacks_address {
+            sentences.push(NO_SUCH_ADDRESS.to_owned());
+        }
             sentences.push(format!("pid {pid} is suspended, so it starts no server"));
         }
         if let Some(addr) = redirected {
