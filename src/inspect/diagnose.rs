@@ -26,7 +26,7 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
-use crate::namespace::Memo;
+use crate::namespace::{Memo, Namespace};
 use crate::os_error::is_out_of_descriptors;
 use crate::ownership::Asker;
 use crate::ports::services::Services;
@@ -184,6 +184,7 @@ pub(crate) fn not_listening_each(
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
     let suspended = running.filter(|pid| sockets::is_suspended(*pid));
+    let in_other_network = running.filter(|pid| Namespace::differs_from_that_of(*pid));
     // If the other listeners cannot be read, the report omits them.
     let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
@@ -192,6 +193,7 @@ pub(crate) fn not_listening_each(
         Diagnosis::new(Facts {
             expected: Some(running),
             suspended,
+            in_other_network: in_other_network.filter(|_| is_silent(&facts.verdict)),
             stranger: holders
                 .filter(|socket| whose::answers(socket) && !expected.has(socket))
                 .min_by_key(|socket| socket.processes.is_empty())
@@ -238,13 +240,13 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
     facts
 }
 
-fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
-    let mut each = facts_of_each(vec![(port, verdict)], depth);
 /// Whether no listener counts by this verdict.
 fn is_silent(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_))
 }
 
+fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
+    let mut each = facts_of_each(vec![(port, verdict)], depth);
     each.pop().expect("one port has one set of facts")
 }
 
@@ -282,9 +284,9 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         } else {
             Vec::new()
         };
+        let lacks_address = is_silent(&verdict) && lacks_address(port);
         let reserved_by = match verdict {
             Verdict::InUse(Cause::Named) => inheritance::of_name(port),
-        let lacks_address = is_silent(&verdict) && lacks_address(port);
             _ => Vec::new(),
         };
         let is_tcp = port.protocol == Protocol::Tcp;
@@ -292,11 +294,12 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         Facts {
             endpoint: Some(port.endpoint()),
             verdict,
+            lacks_address,
             redirected: None,
             as_root,
-            lacks_address,
             expected: None,
             suspended: None,
+            in_other_network: None,
             stranger: None,
             elsewhere,
             instead: Vec::new(),

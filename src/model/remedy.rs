@@ -190,6 +190,13 @@ pub enum Remedy {
     MountProc,
     /// Retry outside of this container, because a process outside may own the socket.
     InspectFromHost,
+    /// Retry in the network namespace of the process that is expected to listen. Its ports are
+    /// visible only there (nsenter(1)).
+    #[non_exhaustive]
+    InspectInNetworkNamespace {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Find the part of the kernel that owns the socket, or a process with a call in progress.
     FindKernelSocket,
     /// Keep the kernel from choosing the number for outgoing connections.
@@ -409,6 +416,10 @@ impl fmt::Display for Remedy {
             Remedy::InspectFromHost => {
                 f.write_str("retry outside of this container, where every process is visible")
             }
+            Remedy::InspectInNetworkNamespace { pid } => write!(
+                f,
+                "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+            ),
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
                  part of the kernel that uses the port, or `ls -l /proc/*/fd/* | grep io_uring` to \
@@ -590,7 +601,8 @@ mod tests {
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
             Remedy::InspectWithPermission => Remedy::MountProc,
             Remedy::MountProc => Remedy::InspectFromHost,
-            Remedy::InspectFromHost => Remedy::ListPacketFilter,
+            Remedy::InspectFromHost => Remedy::InspectInNetworkNamespace { pid },
+            Remedy::InspectInNetworkNamespace { .. } => Remedy::ListPacketFilter,
             Remedy::ListPacketFilter => Remedy::FindKernelSocket,
             Remedy::FindKernelSocket => Remedy::ReserveInSysctl {
                 port,
@@ -620,7 +632,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 41);
+        assert_eq!(remedies.len(), 42);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -141,6 +141,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ListPacketFilter => ("list_packet_filter", None, None),
         Remedy::MountProc => ("mount_proc", None, None),
         Remedy::InspectFromHost => ("inspect_from_host", None, None),
+        Remedy::InspectInNetworkNamespace { pid, .. } => {
+            ("inspect_in_network_namespace", Some(*pid), None)
+        }
         Remedy::FindKernelSocket => ("find_kernel_socket", None, None),
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
         Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),

@@ -99,17 +99,20 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         instead,
         ..
     } = &report.facts;
+    if let (None, Some(pid)) = (report.facts.suspended, report.facts.in_other_network) {
+        return vec![Remedy::InspectInNetworkNamespace { pid }];
+    }
     if report.facts.redirected.is_some() {
         return vec![Remedy::ListPacketFilter];
     }
-    let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
-    if let Some(stranger) = stranger {
-        let mut remedies = for_holder(stranger, endpoint.port);
     if report.facts.lacks_address {
         let other = elsewhere.first();
         let other = other.map(|other| Remedy::UseListenersAddress { addr: other.local });
         return other.into_iter().chain([Remedy::UseLocalAddress]).collect();
     }
+    let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
+    if let Some(stranger) = stranger {
+        let mut remedies = for_holder(stranger, endpoint.port);
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }

@@ -55,6 +55,8 @@ pub(crate) struct Facts {
     pub(crate) expected: Option<Option<u32>>,
     /// The id of the expected process, if it is suspended.
     pub(crate) suspended: Option<u32>,
+    /// The id of the expected process, if it is in another network namespace.
+    pub(crate) in_other_network: Option<u32>,
     /// A listener on the endpoint. Its owner is neither the expected process nor a process that the
     /// expected one started.
     pub(crate) stranger: Option<Holder>,
@@ -104,11 +106,12 @@ impl Diagnosis {
             endpoint,
             verdict,
             holders: None,
+            lacks_address: false,
             redirected: None,
             as_root: false,
-            lacks_address: false,
             expected: None,
             suspended: None,
+            in_other_network: None,
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),

@@ -132,9 +132,9 @@ impl Report {
         }
     }
 
-    /// What the check found in place of the expected listener: a suspended process, a packet
-    /// filter, a listener of a stranger, or a listener on another port, address or protocol. `None`
-    /// if it found none of these.
+    /// What the check found in place of the expected listener: a missing address, a process that is
+    /// suspended or in another network namespace, a packet filter, a listener of a stranger, or a
+    /// listener on another port, address or protocol. `None` if it found none of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
@@ -143,15 +143,21 @@ impl Report {
             lacks_address,
             redirected,
             suspended,
+            in_other_network,
             other_protocol,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
-        if let Some(pid) = suspended {
         if *lacks_address {
             sentences.push(NO_SUCH_ADDRESS.to_owned());
         }
+        if let Some(pid) = suspended {
             sentences.push(format!("pid {pid} is suspended, so it starts no server"));
+        }
+        if let Some(pid) = in_other_network {
+            sentences.push(format!(
+                "pid {pid} is in another network namespace, whose ports are not visible here"
+            ));
         }
         if let Some(addr) = redirected {
             // A socket may listen on the same number at another address.
