@@ -1,7 +1,7 @@
 //! [`diagnose`]: gathers the facts of a [`Diagnosis`].
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use once_cell::unsync::Lazy;
@@ -68,7 +68,11 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
         Verdict::Free => Verdict::InUse(Cause::Gone),
         verdict => verdict,
     };
-    report(port, verdict)
+    let facts = facts(port, verdict, ScanDepth::Report);
+    Diagnosis::new(Facts {
+        free_address: free_loopback(port, Asker::NewReservation, &facts),
+        ..facts
+    })
 }
 
 /// The report after the system refused this port for lack of permission. A port that is in use is
@@ -99,12 +103,42 @@ pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosi
         .map(|(port, asker, _)| asker.claim(*port))
         .collect();
     let verdicts = ports
-        .into_iter()
-        .map(|(port, _, verdict)| (port, verdict))
+        .iter()
+        .map(|(port, _, verdict)| (*port, verdict.clone()))
         .collect();
+    let mut facts = facts_of_each(verdicts, ScanDepth::Report);
+    for ((port, asker, _), facts) in ports.iter().zip(&mut facts) {
+        facts.free_address = free_loopback(*port, *asker, facts);
+    }
     let diagnosis = |(facts, own_claim)| Diagnosis::new(Facts { own_claim, ..facts });
-    let facts = facts_of_each(verdicts, ScanDepth::Report);
     facts.into_iter().zip(claims).map(diagnosis).collect()
+}
+
+/// A loopback address on which a server of every kind could bind the number, if servers have it on
+/// other addresses only. `None` if a server has it on every address, or if the port has an address
+/// for clients of other machines.
+fn free_loopback(port: Port, asker: Asker, facts: &Facts) -> Option<SocketAddr> {
+    let servers = facts.holders.iter().flatten();
+    let servers = servers.filter(|holder| holder.is_server());
+    let taken: Vec<IpAddr> = servers.map(|holder| holder.local.ip()).collect();
+    if facts.verdict != Verdict::InUse(Cause::Holder)
+        || taken.is_empty()
+        || taken.iter().any(IpAddr::is_unspecified)
+        || port.ip.is_some_and(|ip| !ip.is_loopback())
+    {
+        return None;
+    }
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let is_free = |ip: &IpAddr| {
+        let port = Port {
+            ip: Some(*ip),
+            ..port
+        };
+        let found = || look(port, ServerKind::Plain, asker, &mut RetryBudget::none());
+        !taken.contains(ip) && found().verdict == Verdict::Free
+    };
+    let found = loopbacks.into_iter().find(is_free);
+    found.map(|ip| SocketAddr::new(ip, port.number))
 }
 
 /// The report of a verdict, with the processes that own a socket on the port.
@@ -207,8 +241,8 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the port, the
-/// function tries to connect, because a packet filter may redirect the connections of the port.
+/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the port,
+/// the function tries to connect, because a packet filter may redirect the connections of the port.
 /// It tries the address of the port, or without an address each loopback address. `last_listener`
 /// is the listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
 pub(crate) fn after_waiting_for_any(
@@ -318,6 +352,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             }),
             trials: Vec::new(),
             own_claim: None,
+            free_address: None,
             at: SystemTime::now(),
         }
     };

@@ -168,6 +168,12 @@ pub enum Remedy {
         /// The index of the interface, if the address is a link-local one; otherwise 0.
         scope_id: u32,
     },
+    /// Let the server listen on another loopback address, on which the same number is free.
+    #[non_exhaustive]
+    ListenOnFreeAddress {
+        /// The address and the number.
+        addr: SocketAddr,
+    },
     /// Let the server accept connections from every network interface. It has bound its socket to
     /// one interface (SO_BINDTODEVICE of socket(7)).
     #[non_exhaustive]
@@ -393,6 +399,9 @@ impl fmt::Display for Remedy {
             Remedy::ListenOn { ip, scope_id } => {
                 write!(f, "let the server listen on {}", IpText(*ip, *scope_id))
             }
+            Remedy::ListenOnFreeAddress { addr } => {
+                write!(f, "let the new server listen on {addr}, which is free")
+            }
             Remedy::ListenOnEveryInterface { interface } => write!(
                 f,
                 "let the server accept connections from every interface: its socket is bound to {} \
@@ -594,7 +603,10 @@ mod tests {
                 ip: addr.ip(),
                 scope_id: 0,
             },
-            Remedy::ListenOn { .. } => Remedy::ListenOnEveryInterface { interface: name() },
+            Remedy::ListenOn { .. } => Remedy::ListenOnFreeAddress { addr },
+            Remedy::ListenOnFreeAddress { .. } => {
+                Remedy::ListenOnEveryInterface { interface: name() }
+            }
             Remedy::ListenOnEveryInterface { .. } => Remedy::ReserveForPlainServer,
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
@@ -632,7 +644,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 42);
+        assert_eq!(remedies.len(), 43);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

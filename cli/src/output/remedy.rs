@@ -131,6 +131,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::WaitUntilListening { .. } => ("wait_until_listening", None, None),
         Remedy::UseListenersAddress { .. } => ("use_listeners_address", None, None),
         Remedy::ListenOn { .. } => ("listen_on", None, None),
+        Remedy::ListenOnFreeAddress { .. } => ("listen_on_free_address", None, None),
         Remedy::ListenOnEveryInterface { interface, .. } => {
             ("listen_on_every_interface", None, Some(interface.clone()))
         }

@@ -243,24 +243,33 @@ fn the_json_answer_has_this_shape() {
             "{cause}"
         );
         let pid = std::process::id();
+        // Without IPv6 this remedy is missing.
+        let other = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, port)).ok();
+        let other = other.map(|_| {
+            json!({
+                "kind": "listen_on_free_address",
+                "text": format!("let the new server listen on [::1]:{port}, which is free"),
+            })
+        });
+        let close = json!({
+            "kind": "close_socket_of_ancestor",
+            "text": format!("close the socket in pid {pid}, an ancestor of this process"),
+            "pid": pid,
+        });
+        let reserve = json!({
+            "kind": "reserve_another_port",
+            "text": "reserve another port with `portlease reserve`",
+        });
+        let remedies: Vec<_> = [Some(close), other, Some(reserve)]
+            .into_iter()
+            .flatten()
+            .collect();
         let mut expected = json!({"version": 1, "ports": [
             {
                 "endpoint": format!("{port}/tcp"), "free": false,
                 "holders": [crate::who::listener_row(port, &rows[0])],
                 "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
-                "remedies": [
-                    {
-                        "kind": "close_socket_of_ancestor",
-                        "text": format!(
-                            "close the socket in pid {pid}, an ancestor of this process"
-                        ),
-                        "pid": pid,
-                    },
-                    {
-                        "kind": "reserve_another_port",
-                        "text": "reserve another port with `portlease reserve`",
-                    },
-                ],
+                "remedies": remedies,
             },
             {
                 "endpoint": format!("127.0.0.1:{free}/tcp"), "free": true, "holders": [],

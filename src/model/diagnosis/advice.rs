@@ -48,6 +48,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Invalid(_), _) => return vec![Remedy::NamePort],
         (Verdict::InUse(cause), Some(endpoint)) => {
             let mut remedies = for_cause(report, *cause, endpoint);
+            let free = report.facts.free_address;
+            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
             remedies.push(Remedy::ReserveAnotherPort { endpoint });
             remedies
         }

@@ -79,6 +79,8 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
+    /// An address on which a server could bind the number, if the port is in use on others only.
+    pub(crate) free_address: Option<SocketAddr>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
 }
@@ -121,6 +123,7 @@ impl Diagnosis {
             number: None,
             trials: Vec::new(),
             own_claim: None,
+            free_address: None,
             at: SystemTime::now(),
         })
     }
