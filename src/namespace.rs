@@ -31,6 +31,14 @@ impl Namespace {
         MEMO.get().unwrap_or_else(read)
     }
 
+    /// Whether the process is in another namespace than the calling thread. `false` if this cannot
+    /// be read.
+    pub(crate) fn differs_from_that_of(pid: u32) -> bool {
+        let current = Namespace::current().inode();
+        let other = of_process(pid);
+        current.is_some() && other.is_some() && current != other
+    }
+
     /// `None` if the namespace is unknown: on systems other than Linux, without `/proc`, and on an
     /// emulator that shows no namespace.
     pub(crate) fn inode(self) -> Option<u64> {
@@ -43,6 +51,18 @@ fn read() -> Namespace {
     // Reads the namespace of the thread, not of the process. A socket belongs to the namespace of
     // the thread that creates it.
     Namespace(proc_fs::namespace("/proc/thread-self/ns/net").unwrap_or(0))
+}
+
+#[cfg(target_os = "linux")]
+fn of_process(pid: u32) -> Option<u64> {
+    proc_fs::shows_own_processes()
+        .then(|| proc_fs::namespace(&format!("/proc/{pid}/ns/net")))
+        .flatten()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn of_process(_: u32) -> Option<u64> {
+    None
 }
 
 #[cfg(not(target_os = "linux"))]

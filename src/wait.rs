@@ -31,8 +31,9 @@ pub use steady::wait_until_all_listening;
 /// for the listener of one process.
 ///
 /// A packet filter may redirect a TCP port on which no socket listens. So if no socket listens on
-/// the number when the time is up, the report tries one connection to the address of the operand.
-/// If the operand names no address, the report tries one to each loopback address.
+/// the port when the time is up, the report tries a connection to the address of the operand. If
+/// the operand names no address, the report tries one to each loopback address. It tries a second
+/// one where the first is accepted.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).

@@ -352,6 +352,19 @@ fn listeners(port: Port, tables: &PortTables) -> Vec<Row> {
     rows
 }
 
+/// Whether this machine lacks the address of the port. The function binds the address, but not the
+/// port: the kernel chooses another number, so a server that starts now is not disturbed.
+pub(super) fn lacks_address(port: Port) -> bool {
+    let any_number = Port {
+        number: 0,
+        protocol: Protocol::Udp,
+        ..port
+    };
+    let is_lacking = |e: io::Error| refusal(port, &e) == Some(Verdict::NoSuchAddress);
+    port.ip.is_some()
+        && try_bind(any_number, BindMode::Plain, &mut RetryBudget::none()).is_err_and(is_lacking)
+}
+
 /// What the error of a bind means. `None` for "address in use", because the socket table shows the
 /// reason.
 fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {

@@ -11,6 +11,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
+use crate::sockets::{self, Row};
 
 /// What a client meets at an address.
 ///
@@ -107,9 +108,13 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     is_own
 }
 
-/// An address of this machine at which a connection to the port is accepted; `None` if there is
-/// none. The caller knows that no socket listens there, so a packet filter redirects the
-/// connection.
+/// An address of this machine at which connections to the port are accepted, although no socket
+/// listens there, so a packet filter redirects them. `None` if there is none, or if the listeners
+/// cannot be read.
+///
+/// A server may have begun to listen since the caller read the listeners. So this function reads
+/// them again after an accepted connection. A server that accepts one client and then closes its
+/// listener has none left by then. So a second connection must be accepted too.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp {
         return None;
@@ -119,13 +124,47 @@ pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ];
     let addresses = port.ip.map_or(loopbacks.to_vec(), |ip| vec![ip]);
-    let is_accepted = |ip: &IpAddr| {
+    let is_redirected = |ip: &IpAddr| {
         let addressed = Port {
             ip: Some(*ip),
             ..port
         };
-        connect(addressed, CONNECT_LIMIT) == Reachability::Accepts
+        let is_accepted =
+            || connect(addressed, CONNECT_LIMIT) == Reachability::Accepts && !may_listen(addressed);
+        is_accepted() && is_accepted()
     };
-    let found = addresses.into_iter().find(is_accepted);
+    let found = addresses.into_iter().find(is_redirected);
     found.map(|ip| link_local::socket_addrs(ip, port.scope_id, port.number)[0])
+}
+
+/// Whether a socket listens at the port. Also `true` if the listeners cannot be read.
+fn may_listen(port: Port) -> bool {
+    let is_listener = |row: &Row| row.is_reachable_at(port.ip, port.scope_id);
+    sockets::listening(port.number, port.protocol).map_or(true, |rows| rows.iter().any(is_listener))
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// The caller has read the listeners before these servers began to listen.
+    #[test]
+    fn a_server_that_began_to_listen_is_no_packet_filter() {
+        let localhost = |server: &TcpListener| Port {
+            ip: Some(Ipv4Addr::LOCALHOST.into()),
+            ..Port::new(server.local_addr().unwrap().port(), Protocol::Tcp)
+        };
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert_eq!(redirected(localhost(&server)), None);
+
+        let once = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = localhost(&once);
+        let accepts_once = thread::spawn(move || once.accept().unwrap());
+        assert_eq!(redirected(port), None);
+        accepts_once.join().unwrap();
+    }
 }

@@ -198,6 +198,12 @@ pub enum Remedy {
         /// The index of the interface, if the address is a link-local one; otherwise 0.
         scope_id: u32,
     },
+    /// Let the server listen on another loopback address, on which the same number is free.
+    #[non_exhaustive]
+    ListenOnFreeAddress {
+        /// The address and the number.
+        addr: SocketAddr,
+    },
     /// Let the server accept connections from every network interface. It has bound its socket to
     /// one interface (SO_BINDTODEVICE of socket(7)).
     #[non_exhaustive]
@@ -220,6 +226,13 @@ pub enum Remedy {
     MountProc,
     /// Retry outside of this container, because a process outside may own the socket.
     InspectFromHost,
+    /// Retry in the network namespace of the process that is expected to listen. Its ports are
+    /// visible only there (nsenter(1)).
+    #[non_exhaustive]
+    InspectInNetworkNamespace {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Find the part of the kernel that owns the socket, or a process with a call in progress.
     FindKernelSocket,
     /// Keep the kernel from choosing the number for outgoing connections.
@@ -474,6 +487,9 @@ impl fmt::Display for Remedy {
             Remedy::ListenOn { ip, scope_id } => {
                 write!(f, "let the server listen on {}", IpText(*ip, *scope_id))
             }
+            Remedy::ListenOnFreeAddress { addr } => {
+                write!(f, "let the new server listen on {addr}, which is free")
+            }
             Remedy::ListenOnEveryInterface { interface } => write!(
                 f,
                 "let the server accept connections from every interface: its socket is bound to {} \
@@ -497,6 +513,10 @@ impl fmt::Display for Remedy {
             Remedy::InspectFromHost => {
                 f.write_str("retry outside of this container, where every process is visible")
             }
+            Remedy::InspectInNetworkNamespace { pid } => write!(
+                f,
+                "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+            ),
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
                  part of the kernel that uses the port, or `ls -l /proc/*/fd/* | grep io_uring` to \
@@ -692,14 +712,18 @@ mod tests {
                 ip: addr.ip(),
                 scope_id: 0,
             },
-            Remedy::ListenOn { .. } => Remedy::ListenOnEveryInterface { interface: name() },
+            Remedy::ListenOn { .. } => Remedy::ListenOnFreeAddress { addr },
+            Remedy::ListenOnFreeAddress { .. } => {
+                Remedy::ListenOnEveryInterface { interface: name() }
+            }
             Remedy::ListenOnEveryInterface { .. } => Remedy::ReserveForPlainServer,
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
             Remedy::InspectWithPermission => Remedy::MountProc,
             Remedy::MountProc => Remedy::InspectFromHost,
-            Remedy::InspectFromHost => Remedy::ListPacketFilter,
+            Remedy::InspectFromHost => Remedy::InspectInNetworkNamespace { pid },
+            Remedy::InspectInNetworkNamespace { .. } => Remedy::ListPacketFilter,
             Remedy::ListPacketFilter => Remedy::FindKernelSocket,
             Remedy::FindKernelSocket => Remedy::ReserveInSysctl {
                 port,
@@ -729,7 +753,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 42);
+        assert_eq!(remedies.len(), 44);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

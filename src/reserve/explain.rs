@@ -5,6 +5,7 @@ use crate::inspect::{diagnose, ephemeral_usage, who};
 use crate::lease::Unusable;
 use crate::model::endpoint::Protocol;
 use crate::model::error::Error;
+use crate::model::error_kind::ErrorKind;
 use crate::model::port_set::PortSet;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
@@ -17,8 +18,12 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
             Error::cannot_reserve(port, waited, diagnose::in_use(port, request.server))
         }
         AttemptError::NotPermitted(port, cause) => {
-            let is_privileged = ports::is_privileged(port.number);
-            Error::not_permitted(port, is_privileged, cause)
+            let diagnosis = diagnose::not_permitted(port, request.server);
+            if diagnosis.error_kind() == ErrorKind::InUse {
+                Error::cannot_reserve(port, waited, diagnosis)
+            } else {
+                Error::not_permitted(port, ports::unprivileged_from(), diagnosis, cause)
+            }
         }
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {

@@ -166,6 +166,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::WaitUntilListening { .. } => ("wait_until_listening", None, None),
         Remedy::UseListenersAddress { .. } => ("use_listeners_address", None, None),
         Remedy::ListenOn { .. } => ("listen_on", None, None),
+        Remedy::ListenOnFreeAddress { .. } => ("listen_on_free_address", None, None),
         Remedy::ListenOnEveryInterface { interface, .. } => {
             ("listen_on_every_interface", None, Some(interface.clone()))
         }
@@ -176,6 +177,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ListPacketFilter => ("list_packet_filter", None, None),
         Remedy::MountProc => ("mount_proc", None, None),
         Remedy::InspectFromHost => ("inspect_from_host", None, None),
+        Remedy::InspectInNetworkNamespace { pid, .. } => {
+            ("inspect_in_network_namespace", Some(*pid), None)
+        }
         Remedy::FindKernelSocket => ("find_kernel_socket", None, None),
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
         Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),

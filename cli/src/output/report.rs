@@ -28,7 +28,7 @@ pub(crate) fn help(diagnosis: &Diagnosis, asked: Asked) -> Option<String> {
 }
 
 /// The remedies for several ports in one line, each text once. Remedies that wait for a port are
-/// left out. Remedies that end a holder come first.
+/// left out, and so is another address for each port. Remedies that end a holder come first.
 pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<String> {
     let after_wait = Asked {
         waited: true,
@@ -38,6 +38,7 @@ pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<Str
     let (mut remedies, others): (Vec<Remedy>, Vec<Remedy>) =
         all.cloned().partition(Remedy::ends_a_holder);
     remedies.extend(others);
+    remedies.retain(|remedy| !matches!(remedy, Remedy::ListenOnFreeAddress { .. }));
     let mut texts = HashSet::new();
     remedies
         .retain(|remedy| texts.insert(remedy::in_one_line(slice::from_ref(remedy), after_wait)));

@@ -48,6 +48,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Invalid(_), _) => return vec![Remedy::NamePort],
         (Verdict::InUse(cause), Some(endpoint)) => {
             let mut remedies = for_cause(report, *cause, endpoint);
+            let free = report.facts.free_address;
+            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
             remedies.push(Remedy::ReserveAnotherPort { endpoint });
             remedies
         }
@@ -99,8 +101,16 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         instead,
         ..
     } = &report.facts;
+    if let (None, Some(pid)) = (report.facts.suspended, report.facts.in_other_network) {
+        return vec![Remedy::InspectInNetworkNamespace { pid }];
+    }
     if report.facts.redirected.is_some() {
         return vec![Remedy::ListPacketFilter];
+    }
+    if report.facts.lacks_address {
+        let other = elsewhere.first();
+        let other = other.map(|other| Remedy::UseListenersAddress { addr: other.local });
+        return other.into_iter().chain([Remedy::UseLocalAddress]).collect();
     }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {

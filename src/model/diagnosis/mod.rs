@@ -43,6 +43,8 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
+    /// Whether nothing listens on the endpoint because this machine lacks its address.
+    pub(crate) lacks_address: bool,
     /// An address of this machine at which a connection was accepted, although no socket listens.
     pub(crate) redirected: Option<SocketAddr>,
     /// Whether the caller runs as root. The remedies never advise root to retry with more
@@ -53,6 +55,8 @@ pub(crate) struct Facts {
     pub(crate) expected: Option<Option<u32>>,
     /// The id of the expected process, if it is suspended.
     pub(crate) suspended: Option<u32>,
+    /// The id of the expected process, if it is in another network namespace.
+    pub(crate) in_other_network: Option<u32>,
     /// A listener on the endpoint. Its owner is neither the expected process nor a process that the
     /// expected one started.
     pub(crate) stranger: Option<Holder>,
@@ -79,6 +83,8 @@ pub(crate) struct Facts {
     /// Whether the reservation that blocks the port is the caller's own: one of this process or of
     /// an ancestor, or one that another process holds on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
+    /// An address on which a server could bind the number, if the port is in use on others only.
+    pub(crate) free_address: Option<SocketAddr>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
 }
@@ -106,10 +112,12 @@ impl Diagnosis {
             endpoint,
             verdict,
             holders: None,
+            lacks_address: false,
             redirected: None,
             as_root: false,
             expected: None,
             suspended: None,
+            in_other_network: None,
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
@@ -120,6 +128,7 @@ impl Diagnosis {
             trials: Vec::new(),
             own_claim: None,
             is_reserved_for_asker: false,
+            free_address: None,
             at: SystemTime::now(),
         })
     }
@@ -145,8 +154,8 @@ impl Diagnosis {
         self
     }
 
-    /// What the check found in place of the expected listener: a suspended process, a packet filter
-    /// or another listener. `None` if it found none of these.
+    /// What the check found in place of the expected listener: a missing address, a suspended
+    /// process, a packet filter or another listener. `None` if it found none of these.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }

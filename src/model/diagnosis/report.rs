@@ -17,6 +17,8 @@ use crate::model::remedy::Remedy;
 use crate::model::state::State;
 use crate::model::text::{AddrText, DurationText, FORBIDDEN, IpText, connections};
 
+const NO_SUCH_ADDRESS: &str = "this machine does not have the address";
+
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
@@ -112,7 +114,7 @@ impl Report {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
             Verdict::Forbidden => FORBIDDEN.to_owned(),
-            Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
+            Verdict::NoSuchAddress => NO_SUCH_ADDRESS.to_owned(),
             Verdict::CannotBind(text)
             | Verdict::CannotTell { text, .. }
             | Verdict::NoSuchInterface(text)
@@ -131,26 +133,38 @@ impl Report {
         }
     }
 
-    /// What the check found in place of the expected listener: a suspended process, a packet
-    /// filter, a listener of a stranger, or a listener on another port, address or protocol. `None`
-    /// if it found none of these.
+    /// What the check found in place of the expected listener: a missing address, a process that is
+    /// suspended or in another network namespace, a packet filter, a listener of a stranger, or a
+    /// listener on another port, address or protocol. `None` if it found none of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
             elsewhere,
             instead,
+            lacks_address,
             redirected,
             suspended,
+            in_other_network,
             other_protocol,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
+        if *lacks_address {
+            sentences.push(NO_SUCH_ADDRESS.to_owned());
+        }
         if let Some(pid) = suspended {
             sentences.push(format!("pid {pid} is suspended, so it starts no server"));
         }
-        if let Some(addr) = redirected {
+        if let Some(pid) = in_other_network {
             sentences.push(format!(
-                "no socket listens, but a connection to {} is accepted: a packet filter \
+                "pid {pid} is in another network namespace, whose ports are not visible here"
+            ));
+        }
+        if let Some(addr) = redirected {
+            // A socket may listen on the same number at another address.
+            let place = if elsewhere.is_empty() { "" } else { " there" };
+            sentences.push(format!(
+                "no socket listens{place}, but a connection to {} is accepted: a packet filter \
                  redirects it (such as a rule of Docker or kube-proxy)",
                 AddrText(*addr)
             ));

@@ -384,6 +384,13 @@ pub(crate) fn wait_for_redirected() {
     let report = portlease::check_port_held_by(8080, std::process::id()).unwrap_err();
     let text = report.to_string();
     assert!(text.contains("a packet filter redirects it"), "{text}");
+    // So does a wait for one address, beside a server on another address.
+    let _other = TcpListener::bind("[::1]:8080").unwrap();
+    let error = portlease::wait_until_listening((Ipv4Addr::LOCALHOST, 8080), at_most).unwrap_err();
+    let text = format!("{error:?}");
+    let expected = "no socket listens there, but a connection to 127.0.0.1:8080 is accepted: a \
+                    packet filter redirects it";
+    assert!(text.contains(expected), "{text}");
     // The control: nothing redirects this port.
     let text = wait(8081);
     assert!(text.contains("is not listening: "), "{text}");

@@ -103,6 +103,31 @@ fn served_by_a_stranger() -> (Reservation, Reserver) {
 /// Each of two reserved ports has a server of its own, so the listener on one is not a server
 /// that took the wrong number.
 #[test]
+fn an_expected_process_in_another_network_namespace_is_reported() {
+    need!(capability::network_namespace());
+    let mut command = Command::new("unshare");
+    command.args(capability::unshare_flags());
+    command.args(["-n", "sleep", "600"]);
+    let server = Server::of(command.spawn().unwrap());
+    let (p, pid) = (reserve_port(), server.id());
+    // The process enters the namespace a moment after its start.
+    eventually("the report says it", DEADLINE, || {
+        let report = portlease::check_port_held_by(&p, pid).unwrap_err();
+        let cause =
+            format!("pid {pid} is in another network namespace, whose ports are not visible here");
+        let help = format!(
+            "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+        );
+        let is_said = report.cause() == cause && report.help() == Some(help);
+        if is_said {
+            Ok(())
+        } else {
+            Err(report.to_string())
+        }
+    });
+}
+
+#[test]
 fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
     let (own, missing) = (reserve_port(), reserve_port());
     let mut server = Server::new("server", own.port());

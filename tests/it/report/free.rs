@@ -1,6 +1,6 @@
 //! Whether a port is free: the verdict of a check, its reason and its help.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use portlease::{ReserveOptions, reserve_port};
 
@@ -31,6 +31,33 @@ fn a_port_is_free_until_a_server_has_it_and_again_when_it_is_gone() {
     drop(server);
     portlease::wait_until_free(&p, DEADLINE).unwrap();
     portlease::assert_port_free(&p);
+}
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "the report depends on the system's socket table"
+)]
+fn the_other_loopback_address_is_offered_while_it_is_free() {
+    need!(capability::native(), capability::ipv6());
+    let port = reserve_port().port();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let help = format!("let the new server listen on [::1]:{port}, which is free");
+    let offers = |at: &str| {
+        let report = portlease::check_port_free(at).unwrap_err();
+        report.help().unwrap().contains(&help)
+    };
+    let (every, v4) = (port.to_string(), format!("127.0.0.1:{port}"));
+    assert!(offers(&every) && offers(&v4));
+    let error = ReserveOptions::new().port(port).reserve().unwrap_err();
+    assert!(format!("{error:?}").contains(&help), "{error:?}");
+    // The remedy, followed.
+    let other = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
+    assert!(!offers(&every) && !offers(&v4));
+    drop((other, server));
+    let server = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    assert!(!offers(&every) && !offers(&v4));
+    drop(server);
 }
 
 #[test]
