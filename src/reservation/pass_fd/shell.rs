@@ -91,8 +91,12 @@ pub(super) fn wrap(
 ) -> Command {
     let (names, count) = passed.names();
     let variables = carried.len();
-    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program.
-    let mut script = format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; ");
+    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. Shells
+    // do not split the value of an assignment, also with an inherited IFS.
+    let mut script = format!(
+        "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
+         export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "
+    );
     let mut command = Command::new(SHELL);
     if variables > 0 {
         // `case` needs no `PATH`, in which yash searches `test`.
@@ -208,6 +212,7 @@ mod tests {
             let mut shell = Command::new(sh.join("sh"));
             shell.args(wrapped.get_args()).env_clear().envs(&variables);
             let output = shell.env(MARKER, "1").output().unwrap();
+            assert!(output.status.success(), "{path:?}: {output:?}");
             let text = String::from_utf8(output.stdout).unwrap();
             let got: BTreeMap<OsString, OsString> = text
                 .split_terminator('\0')
