@@ -1,9 +1,9 @@
 //! The time limits, retries and pauses of the library.
 //!
-//! One public call has one [`RetryBudget`]. All retries below the call use it, so the limits in the
-//! table are those of the whole call. A check of several ports has one budget for each port, and
-//! these budgets run at the same time. After retries, a check examines the port once more. A check
-//! of several ports then retries for up to 100 ms.
+//! A public call about one port has one [`RetryBudget`]. All retries below the call use it, so the
+//! limits in the table are those of the whole call. A check of several ports has one budget for
+//! each port, and these budgets run at the same time. After retries, a check examines all its ports
+//! a last time. For several ports, this last pass can itself retry for up to 100 ms.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -14,7 +14,7 @@
 //!
 //! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
 //! call first sees no owner. If an owner becomes visible and disappears again, the 100 ms start
-//! again. All retries of a call together end after 2.1 s, and nothing renews a budget. After the
+//! again. All retries of a budget together end after 2.1 s, and nothing renews a budget. After the
 //! last retry the call reads the socket table once more and writes its report. So a refused call
 //! for an exact number returns within 150 ms, or within 2.5 s in the two cases with a limit of 2 s.
 //! `tests/it/linux/retries.rs` shows the 150 ms, and the 2.5 s for a forked child.

@@ -110,8 +110,8 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 /// Waits until the process `pid`, or a process that it started, listens on each of the ports, as
 /// [`wait_until_held_by`] does for one. The ports need not have listeners at the same moment.
 ///
-/// If the process listens on a port that the call does not name, the error says so, because the
-/// server may have taken another number.
+/// The error also names a listener of `pid` on another port, because the server may have taken
+/// another number. It leaves out the listeners of the calling process.
 ///
 /// ```
 /// use std::time::Duration;
@@ -164,8 +164,8 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 /// # Errors
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](crate::Error::diagnosis) that
-///   names the holder. The last check takes up to 100 ms after `at_most`, and the report takes
-///   additional time.
+///   names the holder. The last checks take up to 200 ms after `at_most` for each port, and the
+///   report takes additional time.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
 ///   [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) or [`Io`](crate::ErrorKind::Io)

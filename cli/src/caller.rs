@@ -56,8 +56,8 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// Whether the ports may be released too early. That is so if the process probably ends
-    /// together with this call. It is also so if the caller of the process reads the numbers.
+    /// Whether the ports may be released too early, because the process may end before the numbers
+    /// are used. It may if it only wraps this call, or if it passes the numbers to its own caller.
     pub(crate) is_brief: bool,
 }
 

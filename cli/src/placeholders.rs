@@ -36,8 +36,8 @@ impl Placeholders<'_> {
                 }
             }
         }
-        // `out` consists of parts of `argument` that end or begin at an ASCII character, and of
-        // ASCII text.
+        // `joined` requires that `argument` was cut only beside ASCII characters, and that the text
+        // in between is ASCII.
         os_text::joined(out)
     }
 

@@ -81,7 +81,7 @@ pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
         let taken: Vec<String> = within
             .map(|(option, port)| format!("{option} {port}"))
             .collect();
-        // The library explains why a single port cannot be reserved.
+        // There is room. Or one port alone has none, and then the library explains why.
         if picked.len() <= room || picked.len() + taken.len() == 1 {
             continue;
         }

@@ -163,7 +163,7 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let has_server = facts.holders.iter().flatten().any(whose::answers);
-        if !is_silent(&facts.verdict) || has_server || !facts.elsewhere.is_empty() {
+        if !lacks_listener(&facts.verdict) || has_server || !facts.elsewhere.is_empty() {
             return None;
         }
         let endpoint = facts.endpoint?;
@@ -229,7 +229,7 @@ pub(crate) fn not_listening_each(
         Diagnosis::new(Facts {
             expected: Some(running),
             suspended,
-            in_other_network: in_other_network.filter(|_| is_silent(&facts.verdict)),
+            in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger: holders
                 .filter(|socket| whose::answers(socket) && !expected.has(socket))
                 .min_by_key(|socket| socket.processes.is_empty())
@@ -276,8 +276,8 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
     facts
 }
 
-/// Whether no listener counts by this verdict.
-fn is_silent(verdict: &Verdict) -> bool {
+/// Whether the verdict says that the expected listener is missing. Another process may listen.
+fn lacks_listener(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_))
 }
 
@@ -304,7 +304,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     let (range, services) = (EphemeralRange::read().ok(), Services::read());
     let (unprivileged_from, as_root) = (ports::unprivileged_from(), sight::is_root());
     let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
-    let silent = ports.iter().filter(|(_, verdict)| is_silent(verdict));
+    let silent = ports.iter().filter(|(_, verdict)| lacks_listener(verdict));
     let silent: Vec<Port> = silent.map(|(port, _)| *port).collect();
     let mut unreachable = who::unreachable(&silent).into_iter();
     let facts = |((port, verdict), holders): ((Port, Verdict), Holders)| {
@@ -315,12 +315,12 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             true => Verdict::InUse(Cause::Gone),
             false => verdict,
         };
-        let elsewhere = if is_silent(&verdict) {
+        let elsewhere = if lacks_listener(&verdict) {
             unreachable.next().unwrap_or_default()
         } else {
             Vec::new()
         };
-        let lacks_address = is_silent(&verdict) && lacks_address(port);
+        let lacks_address = lacks_listener(&verdict) && lacks_address(port);
         let reserved_by = match verdict {
             Verdict::InUse(Cause::Named) => inheritance::of_name(port),
             _ => Vec::new(),

@@ -27,8 +27,8 @@ pub(crate) struct Expected {
     /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// Whether the process has ended without a failure. It may then have left a daemon that
-    /// listens.
+    /// Whether the process has ended, and is not known to have failed. It may then have left a
+    /// daemon that listens.
     ended_well: bool,
 }
 

@@ -141,8 +141,8 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read, except what the headline says already. If no
-    /// socket is hidden, an unreadable process could only be a further owner of a socket, so no
+    /// The lines that say what could not be read, except what the headline says already. If every
+    /// socket has a visible owner, an unreadable process could only be a further owner. Then no
     /// line mentions it.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);

@@ -348,12 +348,12 @@ impl ReserveOptions {
     ///
     /// The number is outside the ephemeral range if possible, so the kernel never assigns it by
     /// itself. With a [range](Self::range) it is a number of the range. Without one it is no number
-    /// of a common service. If the first number of the name is taken, the call reserves the next
-    /// free one in the name's own order. After 256 taken numbers it picks one as without a name.
-    /// [`Reservation::first_choice`] then differs from [`port`](Reservation::port), and reports say
-    /// so. Two names can have the same first number: of the projects with 100 names, about one in
-    /// seven has such a pair. The reservation is held like any other, and its record shows the
-    /// name.
+    /// of a common service, unless the administrator withheld that number from the kernel. If the
+    /// first number of the name is taken, the call reserves the next free one in the name's own
+    /// order. After 256 taken numbers it picks one as without a name. [`Reservation::first_choice`]
+    /// then differs from [`port`](Reservation::port), and reports say so. Two names can have the
+    /// same first number: of the projects with 100 names, about one in seven has such a pair. The
+    /// reservation is held like any other, and its record shows the name.
     ///
     /// With [`reserve_many`](Self::reserve_many) the name stands for one number per port. For a
     /// block it stands for the first number in its order at which the block fits.

@@ -173,7 +173,8 @@ impl Server {
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,
-                false => false,
+                // The child may end before `poll_end` looks. The next round searches then.
+                false => true,
             };
             match self.running.poll_end(&mut ending, |_| others)? {
                 Some(pause) => sleep(pause).await,

@@ -48,7 +48,7 @@ pub(crate) struct Unmet {
     pub(super) expected: Option<Expected>,
     /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,
-    /// The listener that was seen last, if none stayed open.
+    /// The last listener whose owner was found, if no listener stayed open.
     pub(super) last_listener: Option<Box<Holder>>,
 }
 

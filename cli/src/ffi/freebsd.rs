@@ -22,7 +22,7 @@ fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc>> {
     let mut bytes = size_of_val(all.as_slice());
     call(name, all.as_mut_ptr(), &mut bytes)?;
     let written = all.into_iter().take(bytes / size_of::<kinfo_proc>());
-    // SAFETY: each field is a number, a pointer or an array of these, for which zero is valid.
+    // SAFETY: the structure consists of numbers, pointers and arrays, for which zero is valid.
     Ok(written
         .map(|process| unsafe { process.assume_init() })
         .collect())

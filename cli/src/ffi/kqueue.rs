@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 /// A queue that becomes readable when the process ends. Fails with ESRCH if the process does not
-/// exist, and on macOS also if it is a zombie.
+/// exist, and on macOS and NetBSD also if it is a zombie.
 pub(crate) fn exit_of(pid: Pid) -> Result<OwnedFd, Errno> {
     let queue = kqueue()?;
     let filter = EventFilter::Proc {

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 
-use windows_sys::Win32::Foundation::{ERROR_PIPE_CONNECTED, INVALID_HANDLE_VALUE, LocalFree};
+use windows_sys::Win32::Foundation::{
+    ERROR_NO_DATA, ERROR_PIPE_CONNECTED, INVALID_HANDLE_VALUE, LocalFree,
+};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, SDDL_REVISION_1,
 };
@@ -138,12 +140,17 @@ pub(crate) fn create(path: &str, is_first: bool, owner: &OwnerOnly) -> io::Resul
     Ok(unsafe { OwnedHandle::from_raw_handle(pipe) })
 }
 
+const OPENED_BEFORE: [u32; 2] = [ERROR_PIPE_CONNECTED, ERROR_NO_DATA];
+
 /// Waits until a client has opened this instance of the pipe.
 pub(crate) fn wait_for_client(pipe: &OwnedHandle) -> io::Result<()> {
     // SAFETY: the pipe is open and synchronous, so the second pointer may be null.
     match check(unsafe { ConnectNamedPipe(pipe.as_raw_handle(), std::ptr::null_mut()) }) {
-        // The client opened the instance before this call.
-        Err(e) if e.raw_os_error() == Some(ERROR_PIPE_CONNECTED.cast_signed()) => Ok(()),
+        // The client opened the instance before this call, and may have closed it too. Then the
+        // next read fails.
+        Err(e) if OPENED_BEFORE.contains(&e.raw_os_error().unwrap_or_default().cast_unsigned()) => {
+            Ok(())
+        }
         outcome => outcome,
     }
 }

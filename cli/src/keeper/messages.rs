@@ -1,5 +1,5 @@
-//! The messages that `reserve` and `release` exchange with the keeper (the process that holds
-//! ports).
+//! The messages that `reserve`, `release` and `list` exchange with the keeper (the process that
+//! holds ports).
 
 use std::io::{self, Write};
 use std::time::Duration;

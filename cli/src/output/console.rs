@@ -97,8 +97,8 @@ impl Console {
         })
     }
 
-    /// Prints the reports on several ports. If more than [`HELP_PER_PORT`] ports fail, prints all
-    /// remedies in one line at the end, except with `-v`.
+    /// Prints the reports on several ports. If more than [`HELP_PER_PORT`] ports fail, prints only
+    /// the headline of each, and one help line for all at the end, except with `-v`.
     pub(crate) fn findings(
         &self,
         findings: &[Finding],

@@ -19,7 +19,7 @@ pub(crate) struct ProcessHandle {
 
 impl ProcessHandle {
     /// Opens a handle of the process. Returns `None` if the process does not exist, and on macOS
-    /// also if it is a zombie.
+    /// and NetBSD also if it is a zombie.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);

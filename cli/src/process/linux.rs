@@ -1,5 +1,5 @@
-//! Linux: the handle of a process is a pidfd. If the kernel has no pidfds, it is the pid with the
-//! start time of the process.
+//! Linux: the handle of a process is a pidfd. If the kernel has no pidfds or a sandbox refuses
+//! them, the handle is the pid with the start time of the process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -100,6 +100,11 @@ impl Supervised<'_> {
         if received.is_empty() {
             return;
         }
+        // After a hang-up the kernel signals the leader of the session, which this process may be,
+        // and not its process group.
+        for received in &mut received {
+            received.is_from_terminal &= received.signal != SIGHUP;
+        }
         if received.iter().any(|received| !received.is_from_terminal) {
             sleep(GROUP_SIGNAL_DELAY);
             let repeated = self.signals.pending().into_iter();

@@ -179,3 +179,36 @@ fn colours_and_tables_are_made_for_the_terminal() {
         "{output:#?}"
     );
 }
+
+/// The command under the session leader gets SIGHUP when the terminal goes away.
+#[test]
+fn a_hang_up_reaches_the_command_of_a_session_leader_once() {
+    need!(installed("python3"));
+    let folder = Folder::new();
+    let driver = "import os, pty, sys, time\n\
+        log, argv = sys.argv[1], sys.argv[2:]\n\
+        pid, fd = pty.fork()\n\
+        if pid == 0: os.execvp(argv[0], argv)\n\
+        end = time.monotonic() + 60\n\
+        read = lambda: open(log).read() if os.path.exists(log) else ''\n\
+        while 'ready' not in read() and time.monotonic() < end: time.sleep(0.02)\n\
+        os.close(fd)\n\
+        os.waitpid(pid, 0)\n\
+        print(read())";
+    let script = "import os, signal, sys, time\n\
+        got = []\n\
+        signal.signal(signal.SIGHUP, lambda *a: got.append(1))\n\
+        log = open(os.environ['LOG'], 'w')\n\
+        print('ready', file=log, flush=True)\n\
+        end = time.monotonic() + 60\n\
+        while not got and time.monotonic() < end: time.sleep(0.01)\n\
+        time.sleep(0.5)\n\
+        print(len(got), file=log, flush=True)";
+    let log = folder.path().join("log");
+    let mut python = Command::new("python3");
+    python.args(["-c", driver]).arg(&log).arg(BINARY);
+    python.args(["run", "--", "python3", "-c", script]);
+    plain(python.env("LOG", &log).env("PORTLEASE_DIR", folder.locks()));
+    let ran = finish(&mut python).code(0);
+    assert_eq!(ran.out, "ready\n1\n\n", "{ran:#?}");
+}

@@ -48,8 +48,8 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
 /// that its exec failed. On Linux this can be a Unix socket instead of a pipe. If the hook replaced
 /// that descriptor, `spawn` would report a missing program as started.
 ///
-/// A file that was already open at the number when the socket was added to the command is not that
-/// pipe: `spawn` opens its pipe later.
+/// `spawn` opens its pipe after the socket was added to the command. So a file that was open at the
+/// number before is not the pipe.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {

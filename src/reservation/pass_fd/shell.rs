@@ -32,7 +32,8 @@ const ASSIGNED_BY_SHELLS: &str = "\
     BASH_VERSINFO BASH_VERSION COMP_WORDBREAKS CPUTYPE EPOCHREALTIME EPOCHSECONDS HISTCMD IFS \
     KSHEGID KSHGID KSHUID KSH_VERSION LINENO MACHTYPE OPTERR OPTIND OSTYPE PGRP PIPESTATUS \
     POSH_VERSION POSIXLY_CORRECT PPID PS1 PS2 PS4 RANDOM SECONDS SHELLOPTS SRANDOM TTY USER_ID \
-    VENDOR ZSH_ARGZERO ZSH_EXECUTION_STRING ZSH_NAME ZSH_PATCHLEVEL ZSH_VERSION signals";
+    VENDOR YASH_VERSION ZSH_ARGZERO ZSH_EXECUTION_STRING ZSH_NAME ZSH_PATCHLEVEL ZSH_VERSION \
+    signals";
 
 /// Variables that a shell would drop or change, as operands of env(1): `NAME=VALUE`.
 #[derive(Debug, Default)]
@@ -91,8 +92,8 @@ pub(super) fn wrap(
 ) -> Command {
     let (names, count) = passed.names();
     let variables = carried.len();
-    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. Shells
-    // do not split the value of an assignment, also with an inherited IFS.
+    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program.
+    // Shells do not split the value of an assignment, also with an inherited IFS.
     let mut script = format!(
         "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
          export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "

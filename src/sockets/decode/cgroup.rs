@@ -66,7 +66,7 @@ fn machine(unit: &str, name: &str) -> Option<String> {
         unit.strip_prefix("systemd-nspawn@")?
             .strip_suffix(".service")
     };
-    // systemd escapes a dash in the name of a unit.
+    // systemd escapes a dash of the machine's name in the name of the unit.
     Some(scope.or_else(service)?.replace("\\x2d", "-"))
 }
 

@@ -104,7 +104,7 @@ fn each_state_of_a_closing_connection_is_reported() {
             &[&format!("time_wait {from} - {to} by []")],
         );
         expect(port, Tcp, &[]);
-        expect_no_search(source.port());
+        expect_no_owner(source.port());
     }
 }
 
@@ -132,7 +132,7 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     expect(source, Tcp, &[&format!("{row} client by me")]);
     drop(client);
     expect(source, Tcp, &[&format!("{row} by []")]);
-    expect_no_search(source);
+    expect_no_owner(source);
     drop(accepted);
 }
 

@@ -96,16 +96,17 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Asserts that the search for processes is skipped if no process can own a socket on the port. The
-/// function polls, because another test can use the number for a moment, on another address.
+/// Asserts that no process can own a socket on the port, and that no process is then reported as
+/// unseen. The function polls, because another test can use the number for a moment, on another
+/// address.
 #[track_caller]
-fn expect_no_search(port: u16) {
+fn expect_no_owner(port: u16) {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         let table = sockets(port, Some(Tcp)).unwrap();
         if table.rows.iter().all(|row| row.inode.is_none()) {
             let owned = owners(table.rows, ScanDepth::Complete).unwrap();
-            return assert_eq!(owned.unseen, [], "the search was unnecessary");
+            return assert_eq!(owned.unseen, [], "no process was needed");
         }
         assert!(Instant::now() < deadline, "port {port}: {:#?}", table.rows);
     }

@@ -7,7 +7,7 @@ fn a_free_port_has_no_row() {
     let (listener, port) = listener(V4);
     drop(listener);
     expect(port, Tcp, &[]);
-    expect_no_search(port);
+    expect_no_owner(port);
 }
 
 #[test]

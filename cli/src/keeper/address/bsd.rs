@@ -94,8 +94,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder. It exists before the keeper binds its Unix socket. By then the keeper, or the
-/// `portlease serve` that granted the port, has reserved a port.
+/// The lock folder. A reservation creates it. The keeper, or the `portlease serve` that granted the
+/// port, reserves a port before the keeper binds its Unix socket.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

@@ -107,8 +107,9 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     }
 }
 
-/// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect
-/// would never return once the keeper's queue is full.
+/// Connects with a non-blocking socket. A suspended keeper accepts no client, so on Linux a
+/// blocking connect would never return once the keeper's queue is full. Other systems refuse the
+/// connect then.
 fn connect_within(address: &Address, keeper: u32, started: Instant) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;

@@ -96,7 +96,7 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     let root = tempfile::tempdir().unwrap();
     let quiet = Folder::open(root.path()).unwrap();
     if !quiet.create_locked("quiet").unwrap().2 {
-        println!("skipped: locking before the rename: no locks, or no RENAME_NOREPLACE");
+        println!("skipped (locking before the rename): no locks, or no RENAME_NOREPLACE here");
         return;
     }
     let port = Port::new(60315, Protocol::Tcp);
