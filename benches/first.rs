@@ -1,4 +1,4 @@
-//! What the first reservation of a process costs, beside the alternatives of a test.
+//! Measures what the first reservation of a process costs, and what its alternatives cost.
 //!
 //! ```text
 //! cargo bench --bench first
@@ -9,8 +9,8 @@
 //! of them meet the same load.
 //!
 //! `beside fsync`: another process writes to the disk of the temporary folder, and calls fsync(2)
-//! without pause. `cold`: before each process the kernel drops its caches of files, which needs
-//! root on Linux.
+//! without pause. `cold`: before each process starts, the kernel drops its caches of files. This
+//! needs root on Linux.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-#[allow(dead_code, reason = "each bench uses its part")]
+#[allow(dead_code, reason = "each bench uses only a part of this module")]
 #[path = "support/helper.rs"]
 mod helper;
 
@@ -50,7 +50,7 @@ impl Rival {
         }
     }
 
-    /// The time of the first call in this process, which must not have called this before.
+    /// Makes the first call in this process, and returns its time. Use this once per process.
     fn first(self) -> Outcome<Duration> {
         let before = Instant::now();
         match self {
@@ -117,7 +117,7 @@ impl Load {
     }
 }
 
-/// Writes and calls fsync until its parent ends it.
+/// Writes and calls fsync until the parent kills this process.
 fn call_fsync(file: &str) -> Outcome<()> {
     let mut file = File::create(file)?;
     print_ready_and_wait()?;
@@ -133,7 +133,7 @@ fn table(load: Load, folder: &Path) -> Outcome<()> {
     if load == Load::BesideFsync {
         let path = fsync
             .to_str()
-            .ok_or("a temporary folder that is not UTF-8")?;
+            .ok_or("a temporary folder whose name is not UTF-8")?;
         let mut helper = Helper::start(&["fsync", path])?.when_ready()?;
         helper.send("go")?;
         neighbour = Some(helper);

@@ -1,22 +1,22 @@
-//! What a question about a port costs beside 10,000 other ports, and what a question about 10,000
-//! ports costs.
+//! Measures what a query about one port costs while 10,000 other ports are in use, and what a query
+//! about 10,000 ports costs.
 //!
 //! ```text
 //! cargo bench --bench many
 //! ```
 //!
 //! The rivals take turns, so that all of them meet the same load. As root on Linux everything runs
-//! in a network namespace of its own. `whole process` starts this program again, as `ss` and `lsof`
-//! are started.
+//! in a network namespace of its own. `ss` and `lsof` run as new processes. To compare with them,
+//! `whole process` starts this program again.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-#[allow(dead_code, reason = "each bench uses its part")]
+#[allow(dead_code, reason = "each bench uses only a part of this module")]
 #[path = "support/crowd.rs"]
 mod crowd;
-#[allow(dead_code, reason = "each bench uses its part")]
+#[allow(dead_code, reason = "each bench uses only a part of this module")]
 #[path = "support/helper.rs"]
 mod helper;
 
@@ -24,7 +24,7 @@ use helper::{Helper, Outcome, print_ready_and_wait};
 
 const PORTS: usize = 10_000;
 
-/// Outside the default ephemeral range, so that in a new namespace all of them are free.
+/// These ports are outside the default ephemeral range, so all of them are free in a new namespace.
 const FREE: std::ops::Range<u16> = 20_000..30_000;
 
 /// Below the usual limit on descriptors of a process.
@@ -40,7 +40,7 @@ enum Beside {
 impl Beside {
     fn name(self) -> &'static str {
         match self {
-            Beside::Nothing => "nothing",
+            Beside::Nothing => "no other ports",
             Beside::Claims => "10,000 reserved ports",
             Beside::Listeners => "10,000 listeners",
         }
@@ -60,7 +60,8 @@ impl Beside {
     }
 }
 
-/// Listens on free ports of a loopback address of its own, and prints them.
+/// Opens a listener for each number of `from..to` on a loopback address that no other helper uses.
+/// Holds the listeners until a line of input arrives.
 fn listen_and_hold(from: usize, to: usize) -> Outcome<()> {
     let ip = Ipv4Addr::new(127, 78, u8::try_from(from / SOCKETS_PER_PROCESS)?, 1);
     let _listeners = (from..to)
@@ -240,7 +241,7 @@ fn isolate_and_run() -> Outcome<()> {
             .status()
     };
     if !unshare("true", "true").is_ok_and(|status| status.success()) {
-        println!("(not root on Linux: this uses the machine's own ports)");
+        println!("(a network namespace needs root on Linux; using the machine's own ports)");
         return tables();
     }
     let exe = std::env::current_exe()?;

@@ -1,15 +1,16 @@
-//! What a reservation costs, beside the alternatives of a test, measured side by side in one run.
+//! Measures what a reservation costs and what its alternatives cost, side by side in one run.
 //!
 //! ```text
 //! cargo bench --bench reserve
 //! ```
 //!
 //! A ratio is valid only if both sides were measured at the same time and under the same load. So
-//! the rivals take turns, a few operations each, which no framework supports. As root on Linux
-//! everything runs in a network namespace of its own: only there can the bench fill the ephemeral
-//! range.
+//! the rivals take turns, with a few operations in each turn. No benchmark framework supports such
+//! turns. As root on Linux everything runs in a network namespace of its own: only there can the
+//! bench fill the ephemeral range.
 //!
-//! `first use`: the lock folder is empty, so each lock file has to be created. `warm`: all exist.
+//! `first use`: the lock folder is empty, so each lock file has to be created. `warm`: all lock
+//! files exist.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -22,7 +23,7 @@ use portlease::{Reservation, ReserveOptions, reserve_port};
 
 #[path = "support/crowd.rs"]
 mod crowd;
-#[allow(dead_code, reason = "each bench uses its part")]
+#[allow(dead_code, reason = "each bench uses only a part of this module")]
 #[path = "support/helper.rs"]
 mod helper;
 
@@ -81,7 +82,8 @@ impl Rival {
     }
 }
 
-/// A sibling of the lock folder, so that both are on the same file system.
+/// The folder for the lock files of [`Rival::ClaimAndLock`]. It is a sibling of the lock folder, so
+/// both are on the same file system.
 fn scratch() -> PathBuf {
     PathBuf::from(std::env::var_os("PORTLEASE_DIR").unwrap_or_default()).with_extension("by-hand")
 }
@@ -248,8 +250,8 @@ fn reader() -> Outcome<()> {
     Ok(())
 }
 
-/// Times reserving and releasing, not the reading between them. The reader gets a batch of `TURNS`
-/// ports, because waking it costs as much as any rival.
+/// Times reserving and releasing, without the reads between them. The reader process gets `TURNS`
+/// ports at once, because waking this process costs as much as an operation of any rival.
 fn with_reader(rounds: usize) -> Outcome<()> {
     let mut reader = Helper::start(&["reader"])?.when_ready()?;
     let (mut ours, mut theirs, mut read) = (Samples::default(), Samples::default(), 0);
@@ -295,7 +297,8 @@ fn warm_up() -> Outcome<()> {
     Ok(())
 }
 
-/// One table. Each runs in a process of its own, because a process has one lock folder.
+/// Measures one table. Each table has a process of its own, because a process uses only one lock
+/// folder.
 fn part(what: &str, rounds: usize) -> Outcome<()> {
     std::fs::create_dir_all(scratch())?;
     match what.split_once(' ').unwrap_or((what, "")) {
@@ -311,7 +314,7 @@ fn part(what: &str, rounds: usize) -> Outcome<()> {
             side_by_side(rounds)
         }
         ("read", _) => with_reader(rounds),
-        _ => Err(format!("no part {what}").into()),
+        _ => Err(format!("no such part: {what}").into()),
     }
 }
 
@@ -405,7 +408,8 @@ fn isolate_and_run() -> Outcome<()> {
         .is_ok_and(|status| status.success());
     if !isolated {
         println!(
-            "(not root on Linux: this uses the machine's own ports, which other programs use too)"
+            "(a network namespace needs root on Linux; using the machine's own ports, which other \
+             programs use too)"
         );
         return tables(only.first().map(String::as_str));
     }

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(addr) = std::env::args().nth(1) {
         return serve(&addr);
     }
-    // The same number in the next run of this program, if it is free then.
+    // The next run of this program gets the same number, if the number is free then.
     let p = ReserveOptions::new().named("example").reserve()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(p.addr().to_string());

@@ -46,13 +46,13 @@ use operands::Operands;
 ///
 /// # Races
 ///
-/// A listener that was just closed stays open in a forked child until the child calls exec. So the
-/// call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s while
-/// a forked child that has not called exec holds the port. Any other visible owner ends the retries
-/// at once.
+/// A listener that was just closed may still be open in a forked child that has not called exec. So
+/// the call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s
+/// while a forked child that has not called exec holds the port. Any other visible owner ends the
+/// retries at once.
 ///
 /// The check binds the port and releases it at once. During these microseconds the kernel refuses
-/// the bind of a server without SO_REUSEADDR.
+/// the bind of a server without SO_REUSEADDR, and can refuse the bind of any other server.
 #[doc(alias = "free port")]
 #[track_caller]
 pub fn is_port_free(port: impl ToEndpoint) -> bool {
@@ -91,10 +91,10 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux, if more than 512 processes run, the diagnosis names only one owner of each socket,
-/// with its ancestors and descendants that share the socket. A search of all processes would take
-/// tens of milliseconds. The diagnosis says that it may be incomplete.
-/// [`who_holds`](crate::who_holds) names every owner.
+/// On Linux, if more than 512 processes run, the search for owners ends once each socket has one.
+/// The diagnosis may then name only one owner of a socket, with its ancestors and descendants that
+/// share the socket, and says that it may be incomplete. A search of all processes would take
+/// longer. [`who_holds`](crate::who_holds) names every owner that this user can see.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -149,8 +149,9 @@ fn check_each<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If the port is not free. The message has the holder's name, pid and state, and what to do.
-/// Before the panic, the call retries as [`check_port_free`] does, for about 2 s at most.
+/// If the port is not free, or cannot be checked. The message names what blocks the port, and says
+/// what to do. Of a process it has the name, the pid and the state of the socket. Before the panic,
+/// the call retries as [`check_port_free`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -160,8 +161,8 @@ pub fn assert_port_free(port: impl ToEndpoint) {
 ///
 /// # Panics
 ///
-/// If the port is not free for such a server. The message has the holder's name, pid and state, and
-/// what to do.
+/// If the port is not free for such a server, or cannot be checked. The message is as in
+/// [`assert_port_free`].
 ///
 /// ```
 /// use portlease::{ReserveOptions, ServerKind};
@@ -187,9 +188,9 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 /// The diagnosis of the first port that is not free, or that could not be checked. Its
 /// [`more`](Diagnosis::more) has the diagnoses of the other such ports.
 ///
-/// All ports are checked in the same time, each with the retries of [`check_port_free`]: for 100 ms
-/// while no owner is visible, and for 2 s while a forked child that has not called exec holds it.
-/// The report takes additional time.
+/// All ports are checked at the same time, each with the retries of [`check_port_free`]: for 100 ms
+/// while no owner is visible, and for 2 s while a forked child that has not called exec holds the
+/// port. The report takes additional time.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
@@ -240,21 +241,22 @@ pub fn check_each_port_free_for<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If any port is not free. The message has the diagnosis of each such port. Before the panic, the
-/// call retries as [`check_ports_free`] does, for about 2 s at most for all ports together.
+/// If any port is not free, or cannot be checked. The message has the diagnosis of each such port.
+/// Before the panic, the call retries as [`check_ports_free`] does, for about 2 s at most for all
+/// ports together.
 #[track_caller]
 pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
     or_panic(check_ports_free(ports));
 }
 
-/// Checks that something listens on the port. That is a TCP socket that would accept a connection,
-/// or a UDP socket that is bound. Without an address in the operand, any address of this machine
+/// Checks that a socket listens on the port: a TCP socket that would accept a connection, or a
+/// bound UDP socket without a peer. Without an address in the operand, any address of this machine
 /// counts.
 ///
 /// The call reads the socket table and makes no connection, so the server does not notice it. If a
 /// packet filter redirects the port to a server elsewhere, no socket listens, and the call fails.
-/// [`wait_until_listening`](crate::wait_until_listening) and [`probe`](crate::probe) report the
-/// redirection.
+/// [`probe`](crate::probe) connects to that server, and
+/// [`wait_until_listening`](crate::wait_until_listening) reports the redirection.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -277,7 +279,7 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 }
 
 /// The results of [`check_port_listening`] for several ports, in their order. One read of the
-/// socket table serves all ports.
+/// socket table serves all ports of a protocol.
 ///
 /// ```
 /// let [served, silent] = portlease::reserve_ports();
@@ -324,10 +326,11 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 }
 
 /// Checks that the process `pid`, or a process that it started, listens on the port, and that no
-/// other process listens on the same address. A process listens if it has a TCP socket that would
-/// accept a connection, or a bound UDP socket. A reservation alone does not count.
+/// other process listens on the same address or on an overlapping wildcard address. A process
+/// listens if it has a TCP socket that would accept a connection, or a bound UDP socket without a
+/// peer. A reservation alone does not count.
 ///
-/// Two processes that set SO_REUSEPORT can listen on one address. The kernel then gives some of the
+/// Two processes that set SO_REUSEPORT can listen on one address. Linux then gives some of the
 /// clients to each of them.
 ///
 /// ```
@@ -385,7 +388,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// Why these listeners of a port are not those of the process `pid` alone. `None` if they are.
+/// The verdict if the process `pid` has none of these listeners of a port, or if the listener of
+/// another process overlaps one of its listeners. `None` in any other case. `has` returns whether a
+/// listener belongs to the process `pid`.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,
@@ -404,8 +409,8 @@ fn whose_listeners(
 }
 
 /// Asserts that the process `pid`, or a process that it started, listens on the port, in the sense
-/// of [`check_port_held_by`]. In this way a test can make sure that the server that it
-/// started is the one that answers.
+/// of [`check_port_held_by`]. In this way a test can make sure that the server that it started is
+/// the one that answers.
 ///
 /// ```
 /// let p = portlease::reserve_port();

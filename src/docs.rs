@@ -1,8 +1,8 @@
 //! Pages beside the reference: what is promised, how it works, what was run on which system, the
 //! command, test frameworks, other crates, and figures.
 
-// The pages link to each other and to pictures by file name. rustdoc uses the first target of a
-// link, so these come before the targets in the files.
+// The pages link to each other and to pictures by file name. If a link has two targets, rustdoc
+// uses the first one. So these targets come before the targets in the files.
 macro_rules! links {
     () => {
         "[platforms]: crate::docs::platforms

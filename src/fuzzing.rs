@@ -49,8 +49,8 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// Checks that a decoded record prints on one line, and that an ended record decodes to `None`. The
-/// first encoding can shorten long texts. Checks that a second encoding changes nothing more.
+/// Checks that a decoded record prints on one line, and that an ended record decodes to `None`.
+/// Encoding can shorten long texts. Encoding the shortened record again must change nothing.
 /// `tests/it/lock_folder/record.rs` tests that no bytes make a lease live: only the lock does.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
@@ -273,7 +273,8 @@ pub fn libproc(bytes: &[u8]) {
     }
 }
 
-/// An automatic pick tries no number twice, and no number that is reserved or excluded.
+/// An automatic pick tries no number twice, and no excluded number. `EphemeralRange::draws` returns
+/// each number that the kernel assigns, and `EphemeralRange::non_ephemeral` returns none of them.
 pub fn ports(bytes: &[u8]) {
     let numbers: Vec<u16> = bytes
         .chunks_exact(2)

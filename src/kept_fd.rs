@@ -20,7 +20,8 @@ pub(crate) struct KeptFd<T: AsFd> {
     access: OFlags,
 }
 
-/// Device and inode, which differ between any two files that are open at the same time.
+/// Device and inode. They distinguish a file that this crate keeps from every other file that is
+/// open at the same time.
 type Identity = (i128, i128);
 
 impl<T: AsFd> KeptFd<T> {
@@ -41,8 +42,8 @@ impl<T: AsFd> KeptFd<T> {
     }
 
     /// Whether the number still belongs to the kept descriptor, as far as its file shows that. The
-    /// file of a setting exists no more once its network namespace has ended: fstat(2) then fails
-    /// with ENOENT.
+    /// `/proc` file of a setting exists no more once its network namespace has ended: fstat(2) then
+    /// fails with ENOENT.
     fn is_own(&self, value: &T) -> bool {
         let is_same = match identity(value) {
             Ok(now) => now == self.identity,

@@ -25,7 +25,7 @@ impl KeptSetting {
 
     /// The text of the setting. If the kept file can no longer be read, for example because its
     /// namespace has ended, the call opens the setting again. If `/proc` does not show the
-    /// namespace of the thread, no file is kept: it could be that of another namespace.
+    /// namespace of the thread, the call keeps no file: a later call could be in another namespace.
     pub(crate) fn read(&self) -> io::Result<String> {
         if Namespace::current().inode().is_none() {
             return proc_fs::setting(self.name);
@@ -55,7 +55,8 @@ mod tests {
             setting.kept.get().is_some()
         };
         assert!(!in_unknown_namespace(is_kept_after_read));
-        // The control. An emulator such as gVisor shows no namespace.
+        // The file is kept if `/proc` shows the namespace. An emulator such as gVisor shows no
+        // namespace.
         let is_shown = Namespace::current().inode().is_some();
         assert_eq!(is_kept_after_read(), is_shown);
     }

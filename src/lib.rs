@@ -98,8 +98,8 @@
 //!   and no process that uses this crate takes it. The processes that share the lock folder keep
 //!   this promise. On Linux all processes of the network namespace that use this crate keep it.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
-//!   number, or an ephemeral number was requested. No process that uses this crate takes the
-//!   number, but the kernel may assign it to another socket.
+//!   number or is unknown, or if an ephemeral number was requested. No process that uses this crate
+//!   takes the number, but the kernel may assign it to another socket.
 //!
 //! Not promised, in any grade: that the kernel refuses a stranger that binds this very number with
 //! SO_REUSEADDR before your server listens. A server that sets neither SO_REUSEADDR nor
@@ -113,11 +113,12 @@
 //! # Test isolation
 //!
 //! Reservations exclude each other among threads, processes, users and containers that share a
-//! network namespace. So tests need no common set-up, and run in parallel under `cargo test` and
-//! `cargo nextest run`. They exclude no other crate's picker: a picker that tries number after
-//! number with SO_REUSEADDR can take a reserved number until your server listens. Processes with
-//! different values of `PORTLEASE_DIR` do not see each other's leases. Tests that share more than a
-//! port, such as a database, need more than this crate.
+//! network namespace. On Windows each user has a lock folder by default, so reservations of two
+//! users do not exclude each other. Tests need no common set-up, and run in parallel under `cargo
+//! test` and `cargo nextest run`. Reservations do not exclude every picker of another crate: one
+//! that tries number after number with SO_REUSEADDR can take a reserved number until your server
+//! listens. Processes with different values of `PORTLEASE_DIR` do not see each other's leases.
+//! Tests that share more than a port, such as a database, need more than this crate.
 //!
 //! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. A panic
 //! releases them too. With `PORTLEASE_ON_LEAK=panic` or [`ReserveOptions::strict`], a test that
@@ -128,12 +129,13 @@
 //! A reservation needs no runtime, and can be made, sent and dropped on any thread and in any task.
 //! The waits and [`Reservation::spawn`] block the calling thread. Under a current-thread runtime
 //! the server's task cannot run meanwhile. The feature `tokio` has waits, listeners and servers
-//! that do not block. On other runtimes call the blocking functions on a thread of their own, such
-//! as `smol::unblock`. [`Reservation::listen`] returns a `std::net::TcpListener` in blocking mode.
+//! that do not block. On other runtimes call the blocking functions on a thread of their own, for
+//! example with `smol::unblock`. [`Reservation::listen`] returns a `std::net::TcpListener` in
+//! blocking mode.
 //!
 //! # When not to use this crate
 //!
-//! - The server can bind port 0 and report its number: let it, and read the number back. Nothing is
+//! - The server can bind port 0 and report its number: read the number from the server. Nothing is
 //!   simpler, as long as the number need not be known beforehand or survive a restart.
 //! - The server writes its number to a file (a port file): read the file.
 //! - The server runs in a container: let Docker or testcontainers choose the number.
@@ -164,7 +166,8 @@
 //!   it, even if the variable changes. Processes that must exclude each other need the same value.
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
 //!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
-//!   to the exact numbers of [`ReserveOptions::port`] and [`ReserveOptions::ports`].
+//!   to the exact numbers of [`ReserveOptions::port`] and [`ReserveOptions::ports`]. It does apply
+//!   to several ports at fixed distances from an exact number, such as a block.
 //! - `PORTLEASE_ON_LEAK`: what to do if a server of this process or of a descendant still runs when
 //!   its reservation is dropped, `warn` or `panic`. See [`ReserveOptions::strict`].
 //! - `PORTLEASE_PROJECT`: a text that identifies the project for [`ReserveOptions::named`], instead
@@ -175,8 +178,8 @@
 //! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, and the
 //! methods `Reservation::listen_tokio`, `udp_socket_tokio` and `spawn_tokio`. It adds tokio with
 //! `net`, `process`, `rt` and `time`. Without it the dependencies are socket2, once_cell,
-//! parking_lot, tempfile, fastrand, libc and rustix on Unix, and windows-sys on Windows. The
-//! command `portlease` is a package of its own, `portlease-cli`.
+//! parking_lot, tempfile and fastrand. On Unix libc and rustix are added, on Windows windows-sys.
+//! The command `portlease` is a package of its own, `portlease-cli`.
 //!
 //! # More pages
 //!
@@ -262,7 +265,7 @@ pub use model::holder::{Holder, Owner};
 pub use model::holders::Holders;
 pub use model::lease_info::Lease;
 pub use model::listeners::Listeners;
-pub use model::process::{Process, ProcessState, Relation};
+pub use model::process::{ContainerManager, Process, ProcessState, Relation};
 pub use model::remedy::Remedy;
 pub use model::server_kind::ServerKind;
 pub use model::state::State;

@@ -26,14 +26,16 @@ fn is_multicast_on_link(ip: Ipv6Addr) -> bool {
     ip.is_multicast() && [INTERFACE_LOCAL, LINK_LOCAL].contains(&(flags_and_scope & 0xf))
 }
 
-/// Whether bytes 2 and 3 of a link-local address are zero. They are not zero in a multicast address
-/// that is made from a network prefix (RFC 3306). Its bytes 4 to 7 have a part of that prefix.
+/// Whether the address is link-local and its bytes 4 to 7 (counted from 0) can store a scope id. In
+/// a multicast address that is made from a network prefix (RFC 3306), these bytes are a part of the
+/// prefix. Byte 3 is then the length of the prefix, and so is not zero.
 fn has_room_for_scope(ip: Ipv6Addr) -> bool {
     needs_interface(ip.into()) && ip.octets()[2..4] == [0, 0]
 }
 
-/// Writes the scope id into bytes 4 to 7 of the address, which are zero in a link-local address
-/// (RFC 4291, section 2.5.6). Other addresses stay as they are.
+/// Writes the scope id into bytes 4 to 7 of a link-local address. In a unicast link-local address
+/// these bytes are zero (RFC 4291, section 2.5.6). An address with other bytes there, and an
+/// address that is not link-local, stay as they are.
 pub(crate) fn with_scope(ip: IpAddr, scope_id: u32) -> IpAddr {
     match ip {
         IpAddr::V6(v6) if has_room_for_scope(v6) && v6.octets()[4..8] == [0; 4] => {
@@ -45,7 +47,7 @@ pub(crate) fn with_scope(ip: IpAddr, scope_id: u32) -> IpAddr {
     }
 }
 
-/// Splits an address that [`with_scope`] made into the address and the scope id.
+/// Undoes [`with_scope`]: returns the address without the scope id, and the scope id.
 pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     match ip {
         IpAddr::V6(v6) if has_room_for_scope(v6) => {
@@ -58,12 +60,13 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     }
 }
 
-/// The socket addresses of `ip` with this number. There is one, except for a link-local address
-/// with scope id 0: then there is one for each interface that has the address, or for a multicast
-/// address one for each interface with IPv6.
+/// The socket addresses of `ip` with this port number, usually one. For a link-local address with
+/// scope id 0, there is one socket address for each interface that has `ip`. If `ip` is also a
+/// multicast address, there is one for each interface with an IPv6 address.
 ///
-/// This crate lists the interfaces on Linux only. On other systems, and for an address that no
-/// interface has, the scope id stays 0. The kernel then refuses the bind or the connection.
+/// This crate lists the interfaces on Linux only, from `/proc`. On other systems, without `/proc`,
+/// and for an address that no interface has, the scope id stays 0. The kernel then refuses the bind
+/// or the connection.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
     let IpAddr::V6(ip) = ip else {
         return vec![SocketAddr::new(ip, number)];
@@ -83,16 +86,16 @@ pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<Socket
 }
 
 /// The indexes of the interfaces that have this address, in the thread's network namespace. For a
-/// multicast address, of each interface that has any IPv6 address.
+/// multicast address, every interface that has an IPv6 address counts.
 #[cfg(target_os = "linux")]
 fn interfaces_with(ip: Ipv6Addr) -> Vec<u32> {
     let list = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
     indexes(&list, ip)
 }
 
-/// The index of the network interface with this name, in the thread's network namespace. A decimal
-/// number is an index, and must be the index of an interface. Fails with `NotFound` if there is no
-/// such interface.
+/// The index of the network interface with this name, in the thread's network namespace. A `name`
+/// that is a decimal number is read as an index. Fails with `NotFound` if there is no such
+/// interface.
 pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
     match name.parse() {
         Ok(index) => ffi::name_of(index).map(|_| index),
@@ -110,8 +113,8 @@ fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()
 }
 
-/// The interface indexes in those lines of `if_inet6` that have this address. For a multicast
-/// address, the index of each interface once. A line such as
+/// The interface indexes in those lines of `if_inet6` that have this address. A multicast address
+/// matches every line, and the result has the index of each interface once. A line such as
 /// `fe800000000000000000000000000001 0d 40 20 80 eth0` starts with the address and the index, both
 /// in hexadecimal.
 #[cfg_attr(not(target_os = "linux"), cfg(test))]
@@ -161,7 +164,8 @@ mod tests {
             let ip: IpAddr = ip.parse().unwrap();
             assert_eq!(without_scope(with_scope(ip, 7)), (ip, 7));
         }
-        // Global addresses, a multicast address of a site, and one that has a network prefix.
+        // All of these addresses but the last need no scope id. The last one is made from a network
+        // prefix, so its bytes cannot store a scope id.
         for ip in [
             "10.0.0.1",
             "2001:db8::1",

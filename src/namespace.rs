@@ -14,8 +14,9 @@ use parking_lot::RwLock;
 use crate::proc_fs;
 use crate::retry::NAMESPACES_KEPT;
 
-/// The inode of the file below `/proc` that stands for a network namespace. The value is 0 on
-/// systems other than Linux and without `/proc`, where namespaces cannot be distinguished.
+/// The inode of the file below `/proc` that stands for a network namespace. The value is 0 where
+/// namespaces cannot be distinguished: on systems other than Linux, without `/proc`, and on an
+/// emulator that shows no namespace, such as gVisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace(u64);
 
@@ -30,7 +31,16 @@ impl Namespace {
         MEMO.get().unwrap_or_else(read)
     }
 
-    /// `None` on systems other than Linux and without `/proc`.
+    /// Whether the process is in another namespace than the calling thread. `false` if this cannot
+    /// be read.
+    pub(crate) fn differs_from_that_of(pid: u32) -> bool {
+        let current = Namespace::current().inode();
+        let other = of_process(pid);
+        current.is_some() && other.is_some() && current != other
+    }
+
+    /// `None` if the namespace is unknown: on systems other than Linux, without `/proc`, and on an
+    /// emulator that shows no namespace.
     pub(crate) fn inode(self) -> Option<u64> {
         Some(self.0).filter(|inode| *inode != 0)
     }
@@ -41,6 +51,18 @@ fn read() -> Namespace {
     // Reads the namespace of the thread, not of the process. A socket belongs to the namespace of
     // the thread that creates it.
     Namespace(proc_fs::namespace("/proc/thread-self/ns/net").unwrap_or(0))
+}
+
+#[cfg(target_os = "linux")]
+fn of_process(pid: u32) -> Option<u64> {
+    proc_fs::shows_own_processes()
+        .then(|| proc_fs::namespace(&format!("/proc/{pid}/ns/net")))
+        .flatten()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn of_process(_: u32) -> Option<u64> {
+    None
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -84,11 +106,12 @@ impl Drop for Memo {
     }
 }
 
-/// A value for each of the last [`NAMESPACES_KEPT`] namespaces that this process has used.
+/// Keeps one value for each network namespace, for at most [`NAMESPACES_KEPT`] of them. A value for
+/// a further namespace replaces the oldest value.
 ///
 /// The kernel can reuse the inode of an ended namespace for a new one, which then gets the old
-/// value here. So a value must be right in every namespace of this kernel, or be checked before
-/// each use, or keep its namespace alive, as a socket does.
+/// value here. So a value must be right in every namespace of this kernel, or expire soon, or be
+/// checked before each use, or keep its namespace alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 

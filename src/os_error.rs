@@ -18,8 +18,8 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// Whether the error only means that descriptors or memory are used up. It then says nothing about
-/// what the call was to read, so no caller may keep it as an answer.
+/// Whether the error only means that descriptors or memory are used up. Such an error does not show
+/// what a read would have returned, so no caller may keep it as an answer.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }

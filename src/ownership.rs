@@ -136,9 +136,9 @@ impl Asker {
         }
     }
 
-    /// The inode of the claim that this process itself has on the port. `None` for a reservation of
-    /// an ancestor, or for one made on behalf of this process. Only the lease shows the claim of
-    /// such a reservation, and this call does not read the lease.
+    /// The inode of the claim of the asker's own reservation of the port, if this process made that
+    /// reservation. `None` if an ancestor made it, or another process on behalf of this one. Only
+    /// the lease shows the claim of such a reservation, and this call does not read the lease.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }

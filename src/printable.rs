@@ -1,7 +1,8 @@
 //! Escapes names that other processes chose.
 
-/// Escapes control characters and bidirectional formatting characters. With them, a name from
-/// another process could move the cursor of the terminal or forge a line.
+/// Escapes control characters, and the characters that embed, override or isolate a text direction.
+/// With such characters, a name from another process could move the cursor of the terminal or forge
+/// a line.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

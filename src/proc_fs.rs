@@ -1,5 +1,5 @@
-//! What `/proc` of Linux reports about the calling thread: its namespaces, and the settings of its
-//! network namespace.
+//! What `/proc` of Linux reports: the namespaces of the calling thread, the settings of its network
+//! namespace, and the release of the kernel.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +11,8 @@ use once_cell::sync::OnceCell;
 /// The settings of the calling thread's network namespace.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
 
-/// The size of the first read. Every setting is shorter, except a list of ports. The kernel clears
-/// a buffer of the requested size, so a long read takes much longer than a short one.
+/// The size of the first read. Only a list of ports can be longer. The kernel clears a buffer of
+/// the requested size, so a long read takes much longer than a short one.
 const SHORT: usize = 512;
 
 /// Longer than the longest list of ports. The kernel joins adjacent numbers to a range. So the
@@ -48,12 +48,13 @@ pub(crate) fn has_setting(name: &str) -> bool {
     Path::new(SETTINGS).join(name).exists()
 }
 
-/// Whether `/proc` reports a kernel release before this one. `false` if it reports none.
+/// Whether `/proc` reports a kernel release before `major.minor`. `false` if it reports none.
 pub(crate) fn is_release_below(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release < (major, minor))
 }
 
-/// Whether `/proc` reports this kernel release or a later one. `false` if it reports none.
+/// Whether `/proc` reports the kernel release `major.minor` or a later one. `false` if it reports
+/// none.
 pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release >= (major, minor))
 }
@@ -73,9 +74,9 @@ fn parse_release(text: &str) -> Option<(u32, u32)> {
     Some((number()?, number()?))
 }
 
-/// Whether `/proc` shows the processes of this pid namespace, under the pids that the calls of this
-/// process use. `false` without `/proc`. Also `false` if `/proc` was mounted for another pid
-/// namespace, as after `unshare --pid --fork` without `--mount-proc`: the same pid is another
+/// Whether `/proc` shows the processes of this pid namespace, under the pids that the system calls
+/// of this process use. `false` without `/proc`. Also `false` if `/proc` was mounted for another
+/// pid namespace, as after `unshare --pid --fork` without `--mount-proc`: the same pid is another
 /// process there.
 pub(crate) fn shows_own_processes() -> bool {
     let own = rustix::fs::readlink("/proc/self", Vec::new());
@@ -86,8 +87,8 @@ pub(crate) fn shows_own_processes() -> bool {
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
 ///
-/// `None` for an inode that Linux gives to no namespace. gVisor makes up a small number for each
-/// read, so two processes would not agree on it.
+/// `None` if the link cannot be read, or if its inode is smaller than any that Linux gives to a
+/// namespace. gVisor makes up such an inode for each read, so two processes would not agree on it.
 pub(crate) fn namespace(link: &str) -> Option<u64> {
     let text = rustix::fs::readlink(link, Vec::new()).ok()?;
     parse_namespace(text.to_str().ok()?)

@@ -1,5 +1,5 @@
-//! [`ProcessId`] identifies this process. A forked child has a different one, even in a new pid
-//! namespace.
+//! [`ProcessId`] identifies this process. A forked child has a different one. If `/proc` shows the
+//! pid namespace, this is also true of a child in a new pid namespace.
 
 #[cfg(target_os = "linux")]
 mod ffi;
@@ -26,9 +26,9 @@ impl ProcessId {
         }
     }
 
-    /// The pid namespace of a process never changes, so the process reads it once, into memory
-    /// that the kernel clears in a forked child. The child may have the same pid in another
-    /// namespace.
+    /// The pid namespace of a process never changes, so the process keeps the inode that it has
+    /// read. A forked child may have the same pid in another namespace. So the inode is kept in
+    /// memory that the kernel clears in the child. Without such memory each call reads the inode.
     #[cfg(target_os = "linux")]
     pub(crate) fn current() -> ProcessId {
         use std::sync::atomic::Ordering;
@@ -55,8 +55,8 @@ impl ProcessId {
         self.pid
     }
 
-    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` cannot
-    /// be read.
+    /// The inode of the pid namespace. `None` on systems other than Linux, and where `/proc` does
+    /// not show it.
     pub(crate) fn namespace(self) -> Option<NonZeroU64> {
         self.namespace
     }

@@ -16,14 +16,15 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 /// The owner of the sockets that made the kernel refuse a bind.
 ///
 /// Sockets that were closed since the bind do not count. If all were closed, the result is
-/// `Unknown`, so that the caller retries.
+/// `Unknown`, so that the caller retries. On Windows, and if the processes cannot be read, the
+/// result is always `Process`.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
     let owners = owner_of_each(&[rows]);
     owners.first().copied().unwrap_or(ResidualOwner::Process)
 }
 
-/// The result of [`owner_of_sockets`] for the sockets of each of several ports. One scan of the
-/// processes finds all owners.
+/// The result of [`owner_of_sockets`] for the sockets of each of several ports. Each scan of the
+/// processes covers all ports.
 pub(crate) fn owner_of_each(ports: &[Vec<Row>]) -> Vec<ResidualOwner> {
     let first = owner_of_each_at(ports, ScanDepth::FirstHit);
     if !first.contains(&ResidualOwner::ForkedChild) {
@@ -55,7 +56,8 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
 }
 
 /// The owner of these ports that has the longest retry limit, because the caller needs only one of
-/// the ports. One scan of the processes finds all owners.
+/// the ports. Each scan of the processes covers all ports. Returns `Process` if the sockets cannot
+/// be read.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let Ok(tables) = PortTables::of(ports.iter().map(|port| Some(port.protocol))) else {
         return ResidualOwner::Process;
@@ -83,11 +85,13 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
-        // A bound or listening socket lacks an inode only while the kernel closes it.
+        // Without a visible process, `hidden` is false only if the socket has no inode. A bound or
+        // listening socket lacks an inode only while the kernel closes it.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }
-        // No process owns such a socket (TIME_WAIT, a closing connection). Only time ends it.
+        // TIME_WAIT, or a closing connection. Only time ends it, so a retry cannot help, as with a
+        // process.
         [] if !holder.hidden => ResidualOwner::Process,
         // A retry would not make the descriptors of another user's process visible.
         [] if is_of_another_user(holder) => ResidualOwner::Process,
@@ -96,15 +100,15 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
 }
 
 /// Whether the socket belongs to another user, and this process is not root. This process then
-/// cannot see which process has the socket. Returns `false` for an abstract name, because the
-/// socket table shows no user for it.
+/// usually cannot see which process has the socket. Returns `false` for an abstract name, because
+/// the socket table shows no user for it.
 fn is_of_another_user(holder: &Holder) -> bool {
     const ROOT: u32 = 0;
     let is_other = |uid| lease::user().is_ok_and(|user| user != ROOT && user != uid);
     holder.uid.is_some_and(is_other)
 }
 
-/// The kind of owner of one socket that all of these processes own.
+/// Which kind of owner a released socket has, if exactly these processes own it.
 pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     if owners.is_empty() {
         ResidualOwner::Unknown
@@ -115,8 +119,8 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Whether the process is a forked child that may still call exec. A daemon is not: its parent has
-/// ended, or the daemon is older than [`FORKED_CHILD_LIMIT`].
+/// Whether the process is a forked child that may still call exec. A daemon does not count: its
+/// parent has ended, or the daemon is older than [`FORKED_CHILD_LIMIT`].
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process

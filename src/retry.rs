@@ -1,8 +1,9 @@
-//! Every limit, retry and sleep of the library.
+//! The time limits, retries and pauses of the library.
 //!
-//! One public call has one [`RetryBudget`]. All retries below the call use it, so these are the
-//! limits of the whole call. A check of several ports has one for each port, and all of them run at
-//! the same time:
+//! One public call has one [`RetryBudget`]. All retries below the call use it, so the limits in the
+//! table are those of the whole call. A check of several ports has one budget for each port, and
+//! these budgets run at the same time. After retries, a check examines the port once more. A check
+//! of several ports then retries for up to 100 ms.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -12,10 +13,11 @@
 //! | a process that only checks the lock file | 2 s | it reports the port as reserved |
 //!
 //! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
-//! call first sees no owner. After the last retry the call reads the socket table once more and
-//! writes its report. So a refused call for an exact number returns within 150 ms, or
-//! within 2.5 s while a forked child holds the number. `tests/it/linux/retries.rs` shows both.
-//! Nothing renews a budget.
+//! call first sees no owner. If an owner becomes visible and disappears again, the 100 ms start
+//! again. All retries of a call together end after 2.1 s, and nothing renews a budget. After the
+//! last retry the call reads the socket table once more and writes its report. So a refused call
+//! for an exact number returns within 150 ms, or within 2.5 s in the two cases with a limit of 2 s.
+//! `tests/it/linux/retries.rs` shows the 150 ms, and the 2.5 s for a forked child.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
 //! limit instead. Between its tries it sleeps for one of the pauses below.
@@ -68,7 +70,8 @@ impl RetryBudget {
         Self::at_most(FORKED_CHILD_LIMIT + NO_OWNER_LIMIT)
     }
 
-    /// A new budget that also ends after `at_most`.
+    /// A new budget. Its retries end after `at_most`, or after the limit of [`new`](Self::new) if
+    /// that is shorter.
     pub(crate) fn within(at_most: Duration) -> Self {
         let new = Self::new();
         Self::at_most(at_most.min(new.at_most))
@@ -80,7 +83,7 @@ impl RetryBudget {
     }
 
     /// The budget of one check within a wait. `left` is the time until the deadline of the wait, or
-    /// `None` after the deadline.
+    /// `None` after the deadline. The last check of several ports also passes `None`.
     ///
     /// The limit is the time until the deadline, but never less than [`NO_OWNER_LIMIT`]. So the
     /// retries end at most [`NO_OWNER_LIMIT`] after the deadline.
@@ -134,8 +137,8 @@ impl RetryBudget {
         Some(jitter.min(left))
     }
 
-    /// Whether [`NO_OWNER_LIMIT`] has passed since the first refusal. Always `true` for a budget
-    /// without retries.
+    /// Whether [`NO_OWNER_LIMIT`], or the limit of the whole budget if it is shorter, has passed
+    /// since the first refusal. Always `true` for a budget without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -144,8 +147,8 @@ impl RetryBudget {
                 .is_some_and(|started| started.elapsed() >= limit)
     }
 
-    /// Repeats `bind` while it fails with "address in use", until the budget is used up. Returns
-    /// the last result of `bind`.
+    /// Repeats `bind` while it fails with "address in use", for [`NO_OWNER_LIMIT`] at most, because
+    /// this function does not search for the owner. Returns the last result of `bind`.
     pub(crate) fn retry<T>(&mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match bind() {
@@ -163,8 +166,8 @@ impl RetryBudget {
 pub(crate) enum RetryLevel {
     /// One bind, without retries.
     Once,
-    /// One bind. If the kernel refuses the bind of a claim, the call reads the socket table,
-    /// because a number that only old connections occupy can still be claimed.
+    /// One bind. If the kernel refuses the bind of a claim, the call reads the socket table. If
+    /// only old connections occupy the number, a second bind can still claim it.
     WithTable,
     /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,
@@ -178,9 +181,10 @@ pub(crate) enum RetryLevel {
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// A try that walks a range is slow. So a pause is at least this many times the duration of the
-/// fastest try so far. This lower bound itself is at most [`QUEUE_PAUSE_AFTER_TRY`]. The fastest
-/// try counts because a slower one may have been preempted.
+/// A try that walks a range is slow. To limit the load, a pause is at least this many times the
+/// duration of the fastest try so far, up to [`QUEUE_PAUSE_AFTER_TRY`]. The fastest is used because
+/// the system may have preempted a slower one. Only tries of the level [`RetryLevel::Once`] are
+/// measured, and only they lengthen the pause that follows. The first of them does not.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
@@ -240,7 +244,7 @@ impl Queue {
 }
 
 /// The pauses between the polls of a wait for a listener; the last one repeats. They are short at
-/// first, because the server may be nearly ready. A poll reads the listeners, which costs some ten
+/// first, because the server may be nearly ready. A poll reads the listeners, which costs tens of
 /// microseconds.
 pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_micros(100),
@@ -264,8 +268,7 @@ pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 /// How long a server may run after SIGTERM before it gets SIGKILL.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long to wait for the end of processes after SIGKILL. The drop of a `Server` takes at most
-/// this long.
+/// How long to wait for the end of processes after SIGKILL, also when a `Server` is dropped.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// The pause between two checks whether a server has ended.
@@ -284,7 +287,7 @@ pub(crate) const STDERR_LINES: usize = 10;
 pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
-/// listen. Only a read of every socket or a bind shows such a holder. The read costs some hundred
+/// listen. Only a read of every socket or a bind shows such a holder. The read costs hundreds of
 /// microseconds. A wait for listeners that stay open also uses this pause while every port has a
 /// listener.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
@@ -293,14 +296,14 @@ pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 /// at most this many. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
-/// A call about more ports than this reads every socket once. A call about fewer ports reads the
-/// sockets of each port. On Linux a read of one port costs nearly as much as a read of all, because
-/// the kernel walks the same tables.
+/// A call about more ports than this reads every socket once. Any other call reads the sockets of
+/// each port. On Linux a read of one port costs nearly as much as a read of all, because the kernel
+/// walks the same tables.
 pub(crate) const PORTS_READ_ALONE: usize = 4;
 
-/// How long to wait for one connection that tests whether the port accepts connections. A wait that
-/// has timed out makes such a connection, to detect a packet filter. On systems whose socket table
-/// this crate cannot read, each check for a listener makes one.
+/// How long to wait for one connection that tests whether the port accepts connections. A report on
+/// a port without a listener makes such connections, to detect a packet filter. On systems whose
+/// socket table this crate cannot read, each check for a listener makes one.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// The shortest time limit for a connection. The standard library refuses a limit of zero.
@@ -330,8 +333,8 @@ pub(crate) const KERNEL_PICKS: usize = 32;
 /// Linux has 28,232.
 pub(crate) const SMALL_RANGE: usize = 512;
 
-/// How many random ephemeral numbers an automatic pick tries at most. If all are refused, almost no
-/// ephemeral number is free.
+/// How many random ephemeral numbers an automatic pick tries to claim at most. If all are refused,
+/// almost no ephemeral number is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
 /// After this many refused numbers in one pick, the ephemeral range counts as nearly used up: the
@@ -352,12 +355,12 @@ pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 /// the machine is busy. This is about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers an automatic pick tries one by one if the kernel does not choose the
-/// number. Each try costs some ten microseconds.
+/// How many ephemeral numbers an automatic pick tries at most if it never lets the kernel choose,
+/// for example for UDP. Each try costs tens of microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many numbers, or blocks, an automatic pick tries in a second pass, if the first one fails.
-/// This pass reads the socket table for each refused number, which costs some hundred microseconds.
+/// This pass reads the socket table for each refused number, which costs hundreds of microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
 /// How many numbers a pick tries in the order of a stable name, before it picks as without a name.
@@ -403,15 +406,18 @@ pub(crate) const RECORD_LOCK_PAUSE: Duration = Duration::from_micros(50);
 pub(crate) struct Sweep;
 
 impl Sweep {
-    /// One reservation in this many starts a sweep.
+    /// One in this many calls that take a lease starts a sweep.
     pub(crate) const ONE_IN: u32 = 256;
+    /// How many lock files of its own network namespace a sweep examines at most.
     pub(crate) const FILES: usize = 256;
+    /// How many names of one folder a sweep lists at most.
     pub(crate) const FILES_LISTED: usize = 1024;
-    /// A sweep keeps a file that was used within this time, because creating a file again costs
-    /// more than a whole reservation.
+    /// A sweep keeps a file that was used within this time. The next reservation of the port then
+    /// finds the file: to create it would cost more than all other steps of the reservation.
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
     /// One sweep in this many also sweeps the folders of other network namespaces.
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
+    /// That sweep keeps the folders and files that were used within this time.
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
@@ -483,7 +489,10 @@ mod tests {
         while budget.pause(|| ResidualOwner::Unknown) {}
         assert!(budget.is_spent());
         assert!(!budget.pause(|| ResidualOwner::Unknown));
-        assert!(budget.pause(|| ResidualOwner::ForkedChild), "its own limit");
+        assert!(
+            budget.pause(|| ResidualOwner::ForkedChild),
+            "a forked child has a longer limit"
+        );
         assert!(!RetryBudget::none().pause(|| ResidualOwner::ForkedChild));
     }
 }

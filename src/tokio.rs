@@ -2,10 +2,11 @@
 //! `tokio`).
 //!
 //! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]`
-//! makes, a server that is a task does not run meanwhile, and the wait times out. The functions of
-//! this module wait for the same conditions, and other tasks run between their polls. Work that
-//! takes longer than some microseconds runs on the runtime's threads for blocking work. A wait is
-//! cancelled when its future is dropped, so `select!` and `timeout` work with it.
+//! makes by default, a server that is a task does not run meanwhile. If it does not listen yet, the
+//! wait times out. The functions of this module wait for the same conditions, and other tasks run
+//! between their polls. Slow work, such as a check whether a port is free or a report, runs on the
+//! runtime's threads for blocking work. A wait is cancelled when its future is dropped, so
+//! `select!` and `timeout` work with it.
 //!
 //! ```
 //! use portlease::tokio::wait_until_listening;
@@ -97,7 +98,7 @@ pub use server::Server;
 ///
 /// On Linux and Windows a poll is quick, and runs on the thread of the task. On other systems a
 /// poll runs on a thread for blocking work. On macOS it reads every process. On systems without a
-/// socket table (FreeBSD) it tries one connection.
+/// socket table, such as FreeBSD, it tries one connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, None, at_most, || Ok(None)).await
 }
@@ -145,9 +146,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 }
 
 /// Waits until the child, or a process that it started, listens on the reservation's
-/// [`addr`](Reservation::addr). Fails if the child ends first, unless it ended successfully and
-/// left a daemon that listens. [`Reservation::wait_for`] does the same with a child of the standard
-/// library, and says which listeners count.
+/// [`addr`](Reservation::addr). [`Reservation::wait_for`] does the same with a child of the
+/// standard library, and says which listeners count and when the wait fails.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///
@@ -171,7 +171,7 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 /// # Errors
 ///
 /// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
-/// status if the child ends first, unless it ended successfully and left a daemon that listens.
+/// status if the child ends and no listener counts.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,
@@ -259,8 +259,9 @@ async fn listening(
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
         // A quick poll runs on the thread of this task, because waking another thread takes about
-        // as long. It also works while every thread for blocking work is busy, for example because
-        // the server under test uses them all.
+        // as long. Only a poll that searches for the owners of listeners takes longer, and it is
+        // usually the last one. On this thread a poll also works while every thread for blocking
+        // work is busy, for example because the server under test uses them all.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {

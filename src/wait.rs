@@ -24,12 +24,16 @@ pub(crate) use poll::{Poll, WaitError};
 pub use steady::wait_until_all_listening;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
-/// socket that is bound. Without an address, any address of this machine counts.
+/// socket that is bound. If the operand names no address, a socket on any address counts.
 ///
 /// The wait reads the socket table about every millisecond and does not connect, so a server that
-/// counts its connections sees none. Any process may listen: see [`wait_until_held_by`]. If no
-/// socket listens when the time is up, the report tries one connection to each loopback address or
-/// to the address of the operand, because a packet filter may redirect the port.
+/// counts its connections sees none. A listener of any process counts. [`wait_until_held_by`] waits
+/// for the listener of one process.
+///
+/// A packet filter may redirect a TCP port on which no socket listens. So if no socket listens on
+/// the port when the time is up, the report tries a connection to the address of the operand. If
+/// the operand names no address, the report tries one to each loopback address. It tries a second
+/// one where the first is accepted.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
@@ -61,20 +65,23 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
     block_on(|| wait.poll(|| Ok(None)))
 }
 
-/// Waits until the process `pid`, or a process that it started, listens on the port. Fails if `pid`
-/// ends first, unless it left a daemon that listens. [`Reservation::wait_for_pid`] does the same
-/// for a reservation.
+/// Waits until the process `pid`, or a process that it started, listens on the port.
+/// [`Reservation::wait_for_pid`] does the same for a reservation.
+///
+/// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, and then fails. The
+/// process may have left a daemon, which listens a moment later.
 ///
 /// A listener of another process does not count. It can be a server of an earlier run, or the
 /// server of a parallel test. The wait goes on, and its error names that process. A listener whose
 /// owner cannot be seen counts.
 ///
-/// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. The parent
-/// of a daemon has ended, and the daemon started after `pid`. While `pid` runs, a daemon counts
-/// only in the process group or session of `pid`. On Linux a subreaper (prctl(2)) can adopt the
-/// daemon. If the subreaper is the calling process or an ancestor in the same session, a daemon
-/// counts only if the leader of its group or session is `pid` or has ended (as after a double
-/// fork).
+/// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. A daemon is
+/// a process that started after `pid` and whose parent has ended. While `pid` runs, a daemon counts
+/// only if it is in the process group or session of `pid`.
+///
+/// On Linux a subreaper (prctl(2)) can adopt the daemon. The subreaper can be the calling process,
+/// or an ancestor of the calling process in the same session. In this case the daemon counts only
+/// if the leader of the daemon's group or session is `pid` or has ended, as after a double fork.
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,9 +95,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends
-/// first, unless it left a daemon that listens. [`Unsupported`](crate::ErrorKind::Unsupported) on a
-/// system that does not report whether a process runs.
+/// The errors of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends and
+/// no listener counts. [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not
+/// report whether a process runs.
 ///
 /// # Platform-specific behavior
 ///
@@ -139,7 +146,8 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
 /// is gone, and no connection of a client keeps a server from binding.
 ///
-/// The wait polls the socket table, and binds only when no socket there blocks the port.
+/// The wait polls the socket table. It binds only when no socket there blocks the port, and when
+/// the time is up.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
@@ -166,9 +174,9 @@ pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     wait_until_free_for(port, ServerKind::ReuseAddr, at_most)
 }
 
-/// [`wait_until_free`] for a server of this kind, as
-/// [`check_port_free_for`](crate::check_port_free_for): connections in TIME_WAIT stop a server that
-/// sets neither SO_REUSEADDR nor SO_REUSEPORT for up to 60 s.
+/// Waits until the port is free for a server of this kind, in the sense of
+/// [`check_port_free_for`](crate::check_port_free_for). Connections in TIME_WAIT keep a server from
+/// binding if it sets neither SO_REUSEADDR nor SO_REUSEPORT. On Linux such a connection lasts 60 s.
 ///
 /// ```
 /// use portlease::ServerKind;
@@ -227,9 +235,12 @@ impl Reservation {
     }
 
     /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
-    /// Fails if the child ends first, unless it ended successfully and left a daemon that listens.
-    /// A daemon in the child's process group or session counts even if the child failed. Another
-    /// process's listener does not count, as [`wait_until_held_by`] explains.
+    /// [`wait_until_held_by`] says which listeners count.
+    ///
+    /// If the child ends and no listener counts, the wait fails. If the child itself failed, the
+    /// wait fails at once, and a daemon counts only in the process group or session of the child.
+    /// If the child did not fail, the wait first goes on for at most 500 ms, because a daemon may
+    /// listen a moment later.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -244,7 +255,7 @@ impl Reservation {
     /// # Errors
     ///
     /// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
-    /// status if the child ends first, unless it ended successfully and left a daemon that listens.
+    /// status if the child ends and no listener counts.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let expected = Expected::new(child.id());
         let mut wait = Listening::new(self.ports_on_addr(), Some(expected), at_most);

@@ -51,7 +51,7 @@ pub(crate) fn claim_and_hold(from: usize, to: usize) -> Outcome<()> {
     print_ready_and_wait()
 }
 
-/// Below the limit on descriptors of a process.
+/// Below the usual limit on descriptors of a process.
 const CLAIMS_PER_PROCESS: usize = 800;
 
 /// Claims `percent` of the range until the helpers are dropped.

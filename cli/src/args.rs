@@ -84,9 +84,9 @@ pub(crate) enum Command {
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
     /// shell ends or `portlease release` releases them. If the caller is a subshell, a wrapper such
-    /// as timeout or sudo, or an `sh -c` that then ends, the ports are held for the shell that
-    /// waits for it. To name the shell explicitly, pass --pid $$. For ports that outlive every
-    /// process of a script, pass --for 30m.
+    /// as timeout or sudo, or (on Linux) an `sh -c` that ends after this call, the ports are held
+    /// for the shell that waits for the caller. To name the shell explicitly, pass --pid $$. For
+    /// ports that outlive every process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
@@ -98,7 +98,7 @@ pub(crate) enum Command {
     /// Run a port server for portpicker clients (Python, C++), and reserve the ports it grants
     ///
     /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
-    /// when the process that requested it ends.
+    /// when the process ends whose id the client sent.
     #[command(display_order = 100)]
     Serve(ServeArgs),
     /// Stop the servers that listen on ports, and check that the ports are free
@@ -402,8 +402,8 @@ pub(crate) struct WaitArgs {
         default_value = DEFAULT_WAIT
     )]
     pub(crate) timeout: Duration,
-    /// Stop waiting when the process PID ends. With --listening, count only listeners of PID and of
-    /// processes that PID started
+    /// Stop waiting when the process PID ends. With --listening or --http, count only listeners of
+    /// PID and of processes that PID started
     #[arg(long, value_name = "PID", value_parser = pid_parser())]
     pub(crate) pid: Option<u32>,
 }

@@ -56,8 +56,8 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// Whether the process probably ends together with this call, or its own caller reads the
-    /// numbers.
+    /// Whether the ports may be released too early. That is so if the process probably ends
+    /// together with this call. It is also so if the caller of the process reads the numbers.
     pub(crate) is_brief: bool,
 }
 
@@ -87,8 +87,8 @@ fn without_exe(name: &str) -> &str {
     name.strip_suffix(".exe").unwrap_or(name)
 }
 
-/// Whether the shell of `sh -c TEXT` has nothing to do after the call of `reserve` in TEXT. A pipe
-/// may follow the call, and so may `||` with a command for a failure.
+/// Whether the shell of `sh -c TEXT` or `cmd /c TEXT` has nothing to do after the call of `reserve`
+/// in TEXT. A pipe may follow the call, and so may `||` with a command for a failure.
 #[cfg(any(target_os = "linux", windows))]
 fn ends_with_this_call(text: &str) -> bool {
     let Some((_, rest)) = text.rsplit_once("reserve") else {

@@ -8,9 +8,11 @@ use portlease::{
     wait_until_listening,
 };
 
+use crate::output::remedy::Asked;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// A server of this kind could bind the port.
+    /// The port is free for a server of this kind.
     Free(ServerKind),
     Listening,
     /// The process with this id, or one that it started, listens on the port.
@@ -27,6 +29,15 @@ impl Condition {
         }
     }
 
+    /// What a check of this condition asks. `waited` says whether it follows a wait.
+    pub(crate) fn asked(self, waited: bool) -> Asked {
+        Asked {
+            waited,
+            no_reuse_addr: self == Condition::Free(ServerKind::Plain),
+            reserves: false,
+        }
+    }
+
     pub(crate) fn word(self) -> &'static str {
         match self {
             Condition::Free(_) => "free",
@@ -34,8 +45,8 @@ impl Condition {
         }
     }
 
-    /// Checks each of these ports. A check for a free port retries, for `at_most` and never longer
-    /// than the library does by itself.
+    /// Checks each of these ports. A check for a free port retries for up to `at_most`, but never
+    /// longer than the library retries by default.
     pub(crate) fn check(
         self,
         endpoints: &[Endpoint],
@@ -56,8 +67,9 @@ impl Condition {
         }
     }
 
-    /// Waits for the port at this index. A wait for a process waits for the other ports too, so
-    /// that its report does not name one of them as the port that the server took instead.
+    /// Waits for the port at this index. A wait for [`Condition::HeldBy`] also waits for the other
+    /// ports. Without them, its report could name one of these ports as the number that the server
+    /// took instead.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use humantime::DurationError as Error;
+
 /// A duration with units, or a bare number of seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let has_digits_only = |part: &str| part.chars().all(|c| c.is_ascii_digit());
@@ -9,13 +11,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         && has_digits_only(&text.replacen('.', "", 1))
         && let Ok(seconds) = text.parse()
     {
-        return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
+        let duration = Duration::try_from_secs_f64(seconds);
+        return duration.map_err(|_| "the number of seconds is too large".to_owned());
     }
-    humantime::parse_duration(text).map_err(|e| {
-        format!(
-            "{e}: expected a number of seconds, or numbers with units, as in 30, 500ms or \
-                 1m 30s"
-        )
+    humantime::parse_duration(text).map_err(|error| match error {
+        // These errors name a unit that is unknown or missing, or a number that is too large.
+        Error::UnknownUnit { .. } | Error::NumberOverflow => error.to_string(),
+        _ => "expected a number of seconds, or numbers with units, as in 30, 500ms or 1m 30s"
+            .to_owned(),
     })
 }
 
@@ -41,6 +44,13 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         let too_long = "9".repeat(400);
-        assert!(parse_duration(&too_long).is_err());
+        for (text, expected) in [
+            ("soon", "expected a number of seconds, or "),
+            ("5parsecs", "unknown time unit \"parsecs\""),
+            (&too_long, "the number of seconds is too large"),
+        ] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
     }
 }

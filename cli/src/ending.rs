@@ -1,4 +1,5 @@
 //! [`end_all`]: ends processes with SIGTERM. A process that does not end in time gets SIGKILL.
+//! Windows has no SIGTERM, so each process ends at once there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,9 +41,9 @@ impl Handles {
         Ok(Handles(handles))
     }
 
-    /// Takes the handle of a process that a later scan of the sockets found by its pid. Returns
-    /// `None` if there is no handle for the pid. Also returns `None` if the process of that handle
-    /// has ended, because the scan may then have found another process with the same pid.
+    /// Takes the handle for a pid that a later scan of the sockets found. Returns `None` if there
+    /// is no handle for the pid. Also returns `None` if the process of that handle has ended,
+    /// because the scan may then have found another process with the same pid.
     pub(crate) fn take(&mut self, pid: u32) -> Result<Option<ProcessHandle>, Failure> {
         let Some(handle) = self.0.remove(&pid) else {
             return Ok(None);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::exit;
+use crate::output::remedy::Asked;
 use crate::text::os_message;
 
 /// A failure that ends the command: the error for stderr, and the exit code.
@@ -11,9 +12,11 @@ use crate::text::os_message;
 pub(crate) struct Failure {
     code: u8,
     cause: Cause,
+    asked: Asked,
 }
 
-/// The library's error stays a value here, because only `output` turns errors into text.
+/// The library's error stays a value, so that `output::report` can print the facts and the remedies
+/// of its diagnosis.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Text(String),
@@ -26,6 +29,7 @@ impl Failure {
         Failure {
             code: exit::FAILED,
             cause: Cause::Text(text.into()),
+            asked: Asked::default(),
         }
     }
 
@@ -36,6 +40,21 @@ impl Failure {
 
     pub(crate) fn with_code(self, code: u8) -> Self {
         Failure { code, ..self }
+    }
+
+    /// A failure of a command that reserves ports. `waited` says whether it has the option
+    /// `--wait`.
+    pub(crate) fn of_reserving(self, waited: bool) -> Self {
+        let asked = Asked {
+            waited,
+            reserves: true,
+            ..self.asked
+        };
+        Failure { asked, ..self }
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked
     }
 
     pub(crate) fn cause(&self) -> &Cause {
@@ -62,6 +81,7 @@ impl From<portlease::Error> for Failure {
         Failure {
             code: exit::FAILED,
             cause: Cause::Library(error),
+            asked: Asked::default(),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint};
+use portlease::{Diagnosis, Endpoint, Holder, ServerKind};
 
 use crate::condition::Condition;
 use crate::exit;
 use crate::limits::WAIT_REPORT_TIME;
+use crate::output::remedy::Asked;
 
 /// Whether one port meets a condition.
 #[derive(Debug)]
@@ -14,26 +15,29 @@ pub(crate) struct Finding {
     pub(crate) endpoint: Endpoint,
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
-    /// Whether the check follows a wait for the condition.
-    pub(crate) waited: bool,
+    pub(crate) asked: Asked,
+    /// Why only a server that sets SO_REUSEADDR can bind the free port. `None` also if that was not
+    /// checked.
+    pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 
 impl Finding {
+    /// `waited` says whether the check follows a wait for the condition.
     pub(crate) fn new(endpoint: Endpoint, condition: Condition, waited: bool) -> Self {
         let mut all = Self::all(&[endpoint], condition, waited);
         all.pop().expect("one port has one finding")
     }
 
     pub(crate) fn all(endpoints: &[Endpoint], condition: Condition, waited: bool) -> Vec<Self> {
-        // The wait has retried before.
+        // After a wait the check retries only briefly, because the wait has already retried.
         let retries = if waited {
             WAIT_REPORT_TIME
         } else {
             Duration::MAX
         };
         let results = condition.check(endpoints, retries);
-        // Each report of `after_wait` takes about a millisecond, so a long list of ports gets the
-        // reports of the check after this time.
+        // Each call of `after_wait` takes about a millisecond. Once `WAIT_REPORT_TIME` has passed,
+        // the remaining ports keep the report of the check.
         let started = Instant::now();
         let finding = |(endpoint, result): (&Endpoint, Result<(), Diagnosis>)| {
             let problem = result.err().and_then(|problem| match condition {
@@ -45,10 +49,29 @@ impl Finding {
             Finding {
                 endpoint: *endpoint,
                 problem,
-                waited,
+                asked: condition.asked(waited),
+                needs_reuse_addr: None,
             }
         };
         endpoints.iter().zip(results).map(finding).collect()
+    }
+
+    /// Checks which of the free ports are free only for servers that set SO_REUSEADDR, because of
+    /// the connections of a server that has stopped. One more attempt to bind decides it.
+    pub(crate) fn note_servers(findings: &mut [Finding]) {
+        // On Windows, a server needs no option to bind despite such connections.
+        if cfg!(windows) {
+            return;
+        }
+        let mut free: Vec<&mut Finding> = findings
+            .iter_mut()
+            .filter(|finding| finding.problem.is_none())
+            .collect();
+        let endpoints: Vec<Endpoint> = free.iter().map(|finding| finding.endpoint).collect();
+        let results = Condition::Free(ServerKind::Plain).check(&endpoints, Duration::ZERO);
+        for (finding, result) in free.iter_mut().zip(results) {
+            finding.needs_reuse_addr = result.err().filter(has_only_connections);
+        }
     }
 
     /// Whether the port meets the condition; `None` if it could not be checked.
@@ -60,9 +83,17 @@ impl Finding {
     }
 }
 
-/// The report on a port without a listener, after a wait for one. A check makes no connection. The
-/// report of a wait does, so it says if a packet filter redirects the port. Returns `None` if a
-/// server began to listen after the check.
+/// Whether only connections keep a server from binding the port. The caller's own reservation keeps
+/// it from binding too, but is no obstacle to the caller's server.
+fn has_only_connections(problem: &Diagnosis) -> bool {
+    let mut holders = problem.holders().into_iter().flatten().peekable();
+    let is_connection = |holder: &Holder| holder.remote.is_some();
+    problem.leases().is_empty() && holders.peek().is_some() && holders.all(is_connection)
+}
+
+/// The report on a port without a listener, after a wait for one. A check makes no connection, but
+/// a wait makes one before it reports a timeout. So the report of a wait also says whether a packet
+/// filter redirects the port. Returns `None` if a server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

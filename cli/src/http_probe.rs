@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use httparse::Response;
 use portlease::Endpoint;
+use socket2::SockRef;
 
 use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
 use crate::text::{escape, os_message};
@@ -92,16 +93,21 @@ impl fmt::Display for HttpProbe {
 }
 
 impl HttpProbe {
-    /// Sends the request to the address of the endpoint, or to 127.0.0.1 and ::1 if the endpoint
-    /// has no address. If no address answers with the expected status within `limit`, returns a
-    /// description of the problem.
-    pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), String> {
+    /// Sends the request to the address of the endpoint. If the endpoint has no address, sends it
+    /// to 127.0.0.1, and also to ::1 if 127.0.0.1 fails or is slow. If no address answers with the
+    /// expected status within `limit`, returns a description of the problem.
+    pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), Problem> {
         let ends = Instant::now() + limit;
         match endpoint.socket_addr() {
-            Some(address) => self.ask_address(address, false, ends),
+            Some(address) => {
+                let name = Endpoint {
+                    protocol: None,
+                    ..endpoint
+                };
+                self.ask_address(address, Some(name), ends)
+            }
             None => self.ask_loopbacks(endpoint.port, ends),
         }
-        .map_err(|problem| problem.text)
     }
 
     /// Asks 127.0.0.1. If that fails or takes longer than [`HTTP_FALLBACK_DELAY`], asks ::1 too.
@@ -111,7 +117,7 @@ impl HttpProbe {
             let (probe, sender) = (self.clone(), sender.clone());
             let ask = move || {
                 // The send fails if the other address has answered: the receiver is dropped then.
-                let _sent = sender.send(probe.ask_address((ip, port).into(), true, ends));
+                let _sent = sender.send(probe.ask_address((ip, port).into(), None, ends));
             };
             let thread = std::thread::Builder::new()
                 .name("request".to_owned())
@@ -142,24 +148,28 @@ impl HttpProbe {
         }
     }
 
+    /// Sends the request to `address`. `name` is the endpoint that the user named, if it has an
+    /// address. Reports print it, because it shows an interface by its name.
     fn ask_address(
         &self,
         address: SocketAddr,
-        is_localhost: bool,
+        name: Option<Endpoint>,
         ends: Instant,
     ) -> Result<(), Problem> {
         let (ip, port) = (address.ip(), address.port());
-        // Some servers reject a request whose Host header is an IP address. The interface of an
-        // address has a meaning on this machine only (RFC 6874), so the header omits it.
-        let host = match is_localhost {
-            true => format!("localhost:{port}"),
-            false => SocketAddr::new(ip, port).to_string(),
+        let shown = name.map_or_else(|| address.to_string(), |name| name.to_string());
+        // Some servers reject a Host header with an IP address, so the header is `localhost` if the
+        // user named no address. The interface of a link-local address has a meaning on this
+        // machine only (RFC 6874), so the header omits it.
+        let host = match name {
+            None => format!("localhost:{port}"),
+            Some(_) => SocketAddr::new(ip, port).to_string(),
         };
         let answer = request(address, &host, &self.path, ends);
         let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {
-                let text = format!("{address} did not answer in HTTP");
+                let text = format!("{shown} did not answer in HTTP");
                 return Err(Problem::new(ProblemKind::Answer, ip, text));
             }
             Err(cause) => {
@@ -169,7 +179,7 @@ impl HttpProbe {
                     }
                     _ => (ProblemKind::NoConnection, escape(&os_message(&cause))),
                 };
-                return Err(Problem::new(kind, ip, format!("{address}: {cause}")));
+                return Err(Problem::new(kind, ip, format!("{shown}: {cause}")));
             }
         };
         let (is_expected, expected) = match self.status {
@@ -179,17 +189,17 @@ impl HttpProbe {
         if is_expected {
             return Ok(());
         }
-        let text = format!("{address} has answered {status}, but {expected} is expected");
+        let text = format!("{shown} has answered {status}, but {expected} is expected");
         Err(Problem::new(ProblemKind::Answer, ip, text))
     }
 }
 
 /// Why an address has not answered as expected.
 #[derive(Debug)]
-struct Problem {
+pub(crate) struct Problem {
     kind: ProblemKind,
     address: IpAddr,
-    text: String,
+    pub(crate) text: String,
 }
 
 /// The kinds of problems. If two addresses fail, the problem whose kind comes first in this list is
@@ -210,6 +220,11 @@ impl Problem {
         }
     }
 
+    /// Whether no answer arrived in time.
+    pub(crate) fn is_silence(&self) -> bool {
+        self.kind == ProblemKind::Silence
+    }
+
     fn of_thread(cause: &str) -> Problem {
         let text = format!("the thread that sends the request failed: {cause}");
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
@@ -220,6 +235,14 @@ impl Problem {
 /// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
 fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
+    // If no socket has the requested port and it is ephemeral, the kernel can choose it as the
+    // source port of the connection. TCP then connects the socket to itself. With a linger time of
+    // 0, the close sends a reset, which leaves no TIME_WAIT.
+    let local = stream.local_addr()?;
+    if (local.ip(), local.port()) == (address.ip(), address.port()) {
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
     stream.set_write_timeout(Some(left(ends)?))?;
     let version = env!("CARGO_PKG_VERSION");
     let head = format!(

@@ -1,16 +1,20 @@
 //! Waits until servers answer an HTTP request.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol};
+use portlease::{Diagnosis, Endpoint, ProcessState, Protocol, who_holds};
 
+use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::http_probe::HttpProbe;
+use crate::finding::Finding;
+use crate::http_probe::{HttpProbe, Problem};
 use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep};
-use crate::output::console::Console;
+use crate::output::console::{Console, progress_line};
+use crate::output::report;
 use crate::process::{ProcessHandle, watch_failure};
+use crate::text::escape;
 
 /// A request that the server on a port has not answered as expected.
 #[derive(Clone, Debug)]
@@ -19,6 +23,8 @@ pub(crate) struct Unanswered {
     pub(crate) probe: HttpProbe,
     /// Why the last attempt failed.
     pub(crate) problem: String,
+    /// Whether an attempt has failed.
+    is_sent: bool,
 }
 
 impl Unanswered {
@@ -45,6 +51,7 @@ impl Unanswered {
             endpoint,
             probe: probe.clone(),
             problem: "the timeout left no time for a request".to_owned(),
+            is_sent: false,
         })
     }
 
@@ -53,9 +60,97 @@ impl Unanswered {
             endpoint,
             probe,
             problem,
+            ..
         } = self;
         format!("port {endpoint} does not answer {probe} as expected: {problem}")
     }
+}
+
+/// Why no server answered, as far as the sockets show it.
+#[derive(Debug)]
+pub(crate) enum Obstacle {
+    /// No server listens where the request was sent.
+    NoListener(Box<Finding>),
+    /// The processes that listen are suspended.
+    Suspended { cause: String, help: String },
+}
+
+impl Obstacle {
+    /// Looks for the obstacle on a port whose request has failed.
+    pub(crate) fn find(endpoint: Endpoint) -> Option<Obstacle> {
+        let finding = Finding::new(endpoint, Condition::Listening, true);
+        if finding.problem.is_some() {
+            return Some(Obstacle::NoListener(Box::new(finding)));
+        }
+        // A server that listens on another address than the loopback ones receives no request.
+        let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let tried = loopbacks.map(|ip| Endpoint {
+            ip: Some(ip),
+            ..endpoint
+        });
+        if endpoint.ip.is_none() {
+            let found = Finding::all(&tried, Condition::Listening, true);
+            if found.iter().all(|finding| finding.problem.is_some()) {
+                let first = found.into_iter().next();
+                return first.map(|finding| Obstacle::NoListener(Box::new(finding)));
+            }
+        }
+        suspended(endpoint)
+    }
+
+    pub(crate) fn cause(&self) -> Option<String> {
+        match self {
+            Obstacle::NoListener(finding) => finding.problem.as_ref().map(Diagnosis::cause),
+            Obstacle::Suspended { cause, .. } => Some(cause.clone()),
+        }
+    }
+
+    pub(crate) fn help(&self) -> Option<String> {
+        match self {
+            Obstacle::NoListener(finding) => {
+                let problem = finding.problem.as_ref();
+                problem.and_then(|problem| report::help(problem, finding.asked))
+            }
+            Obstacle::Suspended { help, .. } => Some(help.clone()),
+        }
+    }
+
+    /// The report in text.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Obstacle::NoListener(finding) => finding
+                .problem
+                .as_ref()
+                .map_or_else(String::new, |problem| {
+                    report::headline_and_help(problem, finding.asked)
+                }),
+            Obstacle::Suspended { cause, help } => format!("{cause}\nhelp: {help}"),
+        }
+    }
+}
+
+/// The obstacle if every visible process that listens on the endpoint is suspended.
+fn suspended(endpoint: Endpoint) -> Option<Obstacle> {
+    let holders = who_holds(endpoint).ok()?;
+    let listeners = holders.iter().filter(|holder| holder.is_server());
+    let processes: Vec<_> = listeners.flat_map(|holder| &holder.processes).collect();
+    let first = processes.first()?;
+    let is_suspended = processes
+        .iter()
+        .all(|process| process.state == ProcessState::Suspended);
+    let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    let pids = pids.join(" ");
+    is_suspended.then(|| Obstacle::Suspended {
+        cause: format!(
+            "{} (pid {}), which listens on port {endpoint}, is suspended",
+            escape(&first.name),
+            first.pid
+        ),
+        help: format!("resume pid {pids} with kill -CONT {pids}"),
+    })
 }
 
 /// How a wait for answers ended.
@@ -86,17 +181,25 @@ pub(crate) fn until_answered(
         requests.retain_mut(|request| {
             let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
             let problem = request.probe.ask(request.endpoint, left).err();
-            // If no time was left for this attempt, keep the problem of the attempt before.
-            if let Some(problem) = problem.clone().filter(|_| !left.is_zero()) {
-                request.problem = problem;
+            let is_failed = problem.is_some();
+            // If the limit left too little time for this attempt, keep the problem of the attempt
+            // before.
+            let is_cut_short = |problem: &Problem| {
+                left.is_zero()
+                    || request.is_sent && problem.is_silence() && left < HTTP_ATTEMPT_LIMIT
+            };
+            if let Some(problem) = problem.filter(|problem| !is_cut_short(problem)) {
+                request.problem = problem.text;
+                request.is_sent = true;
             }
-            problem.is_some()
+            is_failed
         });
         if requests.is_empty() {
             return Ok(HttpOutcome::Answered);
         }
         // This check comes after the requests, because an answer counts even if the process has
-        // ended. The requests do not hang then, because the sockets of an ended process are closed.
+        // ended. A request to an ended process usually fails at once, because the kernel has closed
+        // its sockets.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)
@@ -143,9 +246,7 @@ pub(crate) fn wait_for_answers(
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        let (elapsed, total) = (started.elapsed().as_secs(), limit.as_secs());
-        let line = format!("waiting for {list}: {elapsed} s of {total} s");
-        console.progress(Some(&line));
+        console.progress(Some(&progress_line(&list, started, limit)));
         if !is_noted {
             is_noted = true;
             let limit = humantime::format_duration(limit);

@@ -134,8 +134,9 @@ impl LeakCheck {
         }
     }
 
-    /// The server sockets of descendants of this process, without those that existed before the
-    /// command. The command's daemons are descendants too, because this process adopts them.
+    /// The server sockets of descendants of this process: all TCP listeners, and the UDP sockets on
+    /// the ports in `udp`. Sockets that existed before the command do not count. The command's
+    /// daemons are descendants too, because this process adopts them.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {

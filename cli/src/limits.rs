@@ -8,24 +8,29 @@ pub(crate) const DEFAULT_WAIT: &str = "30s";
 /// How long `run --wait` and `reserve --wait` wait before they show that they wait.
 pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 
-/// How often a wait checks the process of `--pid` and redraws its progress line.
+/// How often a wait redraws its progress line. A wait for listeners also checks this often whether
+/// the process of `--pid` has ended.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// If `check` or `wait` uses several threads, each one except the last checks at least this number
 /// of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// How many ports one call to the library checks at most. The search for a port that does not meet
-/// the condition ends after the call that finds one, and each further port of that call costs about
-/// 100 us.
+/// The maximum number of ports that a wait checks with one call to the library. The search for a
+/// port that does not meet the condition ends after the call that finds one. Each further such port
+/// in the same call costs about 100 us.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a timed out `wait` reports with their holders. It only counts
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
-/// How long a timed out `wait` searches for further ports to report. The limit holds only for more
-/// than [`PORTS_PER_THREAD`] ports.
+/// How many ports the note of a wait names. The rest are counted.
+pub(crate) const PORTS_IN_SUMMARY: usize = 4;
+
+/// How long a timed out `wait` searches for further ports to report. The limit does not apply to
+/// [`PORTS_PER_THREAD`] ports or fewer. The constant also limits the retries of a check that
+/// follows a wait, and how long such a check replaces its reports by those of a wait.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection answers sooner. If a
@@ -33,8 +38,8 @@ pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `run` and `wait` wait for the library's report on a process that ended before it
-/// listened. The library takes 0.5 s of this time, because a daemon that the process started may
-/// still begin to listen.
+/// listened. The library takes up to 0.5 s of this time, because a daemon that the process started
+/// may still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// How long `run` waits after a signal before it checks whether its whole process group got the
@@ -93,15 +98,16 @@ pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
 /// or SIGKILL.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 
-/// How long a keeper waits for one `release` that has connected. A keeper serves one client at a
-/// time, so a client that sends nothing must not block the others.
+/// How long a keeper waits for the request of a `release` or `list` that has connected. On Unix a
+/// keeper serves one client at a time, so a client that sends nothing must not block the others.
 pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long `release` waits for one keeper, including the connect. A keeper serves one client at a
-/// time, and may serve another client first.
+/// How long `release` or `list` waits for one keeper, including the connect. On Unix a keeper
+/// serves one client at a time, and may serve another client first.
 pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long `release` pauses before it connects again, if a keeper's socket has a full queue.
+/// How long `release` or `list` pauses before it connects again, if a keeper's socket has a full
+/// queue.
 #[cfg(unix)]
 pub(crate) const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
@@ -114,7 +120,8 @@ pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 #[cfg(windows)]
 pub(crate) const INHERITED_HANDLES: usize = 16_384;
 
-/// The maximum length of a request of `release`. An endpoint is far shorter.
+/// The maximum length of a request of `release` or `list`, and of the line that a keeper answers on
+/// Windows. An endpoint is far shorter.
 pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 
 /// The maximum length of a keeper's answer, which can list many ports.
@@ -125,7 +132,8 @@ pub(crate) const KEEPER_ANSWER_BYTES: usize = 1024 * 1024;
 #[cfg(target_os = "linux")]
 pub(crate) const PROCESS_POLL: Duration = Duration::from_millis(20);
 
-/// `serve` closes a connection that sends no complete request in this time.
+/// `serve` closes a connection if it waits longer than this for a request. On Unix the limit holds
+/// for each read of the request, on Windows for the whole request.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `serve` and a keeper pause this long after a failed accept or thread start. If descriptors or
@@ -133,14 +141,16 @@ pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The size of the stack of each thread of `serve`. Each reservation has a thread, which only waits
-/// for a process to end.
+/// The size of the stack of each thread of `serve`. Each reservation has a thread, which makes the
+/// reservation and then waits for a process to end.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
-/// The timeout of poll(2) in a thread that waits for a process to end. The thread then polls again.
+/// The timeout of one system call in a thread that waits for a process to end. After the timeout
+/// the thread repeats the call.
 pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 
-/// A request to the server of `PORTSERVER_ADDRESS` fails if it has no answer within this time.
+/// A request to the server of `PORTSERVER_ADDRESS` fails if the connect, a read or a write takes
+/// longer than this.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum number of requests to the server of `PORTSERVER_ADDRESS` for one port. A further
@@ -152,8 +162,8 @@ pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 /// connection. The other side would then see an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
-/// The largest number of subshells and wrappers between `reserve` and its caller. The limit ends
-/// the search if the parents in /proc form a loop.
+/// The maximum number of ancestors that `reserve` checks to find its caller or its CI job. The
+/// limit ends the search if the system reports parents that form a loop.
 pub(crate) const NESTED_CALLERS: usize = 64;
 
 /// The resolution of the timeout of poll(2).

@@ -10,11 +10,19 @@ use crate::command_end::End;
 use crate::failure::{self, Failure};
 use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
+use crate::output::remedy::Asked;
 use crate::output::report;
 use crate::process_stat::{OWNER_UNSEEN, shows_processes};
 use crate::process_tree::end_tree;
 
-/// The channel to a thread that waits until the command listens on all ports.
+const AFTER_WAIT: Asked = Asked {
+    waited: true,
+    no_reuse_addr: false,
+    reserves: false,
+};
+
+/// The channel to a thread that waits until the command listens on all ports, and has answered the
+/// requests of `--http`.
 #[derive(Debug)]
 pub(crate) struct ListenWait {
     pub(crate) limit: Duration,
@@ -89,8 +97,9 @@ fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     }
 }
 
-/// Whether the wait failed because this process could not find out whether the command listens.
-/// The report of a failed wait says that nothing listened, or that another process did.
+/// Whether the wait failed because this process could not find out whether the command listens. If
+/// it could find out, the error has a diagnosis that is certain, or it is about a request of
+/// `--http`.
 fn could_not_check(failure: &Failure) -> bool {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis().is_none_or(|of| !of.could_tell()),
@@ -109,7 +118,7 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
         text += &format!(": {}", diagnosis.cause());
     }
-    match report::help(diagnosis, true) {
+    match report::help(diagnosis, AFTER_WAIT) {
         Some(help) => format!("{text}\nhelp: {help}"),
         None => text,
     }
@@ -117,7 +126,7 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
 
 fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
     let text = match report_of(failure) {
-        Some(diagnosis) => report::headline_and_help(diagnosis, true),
+        Some(diagnosis) => report::headline_and_help(diagnosis, AFTER_WAIT),
         None => report::failure(failure),
     };
     let limit = humantime::format_duration(limit);

@@ -1,7 +1,8 @@
 //! `portlease`: checks ports, and reserves them for servers in any language.
 //!
 //! The command uses only the public API of the library. It prints answers on stdout, and everything
-//! else on stderr.
+//! else on stderr. `run` prints its JSON answer on stderr, because its stdout belongs to the
+//! command that it runs.
 
 mod args;
 mod caller;

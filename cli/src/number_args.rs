@@ -54,7 +54,7 @@ impl NumberArgs {
         options
     }
 
-    /// The numbers of `--range` from which portlease may choose.
+    /// The numbers that `--range`, `--exclude` and `--aligned` allow.
     pub(crate) fn allowed(&self) -> impl Iterator<Item = u16> {
         let NumberRange(low, high) = self.range.unwrap_or(NumberRange(1, u16::MAX));
         let is_excluded = |number: &u16| self.exclude.iter().any(|list| list.0.contains(number));

@@ -1,6 +1,8 @@
 //! The protocol of portpicker's port server. A client sends a process id and a newline. The server
 //! answers with a port number and a newline, or closes the connection to refuse.
 
+use std::io;
+
 use portlease::{ErrorKind, Protocol, Reservation, ReserveOptions};
 
 use crate::failure::Failure;
@@ -9,7 +11,7 @@ use crate::output::json::ReservedRow;
 use crate::server_address::{PortStream, ServerAddress};
 use crate::text::os_message;
 
-/// A number that a port server granted.
+/// A number that this process has reserved, or that a port server holds for it.
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
@@ -84,7 +86,8 @@ impl PortServer {
     /// Reserves a number that the server grants. Most servers only remember their grants, which
     /// stops no other program from binding the port. So if a granted number is in use, this
     /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests.
-    /// `portlease serve` reserves what it grants, until the process `pid` ends.
+    /// `portlease serve` holds a reservation of its own until the process `pid` ends, so this
+    /// function makes none.
     pub(crate) fn reserve(&self, options: &ReserveOptions, pid: u32) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {
@@ -114,7 +117,14 @@ impl PortServer {
             stream.send(&format!("{pid}\n"))?;
             stream.receive_number()
         };
-        let answer = ask().map_err(|e| cannot(&os_message(&e)))?;
+        let answer = ask().map_err(|e| match e.kind() {
+            // An expired timeout of a socket.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => cannot(&format!(
+                "no answer within {}",
+                humantime::format_duration(PORT_SERVER_TIMEOUT)
+            )),
+            _ => cannot(&os_message(&e)),
+        })?;
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);

@@ -90,6 +90,16 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
     // A pasted URL, or a mapping of `docker ps` such as `0.0.0.0:8080->80/tcp`, is not a range. The
     // parser of endpoints rejects such a text, and its error names the endpoint inside the text.
+    if let Some((host, container)) = item.split_once("->") {
+        let protocol = container.find('/').map_or("", |at| &container[at..]);
+        let ports = format!("{host}{protocol}");
+        if host.contains('-') && parse_range(&ports).is_ok_and(|range| range.is_some()) {
+            return Err(InvalidPort(format!(
+                "{item:?} names the ports of a container too: expected only the ports of this \
+                 machine, {ports}"
+            )));
+        }
+    }
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }
@@ -244,6 +254,10 @@ mod tests {
             ("", "\"\" does not name a port"),
             ("80,", "the list \"80,\" has an empty part"),
             ("80/sctp", "does not name a port"),
+            (
+                "0.0.0.0:32768-32770->8000-8002/tcp",
+                "only the ports of this machine, 0.0.0.0:32768-32770/tcp",
+            ),
             ("[fe80::1%nosuch0]:80", "no network interface \"nosuch0\""),
             ("127.0.0.53%nosuch0:53", "no network interface \"nosuch0\""),
         ] {

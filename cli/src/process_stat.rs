@@ -1,4 +1,4 @@
-//! [`ProcessStat`]: the facts of a process that every user may read.
+//! [`ProcessStat`]: facts of a process, such as its name, its parent and the time of its start.
 
 #[cfg(target_os = "freebsd")]
 mod freebsd;
@@ -24,8 +24,8 @@ use windows as system;
 
 pub(crate) use system::ProcessStat;
 
-/// Whether this process can find out which process has a listener. Always `true` on systems other
-/// than Linux, which need no `/proc`.
+/// Whether `/proc` shows the processes of this pid namespace. Always `true` on systems other than
+/// Linux, because this program needs no `/proc` there.
 pub(crate) fn shows_processes() -> bool {
     #[cfg(target_os = "linux")]
     return linux::shows_processes();
@@ -34,8 +34,8 @@ pub(crate) fn shows_processes() -> bool {
 }
 
 /// The note on a listener that counted as the expected one, because its owner could not be seen.
-pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: no /proc shows the \
-                                       processes of this pid namespace; mount proc on /proc";
+pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
+                                       belongs to another pid namespace; mount proc on /proc";
 
 #[cfg(test)]
 mod tests {

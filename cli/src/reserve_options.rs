@@ -44,7 +44,8 @@ pub(crate) fn check_choice(
 }
 
 /// Fails if two options of `run` name the same port, or if `--range` has too few numbers for the
-/// ports without a number. `run` would otherwise report its own reservation as the one in the way.
+/// ports without a number. Without this check, the error would name a reservation of this `run` as
+/// the reason.
 pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
     let numbers = &args.shared.numbers;
     let ports = args.ports.iter().map(|port| ("--port", port));

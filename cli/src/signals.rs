@@ -48,8 +48,8 @@ pub(crate) fn unblock(signals: impl IntoIterator<Item = i32>) -> io::Result<()> 
 }
 
 /// Ends this process by the signal, so that the parent learns that a signal ended it. A shell
-/// script then stops after Ctrl-C. Returns an exit code if the signal does not end this process:
-/// the kernel protects the first process of a PID namespace.
+/// script then stops after Ctrl-C. Returns an exit code if the signal does not end this process.
+/// For example, the kernel protects the first process of a PID namespace.
 pub(crate) fn die_by(signal: i32) -> u8 {
     // A core dump of this process would say nothing about the command that the signal ended.
     let no_core = Rlimit {

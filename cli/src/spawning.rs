@@ -15,7 +15,8 @@ use windows as system;
 
 pub(crate) use system::{exit_code, instead};
 
-/// The same command with another program, which gets `first` before the other arguments.
+/// A command with another program, and with the arguments and the environment of `command`. `first`
+/// comes before these arguments. Sockets that `command` passes on are not copied.
 fn with_program(command: &Command, program: &OsStr, first: Option<&OsStr>) -> Command {
     let mut other = Command::new(program);
     other.args(first).args(command.get_args());

@@ -1,4 +1,5 @@
-//! Supervises a command until it ends: passes signals on, waits for its listeners, and reaps.
+//! Supervises a command until it ends: passes signals on to it, waits for its listeners, and reaps
+//! it.
 
 #[cfg(unix)]
 mod unix;

@@ -17,7 +17,8 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
-    /// Why the port cannot be checked. `None` if the check answered.
+    /// Why the port cannot be checked. `None` if the check answered, or if the limit ended the
+    /// search before this port was checked.
     pub(crate) error: Option<portlease::Error>,
 }
 
@@ -48,8 +49,8 @@ pub(crate) fn first_unmet(
     None
 }
 
-/// The first of these ports that does not meet the condition now. All ports are checked at one
-/// moment, without retries.
+/// The first of these ports that does not meet the condition now. One call of the library checks
+/// all of them, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
         let error = condition.wait_among(endpoints, 0, Duration::ZERO).err()?;

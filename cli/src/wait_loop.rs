@@ -10,7 +10,7 @@ use portlease::{Diagnosis, Endpoint, ErrorKind, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::limits::{LISTEN_REPORT, PROGRESS_INTERVAL, remaining};
+use crate::limits::{LISTEN_REPORT, PORTS_IN_SUMMARY, PROGRESS_INTERVAL, remaining};
 use crate::output::console::{Console, progress_line};
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::{self, Unmet};
@@ -178,7 +178,7 @@ fn after_end(
     })
 }
 
-/// Whether all ports are free. The check retries for `at_most`.
+/// Whether all ports are free. The check retries for up to `at_most`.
 fn are_free(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -226,8 +226,8 @@ impl WaitForAll {
     /// timeout error if the limit passed during the wait for one port.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
-        // This wait knows which listeners were open, so it can report a server that closes its
-        // listener again and again.
+        // `wait_until_all_listening` records which listeners were open. So it can report a server
+        // that closes its listener again and again.
         let wait_for_steady = |ports: &[Endpoint], steady| {
             wait_until_all_listening(ports, steady, remaining(limit, started))
         };
@@ -241,7 +241,8 @@ impl WaitForAll {
         loop {
             let ports = &self.endpoints;
             // A port that met the condition early may have changed since. So all ports must meet
-            // the condition in one pass, which starts at index 0.
+            // the condition in one pass, which starts at index 0. With `steady`, `wait_for_steady`
+            // checks this instead.
             let unmet = match survey::first_unmet(&ports[from..], condition, limit, started) {
                 None if from == 0 || self.steady.is_some() => {
                     if let Some(steady) = self.steady {
@@ -348,13 +349,12 @@ fn check_first(
 
 /// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
 fn port_summary(endpoints: &[Endpoint]) -> String {
-    const MAX_LISTED: usize = 4;
     let listed: Vec<String> = endpoints
         .iter()
-        .take(MAX_LISTED)
+        .take(PORTS_IN_SUMMARY)
         .map(ToString::to_string)
         .collect();
-    match endpoints.len().saturating_sub(MAX_LISTED) {
+    match endpoints.len().saturating_sub(PORTS_IN_SUMMARY) {
         0 => listed.join(", "),
         more => format!("{} and {more} more", listed.join(", ")),
     }

@@ -4,9 +4,10 @@
 //! From the pending signal, `run` concludes that its command got the signal too. If `run` is
 //! killed, the watcher ends the command and the processes that the command started.
 //!
-//! The watcher's stdin is a socket to `run`. Each message of `run` is a number of four bytes: the
-//! pid of the command, or [`TAKE_PENDING`]. After [`TAKE_PENDING`], the watcher takes its pending
-//! signals, and sends them as eight bytes: bit N-1 stands for signal N.
+//! The watcher's stdin is a socket to `run`. Each message that the watcher reads is a number of
+//! four bytes. The forked child of `run` sends its pid before it calls exec, and `run` sends
+//! [`TAKE_PENDING`]. After [`TAKE_PENDING`], the watcher takes its pending signals, and sends them
+//! as eight bytes: bit N-1 stands for signal N.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +39,7 @@ impl PendingSignals {
         self.0 & (1 << (signal - 1)) != 0
     }
 
-    /// Takes the signals of this process, which must have blocked all signals.
+    /// Takes the pending signals of this process, which must have blocked all signals.
     fn take() -> io::Result<PendingSignals> {
         let mut taken = 0;
         loop {

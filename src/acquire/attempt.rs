@@ -37,19 +37,19 @@ pub(crate) enum AttemptError {
     Leased(Port),
     /// Another reservation in this network namespace has the port's abstract Unix socket name.
     Named(Port),
-    /// The kernel refused the bind because of another socket on the port.
+    /// The system refused the bind. Another socket has the port, or Windows excludes the number.
     Occupied(Port),
     /// The bind requires a privilege, or a sandbox forbids it.
     NotPermitted(Port, io::Error),
-    /// The path of the port's lock file leads to something else, such as a link or a folder.
-    /// Another user may have planted it.
+    /// The port's lock file cannot be opened. Its path leads to a link or a folder, or this user
+    /// may not open the file. Another user may have planted it.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
     NoneFree(Box<AttemptStats>),
     /// The lock folder cannot be used, and no claim (a bound socket) can keep the port instead. An
     /// invalid `PORTLEASE_DIR` leads to this error even if a claim can keep the port.
     LockFolder(Unusable),
-    /// A system call failed. An attempt for another number would fail too.
+    /// A system call failed. An attempt for another number would probably fail too.
     System {
         act: &'static str,
         port: Option<Port>,

@@ -17,8 +17,8 @@ pub(super) fn reserve(
     let mut stats = AttemptStats::default();
     let is_other = |port: &u16| !own.contains(*port);
     for port in request.prefer.iter().copied().filter(is_other) {
-        // The preferred numbers share one retry time. Once it has passed, each further one gets a
-        // single bind.
+        // All preferred numbers share the retry budget of the call. Once it is spent, each further
+        // preferred number gets a single bind.
         let level = if effort.budget.is_spent() {
             RetryLevel::Once
         } else {
@@ -41,8 +41,8 @@ pub(super) fn reserve(
         }
         // A claim (a bound socket) keeps a non-ephemeral number just as it keeps an ephemeral one,
         // and outgoing connections never need a non-ephemeral number. But reserving such a number
-        // takes longer. So these numbers come first only if outgoing connections need the ephemeral
-        // ones.
+        // takes longer. So non-ephemeral numbers come first only if outgoing connections need the
+        // ephemeral ones.
         let ephemeral = EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
@@ -59,8 +59,8 @@ pub(super) fn reserve(
             }
         }
     } else {
-        // `numbers` starts with the numbers outside the cached ephemeral range. The range may have
-        // changed since it was cached, so it is read again.
+        // `numbers` and `first_of` use the cached ephemeral range. The range may have changed since
+        // it was cached, so this call reads it again.
         EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let mut once = effort.at_most(RetryLevel::Once);
         if let Some(reservation) = first_of(
@@ -94,8 +94,8 @@ pub(super) fn reserve(
 
 /// A stable name determines an order of numbers. Reserves the first free number of that order.
 /// Returns `None` if the request has no name, or if the first [`NUMBERS_OF_NAME`] numbers are
-/// taken. The caller then picks a number as if there were no name, and counts only the refusals of
-/// that pick.
+/// taken. The caller then picks a number as if there were no name. The refusals in this function
+/// are not counted.
 fn of_name(
     request: &Request,
     own: &PortSet,
@@ -122,7 +122,8 @@ fn of_name(
     first_of(request, numbers, &mut once, &mut stats)
 }
 
-/// The allowed numbers, in the order in which an automatic pick tries them.
+/// Allowed numbers, in the order in which an automatic pick without claims tries them. Without a
+/// requested range, at most [`NUMBERS_TRIED`] of them are ephemeral.
 pub(super) fn numbers(request: &Request) -> Result<impl Iterator<Item = u16>, AttemptError> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
         Some(range) => Box::new(ports::shuffled(vec![range.clone()])),

@@ -93,8 +93,9 @@ fn bases<'a>(
         }
         (None, Some(_)) => Box::new(ports::shuffled(vec![all])),
         (None, None) => {
-            // Base numbers with all ports on one side of the ephemeral range come first. Ports that
-            // are far apart can also lie on both sides.
+            // Base numbers with all ports on one side of the ephemeral range come first. All base
+            // numbers follow, ordered by tier. Ports that are far apart can lie on both sides of
+            // the range, and then only this second part contains their base number.
             let ranges: Vec<_> = ephemeral.outer_ranges().iter().filter_map(within).collect();
             let by_tier = tiers.flat_map(move |wanted| {
                 let tier = tier.clone();
@@ -139,7 +140,7 @@ impl<'a> Search<'a> {
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
     /// `level` sets how hard to try for the first port, which is refused most often. For the
-    /// further ports a refused bind leads at least to a read of the socket table (`WithTable`).
+    /// further ports the level is at least `WithTable`. `effort` limits both levels.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

@@ -1,6 +1,6 @@
 //! Reserves an exact number. The lease (a locked file) is taken before the claim (a bound socket).
-//! So if another process has reserved the number, the call fails at the lease, whose record names
-//! that process.
+//! So if another process with the same lock folder has reserved the number, the call fails at the
+//! lease. The record of the lease names that process.
 
 use std::io;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ fn claim(
         }
         // One more try follows even if no further pause is allowed. The kernel may have refused the
         // bind because of a probe of another process. The search for the owner takes longer than
-        // such a probe, which has ended by now.
+        // such a probe, so the probe has usually ended by now.
         is_last = !pause_for(occupant, effort);
     }
 }
@@ -196,9 +196,9 @@ fn claim_over_leftovers(
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
     // The connections have the reuse options of their server. The claim sets both options, so it
-    // can bind where a server that sets one of them cannot. So a probe with the options of the
-    // requested server comes first. It must precede the claim. Without a claim, the connections can
-    // make the bind of a server with SO_REUSEPORT alone fail. Beside a claim, that bind succeeds.
+    // can bind where a server that sets one of them cannot. So this function first probes with the
+    // options of the requested server. The probe must precede the claim: the connections can make
+    // the bind of a server with SO_REUSEPORT alone fail, but beside a claim that bind succeeds.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -223,8 +223,8 @@ fn claim_over_leftovers(
 /// What occupies a number that could not be claimed.
 #[derive(Clone, Debug)]
 enum Occupant {
-    /// Sockets that a server cannot bind over. The list is empty if they were closed since the
-    /// bind.
+    /// Sockets other than connections that an earlier server left. The list is empty if no such
+    /// socket is visible, for example because it was closed since the bind.
     Sockets(Vec<Row>),
     /// The number has only connections that an earlier server left. `sees_claims` is whether the
     /// kernel's socket table would also show a claim.

@@ -77,12 +77,12 @@ pub(super) fn draw(
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
-    let mut numbers = range
+    let numbers = range
         .draws()
         .filter(|port| request.admits(*port) && !own.contains(*port))
         .take(RANDOM_PICKS);
     let mut refusals = 0;
-    while let Some(number) = numbers.next() {
+    for number in numbers {
         let claim = match Claim::exact(number) {
             Ok(claim) => claim,
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -93,7 +93,7 @@ pub(super) fn draw(
             Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
         };
         let is_scarce = refusals >= SCARCE_AFTER || is_small(range);
-        if is_scarce && !leaves_spare(&mut numbers, range.spare(), stats)? {
+        if is_scarce && !leaves_spare(range, own)? {
             stats.spared = true;
             return Ok(None);
         }
@@ -105,7 +105,7 @@ pub(super) fn draw(
 }
 
 /// Turns the claim into a reservation. Returns the claim if the request excludes its number, or if
-/// another process has the lease.
+/// the lease is refused.
 fn adopt(
     request: &Request,
     claim: Claim,
@@ -141,21 +141,21 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Whether `spare` more numbers are free. Outgoing connections need free numbers: without any,
-/// connect(2) fails in every process. The function claims the numbers for a moment to find out.
-fn leaves_spare(
-    numbers: &mut impl Iterator<Item = u16>,
-    spare: usize,
-    stats: &mut AttemptStats,
-) -> Result<bool, AttemptError> {
-    let mut free = Vec::with_capacity(spare);
-    while free.len() < spare {
+/// Whether as many more numbers of the range are free as outgoing connections need. Without any
+/// free number, connect(2) fails in every process. The function claims the numbers for a moment to
+/// find out. The ports in `own` are not free.
+fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
+    let mut free = Vec::with_capacity(range.spare());
+    // Whether the request admits a number does not matter to a connection.
+    let mut numbers = range.draws().filter(|port| !own.contains(*port));
+    let mut numbers = numbers.by_ref().take(RANDOM_PICKS);
+    while free.len() < range.spare() {
         let Some(number) = numbers.next() else {
             return Ok(false);
         };
         match Claim::exact(number) {
             Ok(claim) => free.push(claim),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => stats.in_use += 1,
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(AttemptError::bind(Port::new(number, Protocol::Tcp), e)),
         }
     }

@@ -1,8 +1,8 @@
-//! The act of reserving. It takes the lease (a locked file) and the claim (a bound socket) of an
-//! exact number, of any free number, of several numbers, or of a block.
+//! Reserves an exact number, any free number, several numbers, or a block. A lease (a locked file),
+//! a claim (a bound socket), or both keep each port.
 //!
-//! A failure is a [`Refused`], without a diagnosis. The module `reserve` turns it into an error
-//! with a diagnosis.
+//! A failure is a [`Refused`]. The module `reserve` turns it into an error, with a diagnosis if an
+//! exact port was taken.
 
 use std::time::{Duration, Instant};
 
@@ -43,11 +43,12 @@ pub(crate) struct Refused {
 /// Reserves `n` ports: the exact ones of the request in ascending order, then ports that this crate
 /// picks.
 ///
-/// While the call waits for one exact port, it keeps the lower ones. So each process that waits
-/// holds only ports below the one that it waits for, and processes cannot wait for each other in a
-/// circle. If an automatic pick fails during a wait, the call releases all ports before the next
-/// try. Without a wait it keeps them. If it released them, a child forked meanwhile could still
-/// have copies of their sockets, and the kernel would refuse those ports in the next try.
+/// While the call waits for one exact port, it keeps the lower ones. So each such call waits only
+/// for a port above all ports that it holds, and such calls never wait for each other in a circle.
+///
+/// If an automatic pick fails during a wait, the call releases all ports before the next try.
+/// Without a wait it keeps them. If it released them, a child forked meanwhile could still have
+/// copies of their sockets, and the kernel would refuse those ports in the next try.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
     let mut retries = Retries::new(request);
@@ -94,7 +95,7 @@ pub(crate) fn reserve_offsets(
     }
 }
 
-/// Reserves the exact ports of the request in ascending order, each until the deadline.
+/// Reserves the exact ports of the request in ascending order, each with the retries of the call.
 fn exact_ports(request: &Request, retries: &mut Retries) -> Result<Vec<Reservation>, Refused> {
     let mut reserve =
         |port| retries.until_success(&mut |effort| exact::reserve(request, port, effort));
@@ -102,7 +103,7 @@ fn exact_ports(request: &Request, retries: &mut Retries) -> Result<Vec<Reservati
 }
 
 /// The retries of one public call. A request without a `wait` uses the retry budget. With a `wait`,
-/// the call queues for at most that time.
+/// the call repeats its tries for about that time at most.
 struct Retries {
     budget: RetryBudget,
     wait: Duration,
@@ -163,17 +164,18 @@ impl Retries {
         took: Duration,
     ) -> Result<RetryLevel, Refused> {
         let Some(queue) = &mut self.queue else {
-            // Copies of just closed sockets in forked children can block every number, if the pick
-            // tried only a few. Such a pick is repeated. Any other error is final, because the
-            // attempt itself has retried.
+            // An error other than `NoneFree` is final: the attempt itself has retried, or a retry
+            // cannot help. A pick that tried only a few numbers is repeated, because forked
+            // children may have copies of sockets that were just closed. Such copies can block all
+            // of these numbers.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
             if self.is_last || !may_be_residual(stats) {
                 return Err(Refused::at_once(error));
             }
-            // One more try follows even if no further pause is allowed. During the search for the
-            // owner most forked children call exec.
+            // One more try follows even if no further pause is allowed. The search for the owner
+            // takes time, and most forked children call exec meanwhile.
             self.is_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));
@@ -203,16 +205,16 @@ impl Refused {
     }
 }
 
-/// Whether sockets that were released a moment ago may explain why no number was free. They cannot
-/// if more than [`FEW_NUMBERS`] were tried, or if the pick left the last free numbers for outgoing
-/// connections.
+/// Whether sockets that were released a moment ago may explain why no number was free. They hardly
+/// can if more than [`FEW_NUMBERS`] were tried. They cannot if no socket or abstract name blocked a
+/// number, or if the pick left the last free numbers for outgoing connections.
 fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }
 
-/// Takes the port's lease. The inner `Err` says why the lock folder cannot be used. It is returned
-/// if a claim can keep the port all the same (`claims`). An invalid `PORTLEASE_DIR` leads to the
-/// outer `Err` even then.
+/// Takes the port's lease. If the lock folder cannot be used, but a claim can keep the port
+/// (`claims`), the inner `Err` says why the folder cannot be used. An invalid `PORTLEASE_DIR` leads
+/// to the outer `Err` in any case.
 fn lease_for(
     port: Port,
     claims: bool,

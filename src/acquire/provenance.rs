@@ -75,8 +75,8 @@ struct ThisProcess {
     pid_namespace: Option<NonZeroU64>,
 }
 
-/// The cached value is valid for one process. A forked child has its own pid and start time, so it
-/// reads both again.
+/// The cached value is valid for one process. A forked child is another process, so it reads the
+/// values again.
 fn this_process() -> io::Result<Arc<ThisProcess>> {
     static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
     let id = ProcessId::current();
@@ -94,15 +94,15 @@ fn this_process() -> io::Result<Arc<ThisProcess>> {
     Ok(known.insert(Arc::new(process)).clone())
 }
 
-/// Returns `None` if the process does not exist, or if the system does not report when a process
-/// started.
+/// Returns `None` if no such process exists, or if its start cannot be read.
 fn beneficiary(pid: u32) -> io::Result<Option<Beneficiary>> {
     let started = sockets::started(pid)?;
     Ok(started.is_some().then_some(Beneficiary { pid, started }))
 }
 
-/// The name of the test. libtest gives it to the thread that runs the test. On the main thread and
-/// on unnamed threads it is the value of `NEXTEST_TEST_NAME`, or empty without that variable.
+/// The name of the calling thread: libtest runs each test on a thread with the name of the test.
+/// For the main thread and unnamed threads, the value of `NEXTEST_TEST_NAME`, or empty without that
+/// variable.
 fn test_name() -> String {
     static NEXTEST: OnceCell<String> = OnceCell::new();
     let thread = std::thread::current();

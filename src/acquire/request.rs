@@ -60,7 +60,8 @@ pub(crate) struct Request {
     /// The exact numbers, ascending. The caller requested each number, or the base number from
     /// which all follow.
     pub(crate) exact: Vec<u16>,
-    /// The requested range. `None` allows every number.
+    /// The numbers that the requested range and `PORTLEASE_RANGE` have in common. `None` if neither
+    /// limits this request.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
@@ -79,14 +80,16 @@ pub(crate) struct Request {
 
 impl Request {
     /// Whether a claim (a bound socket) can keep the port. It can if the port is a TCP port, the
-    /// server can bind over a claim, and the kernel passed the self-test of claims.
+    /// server can bind over a claim, and the kernel passes the checks of
+    /// [`claim::kernel_keeps_claims`].
     pub(super) fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
         Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
-    /// Whether an automatic pick may yield the number. The caller has already checked that the
-    /// number is in the requested range. The pick never yields an excluded number, 65535, or a
-    /// number that browsers refuse to connect to.
+    /// Whether an automatic pick may yield the number. The caller checks that the number is in the
+    /// requested range. The pick yields only multiples of `aligned`. It never yields an excluded
+    /// number, 65535, or a number that browsers refuse to connect to. The pick does not call this
+    /// function for preferred numbers.
     ///
     /// If the request has no range, the pick also avoids the numbers of common services. It still
     /// takes such a number if the administrator withheld it from the kernel (on Linux
@@ -125,7 +128,8 @@ impl Request {
         }
     }
 
-    /// A request like this one, in which the name stands for the number `first_choice`.
+    /// This request, with `first_choice` as the number that its name stands for. Without a name or
+    /// a `first_choice`, the request stays as it is.
     pub(super) fn with_first_choice(&self, first_choice: Option<u16>) -> Cow<'_, Request> {
         match (&self.name, first_choice) {
             (Some(name), Some(_)) => Cow::Owned(Request {
@@ -139,7 +143,8 @@ impl Request {
         }
     }
 
-    /// The requested name as the record of the lock file stores it; `None` without a name.
+    /// The requested name and its first choice, as the record of the lease stores them. `None`
+    /// without a name, or if the first choice cannot be determined.
     pub(super) fn stable_name(&self) -> Option<StableName> {
         let NumberName {
             name, first_choice, ..
@@ -207,15 +212,15 @@ fn keeps_claims() -> Result<bool, AttemptError> {
     }
 }
 
-/// The numbers that the self-test of the kernel tries, in order. 0 lets the kernel choose. In a
-/// small range 0 comes last, because the test could take the last free number from an outgoing
-/// connection.
+/// The numbers that the self-test of the kernel tries, in order. 0 lets the kernel choose. If the
+/// ephemeral range is small, 0 comes last: the test could take the last free number from an
+/// outgoing connection.
 fn test_numbers() -> io::Result<impl Iterator<Item = u16>> {
     let range = EphemeralRange::cached()?;
     let is_small = kernel_choice::is_small(&range);
     let first = (!is_small).then_some(0);
     let last = is_small.then_some(0);
-    // Built only if the test needs these numbers, because listing the ranges takes 10 us.
+    // The non-ephemeral numbers are listed only if the test needs them, because this takes 10 us.
     let others = iter::once(()).flat_map(move |()| range.non_ephemeral().take(SELF_TEST_NUMBERS));
     Ok(first.into_iter().chain(others).chain(last))
 }

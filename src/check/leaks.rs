@@ -65,8 +65,8 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// if there are new listeners but no process can be inspected, as without `/proc`. Only root sees a
 /// descendant that runs as another user.
 ///
-/// A listener that was closed stays open in a forked child until the child calls exec. So the call
-/// retries, for about 2 s at most, while one of the listeners belongs only to such children. A
+/// A listener that was closed can stay open in a forked child until the child calls exec. So the
+/// call retries, for about 2 s at most, while one of the listeners belongs only to such children. A
 /// listener that is still open after that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| Diagnosis::bare(None, Verdict::cannot_tell(&e));
@@ -97,8 +97,8 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         left.iter_mut()
             .for_each(|holder| holder.processes.retain(is_ours));
         left.retain(|holder| !holder.processes.is_empty());
-        // The exec of a forked child may still close one of the listeners. Until then no listener
-        // is reported.
+        // The exec of a forked child may still close one of the listeners. So the call retries
+        // before it reports any of them.
         let owner = || {
             let owners = left
                 .iter()
@@ -120,7 +120,8 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
 }
 
 impl Reservation {
-    /// Ends the reservation in any case, and checks that no server still listens on its port.
+    /// Ends the reservation, and checks that no server still listens on its port. The reservation
+    /// ends even if the check fails.
     ///
     /// ```
     /// let p = portlease::reserve_port();

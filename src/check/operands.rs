@@ -44,8 +44,9 @@ impl Operands {
         all
     }
 
-    /// The result for each operand: the report on its first port that has a verdict. The verdicts
-    /// are in the order of the ports; `None` for a port that passes the check.
+    /// The result for each operand: the report on the first of its ports that failed, if one did.
+    /// The verdicts are in the order of `ports`. A port that passes the check has the verdict
+    /// `None`.
     pub(super) fn results(
         mut self,
         verdicts: impl IntoIterator<Item = Option<Verdict>>,

@@ -1,9 +1,11 @@
-//! A reservation that has no exclusive claim binds an abstract Unix socket name (unix(7)) for its
-//! port. Examples are UDP ports and ports for servers without the reuse options. While the name is
-//! bound, no other process can reserve the port with this crate.
+//! On Linux this crate gives each port an abstract Unix socket name (unix(7)). A reservation binds
+//! the name if it has no claim (a bound socket), as for UDP ports, or if its port is non-ephemeral.
+//! It also binds the name for a claim beside the connections of an earlier server, because such a
+//! claim is not exclusive. While the name is bound, no other process can make a reservation that
+//! needs the name.
 //!
-//! Like a port, the name belongs to a network namespace. It has no file, and the kernel releases it
-//! when the process ends.
+//! Like a port, the name belongs to a network namespace. It has no file. The kernel releases it
+//! when no process has the socket open any more.
 
 pub(crate) use system::ExclusiveName;
 
@@ -33,7 +35,7 @@ mod system {
 
     impl ExclusiveName {
         /// Binds the name. Fails with `AddrInUse` while another socket of this network namespace
-        /// has the name. On other systems the call always fails with `Unsupported`.
+        /// has the name. On systems other than Linux the call always fails with `Unsupported`.
         pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
             Ok(ExclusiveName {
                 _bound: UnixDatagram::bind_addr(&address(protocol, port)?)?,

@@ -2,8 +2,8 @@
 //! a `bind(…, 0)` with SO_REUSEADDR. It can if the setting `net.ipv4.ip_autobind_reuse` of Linux is
 //! on.
 //!
-//! The self-test tries such a bind once. The setting can change later, so each reservation reads
-//! it.
+//! The self-test tries such a bind once. The setting can change later, so each reservation with a
+//! claim reads it.
 
 pub(super) use system::assigned;
 pub(crate) use system::assigns_no_claimed_port;
@@ -26,8 +26,8 @@ mod system {
     /// The number that the kernel assigns to a `bind(ip, 0)` of this socket, if it may choose only
     /// the number `only`. `None` if it assigns no number. The socket is then still unbound.
     ///
-    /// The answer is also `None` on Linux before 6.3, which cannot limit a bind to one number. It
-    /// is another number if the ephemeral range lacks `only`: the kernel then ignores the limit.
+    /// The answer is also `None` on Linux before 6.3, which cannot limit a bind to one number. If
+    /// the ephemeral range lacks `only`, the kernel ignores the limit and assigns another number.
     pub(crate) fn assigned(socket: &Socket, ip: IpAddr, only: u16) -> io::Result<Option<u16>> {
         match ffi::allow_only(socket, only) {
             Err(error) if is_exhaustion(&error) => return Err(error),
@@ -43,8 +43,9 @@ mod system {
         }
     }
 
-    /// Whether the setting is off. The inner error says that it is on, or that the system does not
-    /// show it. A lack of descriptors or memory is the outer error.
+    /// Whether the setting is off, or this Linux is too old to have it. The inner error says that
+    /// the setting is on, or that the system does not show it. A lack of descriptors or memory is
+    /// the outer error.
     pub(crate) fn assigns_no_claimed_port() -> io::Result<Result<(), &'static str>> {
         static SETTING: KeptSetting = KeptSetting::new("ip_autobind_reuse");
         let text = match SETTING.read() {
@@ -123,7 +124,8 @@ mod tests {
             is_assigned_if_released |= assigned(&server(), ip, port).unwrap() == Some(port);
             can_limit &= ffi::allow_only(&server(), port).is_ok();
         }
-        // The control. Linux before 6.3 and emulators cannot limit a bind to one number.
+        // The kernel must assign a released number. Without this control, the test would also pass
+        // if `assigned` always returned `None`, as it does on Linux before 6.3 and on emulators.
         assert_eq!(is_assigned_if_released, can_limit);
     }
 }

@@ -1,6 +1,5 @@
-//! Sets SO_EXCLUSIVEADDRUSE (Windows), the one socket option of this crate that no safe function
-//! sets.
-#![expect(unsafe_code, reason = "setsockopt is not safe for any option and size")]
+//! SO_EXCLUSIVEADDRUSE of Windows, a socket option that no safe function sets.
+#![expect(unsafe_code, reason = "setsockopt reads the value by a raw pointer")]
 
 use std::io;
 use std::os::windows::io::AsRawSocket;
@@ -10,9 +9,10 @@ use windows_sys::Win32::Networking::WinSock::{
     SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
 };
 
-/// Sets SO_EXCLUSIVEADDRUSE. Call this before the bind of the socket. The bind then fails if
-/// another socket has the port on an overlapping address. After the bind, Windows refuses every
-/// other bind to an overlapping address, with any options.
+/// Sets SO_EXCLUSIVEADDRUSE. Call this before the bind of the socket. After the bind, Windows
+/// refuses every other bind to the same address, with any options. If the address is a wildcard,
+/// Windows also refuses binds to the addresses that it contains. If it is not, another socket can
+/// still bind the wildcard, unless that socket sets the option too.
 pub(super) fn set_exclusive(socket: &Socket) -> io::Result<()> {
     let on = 1i32.to_ne_bytes();
     // SAFETY: the socket is open while it is borrowed. The option is a BOOL, four bytes, and `on`

@@ -1,5 +1,5 @@
-//! A claim is a TCP socket that this crate binds and never listens on. While the claim exists, the
-//! kernel assigns its port to no other socket.
+//! A claim is a TCP socket that this crate binds and never listens on. While the claim exists,
+//! Linux assigns its port to no other socket. The self-test checks that the kernel does so.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,14 +29,14 @@ pub(crate) use abstract_name::ExclusiveName;
 pub(crate) use autobind_reuse::assigns_no_claimed_port;
 pub(crate) use probe::{BindMode, try_bind};
 pub(crate) use self_test::kernel_keeps_claims;
-/// `listen` and `udp_socket` bind sockets with the options that most servers on this system set.
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 
 /// A TCP socket that is bound to a port on all addresses and never listens.
 ///
-/// While it exists, the kernel gives its port to no `bind(…, 0)` and no outgoing connection. The
-/// kernel refuses a second claim, and every bind without the reuse options (SO_REUSEADDR,
-/// SO_REUSEPORT). A server that sets SO_REUSEADDR still binds the port and listens on it.
+/// If the kernel [keeps claims](kernel_keeps_claims), it gives the port to no `bind(…, 0)` and no
+/// outgoing connection while the claim exists. It refuses a second exclusive claim, and every bind
+/// without the reuse options (SO_REUSEADDR, SO_REUSEPORT). A server that sets SO_REUSEADDR still
+/// binds the port and listens on it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     socket: Socket,
@@ -55,8 +55,8 @@ impl Claim {
         Self::test_and_set(port)
     }
 
-    /// Claims a number that only connections of an earlier server still have. That server must have
-    /// set SO_REUSEADDR.
+    /// Claims a number that only connections of an earlier server still have. The kernel refuses
+    /// the bind if that server set no reuse option.
     ///
     /// The claim sets the reuse options before its bind, so a second such bind would also succeed.
     /// Only one caller at a time can pass `_exclusive`, the abstract name of this port. The caller
@@ -120,14 +120,19 @@ fn has_ipv6() -> io::Result<bool> {
 
 /// A socket that serves both IP families, or `None` if the kernel has no such sockets.
 ///
-/// An error from a lack of descriptors or from a sandbox says nothing about IPv6, so the function
-/// returns it.
+/// Only the error EAFNOSUPPORT shows that IPv6 is missing. The function returns any other error of
+/// socket(2), for example from a lack of descriptors or from a sandbox.
 fn new_ipv6_socket() -> io::Result<Option<Socket>> {
-    match Socket::new(Domain::IPV6, Type::STREAM, None) {
-        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4. Linux accepts it.
-        Ok(socket) => Ok(socket.set_only_v6(false).is_ok().then_some(socket)),
-        Err(e) if system::is_missing_family(&e) => Ok(None),
-        Err(e) => Err(e),
+    let socket = match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        Err(e) if system::is_missing_family(&e) => return Ok(None),
+        made => made?,
+    };
+    match socket.set_only_v6(false) {
+        Ok(()) => Ok(Some(socket)),
+        // A sandbox.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
+        // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4.
+        Err(_) => Ok(None),
     }
 }
 

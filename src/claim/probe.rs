@@ -14,11 +14,11 @@ use crate::retry::RetryBudget;
 /// Which socket options a probe sets, and when. On Windows every mode sets SO_EXCLUSIVEADDRUSE.
 ///
 /// A child that is forked during a probe has a copy of the probe's socket until it calls exec. The
-/// mode decides which servers that copy keeps from binding.
+/// copy makes the kernel refuse servers. The mode decides which servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindMode {
     /// The probe sets no reuse option. A copy in a forked child would make the kernel refuse every
-    /// server, so the probe waits until no child has a copy.
+    /// server. So on most Unix systems the probe waits until no child has a copy.
     Plain,
     /// The probe binds without the reuse options (SO_REUSEADDR, SO_REUSEPORT) and sets them after
     /// the bind. It does not wait for forked children: a server with SO_REUSEADDR can bind while a
@@ -58,8 +58,8 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // Only UDP servers that share a port on purpose set a reuse option. The probe stands for
-        // all other UDP servers.
+        // A UDP server that sets a reuse option usually wants to share its port. The probe stands
+        // for all other UDP servers.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {

@@ -35,8 +35,8 @@ pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
         }
         self_test(numbers()?)
     };
-    // The self-test fails while ip_autobind_reuse is on. The process would keep this failure after
-    // the setting is turned off, so the setting is checked before the test.
+    // While ip_autobind_reuse is on, the self-test can fail. The process would keep this failure
+    // after the setting is turned off, so the setting is checked before the test.
     if let Err(reason) = assigns_no_claimed_port()? {
         return Ok(Err(reason));
     }
@@ -54,7 +54,8 @@ type Answer = Result<(), &'static str>;
 /// Why the self-test has no answer.
 #[derive(Debug)]
 enum Untested {
-    /// A bind failed with EACCES, although its number requires no privilege. A sandbox does this.
+    /// A system call failed with EACCES or EPERM, although the numbers of the test require no
+    /// privilege. A sandbox does this.
     Forbidden,
     Failed(io::Error),
 }
@@ -93,7 +94,8 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     Ok(Ok(()))
 }
 
-/// Whether the kernel keeps the promises of a claim to the servers of one IP family.
+/// Whether the kernel keeps the promises of a claim to the servers of one IP family. Also `Ok` if
+/// the kernel lacks the family.
 fn test_family(
     loopback: IpAddr,
     wildcard: IpAddr,
@@ -109,7 +111,7 @@ fn test_family(
     if loopback.is_ipv6() {
         plain.set_only_v6(true)?;
     }
-    // Each of these binds is refused, which leaves the socket unbound. So one socket is enough.
+    // A refused bind leaves the socket unbound, so one socket is enough for both addresses.
     for ip in [loopback, wildcard] {
         match plain.bind(&SocketAddr::new(ip, port).into()) {
             Ok(()) => {
@@ -150,7 +152,7 @@ fn is_missing_address(error: &io::Error) -> bool {
 }
 
 /// Claims the first of these numbers that is not in use. Also returns whether the kernel chose the
-/// number, so that it is an ephemeral one. If all are in use, returns the last refusal.
+/// number. Such a number is ephemeral. If all numbers are in use, returns the last refusal.
 fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<(Claim, bool)> {
     let mut refusal = io::ErrorKind::AddrInUse.into();
     for number in numbers {
@@ -171,11 +173,12 @@ enum Served {
 }
 
 /// Lets the unbound socket listen on the claimed number. If the number is ephemeral, the socket
-/// first binds port 0, with a limit to the claimed number. The kernel must refuse, which leaves the
-/// socket unbound.
+/// first binds port 0, with a limit to the claimed number. A kernel that keeps claims refuses this
+/// bind, which leaves the socket unbound.
 ///
-/// The kernel ignores a limit outside of the ephemeral range (`inet_sk_get_local_port_range`). It
-/// would then assign another number, perhaps the last free one.
+/// If the number is not ephemeral, the socket does not bind port 0. The kernel ignores a limit
+/// outside of the ephemeral range (`inet_sk_get_local_port_range`). It would assign another number,
+/// perhaps the last free one.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     let assigned = if is_ephemeral {

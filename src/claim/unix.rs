@@ -32,7 +32,7 @@ pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
     })
 }
 
-/// Whether socket(2) failed with EAFNOSUPPORT: the kernel lacks the address family.
+/// Whether a system call failed with EAFNOSUPPORT: the kernel lacks the address family.
 pub(super) fn is_missing_family(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
 }

@@ -38,9 +38,9 @@ pub(super) fn set_mode(socket: &Socket, _mode: BindMode) -> io::Result<()> {
     ffi::set_exclusive(socket)
 }
 
-/// Binds the socket, and reports "access denied" as "address in use". Windows denies access if
-/// another socket has the port with SO_EXCLUSIVEADDRUSE, or if the port lies in an excluded range.
-/// Windows has no ports that require a privilege.
+/// Binds the socket, and reports "access denied" as "address in use". Windows can deny access if
+/// another socket has the port, or if the port lies in an excluded range. Windows has no ports that
+/// require a privilege.
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;
@@ -52,8 +52,8 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Sets SO_EXCLUSIVEADDRUSE, so that no other process can bind the port with SO_REUSEADDR and
-/// receive its connections.
+/// Sets SO_EXCLUSIVEADDRUSE, so that no other process can bind the same address with SO_REUSEADDR
+/// and receive its connections.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     /// The backlog that `TcpListener::bind` of the standard library uses.
     const BACKLOG: i32 = 128;

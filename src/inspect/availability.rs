@@ -24,7 +24,7 @@ use crate::sockets::{self, PortTables, Row, Table};
 #[derive(Debug)]
 pub(crate) struct Availability {
     pub(crate) verdict: Verdict,
-    /// The sockets that refuse the bind.
+    /// The sockets because of which the kernel refuses the bind.
     blocking: Vec<Row>,
 }
 
@@ -43,15 +43,20 @@ impl Availability {
         }
     }
 
-    /// This answer, unless another reservation has the port. A listener counts more than the
-    /// reservation.
+    /// Returns the conflict with another reservation of the port if there is one, else this answer.
+    /// An answer stays in any case if it names the blocking sockets, or says that the port could
+    /// not be checked or bound for another reason.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
             | Verdict::Privileged
             | Verdict::Forbidden
             | Verdict::InUse(
-                Cause::TimeWait | Cause::Excluded | Cause::UnseenClaim | Cause::Unexplained,
+                Cause::TimeWait
+                | Cause::TimeWaitForPlain
+                | Cause::Excluded
+                | Cause::UnseenClaim
+                | Cause::Unexplained,
             ) => match context.conflict() {
                 Some(cause) => Availability::of(Verdict::InUse(cause)),
                 None => self,
@@ -109,13 +114,14 @@ pub(crate) fn of_each(
     };
     let mut verdicts = vec![Verdict::Free; ports.len()];
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
-    if has_paused && ports.len() > 1 {
-        // While one port was retried, another one may have been taken or released.
-        answer(
-            questions(&|| RetryBudget::of_poll(None)),
-            kind,
-            &mut verdicts,
-        );
+    if has_paused {
+        // While one port was retried, another one may have been taken or released. For one port,
+        // the last search for its owner took time, in which a forked child may have called exec.
+        let last = || match ports.len() {
+            1 => RetryBudget::none(),
+            _ => RetryBudget::of_poll(None),
+        };
+        answer(questions(&last), kind, &mut verdicts);
     }
     verdicts
 }
@@ -158,8 +164,8 @@ fn answer(mut open: Vec<Question>, kind: ServerKind, verdicts: &mut [Verdict]) -
     }
 }
 
-/// Checks the port once, by a bind. If the bind is refused, the socket table shows the reason. The
-/// check does not search for the processes of the sockets, which would be slow.
+/// Checks the port once, by a bind. If the kernel refuses the bind, the function reads the reason
+/// from the socket table. It does not search for the processes of the sockets, which would be slow.
 pub(crate) fn look(
     port: Port,
     kind: ServerKind,
@@ -172,7 +178,8 @@ pub(crate) fn look(
     }
 }
 
-/// Does what [`look`] does for each of the ports. One read of the socket table serves all of them.
+/// Does what [`look`] does for each of the ports. If there are many refused ports, one read of the
+/// socket table serves all of them.
 fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availability> {
     let bind = |question: &mut Question| {
         let Question { port, asker, .. } = *question;
@@ -183,7 +190,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
         Bound::Answered(_) => None,
         Bound::Refused(context) => Some(Some(context.port.protocol)),
     };
-    // If one read of every socket fails, each port is read, and its own error is reported.
+    // If the read of every socket fails, `explain` reads the sockets of each port by itself.
     let tables = PortTables::of(bound.iter().filter_map(refused));
     let tables = tables.unwrap_or(PortTables::EachPort);
     let explain = |(bound, question): (Bound, &mut Question)| match bound {
@@ -196,7 +203,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
 /// What the bind of a port shows.
 enum Bound {
     Answered(Availability),
-    /// The port is in use, and the socket table shows the reason.
+    /// The kernel reported "address in use". The socket table can show the reason.
     Refused(Box<PortContext>),
 }
 
@@ -282,8 +289,8 @@ fn find_blocking(
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // A claim (a socket that this crate has bound) refuses a server without the reuse options, even
-    // if the claim is the asker's.
+    // Beside a claim (a socket that this crate has bound) the kernel refuses a server without the
+    // reuse options, even if the claim is the asker's.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let unseen_claim = cfg!(target_os = "linux")
         && port.protocol == Protocol::Tcp
@@ -302,9 +309,9 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // The options of connections in TIME_WAIT do not change. If a server can bind beside these
-        // connections now, something else refused the first bind and has been closed. An example is
-        // the listener of a forked child.
+        // A server of this kind can bind. If it can bind beside connections in TIME_WAIT only now,
+        // another socket refused it before and has been closed since. An example is the listener of
+        // a forked child. The connections themselves still refuse what they refused before.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {
@@ -345,6 +352,19 @@ fn listeners(port: Port, tables: &PortTables) -> Vec<Row> {
     rows
 }
 
+/// Whether this machine lacks the address of the port. The function binds the address, but not the
+/// port: the kernel chooses another number, so a server that starts now is not disturbed.
+pub(super) fn lacks_address(port: Port) -> bool {
+    let any_number = Port {
+        number: 0,
+        protocol: Protocol::Udp,
+        ..port
+    };
+    let is_lacking = |e: io::Error| refusal(port, &e) == Some(Verdict::NoSuchAddress);
+    port.ip.is_some()
+        && try_bind(any_number, BindMode::Plain, &mut RetryBudget::none()).is_err_and(is_lacking)
+}
+
 /// What the error of a bind means. `None` for "address in use", because the socket table shows the
 /// reason.
 fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
@@ -368,11 +388,11 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// What can be known about a port without a bind. The most certain answer comes first, so the
-/// minimum over the sockets of a port is the answer for the port.
+/// What can be known about a port without a bind. Each socket on the port gives one of these
+/// answers. The answer for the port is the smallest of them, in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
-    /// The port is in use, and the next check will cost as little as this one.
+    /// The port is in use or reserved. The next check will cost as little as this one.
     Busy,
     /// The port is in use. Only a read of every socket shows this, which costs more.
     BusyExpensive,

@@ -1,12 +1,12 @@
 //! [`diagnose`]: gathers the facts of a [`Diagnosis`].
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use once_cell::unsync::Lazy;
 
-use super::availability::look;
+use super::availability::{lacks_address, look};
 use super::ephemeral_usage;
 use super::inheritance;
 use super::probe;
@@ -26,7 +26,7 @@ use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
-use crate::namespace::Memo;
+use crate::namespace::{Memo, Namespace};
 use crate::os_error::is_out_of_descriptors;
 use crate::ownership::Asker;
 use crate::ports::services::Services;
@@ -68,6 +68,25 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
         Verdict::Free => Verdict::InUse(Cause::Gone),
         verdict => verdict,
     };
+    let facts = facts(port, verdict, ScanDepth::Report);
+    let lease = facts.holders.as_ref().and_then(|all| all.leases().first());
+    Diagnosis::new(Facts {
+        is_reserved_for_asker: Asker::Process.owned(port, lease).is_some(),
+        free_address: free_loopback(port, Asker::NewReservation, &facts),
+        ..facts
+    })
+}
+
+/// The report after the system refused this port for lack of permission. A port that is in use is
+/// reported as such: a privilege alone would not help.
+pub(crate) fn not_permitted(port: Port, kind: ServerKind) -> Diagnosis {
+    let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
+    let verdict = match found.verdict {
+        verdict @ (Verdict::InUse(_) | Verdict::Privileged) => verdict,
+        // The refusal was for one protocol of several, or the setting has changed since.
+        _ if ports::is_privileged(port.number) => Verdict::Privileged,
+        _ => Verdict::Forbidden,
+    };
     report(port, verdict)
 }
 
@@ -86,12 +105,42 @@ pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosi
         .map(|(port, asker, _)| asker.claim(*port))
         .collect();
     let verdicts = ports
-        .into_iter()
-        .map(|(port, _, verdict)| (port, verdict))
+        .iter()
+        .map(|(port, _, verdict)| (*port, verdict.clone()))
         .collect();
+    let mut facts = facts_of_each(verdicts, ScanDepth::Report);
+    for ((port, asker, _), facts) in ports.iter().zip(&mut facts) {
+        facts.free_address = free_loopback(*port, *asker, facts);
+    }
     let diagnosis = |(facts, own_claim)| Diagnosis::new(Facts { own_claim, ..facts });
-    let facts = facts_of_each(verdicts, ScanDepth::Report);
     facts.into_iter().zip(claims).map(diagnosis).collect()
+}
+
+/// A loopback address on which a server of every kind could bind the number, if servers have it on
+/// other addresses only. `None` if a server has it on every address, or if the port has an address
+/// for clients of other machines.
+fn free_loopback(port: Port, asker: Asker, facts: &Facts) -> Option<SocketAddr> {
+    let servers = facts.holders.iter().flatten();
+    let servers = servers.filter(|holder| holder.is_server());
+    let taken: Vec<IpAddr> = servers.map(|holder| holder.local.ip()).collect();
+    if facts.verdict != Verdict::InUse(Cause::Holder)
+        || taken.is_empty()
+        || taken.iter().any(IpAddr::is_unspecified)
+        || port.ip.is_some_and(|ip| !ip.is_loopback())
+    {
+        return None;
+    }
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let is_free = |ip: &IpAddr| {
+        let port = Port {
+            ip: Some(*ip),
+            ..port
+        };
+        let found = || look(port, ServerKind::Plain, asker, &mut RetryBudget::none());
+        !taken.contains(ip) && found().verdict == Verdict::Free
+    };
+    let found = loopbacks.into_iter().find(is_free);
+    found.map(|ip| SocketAddr::new(ip, port.number))
 }
 
 /// The report of a verdict, with the processes that own a socket on the port.
@@ -107,13 +156,14 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
     facts.into_iter().map(Diagnosis::new).collect()
 }
 
-/// Notes for each port without a listener a server that has the number for the other protocol. The
-/// caller may have asked for the wrong protocol. With an expected process, only its servers count.
+/// A port may have no listener, while a server has the same number for the other protocol. The
+/// function notes that server, because the caller may have asked for the wrong protocol. If
+/// `expected` is set, only the servers of that process count. `asked` has all ports of the call. A
+/// server on one of these ports is not noted, because the caller asked for its protocol too.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
-        let is_silent = matches!(facts.verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
         let has_server = facts.holders.iter().flatten().any(whose::answers);
-        if !is_silent || has_server || !facts.elsewhere.is_empty() {
+        if !is_silent(&facts.verdict) || has_server || !facts.elsewhere.is_empty() {
             return None;
         }
         let endpoint = facts.endpoint?;
@@ -135,7 +185,7 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
         }
     }
     let ports: Vec<Port> = others.iter().map(|(_, port)| *port).collect();
-    // If the other table cannot be read, the report omits this hint.
+    // If the table of the other protocol cannot be read, the report omits this hint.
     let found = who::reachable(&ports).unwrap_or_default();
     for ((facts, _), servers) in others.into_iter().zip(found) {
         let mut servers = servers.into_iter();
@@ -146,8 +196,8 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens, the function tries one connection, as [`after_waiting_for_any`] does.
-/// `asked` has all ports of the call.
+/// If no socket listens on the port, the function tries to connect, as [`after_waiting_for_any`]
+/// does. `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
@@ -170,6 +220,7 @@ pub(crate) fn not_listening_each(
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
     let suspended = running.filter(|pid| sockets::is_suspended(*pid));
+    let in_other_network = running.filter(|pid| Namespace::differs_from_that_of(*pid));
     // If the other listeners cannot be read, the report omits them.
     let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
@@ -178,6 +229,7 @@ pub(crate) fn not_listening_each(
         Diagnosis::new(Facts {
             expected: Some(running),
             suspended,
+            in_other_network: in_other_network.filter(|_| is_silent(&facts.verdict)),
             stranger: holders
                 .filter(|socket| whose::answers(socket) && !expected.has(socket))
                 .min_by_key(|socket| socket.processes.is_empty())
@@ -191,10 +243,10 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// Like [`report`], after a wait for a listener has timed out. If no socket listens, the function
-/// tries one connection, because a packet filter may redirect the connections of the port.
-/// `last_listener` is the listener that the wait saw last, if none stayed open. `asked` has all
-/// ports of the wait.
+/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the port,
+/// the function tries to connect, because a packet filter may redirect the connections of the port.
+/// It tries the address of the port, or without an address each loopback address. `last_listener`
+/// is the listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,
@@ -217,10 +269,16 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
         Verdict::NotHeldBy(_) => !sockets.any(whose::answers),
         _ => false,
     };
-    if is_silent && facts.elsewhere.is_empty() {
+    // A connection to an address that this machine lacks would reach another machine.
+    if is_silent && !facts.lacks_address {
         facts.redirected = probe::redirected(port);
     }
     facts
+}
+
+/// Whether no listener counts by this verdict.
+fn is_silent(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_))
 }
 
 fn facts(port: Port, verdict: Verdict, depth: ScanDepth) -> Facts {
@@ -246,8 +304,6 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     let (range, services) = (EphemeralRange::read().ok(), Services::read());
     let (unprivileged_from, as_root) = (ports::unprivileged_from(), sight::is_root());
     let usage = Lazy::new(|| ephemeral_usage::if_crowded(&[Protocol::Tcp]));
-    let is_silent =
-        |verdict: &Verdict| matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_));
     let silent = ports.iter().filter(|(_, verdict)| is_silent(verdict));
     let silent: Vec<Port> = silent.map(|(port, _)| *port).collect();
     let mut unreachable = who::unreachable(&silent).into_iter();
@@ -264,6 +320,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         } else {
             Vec::new()
         };
+        let lacks_address = is_silent(&verdict) && lacks_address(port);
         let reserved_by = match verdict {
             Verdict::InUse(Cause::Named) => inheritance::of_name(port),
             _ => Vec::new(),
@@ -273,10 +330,12 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         Facts {
             endpoint: Some(port.endpoint()),
             verdict,
+            lacks_address,
             redirected: None,
             as_root,
             expected: None,
             suspended: None,
+            in_other_network: None,
             stranger: None,
             elsewhere,
             instead: Vec::new(),
@@ -295,6 +354,8 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             }),
             trials: Vec::new(),
             own_claim: None,
+            is_reserved_for_asker: false,
+            free_address: None,
             at: SystemTime::now(),
         }
     };
@@ -322,7 +383,7 @@ fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
                 Ok(()) => true,
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => false,
                 // Another error does not show whether a server could bind. For example, this
-                // machine does not have the address.
+                // machine may lack the address.
                 Err(_) => continue,
             };
             trials.push(Trial {

@@ -5,12 +5,12 @@ use crate::model::ephemeral_usage::EphemeralUsage;
 use crate::ports::EphemeralRange;
 use crate::sockets;
 
-/// How full the ephemeral range is. `None` if less than half of it is in use, or if `protocols`
-/// does not contain TCP.
+/// How full the ephemeral range is. `None` if less than half of it is in use, if `protocols` does
+/// not contain TCP, or if the range cannot be read.
 ///
 /// A read of all TCP sockets takes milliseconds if there are many. So the function first reads an
-/// upper limit of their number, which is cheap. An ordinary report needs no more. Systems that do
-/// not report such a limit always return `None`.
+/// upper limit of their number, which is cheap. If the limit is below half of the range, the
+/// function reads no more. On systems that do not report such a limit, it always returns `None`.
 pub(crate) fn if_crowded(protocols: &[Protocol]) -> Option<EphemeralUsage> {
     if !protocols.contains(&Protocol::Tcp) {
         return None;

@@ -15,8 +15,8 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 
 /// Completes each lease by what this process sees. If the recorded process has ended, the lease
 /// gets the processes that still hold the reservation. If the record is of another pid namespace,
-/// the lease gets the pid that the recorded process has here. A lease that cannot be examined stays
-/// as it is.
+/// the lease gets the pid that the recorded process has here, if that process is visible. A lease
+/// that cannot be examined stays as it is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -95,9 +95,9 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 }
 
 /// The processes that hold the reservation after the recorded process ended. `None` if there is no
-/// record, or if the recorded process may still run in another pid namespace. Either of two signs
-/// shows that: no owner is visible, or an owner has the recorded start and, in its own pid
-/// namespace, the recorded pid.
+/// record, or if the recorded process may still run in another pid namespace. It may if no owner of
+/// the socket is visible, or if an owner has the recorded start and, in its own pid namespace, the
+/// recorded pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

@@ -31,8 +31,7 @@ fn matching(rows: &Rows, port: Port) -> impl Iterator<Item = &Row> {
     rows.filter(move |row| row.is_reachable_at(port.ip, port.scope_id))
 }
 
-/// The listeners of several ports at one moment. One read of the socket table serves all ports of a
-/// protocol.
+/// The listeners of several ports. One read of the socket table serves all ports of a protocol.
 pub(crate) struct Snapshot {
     /// `None` on systems without a socket table.
     rows: Option<Rows>,
@@ -79,9 +78,9 @@ impl Snapshot {
         matching(rows, port).map(|row| row.inode).collect()
     }
 
-    /// For each of these ports one of its listeners, with a process that owns it. `None` if the
-    /// port has no listener, or if the search for the owners fails. A listener has no process if
-    /// its owner is hidden, or has closed it meanwhile. One search serves all ports.
+    /// Returns one listener of each port, with a process that owns the listener. `None` if the port
+    /// has no listener, if the listener was closed meanwhile, or if the search for the owners
+    /// fails. A listener has no process if its owner is hidden. One search serves all ports.
     pub(crate) fn owned_listeners(&self, ports: &[Port]) -> Vec<Option<Holder>> {
         let first = |port: &Port| -> Vec<Row> {
             let rows = self.rows.iter().flat_map(|rows| matching(rows, *port));

@@ -54,7 +54,7 @@ impl PortContext {
 }
 
 /// Whether a reservation has the abstract Unix socket name of the port. If the lock folder shows no
-/// lease on the port, that reservation uses another lock folder.
+/// lease on the port, that reservation uses another lock folder or none.
 pub(super) fn is_named(port: Port) -> bool {
     // If the names cannot be read, the check relies on the bind alone.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)

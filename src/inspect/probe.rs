@@ -1,14 +1,17 @@
-//! [`probe`]: what a client would meet, found by one connection.
+//! [`probe`]: what a client would meet, found by connecting.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
+use crate::sockets::{self, Row};
 
 /// What a client meets at an address.
 ///
@@ -26,7 +29,7 @@ use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
 pub enum Reachability {
     /// The connection was made (nmap: open).
     Accepts,
-    /// The connection was refused at once: nothing listens there (nmap: closed).
+    /// The connection was refused at once, usually because nothing listens there (nmap: closed).
     Refuses,
     /// No answer came within the limit. A firewall may drop the packets, or the accept queue may be
     /// full (nmap: filtered).
@@ -71,6 +74,7 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
     let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let at_most = at_most.max(SHORTEST_CONNECT);
     let connect = |addr| match TcpStream::connect_timeout(&addr, at_most) {
+        Ok(stream) if is_own_end(&stream, addr) => Reachability::Refuses,
         Ok(_) => Reachability::Accepts,
         Err(e) => match e.kind() {
             io::ErrorKind::ConnectionRefused => Reachability::Refuses,
@@ -89,8 +93,28 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
         .unwrap_or_else(|| connect(*last))
 }
 
-/// The address of this machine at which a connection to the port is accepted. The caller knows that
-/// no socket listens there, so a packet filter redirects the connection.
+/// Whether the socket is connected to itself. If a client connects to an ephemeral port that no
+/// socket has, the kernel can choose the same port as the client's own. TCP then connects the
+/// socket to itself. The function makes the close of such a socket reset the connection. Otherwise
+/// the port would stay in TIME_WAIT.
+fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
+    let is_own = stream
+        .local_addr()
+        .is_ok_and(|local| (local.ip(), local.port()) == (addr.ip(), addr.port()));
+    if is_own {
+        // If the call fails, the port is free only after TIME_WAIT.
+        let _set = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+    is_own
+}
+
+/// An address of this machine at which connections to the port are accepted, although no socket
+/// listens there, so a packet filter redirects them. `None` if there is none, or if the listeners
+/// cannot be read.
+///
+/// A server may have begun to listen since the caller read the listeners. So this function reads
+/// them again after an accepted connection. A server that accepts one client and then closes its
+/// listener has none left by then. So a second connection must be accepted too.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp {
         return None;
@@ -100,13 +124,47 @@ pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ];
     let addresses = port.ip.map_or(loopbacks.to_vec(), |ip| vec![ip]);
-    let is_accepted = |ip: &IpAddr| {
+    let is_redirected = |ip: &IpAddr| {
         let addressed = Port {
             ip: Some(*ip),
             ..port
         };
-        connect(addressed, CONNECT_LIMIT) == Reachability::Accepts
+        let is_accepted =
+            || connect(addressed, CONNECT_LIMIT) == Reachability::Accepts && !may_listen(addressed);
+        is_accepted() && is_accepted()
     };
-    let found = addresses.into_iter().find(is_accepted);
+    let found = addresses.into_iter().find(is_redirected);
     found.map(|ip| link_local::socket_addrs(ip, port.scope_id, port.number)[0])
+}
+
+/// Whether a socket listens at the port. Also `true` if the listeners cannot be read.
+fn may_listen(port: Port) -> bool {
+    let is_listener = |row: &Row| row.is_reachable_at(port.ip, port.scope_id);
+    sockets::listening(port.number, port.protocol).map_or(true, |rows| rows.iter().any(is_listener))
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// The caller has read the listeners before these servers began to listen.
+    #[test]
+    fn a_server_that_began_to_listen_is_no_packet_filter() {
+        let localhost = |server: &TcpListener| Port {
+            ip: Some(Ipv4Addr::LOCALHOST.into()),
+            ..Port::new(server.local_addr().unwrap().port(), Protocol::Tcp)
+        };
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert_eq!(redirected(localhost(&server)), None);
+
+        let once = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = localhost(&once);
+        let accepts_once = thread::spawn(move || once.accept().unwrap());
+        assert_eq!(redirected(port), None);
+        accepts_once.join().unwrap();
+    }
 }

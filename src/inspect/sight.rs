@@ -13,14 +13,15 @@ use crate::model::state::State;
 use crate::ports::EphemeralRange;
 use crate::sockets;
 
-/// Whether this process runs as root.
+/// Whether this process runs as root. Always `true` on Windows, where [`lease::user`] is 0 for
+/// every user.
 pub(super) fn is_root() -> bool {
     lease::user().is_ok_and(|user| user == 0)
 }
 
 /// Records in each holder which kinds of hidden process may own its socket. Outside the first pid
-/// namespace, a hidden process may own any socket that has an inode. If there is such a socket, the
-/// function adds this reason to `unseen`.
+/// namespace, a process outside of this namespace may own any socket that has an inode. If a holder
+/// has such a socket, the function adds [`Incompleteness::PidNamespace`] to `unseen`.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
     let lacks_proc = unseen.iter().any(|reason| reason.is_of_proc());
     let owner = UnseenOwner {
@@ -37,9 +38,12 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
     }
 }
 
-/// Corrects which connections count as outgoing. A connection without a listener may also have been
-/// accepted by a listener that was closed since. So it counts as outgoing in two cases only: its
-/// server is visible at the other end, or its number is an ephemeral one and the peer's is not.
+/// Corrects which TCP connections count as outgoing. A connection without a listener may also have
+/// been accepted by a listener that was closed since. Such a connection counts as outgoing if its
+/// server is visible at the other end, or if its number is an ephemeral one and the peer's is not.
+/// A connection in SYN_SENT is always outgoing.
+///
+/// Also notes which unconnected sockets of the other protocols may belong to clients.
 pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let is_doubtful = |holder: &Holder| {
         holder.client && holder.protocol == Protocol::Tcp && holder.state != State::SynSent
@@ -67,7 +71,8 @@ pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) 
     }
 }
 
-/// Whether a socket of this machine listens at the other end of a connection.
+/// Whether a socket of this machine listens at the other end of a connection. The other end counts
+/// as this machine's if its address is a loopback address or the address of this end.
 fn is_served(local: SocketAddr, remote: SocketAddr) -> bool {
     let ip = remote.ip().to_canonical();
     let is_here = ip.is_loopback() || ip == local.ip().to_canonical();

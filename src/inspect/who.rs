@@ -27,8 +27,9 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
 /// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
 /// Linux, only root sees the processes of other users. The call makes no connection. An empty
-/// answer can mean that something could not be read: see [`Holders::is_complete`]. If at least half
-/// of the ephemeral range is in use, the report says by what: see [`Holders::ephemeral_usage`].
+/// answer can mean that something could not be read: see [`Holders::is_complete`]. On Linux the
+/// report says what uses the ephemeral TCP ports, if at least half of them are in use: see
+/// [`Holders::ephemeral_usage`].
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -51,7 +52,8 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 ///
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port,
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
-/// [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
+/// [`Io`](crate::ErrorKind::Io) if no socket table can be read or the process is out of file
+/// descriptors.
 ///
 /// # Platform-specific behavior
 ///
@@ -186,8 +188,8 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     numbers.iter().filter_map(headline).collect()
 }
 
-/// For each port, the listeners on the same number at addresses that do not match it. Empty if the
-/// sockets cannot be read.
+/// For each port, the listeners on the same number whose addresses do not match the port's address.
+/// Empty if the sockets cannot be read.
 fn elsewhere(ports: &[Port]) -> Vec<Vec<Holder>> {
     let listeners = listeners_where(ports, |port, row| !row.matches_addr(port.ip, port.scope_id));
     listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])

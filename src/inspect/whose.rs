@@ -67,8 +67,8 @@ impl Expected {
     }
 
     /// Notes that the process has ended. `succeeded` is `None` if the exit status is not known. If
-    /// the start of the process is not known either, any orphan could be its daemon, so no orphan
-    /// counts.
+    /// the start of the process is not known either, any orphan could be its daemon. So an orphan
+    /// then counts only by its process group or session.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.ended_well = succeeded.unwrap_or(self.started.is_some());
     }
@@ -159,7 +159,7 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
     is_lost(of.group, of_parent.group) || is_lost(of.session, of_parent.session)
 }
 
-/// Finds out repeatedly who listens on a port, for a wait.
+/// Finds out repeatedly who listens on the ports of a wait.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
@@ -177,8 +177,8 @@ impl Watch {
         }
     }
 
-    /// Notes that the expected process has ended. A listener that counted as a stranger's may now
-    /// count as that of a daemon which the process left.
+    /// Notes that the expected process has ended. A stranger's listener may now count as the
+    /// listener of a daemon that the process left.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.expected.note_end(succeeded);
         self.strangers = None;
@@ -275,8 +275,8 @@ type Reserver = u32;
 
 impl OwnListeners {
     /// The listeners of the expected process, for the protocols of these ports. The list omits the
-    /// numbers of the ports. It is empty if the expected process is the calling process, which may
-    /// run any number of servers.
+    /// listeners on these ports. It is empty if the expected process is the calling process, which
+    /// may run any number of servers.
     pub(crate) fn of(expected: &Expected, asked: &[Port]) -> io::Result<OwnListeners> {
         if expected.pid == Some(std::process::id()) {
             return Ok(OwnListeners::default());
@@ -302,8 +302,8 @@ impl OwnListeners {
     }
 
     /// The listeners that the process may have opened instead of one on this port. The list omits
-    /// the other numbers that the reserver of this port has reserved, because each of them has a
-    /// server of its own.
+    /// the listeners on other numbers of the process that reserved this port. Each of these numbers
+    /// is meant for a server of its own.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {
@@ -323,7 +323,7 @@ fn reservers(number: u16) -> Vec<Reserver> {
     leases.iter().filter_map(reserver).collect()
 }
 
-/// Whether the socket answers: it is a TCP socket that listens, or a UDP socket that is bound. A
+/// Whether the socket answers: it is a TCP socket that listens, or a UDP socket without a peer. A
 /// TCP claim (the bound socket of a reservation) does not listen, so it does not answer.
 pub(crate) fn answers(socket: &Holder) -> bool {
     match socket.protocol {
@@ -332,8 +332,8 @@ pub(crate) fn answers(socket: &Holder) -> bool {
     }
 }
 
-/// Whether the kernel can give the same client to either socket. It can if their addresses are
-/// equal, or if one of them is a wildcard that contains the other.
+/// Whether the addresses of the two sockets overlap: they are equal, or one of them is a wildcard
+/// that contains the other.
 pub(crate) fn overlap(one: &Holder, other: &Holder) -> bool {
     let contains = |wildcard: &Holder, other: &Holder| {
         let (ip, of) = (wildcard.local.ip(), other.local.ip());

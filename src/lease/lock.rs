@@ -57,7 +57,7 @@ pub(crate) struct LeaseLock {
 #[derive(Debug)]
 enum RecordLocation {
     /// The record is in the lock file itself, which belongs to this user. This variant is not used
-    /// on Windows, where no process can read a locked file.
+    /// on Windows, where no other process can read a locked file.
     Within,
     /// The record is in a separate file, in this user's folder of records.
     Beside(File),
@@ -118,7 +118,7 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
 fn is_shared(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
-            // If the unlock fails, the close of the file ends the lock.
+            // If the unlock fails, the close of the file usually ends the lock.
             let _unlocked = file.unlock();
             Ok(true)
         }
@@ -189,9 +189,9 @@ impl Drop for LeaseLock {
         if ProcessId::current() != self.process {
             return;
         }
-        // Failures are ignored: the record only informs people, and closing the file also unlocks
-        // it. If the unlock fails and a forked child also has the file open, the lock lasts until
-        // the child calls exec or exits.
+        // Failures are ignored: a record counts only while its file is locked, and closing the file
+        // also unlocks it. If the unlock fails and a forked child also has the file open, the lock
+        // lasts until the child calls exec or exits.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -241,10 +241,10 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 /// The record of the process that has the lock file locked.
 ///
 /// A locked record in a folder of records has priority over the record in the lock file, because a
-/// killed process may have left the latter. The times in the two records do not decide, because
-/// clocks step.
+/// killed process may have left the latter. The times in the two records do not decide, because a
+/// clock can be set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
-    // A record that cannot be read counts as missing, because records only inform people.
+    // A record that cannot be read counts as missing. The lease holds without it.
     let users = folder.record_users().unwrap_or_default();
     let beside = users.into_iter().filter_map(|user| {
         let records = folder.records(user).ok()??;
@@ -279,9 +279,9 @@ fn decode(file: &File) -> Option<Record> {
 /// `unused_for`. If `user` is root, this applies to the files of every user, else to the files of
 /// `user`. The call does nothing while another process sweeps the folder.
 ///
-/// Two concurrent sweeps could both find one file unlocked. After the first sweep removes the file,
-/// a reservation can create a new file of that name. The second sweep would then remove the new
-/// file.
+/// Without this rule, two concurrent sweeps could both find one file unlocked. After the first
+/// sweep removes the file, a reservation can create a new file of that name. The second sweep would
+/// then remove the new file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,
@@ -338,8 +338,8 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
             }
         }
         sweep_all(&scope, user)?;
-        // The removal fails while the folder contains a file, or if the folder belongs to another
-        // user. A later sweep tries again.
+        // The removal fails while the folder contains a file, or if this user may not remove the
+        // folder. A later sweep tries again.
         let _removed = folder.remove_scope(&name);
     }
     Ok(())

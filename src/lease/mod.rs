@@ -23,8 +23,8 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A reservation has the lease, which [`peek`] returns. Or other processes used the lock file
-    /// until the retry budget was spent.
+    /// Another reservation has the lease, or other processes checked or removed the lock file until
+    /// the retry budget was spent.
     Taken,
     /// The name of this port's lock file leads to a link, a fifo, a folder, or a file that this
     /// process may not read. Another user may have planted it there. Other ports are not affected.
@@ -56,8 +56,9 @@ impl Unusable {
     }
 }
 
-/// Locks the lock file of this port. The call retries only while another process checks the file (a
-/// peek) or removes it as unused (a sweep). It never waits for another reservation to end.
+/// Locks the lock file of this port. The call retries while another process checks the file (a
+/// peek) or removes it as unused (a sweep). It also tries again, once, after another process has
+/// deleted the lock folder. It never waits for another reservation to end.
 pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock, Refusal> {
     let mut renewed = false;
     loop {
@@ -96,8 +97,8 @@ fn refusal(unusable: Unusable) -> Refusal {
 /// Removes some lock files that no process has locked and that were not used for a while.
 ///
 /// A random one of [`Sweep::ONE_IN`] calls does this. Most processes take one or two leases and
-/// exit, so a counter in each process would never reach its limit. If this sweep fails, a later one
-/// removes the files.
+/// exit, so a counter in each process would rarely reach its limit. If this sweep fails, a later
+/// one removes the files.
 fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
@@ -105,8 +106,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // A sweep handles only a few of the files. It starts at a random one, because the first files
-    // of the list may belong to another user, and this process cannot remove those.
+    // A sweep handles only some of the files. It starts at a random one, because the first files of
+    // the list may belong to another user, and this process may be unable to remove those.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
@@ -145,8 +146,8 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
 }
 
 /// Every live lease of this scope (on Linux the network namespace), sorted by port. The call also
-/// removes the lock files of ended leases, if it can. It fails if it finds no lease but could not
-/// look everywhere.
+/// removes the lock files of ended leases, if it can. If it finds no lease, it fails if a lock
+/// folder cannot be read or the scope is unknown.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let leases = match LockFolder::existing()? {
         Some(folder) => live_in(&folder)?,
@@ -178,8 +179,7 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // These sweeps read whole folders. They add little, because this function has read a whole
-        // folder too.
+        // Each of these sweeps reads a whole folder, as this function has done above.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(folder, user);
         let _swept = lock::sweep_other_scopes(folder, user);

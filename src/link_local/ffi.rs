@@ -12,7 +12,7 @@ use libc::{IF_NAMESIZE, if_indextoname, if_nametoindex};
 #[cfg(windows)]
 use windows_sys::Win32::NetworkManagement::IpHelper::{if_indextoname, if_nametoindex};
 
-/// NDIS_IF_MAX_STRING_SIZE and a zero byte.
+/// NDIS_IF_MAX_STRING_SIZE (256), plus 1 for the zero byte at the end.
 #[cfg(windows)]
 const IF_NAMESIZE: usize = 257;
 
@@ -38,8 +38,8 @@ pub(super) fn name_of(index: u32) -> io::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// The error of the last call. Linux reports a missing interface as ENODEV or ENXIO, and macOS as
-/// ENXIO. Both become `NotFound`.
+/// The error of the last call of the C library. Linux reports a missing interface as ENODEV or
+/// ENXIO, and macOS as ENXIO. Both become `NotFound`.
 #[cfg(unix)]
 fn last_error() -> io::Error {
     let error = io::Error::last_os_error();
@@ -49,7 +49,8 @@ fn last_error() -> io::Error {
     }
 }
 
-/// Windows documents no error code of these calls, and no other reason to fail.
+/// Windows documents no error code for these calls, and no reason to fail except a missing
+/// interface.
 #[cfg(windows)]
 fn last_error() -> io::Error {
     io::ErrorKind::NotFound.into()

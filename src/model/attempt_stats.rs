@@ -11,21 +11,23 @@ use crate::retry::FEW_NUMBERS;
 /// How many numbers an automatic pick tried, and why each was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttemptStats {
-    /// How many ports the call was to reserve, if it picks them one by one.
+    /// How many ports the call was to reserve, if it picks several ports one by one. Otherwise 0 or
+    /// 1.
     pub(crate) requested: usize,
-    /// The ports that the call had already reserved. It released them when a further port was
-    /// refused.
+    /// The ports that the call had already reserved. The call released them when it could not
+    /// reserve a further port.
     pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
-    /// The number of ports that were not tried: 65535, and those that browsers refuse.
+    /// How many of the allowed numbers the pick skipped: 65535, and the numbers that browsers
+    /// refuse to connect to.
     pub(crate) blocked: usize,
     /// The number of ports whose lock file could not be opened, for example because its path leads
     /// to a folder.
     planted: usize,
-    /// The path of the first of these lock files.
+    /// The path of the first lock file that could not be opened.
     planted_path: Option<PathBuf>,
     /// Whether the pick stopped early, to leave the last free ephemeral numbers for outgoing
     /// connections.
@@ -33,8 +35,8 @@ pub(crate) struct AttemptStats {
     /// The distances of the requested ports from their base number; `None` for ports that were
     /// requested one by one.
     pub(crate) offsets: Option<Offsets>,
-    /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract name.
-    /// The pick retries if the owner of one of them may be about to release it.
+    /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract Unix
+    /// socket name. Before it retries, the pick searches for the owners of these ports.
     residual: Vec<Port>,
 }
 
@@ -71,8 +73,8 @@ impl AttemptStats {
     }
 }
 
-/// Prints text such as `12 tried: 9 in use, 3 reserved by others`. The ports that the call itself
-/// had already reserved count as tried.
+/// Prints text such as `12 tried: 9 in use, 3 reserved by others`. Ports that the same call had
+/// already reserved count as tried.
 impl fmt::Display for AttemptStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let planted = match &self.planted_path {

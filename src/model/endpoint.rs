@@ -64,14 +64,15 @@ impl fmt::Display for Protocol {
 
 /// A port number, with an optional address and an optional protocol.
 ///
-/// The text forms are `60315`, `:60315`, `60315/udp`, `udp/60315`, `127.0.0.1:60315` and
-/// `[::1]:60315/tcp`. `*:60315`, `:::60315` and `[fe80::1%eth0]:60315`, which ss(8) and netstat(8)
-/// print, are accepted too. `localhost:60315` means every address of this machine, as `60315` does.
+/// The text forms are `60315`, `:60315`, `60315/udp`, `udp/60315`, `127.0.0.1:60315`,
+/// `[::1]:60315/tcp` and `[fe80::1%eth0]:60315`. The forms that ss(8) and netstat(8) print are
+/// accepted too: `*:60315`, `:::60315` and `[fe80::1]%eth0:60315`. `localhost:60315` means every
+/// address of this machine, as `60315` does. The protocol `tcp6` means TCP, and `udp6` means UDP.
 ///
-/// A `%` and the network interface, by name or by index, follow a link-local address. With any
-/// other address, the interface has no effect. Parsing ignores an interface that this machine does
-/// not have. A call that gets the text itself, such as `check_port_free("[fe80::1%eth7]:80")`,
-/// fails.
+/// After a link-local address, `%` and the name or the index of a network interface can follow.
+/// With any other address, the interface has no effect. Parsing ignores an interface that this
+/// machine does not have. But a call that takes the text itself, such as
+/// `check_port_free("[fe80::1%eth7]:80")`, fails if the interface is missing.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
@@ -94,9 +95,10 @@ pub struct Endpoint {
     pub port: u16,
     /// The local address. `None` means every address of this machine.
     ///
-    /// A link-local address with an interface has the index of that interface in bytes 4 to 7,
-    /// which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. So has a multicast address of
-    /// one link, such as `ff02::1`, or of one interface.
+    /// A link-local address with an interface has the index of that interface in bytes 4 to 7
+    /// (counted from 0), which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. The same
+    /// holds for a multicast address of one link, such as `ff02::1`, or of one interface. A
+    /// multicast address that is made from a network prefix (RFC 3306) stores no index.
     /// [`socket_addr`](Endpoint::socket_addr) returns the address and the index separately.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
@@ -135,6 +137,8 @@ enum BadText {
     /// A port mapping as `docker ps` prints it (`0.0.0.0:8080->80/tcp`), and its endpoint on this
     /// machine.
     Mapping(String, String),
+    /// A text such as `0:8080`, and the same text with a whole address.
+    ShortAddress(String, String),
     /// An IPv6 address that lacks brackets before its port, and the same text with brackets.
     NoBrackets(String, String),
     /// The text, and the interface in it that this machine does not have.
@@ -165,6 +169,10 @@ impl fmt::Display for ParseEndpointError {
                 f,
                 "{text:?} names the port of a container too: expected only the port of this \
                  machine, {part}"
+            ),
+            BadText::ShortAddress(text, part) => write!(
+                f,
+                "{text:?} does not name a port: expected a whole address, as in {part}"
             ),
             BadText::NoBrackets(text, part) => write!(
                 f,
@@ -200,7 +208,7 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Parses a text, and fails if it has an interface that this machine does not have.
+    /// Parses a text. Also fails if the text names an interface that this machine does not have.
     pub(super) fn with_known_interface(text: &str) -> Result<Self, ParseEndpointError> {
         let (endpoint, interface) = Endpoint::parse(text)?;
         match interface {
@@ -244,7 +252,9 @@ fn index_of(interface: &str, text: &str) -> Result<u32, BadText> {
     })
 }
 
+/// Reads the name of a protocol. netstat(8) and others print `tcp6` for a TCP socket of IPv6.
 fn protocol(name: &str) -> Option<Protocol> {
+    let name = name.strip_suffix(['4', '6']).unwrap_or(name);
     let mut all = Protocol::ALL.into_iter();
     all.find(|protocol| protocol.as_str().eq_ignore_ascii_case(name))
 }
@@ -258,15 +268,17 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// Parses the text before the port, and returns the address and its interface. The address is
-/// `None` if the text stands for every address.
+/// Parses the text before the port, and returns the address and its interface. Returns `None` if
+/// the text is not an address. The address in the result is `None` if the text stands for every
+/// address.
 ///
-/// An IPv6 address needs brackets, because `::1:8080` without brackets is itself an address. ss(8)
-/// prints the interface after the brackets, as in `[fe80::1]%eth0`, and most programs print it
-/// inside of them.
+/// An IPv6 address other than `::` needs brackets, because `::1:8080` without brackets is itself an
+/// address. ss(8) prints the interface after the brackets, as in `[fe80::1]%eth0`, and most
+/// programs print it inside of them.
 fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     let (address, interface) = match text.split_once('%') {
-        Some(("" | "localhost", _) | (_, "" | "]")) => return None,
+        Some((host, _)) if host.is_empty() || is_localhost(host) => return None,
+        Some((_, "" | "]")) => return None,
         Some((address, rest)) => match rest.strip_suffix(']') {
             Some(interface) => (format!("{address}]"), Some(interface)),
             None => (address.to_owned(), Some(rest)),
@@ -274,8 +286,9 @@ fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
         None => (text.to_owned(), None),
     };
     let ip = match address.as_str() {
-        "" | "*" | "localhost" => None,
-        // ss(8) and netstat(8) print the wildcard of IPv6 without brackets.
+        "" | "*" => None,
+        host if is_localhost(host) => None,
+        // netstat(8) prints the wildcard of IPv6 without brackets.
         "::" => Some(Ipv6Addr::UNSPECIFIED.into()),
         ip => Some(match ip.strip_prefix('[') {
             Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),
@@ -285,18 +298,32 @@ fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     Some((ip, interface))
 }
 
+fn is_localhost(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+}
+
 impl BadText {
     /// Guesses what a text that is not an endpoint may be, and finds the endpoint in it.
     fn of(text: &str) -> BadText {
         let text = || text.to_owned();
         let endpoint = |part: &str| part.parse::<Endpoint>().ok().map(|_| part.to_owned());
         let whole = text();
-        if let Some((_, rest)) = whole.split_once("://") {
+        if let Some((scheme, rest)) = whole.split_once("://") {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let host = authority.rsplit('@').next().unwrap_or_default();
             // The host may be a name, which an endpoint cannot have.
             let port = host.rsplit_once(':').and_then(|(_, port)| endpoint(port));
-            if let Some(part) = endpoint(host).or(port) {
+            // A URL without a port means the port of its scheme.
+            let of_scheme = match scheme.to_ascii_lowercase().as_str() {
+                "http" | "ws" => Some("80"),
+                "https" | "wss" => Some("443"),
+                _ => None,
+            };
+            let implied = || {
+                let port = of_scheme.filter(|_| !host.is_empty())?;
+                endpoint(&format!("{host}:{port}")).or_else(|| endpoint(port))
+            };
+            if let Some(part) = endpoint(host).or(port).or_else(implied) {
                 return BadText::Url(text(), part);
             }
         }
@@ -307,9 +334,25 @@ impl BadText {
             }
         }
         if let Some((host, container)) = whole.split_once(':')
-            && let (Some(_), Some(_)) = (parse_number(host), parse_number(container))
+            && let (Some(number), Some(_)) = (parse_number(host), parse_number(container))
         {
-            return BadText::Mapping(text(), host.to_owned());
+            return match number {
+                0 => BadText::ShortAddress(text(), format!("0.0.0.0:{container}")),
+                _ => BadText::Mapping(text(), host.to_owned()),
+            };
+        }
+        // A mapping with an address, as `docker run -p` takes it: `127.0.0.1:5000:80`.
+        if let Some((host, container)) = whole.rsplit_once(':')
+            && host.contains(['.', ']'])
+            && host.contains(':')
+        {
+            let (container, protocol) =
+                container.split_at(container.find('/').unwrap_or(container.len()));
+            if parse_number(container).is_some()
+                && let Some(part) = endpoint(&format!("{host}{protocol}"))
+            {
+                return BadText::Mapping(text(), part);
+            }
         }
         if let Some((ip, port)) = whole.rsplit_once(':')
             && let (Ok(ip), Some(_)) = (ip.parse::<Ipv6Addr>(), parse_number(port))
@@ -371,6 +414,9 @@ mod tests {
             ("udp/60315", "60315/udp"),
             ("TCP/127.0.0.1:60315", "127.0.0.1:60315/tcp"),
             ("*:60315", "60315"),
+            ("tcp6/80", "80/tcp"),
+            ("80/UDP4", "80/udp"),
+            ("LocalHost:80", "80"),
             ("localhost:60315/udp", "60315/udp"),
             (":::60315", "[::]:60315"),
             ("[fe80::1]:80", "[fe80::1]:80"),
@@ -474,7 +520,15 @@ mod tests {
             ),
             ("5000:80", "only the port of this machine, 5000"),
             ("::1:5000", "in brackets, as in [::1]:5000"),
-            ("http://localhost/", "does not name a port"),
+            ("http://localhost/", "expected its port, localhost:80"),
+            ("https://example.org", "expected its port, 443"),
+            ("redis://localhost/", "does not name a port"),
+            (
+                "127.0.0.1:5000:80/udp",
+                "only the port of this machine, 127.0.0.1:5000/udp",
+            ),
+            ("[::1]:5000:80", "only the port of this machine, [::1]:5000"),
+            ("0:8001", "a whole address, as in 0.0.0.0:8001"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(

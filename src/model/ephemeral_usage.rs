@@ -10,9 +10,9 @@ use super::text::RangeText;
 
 /// How many numbers of the ephemeral range have a TCP socket, and in which state.
 ///
-/// The kernel takes the number of each outgoing connection and of each `bind(…, 0)` from this
-/// range. Each number counts once: as listening if one of its sockets listens, else as bound, else
-/// as connected, else as in TIME_WAIT. The claims of reservations count as bound.
+/// From this range the kernel assigns numbers to outgoing connections and for `bind(…, 0)`. Each
+/// number counts once: as listening if one of its sockets listens, else as bound, else as
+/// connected, else as in TIME_WAIT. The claims of reservations count as bound.
 ///
 /// [`Holders::ephemeral_usage`](crate::Holders::ephemeral_usage) returns it. `Display` prints it:
 ///
@@ -57,12 +57,12 @@ impl Use {
         }
     }
 
-    /// Whether sockets of this use were not read, for the given reason.
+    /// Whether the reason hides sockets of this use.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,
             Incompleteness::Bound(_) => matches!(self, Use::Bound),
-            Incompleteness::Ownerless => matches!(self, Use::TimeWait),
+            Incompleteness::Ownerless => matches!(self, Use::Connected | Use::TimeWait),
             _ => false,
         }
     }
@@ -102,8 +102,9 @@ impl EphemeralUsage {
         EphemeralUsage::new(range, is_ephemeral, [], unseen)
     }
 
-    /// Whether at least half of the numbers are in use. Then `bind(…, 0)` is slow, because the half
-    /// that the kernel searches first (the odd or the even numbers) is used up.
+    /// Whether at least half of the numbers are in use, as far as the sockets could be read. Then
+    /// `bind(…, 0)` is usually slow: the half that the kernel searches first (the odd or the even
+    /// numbers) is probably used up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use() * 2 >= self.ports
     }
@@ -136,7 +137,8 @@ impl EphemeralUsage {
     }
 
     /// How many numbers have a socket that is bound without listening, such as the claim of a
-    /// reservation. `None` if such sockets could not be read, as on Linux before 6.8.
+    /// reservation, and none that listens. `None` if such sockets could not be read, as on Linux
+    /// before 6.8.
     pub fn bound(&self) -> Option<usize> {
         self.count(Use::Bound)
     }

@@ -10,11 +10,12 @@ use super::error_kind::ErrorKind;
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. `Display` prints one line: what the call tried to do, then the cause.
+/// Why a call failed. `Display` prints one line: usually what the call tried to do, then the cause.
 ///
 /// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people. If a port
-/// is in use, the diagnosis names the holder. `Debug` prints the `Display` text and then the
-/// diagnosis, so that the panic of an `unwrap()` in a test names the holder too.
+/// is in use, the diagnosis names the holder, if it is visible. `Debug` prints the `Display` text
+/// and then the diagnosis without its headline, so that the panic of an `unwrap()` in a test names
+/// the holder too.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -43,7 +44,7 @@ impl Error {
     }
 
     /// The report of the port whose state caused this failure. `None` for other failures, such as
-    /// an unusable lock folder.
+    /// an unusable lock folder, or a range with no free port.
     ///
     /// ```
     /// let p = portlease::reserve_port();

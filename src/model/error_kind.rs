@@ -13,16 +13,19 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The port is taken, by a socket or by another reservation.
+    /// The port is taken, by a socket or by another reservation. Also the kind of a failed
+    /// [`check_port_held_by`](crate::check_port_held_by): the expected process does not listen on
+    /// the port, or not alone.
     InUse,
-    /// None of the allowed numbers could be reserved.
+    /// The call could not reserve as many of the allowed numbers as it needs.
     NoFreePort,
     /// The argument does not name a port, the request can never be met, or one of the variables
     /// `PORTLEASE_RANGE`, `PORTLEASE_PROJECT` and `PORTLEASE_ON_LEAK` has an invalid value.
     InvalidPort,
-    /// This machine does not have the address.
+    /// This machine does not have the address or the network interface.
     AddressNotAvailable,
-    /// The operating system requires a privilege that this user lacks.
+    /// The operating system denies the operation. The user lacks a privilege, or a sandbox or a
+    /// security policy forbids the operation.
     PermissionDenied,
     /// The call timed out.
     TimedOut,

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::attempt_stats::AttemptStats;
 use super::diagnosis::Diagnosis;
-use super::diagnosis::verdict::Verdict;
 use super::endpoint::Protocol;
 use super::ephemeral_usage::EphemeralUsage;
 use super::error::Error;
@@ -304,7 +303,7 @@ impl Error {
         Self::new(ErrorKind::TimedOut, message)
     }
 
-    /// This error. Its message then ends with the last lines that the program wrote to stderr.
+    /// This error, with the last lines that the program wrote to stderr at the end of its message.
     pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
         if lines.is_empty() {
             return self;
@@ -318,23 +317,25 @@ impl Error {
 
 /// Errors from the operating system.
 impl Error {
-    pub(crate) fn not_permitted(port: Port, is_privileged: bool, cause: io::Error) -> Self {
-        let reason = if !is_privileged {
-            FORBIDDEN
+    /// `unprivileged_from` is the first number that can be bound without a privilege.
+    pub(crate) fn not_permitted(
+        port: Port,
+        unprivileged_from: u16,
+        diagnosis: Diagnosis,
+        cause: io::Error,
+    ) -> Self {
+        let reason = if port.number >= unprivileged_from {
+            FORBIDDEN.to_owned()
         } else if cfg!(any(target_os = "linux", target_os = "android")) {
-            "binding a port below net.ipv4.ip_unprivileged_port_start (1024 by default) requires \
-             root or CAP_NET_BIND_SERVICE"
+            format!(
+                "binding a port below {unprivileged_from} (net.ipv4.ip_unprivileged_port_start) \
+                 requires CAP_NET_BIND_SERVICE, which root usually has"
+            )
         } else {
-            "binding a port below 1024 requires root"
+            format!("binding a port below {unprivileged_from} requires root")
         };
         let message = format!("cannot reserve {port}: {}: {reason}", OsMessage(&cause));
-        let verdict = if is_privileged {
-            Verdict::Privileged
-        } else {
-            Verdict::Forbidden
-        };
-        let help = Diagnosis::bare(Some(port.endpoint()), verdict);
-        Self::caused(ErrorKind::PermissionDenied, message, cause).with_diagnosis(help)
+        Self::caused(ErrorKind::PermissionDenied, message, cause).with_diagnosis(diagnosis)
     }
 
     pub(crate) fn planted(path: &Path, cause: io::Error) -> Self {

@@ -38,26 +38,31 @@ pub struct Holder {
     pub user: Option<String>,
     /// The number by which the kernel identifies the socket.
     ///
-    /// The number is 0 if no process owns the socket: in TIME_WAIT, while the kernel finishes
-    /// closing the socket, and before a server has accepted the connection. Windows has no such
-    /// numbers, so this crate computes one from the process and the addresses.
+    /// The number is 0 in TIME_WAIT, while the kernel finishes closing the socket, and before a
+    /// server has accepted the connection. Windows has no such numbers, so this crate computes one
+    /// from the process and the addresses.
     pub inode: u64,
     /// Whether a socket on `[::]` also serves IPv4.
     ///
-    /// Linux reports this for sockets that listen or are bound. Windows does not report it, so
-    /// every socket on `[::]` counts as dual-stack there.
+    /// Linux reports this by sock_diag(7), for sockets that listen or are bound. Windows does not
+    /// report it, nor does Linux without sock_diag(7). There, every socket on `[::]` counts as
+    /// dual-stack.
     pub dual_stack: bool,
-    /// Whether the socket is an outgoing (client) connection: no listener on this port could have
-    /// accepted it.
+    /// Whether the socket is an outgoing (client) connection.
     ///
-    /// The kernel does not record which side connected. So an accepted connection also counts as
-    /// outgoing once its listener is closed.
+    /// The kernel does not record which side connected. These sockets count as outgoing:
+    ///
+    /// - A TCP connection in SYN_SENT.
+    /// - A TCP connection that a process owns and that no listener on this port could have
+    ///   accepted. In addition, a socket of this machine must listen at the other end, or the local
+    ///   number must be ephemeral and the number of the peer must not.
+    /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
     /// packets of this interface reach the socket. `None` if the socket is bound to no interface,
     /// and on systems that do not report it. Only sock_diag(7) of Linux reports it.
     pub interface: Option<String>,
-    /// Whether another socket has the same protocol and local address (SO_REUSEADDR on UDP,
+    /// Whether another socket serves the same protocol and local address (SO_REUSEADDR on UDP,
     /// SO_REUSEPORT). Each connection and each unicast datagram reaches only one of the sockets.
     pub shared: bool,
     /// Whether the socket is in use, but no process that owns it is visible.
@@ -66,13 +71,14 @@ pub struct Holder {
     /// also belong to no process, for example while its descriptor is being sent to another
     /// process.
     pub hidden: bool,
-    /// Every process that owns the socket, the oldest first. A connection that has not been
-    /// accepted yet belongs to the processes of its listener.
+    /// Every visible process that owns the socket, the oldest first. The report of a failed check
+    /// may list only one of them and its relatives. A connection that has not been accepted yet
+    /// belongs to the processes of its listener.
     pub processes: Vec<Process>,
-    /// Who can own the socket if no process that owns it is visible.
+    /// Who can own the socket, if it is [hidden](Holder::hidden).
     pub(crate) unseen_owner: UnseenOwner,
-    /// Whether this is a UDP socket without a peer, whose number the kernel may have chosen for a
-    /// client.
+    /// Whether a client may have this socket: it is a UDP socket on a wildcard address without a
+    /// peer, and its number is ephemeral.
     pub(crate) may_be_client: bool,
 }
 
@@ -83,14 +89,16 @@ pub enum Owner {
     /// Visible processes: [`Holder::processes`].
     Processes,
     /// No process: the kernel itself (VXLAN, WireGuard, NFS), or a call that is still in progress,
-    /// such as accept(2) or one of io_uring. Every process could be inspected.
+    /// such as accept(2) or one of io_uring. The descriptor of the socket may also be on its way to
+    /// another process. Every process could be inspected.
     Unowned,
-    /// A process that this user may not inspect, or the kernel itself.
+    /// A process that this user may not inspect or that no `/proc` shows, or the kernel itself.
     Hidden,
     /// A process outside of this pid namespace, such as one on the host of this container, or the
     /// kernel itself.
     Elsewhere,
-    /// No owner: the connection has ended, and the kernel keeps it for a while (TIME_WAIT).
+    /// No owner: every process has closed the socket, and the kernel keeps it for a while, for
+    /// example in TIME_WAIT.
     None,
 }
 
@@ -99,7 +107,7 @@ pub enum Owner {
 pub(crate) struct UnseenOwner {
     /// Some processes could not be inspected.
     pub(crate) is_denied: bool,
-    /// No process could be inspected, because no `/proc` shows those of this pid namespace.
+    /// No process could be inspected, because no `/proc` shows the processes of this pid namespace.
     pub(crate) lacks_proc: bool,
     /// This process is in a pid namespace that does not show every process.
     pub(crate) is_outside: bool,

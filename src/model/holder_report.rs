@@ -10,8 +10,8 @@ use super::process::Process;
 use super::state::State;
 use super::text::connections;
 
-/// A report lists up to this number of groups of sockets. After those it lists only sockets without
-/// a peer, and counts the connections.
+/// A report lists up to this number of groups of sockets. After those it still lists sockets
+/// without a peer, but only counts the remaining connections.
 const GROUPS_LISTED: usize = 20;
 
 /// A line of a report: a label, then a fact. Example:
@@ -127,8 +127,8 @@ impl Holders {
     fn lease_lines(&self) -> impl Iterator<Item = String> {
         let is_only = self.leases.len() == 1;
         self.leases.iter().map(move |lease| {
-            // One call can reserve the TCP and the UDP port of a number. The two leases then differ
-            // only in the protocol.
+            // One call can reserve the TCP and the UDP port of a number. Without the protocol, the
+            // lines of the two leases would be the same.
             let protocol = if is_only {
                 String::new()
             } else {
@@ -141,9 +141,9 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read, except what the headline says already. If each
-    /// socket has a visible owner, an unreadable process could only be a further owner, so no line
-    /// mentions it.
+    /// The lines that say what could not be read, except what the headline says already. If no
+    /// socket is hidden, an unreadable process could only be a further owner of a socket, so no
+    /// line mentions it.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
@@ -185,7 +185,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
         lines.push(line(
             "",
             format_args!(
-                "and {} with other owners or addresses",
+                "and {} of other owners, addresses or states",
                 connections(unlisted)
             ),
         ));
@@ -193,7 +193,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
     lines
 }
 
-/// Whether both are connections of the same processes to the same local address.
+/// Whether both are connections of the same processes, with the same local address and state.
 fn differ_only_in_peer(a: &Holder, b: &Holder) -> bool {
     let key = |holder: &Holder| {
         (
@@ -326,7 +326,9 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         let text = report(rows.collect(), vec![], vec![]);
         assert_eq!(text.lines().count(), 22);
         assert!(
-            text.ends_with("\n               and 280 connections with other owners or addresses"),
+            text.ends_with(
+                "\n               and 280 connections of other owners, addresses or states"
+            ),
             "{text}"
         );
     }

@@ -58,7 +58,7 @@ impl Holder {
     pub(crate) fn protocol_headline(&self) -> String {
         match self.protocol {
             Protocol::Tcp => format!("{}/tcp", self.headline()),
-            // The headline has the protocol.
+            // For UDP, the headline already has the protocol.
             _ => self.headline(),
         }
     }
@@ -163,7 +163,8 @@ impl Holder {
     }
 
     /// Names the processes that own this socket. The first process is printed with its user and
-    /// age, unless its pid is in `introduced`: then an earlier line of the report printed them.
+    /// age, unless its pid is in `introduced`. In that case an earlier line of the report has
+    /// printed the user and the age.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {
@@ -184,8 +185,10 @@ impl Holder {
             text += &process.name_and_pid();
             separator = ", ";
         }
-        if sharers.len() > SHARERS_NAMED {
-            text += &format!(" and {} other processes", sharers.len() - SHARERS_NAMED);
+        match sharers.len().saturating_sub(SHARERS_NAMED) {
+            0 => {}
+            1 => text += " and one other process",
+            more => text += &format!(" and {more} other processes"),
         }
         text
     }
@@ -215,6 +218,7 @@ impl Process {
         match self.state {
             ProcessState::Running => "",
             ProcessState::Suspended => ", suspended",
+            ProcessState::Traced => ", stopped by its debugger",
             ProcessState::DumpingCore => ", ending: it is dumping core",
             ProcessState::Zombie => ", ended",
         }

@@ -37,7 +37,8 @@ pub struct Holders {
     pub(super) protocol: Option<Protocol>,
     /// The address that was queried; `None` for every address.
     pub(super) ip: Option<IpAddr>,
-    /// The interface of the queried address, if that is a link-local address; otherwise 0.
+    /// The index of the interface of the queried address, if that is a link-local address;
+    /// otherwise 0.
     pub(super) scope_id: u32,
     /// Listeners on the number whose address does not match the queried one.
     pub(super) elsewhere: Vec<Holder>,
@@ -165,9 +166,9 @@ impl Holders {
 
     /// Whether everything could be read.
     ///
-    /// It is `false` if a socket is [hidden](Holder::hidden), or if this user may not inspect a
-    /// process that could share a socket. It is also `false` if a part of the socket table or the
-    /// lock file of a reservation could not be read.
+    /// It is `false` if a socket is [hidden](Holder::hidden), or if a process that could share a
+    /// socket was not inspected. It is also `false` if a part of the socket table or the lock file
+    /// of a reservation could not be read.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -217,7 +218,7 @@ impl Holders {
 
     /// How full the ephemeral range is, if at least half of its numbers have a TCP socket. The
     /// kernel may then soon have no number for `bind(…, 0)` and for outgoing connections. `None` if
-    /// fewer numbers are in use, or if the query was for UDP only.
+    /// fewer numbers are in use, or if the query was not for TCP.
     ///
     /// # Platform-specific behavior
     ///

@@ -15,7 +15,7 @@ pub(crate) enum Incompleteness {
     Sockets(Protocol),
     /// The sockets of this protocol could not be read, because file descriptors are used up.
     Descriptors(Protocol),
-    /// TCP sockets that are bound and neither listen nor are connected are not shown.
+    /// The system does not show TCP sockets that are bound without listening.
     Bound(UnseenBound),
     /// The system does not show TCP sockets that no process owns.
     Ownerless,
@@ -27,16 +27,18 @@ pub(crate) enum Incompleteness {
     ForeignProc,
     /// This user may not inspect some processes.
     Processes,
-    /// This process is in a container or another pid namespace, which does not show every process.
+    /// This process is in a pid namespace that does not show every process, such as that of a
+    /// container.
     PidNamespace,
-    /// A reservation has the port of this protocol, but its lock file was not found. The
-    /// reservation uses another lock folder, or this process cannot use the lock folder.
+    /// A reservation has the port of this protocol, but this process found no locked lock file of
+    /// that reservation. The file is in another lock folder, cannot be read, or is no longer
+    /// locked.
     Lease(Protocol),
-    /// A report on a failed check searched for one owner of each socket and that owner's relatives,
-    /// because too many processes run for a search of all.
+    /// The report on a failed check names only one owner of each socket and that owner's relatives.
+    /// The search stopped early, because too many processes run to search them all.
     NotSearched,
-    /// The process with this pid has not yet received descriptors that were sent to it. The socket
-    /// may be one of those descriptors.
+    /// The process with this pid has not yet received descriptors that were sent to it. A socket
+    /// without a visible owner may be one of those descriptors.
     InFlight(u32),
 }
 
@@ -51,7 +53,7 @@ pub(crate) enum UnseenBound {
     OldKernel,
     /// The kernel or a sandbox does not provide sock_diag(7).
     NoSockDiag,
-    /// This system never shows them.
+    /// This system never shows such sockets.
     System,
 }
 
@@ -63,8 +65,8 @@ pub(super) fn sorted(mut reasons: Vec<Incompleteness>) -> Vec<Incompleteness> {
 }
 
 impl Incompleteness {
-    /// The protocol whose answers are incomplete for this reason. `None` if the reason is about
-    /// all.
+    /// The protocol whose answers are incomplete for this reason. `None` if the reason is about all
+    /// protocols.
     pub(crate) fn protocol(self) -> Option<Protocol> {
         match self {
             Incompleteness::Sockets(protocol)
@@ -91,7 +93,7 @@ impl Incompleteness {
         matches!(self, Incompleteness::Proc | Incompleteness::ForeignProc)
     }
 
-    /// Whether the reason is that processes could not be read.
+    /// Whether the reason is that the owner of a socket may not have been found.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,

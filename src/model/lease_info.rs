@@ -35,7 +35,7 @@ pub struct Lease {
     /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
-    /// if they do not, or if the record does not say so.
+    /// if they belong to the same one, or if the record does not name the namespace.
     foreign: Option<Foreign>,
     /// Whether the recorded working directory is another one than that of this process.
     is_in_other_folder: bool,
@@ -86,16 +86,16 @@ impl Lease {
         self.inherited_by = Some(processes);
     }
 
-    /// Records whether the working directory of the lease differs from `own`, the one of this
-    /// process. Reports name the directory of the lease only if it differs.
+    /// Notes whether the working directory of the lease differs from `own`, the working directory
+    /// of this process. Reports name the directory of the lease only if it differs.
     pub(crate) fn compare_folder(&mut self, own: &str) {
         self.is_in_other_folder = self.working_directory().is_some_and(|folder| folder != own);
     }
 
     /// The visible processes that still hold the reservation although the recorded process has
-    /// ended: forked children that have not called exec. Empty if the recorded process runs, or if
-    /// it is unknown who holds the reservation. The list is always empty on Windows, and in a
-    /// diagnosis that did not search for these processes.
+    /// ended. They are usually forked children that have not called exec. Empty if the recorded
+    /// process runs, or if it is unknown who holds the reservation. The list is always empty on
+    /// Windows, and in a diagnosis that did not search for these processes.
     pub fn inherited_by(&self) -> &[Process] {
         self.inherited_by.as_deref().unwrap_or_default()
     }
@@ -199,8 +199,9 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The test that reserved the port, by the name of the thread that made the call. On the main
-    /// thread and on unnamed threads it is the test name that `cargo nextest` sets.
+    /// The name of the test that reserved the port. It is the name of the thread that made the
+    /// call. On the main thread and on unnamed threads it is the test name that `cargo nextest`
+    /// sets.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -284,9 +285,9 @@ impl Lease {
         Some(self.stable_name()?.name.as_str())
     }
 
-    /// The number that the [name](Lease::name) stands for: the first number in the order of the
-    /// name. If another socket or reservation had that number, [`port`](Lease::port) is a later
-    /// number of the order. `None` without a name.
+    /// The number that the [name](Lease::name) stands for. A name gives the allowed numbers an
+    /// order, and this is the first number of that order. If another socket or reservation had it,
+    /// [`port`](Lease::port) is a later number of the order. `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;
@@ -382,7 +383,7 @@ impl Lease {
         if let Some(StableName { name, first_choice }) = self.stable_name() {
             text += &format!(", named \"{}\"", printable(name));
             if *first_choice != self.port {
-                text += &format!(" (its first choice {first_choice} was taken)");
+                text += &format!(" (not its first choice {first_choice})");
             }
         }
         text + &self.heirs_text()
@@ -400,7 +401,7 @@ impl Lease {
         }
     }
 
-    /// The text of [`by`](Lease::by), followed by the working directory of the holder if this
+    /// The text of [`by`](Lease::by), followed by the working directory of the lease if this
     /// process has another one.
     pub(crate) fn by_in_folder(&self) -> String {
         match self.working_directory() {
@@ -412,7 +413,7 @@ impl Lease {
     }
 
     /// Returns text such as `; pid 4101 (restart), a forked child, still holds it`. The text is
-    /// empty if no such process is known.
+    /// empty if no process is known that still holds the reservation.
     fn heirs_text(&self) -> String {
         let Some((first, others)) = self.inherited_by().split_first() else {
             return String::new();

@@ -13,7 +13,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) ip: Option<IpAddr>,
-    /// The interface of an IPv6 link-local address; 0 means each interface that has the address.
+    /// The index of the interface of an IPv6 link-local address; 0 means each interface that has
+    /// the address. For any other address it is 0.
     pub(crate) scope_id: u32,
 }
 

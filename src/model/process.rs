@@ -35,7 +35,8 @@ pub struct Process {
     ///
     /// The name can contain any character. The reports of this crate print it escaped.
     pub name: String,
-    /// The path of the program; `None` if this user may not read it.
+    /// The path of the program; `None` if it cannot be read, usually because this user may not read
+    /// it.
     pub program: Option<PathBuf>,
     /// The id of the user that the process runs as; `None` on Windows, and for a user outside of
     /// the user namespace of this process.
@@ -49,9 +50,15 @@ pub struct Process {
     /// Whether the process runs. On systems other than Linux it is always
     /// [`ProcessState::Running`].
     pub state: ProcessState,
-    /// Whether SIGTERM does not end the process: the process ignores it, or has no handler for it
-    /// and either blocks it or is the first process of another pid namespace (pid_namespaces(7)).
-    /// SIGKILL ends the process. Always `false` on systems other than Linux.
+    /// Whether SIGTERM does not end the process, so that only SIGKILL does. It is `true` if the
+    /// process ignores SIGTERM. It is also `true` if the process has no handler for SIGTERM and one
+    /// of these conditions holds:
+    ///
+    /// - Every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
+    /// - The process does not block SIGTERM, and it is the first process of another pid namespace
+    ///   (pid_namespaces(7)).
+    ///
+    /// Always `false` on systems other than Linux.
     pub ignores_sigterm: bool,
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,
@@ -67,12 +74,17 @@ pub struct Process {
     /// other, or if their parents cannot be read.
     pub relation: Option<Relation>,
     /// Whether the calling process runs in the same systemd unit and container. Stopping that unit
-    /// or container would stop the calling process too. It is also `true` if both processes run in
-    /// no unit and in no container.
+    /// or container would stop the calling process too. The field is also `true` if both processes
+    /// run in no unit and in no container.
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
-    /// The ancestor that starts the process again if it ends, or may do so.
+    /// Who manages the container.
+    pub(crate) manager: ContainerManager,
+    /// Whether the process has a handler for SIGTERM. A server with a handler usually ends its
+    /// workers too. `true` on systems other than Linux, where it is unknown.
+    pub(crate) handles_sigterm: bool,
+    /// The ancestor that starts, or may start, the process again when the process ends.
     pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
@@ -80,11 +92,26 @@ pub struct Process {
     /// Whether the process is the first one of another pid namespace. If it ends, the kernel kills
     /// all processes of that namespace.
     pub(crate) is_init_elsewhere: bool,
-    /// Whether the process is a forked child that has not finished a call of exec.
+    /// Whether the process is a forked child that has not completed exec.
     pub(crate) forked: bool,
 }
 
-/// An ancestor that starts a process again if it ends, or may do so.
+/// Who manages a container, and so can stop it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContainerManager {
+    /// Docker or Podman, as far as is known.
+    #[default]
+    Engine,
+    /// A node of Kubernetes, which starts a container again.
+    Kubernetes,
+    /// systemd-machined, which manages the containers of systemd-nspawn.
+    Machined,
+    /// LXC.
+    Lxc,
+}
+
+/// An ancestor that starts, or may start, a process again when the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Supervisor {
     pub(crate) pid: u32,
@@ -97,13 +124,13 @@ pub(crate) struct Supervisor {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
-    /// A service manager, with the command line that stops one of its services. `None` if that
-    /// command line is unknown. The process itself can be the manager: it may listen for a service.
+    /// A service manager, with a text that says how to stop the service of the process. `None` if
+    /// that is unknown. The process itself can be the manager: it may listen for a service.
     Manager(Option<String>),
-    /// A program that runs a command, such as a file watcher. If the program is stopped, it stops
-    /// its command too.
+    /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
+    /// stops its command too.
     Watcher,
-    /// A shell that runs a script with a loop. The loop may start the process, or do anything else.
+    /// A shell that runs a script with a loop. It is unknown whether the loop starts the process.
     Loop,
 }
 
@@ -114,9 +141,12 @@ pub enum ProcessState {
     /// The process runs, or sleeps until it has something to do.
     #[default]
     Running,
-    /// A signal (Ctrl-Z, SIGSTOP) or a debugger has stopped the process. The process keeps its
-    /// sockets and answers no client. SIGTERM takes effect only after SIGCONT.
+    /// A signal (Ctrl-Z, SIGSTOP) has stopped the process. The process keeps its sockets and
+    /// answers no client. SIGTERM takes effect only after SIGCONT.
     Suspended,
+    /// A debugger or another tracer (ptrace(2)) has stopped the process. The process keeps its
+    /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.
+    Traced,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,
     /// The process has ended, and its parent has not waited for it yet (wait(2)).
@@ -159,6 +189,8 @@ impl Process {
             relation: None,
             shares_unit: false,
             user_unit: false,
+            manager: ContainerManager::default(),
+            handles_sigterm: cfg!(not(target_os = "linux")),
             supervisor: None,
             ticks: None,
             is_init_elsewhere: false,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::endpoint::{Endpoint, Protocol};
+use super::process::ContainerManager;
 use super::text::{AddrText, IpText};
 use crate::printable::printable;
 
@@ -40,7 +41,7 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Resume or kill the process that holds the port. The process is suspended, so SIGTERM alone
+    /// Resume or kill the process that holds the port. That process is suspended, so SIGTERM alone
     /// does not end it.
     #[non_exhaustive]
     ResumeOrKill {
@@ -53,6 +54,9 @@ pub enum Remedy {
     KillProcess {
         /// The id of the process.
         pid: u32,
+        /// Whether a debugger or another tracer (ptrace(2)) has stopped the process. If not, the
+        /// process ignores SIGTERM.
+        traced: bool,
     },
     /// Resume the process that is expected to listen, because it is suspended.
     #[non_exhaustive]
@@ -84,16 +88,20 @@ pub enum Remedy {
     /// Stop the container in which the holder of the port runs.
     #[non_exhaustive]
     StopContainer {
-        /// The id of the container.
+        /// The id of the container, or its name if systemd-nspawn or LXC runs it.
         id: String,
+        /// Who manages the container.
+        manager: ContainerManager,
     },
-    /// Stop the container that publishes the port. The holder only forwards connections to the
-    /// container, or keeps the port for it.
+    /// Stop the container that publishes the port. The holder only forwards connections to that
+    /// container, or keeps the port for the container.
     #[non_exhaustive]
     StopPublishingContainer {
         /// The number of the port.
         port: u16,
-        /// Whether the program of the holder belongs to Podman. If not, it belongs to Docker.
+        /// Whether the port is a UDP port. If not, it is a TCP port.
+        udp: bool,
+        /// Whether the holder is a program of Podman. If not, it is a program of Docker.
         podman: bool,
     },
     /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor may
@@ -107,7 +115,9 @@ pub enum Remedy {
         supervisor: u32,
         /// The name of the supervisor.
         name: String,
-        /// How to do it, such as "`sv down /etc/service/web`". `None` if that is not known.
+        /// A text that says how to stop the process through the supervisor. It has the command line
+        /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
+        /// known.
         command: Option<String>,
         /// Whether the process may still run afterwards. The supervisor ends what it started, such
         /// as a shell that runs the process.
@@ -153,6 +163,18 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
+    /// Use the port, because this process or an ancestor has already reserved it. Waiting for the
+    /// port could never succeed while the process that waits keeps it reserved.
+    #[non_exhaustive]
+    UseOwnReservation {
+        /// The endpoint that was requested.
+        endpoint: Endpoint,
+        /// The id of the process that holds the reservation. `None` if this process holds it.
+        pid: Option<u32>,
+        /// The id of the process for which `pid` holds it: this process or an ancestor. `None` if
+        /// `pid` holds it for itself.
+        on_behalf_of: Option<u32>,
+    },
     /// Start the server, if it does not run. If a packet filter redirects the port, a server may
     /// run although no socket listens.
     StartServer,
@@ -176,6 +198,12 @@ pub enum Remedy {
         /// The index of the interface, if the address is a link-local one; otherwise 0.
         scope_id: u32,
     },
+    /// Let the server listen on another loopback address, on which the same number is free.
+    #[non_exhaustive]
+    ListenOnFreeAddress {
+        /// The address and the number.
+        addr: SocketAddr,
+    },
     /// Let the server accept connections from every network interface. It has bound its socket to
     /// one interface (SO_BINDTODEVICE of socket(7)).
     #[non_exhaustive]
@@ -198,6 +226,13 @@ pub enum Remedy {
     MountProc,
     /// Retry outside of this container, because a process outside may own the socket.
     InspectFromHost,
+    /// Retry in the network namespace of the process that is expected to listen. Its ports are
+    /// visible only there (nsenter(1)).
+    #[non_exhaustive]
+    InspectInNetworkNamespace {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Find the part of the kernel that owns the socket, or a process with a call in progress.
     FindKernelSocket,
     /// Keep the kernel from choosing the number for outgoing connections.
@@ -231,7 +266,8 @@ pub enum Remedy {
     },
     /// Use an address that this machine has.
     UseLocalAddress,
-    /// Name the port with the protocol of the server that has its number.
+    /// A server has the same number of another protocol. If that server is meant, name the port
+    /// with that protocol.
     #[non_exhaustive]
     NameOtherProtocol {
         /// The endpoint that was checked, with the protocol of the server.
@@ -247,7 +283,8 @@ pub enum Remedy {
         endpoint: Endpoint,
     },
     /// Call the wait of `portlease::tokio` that has this name. The wait that timed out blocked its
-    /// thread. On a current-thread runtime the server's task could not run meanwhile.
+    /// thread. If the server is a task of a current-thread runtime on that thread, the task could
+    /// not run meanwhile.
     #[non_exhaustive]
     UnblockRuntime {
         /// The name of the function.
@@ -270,9 +307,13 @@ impl fmt::Display for Remedy {
                 f,
                 "resume pid {pid} with kill -CONT {pid}, or end it with kill -KILL {pid}"
             ),
-            Remedy::KillProcess { pid } => write!(
+            Remedy::KillProcess { pid, traced: false } => write!(
                 f,
                 "end pid {pid}, which ignores SIGTERM, with kill -KILL {pid}"
+            ),
+            Remedy::KillProcess { pid, traced: true } => write!(
+                f,
+                "resume pid {pid} in its debugger, or end it with kill -KILL {pid}"
             ),
             Remedy::WaitForCoreDump { pid } => {
                 write!(
@@ -293,20 +334,34 @@ impl fmt::Display for Remedy {
                 "find the socket unit with systemctl{} list-sockets, and stop it",
                 of_user(*user)
             ),
-            Remedy::StopContainer { id } => {
-                let id = id.get(..12).unwrap_or(id);
-                write!(
-                    f,
-                    "stop the container with docker stop {id} or podman stop {id}"
-                )
+            Remedy::StopContainer { id, manager } => {
+                let id = printable(id);
+                let short = id.get(..12).unwrap_or(&id);
+                match manager {
+                    ContainerManager::Engine => write!(
+                        f,
+                        "stop the container with docker stop {short} or podman stop {short}"
+                    ),
+                    ContainerManager::Kubernetes => write!(
+                        f,
+                        "delete the pod in Kubernetes, which may start the container again: crictl \
+                         ps --id {short} shows the pod"
+                    ),
+                    ContainerManager::Machined => {
+                        write!(f, "stop the container with machinectl poweroff {id}")
+                    }
+                    ContainerManager::Lxc => write!(f, "stop the container with lxc-stop -n {id}"),
+                }
             }
             Remedy::StopPublishingContainer { podman: true, .. } => {
                 f.write_str("stop the container that publishes the port: podman ps shows it")
             }
-            Remedy::StopPublishingContainer { port, .. } => write!(
+            // Without a protocol, the filter of Docker means TCP.
+            Remedy::StopPublishingContainer { port, udp, .. } => write!(
                 f,
-                "stop the container that publishes the port: docker ps --filter publish={port} \
-                 shows it"
+                "stop the container that publishes the port: docker ps --filter publish={port}{} \
+                 shows it",
+                if *udp { "/udp" } else { "" }
             ),
             Remedy::StopBySupervisor {
                 pid,
@@ -341,8 +396,8 @@ impl fmt::Display for Remedy {
                 sigkill,
             } => write!(
                 f,
-                "stop {} (pid {watcher}), which may otherwise start pid {pid} again, and then {} \
-                 if it still runs",
+                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then {} if it \
+                 still runs",
                 printable(name),
                 end(*pid, *sigkill)
             ),
@@ -376,6 +431,25 @@ impl fmt::Display for Remedy {
                     "wait for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
+            Remedy::UseOwnReservation { pid: None, .. } => f.write_str(
+                "use the reservation of the port that this process already has, or drop it first",
+            ),
+            Remedy::UseOwnReservation {
+                pid: Some(pid),
+                on_behalf_of: None,
+                ..
+            } => write!(
+                f,
+                "use the port, which pid {pid}, an ancestor of this process, has already reserved"
+            ),
+            Remedy::UseOwnReservation {
+                pid: Some(pid),
+                on_behalf_of: Some(beneficiary),
+                ..
+            } => write!(
+                f,
+                "use the port, which pid {pid} has already reserved for pid {beneficiary}"
+            ),
             Remedy::StartServer => f.write_str("start the server if it does not run"),
             Remedy::WaitUntilListening { endpoint } => match endpoint {
                 Endpoint {
@@ -413,6 +487,9 @@ impl fmt::Display for Remedy {
             Remedy::ListenOn { ip, scope_id } => {
                 write!(f, "let the server listen on {}", IpText(*ip, *scope_id))
             }
+            Remedy::ListenOnFreeAddress { addr } => {
+                write!(f, "let the new server listen on {addr}, which is free")
+            }
             Remedy::ListenOnEveryInterface { interface } => write!(
                 f,
                 "let the server accept connections from every interface: its socket is bound to {} \
@@ -420,8 +497,8 @@ impl fmt::Display for Remedy {
                 printable(interface)
             ),
             Remedy::ReserveForPlainServer => f.write_str(
-                "reserve its port with ReserveOptions::new().reuse_addr(false) if the server \
-                 reported \"address already in use\": perhaps it does not set SO_REUSEADDR",
+                "reserve the port with ReserveOptions::new().reuse_addr(false) if the server \
+                 reported \"address already in use\": some servers do not set SO_REUSEADDR",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
@@ -436,6 +513,10 @@ impl fmt::Display for Remedy {
             Remedy::InspectFromHost => {
                 f.write_str("retry outside of this container, where every process is visible")
             }
+            Remedy::InspectInNetworkNamespace { pid } => write!(
+                f,
+                "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+            ),
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
                  part of the kernel that uses the port, or `ls -l /proc/*/fd/* | grep io_uring` to \
@@ -458,7 +539,8 @@ impl fmt::Display for Remedy {
                  net.ipv4.ip_local_reserved_ports={ports}"
             ),
             Remedy::ShowExcludedRanges => f.write_str(
-                "list the excluded ranges with `netsh interface ipv4 show excludedportrange tcp`",
+                "list the excluded ranges with `netsh interface ipv4 show excludedportrange tcp`, \
+                 or with udp for a UDP port",
             ),
             Remedy::CheckCommand { pid } => write!(
                 f,
@@ -578,7 +660,7 @@ mod tests {
             Remedy::StopProcess { .. } => Remedy::CloseOwnSocket,
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
-            Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid },
+            Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid, traced: true },
             Remedy::KillProcess { .. } => Remedy::Resume { pid },
             Remedy::Resume { .. } => Remedy::WaitForCoreDump { pid },
             Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
@@ -586,9 +668,13 @@ mod tests {
                 user: true,
             },
             Remedy::StopUnit { .. } => Remedy::ListSocketUnits { user: false },
-            Remedy::ListSocketUnits { .. } => Remedy::StopContainer { id: name() },
+            Remedy::ListSocketUnits { .. } => Remedy::StopContainer {
+                id: name(),
+                manager: ContainerManager::Machined,
+            },
             Remedy::StopContainer { .. } => Remedy::StopPublishingContainer {
                 port,
+                udp: true,
                 podman: false,
             },
             Remedy::StopPublishingContainer { .. } => Remedy::StopBySupervisor {
@@ -614,21 +700,30 @@ mod tests {
             },
             Remedy::StopProcessOfScript { .. } => Remedy::ReserveAnotherPort { endpoint },
             Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
-            Remedy::Queue { .. } => Remedy::StartServer,
+            Remedy::Queue { .. } => Remedy::UseOwnReservation {
+                endpoint,
+                pid: None,
+                on_behalf_of: None,
+            },
+            Remedy::UseOwnReservation { .. } => Remedy::StartServer,
             Remedy::StartServer => Remedy::WaitUntilListening { endpoint },
             Remedy::WaitUntilListening { .. } => Remedy::UseListenersAddress { addr },
             Remedy::UseListenersAddress { .. } => Remedy::ListenOn {
                 ip: addr.ip(),
                 scope_id: 0,
             },
-            Remedy::ListenOn { .. } => Remedy::ListenOnEveryInterface { interface: name() },
+            Remedy::ListenOn { .. } => Remedy::ListenOnFreeAddress { addr },
+            Remedy::ListenOnFreeAddress { .. } => {
+                Remedy::ListenOnEveryInterface { interface: name() }
+            }
             Remedy::ListenOnEveryInterface { .. } => Remedy::ReserveForPlainServer,
             Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,
             Remedy::WaitForTimeWait => Remedy::WaitForKernel,
             Remedy::WaitForKernel => Remedy::InspectWithPermission,
             Remedy::InspectWithPermission => Remedy::MountProc,
             Remedy::MountProc => Remedy::InspectFromHost,
-            Remedy::InspectFromHost => Remedy::ListPacketFilter,
+            Remedy::InspectFromHost => Remedy::InspectInNetworkNamespace { pid },
+            Remedy::InspectInNetworkNamespace { .. } => Remedy::ListPacketFilter,
             Remedy::ListPacketFilter => Remedy::FindKernelSocket,
             Remedy::FindKernelSocket => Remedy::ReserveInSysctl {
                 port,
@@ -658,7 +753,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 41);
+        assert_eq!(remedies.len(), 44);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -13,12 +13,14 @@
 ///
 /// # Platform-specific behavior
 ///
-/// On Windows this crate treats all kinds alike, because every bind sets SO_EXCLUSIVEADDRUSE.
+/// On Windows this crate treats all kinds alike, because it sets SO_EXCLUSIVEADDRUSE on every
+/// socket that it binds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerKind {
     /// The server sets SO_REUSEADDR, with or without SO_REUSEPORT, as practically every server
-    /// does. Connections that an earlier server left do not keep this kind from binding.
+    /// does. Connections that an earlier server of this kind left do not keep the next one from
+    /// binding.
     #[default]
     ReuseAddr,
     /// The server sets SO_REUSEPORT alone.

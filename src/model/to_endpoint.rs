@@ -23,15 +23,15 @@ pub(crate) mod sealed {
 /// A value that names a port: a `u16`, text such as `"60315/udp"`, a [`SocketAddr`], an
 /// `(ip, port)` pair, an [`Endpoint`], or a `&Reservation`.
 ///
-/// The trait is sealed. `u16` is the only integer type that names a port, so a literal is a port
-/// number and 70000 does not compile. A [`Reservation`](crate::Reservation) is accepted by
-/// reference only, so that an assertion cannot release the port.
+/// The trait is sealed. `u16` is the only integer type that names a port. So the compiler takes an
+/// integer literal as a `u16`, and rejects 70000. A [`Reservation`](crate::Reservation) is accepted
+/// by reference only, so that an assertion cannot release the port.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();
 /// // A number without a protocol is a TCP port. A reservation names the ports it reserved.
 /// for free in [
-///     portlease::is_port_free(60315_u16),
+///     portlease::is_port_free(60315),
 ///     portlease::is_port_free("127.0.0.1:60315"),
 ///     portlease::is_port_free(&p),
 /// ] {

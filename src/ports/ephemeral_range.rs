@@ -15,7 +15,8 @@ use crate::retry::RANGE_VALID_FOR;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
-/// The lowest number that an automatic pick yields without a requested range.
+/// The lowest number that an automatic pick yields without a requested range, unless the ephemeral
+/// range begins lower.
 pub(crate) fn lowest() -> u16 {
     system::unprivileged_from().max(REGISTERED_FROM)
 }
@@ -65,8 +66,8 @@ impl EphemeralRange {
     }
 
     /// Reads the range from the kernel. On macOS, the BSDs and Windows this crate gets it from a
-    /// program (sysctl(8), netsh). There the process runs that program once, and later calls return
-    /// the same range.
+    /// program (sysctl(8), netsh). There the process keeps the answer of the program, and later
+    /// calls return it.
     ///
     /// A lack of descriptors or memory is an error, and is never kept as an answer. If the system
     /// reports no range for another reason, the result is the system's default.
@@ -92,8 +93,8 @@ impl EphemeralRange {
         }
     }
 
-    /// The cached range. If it does not contain `port`, which the kernel chose, the range has
-    /// changed, and the call reads it again.
+    /// The cached range. The kernel chose the number `port`. If the cached range does not contain
+    /// this number, the range may have changed, so the call reads it again.
     pub(crate) fn cached_with(port: u16) -> io::Result<Arc<EphemeralRange>> {
         let known = Self::cached()?;
         if known.range.contains(&port) {
@@ -132,8 +133,9 @@ impl EphemeralRange {
     }
 
     /// The ports that the kernel never chooses, each once, in the order of preference. The ports of
-    /// IANA's dynamic range (RFC 6335) come first, then the registered ports. The ports that the
-    /// administrator withheld from the range come last, because they may be meant for a service.
+    /// IANA's dynamic range (RFC 6335) come first, then the registered ports from [`lowest`] on.
+    /// The ports that the administrator withheld from the range come last, because they may be
+    /// meant for a service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
         let registered = lowest()..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
@@ -165,8 +167,8 @@ impl EphemeralRange {
         parts.filter(|range| !range.is_empty()).collect()
     }
 
-    /// The ranges outside the ephemeral range, in the order in which to search them for a block of
-    /// consecutive numbers.
+    /// The ranges outside the ephemeral range, in the order in which a search for several ports at
+    /// fixed distances (such as a block) tries them.
     pub(crate) fn outer_ranges(&self) -> Vec<RangeInclusive<u16>> {
         self.outside(lowest()..=u16::MAX)
     }
@@ -183,8 +185,8 @@ impl EphemeralRange {
     }
 
     /// Every number of the range except the withheld ones, once, in random order within each
-    /// parity. The numbers with the parity of the range's low end come first. `bind(…, 0)` searches
-    /// the other parity first, and therefore uses it up earlier.
+    /// parity. The numbers with the parity of the range's low end come first. On Linux a TCP
+    /// `bind(…, 0)` searches the other parity first, and therefore uses it up earlier.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;
@@ -199,10 +201,12 @@ impl EphemeralRange {
     }
 }
 
-/// Classes of numbers. Stable names and ports at fixed distances prefer them in this order.
+/// Classes of numbers, in the order in which a stable name tries them. A search for ports at fixed
+/// distances, without a name and without a requested range, first tries the
+/// [`outer_ranges`](EphemeralRange::outer_ranges), and then these classes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// Outside the ephemeral range.
+    /// Outside the ephemeral range, and not withheld.
     Outside,
     /// Withheld from the kernel by the administrator, perhaps for a service.
     Withheld,

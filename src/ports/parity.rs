@@ -12,9 +12,9 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
 /// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
 ///
-/// If it is, each `bind(…, 0)` walks that half without success, for about 1.5 ms, and slows down
-/// every other process. For the next [`PARITY_VALID_FOR`] this process then chooses numbers itself.
-/// All threads in one network namespace share this value.
+/// If it is, each `bind(…, 0)` walks that half without success, which takes about 1.5 ms. For the
+/// next [`PARITY_VALID_FOR`] this process then chooses numbers itself. All threads in one network
+/// namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 
@@ -46,8 +46,8 @@ impl ParityExhaustion {
         self.is_exhausted() && self.0.lock().proven
     }
 
-    /// Notes one `bind(…, 0)`: the number `port` that the kernel chose from `range`, and how long
-    /// the bind took.
+    /// Notes one `bind(…, 0)`. `range` is the ephemeral range, `port` the number that the kernel
+    /// chose, and `took` the duration of the bind.
     pub(crate) fn note(&self, range: &RangeInclusive<u16>, port: u16, took: Duration) {
         let mut signs = self.0.lock();
         let second_choice = range.contains(&port) && (port - range.start()).is_multiple_of(2);
@@ -83,8 +83,8 @@ mod tests {
         };
         assert_eq!(after(&[(40001, quick), (40003, quick)]), (false, false));
         assert_eq!(after(&[(40000, quick)]), (true, true));
-        let one_slow = after(&[(40001, slow), (40003, quick), (40005, slow)]);
-        assert_eq!(one_slow, (false, false), "one slow bind is no sign");
+        let apart = after(&[(40001, slow), (40003, quick), (40005, slow)]);
+        assert_eq!(apart, (false, false), "the slow binds are not in a row");
         assert_eq!(after(&[(40001, slow), (40003, slow)]), (true, false));
     }
 }

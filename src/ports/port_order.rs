@@ -6,7 +6,7 @@ use std::vec;
 use crate::model::port_set::PortSet;
 
 /// Every number of each range once, one range after the other. The order within a range is random,
-/// so that processes which start together do not try the same numbers.
+/// so that processes which start together try the numbers in different orders.
 pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> PortOrder {
     let strided =
         |range: RangeInclusive<u16>| StridedRange::new(*range.start(), 1, range.len() as u32);
@@ -45,9 +45,9 @@ impl Iterator for PortOrder {
     }
 }
 
-/// The `count` numbers `low`, `low + step` and so on, each once, in random order. From each number
-/// a random stride leads to the next and wraps around at the end. So neither memory nor set-up time
-/// grows with `count`.
+/// The `count` numbers `low`, `low + step` and so on, each once, in random order. The same random
+/// stride leads from each number to the next, and wraps around at the end. So neither memory nor
+/// set-up time grows with `count`.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

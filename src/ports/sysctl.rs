@@ -12,8 +12,8 @@ use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 use crate::os_error::is_exhaustion;
 
-/// The range that counts if sysctl(8) reports none. macOS has IANA's dynamic range by default, and
-/// FreeBSD a larger one.
+/// The range that counts if sysctl(8) reports none: on FreeBSD the default of FreeBSD, on every
+/// other system the default of macOS, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     10000..=u16::MAX
 } else {
@@ -22,7 +22,7 @@ const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
 
 pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
-    // If sysctl(8) cannot be started, there is no answer to keep.
+    // An error is not kept, so the next call runs sysctl(8) again.
     let range = match RANGE.get_or_try_init(query_range) {
         Err(error) if is_exhaustion(&error) => return Err(error),
         range => range.ok().cloned().flatten(),
@@ -34,7 +34,8 @@ pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     ))
 }
 
-/// The first number that a user without privileges can bind.
+/// The first number that a user without privileges can bind on every address of these systems.
+/// macOS since 10.14 requires no privilege on the wildcard address.
 pub(crate) fn unprivileged_from() -> u16 {
     1024
 }

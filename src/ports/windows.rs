@@ -20,7 +20,7 @@ const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     static RANGE: OnceCell<Option<RangeInclusive<u16>>> = OnceCell::new();
-    // If netsh fails, there is no answer to keep.
+    // An error is not kept, so the next call runs netsh again.
     let range = match RANGE.get_or_try_init(query_range) {
         Err(error) if is_exhaustion(&error) => return Err(error),
         range => range.ok().cloned().flatten(),
@@ -37,9 +37,9 @@ pub(crate) fn unprivileged_from() -> u16 {
     1
 }
 
-/// Whether the number lies in a range that Windows excludes from use. The process asks netsh for
-/// each protocol, and keeps the answer. If netsh fails, no number counts as excluded, and the next
-/// call asks again.
+/// Whether the number lies in a range that Windows excludes from use. The process runs netsh once
+/// for each protocol, and keeps the answer. If netsh cannot be run now, for example for a lack of
+/// memory, no number counts as excluded, and the next call runs netsh again.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
     let (cached, name) = match protocol {

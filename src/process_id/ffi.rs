@@ -1,21 +1,21 @@
-//! Memory that the kernel clears in a forked child, for which the standard library has no call.
+//! Maps memory that the kernel clears in a forked child. The standard library has no call for this.
 #![expect(unsafe_code, reason = "mmap(2) and madvise(2) are C functions")]
 
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// What this process knows about itself. Both fields are 0 in a process that has not set them, and
-/// in a child that was forked since.
+/// What this process knows about itself. Both fields are 0 until the process sets them. The kernel
+/// clears them in a forked child.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) namespace: AtomicU64,
-    /// Set after `namespace`.
+    /// Set after `namespace`: a thread that reads its pid here must also find the namespace.
     pub(super) pid: AtomicU32,
 }
 
-/// Returns the same memory each time. `None` on Linux before 4.14, which cannot clear it, and where
-/// a sandbox forbids the system calls.
+/// Returns the same memory each time. `None` on Linux before 4.14, which cannot clear it, and if
+/// the system calls fail, for example in a sandbox.
 pub(super) fn cleared_by_fork() -> Option<&'static Kept> {
     static KEPT: OnceLock<Option<&'static Kept>> = OnceLock::new();
     *KEPT.get_or_init(map)

@@ -14,8 +14,8 @@ pub(crate) enum OnLeak {
     Panic,
 }
 
-/// Searches for a listener on the port that belongs to this process or a descendant. The module
-/// `reserve` passes the function, because this module must not import the search (`inspect`).
+/// Searches for a listener of this process, or of a descendant, on the port. The module `reserve`
+/// passes the function, because this module must not import the search (`inspect`).
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
 /// Checks the ports of a reservation when it is dropped.

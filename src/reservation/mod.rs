@@ -44,8 +44,9 @@ pub enum Guarantee {
     Kernel,
 }
 
-/// A reserved port. While this value lives, no process with the same lock folder gets the port from
-/// this crate. [`guarantee`](Reservation::guarantee) says which other programs it excludes.
+/// A reserved port. While this value lives, this crate reserves the port for no other caller in the
+/// same network namespace with the same lock folder. [`guarantee`](Reservation::guarantee) says
+/// which other programs the reservation excludes.
 ///
 /// Start the server by [number](Reservation::port) as often as you like, or get a bound socket from
 /// [`listen`](Reservation::listen). The reservation stays in force while the server runs, so the
@@ -57,7 +58,8 @@ pub enum Guarantee {
 /// sealed. Pass [`p.addr()`](Reservation::addr) there: `tokio::net::TcpListener::bind(p.addr())`.
 ///
 /// The reservation ends when this value is dropped, or when the process ends, even if it is killed.
-/// Only a forked child that never calls exec [keeps it](crate#if-the-process-dies) for longer.
+/// Only a forked child [keeps it](crate::docs::guarantees#if-the-process-dies) for longer, until
+/// the child calls exec or ends.
 ///
 /// The first two lines drop the reservation at once, which is a common mistake. The last two keep
 /// it:
@@ -200,12 +202,12 @@ impl Reservation {
             .unwrap_or(Guarantee::BestEffort)
     }
 
-    /// Why no lock file records this reservation: the lock folder cannot be used, for example
-    /// because it is read-only. `None` if a lock file records it.
+    /// Why this reservation has no lease (a locked file): the lock folder cannot be used, for
+    /// example because it is read-only. `None` if the reservation has a lease.
     ///
-    /// Such a reservation rests on the kernel alone. The kernel refuses the port to other processes
-    /// as before, but [`reservations`](crate::reservations) does not list it, and reports do not
-    /// name it.
+    /// A reservation without a lease has only a claim (a bound socket of this crate). The claim
+    /// still keeps the port, but [`reservations`](crate::reservations) does not list the
+    /// reservation, and reports do not name it.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -237,8 +239,9 @@ impl Reservation {
     }
 
     /// The number that the [name](Reservation::name) stands for: the first number in the order of
-    /// the name. If another socket or reservation had that number, [`port`](Reservation::port) is a
-    /// later number of the order. `None` without a name.
+    /// the name. [`port`](Reservation::port) differs from it if that number could not be reserved,
+    /// or if the call reserved a [preferred](crate::ReserveOptions::prefer) number. `None` without
+    /// a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

@@ -17,7 +17,7 @@ pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
     guarantee: Guarantee,
     /// The file-system user of this process, as fstat(2) of the claim reports it. `None` without a
-    /// claim, and on systems other than Linux.
+    /// claim, if fstat(2) fails, and on systems other than Linux.
     user: Option<u32>,
     // Fields drop in this order. The guard drops first: another thread can reserve the number as
     // soon as the claim and the lease are gone, and the table of this process's reservations must
@@ -53,8 +53,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee that holds now. It is lower than at the time of the reservation if the
-    /// system's settings have changed so that the kernel may assign the number.
+    /// The guarantee that holds now. It is lower than at the time of the reservation if a changed
+    /// setting of the system lets the kernel assign the number, or if the settings cannot be read.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if matches!(assigns_no_claimed_port(), Ok(Ok(()))) => {
@@ -67,8 +67,9 @@ impl ProtocolReservation {
         }
     }
 
-    /// Writes the record of the lease, which is a note for people. If the write fails, for example
-    /// on a full disk, the lease still holds, and reports say that there is no record.
+    /// Writes the record of the lease. If the write fails, for example on a full disk, the lease
+    /// still holds. Reports then say that there is no record, and a descendant of this process does
+    /// not count the reservation as its own.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Ok(lease) = &mut self.lease {
             let record = Record {
@@ -82,8 +83,8 @@ impl ProtocolReservation {
 
 impl Guarantee {
     /// The guarantee for a number that has no claim, only a lease and an abstract name. It depends
-    /// on the ephemeral range as it is now. A lack of descriptors or memory, with which the range
-    /// cannot be read, is an error.
+    /// on the ephemeral range as it is now. A lack of descriptors or memory is an error, because
+    /// the range cannot be read then.
     pub(crate) fn without_claim(number: u16) -> io::Result<Guarantee> {
         Ok(if EphemeralRange::read()?.surely_excludes(number) {
             Guarantee::Cooperative

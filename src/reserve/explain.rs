@@ -5,6 +5,7 @@ use crate::inspect::{diagnose, ephemeral_usage, who};
 use crate::lease::Unusable;
 use crate::model::endpoint::Protocol;
 use crate::model::error::Error;
+use crate::model::error_kind::ErrorKind;
 use crate::model::port_set::PortSet;
 use crate::os_error::is_out_of_descriptors;
 use crate::ports;
@@ -17,13 +18,18 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
             Error::cannot_reserve(port, waited, diagnose::in_use(port, request.server))
         }
         AttemptError::NotPermitted(port, cause) => {
-            let is_privileged = ports::is_privileged(port.number);
-            Error::not_permitted(port, is_privileged, cause)
+            let diagnosis = diagnose::not_permitted(port, request.server);
+            if diagnosis.error_kind() == ErrorKind::InUse {
+                Error::cannot_reserve(port, waited, diagnosis)
+            } else {
+                Error::not_permitted(port, ports::unprivileged_from(), diagnosis, cause)
+            }
         }
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
             let usage = match request.allowed {
-                // Each refusal was for lack of permission, which no use of the range explains.
+                // Every number was refused for lack of permission. The usage of the range does not
+                // explain that.
                 _ if stats.not_permitted > 0 && stats.not_permitted == stats.tried() => None,
                 None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
                 _ => ephemeral_usage::if_crowded(request.protocols),
@@ -58,7 +64,7 @@ pub(super) fn lock_folder(folder: Unusable) -> Error {
         .unwrap_or_else(|folder| Error::lock_folder(&folder.path, folder.cause))
 }
 
-/// The error of a search for reservations.
+/// The error of a search for reservations that could not read the lock folder.
 pub(super) fn unread_lock_folder(folder: Unusable) -> Error {
     out_of_descriptors(folder)
         .unwrap_or_else(|folder| Error::unread_lock_folder(&folder.path, folder.cause))

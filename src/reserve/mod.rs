@@ -12,8 +12,8 @@ use crate::model::lease_info::Lease;
 use crate::reservation::Reservation;
 use options::ReserveOptions;
 
-/// Reserves a TCP port. While the reservation lives, neither this crate nor the kernel gives the
-/// port to another process: see [the guarantees](crate#guarantees).
+/// Reserves a TCP port. While the reservation lives, no other process gets the port from this crate
+/// or, normally, from the kernel: see [the guarantees](crate#guarantees).
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -48,10 +48,11 @@ pub fn try_reserve_port() -> Result<Reservation> {
     ReserveOptions::new().reserve()
 }
 
-/// Reserves a UDP port. No process that uses this crate takes the port, and the kernel does not
-/// assign it by itself.
+/// Reserves a UDP port. No process that uses this crate takes the port, and normally the kernel
+/// does not assign it by itself.
 ///
-/// [`ReserveOptions::udp`] describes what keeps other processes from the port.
+/// [`ReserveOptions::udp`] describes what keeps other processes from the port, and when the kernel
+/// can assign it.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();
@@ -131,8 +132,8 @@ fn or_panic<T>(result: Result<T>) -> T {
 /// The live reservations of all processes that use this crate, in this network namespace and with
 /// this lock folder. They are sorted by port.
 ///
-/// The call does not disturb reservations that other processes make meanwhile. It deletes the lock
-/// files that killed processes left.
+/// The call does not disturb reservations that other processes make meanwhile. It deletes lock
+/// files that ended reservations left. On Unix, only root deletes those of other users.
 ///
 /// ```
 /// let p = portlease::ReserveOptions::new().label("primary").reserve()?;

@@ -76,8 +76,9 @@ impl ReserveOptions {
     /// A UDP server rarely sets the reuse options, so it could not bind beside a claim (a bound
     /// socket of this crate). The port is therefore kept by a lease (a locked file), which other
     /// users of this crate respect. Its number is one that the kernel never assigns by itself:
-    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free, the
-    /// call reserves an ephemeral one: [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
+    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free and
+    /// allowed, the call reserves an ephemeral one:
+    /// [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -147,7 +148,7 @@ impl ReserveOptions {
         self
     }
 
-    /// Reserves exactly this number. If it is taken, the error names its holder.
+    /// Reserves exactly this number. If it is taken, the error names its holder, if one is visible.
     ///
     /// `PORTLEASE_RANGE` does not apply to an exact number, because it limits only the numbers that
     /// this crate chooses. For [`reserve_block`](Self::reserve_block) the number is the first of
@@ -164,9 +165,9 @@ impl ReserveOptions {
     ///
     /// If a reservation or a server of this process ended a moment ago, a forked child can still
     /// have a copy of the closed socket, until it calls exec. The call then retries. A refused call
-    /// returns an error within 150 ms, or within 2.5 s while a forked child that has not called
-    /// exec holds the number. Neither a child that never calls exec nor an owner that cannot be
-    /// seen extends these limits.
+    /// returns an error within 150 ms. It returns within 2.5 s while a forked child that has not
+    /// called exec holds the number, or while other processes check its lock file. Neither a child
+    /// that never calls exec nor an owner that cannot be seen extends these limits.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -176,10 +177,10 @@ impl ReserveOptions {
     /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
     /// this crate picks the others.
     ///
-    /// Every call takes its numbers in ascending order, exact ones before any others. So tests that
+    /// Every call takes its exact numbers in ascending order, and then any others. So tests that
     /// [wait](Self::wait) for several numbers in different orders cannot deadlock. While a call
-    /// waits for one number, it keeps the lower ones. Separate calls can still deadlock, so a test
-    /// that needs several fixed numbers must request them in one call.
+    /// waits for one exact number, it keeps the lower ones. Separate calls can still deadlock, so a
+    /// test that needs several fixed numbers must request them in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -194,15 +195,16 @@ impl ReserveOptions {
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number
     /// that occurs twice, for more numbers than ports to reserve, and together with
-    /// [`port`](Self::port). If a number is taken, the error names its holder.
+    /// [`port`](Self::port). If a number is taken, the error names its holder, if one is visible.
     pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.ports = ports.into_iter().collect();
         self
     }
 
-    /// Reserves only numbers of this range. Automatic picks skip 65535 and the numbers that
-    /// browsers and `fetch` refuse to connect to (the Fetch standard's port blocking).
-    /// [`port`](Self::port) and [`prefer`](Self::prefer) can name these numbers.
+    /// Reserves only numbers of this range and [preferred](Self::prefer) numbers. Automatic picks
+    /// skip 65535 and the numbers that browsers and `fetch` refuse to connect to (the Fetch
+    /// standard's port blocking). [`port`](Self::port) and [`prefer`](Self::prefer) can name these
+    /// numbers.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -218,6 +220,9 @@ impl ReserveOptions {
     /// Tries these numbers first, in this order, even outside the [range](Self::range). If none of
     /// them can be reserved, the call reserves any other allowed number. It skips a preferred
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
+    ///
+    /// For ports at fixed distances, such as a block, a preferred number is the base number. Then
+    /// every port must be in the range.
     ///
     /// ```
     /// // If the number is busy, the call reserves another one.
@@ -336,17 +341,19 @@ impl ReserveOptions {
     /// and name, run after run. The number is computed from a hash of the three, so nothing is
     /// stored, and you can bookmark it or write it into a configuration.
     ///
-    /// The project is the nearest folder above the working directory that has `.git` (a file or a
-    /// folder), so each git worktree has its own numbers. Without such a folder it is the working
-    /// directory. The variable `PORTLEASE_PROJECT` identifies the project by its text instead.
+    /// The project is the nearest folder that has `.git` (a file or a folder): the working
+    /// directory itself or a folder above it. So each git worktree has its own numbers. Without
+    /// such a folder the project is the working directory. The variable `PORTLEASE_PROJECT`
+    /// identifies the project by its text instead.
     ///
     /// The number is outside the ephemeral range if possible, so the kernel never assigns it by
-    /// itself. It is no number of a common service. With a [range](Self::range) it is a number of
-    /// the range. If the first number of the name is taken, the call reserves the next free one in
-    /// the name's own order. [`Reservation::first_choice`] then differs from
-    /// [`port`](Reservation::port), and reports say so. Two names can have the same first number:
-    /// of the projects with 100 names, about one in seven has such a pair. The reservation is held
-    /// like any other, and its record shows the name.
+    /// itself. With a [range](Self::range) it is a number of the range. Without one it is no number
+    /// of a common service. If the first number of the name is taken, the call reserves the next
+    /// free one in the name's own order. After 256 taken numbers it picks one as without a name.
+    /// [`Reservation::first_choice`] then differs from [`port`](Reservation::port), and reports say
+    /// so. Two names can have the same first number: of the projects with 100 names, about one in
+    /// seven has such a pair. The reservation is held like any other, and its record shows the
+    /// name.
     ///
     /// With [`reserve_many`](Self::reserve_many) the name stands for one number per port. For a
     /// block it stands for the first number in its order at which the block fits.
@@ -370,8 +377,8 @@ impl ReserveOptions {
     /// On Unix the user is the owner of the files that this process creates. On Windows the path of
     /// the temporary directory stands for the user.
     ///
-    /// The number of a name changes if the system's ephemeral range, its list of reserved ports or
-    /// its services file rules that number out.
+    /// The number of a name also depends on the system's ephemeral range, its list of reserved
+    /// ports and its services file. A change of one of them can change the number.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -399,8 +406,8 @@ impl ReserveOptions {
     ///
     /// # Errors
     ///
-    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for any other
-    /// value of `PORTLEASE_ON_LEAK`.
+    /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a value of
+    /// `PORTLEASE_ON_LEAK` other than `panic` and `warn`.
     ///
     /// # Races
     ///
@@ -465,10 +472,11 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// The call has one retry budget. If an exact port is refused, the call returns within 150 ms,
-    /// or within 2.5 s while a forked child that has not called exec holds the port. Preferred
-    /// numbers share that budget. If the call tried at most 64 numbers and all were refused, it
-    /// retries them within the budget. A [`wait`](Self::wait) replaces the budget.
+    /// The call has one retry budget. If an exact port is refused, the call returns within 150 ms.
+    /// It returns within 2.5 s while a forked child that has not called exec holds the port, or
+    /// while other processes check its lock file. Preferred numbers share that budget. If the call
+    /// tried at most 64 numbers and all were refused, it retries them within the budget. A
+    /// [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;
@@ -554,7 +562,8 @@ impl ReserveOptions {
     ///
     /// [`port`](Self::port) and [`prefer`](Self::prefer) name the base number, and
     /// [`aligned`](Self::aligned) applies to it. Every port obeys the range, the exclusions and
-    /// `PORTLEASE_RANGE`. The call reserves the ports in ascending order.
+    /// `PORTLEASE_RANGE`. But `PORTLEASE_RANGE` does not apply if `port` names the base number and
+    /// `offsets` has only one offset. The call reserves the ports in ascending order.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -586,8 +595,8 @@ impl ReserveOptions {
     }
 }
 
-/// Sorts the reservations, which are in the ascending order of their offsets, into the order of
-/// `asked`.
+/// Sorts the reservations into the order of `asked`, which has the requested ports or offsets.
+/// `ascending` has one reservation for each of them, in ascending order.
 fn in_order_asked(asked: &[u16], ascending: Vec<Reservation>) -> Vec<Reservation> {
     let mut places: Vec<usize> = (0..asked.len()).collect();
     places.sort_unstable_by_key(|place| asked[*place]);

@@ -26,7 +26,7 @@ fn user() -> Vec<u8> {
     if cfg!(windows) {
         return std::env::temp_dir().into_os_string().into_encoded_bytes();
     }
-    // A sandbox can hide the user ID. All processes without a user ID count as one user.
+    // A sandbox can hide the user ID. All processes whose user ID is hidden count as one user.
     let user = lease::user().map_or("unknown".to_owned(), |user| user.to_string());
     user.into_bytes()
 }
@@ -60,7 +60,7 @@ fn seed(texts: &[&[u8]]) -> u64 {
     const PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = OFFSET;
     for text in texts {
-        // The length comes first, so that no two lists of texts lead to the same bytes.
+        // The length comes first, so that two different lists of texts never yield the same bytes.
         let length = (text.len() as u64).to_le_bytes();
         for byte in length.iter().chain(*text) {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);

@@ -51,8 +51,8 @@ impl ReserveOptions {
             .map(|(low, high)| inclusive(low, high))
             .transpose()?;
         // `PORTLEASE_RANGE` limits the numbers that this crate chooses. Exact numbers are exempt,
-        // because the caller chose them. Ports at fixed distances are not: the caller chose only
-        // their base number.
+        // because the caller chose them. Several ports at fixed distances are not exempt, because
+        // the caller chose only their base number.
         let caller_chose_all = match ports {
             Ports::Many(n) => n <= named.len(),
             Ports::Offsets(offsets) => !named.is_empty() && offsets.count() == 1,
@@ -89,17 +89,25 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        let prefer = self.prefer.into_iter().filter(|port| {
-            !self.exclude.contains(*port)
-                && port.is_multiple_of(self.aligned)
-                && env_range
-                    .as_ref()
-                    .is_none_or(|env_range| env_range.contains(port))
-        });
+        // A preferred base number need not be one of the ports. Whether the ports are in the range
+        // is checked later.
+        let is_allowed = |port: &u16| match ports {
+            Ports::Offsets(offsets) => offsets
+                .ports(*port)
+                .is_some_and(|mut ports| ports.all(|port| !self.exclude.contains(port))),
+            Ports::Many(_) => {
+                !self.exclude.contains(*port)
+                    && port.is_multiple_of(self.aligned)
+                    && env_range
+                        .as_ref()
+                        .is_none_or(|env_range| env_range.contains(port))
+            }
+        };
+        let prefer = self.prefer.iter().copied().filter(is_allowed).collect();
         Ok(Request {
             protocols: self.protocols,
             server: self.server,
-            prefer: prefer.collect(),
+            prefer,
             exact,
             allowed,
             exclude: self.exclude,
@@ -200,7 +208,8 @@ impl ReserveOptions {
         }
     }
 
-    /// Checks that the range allows every port of at least one base number.
+    /// Checks that at least one base number fits: it is a multiple of `aligned`, and every port at
+    /// these distances from it is allowed.
     fn check_bases(&self, offsets: &Offsets, range: RangeInclusive<u16>) -> Result<()> {
         let n = offsets.count();
         let mut allowed = range.clone().filter(|port| self.is_allowed(*port, &range));
@@ -243,7 +252,7 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
 }
 
 /// The value of `PORTLEASE_RANGE`: the numbers that automatic picks and blocks may use, for example
-/// on a machine whose firewall opens only these.
+/// on a machine whose firewall opens only these numbers.
 fn range_variable() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);

@@ -26,13 +26,14 @@ pub(crate) use system::{Signal, prepare};
 impl Reservation {
     /// Starts a program, and waits until it, or a process that it started, listens on
     /// [`addr`](Reservation::addr), for at most `at_most`. `command` must pass the port number to
-    /// the program, in an argument or a variable. The returned [`Server`] holds the reservation.
+    /// the program, in an argument or an environment variable, or a socket of
+    /// [`pass_to`](Reservation::pass_to). The returned [`Server`] holds the reservation.
     ///
-    /// A listener of another process does not count, as for [`wait_for`](Reservation::wait_for).
+    /// [`wait_for`](Reservation::wait_for) says which listeners count.
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
-    /// reach it. If the calling process is killed, the program runs on, as every child process
-    /// does. The next check of the port names it.
+    /// reach it. If the calling process is killed, the program usually runs on. A later check of
+    /// the port then names it.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -58,8 +59,9 @@ impl Reservation {
     ///   piped, the message ends with the last lines that the program wrote there.
     /// - The error of the system if the program cannot be started.
     ///
-    /// The call does not read a piped stdout or stderr while it waits. A pipe of Linux holds 64
-    /// KiB. A program that writes more than that before it listens blocks, and the call times out.
+    /// The call does not read a piped stdout or stderr while it waits. A pipe of Linux holds 64 KiB
+    /// by default. A program that writes more than that before it listens blocks, and the call
+    /// times out.
     pub fn spawn(self, mut command: Command, at_most: Duration) -> Result<Server> {
         let running = start(&mut command)?;
         let mut server = Server {
@@ -97,14 +99,14 @@ impl Reservation {
 ///
 /// # Platform-specific behavior
 ///
-/// Windows has neither process groups nor SIGTERM, so the calls end only the program itself, at
-/// once. On Linux the calls wait until every process of the group has ended. Other Unix systems do
-/// not show the processes of a group. There the calls kill the group as soon as the program has
-/// ended.
+/// On Linux `kill`, `stop`, `restart` and the drop wait until every process of the group has ended.
+/// On other Unix systems they kill the group as soon as the program has ended, because this crate
+/// does not list the processes of a group there. On Windows they end only the program itself, at
+/// once, because Windows has no SIGTERM, and no process groups as Unix has them.
 ///
-/// The calls signal the program by its pid. No other process can have that pid until the program is
-/// reaped. If the caller reaps the program, by `child().wait()`, the calls no longer signal its
-/// group.
+/// On Unix these methods signal the program by its pid. No other process can have that pid until
+/// the program is reaped. If the caller reaps the program, by `child().wait()`, the methods no
+/// longer signal its group.
 #[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order. The program and the command come before the reservation, so the
@@ -148,9 +150,8 @@ impl Server {
     /// the wait for the listener each take at most as long as the `at_most` of
     /// [`spawn`](Reservation::spawn).
     ///
-    /// If the program has already ended, for example by [`kill`](Server::kill), the call only waits
-    /// for the port and starts the command. Connections of clients, and connections in TIME_WAIT,
-    /// do not block a server that sets SO_REUSEADDR.
+    /// The program may already have ended, for example by [`kill`](Server::kill). Connections that
+    /// it accepted, and connections in TIME_WAIT, do not block a server that sets SO_REUSEADDR.
     ///
     /// # Errors
     ///
@@ -173,20 +174,22 @@ impl Server {
     ///
     /// [`TimedOut`](crate::ErrorKind::TimedOut) if the program does not end, for example in a
     /// system call that cannot be interrupted.
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if the program runs as another
-    /// user.
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if this user may not signal the
+    /// program, for example because it runs as another user.
     pub fn kill(&mut self) -> Result<()> {
         self.running.end(Signal::Kill)
     }
 
     /// Ends the program and its process group, and hands the reservation back. The call sends
-    /// SIGTERM, and after 5 s SIGKILL. Then it waits until the port is free, for at most 2 s.
+    /// SIGTERM, and SIGKILL if a process still runs after 5 s. Then it waits until the port is
+    /// free, for at most 2 s.
     ///
     /// # Errors
     ///
-    /// The errors of [`kill`](Server::kill). [`TimedOut`](crate::ErrorKind::TimedOut) with a
-    /// [diagnosis](Error::diagnosis) that names what still listens on the port, such as a daemon
-    /// that left the process group. If the call fails, the reservation ends.
+    /// The errors of [`kill`](Server::kill) and of [`wait_until_free`](crate::wait_until_free): for
+    /// example [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](Error::diagnosis) that
+    /// names what still uses the port, such as a daemon that left the process group. If the call
+    /// fails, the reservation ends.
     pub fn stop(mut self) -> Result<Reservation> {
         self.running.end(Signal::Terminate)?;
         drop(self.command);

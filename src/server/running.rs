@@ -1,4 +1,4 @@
-//! [`Running`]: a child process, on Unix with its group, which ends when the value is dropped.
+//! [`Running`]: a child process that is killed when the value is dropped, on Unix with its group.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::wait::ExitInfo;
 
 /// A child process of the standard library or of tokio.
 pub(crate) trait ChildProcess {
-    /// The pid, until the child is reaped.
+    /// The pid. A child of tokio reports `None` once it is reaped.
     fn pid(&self) -> Option<u32>;
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
     fn start_kill(&mut self) -> io::Result<()>;
@@ -46,8 +46,8 @@ pub(crate) struct Running<C: ChildProcess> {
     pid: u32,
     /// When the child started, in the system's own unit. `None` if the system does not report it.
     started: Option<NonZeroU64>,
-    /// Whether the child has been reaped. Its pid can then belong to another process, so it gets no
-    /// more signals.
+    /// Whether the child has been reaped. Another process can then have its pid, so no more signals
+    /// are sent to that pid.
     is_over: bool,
 }
 
@@ -107,7 +107,8 @@ impl<C: ChildProcess> Running<C> {
         })
     }
 
-    /// Sends the first signal. Call [`poll_end`](Self::poll_end) until it returns `None`.
+    /// Sends the signal to the child and its group. Then call [`poll_end`](Self::poll_end) until it
+    /// returns `None`.
     pub(crate) fn begin_end(&mut self, signal: Signal) -> Result<Ending> {
         if !self.is_over {
             self.signal(signal)?;
@@ -126,7 +127,7 @@ impl<C: ChildProcess> Running<C> {
         }
         let sent = system::signal(self.pid, signal, || self.child.start_kill());
         match (sent, self.state()) {
-            // On macOS kill(2) fails if the group has only a zombie.
+            // On macOS kill(2) fails if the group has only zombies.
             (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
             (Err(e), _) => Err(self.cannot_stop(e)),
         }
@@ -152,9 +153,10 @@ impl<C: ChildProcess> Running<C> {
         }
     }
 
-    /// Returns `None` once the child and its group have ended, else the pause before the next call.
-    /// Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM. `others_run` gets
-    /// the pid of the child, and says whether other processes of its group run.
+    /// Returns the pause before the next call, or `None` once the child and its group have ended.
+    /// Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM. If the child has
+    /// ended, the call gives up on the others [`KILL_LIMIT`] after SIGKILL, and returns `None`.
+    /// `others_run` gets the pid of the child, and says whether other processes of its group run.
     pub(crate) fn poll_end(
         &mut self,
         ending: &mut Ending,
@@ -175,8 +177,9 @@ impl<C: ChildProcess> Running<C> {
             Signal::Terminate if waited >= TERMINATE_GRACE => {
                 *ending = self.begin_end(Signal::Kill)?;
             }
-            // A process that survives SIGKILL is in a system call that cannot be interrupted. If
-            // the child has ended, the call no longer waits for the other processes of the group.
+            // A process that survives SIGKILL is usually in a system call that cannot be
+            // interrupted. If the child has ended, the call no longer waits for the other processes
+            // of the group.
             Signal::Kill if waited >= KILL_LIMIT && has_ended => return Ok(self.finish()),
             Signal::Kill if waited >= KILL_LIMIT => return Err(Error::not_ended(self.pid, waited)),
             _ => {}

@@ -1,8 +1,8 @@
 //! The socket table: which sockets are on a port, and which processes own them.
 //!
-//! Each system implements the same functions with the same signatures. Reading the sockets is
-//! cheap, except on macOS, which has to walk over every process. Searching for the processes that
-//! own the sockets is expensive, so a separate function does it: `owners`.
+//! Each system implements the same functions with the same signatures, and Linux some more. Reading
+//! the sockets is cheap, except on macOS, where this crate reads every process. The search for the
+//! processes that own the sockets is usually expensive, so a separate function does it: `owners`.
 
 use std::ffi::OsString;
 use std::io;
@@ -49,9 +49,9 @@ pub(crate) use row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
 /// Whether a forked child shares the sockets of its parent until the child calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
-/// Whether [`listening`] is cheap enough for a thread that must not block. On macOS it walks over
-/// every process. On systems whose socket table this crate cannot read, only a connection can find
-/// a listener.
+/// Whether [`listening`] is cheap enough for a thread that must not block. On macOS it reads every
+/// process. On systems whose socket table this crate cannot read, only a connection can find a
+/// listener.
 #[cfg(feature = "tokio")]
 pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
@@ -91,8 +91,8 @@ pub(crate) fn listening_between(
     }
 }
 
-/// The sockets that [`listening`] returns. If it returns none, every socket on this port. Only in
-/// the second case does the call cost as much as [`sockets`].
+/// The sockets that [`listening`] returns. If it returns none, every socket on this port. The first
+/// case costs less than [`sockets`], except on macOS.
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
     if rows.is_empty() {
@@ -133,8 +133,9 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
 }
 
-/// An upper limit of the number of TCP sockets in this network namespace, of every state. It costs
-/// one short read. `None` on systems that do not report such a number.
+/// An upper limit of the number of TCP sockets in this network namespace, without connection
+/// requests (SYN_RECV). It costs one short read. `None` on systems that do not report such a
+/// number.
 pub(crate) fn tcp_at_most() -> Option<usize> {
     #[cfg(target_os = "linux")]
     return linux::tcp_at_most();
@@ -143,34 +144,33 @@ pub(crate) fn tcp_at_most() -> Option<usize> {
 }
 
 /// When a process started, in the system's own unit. The value distinguishes the process from a
-/// later one with the same pid. Returns `None` if the process has ended or cannot be read. A lack
-/// of descriptors or memory is an error, because the process may well run.
+/// later one with the same pid. Returns `None` if there is no such process, or if it cannot be
+/// read. A lack of descriptors or memory is an error, because the process may well run.
 pub(crate) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
     system::started(pid)
 }
 
-/// The parent of a process. Returns `None` if the process has no parent, has ended or cannot be
-/// read.
+/// The parent of a process. Returns `None` if the process has no parent, or if it cannot be read.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     system::parent(pid)
 }
 
-/// The process group and the session of a process. The id of each is the pid of the process that
-/// created it.
+/// The process group and the session of a process. The id of each is the pid of its leader, which
+/// may have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) group: u32,
     pub(crate) session: u32,
 }
 
-/// Reads the process group and the session of a process. Returns `None` if the process has ended or
-/// cannot be read, and always on systems other than Linux.
+/// Reads the process group and the session of a process. Returns `None` if the process cannot be
+/// read, and always on systems other than Linux.
 pub(crate) fn group(pid: u32) -> Option<Group> {
     system::group(pid)
 }
 
-/// The names of the systemd service and the container that a process runs in. Systems other than
-/// Linux always return `None` for both.
+/// The name of the systemd service and the id of the container that a process runs in. Systems
+/// other than Linux always return `None` for both.
 pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
     system::unit_and_container(pid)
 }
@@ -199,8 +199,8 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
 }
 
 /// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) of the file with this path, as the
-/// process sees the path. Returns `None` if the file cannot be read, and always on systems other
-/// than Linux.
+/// process sees the path. Returns `None` if it is no regular file or cannot be read, and always on
+/// systems other than Linux.
 pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
     #[cfg(target_os = "linux")]
     return linux::file_of(pid, path);
@@ -211,8 +211,8 @@ pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
     }
 }
 
-/// Reads which program a process runs. Returns `None` if the process has ended or cannot be read,
-/// and always on systems other than Linux.
+/// Reads which program a process runs. Returns `None` if the process cannot be read, and always on
+/// systems other than Linux.
 pub(crate) fn program(pid: u32) -> Option<Program> {
     #[cfg(target_os = "linux")]
     return linux::program(pid);
@@ -223,8 +223,9 @@ pub(crate) fn program(pid: u32) -> Option<Program> {
     }
 }
 
-/// Whether `/proc` shows every process of this machine. In a container it shows only the processes
-/// of the container.
+/// Whether `/proc` can show every process of this machine, because this process is in the first pid
+/// namespace. In a container with its own pid namespace, `/proc` shows only the processes of the
+/// container. Also `true` if the namespace is unknown, as on systems other than Linux.
 pub(crate) fn shows_every_process() -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -238,8 +239,8 @@ pub(crate) fn shows_every_process() -> bool {
     return true;
 }
 
-/// The effective user of a process. Returns `None` if the process has ended or cannot be read, and
-/// on systems that do not report the user.
+/// The effective user of a process. Returns `None` if the process cannot be read, and on systems
+/// that do not report the user.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }
@@ -257,7 +258,7 @@ fn is_unmapped(uid: u32) -> bool {
 }
 
 /// The pid that a process has in its own pid namespace, which is the innermost one. Returns `None`
-/// if the process has ended or cannot be read. Systems without pid namespaces return `pid` itself.
+/// if the process cannot be read. Systems without pid namespaces return `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     #[cfg(target_os = "linux")]
     return linux::innermost_pid(pid);
@@ -265,8 +266,8 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return Some(pid);
 }
 
-/// Whether this process has a descriptor of epoll(7), as the event loops of most async runtimes do.
-/// Always `false` on systems other than Linux.
+/// Whether this process has a descriptor of epoll(7). The event loops of most async runtimes open
+/// one. Always `false` on systems other than Linux.
 #[cfg(not(feature = "tokio"))]
 pub(crate) fn has_event_loop() -> bool {
     #[cfg(target_os = "linux")]

@@ -21,8 +21,8 @@ pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> 
     Ok(parts.pop().unwrap_or_default())
 }
 
-/// What [`owners`] returns for each part of these sockets, such as the sockets of each of several
-/// ports. One search serves all of them.
+/// Returns for each part what [`owners`] returns for its sockets. A part is, for example, the
+/// sockets of one port. One search serves all parts.
 pub(crate) fn owners_of_each(parts: Vec<Vec<Row>>, depth: ScanDepth) -> io::Result<Vec<OwnedRows>> {
     let wanted: Vec<(Inode, Option<u32>)> = parts
         .iter()
@@ -90,7 +90,8 @@ fn without_closed(mut parts: Vec<Vec<Row>>, found: &Found) -> Vec<Vec<Row>> {
     parts
 }
 
-/// Whether the second reading of the table may lack a socket that still exists.
+/// Whether `table`, the second read, may lack a socket that the first read showed and that still
+/// exists.
 fn may_lack_socket(protocol: Protocol, table: &Table) -> bool {
     let unread = [
         Incompleteness::Sockets(protocol),

@@ -1,4 +1,4 @@
-//! [`PortTables`]: the sockets of one port or of many at one moment.
+//! [`PortTables`]: the sockets of some ports. A few ports are read one by one, and many at once.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,7 +20,8 @@ pub(crate) enum PortTables {
 }
 
 impl PortTables {
-    /// The sockets of ports with these protocols, one for each port (`None`: every protocol).
+    /// Reads every socket now if there are many ports. `protocols` has one entry for each port:
+    /// its protocol, or `None` for every protocol.
     ///
     /// # Errors
     ///

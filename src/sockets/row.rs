@@ -44,13 +44,13 @@ pub(crate) struct Row {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
-    /// The depth of the report on a failed check: `Complete` if at most
-    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes run. If more processes
-    /// run, the search ends when every socket has a process. It then adds those ancestors and
+    /// The depth of the report on a failed check. It is `Complete`, unless more than
+    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes run on Linux. The
+    /// search then ends when every socket has a process. It then adds those ancestors and
     /// descendants of the found processes that own the sockets too.
     Report,
-    /// At least one process for each socket. The search starts at the newest processes, and ends
-    /// when every socket has a process.
+    /// At least one process for each socket. The search starts at probable owners, such as the
+    /// newest processes, and ends when every socket has a process.
     FirstHit,
 }
 

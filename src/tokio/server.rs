@@ -168,8 +168,8 @@ impl Server {
     async fn end(&mut self, signal: Signal) -> Result<()> {
         let mut ending = self.running.begin_end(signal)?;
         loop {
-            // `others_run` reads every process of the machine, so it runs on a thread for blocking
-            // work.
+            // On Linux `others_run` reads every process in `/proc`, so it runs on a thread for
+            // blocking work.
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,

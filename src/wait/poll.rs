@@ -46,7 +46,7 @@ pub(crate) struct Unmet {
     pub(super) verdict: Verdict,
     /// The process that was expected to listen; `None` if any process may listen.
     pub(super) expected: Option<Expected>,
-    /// All ports of the wait.
+    /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,
     /// The listener that was seen last, if none stayed open.
     pub(super) last_listener: Option<Box<Holder>>,
@@ -71,8 +71,9 @@ impl Unmet {
 /// How the expected process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
-    /// `None` if the wait got only the pid of the process. Only the parent of a process gets its
-    /// exit status.
+    /// `None` if the status is unknown. Only the parent of a process gets its exit status, so a
+    /// wait that got only a pid does not know it. It is also unknown if other code of this process
+    /// has reaped the child.
     status: Option<ExitStatus>,
 }
 
@@ -84,7 +85,6 @@ impl From<ExitStatus> for ExitInfo {
     }
 }
 
-/// The exit status is `None` if other code of this process has reaped the child.
 impl From<Option<ExitStatus>> for ExitInfo {
     fn from(status: Option<ExitStatus>) -> Self {
         ExitInfo { status }
@@ -113,13 +113,20 @@ impl WaitError {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // An expected process is usually another process, whose listener does not need this
-                // thread.
-                if blocked_thread && unmet.expected.is_none() && is_in_runtime() {
-                    report = report.after_blocking_runtime(match unmet.verdict {
-                        Verdict::NotListening => "wait_until_listening",
-                        _ => "wait_until_free",
-                    });
+                // An expected process is usually not this process, so its listener does not need
+                // this thread.
+                let async_form = match unmet.verdict {
+                    Verdict::NotListening => Some("wait_until_listening"),
+                    // The server ran during the wait, because it has opened a listener.
+                    Verdict::Unsteady(_) => None,
+                    _ => Some("wait_until_free"),
+                };
+                if let Some(call) = async_form
+                    && blocked_thread
+                    && unmet.expected.is_none()
+                    && is_in_runtime()
+                {
+                    report = report.after_blocking_runtime(call);
                 }
                 Error::timed_out(waited, report.without_waits())
             }
@@ -158,7 +165,7 @@ impl Deadline {
 /// expected process, a listener of a stranger does not count.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// The ports on which no listener was found yet.
+    /// The ports that are left to check: the first one without a listener, and all after it.
     ports: std::vec::IntoIter<Port>,
     asked: Vec<Port>,
     watch: Option<Watch>,
@@ -338,7 +345,8 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
 }
 
 /// Whether the thread belongs to a tokio runtime. Without the feature `tokio`: whether this process
-/// has an epoll descriptor, as async runtimes have. Such a descriptor exists on Linux only.
+/// has an epoll descriptor, as most async runtimes on Linux have. That check is always `false` on
+/// other systems.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

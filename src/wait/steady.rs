@@ -15,9 +15,9 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 /// break. Some servers listen while they initialize, close the socket, and listen again when they
 /// are ready: the container images of databases do.
 ///
-/// A port keeps listening while one of its listeners stays open. If a server closes its socket and
-/// opens a new one, the time `steady` starts again. [`wait_until_listening`] returns at the first
-/// listener.
+/// A port keeps listening while one of its listeners stays open. If a server closes the only
+/// listener and opens a new one, the time `steady` starts again. [`wait_until_listening`] returns
+/// at the first listener. Without ports the call returns at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,15 +32,16 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`]. The wait always returns
-/// [`TimedOut`](crate::ErrorKind::TimedOut) if `at_most` is shorter than `steady`. The diagnosis
-/// says whether nothing has listened, or whether no listener stayed open. Then it names the process
-/// that listened last.
+/// The errors of [`wait_until_listening`]. If `at_most` is shorter than `steady`, the wait usually
+/// returns [`TimedOut`](crate::ErrorKind::TimedOut). The diagnosis says whether nothing has
+/// listened, or whether no listener stayed open. In the second case it names the last visible
+/// process that listened.
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries one TCP connection. A break that is shorter
-/// than the time between two polls, about 20 ms, is not noticed there.
+/// On systems without a socket table each poll tries one TCP connection to each port. A break that
+/// is shorter than the time between two polls, about 20 ms, is not noticed there. On Windows such a
+/// break is not noticed either, if the same process opens the same address again.
 ///
 /// [`wait_until_listening`]: crate::wait_until_listening
 pub fn wait_until_all_listening<P: ToEndpoint>(
@@ -51,6 +52,9 @@ pub fn wait_until_all_listening<P: ToEndpoint>(
     let mut all = Vec::new();
     for port in ports {
         all.extend(ports_of(&port)?);
+    }
+    if all.is_empty() {
+        return Ok(());
     }
     let mut wait = Steady {
         seen: vec![Seen::default(); all.len()],
@@ -69,12 +73,13 @@ struct Steady {
     ports: Vec<Port>,
     steady: Duration,
     deadline: Deadline,
-    /// When the current period began: since this poll every port has had a listener that stayed
-    /// open.
+    /// The time of the poll that began the current period. Since that poll, every port has had a
+    /// listener that stayed open. `None` if a port had no listener at the last poll.
     since: Option<Instant>,
     /// What the wait has seen on each port.
     seen: Vec<Seen>,
-    /// The index of the last port whose listeners had all been closed.
+    /// The index of the port that most recently ended a period, because none of its listeners
+    /// stayed open.
     broken: usize,
 }
 
@@ -85,7 +90,7 @@ struct Seen {
     open: Listeners,
     /// Whether the port has had a listener since the wait began.
     has_listened: bool,
-    /// The listener that was opened last, or an earlier one whose owner was found.
+    /// The latest listener whose owner was found. If no owner was found yet, the first listener.
     last: Option<Holder>,
 }
 
@@ -134,8 +139,8 @@ impl Steady {
         }
     }
 
-    /// Notes who opened the listeners of these ports. A report that is made after a listener was
-    /// closed can then name its owner.
+    /// Notes which processes own the listeners of these ports. A report that is made after a
+    /// listener was closed can then name its owner.
     fn note_owners(&mut self, snapshot: &Snapshot, opened: &[usize]) {
         if opened.is_empty() {
             return;

@@ -23,7 +23,7 @@ fn automatic_picks_come_from_portlease_range() {
         );
         reserver.release("all");
     }
-    // Only ports that both ranges hold.
+    // A pick comes from the ports that both ranges contain.
     let held = reserver.reserve(&format!("range={high}-65535")).held();
     assert_eq!(held.ports, [high]);
     reserver.release("all");
@@ -93,7 +93,7 @@ fn blocks_obey_portlease_range() {
     let ports = non_ephemeral_ports(16);
     let (low, high) = (ports[0], ports[15]);
     let mut reserver = reserver_with_range(&folder, &format!("{low}-{high}"));
-    // The last number of each of these blocks would be outside.
+    // At least one number of each of these blocks would be outside the range.
     for prefer in [high - 2, high, high + 1, low - 1, low - 3] {
         let held = reserver.reserve(&format!("prefer={prefer} block=4")).held();
         assert!(
@@ -127,7 +127,7 @@ fn a_portlease_dir_that_is_a_symbolic_link_is_followed() {
     let folder = Folder::new();
     let link = folder.path().join("link");
     let chain = folder.path().join("chain");
-    // The folder does not exist yet where the link leads.
+    // The folder that the link names does not exist yet.
     symlink(folder.locks(), &link).unwrap();
     symlink(&link, &chain).unwrap();
     for dangling in [&link, &chain] {

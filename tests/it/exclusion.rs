@@ -96,8 +96,8 @@ fn only_one_process_at_a_time_holds_a_contested_port() {
     }
 }
 
-/// The helper process: listens on the port whenever it holds it. If two processes held the port,
-/// the second could not listen.
+/// The helper process: listens on the port each time it holds the port. If two processes held the
+/// port, the second could not listen.
 pub(crate) fn contend(args: &Args) {
     const ROUNDS: usize = 50;
     let port = args.number("port").unwrap();
@@ -149,7 +149,7 @@ fn processes_that_wait_for_overlapping_sets_all_get_them() {
         .iter()
         .map(|_| Reserver::new(&folder.locks()))
         .collect();
-    // Two that waited for each other would both wait until the end.
+    // Two processes that waited for each other would both time out.
     let wait = (DEADLINE / 2).as_millis();
     let begun = Instant::now();
     for _ in 0..5 {
@@ -229,7 +229,7 @@ fn a_reserved_port_is_refused_to_another_process_with_another_lock_folder() {
     assert_eq!(first.command(&format!("serve={}", held.port())), "serves");
     second.reserve(&exactly).refused("InUse");
 
-    // The control: a port that was picked and dropped, without a server.
+    // The control: the other process can reserve a port that is only picked, not reserved.
     let dropped = format!("port={}", non_ephemeral_port());
     second.reserve(&dropped).held();
 }
@@ -245,7 +245,7 @@ fn containers_that_share_only_the_network_exclude_each_other_without_a_claim() {
     for kind in ["udp=", "pair=", "plain="] {
         let port = one.reserve(kind).held().port();
         two.reserve(&format!("{kind} port={port}")).refused("InUse");
-        // A claim is refused too.
+        // A reservation with a claim is refused too.
         if kind != "udp=" {
             two.reserve(&format!("port={port}")).refused("InUse");
         }
@@ -274,7 +274,8 @@ fn containers_that_share_only_the_network_exclude_each_other_by_the_claim() {
     two.reserve(&exactly).refused("InUse");
     assert_eq!(one.command(&format!("serve={}", held.port())), "serves");
     two.reserve(&exactly).refused("InUse");
-    // The control: nothing but the claim refused it.
+    // The control: once one process has released a port, the other can reserve it. So only the
+    // claim refused the port above.
     let number = non_ephemeral_port();
     one.reserve(&format!("port={number}")).held();
     one.release(number);
@@ -383,16 +384,16 @@ pub(crate) fn race(args: &Args) {
     helper::reply(&format!("had={had} doubled={doubled}"));
 }
 
-/// The adversary asks for a number over both protocols, of which UDP is taken: it has the lease of
-/// the TCP port for a moment, again and again.
+/// The adversary requests one number for TCP and UDP, again and again. UDP is taken, so each
+/// request fails. Until it fails, the adversary has the lease of the TCP port for a moment.
 ///
-/// Without the retry of a lease without a record, 44 of 300 requests were refused. On a busy
-/// machine the adversary can be suspended in that moment for longer than the retries last, so a few
-/// refusals are allowed.
+/// When a call did not retry after it found a lease without a record, 44 of 300 requests were
+/// refused. On a busy machine the adversary can be suspended while it has the lease, for longer
+/// than the retries last. So a few refusals are allowed.
 #[test]
 #[cfg_attr(
     not(unix),
-    ignore = "under wine some exact numbers are refused still, and why is not known"
+    ignore = "under wine some exact numbers are still refused, and the cause is not known"
 )]
 fn a_failed_attempt_of_another_process_refuses_no_exact_number() {
     // An emulated adversary has the lease for longer than the retries last.

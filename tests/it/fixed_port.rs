@@ -1,7 +1,7 @@
-//! A port that is written into code, as users write it.
+//! A port number that is written into code, as users write it.
 //!
-//! Tests in other processes may use it too. `file_serial` runs these two one after another, and the
-//! wait covers any other process.
+//! Tests in other processes may use the port too. `file_serial` runs the two tests of this file one
+//! after another. `reserved` waits for any other process.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::DEADLINE;
 
 const NUMBER: u16 = 60315;
 
-/// Waits longer than another program's TIME_WAIT lasts.
+/// Reserves the port. Waits longer than a TIME_WAIT of another program lasts.
 fn reserved() -> Reservation {
     ReserveOptions::new()
         .port(NUMBER)

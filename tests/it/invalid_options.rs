@@ -31,7 +31,7 @@ fn port_0_is_an_error_that_says_so() {
 }
 
 #[test]
-#[expect(clippy::reversed_empty_ranges, reason = "they are what is tested")]
+#[expect(clippy::reversed_empty_ranges, reason = "the test needs empty ranges")]
 fn an_empty_range_is_an_error_that_says_so() {
     let say =
         |ends: &str| format!("range {ends} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH");
@@ -103,10 +103,16 @@ fn many_that_cannot_fit_are_an_error_that_says_so() {
 #[test]
 fn an_address_that_the_machine_does_not_have_is_an_error_that_says_so() {
     let reservation = portlease::reserve_port();
-    // Reserved for documentation, RFC 5737.
+    // RFC 5737 reserves this address for documentation.
     let elsewhere = std::net::Ipv4Addr::new(192, 0, 2, 1);
     let error = reservation.listen_on(elsewhere).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+    let listening = portlease::check_port_listening((elsewhere, reservation.port()));
+    let report = listening.unwrap_err();
+    let expected = "is not listening: this machine does not have the address";
+    assert!(report.headline().ends_with(expected), "{report}");
+    let help = "name an address that this machine has, or omit the address";
+    assert_eq!(report.help().as_deref(), Some(help));
 }
 
 #[test]
@@ -134,9 +140,9 @@ fn a_privileged_port_without_the_right_is_an_error_that_says_so() {
         .reserve(&format!("port={port}"))
         .refused("PermissionDenied");
     let expected = format!(
-        "cannot reserve {port}/tcp: permission denied: binding a port below \
-         net.ipv4.ip_unprivileged_port_start (1024 by default) requires root or \
-         CAP_NET_BIND_SERVICE"
+        "cannot reserve {port}/tcp: permission denied: binding a port below {first} \
+         (net.ipv4.ip_unprivileged_port_start) requires CAP_NET_BIND_SERVICE, which root usually \
+         has"
     );
     assert_eq!(message, expected);
     let message = reserver

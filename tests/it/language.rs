@@ -6,7 +6,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of the repository below a folder, without what is built or captured.
+/// The files of the repository below a folder, without built files and captured data.
 fn files(folder: &Path) -> Vec<PathBuf> {
     const LEFT_OUT: [&str; 6] = [
         "target",
@@ -53,7 +53,7 @@ fn words(text: &str) -> Vec<(usize, String)> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '\'';
     let mut words = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        // `\n` in a literal is no letter.
+        // The escape `\n` in a literal separates words.
         let line = line.replace("\\n", " ").replace('’', "'").to_lowercase();
         for word in line.split(|c: char| !is_part(c)) {
             let word = word.trim_matches('\'');
@@ -133,7 +133,7 @@ fn no_line_of_code_exceeds_100_columns() {
             continue;
         }
         searched += 1;
-        // Captured bytes, and captured tables of /proc/net, have lines of their own.
+        // Captured bytes, and captured tables of /proc/net, may have longer lines.
         let is_captured = |line: &str| {
             let is_table = line.contains(":00000000 ") || line.contains(" local_address ");
             let is_hex = |word: &str| word.bytes().filter(u8::is_ascii_hexdigit).count() > 60;

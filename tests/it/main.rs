@@ -22,7 +22,7 @@ mod waiting;
 mod linux;
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "some of it is for the tests of Linux")
+    allow(dead_code, reason = "only the tests of Linux use some of it")
 )]
 #[path = "../support/mod.rs"]
 mod support;

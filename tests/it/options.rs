@@ -119,7 +119,7 @@ fn a_block_is_consecutive_and_all_or_none() {
 #[test]
 fn an_aligned_port_is_a_multiple_and_a_pair_begins_with_one() {
     let new = ReserveOptions::new;
-    // The numbers below 30000 are those that other tests get for themselves.
+    // Other tests allot numbers below 30000 to themselves.
     let named = new().named("pair").range(30000..);
     for kind in [new(), new().udp(), new().tcp_and_udp(), named] {
         let what = format!("{kind:?}");
@@ -145,7 +145,7 @@ fn an_aligned_port_is_a_multiple_and_a_pair_begins_with_one() {
 
     let ports = non_ephemeral_ports(6);
     let (low, high) = (ports[0], ports[5]);
-    // The only multiple of the range, and a preferred number that is none.
+    // The range has one multiple of `multiple`. The preferred number is not a multiple.
     let multiple = low + 3;
     for _ in 0..5 {
         let options = new().range(low..=high).prefer([low + 1]).aligned(multiple);
@@ -167,7 +167,7 @@ fn ports_at_offsets_come_in_the_order_asked_and_obey_every_option() {
         let expected: Vec<u16> = offsets.iter().map(|offset| base + offset).collect();
         assert_eq!(held, expected, "{what}");
     };
-    // The numbers below 30000 are those that other tests get for themselves.
+    // Other tests allot numbers below 30000 to themselves.
     let high = || new().range(30000..);
     for kind in [
         high(),
@@ -195,6 +195,9 @@ fn ports_at_offsets_come_in_the_order_asked_and_obey_every_option() {
     );
     let preferred = within().prefer([low + 5, low + 2]);
     assert_eq!(numbers(preferred, &[0, 8]).unwrap(), [low + 2, low + 10]);
+    // A base number that is none of the ports can be excluded.
+    let excluded = within().prefer([low + 4]).exclude([low + 4]);
+    assert_eq!(numbers(excluded, &[1, 2]).unwrap(), [low + 5, low + 6]);
     // All or none.
     let taken = new().port(low + 11).reserve().unwrap();
     let error = numbers(within(), &[0, 11]).unwrap_err();
@@ -263,7 +266,7 @@ fn an_exhausted_range_reports_how_many_were_tried() {
 fn a_range_that_is_too_small_for_many_reports_what_the_call_itself_took() {
     let taken = ReserveOptions::new().reserve_block(5).unwrap();
     let range = taken[0].port()..=taken[4].port();
-    // Two stay reserved, so the call finds three of five numbers. A server has another one later.
+    // Two numbers stay reserved, so the call finds three of five. Later a server takes another one.
     let others: Vec<_> = taken.into_iter().skip(3).collect();
     let many = |n| ReserveOptions::new().range(range.clone()).reserve_many(n);
     let error = many(4).unwrap_err();
@@ -308,7 +311,7 @@ fn every_number_of_a_block_obeys_the_range_and_the_exclusions() {
     }
     let exact = new().port(low).range(low..=low + 3).exclude([low + 4]);
     assert_eq!(numbers(exact, 4).unwrap(), ports[..4]);
-    // Preferred: a block that would leave the range or contain an exclusion is not the first one.
+    // A preferred number is skipped if its block would leave the range or contain an exclusion.
     for first in [high - 2, high, low] {
         let options = new().range(low..=high).prefer([first]).exclude([low + 1]);
         let block = numbers(options, 4).unwrap();
@@ -316,7 +319,7 @@ fn every_number_of_a_block_obeys_the_range_and_the_exclusions() {
     }
     let preferred = new().range(low..=high).prefer([high - 2, low + 2]);
     assert_eq!(numbers(preferred, 4).unwrap(), ports[2..6]);
-    // Any: the only block without an exclusion.
+    // Without a preference, the call finds the only block without an exclusion.
     for _ in 0..10 {
         let options = new().range(low..=high).exclude([low + 3]);
         assert_eq!(numbers(options, 4).unwrap(), ports[4..]);

@@ -1,5 +1,5 @@
-//! The life of a reservation: released, leaked, listened on; with its process, threads and
-//! children.
+//! The life of a reservation: its release, its leak, its listeners, and its process with threads
+//! and children.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -222,12 +222,15 @@ fn a_reservation_takes_two_descriptors_and_gives_them_back() {
     reserver.release("all");
     let before = count(&reserver);
     reserver.reserve("many=10").held();
-    // The claim and the lock file. A record beside another user's lock file would be a third.
+    // Each reservation has the claim and the lock file open. A record beside another user's lock
+    // file would be a third descriptor.
     assert_eq!(count(&reserver), before + 20);
     reserver.release("all");
-    eventually("they are closed", DEADLINE, || match count(&reserver) {
-        n if n == before => Ok(()),
-        n => Err(format!("{n} descriptors, {before} before")),
+    eventually("the descriptors are closed", DEADLINE, || {
+        match count(&reserver) {
+            n if n == before => Ok(()),
+            n => Err(format!("{n} descriptors, {before} before")),
+        }
     });
 }
 

@@ -36,7 +36,7 @@ fn a_server_is_started_again_on_its_number_over_every_kind_of_connection() {
         }
         pids.push(pid);
         if cfg!(windows) {
-            // There a connection in TIME_WAIT keeps the port from a server for a minute.
+            // On Windows a connection in TIME_WAIT keeps the port from a server for a minute.
             socket::reset_on_close(&client);
             drop(client);
         } else {
@@ -49,7 +49,8 @@ fn a_server_is_started_again_on_its_number_over_every_kind_of_connection() {
             }
         }
         if round == 1 && !clients.is_empty() {
-            // The client sees the end. The server's side is in TIME_WAIT after that.
+            // The client reads the end of the stream and closes. Then the server's side is in
+            // TIME_WAIT.
             let mut rest = Vec::new();
             let mut client = clients.remove(0);
             let _reset_or_end = client.read_to_end(&mut rest);
@@ -124,7 +125,8 @@ mod unix {
         command
     }
 
-    /// The helper server, started by this script, in which `"$@"` stands for it.
+    /// A command that runs a shell script. In the script, `"$@"` is the command of the helper
+    /// server.
     fn server_under(script: &str, p: &Reservation) -> Command {
         let server = server::command(p.port());
         let mut command = shell(script);
@@ -238,7 +240,7 @@ mod unix {
 
     #[test]
     fn a_script_that_leaves_its_server_behind_is_ended_too() {
-        // Under an emulator the test failed beside others, and why is not known.
+        // Under an emulator this test has failed when others ran beside it. The cause is unknown.
         need!(capability::native());
         let p = reserve_port();
         let command = server_under("\"$@\" & exit 0", &p);

@@ -98,7 +98,8 @@ fn a_port_busy_in_one_protocol_is_not_reserved_as_a_pair() {
         // All or nothing: the other protocol was released.
         let free = if busy == Protocol::Tcp { "udp" } else { "tcp" };
         assert!(portlease::is_port_free(format!("{number}/{free}")));
-        // A block avoids it, and a range with no other port reports it.
+        // A block avoids the busy number, and the error about a range with no other number names
+        // it.
         let block = pair()
             .range(number - 3..=number + 3)
             .reserve_block(3)
@@ -140,7 +141,7 @@ fn a_plain_server_can_bind_a_port_reserved_for_one() {
         p.wait_until_free(DEADLINE).unwrap();
     }
     if cfg!(target_os = "linux") {
-        // The control: a claim refuses it.
+        // The control: a claim refuses such a server.
         let claimed = portlease::reserve_port();
         socket::bind(V4, claimed.port(), Reuse::Neither).unwrap_err();
     }

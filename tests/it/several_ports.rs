@@ -164,8 +164,8 @@ fn processes_that_want_random_subsets_in_random_orders_all_get_through() {
     ));
 }
 
-/// The control: two calls have no common order, so two threads that each hold what the other waits
-/// for get no further.
+/// The control: two calls for one port each have no common order. Two threads that each hold the
+/// port that the other one waits for make no progress.
 #[test]
 fn two_calls_in_opposite_orders_wait_for_each_other() {
     let ports = non_ephemeral_ports(2);

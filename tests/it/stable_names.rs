@@ -8,10 +8,10 @@ use crate::support::Folder;
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::reserver::{Held, Reserver};
 
-/// Numbers that no test gets for itself, so a name does not take one of another test's.
+/// Numbers that no test allots to itself, so a name cannot take a number of another test.
 const BEYOND_THE_SLICES: [u16; 2] = [30000, 65534];
 
-/// A process of this project, whose names stand for numbers of `ports`.
+/// A process of this project. Its names stand for numbers from the first to the last of `ports`.
 fn reserver(folder: &Folder, project: &str, ports: &[u16]) -> Reserver {
     let range = format!("{}-{}", ports[0], ports[ports.len() - 1]);
     let launch = Reserver::launch(&folder.locks())
@@ -20,7 +20,7 @@ fn reserver(folder: &Folder, project: &str, ports: &[u16]) -> Reserver {
     Reserver::start(launch)
 }
 
-/// What a new process reserves, which then ends.
+/// Starts a process that makes one reservation and ends. Returns the reservation's details.
 fn reserve_once(folder: &Folder, project: &str, ports: &[u16], how: &str) -> Held {
     reserver(folder, project, ports).reserve(how).held()
 }
@@ -73,7 +73,7 @@ fn a_taken_name_leads_to_the_next_number_of_its_own_order_and_reports_say_so() {
     let own = holder.command(&format!("lease={first}"));
     assert!(own.ends_with(", named \"db\""), "{own}");
     let lease = holder.command(&format!("lease={}", second.port()));
-    let said = format!(", named \"db\" (its first choice {first} was taken)");
+    let said = format!(", named \"db\" (not its first choice {first})");
     assert!(lease.ends_with(&said), "{lease}");
     // The next number is as stable as the first.
     for _ in 0..3 {

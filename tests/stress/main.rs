@@ -4,8 +4,8 @@
 //! ephemeral ports.
 //!
 //! `PORTLEASE_STRESS_SECONDS` is how long each variant runs. A round that is lost for any reason
-//! fails the variant. The control does the same in the same place, with ports picked by `bind(0)`
-//! and dropped.
+//! fails the variant. The control does the same rounds in the same place. It picks each port by
+//! `bind(0)` and closes that socket before the server starts.
 #![allow(clippy::unwrap_used, reason = "a failing test names the line")]
 
 #[path = "../support/load.rs"]
@@ -15,7 +15,7 @@ mod round;
 #[allow(
     dead_code,
     unused_imports,
-    reason = "each test binary uses its part of what they share"
+    reason = "each test binary uses only a part of the shared code"
 )]
 #[path = "../support/mod.rs"]
 mod support;
@@ -43,11 +43,12 @@ const NEIGHBOUR: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
 /// The exact ports that processes wait for: one outside the ephemeral range, one inside.
 const EXACT: [u16; 2] = [NEIGHBOUR + 1, EPHEMERAL_LOW + 101];
 
-/// The port of the servers that restart alone, and how often they do.
+/// The port of the servers that restart without any load, and the number of these restarts.
 const ALONE: u16 = NEIGHBOUR + 2;
 const RESTARTS: usize = 200;
 
-/// Fewer rounds show nothing. They are completed even after the time is over.
+/// The rounds of a variant, at least. Fewer prove nothing, so the processes go on for some time
+/// after the variant's time is over.
 const MIN_ROUNDS: usize = 400;
 
 /// Runs a helper process of the tests, if this process is one. It tests nothing.
@@ -104,8 +105,8 @@ fn servers_of_both_protocols_on_one_number_lose_no_round() {
     under_load(support::test_name!(), "processes=4 threads=8 kind=pair");
 }
 
-/// Where every port is ephemeral, only a claim keeps one; the other reservations are best effort,
-/// and say so. The rounds that they lose are measured, and do not fail the test.
+/// Where every port is ephemeral, only a claim keeps a port. The other reservations are best
+/// effort, and say so. The rounds that they lose are counted, and do not fail the test.
 #[test]
 fn where_every_port_is_ephemeral_best_effort_rounds_can_be_lost() {
     need!(capability::network_namespace());
@@ -154,7 +155,7 @@ fn run_in(test: &str, args: &str, network: impl FnOnce(Launch) -> Launch) {
     let launch = Launch::new("namespace", &folder.locks())
         .args(format!("{args} millis={}", (seconds * 1000.0) as u64));
     let mut child = network(launch).start();
-    // It reports nothing else until it is done.
+    // Until it is done, the helper sends only `working`.
     let mut report = Vec::new();
     let end = Instant::now() + Duration::from_secs_f64(seconds * 2.0) + support::DEADLINE;
     while Instant::now() < end {
@@ -175,12 +176,12 @@ fn run_in(test: &str, args: &str, network: impl FnOnce(Launch) -> Launch) {
 struct RoundCounts {
     rounds: u64,
     lost: u64,
-    /// Those that ended at the restart of a server without SO_REUSEADDR, on a kernel that refuses
-    /// such restarts by itself. They are not lost.
+    /// Rounds that ended at the restart of a server without SO_REUSEADDR, on a kernel that refuses
+    /// such restarts by itself. They do not count as lost.
     refused: u64,
-    /// Those with an exact port, which were waited for.
+    /// Rounds with an exact port, for which a call waited.
     exact: u64,
-    /// Why the first ones were lost.
+    /// Why the first lost rounds were lost.
     reasons: Vec<String>,
 }
 
@@ -201,8 +202,8 @@ fn run_variant(args: &Args) {
     let begun = Instant::now();
     let ours = run(args, "reserve", millis, refused > 0);
     helper::reply(&format!(
-        "{} rounds, {} lost, {} of them with an exact port, {} refused by their own last \
-         connection, {:.0} rounds/s",
+        "{} rounds, {} lost; {} rounds had an exact port, {} were refused by their own last \
+         connection; {:.0} rounds/s",
         ours.rounds,
         ours.lost,
         ours.exact,
@@ -230,7 +231,7 @@ fn run_variant(args: &Args) {
     let many = args.get("many").is_some();
     assert!(
         many || control.lost > 0,
-        "control: none of {} rounds was lost, which proves nothing",
+        "control: none of {} rounds was lost, so the test proves nothing",
         control.rounds
     );
 }
@@ -240,7 +241,7 @@ fn run(args: &Args, how: &str, millis: u64, refuses_restarts: bool) -> RoundCoun
     let mut neighbour = Launch::new("neighbour", &folder.locks()).start();
     assert_eq!(neighbour.receive(), "up");
     let count = |name: &str| args.number::<usize>(name).unwrap_or(0);
-    // Waiters reserve, so the control has none: it is about the threads that pick.
+    // Waiters reserve ports, so the control, whose threads pick ports, has no waiters.
     let waiters = if how == "reserve" {
         count("waiters")
     } else {
@@ -298,7 +299,7 @@ fn work(args: &Args) {
     let [rounds, lost, refused, exact] = [const { AtomicU64::new(0) }; 4];
     let refuses_restarts = args.get("refuses-restarts") == Some("1");
     let min_rounds: u64 = args.number("min-rounds").unwrap();
-    // On a busy machine few rounds are done in time.
+    // On a busy machine the time can be over before the minimum of rounds is done.
     let over = || {
         let late = Instant::now().saturating_duration_since(end);
         !late.is_zero()
@@ -389,7 +390,7 @@ fn work(args: &Args) {
     ));
 }
 
-/// The helper process: a neighbour, until its parent is gone.
+/// The helper process: a neighbour, which runs until its parent is gone.
 fn disturb() {
     let number = if cfg!(target_os = "linux") {
         NEIGHBOUR

@@ -21,7 +21,7 @@ fn two_processes_that_want_overlapping_blocks_both_make_progress() {
     launch.with_ephemeral_ports(512).start().succeed();
 }
 
-/// The helper process: the parent of both, in a namespace where no other program runs.
+/// The helper process: the parent of both contenders, in a namespace where no other program runs.
 pub(crate) fn overlap_in_namespace(args: &Args) {
     let rounds: u32 = args.number("rounds").unwrap();
     let folder = Folder::new();

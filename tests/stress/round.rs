@@ -52,9 +52,9 @@ impl Kind {
     }
 }
 
-/// How many of these restarts of a server without SO_REUSEADDR its own last connection refused.
-/// Nothing else uses the port. Before Linux 6.12 the kernel refuses some, with and without this
-/// crate.
+/// Restarts a server without SO_REUSEADDR on a port that nothing else uses. Returns how many of
+/// these restarts the server's own last connection refused. Before Linux 6.12 the kernel refuses
+/// some, with and without this crate.
 pub(super) fn restarts_refused(port: u16, times: usize) -> usize {
     let refused = (0..times).filter(|_| {
         let outcome = load::boot_twice(port, |port| load::serve_tcp_once(port, false));
@@ -99,8 +99,8 @@ pub(super) fn exact_round(port: u16) -> Result<(), String> {
     load::serve_tcp_once(reservation.port(), true)
 }
 
-/// Checks a port of the range in one of every way there is. None may make a reservation or a server
-/// fail.
+/// Checks a port of the range, in a way that is picked at random. No way may make another
+/// reservation or server fail.
 pub(super) fn check() {
     let port = EPHEMERAL_LOW + fastrand::u16(0..EPHEMERAL_PORTS);
     // The results do not matter here.

@@ -21,8 +21,8 @@ const ROUNDS_PER_SECOND: f64 = 3000.0;
 /// The port that the stranger connects to, outside the ephemeral range.
 const SERVER: u16 = EPHEMERAL_LOW + 2000;
 
-/// The numbers of the range that are free. An automatic pick leaves two of so small a range for
-/// outgoing connections.
+/// How many numbers of the range stay free. An automatic pick leaves two numbers of so small a
+/// range for outgoing connections.
 const FREE: usize = 4;
 
 #[test]

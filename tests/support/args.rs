@@ -13,7 +13,7 @@ impl Args {
         Args(text.split_whitespace().map(pair).collect())
     }
 
-    /// The value of the argument with this name; empty where it has none.
+    /// The value of the argument with this name; empty if the argument is a name alone.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -39,7 +39,7 @@ impl Args {
             .collect()
     }
 
-    /// The first word and its value: of a command, what to do, and to which port.
+    /// The first word and its value. In a command, they are the action and its port.
     pub(crate) fn command(&self) -> (&str, &str) {
         self.0
             .first()

@@ -1,4 +1,4 @@
-//! What a test may need of the machine, each found out by trying it.
+//! What a test may need from the machine. Each function tries it out.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ pub(crate) fn root() -> Capability {
     }
 }
 
-/// To run a process as the user nobody.
+/// Whether this process can start another one as the user nobody.
 pub(crate) fn nobody() -> Capability {
     root()?;
     try_command(
@@ -62,8 +62,8 @@ pub(crate) fn sock_diag() -> Capability {
         .map_err(|e| format!("no sock_diag: {e}"))
 }
 
-/// That reports show a TCP socket that is bound and does not listen, as Linux does since 6.8. The
-/// test binds such a socket, and asks the kernel for it.
+/// Whether the kernel shows a TCP socket that is bound and does not listen, as Linux does since
+/// 6.8. This function binds such a socket and asks the kernel for it.
 pub(crate) fn bound_sockets() -> Capability {
     if cfg!(not(target_os = "linux")) {
         return Ok(());
@@ -85,8 +85,9 @@ pub(crate) fn bound_sockets() -> Capability {
 const LISTEN: u32 = 10;
 const BOUND: u32 = 13;
 
-/// The local ports of the TCP sockets over IPv4 in one of these states, from sock_diag(7). The test
-/// asks by itself, so that an error of the crate is not taken for a lack of the kernel.
+/// The local ports of the TCP sockets over IPv4 in one of these states, from sock_diag(7). This
+/// function does not use the crate, so that an error in the crate is not taken for a missing
+/// feature of the kernel.
 fn sockets_in_states(states: u32) -> io::Result<Vec<u16>> {
     const NETLINK: i32 = 16;
     const SOCK_DIAG: i32 = 4;
@@ -126,8 +127,8 @@ fn sockets_in_states(states: u32) -> io::Result<Vec<u16>> {
     }
 }
 
-/// That no emulator runs this program. Under one, other processes see the emulator instead,
-/// `/proc/self` is made up, and the system calls are the emulator's.
+/// Whether this program runs without an emulator. An emulator appears to other processes in place
+/// of the program. It makes up `/proc/self` and handles the system calls itself.
 pub(crate) fn native() -> Capability {
     if cfg!(not(target_os = "linux")) {
         return Ok(());
@@ -160,7 +161,7 @@ pub(crate) fn strace() -> Capability {
     )
 }
 
-/// nftables, with rules that redirect connections.
+/// Whether nftables accepts rules that redirect connections.
 pub(crate) fn nft() -> Capability {
     let mut args = unshare_flags();
     args.extend(["-n", "nft", "add", "table", "ip", "nat"]);

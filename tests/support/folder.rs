@@ -1,4 +1,5 @@
-//! Folders: one for each test, with the lock folder in it, and the one that this process uses.
+//! Folders: a temporary one for each test, with a lock folder in it, and the lock folder that this
+//! process itself uses.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,8 @@ impl Folder {
         self.0.path()
     }
 
-    /// For `PORTLEASE_DIR`. It does not exist yet, like `/tmp/portlease` on a fresh machine.
+    /// The path for `PORTLEASE_DIR`. It does not exist yet, like `/tmp/portlease` on a fresh
+    /// machine.
     pub(crate) fn locks(&self) -> PathBuf {
         self.path().join("portlease")
     }

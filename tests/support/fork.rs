@@ -42,7 +42,7 @@ impl ForkedChild {
         self.0.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the child ends by itself.
     pub(crate) fn wait(self) {
         let ended = waitpid(Some(self.0), WaitOptions::empty()).unwrap();
         let (_, status) = ended.unwrap();
@@ -50,7 +50,7 @@ impl ForkedChild {
         std::mem::forget(self);
     }
 
-    /// Does not kill it when this value is dropped.
+    /// Gives up this value without killing the child, and returns the child's pid.
     pub(crate) fn detach(self) -> u32 {
         let pid = self.pid();
         std::mem::forget(self);
@@ -60,7 +60,7 @@ impl ForkedChild {
 
 impl Drop for ForkedChild {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The child may be gone already.
         let _gone = kill_process(self.0, Signal::KILL);
         let _reaped = waitpid(Some(self.0), WaitOptions::empty());
     }

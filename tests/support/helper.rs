@@ -21,10 +21,10 @@ use super::{DEADLINE, Folder, eventually, system};
 /// The variable with the name of the helper to run.
 pub(crate) const NAME: &str = "PORTLEASE_TEST_HELPER";
 
-/// The variable with its arguments.
+/// The variable with the arguments of the helper.
 pub(crate) const ARGS: &str = "PORTLEASE_TEST_ARGS";
 
-/// What libtest is asked to run in a helper process.
+/// The arguments of libtest in a helper process.
 pub(crate) const LIBTEST_ARGS: [&str; 4] = [
     "--exact",
     "helper_process",
@@ -35,7 +35,7 @@ pub(crate) const LIBTEST_ARGS: [&str; 4] = [
 /// Marks the lines that are for the parent, among those of libtest.
 pub(crate) const MARK: &str = "@@ ";
 
-/// The name and arguments of the helper that this process is to run, if it is one.
+/// The name and arguments of the helper to run, if this process is a helper process.
 pub(crate) fn requested() -> Option<(String, Args)> {
     let name = std::env::var(NAME).ok()?;
     Some((name, Args::parse(&std::env::var(ARGS).unwrap_or_default())))
@@ -97,8 +97,8 @@ impl Launch {
         self
     }
 
-    /// In its own network namespace, with the loopback interface up and this number of ephemeral
-    /// ports.
+    /// Runs the helper in its own network namespace, with the loopback interface up and this number
+    /// of ephemeral ports.
     pub(crate) fn with_ephemeral_ports(self, count: u16) -> Self {
         let (low, high) = (EPHEMERAL_LOW, EPHEMERAL_LOW + count - 1);
         self.in_network("ip link set lo up").setup(format!(
@@ -106,20 +106,20 @@ impl Launch {
         ))
     }
 
-    /// In its own network namespace, after these shell commands.
+    /// Runs the helper in its own network namespace. These shell commands run there first.
     pub(crate) fn in_network(mut self, setup: &str) -> Self {
         self.unshare.push("-n");
         self.setup(setup)
     }
 
-    /// As the first process of its own pid namespace, which ends with it.
+    /// Runs the helper as the first process of its own pid namespace. The namespace ends with it.
     pub(crate) fn run_as_first_process(mut self) -> Self {
         let flags = ["-p", "-f", "--kill-child", "--mount-proc"];
         self.unshare.extend(flags);
         self
     }
 
-    /// In its own mount namespace, in which these shell commands run first.
+    /// Runs the helper in its own mount namespace. These shell commands run there first.
     pub(crate) fn in_mounts(mut self, setup: impl AsRef<str>) -> Self {
         self.unshare.push("-m");
         self.setup(setup)
@@ -131,27 +131,29 @@ impl Launch {
         self
     }
 
-    /// As the user nobody.
+    /// Runs the helper as the user nobody.
     pub(crate) fn run_as_nobody(mut self) -> Self {
         self.nobody = true;
         self
     }
 
-    /// Under strace with these arguments.
+    /// Runs the helper under strace with these arguments.
     pub(crate) fn traced(mut self, args: impl IntoIterator<Item = String>) -> Self {
         self.wrapper.push("strace".to_owned());
         self.wrapper.extend(args);
         self
     }
 
-    /// Started by this program, which executes the arguments that follow its own.
+    /// Starts the helper through this program and its arguments. The program must execute the
+    /// arguments that follow.
     #[allow(dead_code, reason = "only the tests of sandboxes need it")]
     pub(crate) fn wrapped(mut self, wrapper: impl IntoIterator<Item = String>) -> Self {
         self.wrapper.extend(wrapper);
         self
     }
 
-    /// With these variables for the helper alone, not for the programs that start it.
+    /// Starts the helper through env(1) with these arguments. They change the variables of the
+    /// helper alone, not of the programs that start it.
     #[allow(dead_code, reason = "some tests need it")]
     pub(crate) fn innermost(mut self, variables: impl IntoIterator<Item = String>) -> Self {
         self.wrapper.push("env".to_owned());
@@ -233,7 +235,7 @@ fn current_exe() -> PathBuf {
     std::env::current_exe().unwrap()
 }
 
-/// This binary, where every user can execute it.
+/// The path of this binary, or of a copy if not every user can execute the binary.
 fn binary_for_every_user() -> (PathBuf, Option<Folder>) {
     let binary = current_exe();
     if system::others_reach(&binary) {
@@ -289,7 +291,7 @@ fn read_lines(
     });
 }
 
-/// A helper process that runs. Dropping it kills it, by its pid.
+/// A running helper process. Dropping the value kills the process by its pid.
 pub(crate) struct Helper {
     name: &'static str,
     process: Child,
@@ -304,7 +306,7 @@ impl Helper {
         self.process.id()
     }
 
-    /// Sends it a line.
+    /// Sends a line to the helper process.
     pub(crate) fn send(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         if let Err(e) = stdin.write_all(format!("{line}\n").as_bytes()) {
@@ -317,7 +319,7 @@ impl Helper {
         }
     }
 
-    /// Its next reply.
+    /// The next reply.
     pub(crate) fn receive(&mut self) -> String {
         match self.receive_or_end() {
             Some(line) => line,
@@ -325,7 +327,7 @@ impl Helper {
         }
     }
 
-    /// Its next reply; `None` if it ends instead.
+    /// The next reply; `None` if the process ends instead.
     pub(crate) fn receive_or_end(&mut self) -> Option<String> {
         match self.lines.recv_timeout(DEADLINE) {
             Ok(line) => Some(line),
@@ -340,13 +342,14 @@ impl Helper {
         }
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Closes its input and waits until it ends. Returns its exit status and its remaining replies.
+    /// Closes the input of the process and waits until it ends. Returns its exit status and its
+    /// remaining replies.
     pub(crate) fn finish(mut self) -> (ExitStatus, Vec<String>) {
         drop(self.stdin.take());
         let mut replies = Vec::new();
@@ -362,7 +365,8 @@ impl Helper {
         (status, replies)
     }
 
-    /// The same for a process that must succeed. Returns its remaining replies.
+    /// Like [`Helper::finish`], but panics unless the process succeeds. Returns its remaining
+    /// replies.
     pub(crate) fn succeed(self) -> Vec<String> {
         let (log, name) = (self.log.clone(), self.name);
         let (status, replies) = self.finish();
@@ -374,7 +378,7 @@ impl Helper {
         replies
     }
 
-    /// What it has printed so far.
+    /// What the process has printed so far.
     pub(crate) fn output(&self) -> String {
         text_of(&self.log)
     }
@@ -389,7 +393,7 @@ fn text_of(log: &Mutex<Log>) -> String {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may be gone already.
         let _gone = self.process.kill();
         let _reaped = self.process.wait();
     }

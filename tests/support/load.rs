@@ -15,7 +15,7 @@ pub(crate) fn boot_twice(
     port: u16,
     serve_once: impl Fn(u16) -> Result<(), String>,
 ) -> Result<(), String> {
-    // Stands for what a server does before it binds.
+    // Stands for the work of a server before it binds.
     std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
     serve_once(port).map_err(|e| format!("{port}, first start: {e}"))?;
     std::thread::sleep(Duration::from_micros(fastrand::u64(0..300)));
@@ -51,7 +51,7 @@ pub(crate) fn serve_tcp_once(port: u16, reuse_address: bool) -> Result<(), Strin
     let mut stream = loop {
         match server.accept() {
             Ok((stream, peer)) if peer == ours => break stream,
-            // The client of another server, which this one has displaced.
+            // It is the client of another server, which lost the port to this one.
             Ok(_) => return Err("accept: another client connected".to_owned()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::yield_now();
@@ -112,7 +112,7 @@ pub(crate) fn disturb(listener: &TcpListener, gone: &AtomicBool) {
     let mut turn = 0u32;
     while !gone.load(Ordering::Relaxed) {
         turn = turn.wrapping_add(1);
-        // Both fail while the range is full; closing older sockets below makes room.
+        // The binds and the connect fail while the range is full. Closing older sockets makes room.
         if let Ok(socket) = bound(0, turn.is_multiple_of(2)) {
             if turn.is_multiple_of(4) {
                 let _listens = socket.listen(1);

@@ -1,6 +1,6 @@
 //! What the test binaries share, one module per noun.
 //!
-//! Each test binary includes this folder, and uses its part of it.
+//! Each test binary includes this folder, and uses a part of it.
 
 pub(crate) mod args;
 pub(crate) mod capability;
@@ -22,7 +22,7 @@ mod system;
 
 #[allow(
     unused_imports,
-    reason = "each test binary uses its part of what they share"
+    reason = "each test binary uses only a part of the shared code"
 )]
 pub(crate) use {
     folder::{Folder, own_locks},

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen. It is long because the machine may be busy with
-/// every other test; on an idle machine no test waits for it.
+/// How long a test waits for an event that must happen. It is long because the other tests may keep
+/// the machine busy. On an idle machine no test waits this long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Polls until `state` returns `Ok`. Panics after `within`, with the last state that it returned.

@@ -8,9 +8,9 @@ use portlease::{Guarantee, ReserveOptions};
 
 use super::DEADLINE;
 
-/// Whether a TCP reservation has the right guarantee. On Linux a claim keeps the port. Elsewhere it
-/// is a non-ephemeral one, which is known only where the ephemeral range can be read: wine has
-/// none.
+/// Whether a TCP reservation may have this guarantee. On Linux a claim keeps the port. Elsewhere
+/// the guarantee is `Cooperative`, or `BestEffort` where the ephemeral range cannot be read, as
+/// under wine.
 pub(crate) fn is_tcp_guarantee(guarantee: Guarantee) -> bool {
     match guarantee {
         Guarantee::Kernel => cfg!(target_os = "linux"),
@@ -18,13 +18,13 @@ pub(crate) fn is_tcp_guarantee(guarantee: Guarantee) -> bool {
     }
 }
 
-/// A free port that stays free for a while: on most machines it is outside the ephemeral range, so
-/// that the kernel assigns it to no process, and no other test uses it.
+/// A free port, which this function returns to no other test. On most machines it is outside the
+/// ephemeral range, so the kernel assigns it to no process.
 pub(crate) fn non_ephemeral_port() -> u16 {
     non_ephemeral_ports(1)[0]
 }
 
-/// This number of consecutive free ports.
+/// `count` consecutive free ports, each as in [`non_ephemeral_port`].
 pub(crate) fn non_ephemeral_ports(count: usize) -> Vec<u16> {
     loop {
         let ports = allot(count.try_into().unwrap());
@@ -45,16 +45,16 @@ pub(crate) fn non_ephemeral_ports(count: usize) -> Vec<u16> {
     }
 }
 
-/// The numbers are divided into slices, of which each test process locks what it needs. So tests do
-/// not use the same numbers, in one process or in several.
+/// The numbers are divided into slices. Each test process locks the slices that it needs and allots
+/// each number once. So no two tests use the same number, in one process or in several.
 const FIRST_SLICE: u16 = 20000;
 const SLICE: u16 = 320;
 const SLICES: u16 = 31;
 
-/// A locked slice, and which of its numbers are not allotted yet.
+/// The numbers of the last locked slice that are not allotted yet, and the locks of all slices.
 static SLICE_IN_USE: Mutex<Option<(Range<u16>, Vec<File>)>> = Mutex::new(None);
 
-/// Numbers that no other test has, unless this process needs more than there are.
+/// Numbers that are allotted to no other test. Panics if the test processes have locked all slices.
 fn allot(count: u16) -> Range<u16> {
     assert!(count <= SLICE);
     let mut in_use = SLICE_IN_USE.lock().unwrap();
@@ -82,7 +82,7 @@ fn lock(slice: u16) -> Option<File> {
         .append(true)
         .create(true)
         .open(&path);
-    // Of another user it can only be read, which is enough for a lock.
+    // A file of another user can only be read. That is enough to lock it.
     let file = file.or_else(|_| File::open(&path)).ok()?;
     file.try_lock().ok()?;
     Some(file)

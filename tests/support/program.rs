@@ -1,4 +1,4 @@
-//! Programs of other projects: found, started, and stopped as a person would.
+//! Programs of other projects: finds, starts and stops them as a person would.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub(crate) fn python_has(module: &str) -> Result<(), String> {
     }
 }
 
-/// A program that runs. Dropping it stops it.
+/// A running program. Dropping the value stops the program.
 pub(crate) struct Program {
     pub(crate) process: Child,
     log: PathBuf,
@@ -57,9 +57,10 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts a program that logs into `folder`, and keeps the folder until it is dropped.
+    /// Starts a program that logs into `folder`. The returned value keeps the folder.
     ///
-    /// Takes the command by value, because it has the sockets open that it passes.
+    /// Takes the command by value: until it is dropped, this process too has the sockets open that
+    /// the command passes.
     pub(crate) fn start(command: Command, folder: Folder) -> Program {
         let log = folder.path().join("log");
         Program::spawn(command, log, Some(folder))
@@ -92,13 +93,13 @@ impl Program {
     pub(crate) fn answers<T>(&mut self, mut request: impl FnMut() -> std::io::Result<T>) -> T {
         eventually("an answer", DEADLINE, || {
             if let Some(status) = self.process.try_wait().unwrap() {
-                panic!("it ended ({status}):\n{}", self.log());
+                panic!("the program ended ({status}):\n{}", self.log());
             }
             request().map_err(|e| format!("{e}\n{}", self.log()))
         })
     }
 
-    /// Waits until it ends by itself. Returns its exit status and its log.
+    /// Waits until the program ends by itself. Returns its exit status and its log.
     pub(crate) fn ends(mut self) -> (ExitStatus, String) {
         let status = eventually("the program ends", DEADLINE, || {
             match self.process.try_wait() {
@@ -109,8 +110,8 @@ impl Program {
         (status, self.log())
     }
 
-    /// Sends SIGTERM, waits, and returns whether it ended. SIGKILL would leave the workers of a
-    /// server running.
+    /// Sends SIGTERM, waits, and returns whether the program ended. SIGKILL would leave the workers
+    /// of a server running.
     pub(crate) fn stop(&mut self) -> bool {
         const GRACE: Duration = Duration::from_secs(10);
         if self.process.try_wait().is_ok_and(|status| status.is_some()) {
@@ -133,7 +134,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if !self.stop() {
-            // It may be gone already.
+            // The program may be gone already.
             let _gone = self.process.kill();
             let _reaped = self.process.wait();
         }

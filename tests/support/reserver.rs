@@ -42,7 +42,7 @@ pub(crate) fn run() {
                 }
                 format!("released at={at}")
             }
-            // Of a reservation that is held, as it is now.
+            // The current guarantee of a reservation that this process holds.
             ("guarantee", port) => format!("{:?}", held[&port.parse().unwrap()].guarantee()),
             ("leak", port) => {
                 let reservation = held.remove(&port.parse().unwrap()).unwrap();
@@ -93,7 +93,7 @@ pub(crate) fn run() {
                     .join(",")
             }
             ("free", port) => portlease::is_port_free(port).to_string(),
-            // The same, from a child process.
+            // The same check, from a child process.
             ("child-free", port) => {
                 let locks = std::env::var_os("PORTLEASE_DIR").unwrap();
                 Reserver::new(Path::new(&locks)).command(&format!("free={port}"))
@@ -197,7 +197,7 @@ fn describe(reservations: &[Reservation]) -> String {
     )
 }
 
-/// By the machine's clock, which all processes share.
+/// The time in nanoseconds on the machine's clock, which all processes share.
 fn now() -> u128 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -277,7 +277,7 @@ impl Reserver {
         self.end_reserve()
     }
 
-    /// Makes it begin to reserve, and returns when it began.
+    /// Makes the process begin to reserve. Returns the time at which it began.
     #[track_caller]
     pub(crate) fn begin_reserve(&mut self, args: &str) -> u128 {
         self.0.send(&format!("reserve {args}"));
@@ -320,7 +320,7 @@ impl Reserver {
         self.0.receive()
     }
 
-    /// Makes it release a port, or `all` of them.
+    /// Makes the process release a port, or `all` of its ports.
     #[track_caller]
     pub(crate) fn release(&mut self, which: impl std::fmt::Display) {
         let reply = self.command(&format!("release={which}"));

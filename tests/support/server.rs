@@ -1,4 +1,4 @@
-//! A server by port number, in a helper process, as the user of a reserved port starts one.
+//! A server in a helper process. It is started by port number, as users of a reserved port do.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::args::Args;
 use super::helper::{self, Helper, Launch};
 
-/// The helper process: `port=N`. It sends its pid to each client. It ends with its input, unless it
-/// is to `stay`.
+/// The helper process: `port=N`. It sends its pid to each client. It ends when its input is closed;
+/// with the argument `stay` it runs until it is killed.
 pub(crate) fn run(args: &Args) {
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, args.number("port").unwrap())) {
         Ok(listener) => listener,
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) {
     }
 }
 
-/// The command that starts the helper process, which stays.
+/// The command that starts the helper process with `stay`.
 pub(crate) fn command(port: u16) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command

@@ -12,7 +12,7 @@ pub(crate) fn print_line(line: &str) {
 macro_rules! test_name {
     () => {{
         fn here() {}
-        // An async test's is in a closure.
+        // In an async test, `here` is inside a closure.
         let path = std::any::type_name_of_val(&here)
             .trim_end_matches("::here")
             .trim_end_matches("::{{closure}}");

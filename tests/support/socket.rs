@@ -69,8 +69,9 @@ pub(crate) fn leave_time_wait(server: &TcpListener) {
     drop(client);
 }
 
-/// The source ports of clients that closed first: each connection leaves one in TIME_WAIT. At most
-/// `count`, and fewer if the kernel has no other number.
+/// Connects clients to `server` and closes the clients' sides first, which leaves their source
+/// ports in TIME_WAIT. Returns these ports: `count` of them, or fewer if the kernel has no other
+/// number.
 pub(crate) fn leave_clients_in_time_wait(server: &TcpListener, count: usize) -> BTreeSet<u16> {
     let mut sources = BTreeSet::new();
     while sources.len() < count {

@@ -12,7 +12,8 @@ use crate::support::args::Args;
 use crate::support::helper::{self, ARGS, LIBTEST_ARGS, NAME};
 use crate::support::{DEADLINE, eventually, show_owner};
 
-/// The helper process: a server that runs until its input is closed, or exits at once, or stays.
+/// The helper process: a server that runs until its input is closed. With `stay` it runs until it
+/// is killed, and with `exit=CODE` it exits at once.
 pub(crate) fn serve(args: &Args) {
     if let Some(code) = args.number("exit") {
         std::process::exit(code);
@@ -49,7 +50,7 @@ async fn a_child_that_serves_is_waited_for_and_keeps_its_input() {
         eventually("the child holds its port", DEADLINE, || {
             portlease::check_port_held_by(&p, pid).map_err(|e| e.to_string())
         });
-        // It ends only when its input is closed.
+        // The child ends only when its input is closed.
         assert!(child.try_wait().unwrap().is_none());
         drop(child.stdin.take().unwrap());
         assert!(child.wait().await.unwrap().success());
@@ -71,7 +72,7 @@ async fn a_child_that_ends_first_ends_the_wait_at_once() {
         text.starts_with(&start) && text.contains("3) before it listened on port "),
         "{text}"
     );
-    // tokio has reaped it, and forgets its pid.
+    // tokio has reaped the child and no longer knows its pid.
     let again = wait_for(&p, &mut child, DEADLINE).await.unwrap_err();
     assert!(
         again.to_string().starts_with("the process ended ("),

@@ -9,7 +9,7 @@ mod sockets;
     dead_code,
     unused_imports,
     unused_macros,
-    reason = "each test binary uses its part of what they share"
+    reason = "each test binary uses only a part of the shared code"
 )]
 #[path = "../support/mod.rs"]
 mod support;

@@ -33,7 +33,7 @@ async fn a_server_is_restarted_killed_and_stopped_on_its_number() {
     portlease::assert_port_free(&reservation);
 }
 
-/// A task of a runtime with several threads can await it.
+/// Requires a future that is `Send`, so that a task of a runtime with several threads can await it.
 fn sendable<T: Send>(future: T) -> T {
     future
 }
@@ -52,7 +52,7 @@ async fn a_dropped_server_and_a_dropped_start_leave_the_number_free() {
         .stdout(Stdio::null());
     let start = sendable(p.spawn_tokio(command, DEADLINE));
     let cancelled = tokio::time::timeout(Duration::ZERO, start).await;
-    assert!(cancelled.is_err(), "it listened: {cancelled:?}");
+    assert!(cancelled.is_err(), "the program listened: {cancelled:?}");
     drop(ReserveOptions::new().port(port).reserve().unwrap());
 }
 

@@ -42,7 +42,8 @@ async fn a_listener_leaves_the_thread_to_its_clients_again_and_again() {
                 .is_err()
         );
     }
-    // A child that another test has forked keeps the last listener until its exec.
+    // A child that another test has forked may share the last listener until it calls exec. The
+    // check waits for that, for up to 2 s.
     portlease::assert_port_free(&p);
     // A server that binds by port number itself.
     talk(&TcpListener::bind(p.addr()).await.unwrap(), &p).await;

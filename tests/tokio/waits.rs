@@ -25,11 +25,23 @@ async fn longest_block<T>(wait: impl Future<Output = T>) -> (T, Duration) {
     let value = tokio::select! {
         biased;
         // Polled first, so that it notices a wait that never yields.
-        () = other => unreachable!("it has no end"),
+        () = other => unreachable!("the other task has no end"),
         value = wait => value,
     };
-    // The last step ended with the wait.
+    // The step during which the wait ended is not measured.
     (value, longest.get())
+}
+
+#[tokio::test]
+async fn a_listener_that_does_not_stay_is_not_explained_by_the_blocked_thread() {
+    let p = reserve_port();
+    let server = p.listen().unwrap();
+    let (steady, at_most) = (Duration::from_secs(60), Duration::from_millis(50));
+    let error = portlease::wait_until_all_listening([&p], steady, at_most).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let text = format!("{error:?}");
+    assert!(!text.contains("portlease::tokio"), "{text}");
+    drop(server);
 }
 
 #[tokio::test]
@@ -98,7 +110,7 @@ async fn other_tasks_run_while_a_wait_times_out() {
     let blocking = async {
         sleep(Duration::from_millis(5)).await;
         let error = p.wait_until_free(AT_MOST);
-        // Yields once more, so that the other task measures it.
+        // Yields once more, so that the other task measures how long it was blocked.
         sleep(Duration::from_millis(5)).await;
         error
     };
@@ -206,7 +218,7 @@ async fn a_wait_can_be_a_task_of_its_own() {
     free.await.unwrap().unwrap();
 }
 
-/// On systems where the wait reads the socket table, and needs no other thread.
+/// Runs only on systems where the wait reads the socket table and needs no other thread.
 #[cfg(any(target_os = "linux", windows))]
 #[test]
 fn a_server_that_takes_the_only_thread_for_blocking_work_is_waited_for() {

@@ -60,7 +60,7 @@ fn draw_rounds(losses: &[Losses]) -> Outcome<()> {
     let groups: Vec<(String, Vec<Bar>)> = LOADS.iter().enumerate().map(group).collect();
     bars(
         "rounds.svg",
-        "Rounds lost (a server started by number, and again)",
+        "Rounds lost (each round starts a server twice on one port)",
         &groups,
     )
 }

@@ -37,10 +37,10 @@ pub(crate) const ALL: [Peer; 9] = [
     Peer::Portserver,
 ];
 
-/// The abstract address of the port server. Each network namespace has its own.
+/// The abstract address of the port server. Each network namespace has its own abstract addresses.
 pub(crate) const PORTSERVER: &str = "portlease-peers";
 
-/// A port and, if the peer has one, the value that keeps it.
+/// A port and the value that keeps it. Some peers have no such value.
 pub(crate) struct PickedPort {
     pub(crate) port: u16,
     _keeper: Keeper,
@@ -72,13 +72,13 @@ impl Drop for Keeper {
     }
 }
 
-/// One for the whole process, as openport's documentation shows.
+/// One value for the whole process, as openport's documentation shows.
 static OPENPORT: LazyLock<PortReservation> = LazyLock::new(PortReservation::default);
 
 /// The process that owns the port. Only the port server needs it: it identifies owners by pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// A new process, as for a test process that releases its port by exiting.
+    /// A new process. It stands for a test process, which releases its port by exiting.
     NewProcess,
     /// This process, which keeps all its ports until it exits.
     ThisProcess,

@@ -23,10 +23,10 @@ pub(crate) fn write(
     let old = std::fs::read_to_string(&path)?;
     let (before, rest) = old
         .split_once(BEGIN)
-        .ok_or("RESULTS.md has no place for the tables")?;
+        .ok_or("RESULTS.md has no mark before the tables")?;
     let (_, after) = rest
         .split_once(END)
-        .ok_or("RESULTS.md has no end of the place for the tables")?;
+        .ok_or("RESULTS.md has no mark after the tables")?;
     let text = tables(seconds, losses, costs, timings)?;
     // A crash must not leave half a file.
     let mut file = tempfile::NamedTempFile::new_in(path.parent().ok_or("no folder")?)?;
@@ -60,7 +60,7 @@ fn tables(seconds: f64, losses: &[Losses], costs: &[Cost], timings: &[Timing]) -
         .iter()
         .filter(|one| one.load == 0 && one.lost > 0)
         .collect();
-    writeln!(text, "\nThe first loss of each, {}:\n", LOADS[0].title)?;
+    writeln!(text, "\nThe first loss of each peer, {}:\n", LOADS[0].title)?;
     for one in losses {
         writeln!(text, "- {}: {}", one.peer.name(), one.first_loss)?;
     }
@@ -138,7 +138,7 @@ fn tables(seconds: f64, losses: &[Losses], costs: &[Cost], timings: &[Timing]) -
     for (ours, theirs) in [
         ("who_holds, whole process", "ss -tulpn"),
         ("who_holds, whole process", "lsof -nP -i :PORT"),
-        ("who_holds, in process", "the floor, in process"),
+        ("who_holds, in process", "system calls alone, in process"),
     ] {
         let cells = (0..BACKGROUNDS.len()).map(|i| ratio(ours, theirs, i));
         row(&mut text, &format!("{ours} / {theirs}"), cells)?;

@@ -1,20 +1,22 @@
-//! What it costs to find the holder of a port, beside the common tools, measured side by side in
-//! one run.
+//! Measures what it costs to find the holder of a port, side by side with the common tools.
 //!
 //! The rivals take turns under four backgrounds: a quiet machine; 2,000 processes of 20
-//! descriptors; 20,000 connections; all of that and 10,000 listeners. Everything runs in a network
-//! namespace of its own. `whole process` starts this program again, as `ss` and `lsof` are started.
-//! The floor is the system calls that every method needs, by one thread that ignores their results.
+//! descriptors; 20,000 connections; all of that and 10,000 listeners. Each background has a network
+//! namespace of its own. `ss` and `lsof` run as new processes, so `whole process` starts this
+//! program again, too. `system calls alone` makes only the system calls that every method needs. It
+//! makes them in one thread, and ignores their results.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::helper::{Helper, Outcome, print_ready_and_wait};
 use crate::namespace::run_in_namespace;
 
-/// Fits the usual descriptor limit of a process.
+/// The most sockets of one helper process. The hard limit on descriptors must be higher.
 const SOCKETS_PER_PROCESS: usize = 4_000;
 
 pub(crate) struct Background {
@@ -133,20 +135,27 @@ impl Drop for Sleeper {
     }
 }
 
-/// Waits for the exec of `sleep`: before it the process has not opened all its descriptors.
+/// Waits until the process has called exec for `sleep`. Then it has opened all its descriptors.
 fn wait_for_exec(pid: u32) -> Outcome<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while std::fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end() != "sleep" {
         if Instant::now() > deadline {
-            return Err("a neighbour did not exec sleep within 60 s".into());
+            return Err("a background process did not exec `sleep` within 60 s".into());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
 
-/// Opens `count` sockets on a loopback address of their own, and holds them until its input ends.
+/// Opens `count` listeners or connections on a loopback address that no other helper uses. Holds
+/// them until a line of input arrives, or the input ends.
 pub(crate) fn hold_sockets(what: &str, count: usize, nth: u8) -> Outcome<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, limit)?;
     let any = SocketAddr::from((Ipv4Addr::new(127, 77, nth, 1), 0));
     let mut held: Vec<Box<dyn Send>> = Vec::new();
     let listener = TcpListener::bind(any)?;
@@ -201,8 +210,8 @@ fn failed_check(port: u16) -> Outcome<()> {
     }
 }
 
-/// One scan of the kernel's TCP and UDP sockets, and one readlink of every descriptor of every
-/// process.
+/// Makes the system calls alone: one scan of the kernel's TCP and UDP sockets, and one readlink of
+/// every descriptor of every process.
 pub(crate) fn floor(port: u16) -> Outcome<()> {
     use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
     use rustix::net::{
@@ -305,7 +314,7 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
         ("who_holds, in process", 1, &|| {
             discard(portlease::who_holds(held))
         }),
-        ("the floor, in process", 1, &|| floor(held)),
+        ("system calls alone, in process", 1, &|| floor(held)),
         ("listeners, in process", 1, &|| {
             listeners::get_all()
                 .map(drop)
@@ -315,7 +324,7 @@ pub(crate) fn compare(background: &Background) -> Outcome<()> {
         ("who_holds, whole process", 1, &|| {
             run(&exe, &["who", &text])
         }),
-        ("the floor, whole process", 1, &|| {
+        ("system calls alone, whole process", 1, &|| {
             run(&exe, &["floor", &text])
         }),
         ("ss -tulpn", 1, &|| run("ss", &["-tulpn"])),

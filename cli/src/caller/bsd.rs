@@ -1,4 +1,5 @@
-//! macOS and the BSDs: the kernel shows which process has called exec, but no arguments.
+//! macOS and the BSDs: [`ProcessStat`] shows whether a process has called exec, but not its
+//! arguments.
 
 use crate::caller::{Caller, is_wrapper};
 use crate::failure::Failure;
@@ -10,7 +11,7 @@ const INIT: u32 = 1;
 
 /// The nearest ancestor that outlives this call. This function passes over subshells, which have
 /// not called exec, and over wrappers that end with their command. It does not pass over `sh -c`,
-/// because the arguments of a process are not read here.
+/// because it does not read the arguments of a process.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = std::os::unix::process::parent_id();
     let Some(mut process) = ProcessStat::of(parent) else {

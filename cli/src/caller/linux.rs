@@ -1,4 +1,4 @@
-//! Linux: /proc shows the arguments and the output of each ancestor.
+//! Linux: /proc shows the arguments and the stdout of an ancestor.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
-/// The names of shells. For a pipe, a list or `$(…)`, a shell forks a subshell that does not call
-/// exec. So a subshell has the name of its shell.
+/// The names of shells. For `$(…)`, `(…)` or a part of a pipe, a shell can fork a subshell that
+/// does not call exec. Such a subshell has the name of its shell.
 const SHELLS: [&str; 11] = [
     "ash", "bash", "busybox", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
@@ -143,8 +143,8 @@ impl ProcessImage {
     }
 }
 
-/// A pipe or a regular file that a process writes to. A terminal does not count. All processes of
-/// the terminal share it, so it does not show which process reads the numbers.
+/// The pipe or the regular file behind a descriptor of a process. A terminal does not count: all of
+/// its processes share it, so it does not show which process reads the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Output {
     device: u64,

@@ -38,15 +38,15 @@ fn is_brief(process: &ProcessStat) -> bool {
     if !process.name.eq_ignore_ascii_case("cmd.exe") {
         return is_wrapper(&process.name);
     }
-    // If this user may not read the command line, the process belongs to another user.
+    // A `cmd.exe` whose command line cannot be read counts as one that goes on after this call.
     let line = command_line(process.pid).unwrap_or_default();
     let line = line.to_string_lossy();
     text_of_cmd(&line).is_some_and(ends_with_this_call)
 }
 
-/// The TEXT of `cmd /c TEXT`. `None` for a `cmd` that reads its commands from a console.
+/// The TEXT of `cmd /c TEXT`. `None` if the line has no `/c`.
 fn text_of_cmd(line: &str) -> Option<&str> {
-    // ASCII case only, so that the offsets are those of `line`.
+    // `to_ascii_lowercase` keeps the byte offsets of `line`.
     let lower = line.to_ascii_lowercase();
     let at = lower.find(" /c")?;
     Some(&line[at + " /c".len()..])

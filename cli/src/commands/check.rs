@@ -1,5 +1,6 @@
 //! `portlease check`: checks that all ports are free, or that all have a listener.
 
+use portlease::ServerKind;
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -7,11 +8,13 @@ use crate::condition::Condition;
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::{Finding, verdict};
+use crate::limits::HELP_PER_PORT;
 use crate::output::annotations;
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::junit;
 use crate::output::port_row::PortRow;
+use crate::output::report;
 use crate::ports::PortList;
 use crate::survey::in_parallel;
 use crate::wait_loop::{self, Unable};
@@ -38,7 +41,11 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
         )?;
     }
     let parts = in_parallel(&endpoints, |part| {
-        Finding::all(part, condition, args.wait.is_some())
+        let mut findings = Finding::all(part, condition, args.wait.is_some());
+        if condition == Condition::Free(ServerKind::ReuseAddr) {
+            Finding::note_servers(&mut findings);
+        }
+        findings
     });
     let findings: Vec<Finding> = parts.into_iter().flatten().collect();
     if annotations::in_github_actions() {
@@ -61,7 +68,7 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     } else {
         console.findings(&findings, condition)?;
         if verdict(&findings) == exit::YES {
-            console.answer(all_pass(&findings, condition))?;
+            print_pass(console, &findings, condition)?;
         }
     }
     // Prints the answer before it writes the report file. A failure to write the file then does not
@@ -70,6 +77,33 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
         junit::write_report(file, &findings)?;
     }
     Ok(verdict(&findings))
+}
+
+/// Prints the answer if all ports pass. Also reports the ports that are free only for servers that
+/// set SO_REUSEADDR, or counts them if there are more than [`HELP_PER_PORT`].
+fn print_pass(
+    console: &Console,
+    findings: &[Finding],
+    condition: Condition,
+) -> Result<(), Failure> {
+    let limited = |finding: &&Finding| finding.needs_reuse_addr.is_some();
+    let count = findings.iter().filter(limited).count();
+    if count <= HELP_PER_PORT {
+        for finding in findings {
+            if let Some(problem) = &finding.needs_reuse_addr {
+                let endpoint = finding.endpoint;
+                console.report(report::needs_reuse_addr(problem, endpoint, finding.asked))?;
+            }
+        }
+    }
+    match (findings, count) {
+        ([_], 1) => Ok(()),
+        (_, 0) => console.answer(all_pass(findings, condition)),
+        _ => console.answer(format_args!(
+            "{}, {count} of them only for servers that set SO_REUSEADDR",
+            all_pass(findings, condition)
+        )),
+    }
 }
 
 fn all_pass(findings: &[Finding], condition: Condition) -> String {

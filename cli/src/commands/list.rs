@@ -94,7 +94,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     })
 }
 
-/// Whether `PORTLEASE_DIR` is a relative path, which names no lock folder.
+/// Whether `PORTLEASE_DIR` is empty or a relative path. Neither names a lock folder.
 fn is_misconfigured() -> bool {
     let folder = std::env::var_os("PORTLEASE_DIR");
     folder.is_some_and(|folder| !Path::new(&folder).is_absolute())
@@ -164,7 +164,7 @@ fn beneficiary(lease: &Lease) -> String {
     let Some(pid) = lease.on_behalf_of() else {
         return "-".to_owned();
     };
-    // As in `pids`.
+    // As in `pids`, parentheses mark a pid of another pid namespace.
     let pid = if lease.is_foreign() {
         format!("({pid})")
     } else {
@@ -176,8 +176,8 @@ fn beneficiary(lease: &Lease) -> String {
     }
 }
 
-/// The stable name of the lease. `(not N)` follows if the lease has another number than N, the
-/// first number of that name.
+/// The stable name of the lease. The name stands for a number N, its first choice. If the lease has
+/// another number, `(not N)` follows the name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

@@ -16,7 +16,7 @@ use crate::reserve_options::check_choice;
 struct Answer<'a> {
     version: u8,
     keeper: u32,
-    /// `null` if the ports are held for a time alone.
+    /// `null` if the ports are held only for the time of `--for`, and not for a process.
     pid: Option<u32>,
     ports: &'a [ReservedRow],
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
-use crate::http_wait::{HttpOutcome, Unanswered, until_answered};
+use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
 use crate::limits::COMMAND_CHARS;
 use crate::listen_wait::ListenWait;
@@ -65,7 +65,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let limit = args.shared.wait.unwrap_or_default();
     let reservations = console.while_waiting("busy ports to become free", limit, || {
         reserve(args, program)
-    })?;
+    });
+    let reservations =
+        reservations.map_err(|failure| failure.of_reserving(args.shared.wait.is_some()))?;
     for named in &reservations {
         console.detail(format_args!("{} is {}", named.name, endpoint(named)));
         if let Some(note) = ReservedRow::from(&named.reservation).other_choice()
@@ -119,8 +121,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let started = match supervisor.start(&mut command) {
         Err(cause) => match spawning::instead(&command, &cause) {
             Some(other) => {
-                // Drops the first command, which has copies of the sockets, before they are passed
-                // on again.
+                // The assignment drops the first command, which owns copies of the sockets.
+                // `pass_sockets` then gives new copies to the other command.
                 command = other;
                 pass_sockets(&mut command, &reservations, args)?;
                 supervisor.start(&mut command)
@@ -146,8 +148,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         Some(limit) => {
             let wait = spawn_listen_wait(&reservations, running.pid, limit, requests);
             if wait.is_err() {
-                // This process fails and releases the ports, so the command must end too. The error
-                // of the thread is reported. It says more than a failure to end the command.
+                // This process fails and releases the ports, so the command must end too. Only the
+                // failure to start the thread is reported, because it says more than a failure to
+                // end the command.
                 let _ended = end_tree(running.pid);
             }
             Some(wait?)
@@ -155,7 +158,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         None => None,
     };
     let outcome = running.until_end(console, listening);
-    // Kills the watcher process. Otherwise it would outlive this process for a moment.
+    // On Unix, kills the watcher process, which would otherwise outlive this process for a moment.
+    // On Windows, releases the job object, so that the processes that the command started run on.
     drop(supervisor);
     let end = match leaks {
         Some(leaks) => {
@@ -175,7 +179,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
-/// listens on the port.
+/// listens on the port, or if the socket table cannot be read.
 fn release(console: &Console, reservations: Vec<NamedReservation>) {
     for NamedReservation { reservation, .. } in reservations {
         if let Err(error) = reservation.release() {
@@ -320,7 +324,8 @@ fn spawn_listen_wait(
         let started = Instant::now();
         let listen = wait_until_all_held_by(endpoints, pid, limit).map_err(Failure::from);
         let listen = listen.and_then(|()| answer(requests, started, limit, pid));
-        // If the command ended first, the receiver is gone, and the send fails.
+        // After the command has ended, the supervisor waits for this result for at most
+        // `LISTEN_REPORT`. Then the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         wake();
     };
@@ -340,13 +345,19 @@ fn answer(
     limit: Duration,
     pid: u32,
 ) -> Result<(), Failure> {
-    match until_answered(requests, started, limit, Some(pid))? {
-        HttpOutcome::Answered => Ok(()),
-        HttpOutcome::TimedOut(left) | HttpOutcome::ProcessEnded(left) => {
-            let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
-            Err(Failure::new(problems.join("; ")))
-        }
+    // The sockets of a command that has ended are closed, so they explain nothing.
+    let (left, is_running) = match until_answered(requests, started, limit, Some(pid))? {
+        HttpOutcome::Answered => return Ok(()),
+        HttpOutcome::TimedOut(left) => (left, true),
+        HttpOutcome::ProcessEnded(left) => (left, false),
+    };
+    let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
+    let mut lines = vec![problems.join("; ")];
+    if is_running {
+        let obstacles = left.iter().filter_map(|of| Obstacle::find(of.endpoint));
+        lines.extend(obstacles.map(|obstacle| obstacle.text()));
     }
+    Err(Failure::new(lines.join("\n")))
 }
 
 fn endpoint(named: &NamedReservation) -> Endpoint {

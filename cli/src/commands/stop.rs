@@ -15,12 +15,12 @@ use crate::finding::{Finding, verdict};
 use crate::limits::{FREE_AFTER_STOP, remaining};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
-use crate::output::remedy::{self, RemedyRow};
+use crate::output::remedy::{self, Asked, RemedyRow};
 use crate::ports::PortList;
 use crate::stop_plan::{Refusal, StopPlan, real_folder, servers};
 use crate::text::{escape, os_message};
 
-/// What `stop` checks of each port at its end.
+/// The condition that `stop` checks for each port after it has ended the servers.
 const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
 
 #[derive(Debug, Serialize)]
@@ -197,8 +197,8 @@ fn refused_row(refusal: &Refusal) -> NotStoppedRow {
         name: process.map(|process: &Process| process.name.clone()),
         listens: vec![refusal.listens.clone()],
         cause: refusal.cause.clone(),
-        help: remedy::in_one_line(&refusal.remedies, false),
-        remedies: remedy::rows(&refusal.remedies, false),
+        help: remedy::in_one_line(&refusal.remedies, Asked::default()),
+        remedies: remedy::rows(&refusal.remedies, Asked::default()),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::http_probe::HttpProbe;
-use crate::http_wait::{HttpOutcome, Unanswered, wait_for_answers};
+use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, wait_for_answers};
 use crate::limits::{PORTS_PER_STEP, WAIT_REPORT_TIME, WAIT_REPORTS};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
@@ -52,9 +52,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     }
     let started = Instant::now();
     // With `--http` alone, no listener is required. If a packet filter redirects connections, a
-    // server can answer although no socket listens. With `--pid` too, the process must listen
-    // first.
-    let outcome = if args.http.is_some() && args.pid.is_none() {
+    // server can answer although no socket listens. With `--pid` or `--for` too, a server must
+    // listen first.
+    let outcome = if args.http.is_some() && pid.is_none() && steady.is_none() {
         Outcome::Met
     } else {
         wait_loop::wait_for(
@@ -109,9 +109,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Returns ports that do not meet the condition, at most [`WAIT_REPORTS`], and how many ports it
-/// left unchecked. The first is the port that the wait was for, from `report`. The search for
-/// others is short, because the timeout of the wait may have passed.
+/// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition, and how many other ports
+/// may not meet it. If the wait has a `report`, the port of that report comes first. The search for
+/// other ports is short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -123,10 +123,11 @@ fn unmet(
         findings.push(Finding {
             endpoint,
             problem: Some(problem),
-            waited: true,
+            asked: condition.asked(true),
+            needs_reuse_addr: None,
         });
-        // Reports this port alone. The wait recorded the start and the end of the process, which a
-        // check of the other ports does not know.
+        // Reports this port alone. The wait recorded the start and the end of the process, but a
+        // check of the other ports would not know them.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }
@@ -149,7 +150,8 @@ fn unmet(
     (findings, left)
 }
 
-/// The answer of `wait --http`.
+/// The JSON object that `wait --http` prints. If the wait ends before the first request, it prints
+/// [`Answer`] instead.
 #[derive(Debug, Serialize)]
 struct HttpAnswer {
     version: u8,
@@ -163,6 +165,11 @@ struct HttpAnswer {
 struct UnansweredRow {
     endpoint: String,
     problem: String,
+    /// Why no server answered, and the help, as far as the sockets show them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
 }
 
 fn wait_for_http(
@@ -183,9 +190,14 @@ fn wait_for_http(
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
     if console.is_json() {
-        let row = |request: &Unanswered| UnansweredRow {
-            endpoint: request.endpoint.to_string(),
-            problem: request.problem.clone(),
+        let row = |request: &Unanswered| {
+            let obstacle = Obstacle::find(request.endpoint);
+            UnansweredRow {
+                endpoint: request.endpoint.to_string(),
+                problem: request.problem.clone(),
+                cause: obstacle.as_ref().and_then(Obstacle::cause),
+                help: obstacle.as_ref().and_then(Obstacle::help),
+            }
         };
         console.print_json(&HttpAnswer {
             version: JSON_VERSION,
@@ -197,9 +209,12 @@ fn wait_for_http(
     }
     for request in &unanswered {
         console.report(request.headline())?;
-        let finding = Finding::new(request.endpoint, Condition::Listening, true);
-        if finding.problem.is_some() {
-            console.finding(&finding, Condition::Listening)?;
+        match Obstacle::find(request.endpoint) {
+            Some(Obstacle::NoListener(finding)) => {
+                console.finding(&finding, Condition::Listening)?;
+            }
+            Some(suspended) => console.report(suspended.text())?,
+            None => {}
         }
     }
     if let (exit::PROCESS_ENDED, Some(pid)) = (code, args.pid) {

@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portlease::{
-    Endpoint, Holder, Holders, Process, Reachability, State, probe, who_holds, who_holds_each,
+    Endpoint, Holder, Holders, Process, Protocol, Reachability, State, probe, who_holds,
+    who_holds_each,
 };
 use serde::Serialize;
 
@@ -67,8 +68,16 @@ struct Probe {
     description: String,
 }
 
+/// Whether a probe can connect to the endpoint: whether it may be a TCP port.
+fn takes_connections(endpoint: Endpoint) -> bool {
+    endpoint.protocol.is_none_or(|of| of == Protocol::Tcp)
+}
+
 /// Connects to the address of the endpoint, or to 127.0.0.1 and ::1 if the endpoint has none.
 fn probes(endpoint: Endpoint) -> Vec<Probe> {
+    if !takes_connections(endpoint) {
+        return Vec::new();
+    }
     let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let addresses = match endpoint.ip {
         Some(ip) => vec![ip],
@@ -80,7 +89,8 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
             ..endpoint
         };
         let reachability = probe(endpoint, PROBE_TIMEOUT);
-        // A machine without IPv6 has no ::1, so that result is left out.
+        // A machine without IPv6 has no ::1. So an IPv6 address that this machine does not have
+        // gets no result.
         let is_missing = matches!(
             reachability,
             Reachability::Failed(ErrorKind::AddrNotAvailable)
@@ -111,7 +121,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                     answer,
                 })?;
             } else {
-                console.report(text(&answer, &holders, args))?;
+                console.report(text(&answer, endpoint, &holders, args))?;
             }
             Ok(verdict(&holders))
         }
@@ -126,8 +136,8 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                     ports: answers.collect(),
                 })?;
             } else {
-                for (answer, holders) in answers.zip(&all) {
-                    console.report(text(&answer, holders, args))?;
+                for ((answer, holders), endpoint) in answers.zip(&all).zip(&endpoints) {
+                    console.report(text(&answer, *endpoint, holders, args))?;
                 }
             }
             // One port that is held decides the exit code, even if another port could not be read.
@@ -162,15 +172,25 @@ fn answer(endpoint: Endpoint, holders: &Holders, args: &WhoArgs) -> Answer {
             .collect(),
         leases: holders.leases().iter().map(LeaseRow::from).collect(),
         ephemeral_range: holders.ephemeral_usage().map(EphemeralUsageRow::from),
-        probe: probes.first().map(|probe| probe.result),
+        probe: match probes.first() {
+            Some(probe) => Some(probe.result),
+            None if args.probe && !takes_connections(endpoint) => Some("not_probed"),
+            None => None,
+        },
         probes,
     }
 }
 
-fn text(answer: &Answer, holders: &Holders, args: &WhoArgs) -> String {
+fn text(answer: &Answer, endpoint: Endpoint, holders: &Holders, args: &WhoArgs) -> String {
     let mut text = holders.to_string();
     if args.command_line {
         text.extend(processes(holders).into_iter().map(command_line));
+    }
+    if args.probe && !takes_connections(endpoint) {
+        text += &format!(
+            "\n  {:<13}not probed: a probe makes a TCP connection",
+            "a client"
+        );
     }
     for probe in &answer.probes {
         text += &format!(
@@ -178,7 +198,7 @@ fn text(answer: &Answer, holders: &Holders, args: &WhoArgs) -> String {
             "a client",
             probe.address,
             probe.description,
-            redirection(holders, probe)
+            redirection(endpoint, holders, probe)
         );
     }
     text
@@ -263,15 +283,22 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     ]
 }
 
-/// The end of the line about a probe: an explanation if the connection was accepted although no
-/// socket listens, and empty otherwise.
-fn redirection(holders: &Holders, probe: &Probe) -> &'static str {
-    let has_listener = holders.iter().any(|socket| socket.state == State::Listen);
-    if probe.result == "accepts" && !has_listener {
-        ", although no socket listens: a packet filter redirects the connection"
-    } else {
-        ""
+/// The end of the line about a probe: an explanation if the connection was accepted although
+/// `holders`, which were read before, have no listener. Empty otherwise.
+fn redirection(endpoint: Endpoint, holders: &Holders, probe: &Probe) -> &'static str {
+    if probe.result != "accepts" || has_listener(holders) {
+        return "";
     }
+    // The server may have begun to listen after the sockets were read.
+    match who_holds(endpoint) {
+        Ok(now) if has_listener(&now) => " by a server that has just begun to listen",
+        Ok(_) => ", although no socket listens: a packet filter redirects the connection",
+        Err(_) => "",
+    }
+}
+
+fn has_listener(holders: &Holders) -> bool {
+    holders.iter().any(|socket| socket.state == State::Listen)
 }
 
 /// The processes that own the sockets, without duplicates, in the order of the report.
@@ -321,4 +348,30 @@ fn runs_as_root() -> bool {
     return rustix::process::geteuid().is_root();
     #[cfg(not(unix))]
     return false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg_attr(
+        not(target_os = "linux"),
+        ignore = "only the socket table of Linux is certain to be readable"
+    )]
+    fn a_server_that_began_to_listen_before_the_probe_is_no_packet_filter() {
+        let p = portlease::reserve_port();
+        let endpoint = Endpoint {
+            port: p.port(),
+            ip: None,
+            protocol: None,
+        };
+        let before = who_holds(endpoint).unwrap();
+        let _server = p.listen().unwrap();
+        let probes = probes(endpoint);
+        assert_eq!(
+            redirection(endpoint, &before, &probes[0]),
+            " by a server that has just begun to listen"
+        );
+    }
 }

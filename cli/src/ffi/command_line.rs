@@ -1,5 +1,5 @@
 //! Windows: reads the command line of a process from the memory of that process.
-#![expect(unsafe_code, reason = "calls of the system")]
+#![expect(unsafe_code, reason = "calls of the Windows API")]
 
 use std::ffi::OsString;
 use std::io;
@@ -36,7 +36,7 @@ pub(crate) fn command_line(pid: u32) -> io::Result<OsString> {
         )
     };
     if status != 0 {
-        // SAFETY: the call takes a number alone.
+        // SAFETY: the call takes only a number.
         let code = unsafe { RtlNtStatusToDosError(status) };
         return Err(io::Error::from_raw_os_error(code.cast_signed()));
     }
@@ -50,7 +50,7 @@ pub(crate) fn command_line(pid: u32) -> io::Result<OsString> {
     Ok(OsString::from_wide(&units))
 }
 
-/// Values that are valid with any bytes.
+/// Types for which any bytes are a valid value.
 trait Plain {}
 impl Plain for u16 {}
 impl Plain for PEB {}

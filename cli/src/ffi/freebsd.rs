@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use libc::{c_int, kinfo_proc};
 
-/// One process for KERN_PROC_PID with its pid, or every process for KERN_PROC_PROC with 0.
+/// Lists processes. The request is KERN_PROC_PID with a pid, or KERN_PROC_PROC with 0.
 pub(crate) fn processes(request: c_int, argument: c_int) -> io::Result<Vec<kinfo_proc>> {
     let name = [libc::CTL_KERN, libc::KERN_PROC, request, argument];
     read(&name)

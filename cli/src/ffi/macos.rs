@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use libc::{PROC_PIDTBSDINFO, c_int, proc_bsdinfo};
 
-/// `None` if the process does not exist, or if this user may not inspect it.
+/// `None` if the process does not exist or is a zombie, or if this user may not inspect it.
 pub(crate) fn process(pid: u32) -> Option<proc_bsdinfo> {
     let size = size_of::<proc_bsdinfo>() as c_int;
     let mut info = MaybeUninit::<proc_bsdinfo>::zeroed();

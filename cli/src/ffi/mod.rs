@@ -1,4 +1,5 @@
-//! The calls for which std and the crates in use have no safe function, one file per system.
+//! The calls for which std and the crates in use have no safe function. Each file contains calls
+//! for one system or for one purpose.
 
 #[cfg(windows)]
 pub(crate) mod command_line;

@@ -20,7 +20,7 @@ pub(crate) fn processes(request: c_int, argument: c_int) -> io::Result<Vec<kinfo
     read(&name)
 }
 
-/// More processes than the system can have.
+/// The maximum number of entries that the call returns. A system normally has fewer processes.
 const MOST: c_int = 100_000;
 
 fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc2>> {
@@ -39,8 +39,8 @@ fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc2>> {
         .collect())
 }
 
-/// Writes at most `bytes` bytes, and sets `bytes` to their number. Without a buffer, sets it to the
-/// number that is needed.
+/// Writes at most `bytes` bytes, and sets `bytes` to the number written. Without a buffer, sets
+/// `bytes` to the number needed.
 fn call(
     name: &[c_int],
     buffer: *mut MaybeUninit<kinfo_proc2>,

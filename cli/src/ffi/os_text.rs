@@ -1,4 +1,4 @@
-//! The one unsafe call about texts of the system.
+//! The one unsafe call that creates an [`OsString`].
 #![expect(unsafe_code, reason = "std has no checked call for encoded bytes")]
 
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
 //! The calls of Windows about named pipes that have no safe form.
-#![expect(unsafe_code, reason = "calls of the system")]
+#![expect(unsafe_code, reason = "calls of the Windows API")]
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -34,7 +34,7 @@ impl Drop for Allocated {
     }
 }
 
-/// Who may open a pipe: the user of this process alone.
+/// A security descriptor that lets only the user of this process open a pipe.
 pub(crate) struct OwnerOnly(Allocated);
 
 impl OwnerOnly {
@@ -43,7 +43,8 @@ impl OwnerOnly {
         let text = format!("D:P(A;;GA;;;{})\0", own_sid()?);
         let text: Vec<u16> = text.encode_utf16().collect();
         let mut descriptor = std::ptr::null_mut();
-        // SAFETY: the text ends with a zero, and the pointer is writable. The size is not wanted.
+        // SAFETY: the text ends with a zero, and the first pointer is writable. The second pointer
+        // may be null, because the caller does not need the size.
         let done = unsafe {
             ConvertStringSecurityDescriptorToSecurityDescriptorW(
                 text.as_ptr(),
@@ -102,8 +103,8 @@ fn own_sid() -> io::Result<String> {
     Ok(String::from_utf16_lossy(&units))
 }
 
-/// Creates an instance of the pipe, which one client can open. The first instance fails if another
-/// process has a pipe of this name.
+/// Creates an instance of the pipe, which one client can open. With `is_first`, fails if a pipe of
+/// this name already exists.
 pub(crate) fn create(path: &str, is_first: bool, owner: &OwnerOnly) -> io::Result<OwnedHandle> {
     let path: Vec<u16> = path.encode_utf16().chain([0]).collect();
     let first = if is_first {

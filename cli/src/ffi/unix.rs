@@ -19,13 +19,13 @@ static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
 /// Whether stdout was closed when this program started.
 static STDOUT_CLOSED_AT_START: AtomicBool = AtomicBool::new(false);
 
-/// The number of signals: 64 on Linux, fewer or as many elsewhere. [`IGNORED_AT_START`] has one bit
-/// for each.
+/// The highest signal with a bit in [`IGNORED_AT_START`]. FreeBSD also has real-time signals above
+/// 64, but no caller asks about a real-time signal.
 const SIGNALS: i32 = 64;
 
-/// The dynamic linker calls this function before Rust's runtime starts. The runtime ignores
-/// SIGPIPE, and opens /dev/null for closed standard streams. So `main` could not see the state that
-/// the parent passed on.
+/// The start code of libc or the dynamic linker calls this function before Rust's runtime starts.
+/// The runtime ignores SIGPIPE, and opens /dev/null for closed standard streams. So `main` could
+/// not see the state that the parent passed on.
 #[used]
 #[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
@@ -56,8 +56,8 @@ fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Whether the parent started this process with the signal ignored. nohup does so, shells do so for
-/// background jobs, and systemd does so for SIGPIPE.
+/// Whether the parent started this process with the signal ignored. nohup does so for SIGHUP, the
+/// shell of a script for SIGINT and SIGQUIT of its background jobs, and systemd for SIGPIPE.
 pub(crate) fn is_ignored_at_start(signal: i32) -> bool {
     IGNORED_AT_START.load(Ordering::Relaxed) & bit(signal) != 0
 }
@@ -81,13 +81,13 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     unsafe { command.pre_exec(ignore) };
 }
 
-/// On macOS the option SO_NOSIGPIPE of the socket takes the place of this flag.
+/// macOS has no flag MSG_NOSIGNAL. There the caller sets the option SO_NOSIGPIPE on the socket.
 #[cfg(target_os = "macos")]
 const NO_SIGPIPE: SendFlags = SendFlags::empty();
 #[cfg(not(target_os = "macos"))]
 const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 
-/// Makes the command send its pid on the socket, in native byte order, before it calls exec.
+/// Makes the forked child send its pid on the socket, in native byte order, before it calls exec.
 pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     let announce = move || {
         let pid = std::process::id().to_ne_bytes();
@@ -99,7 +99,7 @@ pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     unsafe { command.pre_exec(announce) };
 }
 
-/// The signals that this thread and this process got and that are blocked.
+/// The blocked signals that are pending for this thread or for the whole process.
 pub(crate) fn pending_signals() -> io::Result<SigSet> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: the call writes one `sigset_t` to the pointer.

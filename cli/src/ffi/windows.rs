@@ -1,5 +1,6 @@
-//! The calls of Windows that have no safe form: processes, the job object of `run`, and Ctrl-C.
-#![expect(unsafe_code, reason = "calls of the system")]
+//! Calls of Windows that have no safe form: processes, inherited handles, the job object of `run`,
+//! and Ctrl-C.
+#![expect(unsafe_code, reason = "calls of the Windows API")]
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -37,7 +38,7 @@ pub(crate) fn processes() -> io::Result<Vec<Listed>> {
     if snapshot == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call above made the handle. It is valid, and only the returned value closes it.
+    // SAFETY: the call above made the handle. It is valid, and only this value closes it.
     let snapshot = unsafe { OwnedHandle::from_raw_handle(snapshot) };
     let mut entry = PROCESSENTRY32W {
         dwSize: size_of::<PROCESSENTRY32W>() as u32,
@@ -112,8 +113,8 @@ pub(crate) fn terminate(pid: u32, code: u32) -> io::Result<()> {
     check(unsafe { TerminateProcess(process.as_raw_handle(), code) })
 }
 
-/// When the process was created, in units of 100 ns since 1601. `None` if this user may not read
-/// it.
+/// When the process was created, in units of 100 ns since 1601. `None` if the process does not
+/// exist, or if this user may not read the time.
 pub(crate) fn created(pid: u32) -> Option<u64> {
     let process = open(pid, PROCESS_QUERY_LIMITED_INFORMATION).ok()?;
     let mut times = [FILETIME::default(); 4];
@@ -125,13 +126,14 @@ pub(crate) fn created(pid: u32) -> Option<u64> {
         .then(|| (u64::from(created.dwHighDateTime) << 32) | u64::from(created.dwLowDateTime))
 }
 
-/// A job object. When its last handle is closed, Windows ends the processes in it.
+/// A job object. When its last handle is closed, Windows ends the processes in it, except after
+/// [`Job::release`].
 #[derive(Debug)]
 pub(crate) struct Job(OwnedHandle);
 
 impl Job {
     /// Puts this process into a new job, and with it every process that it starts from now on. A
-    /// process may leave the job, as a keeper of `portlease reserve` does.
+    /// process can be started outside of the job, as the keeper of `portlease reserve` is.
     pub(crate) fn enter() -> io::Result<Job> {
         // SAFETY: both pointers may be null: no attributes, and no name.
         let job = unsafe { CreateJobObjectW(std::ptr::null(), std::ptr::null()) };
@@ -148,9 +150,15 @@ impl Job {
         Ok(job)
     }
 
-    /// Lets the processes in the job outlive this process.
+    /// Lets the processes in the job outlive this process. If the call fails, they end when this
+    /// process ends.
     pub(crate) fn release(self) -> io::Result<()> {
-        self.limit(JOB_OBJECT_LIMIT_BREAKAWAY_OK)
+        let released = self.limit(JOB_OBJECT_LIMIT_BREAKAWAY_OK);
+        if released.is_err() {
+            // Closing the handle would end every process in the job at once, this one too.
+            std::mem::forget(self);
+        }
+        released
     }
 
     fn limit(&self, flags: JOB_OBJECT_LIMIT) -> io::Result<()> {
@@ -179,7 +187,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 }
 
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
-/// An inherited handle has the same value as in the parent.
+/// A handle that this process inherited has the same value as in its parent. So the values can be
+/// as high as those of the parent.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

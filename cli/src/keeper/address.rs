@@ -15,7 +15,7 @@ use linux as system;
 pub(crate) use system::{Address, Bound, Peer, all_addresses};
 
 /// A new name for the socket of this keeper. It contains random digits, so no process can bind
-/// the name first. Keepers with the same id in different PID namespaces have different names.
+/// the name first. Keepers with the same pid in different PID namespaces have different names.
 fn new_name(prefix: &str) -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("{prefix}{random:016x}")

@@ -32,6 +32,7 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let (process, listener, mut holding) = match reserve_for_process(&request) {
         Ok(holding) => holding,
         Err(failure) => {
+            let failure = failure.of_reserving(request.selection.shared.wait.is_some());
             send(&mut answers, &Answer::Failed(report::failure(&failure))).map_err(cannot)?;
             return Ok(failure.code());
         }
@@ -45,8 +46,8 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
     Ok(exit::YES)
 }
 
-/// Reserves the ports, and fails if the process that needs them has ended meanwhile. A wait for a
-/// busy port takes time.
+/// Reserves the ports. Fails if the process that needs them has ended meanwhile, for example during
+/// a wait for a busy port.
 fn reserve_for_process(
     request: &Request,
 ) -> Result<(Option<ProcessHandle>, ReleaseListener, Holding), Failure> {
@@ -123,8 +124,9 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
                 let own = std::process::id();
                 let mut port = server.reserve(&options, own)?;
                 if matches!(port, Granted::HeldByServer(_)) && requester != own {
-                    // The server holds `port` until the keeper ends, which may be too early. So
-                    // request another port, which the server holds until `requester` ends.
+                    // The server holds `port` until the keeper ends, which may be before
+                    // `requester` ends. So request another port, which the server holds until
+                    // `requester` ends.
                     port = server.reserve(&options, requester)?;
                 }
                 match port {
@@ -148,7 +150,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         holds_granted: requester == std::process::id(),
         until,
     };
-    // On some systems the socket is in the lock folder, which the reservation has created.
+    // On macOS and the BSDs the listener is a socket file in the lock folder. A reservation has
+    // created the folder by now.
     let has_unrecorded = holding.unrecorded().next().is_some();
     let listener = ReleaseListener::bind(has_unrecorded);
     let listener = listener.map_err(|e| Failure::system("listen for release requests", &e))?;

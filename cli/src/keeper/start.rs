@@ -17,8 +17,9 @@ pub(crate) struct KeeperHandle {
     pub(crate) pid: u32,
     pub(crate) rows: Vec<ReservedRow>,
     link: KeeperLink,
-    /// While the handle is open, Windows gives the pid to no other process. So the keeper opens the
-    /// same process.
+    /// A handle of the process that the ports are held for. While it is open, Windows gives the pid
+    /// of that process to no other process. So the keeper, which opens a handle by this pid, gets
+    /// the same process.
     _process: Option<ProcessHandle>,
 }
 

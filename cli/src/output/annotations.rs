@@ -12,7 +12,7 @@ pub(crate) fn error_line(finding: &Finding) -> Option<String> {
     finding.problem.as_ref().map(|problem| {
         format!(
             "::error::{}",
-            escaped(&report::headline_and_help(problem, finding.waited))
+            escaped(&report::headline_and_help(problem, finding.asked))
         )
     })
 }

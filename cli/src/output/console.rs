@@ -23,7 +23,7 @@ const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 /// Prints the output of a command. With `--color auto`, `anstream` removes colours from a stream
-/// that is not a terminal.
+/// that is not a terminal, unless CLICOLOR_FORCE is set.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,
@@ -68,14 +68,14 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. For a free port, the note reports which kinds of
-    /// servers can bind the port, and which connections remain.
+    /// The note on a port that passes its check. After a check for servers with SO_REUSEADDR, the
+    /// note reports which kinds of servers can bind the port, and which connections remain.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
             let diagnosis = portlease::diagnose(*endpoint);
             if diagnosis.is_free() {
-                return report::full(&diagnosis, finding.waited);
+                return report::full(&diagnosis, finding.asked);
             }
         }
         format!("port {endpoint} is {}", condition.word())
@@ -91,9 +91,9 @@ impl Console {
             return Ok(());
         };
         self.report(if self.verbose {
-            report::full(problem, finding.waited)
+            report::full(problem, finding.asked)
         } else {
-            report::headline_and_help(problem, finding.waited)
+            report::headline_and_help(problem, finding.asked)
         })
     }
 
@@ -113,10 +113,14 @@ impl Console {
                 .iter()
                 .try_for_each(|finding| self.finding(finding, condition));
         }
+        let asked = findings
+            .first()
+            .map(|finding| finding.asked)
+            .unwrap_or_default();
         for problem in &failed {
             self.report(problem.headline())?;
         }
-        match report::help_for_all(&failed) {
+        match report::help_for_all(&failed, asked) {
             Some(help) => self.answer(format_args!("{HELP}help:{HELP:#} {help}")),
             None => Ok(()),
         }
@@ -192,7 +196,8 @@ impl Console {
     }
 
     /// Calls `work`. If the call takes longer than [`PROGRESS_DELAY`], reports on stderr what it
-    /// waits for. `limit` is the maximum wait inside `work`.
+    /// waits for. `limit` is the maximum wait inside `work`. If it is zero, or with `-q`, reports
+    /// nothing.
     pub(crate) fn while_waiting<T>(
         &self,
         waiting_for: &str,
@@ -265,7 +270,7 @@ fn write_line(out: impl Write, text: impl fmt::Display) -> Result<(), Failure> {
     try_write_line(out, text).map(drop)
 }
 
-/// Writes a line in one call. Returns `false` if the reader has closed the stream.
+/// Writes the text and a line break. Returns `false` if the reader has closed the stream.
 fn try_write_line(mut out: impl Write, text: impl fmt::Display) -> Result<bool, Failure> {
     match out
         .write_all(format!("{text}\n").as_bytes())

@@ -10,7 +10,7 @@ use portlease::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The value of `version` in every object.
+/// The value of `version` in every top-level object.
 pub(crate) const JSON_VERSION: u8 = 1;
 
 /// One socket, with the processes that own it.
@@ -102,6 +102,7 @@ impl ProcessRow {
             state: match process.state {
                 ProcessState::Running => "running",
                 ProcessState::Suspended => "suspended",
+                ProcessState::Traced => "traced",
                 ProcessState::DumpingCore => "dumping_core",
                 ProcessState::Zombie => "zombie",
                 _ => "unknown",
@@ -197,7 +198,7 @@ impl From<&Lease> for LeaseRow {
 }
 
 /// The command that runs under the reservation. `None` if a keeper or `portlease serve` reserved
-/// the port for another process: the lease has the name of that process then.
+/// the port for another process, because [`Lease::command`] is then the name of that process.
 pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
     lease.command().filter(|_| lease.on_behalf_of().is_none())
 }
@@ -210,7 +211,8 @@ fn utc(time: SystemTime) -> Option<String> {
     Some(text)
 }
 
-/// A reservation that `run` or `reserve` has made. For `reserve`, its keeper process makes it.
+/// A port that `run`, or the keeper process of `reserve`, has reserved itself or through a port
+/// server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
     pub(crate) port: u16,
@@ -225,8 +227,8 @@ pub(crate) struct ReservedRow {
 }
 
 impl ReservedRow {
-    /// Says which of these ports no lock file records, and why. Returns `None` if lock files record
-    /// all of them.
+    /// Names the ports that no lock file records, and the cause for the first of them. Returns
+    /// `None` if lock files record all of them.
     pub(crate) fn unrecorded<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<String> {
         let failed = rows.into_iter().filter(|row| row.lease_error.is_some());
         let failed: Vec<&Self> = failed.collect();

@@ -80,7 +80,7 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
         let element = writer
             .create_element(kind)
             .with_attribute(("message", xml_text(&problem.headline()).as_str()));
-        let text = xml_text(&report::full(problem, finding.waited));
+        let text = xml_text(&report::full(problem, finding.asked));
         element.write_text_content(BytesText::new(&text))?;
         Ok(())
     })?;

@@ -19,6 +19,9 @@ pub(crate) struct PortRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     listening: Option<Option<bool>>,
     holders: Vec<HolderRow>,
+    /// Why a server that does not set SO_REUSEADDR cannot bind the free port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs_reuse_addr: Option<String>,
     cause: Option<String>,
     help: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -42,15 +45,19 @@ impl PortRow {
                 .flatten()
                 .map(|holder| HolderRow::new(holder, false))
                 .collect(),
+            needs_reuse_addr: finding
+                .needs_reuse_addr
+                .as_ref()
+                .map(report::cause_for_others),
             cause: finding.problem.as_ref().map(Diagnosis::cause),
             help: finding
                 .problem
                 .as_ref()
-                .and_then(|problem| report::help(problem, finding.waited)),
+                .and_then(|problem| report::help(problem, finding.asked)),
             remedies: finding
                 .problem
                 .iter()
-                .flat_map(|problem| remedy::rows(problem.remedies(), finding.waited))
+                .flat_map(|problem| remedy::rows(problem.remedies(), finding.asked))
                 .collect(),
             unseen: holders.map(Holders::unseen).unwrap_or_default(),
             ephemeral_range: holders

@@ -3,16 +3,27 @@
 use portlease::{Endpoint, Protocol, Remedy};
 use serde::Serialize;
 
-/// The remedies in one line. Returns `None` if no remedy applies to a user of the command. After a
-/// wait, no remedy says to wait again.
-pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
+/// What the command asked, as far as the help for the next command depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    /// Whether the command waited. Then no remedy says to wait again.
+    pub(crate) waited: bool,
+    /// Whether the question has the option `--no-reuse-addr`.
+    pub(crate) no_reuse_addr: bool,
+    /// Whether the command itself reserves a port of a given number, and has an option `--wait`.
+    /// The help then changes this command, so that its other options stay.
+    pub(crate) reserves: bool,
+}
+
+/// The remedies in one line. Returns `None` if no remedy applies to a user of the command.
+pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
     let mut text = String::new();
     let mut earlier: Option<&Remedy> = None;
     for remedy in remedies
         .iter()
-        .filter(|remedy| !(waited && is_wait(remedy)))
+        .filter(|remedy| !(asked.waited && is_wait(remedy)))
     {
-        let Some(command) = command(remedy) else {
+        let Some(command) = command(remedy, asked) else {
             continue;
         };
         text += match (earlier, remedy) {
@@ -34,15 +45,38 @@ pub(crate) fn in_one_line(remedies: &[Remedy], waited: bool) -> Option<String> {
 
 /// The text of a remedy for a user of the command. Returns `None` for a remedy that applies only to
 /// Rust programs.
-fn command(remedy: &Remedy) -> Option<String> {
+fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
     let text = match remedy {
+        Remedy::ReserveAnotherPort { .. } if asked.reserves => {
+            "omit the number to reserve another port".to_owned()
+        }
         Remedy::ReserveAnotherPort { endpoint, .. } => {
-            let udp = udp(endpoint);
-            format!("reserve another port with `portlease reserve{udp}`")
+            let (udp, plain) = (udp(endpoint), plain(asked));
+            format!("reserve another port with `portlease reserve{udp}{plain}`")
+        }
+        Remedy::Queue { .. } if asked.reserves => {
+            "wait for the port: add `--wait 60s` to this command".to_owned()
         }
         Remedy::Queue { endpoint, .. } => {
-            let (port, udp) = (endpoint.port, udp(endpoint));
-            format!("wait for the port with `portlease reserve --port {port}{udp} --wait 60s`")
+            let (port, udp, plain) = (endpoint.port, udp(endpoint), plain(asked));
+            format!(
+                "wait for the port with `portlease reserve --port {port}{udp}{plain} --wait 60s`"
+            )
+        }
+        Remedy::UseOwnReservation {
+            endpoint,
+            pid: Some(_),
+            on_behalf_of: Some(pid),
+            ..
+        } => {
+            let port = operand(endpoint);
+            format!(
+                "use the port, which is already reserved for pid {pid}, or release it with \
+                 `portlease release {port}`"
+            )
+        }
+        Remedy::UseOwnReservation { pid: Some(pid), .. } => {
+            format!("use the port, which pid {pid} has already reserved for this command")
         }
         Remedy::WaitUntilListening { endpoint, .. } => {
             let operand = operand(endpoint);
@@ -52,8 +86,8 @@ fn command(remedy: &Remedy) -> Option<String> {
             format!("find out who holds the port with `portlease who {endpoint}`")
         }
         Remedy::ReserveForPlainServer => {
-            "reserve its port with --no-reuse-addr if the server reported \"address already in \
-             use\": perhaps it does not set SO_REUSEADDR"
+            "reserve the port with --no-reuse-addr if the server reported \"address already in \
+             use\": some servers do not set SO_REUSEADDR"
                 .to_owned()
         }
         Remedy::UnblockRuntime { .. } => return None,
@@ -85,19 +119,19 @@ fn is_wait(remedy: &Remedy) -> bool {
 }
 
 /// The remedies that [`in_one_line`] prints, as objects of the JSON output.
-pub(crate) fn rows(remedies: &[Remedy], waited: bool) -> Vec<RemedyRow> {
+pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
     let row = |remedy: &Remedy| {
         let (kind, pid, name) = parts(remedy);
         Some(RemedyRow {
             kind,
-            text: command(remedy)?,
+            text: command(remedy, asked)?,
             pid,
             name,
         })
     };
     remedies
         .iter()
-        .filter(|remedy| !(waited && is_wait(remedy)))
+        .filter(|remedy| !(asked.waited && is_wait(remedy)))
         .filter_map(row)
         .collect()
 }
@@ -127,10 +161,12 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         }
         Remedy::ReserveAnotherPort { .. } => ("reserve_another_port", None, None),
         Remedy::Queue { .. } => ("queue", None, None),
+        Remedy::UseOwnReservation { pid, .. } => ("use_own_reservation", *pid, None),
         Remedy::StartServer => ("start_server", None, None),
         Remedy::WaitUntilListening { .. } => ("wait_until_listening", None, None),
         Remedy::UseListenersAddress { .. } => ("use_listeners_address", None, None),
         Remedy::ListenOn { .. } => ("listen_on", None, None),
+        Remedy::ListenOnFreeAddress { .. } => ("listen_on_free_address", None, None),
         Remedy::ListenOnEveryInterface { interface, .. } => {
             ("listen_on_every_interface", None, Some(interface.clone()))
         }
@@ -141,6 +177,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ListPacketFilter => ("list_packet_filter", None, None),
         Remedy::MountProc => ("mount_proc", None, None),
         Remedy::InspectFromHost => ("inspect_from_host", None, None),
+        Remedy::InspectInNetworkNamespace { pid, .. } => {
+            ("inspect_in_network_namespace", Some(*pid), None)
+        }
         Remedy::FindKernelSocket => ("find_kernel_socket", None, None),
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
         Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),
@@ -150,6 +189,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::UseLocalAddress => ("use_local_address", None, None),
         Remedy::AskWhoHolds { .. } => ("ask_who_holds", None, None),
         Remedy::NameOtherProtocol { .. } => ("name_other_protocol", None, None),
+        Remedy::ShowExcludedRanges => ("show_excluded_ranges", None, None),
+        Remedy::NamePort => ("name_port", None, None),
+        Remedy::StopServersBeforeTestEnds => ("stop_servers_before_test_ends", None, None),
         _ => ("other", None, None),
     }
 }
@@ -158,6 +200,13 @@ fn udp(endpoint: &Endpoint) -> &'static str {
     match endpoint.protocol {
         Some(Protocol::Udp) => " --udp",
         _ => "",
+    }
+}
+
+fn plain(asked: Asked) -> &'static str {
+    match asked.no_reuse_addr {
+        true => " --no-reuse-addr",
+        false => "",
     }
 }
 
@@ -180,7 +229,7 @@ mod tests {
     use super::*;
 
     fn help(diagnosis: &Diagnosis) -> String {
-        in_one_line(diagnosis.remedies(), false).unwrap()
+        in_one_line(diagnosis.remedies(), Asked::default()).unwrap()
     }
 
     #[test]
@@ -188,10 +237,8 @@ mod tests {
         let udp = portlease::reserve_udp_port();
         let taken = ReserveOptions::new().udp().port(udp.port()).reserve();
         let error = taken.unwrap_err();
-        let expected = format!(
-            "wait for the port with `portlease reserve --port {udp} --udp --wait 60s`, or reserve \
-             another port with `portlease reserve --udp`"
-        );
+        let expected = "use the reservation of the port that this process already has, or drop it \
+                        first, or reserve another port with `portlease reserve --udp`";
         assert_eq!(help(error.diagnosis().unwrap()), expected);
 
         let p = portlease::reserve_port();
@@ -203,7 +250,7 @@ mod tests {
         assert_eq!(help(&waits), expected);
     }
 
-    /// Covers every help line that a test can provoke.
+    /// Covers only some of the help lines.
     #[test]
     fn no_help_line_names_a_function() {
         let p = portlease::reserve_port();

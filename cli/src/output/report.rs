@@ -3,52 +3,84 @@
 use std::collections::HashSet;
 use std::slice;
 
-use portlease::{Diagnosis, ErrorKind, Remedy};
+use portlease::{Diagnosis, Endpoint, ErrorKind, Remedy};
 
 use crate::failure::{Cause, Failure};
-use crate::output::remedy;
+use crate::output::remedy::{self, Asked};
 
 /// The headline, the facts and the help line. Further ports that failed the same check follow, each
-/// with the same parts. `waited` says whether the report follows a wait.
-pub(crate) fn full(diagnosis: &Diagnosis, waited: bool) -> String {
-    below(diagnosis.headline(), diagnosis, waited)
+/// with the same parts.
+pub(crate) fn full(diagnosis: &Diagnosis, asked: Asked) -> String {
+    below(diagnosis.headline(), diagnosis, asked)
 }
 
 /// Puts the facts, the help line and the further ports below the headline.
-fn below(headline: String, diagnosis: &Diagnosis, waited: bool) -> String {
+fn below(headline: String, diagnosis: &Diagnosis, asked: Asked) -> String {
     let mut lines = vec![headline];
     lines.extend(diagnosis.facts());
-    lines.extend(help(diagnosis, waited).map(|help| format!("help: {help}")));
-    lines.extend(diagnosis.more().iter().map(|more| full(more, waited)));
+    lines.extend(help(diagnosis, asked).map(|help| format!("help: {help}")));
+    lines.extend(diagnosis.more().iter().map(|more| full(more, asked)));
     lines.join("\n")
 }
 
-pub(crate) fn help(diagnosis: &Diagnosis, waited: bool) -> Option<String> {
-    remedy::in_one_line(diagnosis.remedies(), waited)
+pub(crate) fn help(diagnosis: &Diagnosis, asked: Asked) -> Option<String> {
+    remedy::in_one_line(diagnosis.remedies(), asked)
 }
 
 /// The remedies for several ports in one line, each text once. Remedies that wait for a port are
-/// left out. Remedies that end a holder come first.
-pub(crate) fn help_for_all(diagnoses: &[&Diagnosis]) -> Option<String> {
+/// left out, and so is another address for each port. Remedies that end a holder come first.
+pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<String> {
+    let after_wait = Asked {
+        waited: true,
+        ..asked
+    };
     let all = diagnoses.iter().flat_map(|diagnosis| diagnosis.remedies());
     let (mut remedies, others): (Vec<Remedy>, Vec<Remedy>) =
         all.cloned().partition(Remedy::ends_a_holder);
     remedies.extend(others);
+    remedies.retain(|remedy| !matches!(remedy, Remedy::ListenOnFreeAddress { .. }));
     let mut texts = HashSet::new();
-    remedies.retain(|remedy| texts.insert(remedy::in_one_line(slice::from_ref(remedy), true)));
-    remedy::in_one_line(&remedies, true)
+    remedies
+        .retain(|remedy| texts.insert(remedy::in_one_line(slice::from_ref(remedy), after_wait)));
+    remedy::in_one_line(&remedies, after_wait)
 }
 
-pub(crate) fn headline_and_help(diagnosis: &Diagnosis, waited: bool) -> String {
+/// The cause why only a server that sets SO_REUSEADDR can bind a free port.
+pub(crate) fn cause_for_others(problem: &Diagnosis) -> String {
+    let cause = problem.cause();
+    let end = "; a server that sets SO_REUSEADDR can bind";
+    cause.strip_suffix(end).map_or(cause.clone(), str::to_owned)
+}
+
+/// The help for servers that do not set SO_REUSEADDR, on a port that is free for the others.
+pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<String> {
+    let mut remedies = problem.remedies().to_vec();
+    remedies.retain(|remedy| !matches!(remedy, Remedy::ReserveAnotherPort { .. }));
+    let help = remedy::in_one_line(&remedies, asked)?;
+    Some(format!("for other servers, {help}"))
+}
+
+/// The report on a port that only a server that sets SO_REUSEADDR can bind.
+pub(crate) fn needs_reuse_addr(problem: &Diagnosis, endpoint: Endpoint, asked: Asked) -> String {
+    let cause = cause_for_others(problem);
+    let headline =
+        format!("port {endpoint} is free only for a server that sets SO_REUSEADDR: {cause}");
+    match help_for_others(problem, asked) {
+        Some(help) => format!("{headline}\nhelp: {help}"),
+        None => headline,
+    }
+}
+
+pub(crate) fn headline_and_help(diagnosis: &Diagnosis, asked: Asked) -> String {
     let headline = diagnosis.headline();
-    match help(diagnosis, waited) {
+    match help(diagnosis, asked) {
         Some(help) => format!("{headline}\nhelp: {help}"),
         None => headline,
     }
 }
 
 /// The text of a failure. If it is an error of the library with a diagnosis, the facts about the
-/// port follow below.
+/// port and the help line follow below.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),
@@ -56,7 +88,10 @@ pub(crate) fn failure(failure: &Failure) -> String {
             Some(diagnosis) => below(
                 error.to_string(),
                 diagnosis,
-                error.kind() == ErrorKind::TimedOut,
+                Asked {
+                    waited: failure.asked().waited || error.kind() == ErrorKind::TimedOut,
+                    ..failure.asked()
+                },
             ),
             None => error.to_string(),
         },

@@ -34,7 +34,8 @@ impl<const N: usize> Table<N> {
     }
 
     /// The width of each column: what its cells need. If a row does not fit the terminal, the
-    /// widest columns are narrowed until it does.
+    /// widest columns are narrowed until it does, or until no column is wider than
+    /// [`MIN_COLUMN_WIDTH`].
     fn widths(&self) -> [usize; N] {
         let mut widths = [0; N];
         for row in &self.rows {

@@ -18,7 +18,8 @@ pub(crate) struct ProcessHandle {
 }
 
 impl ProcessHandle {
-    /// Opens a handle of the process. Returns `None` if the process does not exist.
+    /// Opens a handle of the process. Returns `None` if the process does not exist, and on macOS
+    /// also if it is a zombie.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
@@ -36,7 +37,7 @@ impl ProcessHandle {
         Ok(Stdio::null())
     }
 
-    /// The handle of the process `pid` in the keeper.
+    /// Called in the keeper: opens a handle of the process `pid`.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }
@@ -72,8 +73,8 @@ impl ProcessHandle {
         self.signal(Signal::KILL)
     }
 
-    /// These systems have no signal by a handle. If the process ends between the check and
-    /// kill(2), and another process gets its pid at once, that process gets the signal.
+    /// These systems cannot send a signal through a handle. If the process ends between the check
+    /// and kill(2), and another process gets its pid at once, that process gets the signal.
     fn signal(&self, signal: Signal) -> io::Result<bool> {
         if self.has_ended()? {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! Linux: the handle of a process is a pidfd. Where the kernel has none, it is the start time.
+//! Linux: the handle of a process is a pidfd. If the kernel has no pidfds, it is the pid with the
+//! start time of the process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,9 +17,10 @@ use crate::process_stat::{ProcessStat, shows_processes};
 #[derive(Debug)]
 pub(crate) enum ProcessHandle {
     Pidfd(OwnedFd),
-    /// For kernels without pidfds: Linux before 5.3, and gVisor. The start time distinguishes the
-    /// process from a later one with the same id, and is read before each signal. A signal can
-    /// reach another process only if that process gets the id after the read.
+    /// For kernels without pidfds (Linux before 5.3, and gVisor), and sandboxes that refuse the
+    /// call. The start time distinguishes the process from a later one with the same id, and is
+    /// read before each signal. A signal can reach another process only if that process gets the id
+    /// after the read.
     Start {
         pid: u32,
         started: u64,
@@ -53,9 +55,9 @@ impl ProcessHandle {
         }
     }
 
-    /// Called in the keeper: returns the handle of the process `pid`. As the keeper's stdin,
-    /// `reserve` passes its pidfd of that process. If `reserve` has no pidfd, it passes
-    /// `/dev/null`, and this call opens the process by its pid.
+    /// Called in the keeper: returns the handle of the process `pid`. `reserve` passes its pidfd of
+    /// that process as the keeper's stdin. If `reserve` has no pidfd, it passes `/dev/null`, and
+    /// this call opens the process by its pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {
@@ -162,7 +164,7 @@ fn require_proc() -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "this kernel has no pidfds, and no /proc shows the processes of this pid namespace",
+        "this kernel has no pidfds, and /proc is missing or belongs to another pid namespace",
     ))
 }
 

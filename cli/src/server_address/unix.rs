@@ -10,11 +10,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::limits::PORT_SERVER_LINE_BYTES;
+use crate::limits::{PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
 use crate::signals::{die_by, starts_ignored};
 
 /// The address of a port server: `@name` in the abstract namespace of Linux, or the path of a Unix
@@ -61,8 +63,26 @@ impl ServerAddress {
         }
     }
 
-    fn connect(&self) -> io::Result<UnixStream> {
-        UnixStream::connect_addr(&self.resolve()?)
+    /// Connects. `timeout` limits the connect and each later read and write. A suspended server
+    /// accepts no client, so without a limit the connect would never return once the queue of its
+    /// socket is full.
+    fn connect(&self, timeout: Duration) -> io::Result<UnixStream> {
+        let address = match self {
+            #[cfg(target_os = "linux")]
+            ServerAddress::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+            #[cfg(not(target_os = "linux"))]
+            ServerAddress::Abstract(_) => return Err(io::ErrorKind::Unsupported.into()),
+            ServerAddress::Path(path) => SocketAddrUnix::new(path)?,
+        };
+        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+        let stream = UnixStream::from(socket);
+        stream.set_read_timeout(Some(timeout))?;
+        // Linux applies the timeout of writes to connect(2) too. Other systems refuse a connect to
+        // a full queue at once.
+        stream.set_write_timeout(Some(timeout))?;
+        connect(&stream, &address)?;
+        Ok(stream)
     }
 
     fn bind(&self) -> io::Result<UnixListener> {
@@ -75,15 +95,9 @@ impl ServerAddress {
 pub(crate) struct PortStream(UnixStream);
 
 impl PortStream {
-    /// Connects. Each message fails if it takes longer than `timeout`.
+    /// Connects. `timeout` limits the connect and each later read and write.
     pub(crate) fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<PortStream> {
-        PortStream::new(address.connect()?, timeout)
-    }
-
-    fn new(stream: UnixStream, timeout: Duration) -> io::Result<PortStream> {
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        Ok(PortStream(stream))
+        Ok(PortStream(address.connect(timeout)?))
     }
 
     /// Reads a line. It is empty if the other side has disconnected.
@@ -103,8 +117,8 @@ impl PortStream {
 pub(crate) struct PortListener(UnixListener);
 
 impl PortListener {
-    /// Listens on the address. From then on, this process removes its socket file and ends on
-    /// SIGINT or SIGTERM.
+    /// Listens on the address. From then on, SIGINT or SIGTERM makes this process remove its socket
+    /// file and end. A signal that was ignored when this process started stays ignored.
     pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
         // Installs the handlers before the socket exists. Otherwise a signal could end this process
         // and leave the socket file behind.
@@ -119,10 +133,12 @@ impl PortListener {
         Ok(PortListener(listener))
     }
 
-    /// Waits for a client. Each message fails if it takes longer than `timeout`.
+    /// Waits for a client. `timeout` limits each later read and write.
     pub(crate) fn accept(&mut self, timeout: Duration) -> io::Result<PortStream> {
         let (stream, _) = self.0.accept()?;
-        PortStream::new(stream, timeout)
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        Ok(PortStream(stream))
     }
 }
 
@@ -133,7 +149,7 @@ fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
             let refused = address
-                .connect()
+                .connect(PORT_SERVER_TIMEOUT)
                 .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
             if !(is_socket && refused) {
                 return Err(e);
@@ -161,8 +177,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// Raises the limit of open descriptors, because each reservation needs several. If the limit
-/// cannot be raised, reservations fail with an error once the descriptors are used up.
+/// Raises the limit of open descriptors, because each reservation needs several. Once the
+/// descriptors are used up, reservations fail with an error.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(
@@ -192,6 +208,29 @@ mod tests {
             Ok(ServerAddress::Path("/run/a@b".into()))
         );
         assert!("".parse::<ServerAddress>().is_err() && "@".parse::<ServerAddress>().is_err());
+    }
+
+    #[test]
+    fn a_server_that_accepts_no_client_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = ServerAddress::Path(folder.path().join("socket"));
+        let suspended = address.bind().unwrap();
+        rustix::net::listen(&suspended, 0).unwrap();
+        let timeout = Duration::from_millis(20);
+        let mut waiting = Vec::new();
+        // Linux makes the connect wait once the queue is full, and other systems refuse it.
+        let error = loop {
+            match PortStream::connect(&address, timeout) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 100);
+        };
+        let expected = match cfg!(target_os = "linux") {
+            true => io::ErrorKind::WouldBlock,
+            false => io::ErrorKind::ConnectionRefused,
+        };
+        assert_eq!(error.kind(), expected, "{error}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::spawning::with_program;
 /// ENOEXEC: the kernel does not know the format of the executable file.
 const NO_EXEC_FORMAT: i32 = 8;
 
-/// The same command, run by /bin/sh, if its program is a script without a `#!` line. execve(2)
-/// refuses such a script, but shells run it.
+/// The command that runs the program with /bin/sh, if the kernel does not know the format of the
+/// program. Such a file is usually a script without a `#!` line, which shells run too.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.raw_os_error() != Some(NO_EXEC_FORMAT) {
         return None;

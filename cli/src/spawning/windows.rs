@@ -11,7 +11,8 @@ use crate::spawning::with_program;
 /// The extensions of batch files, which std passes to `cmd.exe`.
 const BATCH: [&str; 2] = ["cmd", "bat"];
 
-/// The same command with the batch file of that name in PATH, if there is no `.exe` file.
+/// The command with the batch file of that name, if std found no `.exe` file. A name without a
+/// folder is searched in PATH.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.kind() != io::ErrorKind::NotFound {
         return None;

@@ -73,8 +73,8 @@ pub(crate) struct Supervised<'a> {
 }
 
 impl Supervised<'_> {
-    /// Passes signals on to the command until it ends. If the wait for its listeners fails, ends
-    /// the command and the processes that it started.
+    /// Passes signals on to the command until it ends. If the command does not listen in time,
+    /// [`ListenWait::poll`] ends it and the processes that it started.
     pub(crate) fn until_end(
         mut self,
         console: &Console,
@@ -123,8 +123,8 @@ impl Supervised<'_> {
             let Ok(signal) = Signal::try_from(received.signal) else {
                 continue;
             };
-            // kill(2) and killpg(2) fail if the command has ended, or if this process may not
-            // signal the user of the command. Nothing more can then be done.
+            // kill(2) and killpg(2) can fail, for example if the command runs as another user.
+            // Nothing more can then be done.
             let _sent = match received.is_from_terminal {
                 // A terminal signals one process group. So the command has already got the signal,
                 // if it is still in this group. timeout(1) and setsid(1) make a group of their own.

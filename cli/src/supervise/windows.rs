@@ -13,8 +13,8 @@ use crate::listen_wait::{ListenWait, after_end};
 use crate::output::console::Console;
 use crate::process::ProcessHandle;
 
-/// The job object of this process. If portlease is killed, Windows ends the command and what the
-/// command started.
+/// The job object of this process. If portlease is killed, Windows ends the command and the
+/// processes that the command started.
 #[derive(Debug)]
 pub(crate) struct Supervisor(Option<Job>);
 
@@ -41,7 +41,8 @@ impl Supervisor {
     }
 }
 
-/// Releases the job: the command has ended, and what it started runs on, as on other systems.
+/// Releases the job, because the command has ended. The processes that the command started run on,
+/// as on other systems.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // If the call fails, the processes in the job end with this process.
@@ -57,8 +58,8 @@ pub(crate) struct Supervised<'a> {
 }
 
 impl Supervised<'_> {
-    /// Waits until the command ends. If the wait for its listeners fails, ends the command and the
-    /// processes that it started. The console sends Ctrl-C to the command too.
+    /// Waits until the command ends. If the command does not listen in time, [`ListenWait::poll`]
+    /// ends it and the processes that it started. The console sends Ctrl-C to the command too.
     pub(crate) fn until_end(
         mut self,
         console: &Console,

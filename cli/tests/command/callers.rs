@@ -1,4 +1,5 @@
-//! For whom `reserve` holds the ports: under shells, wrappers and other programs that call it.
+//! Tests which process `reserve` holds the ports for, if shells, wrappers and other programs call
+//! `reserve`.
 
 use std::process::Command;
 
@@ -6,12 +7,13 @@ use crate::program::{Running, finish, line_in, plain};
 use crate::support::program::installed;
 use crate::support::{Folder, capability, need, skip};
 
-/// Runs a bash script that calls `reserve` in this way, and asserts that the number is reserved
-/// when the call has ended.
+/// Runs a bash script that calls `reserve` by the command line `call`. Asserts that the port is
+/// still reserved after the call has ended.
 #[track_caller]
 fn is_held_after(call: &str) {
     let folder = Folder::new();
-    // The script outlives the call, and asks when nothing of the call runs any more.
+    // The script outlives the call. It lists the reservations when no process of the call runs any
+    // more.
     let script = format!(
         "PORT=$({call}) || exit 90\nsleep 0.3\n\
          \"$BIN\" list --json | grep -q \"\\\"port\\\":$PORT,\""
@@ -49,7 +51,7 @@ fn wrappers_that_end_with_their_command_are_passed_over() {
 #[test]
 fn shells_with_nothing_left_to_do_and_wrapper_scripts_are_passed_over() {
     need!(installed("bash"));
-    // Each script waits until nothing of the call runs, so all shells are tried at the same time.
+    // Each script sleeps until no process of its call runs, so all scripts run at the same time.
     std::thread::scope(|scope| {
         for shell in ["sh", "bash", "dash", "zsh", "busybox sh"] {
             let program = shell.split(' ').next().unwrap();
@@ -124,7 +126,7 @@ fn python_node_and_make_hold_what_a_shell_of_theirs_reserved() {
 fn a_shell_with_more_to_do_holds_the_port_itself() {
     let folder = Folder::new();
     let file = folder.path().join("port");
-    // The outer shell waits for its standard input after the inner one has ended.
+    // The outer shell runs `sleep` after the inner shell has ended.
     let inner = "PORT=$(\"$BIN\" reserve); echo $PORT > \"$FILE\"; \"$BIN\" list -q";
     let mut command = Command::new("sh");
     let outer = format!("sh -c '{inner}'; sleep 600");

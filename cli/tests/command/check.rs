@@ -1,6 +1,10 @@
 //! `portlease check`.
 
+#[cfg(target_os = "linux")]
+use std::io::Read;
 use std::net::TcpListener;
+#[cfg(target_os = "linux")]
+use std::net::TcpStream;
 use std::process::Command;
 
 use portlease::{ReserveOptions, reserve_port};
@@ -243,24 +247,33 @@ fn the_json_answer_has_this_shape() {
             "{cause}"
         );
         let pid = std::process::id();
+        // Without IPv6 this remedy is missing.
+        let other = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, port)).ok();
+        let other = other.map(|_| {
+            json!({
+                "kind": "listen_on_free_address",
+                "text": format!("let the new server listen on [::1]:{port}, which is free"),
+            })
+        });
+        let close = json!({
+            "kind": "close_socket_of_ancestor",
+            "text": format!("close the socket in pid {pid}, an ancestor of this process"),
+            "pid": pid,
+        });
+        let reserve = json!({
+            "kind": "reserve_another_port",
+            "text": "reserve another port with `portlease reserve`",
+        });
+        let remedies: Vec<_> = [Some(close), other, Some(reserve)]
+            .into_iter()
+            .flatten()
+            .collect();
         let mut expected = json!({"version": 1, "ports": [
             {
                 "endpoint": format!("{port}/tcp"), "free": false,
                 "holders": [crate::who::listener_row(port, &rows[0])],
                 "cause": cause, "help": rows[0]["help"].as_str().unwrap(),
-                "remedies": [
-                    {
-                        "kind": "close_socket_of_ancestor",
-                        "text": format!(
-                            "close the socket in pid {pid}, an ancestor of this process"
-                        ),
-                        "pid": pid,
-                    },
-                    {
-                        "kind": "reserve_another_port",
-                        "text": "reserve another port with `portlease reserve`",
-                    },
-                ],
+                "remedies": remedies,
             },
             {
                 "endpoint": format!("127.0.0.1:{free}/tcp"), "free": true, "holders": [],
@@ -406,6 +419,39 @@ fn a_privileged_port_does_not_decide_for_the_other_ports_of_a_waiting_check() {
 }
 
 #[test]
+fn a_privileged_port_that_is_taken_is_in_use() {
+    need!(capability::nobody());
+    need!(capability::network_namespace());
+    let ran = while_servers_end("81", "reserve --port 81").code(2);
+    let expected = "portlease: cannot reserve 81/tcp: address already in use: held by uid 0";
+    assert!(ran.err.contains(expected), "{ran:#?}");
+    // The control: the same user, and a privileged port that is free.
+    let ran = while_servers_end("82", "reserve --port 81").code(2);
+    let expected = "portlease: cannot reserve 81/tcp: permission denied: ";
+    assert!(ran.err.contains(expected), "{ran:#?}");
+    assert!(ran.err.contains(", or run as root, or "), "{ran:#?}");
+}
+
+#[test]
+fn root_without_the_capability_is_not_advised_to_run_as_root() {
+    need!(capability::network_namespace());
+    let script = "echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start || exit 99
+                  exec setpriv --bounding-set=-net_bind_service \"$BIN\" reserve --port 81";
+    let folder = Folder::new();
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", script]);
+    plain(&mut command);
+    let ran = finish(command.env("PORTLEASE_DIR", folder.locks())).code(2);
+    assert!(
+        ran.err.contains(" requires CAP_NET_BIND_SERVICE"),
+        "{ran:#?}"
+    );
+    assert!(!ran.err.contains("run as root"), "{ran:#?}");
+}
+
+#[test]
 fn a_report_that_cannot_be_written_does_not_withhold_the_answer() {
     let p = silent();
     let output = ran(&["check", "--junit", "/dev/full", &p.to_string()]).code(2);
@@ -443,4 +489,34 @@ fn a_check_after_a_wait_reports_a_redirected_port() {
         lines[2..],
         [control, "help: start the server if it does not run"]
     );
+}
+
+/// A server that has stopped leaves TIME_WAIT. A server without SO_REUSEADDR cannot bind then.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_port_that_is_free_only_with_reuse_addr_is_reported_as_such() {
+    need!(capability::native());
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = server.local_addr().unwrap();
+    let client = TcpStream::connect(addr).unwrap();
+    let (connection, _) = server.accept().unwrap();
+    drop((server, connection));
+    let mut rest = Vec::new();
+    (&client).read_to_end(&mut rest).unwrap();
+    drop(client);
+    let port = addr.port().to_string();
+    let cause = "TIME_WAIT of 1 connection keeps servers without SO_REUSEADDR from binding";
+    let text = format!(
+        "port {port}/tcp is free only for a server that sets SO_REUSEADDR: {cause}\n\
+         help: for other servers, wait up to 60 s until TIME_WAIT ends\n"
+    );
+    assert_eq!(ran(&["check", &port]).code(0).out, text);
+    let free = silent().to_string();
+    let both = ran(&["check", &port, &free]).code(0).out;
+    let end = "2 ports are free, 1 of them only for servers that set SO_REUSEADDR\n";
+    assert_eq!(both, format!("{text}{end}"));
+    let rows = ran(&["check", "--json", &port, &free]).code(0).json();
+    assert_eq!(rows["ports"][0]["free"], json!(true));
+    assert_eq!(rows["ports"][0]["needs_reuse_addr"], json!(cause));
+    assert_eq!(rows["ports"][1].get("needs_reuse_addr"), None);
 }

@@ -25,8 +25,8 @@ fn beside_a_reservation(args: &str) -> Value {
     ran.json()
 }
 
-/// The usage by the claim of the reservation. `None` if this kernel does not show the claim (Linux
-/// before 6.8), and one of two numbers is not known to be in use.
+/// The usage of the range that the claim of the reservation causes. `None` if this kernel does not
+/// show the claim (Linux before 6.8): then no number is known to be in use, and no usage is shown.
 fn usage(who: &Value) -> Option<Value> {
     let unseen = who["unseen"].to_string();
     (!unseen.contains("bound without listening")).then(|| {
@@ -46,7 +46,7 @@ fn who_and_check_have_the_usage_of_a_crowded_range_in_json() {
     let check = beside_a_reservation("check --json --listening 42000");
     let found = check["ports"][0].get("ephemeral_range");
     assert_eq!(found, expected.as_ref(), "{check}");
-    // A question about UDP.
+    // An answer about a UDP port shows no usage.
     let udp = beside_a_reservation("who --json 41000/udp");
     assert_eq!(udp.get("ephemeral_range"), None, "{udp}");
 }

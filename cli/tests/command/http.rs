@@ -4,14 +4,16 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, portlease, ran, silent};
+use crate::program::{Running, finish, plain, portlease, ran, silent};
+use crate::support::capability::unshare_flags;
 use crate::support::program::installed;
-use crate::support::{Folder, capability, need};
+use crate::support::{DEADLINE, Folder, capability, need};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -29,8 +31,8 @@ fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Answers one request after another in a thread, the last answer again and again. Sends the head
-/// of each request.
+/// Answers one request after another in a thread, and repeats the last answer. The returned
+/// receiver gets the head of each request.
 fn answering(listener: TcpListener, answers: &'static [&'static str]) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -74,12 +76,44 @@ fn the_wait_ends_when_the_request_is_answered_as_expected() {
     );
     assert_eq!(first, expected);
     assert_eq!(requests.try_iter().count(), 2, "three requests in all");
-    // Without a status, 204 is as good as 200. The address is the host then.
+    // If no status is requested, 204 is accepted too. The `Host` header has the requested address.
     let p = reserve_port();
     let requests = answering(p.listen().unwrap(), &[NO_CONTENT]);
     ran(&["wait", "--http", "/", &format!("127.0.0.1:{p}")]).code(0);
     let host = format!("\r\nHost: 127.0.0.1:{p}\r\n");
     assert!(requests.recv().unwrap().contains(&host));
+}
+
+#[test]
+fn with_for_the_request_follows_that_time() {
+    let p = reserve_port();
+    let requests = answering(p.listen().unwrap(), &[OK]);
+    let started = Instant::now();
+    let args = ["wait", "--http", "/", "--for", "300ms", "--timeout", "10m"];
+    ran(&[&args[..], &[&p.to_string()]].concat()).code(0);
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert_eq!(requests.try_iter().count(), 1);
+    // The control: nothing listens.
+    let args = ["wait", "--http", "/", "--for", "1ms", "--timeout", "10ms"];
+    let output = ran(&[&args[..], &[&silent().to_string()]].concat()).code(1);
+    assert!(output.out.contains("is not listening"), "{output:#?}");
+}
+
+/// The kernel has one port to choose from as the source of the request, and connects it to itself.
+#[test]
+fn a_request_that_is_connected_to_itself_has_met_no_server() {
+    need!(capability::network_namespace());
+    let script = "ip link set lo up && echo 41000 41000 > /proc/sys/net/ipv4/ip_local_port_range \
+                  && exec \"$BIN\" wait --http / --timeout 300ms 127.0.0.1:41000";
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", script]);
+    plain(&mut command);
+    let output = finish(&mut command).code(1);
+    let expected = "does not answer GET / as expected: 127.0.0.1:41000: connection refused\n";
+    assert!(output.out.contains(expected), "{output:#?}");
+    assert!(!output.out.contains("packet filter"), "{output:#?}");
 }
 
 #[test]
@@ -108,7 +142,7 @@ fn the_last_problem_of_each_port_is_reported() {
     let _requests = answering(wrong.listen().unwrap(), &[UNAVAILABLE]);
     let other = reserve_port();
     let listener = other.listen().unwrap();
-    // Sends what is not HTTP.
+    // Sends a line that is not HTTP.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let _sent = stream.unwrap().write_all(b"SSH-2.0-x\r\n");
@@ -162,7 +196,7 @@ fn a_server_that_accepts_and_is_silent_does_not_extend_the_wait() {
 fn the_wait_ends_when_the_process_ends() {
     need!(capability::native());
     let p = reserve_port();
-    // This process listens, and the wait expects it of the process that it watches.
+    // `--pid` names this process, which listens and does not end. So the wait times out.
     let _requests = answering(p.listen().unwrap(), &[UNAVAILABLE]);
     let own = std::process::id().to_string();
     let args = [
@@ -291,4 +325,37 @@ fn run_stops_a_command_that_does_not_answer_as_expected() {
         let output = ran(&[&["run"], options, &["--", "true"]].concat()).code(125);
         assert!(output.err.contains(message), "{options:?}: {output:#?}");
     }
+}
+
+/// The first address has no server. The second server listens on an address that gets no request.
+/// The third one is suspended.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_report_says_why_no_server_answers() {
+    let wait = |port: &str| ran(&["wait", "--http", "/", "--timeout", "20ms", port]).code(1);
+    let output = wait("[fe80::1%lo]:1");
+    assert!(
+        output.out.contains(" as expected: [fe80::1%lo]:1"),
+        "{output:#?}"
+    );
+    let listener = TcpListener::bind("127.0.0.5:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let output = wait(&port);
+    let expected = format!(" listens on 127.0.0.5:{port} only");
+    assert!(output.out.contains(&expected), "{output:#?}");
+    assert!(output.out.contains("\nhelp: "), "{output:#?}");
+
+    need!(installed("python3"), capability::native());
+    let serve = "import socket, sys\n\
+        s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        s.accept()[0].recv(1)";
+    let p = reserve_port();
+    let mut python = Command::new("python3");
+    let server = Running::start(python.args(["-c", serve, &p.to_string()]));
+    p.wait_until_listening(DEADLINE).unwrap();
+    server.signal(Signal::STOP);
+    let output = wait(&p.to_string());
+    let pid = server.pid();
+    let expected = format!("help: resume pid {pid} with kill -CONT {pid}\n");
+    assert!(output.out.ends_with(&expected), "{output:#?}");
 }

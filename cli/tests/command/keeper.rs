@@ -208,7 +208,8 @@ fn another_user_can_neither_feed_nor_occupy_a_keeper() {
     let [name] = &names_of(keeper)[..] else {
         panic!("one name")
     };
-    // Sends until the keeper refuses, and reports how much it took. Then keeps a connection open.
+    // Sends until the keeper refuses, then opens 20 connections and keeps them open. Prints whether
+    // the keeper accepted few or many bytes.
     let flood = "import socket, sys, time\n\
         def connect():\n    \
         s = socket.socket(socket.AF_UNIX); s.connect('\\0' + sys.argv[1])\n    return s\n\

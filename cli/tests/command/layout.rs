@@ -1,11 +1,12 @@
-//! The order of the command's modules, and the place of its limits, checked in the source text.
+//! Checks the source text of the command: which modules may import which others, and that every
+//! limit is in `limits.rs`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The modules of `cli/src`, floor by floor from the top. A module may import from lower floors
-/// only. A folder has no floor: each of its files has one. A file of [`SYSTEMS`] belongs to the
-/// module beside its folder.
+/// only. A folder has no floor: each of its files has one. A file with a name of [`SYSTEMS`]
+/// belongs to the module with the name of its folder.
 const FLOORS: [&[&str]; 15] = [
     &["main"],
     &["dispatch"],
@@ -66,9 +67,8 @@ const FLOORS: [&[&str]; 15] = [
         "process_stat",
         "spawning",
     ],
-    &["keeper::address", "stdout"],
+    &["condition", "keeper::address", "stdout"],
     &[
-        "condition",
         "duration",
         "exit",
         "ffi::command_line",
@@ -95,7 +95,7 @@ const SYSTEMS: [&str; 8] = [
     "bsd", "freebsd", "linux", "macos", "netbsd", "others", "unix", "windows",
 ];
 
-/// The module that a path of a file belongs to: without the system that the file is for.
+/// The module that a file belongs to: the path of the file without the system that it is for.
 fn without_system(module: &str) -> &str {
     match module.rsplit_once("::") {
         Some((owner, system)) if SYSTEMS.contains(&system) && owner != "ffi" => owner,
@@ -157,7 +157,7 @@ fn imports(code: &str) -> Vec<String> {
     paths
 }
 
-/// The module that a path names: its longest start that has a floor.
+/// The module that a path names: the longest prefix of the path that has a floor.
 fn module_of(import: &str) -> Option<String> {
     let parts: Vec<&str> = import.split("::").filter(|part| !part.is_empty()).collect();
     (1..=parts.len())
@@ -166,7 +166,9 @@ fn module_of(import: &str) -> Option<String> {
         .find(|path| floor(path).is_some())
 }
 
-/// One line for each import that does not lead to a lower floor, or that cannot be followed.
+/// One line for each violation: an import that does not lead to a lower floor, that names no module
+/// or that uses `super`; a `mod.rs` with imports; a module without a floor, or a floor without its
+/// module.
 fn violations(sources: &Sources) -> Vec<String> {
     let mut found = Vec::new();
     for (module, text) in sources {
@@ -258,7 +260,7 @@ fn an_import_that_leads_up_or_sideways_is_found() {
     }
 }
 
-/// One line for each timeout, sleep or limit that stands outside limits.rs.
+/// One line for each timeout, sleep or number of attempts outside `limits.rs`.
 fn stray_limits(sources: &Sources) -> Vec<String> {
     let mut found = Vec::new();
     for (module, text) in sources.iter().filter(|(module, _)| *module != "limits") {

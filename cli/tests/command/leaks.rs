@@ -9,8 +9,8 @@ use crate::program::{Ran, finish, kill, line_in, portlease};
 use crate::support::program::installed;
 use crate::support::{Folder, capability, need};
 
-/// A command that starts a server as a daemon, and ends when it listens. The daemon is the child of
-/// a child in another session, and pid 1 would adopt it.
+/// A command that starts a server as a daemon, and ends when the server listens. The daemon is a
+/// grandchild of the command in another session. If `run` did not adopt the daemon, pid 1 would.
 const DAEMON: &str = "\
 import os, socket, sys, time
 kind = socket.SOCK_DGRAM if 'udp' in sys.argv else socket.SOCK_STREAM
@@ -55,7 +55,7 @@ fn daemon(folder: &Folder, options: &[&str], args: &[&str]) -> Command {
     command
 }
 
-/// Runs [`DAEMON`], which ends with the code.
+/// Runs [`DAEMON`], which exits with `code`.
 fn leave(options: &[&str], args: &[&str], code: u8) -> Left {
     let folder = Folder::new();
     let ran = finish(daemon(&folder, options, args).env("CODE", code.to_string()));
@@ -162,7 +162,7 @@ fn a_udp_server_on_a_reserved_port_is_found() {
 #[test]
 fn a_command_that_leaves_nothing_is_not_reported() {
     need!(installed("python3"), capability::native());
-    // The server of another command, which was there before and has not the same ancestor.
+    // A server of another command. It started earlier, and does not descend from this command.
     let other = leave(&[], &[], 0);
     let folder = Folder::new();
     let stops = "\"$0\" -c \"$1\"; read pid port < \"$UP\"; kill $pid";
@@ -187,7 +187,8 @@ fn a_command_that_leaves_nothing_is_not_reported() {
 #[test]
 fn adopted_processes_are_reaped_when_they_end() {
     need!(capability::native());
-    // The orphan ends once `run` has adopted it. The shell then waits until its pid is free.
+    // The orphan ends once `run` has adopted it. The shell then waits until the pid of the orphan
+    // is free.
     let orphan = "while ! grep -q \"^PPid:.$RUN\\$\" /proc/$$/status; do sleep 0.01; done; \
                   echo $$ > \"$UP\"";
     let script = "export RUN=$PPID; sh -c 'sh -c \"$ORPHAN\" & exit 0'; \

@@ -126,7 +126,7 @@ fn each_pid_is_listed_with_the_name_of_its_process() {
     assert!(text.contains(&expected), "{text}");
 }
 
-/// The pid of a process in a container is the pid of another process here.
+/// The pid that a process has in a container can be the pid of another process outside.
 #[test]
 fn a_pid_of_another_pid_namespace_is_not_printed_as_one_of_this_machine() {
     need!(capability::pid_namespace(), installed("unshare"));
@@ -151,7 +151,7 @@ fn a_pid_of_another_pid_namespace_is_not_printed_as_one_of_this_machine() {
         (&json!(true), &json!(1))
     );
     let text = finish(&mut command(&["who", &port])).code(0).out;
-    // Root sees the keeper, and so its pid here.
+    // Root sees the keeper, so the text has its pid here before its pid in the container.
     let there = row["pid"].as_u64().unwrap();
     let expected = format!(" (pid {there} in its own pid namespace) for sh (pid 1 there)");
     assert!(text.contains(&expected), "{text}");

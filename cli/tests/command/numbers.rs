@@ -53,7 +53,7 @@ fn a_range_a_preference_and_exclusions_choose_the_numbers() {
         .ran(&["--range", &range, "--exclude", &excluded])
         .code(0);
     assert_eq!(numbers(&one.out), [second]);
-    // Of two preferred numbers the first is taken.
+    // The first of the two preferred numbers is already reserved.
     let preferred = format!("{second},{fourth}");
     let one = reserve
         .ran(&["--range", &range, "--prefer", &preferred])
@@ -102,7 +102,7 @@ fn both_reserves_one_number_for_tcp_and_udp() {
     assert_eq!(answer["ports"][0]["protocols"], json!(["tcp", "udp"]));
     let port = answer["ports"][0]["port"].to_string();
     for protocol in ["tcp", "udp"] {
-        // The sleeper is no ancestor of this test, so the reservation is a stranger's.
+        // The sleeper is no ancestor of this test, so its reservation makes the port busy here.
         let port = format!("{port}/{protocol}");
         let check = portlease(&["check", &port])
             .env("PORTLEASE_DIR", reserve.folder.locks())
@@ -161,7 +161,7 @@ fn a_name_stands_for_the_same_number_in_each_run() {
         ]
         .concat();
         let mut command = command(&folder, &args);
-        // Another project than that of other runs of this test.
+        // Each run of this test has a project of its own.
         finish(command.env("PORTLEASE_PROJECT", folder.path())).code(0)
     };
     let first = run(&["--port", "WEB", "--port", "API"]);
@@ -173,7 +173,7 @@ fn a_name_stands_for_the_same_number_in_each_run() {
     assert_eq!(numbers(&run(&["--port", "WEB"]).out), [web]);
     assert_eq!(numbers(&run(&["--port", "API"]).out), [api]);
 
-    // `reserve --name` has the same numbers, and says so if one is another.
+    // `reserve --name` chooses the same numbers. If it cannot, it prints a note.
     let sleeper = Sleeper::new();
     let pid = sleeper.pid();
     let reserve = || {
@@ -259,7 +259,7 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
     refused(&mut reserve.command(&["--offsets", "0,1"]), "--offsets", 2);
     let mut run = portlease(&["run", "--stable", "--", "true"]);
     refused(&mut run, "--stable", 125);
-    // An exact number is not the port server's choice.
+    // The port server does not choose an exact number, so the option is accepted.
     let exact = silent().port().to_string();
     let args = ["--port", &exact, "--prefer", "1024"];
     let mut command = reserve.command(&args);

@@ -1,4 +1,4 @@
-//! The pages for users: the README and `docs`. Their console blocks are run.
+//! Runs the console blocks of the pages for users, which are the README and `docs`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,8 @@ fn run(block: &str) -> String {
         .replace(directory.to_str().unwrap(), "/home/ci/app")
 }
 
-/// The text with `N` for each number, which differ from run to run, and without alignment.
+/// Replaces each number by `N`, and each run of spaces by one space. Numbers and the alignment
+/// differ from run to run. Replaces the user root by the user of the pages.
 fn comparable(text: &str) -> String {
     let mut comparable = String::new();
     let mut before = ' ';

@@ -19,7 +19,8 @@ fn the_command_finds_the_socket_as_with_systemd() {
     need!(installed("python3"), capability::native());
     let folder = Folder::new();
     let file = folder.path().join("port");
-    // Accepts one connection on the inherited socket, after a client has connected.
+    // Checks the variables, writes the port to a file, and answers one client on the inherited
+    // socket.
     let serve = "import os, socket\n\
         e = os.environ\n\
         assert e['LISTEN_PID'] == str(os.getpid()), e['LISTEN_PID']\n\
@@ -85,7 +86,7 @@ fn fd_chooses_the_descriptors() {
 #[test]
 fn portlease_does_not_keep_the_socket_that_it_passed() {
     need!(installed("python3"), capability::native());
-    // The command closes the socket and execs; then nothing listens on the port.
+    // The command closes its copy of the socket. Then nothing listens on the port.
     let check = "exec 3>&-; \"$BIN\" check $WEB && ! \"$BIN\" check -q --listening $WEB";
     finish(&mut script(&["--listen", "WEB"], check)).code(0);
     // The control: with the socket the port has a listener.

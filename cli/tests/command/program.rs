@@ -51,7 +51,8 @@ fn ignores_signals() -> bool {
     u64::from_str_radix(mask.trim(), 16).unwrap() & 3 != 0
 }
 
-/// Removes the variables that change the behaviour of the command.
+/// Removes the variables that change the behaviour of the command. Sets `BIN` to the binary, and
+/// stdin to an empty input.
 pub(crate) fn plain(command: &mut Command) {
     for name in [
         "PORTLEASE_RANGE",
@@ -139,7 +140,8 @@ impl Running {
         }
     }
 
-    /// The same with stderr in a file. Waits for the first line of the file, and returns it.
+    /// Starts the command like [`Running::start`], but with its stderr in the file `log`. Waits for
+    /// the first line of the file, and returns it.
     #[track_caller]
     pub(crate) fn with_log(command: &mut Command, log: &Path) -> (Running, String) {
         command
@@ -279,8 +281,9 @@ pub(crate) fn idle() -> Command {
     command
 }
 
-/// A copy of the binary that every user can execute. Another process makes the copy: a child forked
-/// meanwhile would inherit the file open for writing, and exec would fail with ETXTBSY.
+/// A copy of the binary that every user can execute. cp(1) makes the copy. If this process wrote
+/// it, a child forked meanwhile would inherit the file open for writing. Then exec would fail with
+/// ETXTBSY.
 pub(crate) fn for_everybody() -> (PathBuf, Folder) {
     let folder = Folder::new();
     let copy = folder.path().join("portlease-for-everybody");

@@ -54,7 +54,7 @@ fn a_junit_report_has_a_case_per_port_and_the_counts() {
         &unchecked,
     ])
     .code(1);
-    // Read by an independent parser.
+    // An independent parser reads the report.
     let read = "import sys, xml.etree.ElementTree as E\n\
         suite = E.parse(sys.argv[1]).getroot().find('testsuite')\n\
         print(suite.get('tests'), suite.get('failures'), suite.get('errors'))\n\

@@ -251,12 +251,12 @@ fn a_reservation_for_a_time_outlives_every_process_of_the_script() {
     let brief = number(&finish(&mut command(&folder, &["reserve", "--for", "1s"])).code(0));
     let long = number(&finish(&mut command(&folder, &["reserve", "--for", "10m"])).code(0));
     let long_keeper = keeper(&folder, long);
-    // The time is over long before the ten minutes.
+    // The second of `brief` is over long before the ten minutes of `long`.
     becomes_free(brief, &folder);
     assert_eq!(leases(&folder).len(), 1);
     finish(&mut command(&folder, &["release", &long.to_string()])).code(0);
     ends(long_keeper);
-    // With a process, the earlier end counts.
+    // With `--for` and `--pid`, the reservation ends at the earlier of the two ends.
     let sleeper = Sleeper::new();
     let args = ["reserve", "--for", "10m", "--pid", &sleeper.pid()];
     let port = number(&finish(&mut command(&folder, &args)).code(0));
@@ -271,7 +271,7 @@ fn a_job_must_be_an_ancestor() {
     let message = "portlease: cannot find the job: no ancestor is named Runner.Worker or";
     assert!(output.err.starts_with(message), "{output:#?}");
     need!(installed("bash"));
-    // A copy of the shell under the name of the process that runs a job.
+    // A copy of the shell, with the name of the process that runs a job of GitHub Actions.
     let worker = folder.path().join("Runner.Worker");
     let shell = crate::support::program::path_of("bash").unwrap();
     assert!(
@@ -293,5 +293,55 @@ fn a_job_must_be_an_ancestor() {
     assert!(
         output.out.matches(port).count() == 2 && output.err.is_empty(),
         "{output:#?}"
+    );
+}
+
+#[test]
+fn the_help_on_an_own_reservation_is_to_use_it_or_to_release_it() {
+    let folder = Folder::new();
+    let own = std::process::id().to_string();
+    let port = number(&finish(&mut command(&folder, &["reserve", "--pid", &own])).code(0));
+    let text = port.to_string();
+    let help = format!(
+        "\nhelp: use the port, which is already reserved for pid {own}, or release it with \
+         `portlease release {port}`, or omit the number to reserve another port\n"
+    );
+    let again = finish(&mut command(
+        &folder,
+        &["reserve", "--port", &text, "--pid", &own],
+    ));
+    assert!(again.err.ends_with(&help), "{again:#?}");
+    let named = format!("X={port}");
+    let run = finish(&mut command(&folder, &["run", "--port", &named, "--", "x"]));
+    assert!(run.code(125).err.ends_with(&help));
+    finish(&mut command(&folder, &["release", &text])).code(0);
+}
+
+#[test]
+fn the_help_on_a_reserved_port_keeps_the_options_of_the_command() {
+    let folder = Folder::new();
+    let sleeper = Sleeper::new();
+    let pid = sleeper.pid();
+    let held = finish(&mut command(&folder, &["reserve", "--udp", "--pid", &pid]));
+    let port = number(&held.code(0)).to_string();
+    let help = |args: &[&str]| {
+        let ran = finish(&mut command(&folder, args));
+        let all = format!("{}{}", ran.out, ran.err);
+        let line = all.lines().find(|line| line.starts_with("help: "));
+        line.unwrap_or_else(|| panic!("{ran:#?}")).to_owned()
+    };
+    let omit = "omit the number to reserve another port";
+    let wait = format!("help: wait for the port: add `--wait 60s` to this command, or {omit}");
+    assert_eq!(help(&["reserve", "--both", "--port", &port]), wait);
+    let named = format!("X={port}/udp");
+    assert_eq!(help(&["run", "--port", &named, "--", "x"]), wait);
+    let waited = ["reserve", "--both", "--port", &port, "--wait", "0s"];
+    assert_eq!(help(&waited), format!("help: {omit}"));
+    assert_eq!(
+        help(&["check", "--no-reuse-addr", &format!("{port}/udp")]),
+        format!(
+            "help: wait for the port with `portlease reserve --port {port} --udp --no-reuse-addr \
+             --wait 60s`, or reserve another port with `portlease reserve --udp --no-reuse-addr`"
+        )
     );
 }

@@ -94,7 +94,8 @@ fn a_name_after_a_dollar_sign_is_left_to_the_shell() {
 fn a_script_without_an_interpreter_line_is_run_by_a_shell() {
     let folder = Folder::new();
     let script = folder.path().join("script");
-    // Another process writes it: a child forked meanwhile would inherit the file open for writing.
+    // `sh` writes the script. If this process wrote it, a child forked meanwhile would inherit the
+    // file open for writing, and exec would fail.
     let write = "printf 'echo \"$1 $PORT\"\\n' > \"$1\" && chmod 755 \"$1\"";
     let written = Command::new("sh")
         .args(["-c", write, "sh"])
@@ -138,7 +139,7 @@ fn the_exit_status_is_the_commands() {
         finish(&mut script(&[], command)).killed_by(signal);
     }
     let output = ran(&["run", "--", "portlease-no-such-command"]).code(127);
-    // The cause is the system's: EACCES if this user may not search a folder in PATH.
+    // The cause depends on PATH: it is EACCES if this user may not search one of its folders.
     assert!(
         output
             .err
@@ -326,7 +327,7 @@ fn killing_the_command_or_portlease_ends_both_and_releases_the_port() {
 #[test]
 fn wait_listening_stops_a_command_that_does_not_listen() {
     let output = finish(&mut script(&["--wait-listening=100ms"], "exec sleep 600")).code(125);
-    // The end reaches what a shell started in the foreground.
+    // `run` also stops a process that the shell of the command started in the foreground.
     let folder = Folder::new();
     let file = folder.path().join("pid");
     let nested = "sh -c 'echo $$ > \"$FILE\"; exec sleep 600'; :";

@@ -158,7 +158,7 @@ fn the_server_removes_its_socket_on_a_signal() {
         let server = serve(address, &folder);
         assert!(path.exists());
         let second = finish(&mut portlease(&["serve", "--address", address])).code(2);
-        // The message of this C library: musl has other words.
+        // The text depends on the C library: musl and glibc differ.
         let cause = UnixListener::bind(&path)
             .unwrap_err()
             .to_string()
@@ -191,8 +191,8 @@ fn automatic_picks_come_from_the_server_of_the_environment() {
     let (folder, address) = (Folder::new(), name("own"));
     let mut server = portlease(&["serve", "-v", "--address", &address]);
     let log = folder.path().join("log");
-    // The server has another lock folder, so its claim refuses the number to the client. The client
-    // requests the next number, and reports the refusal of the last one.
+    // The server has another lock folder, so its claim refuses the number to the client. After
+    // each refusal the client requests another number. It reports the refusal of the last one.
     let (_server, _) = Running::with_log(server.env("PORTLEASE_DIR", folder.locks()), &log);
     let output =
         finish(portlease(&["run", "--", "true"]).env("PORTSERVER_ADDRESS", &address)).code(125);
@@ -230,7 +230,7 @@ fn ports_of_portpickers_own_server_are_claimed_and_leased() {
     let script = portserver();
     need!(script.as_ref().map(drop).map_err(Clone::clone));
     let (folder, address) = (Folder::new(), name("portserver"));
-    // Free numbers for the server: reserved once, and released.
+    // Finds free numbers for the server: this test reserves them, and releases them again.
     let block = ReserveOptions::new()
         .reuse_addr(false)
         .reserve_block(24)
@@ -286,7 +286,8 @@ fn ports_of_portpickers_own_server_are_claimed_and_leased() {
         "reserve", "-n", "2", "--block", "--pid", &pid,
     ]))
     .code(2);
-    // More ports than the server has. The refusal is an error: no other number is picked instead.
+    // More ports than the server has left. The refusal of the server is an error: the command picks
+    // no other number instead.
     let output = finish(&mut command(&["reserve", "-n", "24", "--pid", &pid])).code(2);
     assert!(
         output
@@ -338,7 +339,8 @@ fn run_and_reserve_take_the_reservations_of_the_server() {
         ["3 ports are free", "2 ports are free"],
         "{output:#?}"
     );
-    // The others end with the shell, with the command, or with a keeper that has nothing to hold.
+    // Each other reservation ends with the shell, with `run`, or with a keeper. A keeper ends at
+    // once if the server holds its ports for the shell.
     let last: u16 = lines[2].parse().unwrap();
     eventually("only the last number is reserved", DEADLINE, || {
         let leases = leases(&folder);

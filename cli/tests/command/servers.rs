@@ -1,4 +1,5 @@
-//! Real servers under `portlease run`: each answers on its port, and its end releases the port.
+//! Real servers under `portlease run`: each answers on its port, and the end of the server releases
+//! the port.
 
 use std::path::Path;
 use std::process::Command;
@@ -92,7 +93,8 @@ fn nginx_serves_on_its_port() {
     need!(installed("nginx"));
     let folder = Folder::new();
     let user = if is_root() { "user root; " } else { "" };
-    // nginx reads the port from its configuration, so the script writes that from a template.
+    // nginx reads the port from its configuration, so the script makes the configuration from a
+    // template.
     let conf = format!(
         "{user}daemon off; worker_processes 1; pid nginx.pid; error_log stderr; \
          events {{}} http {{ access_log off; client_body_temp_path b; proxy_temp_path p; \

@@ -1,4 +1,5 @@
-//! Signals under `run`: passed on once, as inherited, and passed back to the parent.
+//! Signals under `run`. The command gets each signal once, and inherits the blocked and the ignored
+//! signals. If a signal ends the command, `run` ends by the same signal.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +25,7 @@ while time.monotonic() < end: time.sleep(0.01)
 print('got', len(got), flush=True)
 ";
 
-/// A program with these arguments that is started in the background of a session of its own.
+/// Starts the program `args` as the leader of a new session.
 fn in_own_session(args: &[&str], ready: &Path) -> Running {
     let mut command = Command::new("setsid");
     plain(command.args(args).env("READY", ready));
@@ -113,7 +114,7 @@ fn a_bash_script_ends_when_a_signal_ends_the_command() {
     line_in(&ready);
     let group = rustix::process::Pid::from_raw(running.pid().cast_signed()).unwrap();
     rustix::process::kill_process_group(group, Signal::INT).unwrap();
-    // bash goes on after a command that handled SIGINT and exited.
+    // If `run` handled SIGINT and exited, bash would go on with its script.
     let output = running.finish().killed_by(Signal::INT);
     assert_eq!(output.out, "");
 }

@@ -20,7 +20,7 @@ open(os.environ['UP'], 'w').write('%d\\n' % os.getpid())
 time.sleep(600)
 ";
 
-/// A server that runs. Dropping it kills it.
+/// A running server. Dropping the value kills the process.
 struct Server {
     running: Running,
     pid: u32,
@@ -28,7 +28,8 @@ struct Server {
 }
 
 impl Server {
-    /// Starts Python with [`SERVER`], in a folder of its own. `then` is executed once it listens.
+    /// Starts Python with [`SERVER`], in a folder of its own. `then` is executed once the server
+    /// listens.
     fn start(port: u16, then: &str) -> Server {
         let folder = Folder::new();
         let up = folder.path().join("up");
@@ -118,7 +119,8 @@ fn a_server_that_ignores_sigterm_is_killed_and_a_suspended_one_resumed() {
          SIGTERM\n",
         server.pid
     );
-    // The reservation of this test is the command's own, so the port counts as free.
+    // This test is the parent of the command. So the command counts the reservation of this test as
+    // its own, and the port as free.
     assert_eq!(output.out, format!("{killed}port {p}/tcp is free\n"));
     assert_eq!(server.ended(), 137);
 
@@ -130,7 +132,7 @@ fn a_server_that_ignores_sigterm_is_killed_and_a_suspended_one_resumed() {
     assert_eq!(server.ended(), 42);
 }
 
-/// The kernel drops a signal without a handler to the first process of another pid namespace.
+/// If the first process of a pid namespace has no handler for SIGTERM, the kernel drops the signal.
 #[test]
 fn the_first_process_of_another_pid_namespace_is_killed() {
     need!(
@@ -168,7 +170,7 @@ fn workers_that_outlive_their_server_are_stopped_too() {
     let p = silent();
     let port = p.port();
     drop(p);
-    // The worker writes the pid, and SIGTERM ends its parent alone.
+    // The worker writes its own pid. SIGTERM to its parent ends the parent alone.
     let server = Server::start(port, "if os.fork(): time.sleep(600)");
     assert_ne!(server.pid, server.running.pid());
     let output = ran(&["stop", &port.to_string()]).code(0);
@@ -215,7 +217,8 @@ fn a_client_is_never_stopped() {
     let output = ran(&["stop", &source]).code(1);
     assert!(output.out.contains("is in use"), "{output:#?}");
     assert_eq!(output.err, "portlease: no server listens on these ports\n");
-    // Nor is the client of the port itself, whose server is this test and started the command.
+    // The client of port `p` is not stopped either. The server of `p` is not stopped, because it is
+    // this test, which started the command.
     let output = ran(&["stop", &p.to_string()]).code(1);
     assert!(client.runs(), "{output:#?}");
     let refused = format!("(pid {}), which listens on", std::process::id());

@@ -116,7 +116,7 @@ fn progress_fits_the_terminal_and_needs_its_control_sequences() {
         !screen.contains('\u{1b}') && screen.contains("waiting up to 300ms"),
         "{screen}"
     );
-    // A queue for a port shows progress too.
+    // A wait for a busy port shows progress too.
     let port = p.to_string();
     for args in [
         &["reserve", "--wait", "1s", "--port", &port][..],
@@ -149,7 +149,8 @@ fn a_waiting_check_shows_progress_and_clears_it() {
             .contains(&format!("waiting for {p}/tcp to be free: 0 s of 1 s")),
         "{output:#?}"
     );
-    // The progress line is cleared before the answer. The notes of a log are not printed.
+    // The progress line is cleared before the answer. The notes of a wait that has no terminal are
+    // not printed.
     assert!(
         output.out.contains("\r\u{1b}[K\u{1b}[1mport ") && !output.out.contains("timed out"),
         "{output:#?}"

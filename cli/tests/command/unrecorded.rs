@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::program::{Ran, finish, plain};
 use crate::support::{Folder, capability, need};
 
-/// Runs the script with `PORT` set to a port that `reserve` has reserved in the lock folder, in
-/// which `setup` makes lock files impossible. Keepers are found within a network namespace, so the
-/// script runs in its own.
+/// Runs `setup`, which makes lock files impossible in the lock folder. Then runs `script` with
+/// `PORT` set to a port that `reserve` has reserved. Keepers are found within one network
+/// namespace, so both run in a new one.
 fn run_without_lock_files(setup: &str, script: &str) -> Ran {
     let folder = Folder::new();
     let mut sh = Command::new("unshare");

@@ -150,7 +150,8 @@ fn a_process_whose_end_frees_the_port_meets_the_condition() {
     waiting.finish().code(0);
 }
 
-/// As a database in a container that listens while it initializes.
+/// The server behaves like a database in a container, which listens for some moments while it
+/// initializes.
 #[test]
 fn a_wait_for_a_steady_listener_starts_again_after_each_break() {
     need!(installed("python3"));
@@ -173,7 +174,7 @@ time.sleep(600)
         .args([&up, &done]);
     let _server = Running::start(&mut server);
     line_in(&up);
-    // The control: a wait that does not ask for more ends at the first listener.
+    // The control: a wait without `--for` ends at the first listener.
     ran(&["wait", "--listening", "--timeout", "10m", &p.to_string()]).code(0);
     assert!(!done.exists());
     let steady = ["wait", "--listening", "--for", "2s", "--timeout", "10m"];
@@ -215,8 +216,8 @@ fn a_wait_for_every_port_ends_in_time() {
         let started = std::time::Instant::now();
         (finish(&mut command), started.elapsed())
     };
-    // In a namespace of its own every port is free. A question to the kernel for each of them
-    // would take longer than a minute for all.
+    // In a new namespace every port is free. One query to the kernel for each port would take
+    // longer than a minute in total.
     let (ran, took) = inside("ip link set lo up; exec \"$BIN\" wait --free --timeout 20s 1-65535");
     assert!(
         ran.code(0).err.is_empty() && took.as_secs() < 60,

@@ -8,7 +8,7 @@ use std::process::Command;
 use portlease::reserve_port;
 use serde_json::{Value, json};
 
-use crate::program::{BINARY, finish, plain, portlease, ran};
+use crate::program::{BINARY, finish, plain, portlease, ran, silent};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// The JSON of a listener of this process on 127.0.0.1.
@@ -35,15 +35,15 @@ pub(crate) fn listener_row(port: u16, answer: &Value) -> Value {
             "started": process["started"].as_str().unwrap(), "state": "running",
             "ignores_sigterm": false,
             "working_directory": std::env::current_dir().unwrap().to_str().unwrap(),
-            // Of the machine on which the test runs.
+            // These values depend on the machine that runs the test.
             "unit": process["unit"], "container": process["container"],
             "relation": "ancestor",
         }],
     })
 }
 
-/// Waits until both are equal: a child that another test forks has this process's sockets too,
-/// until it calls exec.
+/// Waits until both values are equal. They can differ while a child that another test forked shares
+/// the sockets of this process, until the child calls exec.
 #[cfg(target_os = "linux")]
 pub(crate) fn eventually_equal(query: impl Fn() -> (Value, Value)) {
     eventually("what was expected", DEADLINE, || {
@@ -274,7 +274,7 @@ fn several_ports_and_every_listener_are_shown() {
             );
         }
     }
-    // Of another address, the question and the listener beside it are named.
+    // An answer about another address names that address, and also the listener on 127.0.0.1.
     let text = ran(&["who", &format!("127.0.0.2:{one}")]).code(0).out;
     let listener = format!("\n  listening    127.0.0.1:{one} ");
     assert!(
@@ -282,7 +282,7 @@ fn several_ports_and_every_listener_are_shown() {
         "{text}"
     );
     assert!(text.contains(&listener), "{text}");
-    // No socket of this process, and no process below this folder.
+    // Queries that may find nothing: about process 1, and about a folder in which no process runs.
     let folder = Folder::new();
     let empty = folder.path().to_str().unwrap();
     let answer = ran(&["who", "--pid", "1", "--json"]).json();
@@ -298,7 +298,7 @@ fn several_ports_and_every_listener_are_shown() {
     drop(servers);
 }
 
-/// The cause is neither an old kernel nor a port that nobody holds.
+/// The answer must not name an old kernel as the cause, or say that no process holds the port.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_lack_of_file_descriptors_is_named() {
@@ -334,4 +334,18 @@ fn a_lack_of_file_descriptors_is_named() {
         }
     }
     assert!(failed > 0, "control: some limit is too low");
+}
+
+#[test]
+fn a_probe_skips_udp_ports() {
+    let port = silent().to_string();
+    let udp = format!("{port}/udp");
+    let output = ran(&["who", "--probe", "--json", &udp, &port]).json();
+    assert_eq!(output["ports"][0]["probe"], json!("not_probed"));
+    assert_eq!(output["ports"][1]["probe"], json!("refuses"));
+    let text = ran(&["who", "--probe", &udp]).out;
+    assert!(
+        text.ends_with("  a client     not probed: a probe makes a TCP connection\n"),
+        "{text}"
+    );
 }

@@ -125,7 +125,7 @@ fn ports_are_held_for_the_batch_file_that_reads_the_number() {
     assert_eq!(held.len(), 1, "{held:?}");
     assert_eq!(held[0]["port"], json!(port));
     assert_eq!(held[0]["on_behalf_of"], json!(script.pid()));
-    // Dropping the input ends `pause`, and so the script.
+    // Dropping the value kills the script.
     drop(script);
     eventually("the port is released", DEADLINE, || {
         match leases(&folder).as_slice() {
@@ -164,7 +164,7 @@ fn a_keeper_holds_until_its_process_ends_or_release() {
     );
 }
 
-/// As in a step of a CI system, which ends all processes of its job object.
+/// The job is like a step of a CI system, which ends all processes of its job object.
 #[test]
 fn a_keeper_leaves_the_job_object_of_its_caller() {
     let folder = Folder::new();
@@ -204,7 +204,7 @@ fn a_port_of_another_process_is_not_released() {
     drop(folder);
 }
 
-/// A client of portpicker opens the pipe, writes its pid, and reads the number.
+/// Does what a client of portpicker does: opens the pipe, writes the request, and reads the answer.
 fn ask_pipe(name: &str, request: &str) -> std::io::Result<String> {
     let path = format!(r"\\.\pipe\{name}");
     let mut pipe = OpenOptions::new().read(true).write(true).open(path)?;
@@ -232,7 +232,7 @@ fn serve_grants_ports_on_a_named_pipe() {
     );
     assert_eq!(held.len(), 2, "TCP and UDP: {held:?}");
     assert_eq!(ask_pipe(&name, "nonsense\n").unwrap(), "");
-    // A client of this command gets another number.
+    // `portlease run` as a client gets another number.
     let mut run = command(&folder, &["run", "--", "cmd", "/c", "echo %PORT%"]);
     let other = number(&finish(run.env("PORTSERVER_ADDRESS", &address)).code(0));
     assert_ne!(other, port);

@@ -1,4 +1,5 @@
-//! Kernels without pidfds: Linux before 5.3, and gVisor. strace makes the call fail as there.
+//! Kernels without pidfds: Linux before 5.3, and gVisor. strace makes pidfd_open(2) fail as on
+//! these kernels.
 
 use std::process::Command;
 
@@ -9,7 +10,8 @@ use crate::support::{Folder, capability, need};
 fn traced(error: &str, args: &[&str]) -> Command {
     let mut command = Command::new("strace");
     let inject = format!("inject=pidfd_open:error={error}");
-    // The keeper, which is not traced, opens no pidfd.
+    // Without `-f`, strace does not trace the keeper. `reserve` passes it no pidfd, so the keeper
+    // opens the process itself.
     command
         .args(["-o", "/dev/null", "-e", &inject, BINARY])
         .args(args);

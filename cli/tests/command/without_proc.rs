@@ -16,8 +16,8 @@ const SERVER: &str = "import os, socket, sys, time\n\
                       print(os.getpid(), flush=True)\n\
                       time.sleep(600)";
 
-const UNSEEN: &str = "cannot check whose listener it is: no /proc shows the \
-                      processes of this pid namespace";
+const UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
+                      belongs to another pid namespace";
 
 /// Runs the shell script under unshare(1) with these flags.
 fn inside(flags: &[&str], script: &str) -> Ran {
@@ -37,7 +37,8 @@ fn inside(flags: &[&str], script: &str) -> Ran {
     finish(&mut command)
 }
 
-/// The script starts a server on port `$N`, whose pid is `$P`, and ends it after `act`.
+/// A script that starts a server on port `$N`, runs `act` with the pid of the server in `$P`, and
+/// then ends the server.
 fn beside_server(act: &str) -> String {
     format!(
         "python3 -c \"$SERVER\" $N > $OUT & trap \"kill -KILL $!\" EXIT; \
@@ -86,7 +87,8 @@ fn run_ends_a_command_that_does_not_listen() {
     );
 }
 
-/// Without `/proc` the network namespace is unknown, and lock files belong to one.
+/// Each lock file belongs to a network namespace. Without `/proc` the command does not know its
+/// own namespace.
 #[test]
 fn list_finds_no_reservation_and_does_not_say_that_there_is_none() {
     need!(capability::mount_namespace());
@@ -108,7 +110,7 @@ fn list_finds_no_reservation_and_does_not_say_that_there_is_none() {
     assert!(with_own.contains("\"complete\":false"), "{ran:#?}");
 }
 
-/// There the pid of the server in this namespace is the pid of another process.
+/// In such a `/proc`, the pid of the server is the pid of another process.
 #[test]
 fn with_a_proc_of_another_pid_namespace_no_remedy_names_a_pid() {
     need!(capability::pid_namespace(), installed("python3"));

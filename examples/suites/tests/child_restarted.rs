@@ -42,7 +42,7 @@ fn ask(addr: SocketAddr) -> String {
 fn a_server_keeps_its_number_when_it_is_killed() {
     let mut server = start(portlease::reserve_port());
     for _ in 0..3 {
-        // This server answers, and no other test's.
+        // This server answers, not the server of another test.
         portlease::assert_port_held_by(server.reservation(), server.id());
         assert_eq!(ask(server.addr()), format!("pid {}", server.id()));
         server.kill().unwrap();

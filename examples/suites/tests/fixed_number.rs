@@ -1,8 +1,8 @@
 //! Tests that all need one fixed port, and used `serial_test` before.
 //!
-//! `#[serial]` locks within one process. Under nextest each test is a process, and another
-//! checkout's suite is one too. `ReserveOptions::wait` queues all processes that request the port.
-//! The rest of each test runs in parallel with the others.
+//! `#[serial]` locks within one process. Under nextest each test is a process, and the suite of
+//! another checkout runs in other processes too. `ReserveOptions::wait` queues all processes that
+//! request the port. The rest of each test runs in parallel with the others.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn the_port() -> Reservation {
 
 fn a_test() {
     let p = the_port();
-    // Would fail if another of these tests held the port now.
+    // This bind would fail if another of these tests held the port now.
     let server = TcpListener::bind(&p).unwrap();
     TcpStream::connect(("127.0.0.1", PORT)).unwrap();
     server.accept().unwrap();

@@ -105,7 +105,7 @@ fn quiet(mut command: Command) -> Command {
     command
 }
 
-/// Reports the test as skipped, as `run` does.
+/// Reports the test as skipped, as the script `examples/suites/run` does.
 fn skip(test: &str, reason: &str) {
     let line = format!("skipped: suites-{test}: {reason}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();

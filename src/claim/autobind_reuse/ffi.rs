@@ -1,5 +1,5 @@
 //! IP_LOCAL_PORT_RANGE of ip(7), a socket option that no safe function sets.
-#![expect(unsafe_code, reason = "setsockopt is not safe for any option and size")]
+#![expect(unsafe_code, reason = "setsockopt reads the value by a raw pointer")]
 
 use std::io;
 use std::mem::size_of_val;

@@ -42,6 +42,9 @@ pub(super) struct LockFolder {
     folder: system::Folder,
 }
 
+/// The end of the name of a folder with records. The start is the name of the scope.
+const RECORDS: &str = ".records";
+
 /// The folder of each scope that this process has opened. If opening fails, the next call tries
 /// again.
 static OPENED: PerNamespace<LockFolder> = PerNamespace::new();
@@ -96,7 +99,8 @@ impl LockFolder {
     }
 
     /// Fails if a lock folder that other processes may use cannot be read. Also fails if the scope
-    /// is unknown, because this process then uses a folder that other processes do not use.
+    /// is unknown. This process then uses the folder `net-unknown`, and other processes usually use
+    /// another one.
     pub(super) fn check_readable() -> Result<(), Unusable> {
         let scope = system::scope();
         for root in roots()? {
@@ -128,7 +132,8 @@ impl LockFolder {
     pub(super) fn other_scopes(&self) -> io::Result<Vec<(String, system::Folder)>> {
         let own = self.scope();
         let is_other = |name: &str| {
-            let other = name.starts_with(system::SCOPE_PREFIX) && !name.starts_with(&*own);
+            let scope = name.strip_suffix(RECORDS).unwrap_or(name);
+            let other = name.starts_with(system::SCOPE_PREFIX) && scope != &*own;
             other.then(|| name.to_owned())
         };
         let names = self.outer.names(Sweep::FILES_LISTED, is_other)?;
@@ -175,7 +180,7 @@ impl LockFolder {
     }
 
     fn records_name(&self) -> String {
-        format!("{}.records", self.scope())
+        format!("{}{RECORDS}", self.scope())
     }
 
     /// The name of the folder of this scope within the lock folder.
@@ -183,8 +188,8 @@ impl LockFolder {
         self.path.file_name().unwrap_or_default().to_string_lossy()
     }
 
-    /// Calls `parse` with the names of the lock files, locked or not. Returns at most `limit` of
-    /// the values that `parse` returned.
+    /// Calls `parse` with the names in this scope's folder, which contains locked and unlocked
+    /// lock files. Returns at most `limit` of the values that `parse` returned.
     pub(super) fn entries<T>(
         &self,
         limit: usize,
@@ -203,9 +208,11 @@ fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Calls `open` for one lock folder after the other until it succeeds, and returns the last result.
-/// A sandbox may forbid the first default folder. If descriptors, memory or disk space are used up,
-/// the search ends. The next process may not have that problem, and would then use another folder
-/// than this process.
+/// For example, a sandbox may forbid the first default folder.
+///
+/// If descriptors, memory or disk space are used up, the function does not try the next folder.
+/// Another process may not have that problem, and would use the first folder. The two processes
+/// would then use different folders.
 fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
     let mut roots = roots()?.into_iter().peekable();
     let may_pass = |cause: &io::Error| {
@@ -232,7 +239,8 @@ fn roots() -> Result<Vec<PathBuf>, Unusable> {
     let checked = if !path.is_absolute() {
         Err(io::ErrorKind::InvalidInput.into())
     } else if system::is_trusted_link(&path) {
-        // Follows this link, because this user or root created it. No other link is followed.
+        // Follows this link, because this user or root created it. A link of another user is
+        // refused later.
         path.canonicalize()
     } else {
         return Ok(vec![path]);

@@ -15,7 +15,8 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// All processes of one user use this folder. Processes of two users do not exclude each other.
+/// Usually all processes of one user use this folder. Processes of two users do not exclude each
+/// other.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     vec![std::env::temp_dir().join("portlease")]
 }
@@ -26,7 +27,7 @@ pub(super) fn scope() -> String {
     "machine".to_owned()
 }
 
-/// The counterpart on Unix fails if the scope is unknown.
+/// Always succeeds. The counterpart on Unix fails if the scope is unknown.
 pub(super) fn check_scope() -> io::Result<()> {
     Ok(())
 }
@@ -97,8 +98,8 @@ impl Folder {
         Ok(true)
     }
 
-    /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
-    /// process has locked it, which it never has here.
+    /// Creates the file, or fails if the name exists. Returns the file, its owner, and `false`,
+    /// because this process has not locked the file.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let (file, owner) = self.open_file(name, Access::New)?;
         Ok((file, owner, false))
@@ -195,8 +196,8 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// The user ID of every user and every file owner. Each user has a separate lock folder, so these
-/// IDs need not differ.
+/// The user ID of every user and every file owner. By default each user has a separate lock folder,
+/// so these IDs need not differ.
 const USER: u32 = 0;
 
 /// Always false, so that no link is followed on Windows.
@@ -209,8 +210,8 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }
 
-/// Whether a record goes into the lock file itself. Always false: on Windows no process can read a
-/// locked file.
+/// Whether a record goes into the lock file itself. Always false: on Windows no other process can
+/// read a locked file.
 pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }

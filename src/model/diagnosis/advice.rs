@@ -12,13 +12,18 @@ use crate::model::remedy::Remedy;
 use crate::model::state::State;
 
 impl Holder {
-    /// What ends the processes that own this socket, one remedy for each process that must end.
+    /// How to remove this socket: one remedy for each process that must end or close the socket. If
+    /// no process that owns the socket is visible, the remedies say how to find the owner. If no
+    /// process owns the socket, the remedy is to wait until the kernel has closed it.
     ///
-    /// If a remedy is [`StopProcess`](Remedy::StopProcess),
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) or [`KillProcess`](Remedy::KillProcess), a program
-    /// can end the process that the remedy names. The list is empty if the only owner is pid 1 and
-    /// nothing shows how to stop it safely. A worker of a server is named only if its server cannot
-    /// end it: a suspended worker, or one whose server must be killed.
+    /// A program can carry out [`StopProcess`](Remedy::StopProcess),
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: it
+    /// ends the process that the remedy names.
+    ///
+    /// There is no remedy for pid 1 if nothing shows how to stop it safely. A worker (a process
+    /// whose parent owns the same socket) usually has no remedy, because its parent ends it. It has
+    /// a remedy if it is suspended, or if its parent must be killed and is not the first process of
+    /// a pid namespace.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -43,6 +48,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Invalid(_), _) => return vec![Remedy::NamePort],
         (Verdict::InUse(cause), Some(endpoint)) => {
             let mut remedies = for_cause(report, *cause, endpoint);
+            let free = report.facts.free_address;
+            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
             remedies.push(Remedy::ReserveAnotherPort { endpoint });
             remedies
         }
@@ -57,7 +64,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
                 port: endpoint.port,
             });
             let mut remedies = vec![Remedy::ReserveAnotherPort { endpoint }];
-            // Root lacks the privilege in some containers.
+            // In some containers even root lacks the privilege, so root gets no advice to run as
+            // root.
             remedies.extend((!report.facts.as_root).then_some(Remedy::RunAsRoot));
             remedies.extend(lower);
             remedies
@@ -84,8 +92,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
     remedies
 }
 
-/// The remedies if nothing listens on the endpoint, or if the expected process does not listen
-/// there alone.
+/// The remedies if nothing listens on the endpoint, if the expected process does not listen on it,
+/// or if a stranger listens on it too.
 fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     let Facts {
         stranger,
@@ -93,8 +101,16 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         instead,
         ..
     } = &report.facts;
+    if let (None, Some(pid)) = (report.facts.suspended, report.facts.in_other_network) {
+        return vec![Remedy::InspectInNetworkNamespace { pid }];
+    }
     if report.facts.redirected.is_some() {
         return vec![Remedy::ListPacketFilter];
+    }
+    if report.facts.lacks_address {
+        let other = elsewhere.first();
+        let other = other.map(|other| Remedy::UseListenersAddress { addr: other.local });
+        return other.into_iter().chain([Remedy::UseLocalAddress]).collect();
     }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
@@ -164,12 +180,12 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::Holder => for_holders(report, endpoint.port),
         Cause::UnseenClaim => vec![Remedy::Queue { endpoint }],
         Cause::Reserved | Cause::Named => {
-            // A forked child that never calls exec keeps the port until it exits. A queued call
-            // could wait for that forever, so the remedy is to stop the child.
+            // A forked child that never calls exec keeps the port until the child exits. A queued
+            // call could wait forever, so the remedy is to stop the child.
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
-            vec![heir.map_or(Remedy::Queue { endpoint }, end)]
+            vec![heir.map_or_else(|| for_reservation(report, endpoint), end)]
         }
         Cause::TimeWait | Cause::TimeWaitForPlain => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
@@ -178,13 +194,28 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
+/// The remedy for a reservation of a process that runs.
+fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
+    if !report.facts.is_reserved_for_asker {
+        return Remedy::Queue { endpoint };
+    }
+    let lease = report.leases().first();
+    Remedy::UseOwnReservation {
+        endpoint,
+        pid: lease
+            .and_then(Lease::pid)
+            .filter(|pid| *pid != std::process::id()),
+        on_behalf_of: lease.and_then(Lease::on_behalf_of),
+    }
+}
+
 /// The remedies for the processes that must end before the port is free.
 fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
     let sockets: Vec<&Holder> = report.sockets_besides_claims().collect();
     let servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
-    // If a server ends, its connections end too, so they need no remedy. If there is no server, the
-    // remedy is for the first socket.
+    // The connections of a server usually end with the server, so they need no remedy. If there is
+    // no server, the remedy is for the first socket.
     let blocking = if servers.is_empty() {
         sockets.into_iter().take(1).collect()
     } else {
@@ -192,7 +223,7 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     };
     let mut remedies: Vec<Remedy> = Vec::new();
     for remedy in blocking.iter().flat_map(|holder| for_holder(holder, port)) {
-        if !remedies.contains(&remedy) && remedies.len() < REMEDIES {
+        if !remedies.contains(&remedy) && remedies.len() < MAX_REMEDIES {
             remedies.push(remedy);
         }
     }
@@ -209,9 +240,9 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// The maximum number of remedies for one socket. All processes that own the socket must end, so a
-/// short list would not help.
-const REMEDIES: usize = 64;
+/// The maximum number of remedies for the holders of one port. All of these processes must end, so
+/// a short list would not help.
+const MAX_REMEDIES: usize = 64;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     if holder.processes.is_empty() {
@@ -221,13 +252,22 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
-    // A server ends its workers, so they need no remedy. A process that is no worker and shares the
-    // socket must be stopped too.
+    // A server usually ends its workers, so they need no remedy. Every other process that shares
+    // the socket must be stopped too.
     let is_worker = |process: &Process| {
-        // A killed process does not end its workers. Only the kernel does, for the first process of
-        // a pid namespace.
-        let ends_workers = |other: &Process| !other.ignores_sigterm || other.is_init_elsewhere;
-        let is_parent = |other: &Process| process.parent == Some(other.pid) && ends_workers(other);
+        // SIGTERM ends a process without a handler at once, and SIGKILL ends every process at once.
+        // Such a process does not end its workers. But if it is the first process of a pid
+        // namespace, the kernel ends the workers.
+        let ends_workers = |other: &Process| {
+            let handles = other.handles_sigterm && other.state == ProcessState::Running;
+            handles || other.is_init_elsewhere
+        };
+        // A child that runs another program has inherited the socket, and is no worker.
+        let is_parent = |other: &Process| {
+            process.parent == Some(other.pid)
+                && ends_workers(other)
+                && process.program == other.program
+        };
         // A suspended worker does not notice that its server ended.
         process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
     };
@@ -237,18 +277,20 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .filter(|process| !is_worker(process));
     heads
         .by_ref()
-        .filter_map(|process| for_process(process, port))
+        .filter_map(|process| for_process(process, port, holder.protocol))
         .collect()
 }
 
 /// The remedy for a process that owns a socket. `None` if the process is pid 1 and nothing shows
 /// how to stop it safely.
-fn for_process(process: &Process, port: u16) -> Option<Remedy> {
+fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remedy> {
     const INIT: u32 = 1;
     let pid = process.pid;
     let name = process.name.as_str();
     let is_other_unit = !process.shares_unit;
+    let starts_others = |unit: &&String| LAUNCHERS.contains(&unit.trim_end_matches(".service"));
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
+    let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
     // A service manager can run other programs in its unit, which must not end. Its command does
     // not reach into a container.
@@ -258,25 +300,36 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
     });
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
-        // systemd may have started this process, and holds the sockets of its socket units.
-        _ if name == "systemd" => Remedy::ListSocketUnits { user: pid != INIT },
+        // systemd has the sockets of its socket units. This arm comes before the one for ancestors,
+        // because systemd may be an ancestor of the calling process.
+        _ if name == "systemd" && !(process.is_init_elsewhere && container.is_some()) => {
+            Remedy::ListSocketUnits {
+                user: pid != INIT && !process.is_init_elsewhere,
+            }
+        }
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
         _ if PROXIES_OF_DOCKER.contains(&name) || PROXIES_OF_PODMAN.contains(&name) => {
             Remedy::StopPublishingContainer {
                 port,
+                udp: protocol == Protocol::Udp,
                 podman: PROXIES_OF_PODMAN.contains(&name),
             }
         }
         _ => match (supervisor, process.state, container, unit) {
             (Some(supervisor), ..) => for_supervised(process, supervisor),
             (_, ProcessState::Suspended, ..) => Remedy::ResumeOrKill { pid },
+            (_, ProcessState::Traced, ..) => Remedy::KillProcess { pid, traced: true },
             (_, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
-            (_, _, Some(id), _) => Remedy::StopContainer { id: id.clone() },
+            (_, _, Some(id), _) => Remedy::StopContainer {
+                id: id.clone(),
+                manager: process.manager,
+            },
             (_, _, _, Some(unit)) => Remedy::StopUnit {
                 unit: unit.clone(),
                 user: process.user_unit,
             },
-            // Pid 1 is the first process of the system or container, which would end with it.
+            // Pid 1 is the first process of the system or container. If pid 1 ends, the system or
+            // container ends too.
             _ if pid == INIT => return None,
             _ => end(process),
         },
@@ -286,7 +339,7 @@ fn for_process(process: &Process, port: u16) -> Option<Remedy> {
 fn end(process: &Process) -> Remedy {
     let pid = process.pid;
     match process.ignores_sigterm {
-        true => Remedy::KillProcess { pid },
+        true => Remedy::KillProcess { pid, traced: false },
         false => Remedy::StopProcess { pid },
     }
 }
@@ -294,7 +347,11 @@ fn end(process: &Process) -> Remedy {
 fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     let pid = process.pid;
     let name = supervisor.name.clone();
-    let sigkill = process.ignores_sigterm || process.state == ProcessState::Suspended;
+    let is_stopped = matches!(
+        process.state,
+        ProcessState::Suspended | ProcessState::Traced
+    );
+    let sigkill = process.ignores_sigterm || is_stopped;
     match &supervisor.kind {
         SupervisorKind::Manager(command) => Remedy::StopBySupervisor {
             pid,
@@ -319,12 +376,29 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     }
 }
 
+/// Services that start the programs of others, such as a job or a session. To stop such a service
+/// would end other programs too, and the service does not start a program again.
+const LAUNCHERS: [&str; 12] = [
+    "atd",
+    "containerd",
+    "cron",
+    "crond",
+    "docker",
+    "gitlab-runner",
+    "jenkins",
+    "podman",
+    "ssh",
+    "sshd",
+    "systemd-logind",
+    "user",
+];
+
 /// Programs of Docker that forward a published port into a container, by the names that the kernel
 /// shows.
 const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
 
-/// Programs of Podman that do the same. conmon keeps the port of a container that gets its packets
-/// through the packet filter.
+/// Programs of Podman that forward a published port into a container, and conmon. If the packet
+/// filter forwards the packets to a container, conmon keeps the port for that container.
 const PROXIES_OF_PODMAN: [&str; 6] = [
     "conmon",
     "rootlessport",
@@ -355,7 +429,7 @@ fn for_hidden(holder: &Holder) -> Vec<Remedy> {
     }
 }
 
-/// The remedy to retry with more permission. Empty for root, which has every permission.
+/// The remedy to retry with more permission. Empty for root, because no user has more permission.
 fn with_permission(report: &Report) -> Vec<Remedy> {
     if report.facts.as_root {
         Vec::new()
@@ -383,7 +457,7 @@ mod tests {
     }
 
     fn kind_of(process: &Process) -> &'static str {
-        match for_process(process, 60315) {
+        match for_process(process, 60315, Protocol::Tcp) {
             Some(Remedy::StopBySupervisor { .. }) => "supervisor",
             Some(Remedy::StopUnit { .. }) => "unit",
             Some(Remedy::StopContainer { .. }) => "container",
@@ -414,7 +488,7 @@ mod tests {
             may_remain,
             sigkill,
             ..
-        }) = for_process(&process, 60315)
+        }) = for_process(&process, 60315, Protocol::Tcp)
         else {
             panic!("another remedy");
         };

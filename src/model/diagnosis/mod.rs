@@ -43,34 +43,48 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
+    /// Whether nothing listens on the endpoint because this machine lacks its address.
+    pub(crate) lacks_address: bool,
     /// An address of this machine at which a connection was accepted, although no socket listens.
     pub(crate) redirected: Option<SocketAddr>,
-    /// Whether the caller runs as root, so that more permission would show nothing more.
+    /// Whether the caller runs as root. The remedies never advise root to retry with more
+    /// permission.
     pub(crate) as_root: bool,
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
     /// The id of the expected process, if it is suspended.
     pub(crate) suspended: Option<u32>,
-    /// A listener on the endpoint that belongs neither to the expected process nor to one that it
-    /// started.
+    /// The id of the expected process, if it is in another network namespace.
+    pub(crate) in_other_network: Option<u32>,
+    /// A listener on the endpoint. Its owner is neither the expected process nor a process that the
+    /// expected one started.
     pub(crate) stranger: Option<Holder>,
-    /// Listeners on the number whose address does not match the endpoint.
+    /// Listeners on the number that clients of the endpoint's address do not reach. They are bound
+    /// to another address, or to another interface.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
-    /// The listener that a wait saw last, if no listener stayed open.
+    /// If no listener stayed open: the latest listener whose owner the wait found. If the wait
+    /// found no owner, the first listener.
     pub(crate) last_listener: Option<Holder>,
-    /// A server that has the number for the other protocol, if nothing listens on the endpoint.
+    /// A server on the same number of the other protocol (UDP for TCP, TCP for UDP), if no server
+    /// is on the endpoint.
     pub(crate) other_protocol: Option<Holder>,
-    /// The processes that have the abstract Unix socket of a reservation which no lock file shows.
-    /// Empty if there is no such reservation, or if the processes are hidden.
+    /// The processes that have the abstract Unix socket name of the port, if no visible lock file
+    /// shows their reservation. Empty if there is no such reservation, or if the processes are
+    /// hidden.
     pub(crate) reserved_by: Vec<Process>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
-    /// The inode of the claim (this crate's bound socket) of the caller's own reservation. A
-    /// reservation without a lock file is known only by this field.
+    /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
+    /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
+    /// Whether the reservation that blocks the port is the caller's own: one of this process or of
+    /// an ancestor, or one that another process holds on behalf of one of them.
+    pub(crate) is_reserved_for_asker: bool,
+    /// An address on which a server could bind the number, if the port is in use on others only.
+    pub(crate) free_address: Option<SocketAddr>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
 }
@@ -92,16 +106,18 @@ impl Diagnosis {
         Diagnosis::bare(None, verdict)
     }
 
-    /// A verdict without facts.
+    /// A report that has only a verdict.
     pub(crate) fn bare(endpoint: Option<Endpoint>, verdict: Verdict) -> Self {
         Diagnosis::new(Facts {
             endpoint,
             verdict,
             holders: None,
+            lacks_address: false,
             redirected: None,
             as_root: false,
             expected: None,
             suspended: None,
+            in_other_network: None,
             stranger: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
@@ -111,6 +127,8 @@ impl Diagnosis {
             number: None,
             trials: Vec::new(),
             own_claim: None,
+            is_reserved_for_asker: false,
+            free_address: None,
             at: SystemTime::now(),
         })
     }
@@ -126,9 +144,9 @@ impl Diagnosis {
         self
     }
 
-    /// Adds a remedy that names `call`, the function of `portlease::tokio` to use instead of the
-    /// wait. The wait blocked a thread of an async runtime, and the server may be a task of that
-    /// runtime. Adds nothing to a report without remedies.
+    /// Adds a remedy for a wait that timed out and blocked a thread of an async runtime. The server
+    /// may be a task of that runtime. The remedy names `call`, the function of `portlease::tokio`
+    /// to use instead. A report without remedies gets none.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });
@@ -136,8 +154,8 @@ impl Diagnosis {
         self
     }
 
-    /// A sentence about another listener that was found: that of a stranger, or one on another port
-    /// or address. `None` if no such listener was found.
+    /// What the check found in place of the expected listener: a missing address, a suspended
+    /// process, a packet filter or another listener. `None` if it found none of these.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -158,9 +176,9 @@ impl Diagnosis {
         self.0.facts.endpoint
     }
 
-    /// Whether the port is free: a server could bind it now, and no other process has reserved it.
-    /// The server is of the kind that the check asked for, which by default sets SO_REUSEADDR on
-    /// Unix.
+    /// Whether the port is free: a server could bind it now, and no reservation blocks it. A
+    /// reservation of the caller or of one of its ancestors does not block it. The check decides
+    /// which kind of server is meant. By default, it is a server that sets SO_REUSEADDR on Unix.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -174,7 +192,8 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain: `false` if the check could not be started or completed.
+    /// Whether the answer is certain: `false` if the check could not be started or completed. For
+    /// an operand that names no port, the answer is certain.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports
@@ -215,7 +234,8 @@ impl Diagnosis {
         self.0.leases()
     }
 
-    /// The cause of the answer, in one sentence that does not name the port.
+    /// The cause of the answer, in one sentence. It is the end of the
+    /// [`headline`](Diagnosis::headline).
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -245,7 +265,8 @@ impl Diagnosis {
         &self.0.remedies
     }
 
-    /// The remedies in one line, as calls of this crate; `None` if no remedy is needed or known.
+    /// The remedies in one line; `None` if no remedy is needed or known. If a call of this crate is
+    /// a remedy, the line has the call.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -283,8 +304,11 @@ impl Diagnosis {
         self.0.fact_lines()
     }
 
-    /// The reports of the other ports that failed the same check, such as
-    /// [`check_ports_free`](crate::check_ports_free). This diagnosis reports the first such port.
+    /// The reports of the other ports that failed the same check.
+    ///
+    /// A check of several ports, such as [`check_ports_free`](crate::check_ports_free), returns one
+    /// diagnosis. That diagnosis reports the first port that failed, and `more` returns the reports
+    /// of the others.
     ///
     /// ```
     /// let [p, q] = portlease::reserve_ports();

@@ -17,6 +17,8 @@ use crate::model::remedy::Remedy;
 use crate::model::state::State;
 use crate::model::text::{AddrText, DurationText, FORBIDDEN, IpText, connections};
 
+const NO_SUCH_ADDRESS: &str = "this machine does not have the address";
+
 /// The facts about a port, and the remedies that follow from them.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
@@ -80,7 +82,8 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::Gone) => {
-                "another process briefly bound the port or locked its lock file; it is free now"
+                "a socket held the port, or a process locked its lock file, until a moment ago; it \
+                 is free now"
                     .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {
@@ -92,8 +95,8 @@ impl Report {
                 }
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
-                // With an expected process, the reservation is usually the caller's own, so naming
-                // it explains nothing.
+                // If the caller expects a process to listen, the reservation is usually the
+                // caller's own. Its name would explain nothing.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self.sockets_besides_claims().next().is_none();
@@ -111,7 +114,7 @@ impl Report {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
             Verdict::Forbidden => FORBIDDEN.to_owned(),
-            Verdict::NoSuchAddress => "this machine does not have the address".to_owned(),
+            Verdict::NoSuchAddress => NO_SUCH_ADDRESS.to_owned(),
             Verdict::CannotBind(text)
             | Verdict::CannotTell { text, .. }
             | Verdict::NoSuchInterface(text)
@@ -119,37 +122,49 @@ impl Report {
         }
     }
 
-    /// Who listens, or who listened last. The report can be made while the server has no listener.
+    /// Who listens, or who listened last. The server may have no listener when the report is made.
     fn last_listener(&self) -> String {
         let is_listener = |holder: &&Holder| holder.is_server();
         let now = self.sockets_besides_claims().find(is_listener);
         match (now, &self.facts.last_listener) {
             (Some(listener), _) => listener.headline(),
             (None, Some(last)) => last.past_headline(),
-            (None, None) => "it had a listener whose owner is unknown".to_owned(),
+            (None, None) => "an unseen process was the last to listen".to_owned(),
         }
     }
 
-    /// What the check found in place of the expected listener: a suspended process, a packet
-    /// filter, or a listener of a stranger or on another port or address. `None` if it found none
-    /// of these.
+    /// What the check found in place of the expected listener: a missing address, a process that is
+    /// suspended or in another network namespace, a packet filter, a listener of a stranger, or a
+    /// listener on another port, address or protocol. `None` if it found none of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
             elsewhere,
             instead,
+            lacks_address,
             redirected,
             suspended,
+            in_other_network,
             other_protocol,
             ..
         } = &self.facts;
         let mut sentences = Vec::new();
+        if *lacks_address {
+            sentences.push(NO_SUCH_ADDRESS.to_owned());
+        }
         if let Some(pid) = suspended {
             sentences.push(format!("pid {pid} is suspended, so it starts no server"));
         }
-        if let Some(addr) = redirected {
+        if let Some(pid) = in_other_network {
             sentences.push(format!(
-                "no socket listens, but a connection to {} is accepted: a packet filter \
+                "pid {pid} is in another network namespace, whose ports are not visible here"
+            ));
+        }
+        if let Some(addr) = redirected {
+            // A socket may listen on the same number at another address.
+            let place = if elsewhere.is_empty() { "" } else { " there" };
+            sentences.push(format!(
+                "no socket listens{place}, but a connection to {} is accepted: a packet filter \
                  redirects it (such as a rule of Docker or kube-proxy)",
                 AddrText(*addr)
             ));
@@ -167,8 +182,8 @@ impl Report {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),
             };
-            // The headline says that the socket accepts only IPv6, or only connections of its
-            // interface.
+            // The headline of a socket for IPv6 only, or for one interface only, already has the
+            // word "only".
             let headline = other.headline();
             let only = if other.interface.is_some() || headline.ends_with("(IPv6 only)") {
                 ""
@@ -255,9 +270,9 @@ impl Report {
         lines
     }
 
-    /// Whether the report includes the facts about the number. It does if the number may explain
-    /// the verdict: if the number requires a privilege, or if the kernel may have chosen it for a
-    /// client. A report with trials (test binds) includes all facts.
+    /// Whether the report includes the facts about the number. A report with trial binds always
+    /// includes them. Any other report includes them if they may explain the verdict. For a holder
+    /// and for TIME_WAIT, they do so only if the kernel may have chosen the number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {
@@ -283,8 +298,8 @@ impl Report {
         holders.map(Holders::iter).unwrap_or_default()
     }
 
-    /// The sockets on the port, the most important first, without the claims of reservations
-    /// (sockets that this crate has bound).
+    /// The sockets on the port, the most important first. The claims (this crate's bound sockets)
+    /// of the listed reservations and of the caller are left out.
     pub(super) fn sockets_besides_claims(&self) -> impl Iterator<Item = &Holder> {
         let holders = self.facts.holders.as_ref();
         let is_own_claim = |holder: &Holder| {
@@ -297,8 +312,9 @@ impl Report {
             .filter(move |holder| !is_own_claim(holder) && !is_leased(holder))
     }
 
-    /// Whether the claim of a TCP reservation (a socket that this crate has bound) is on the port.
-    /// While it is, the kernel refuses servers that do not set SO_REUSEADDR.
+    /// Whether the port has the claim (this crate's bound socket) of a TCP reservation with a
+    /// readable record. A claim makes the kernel refuse servers that set neither SO_REUSEADDR nor
+    /// SO_REUSEPORT.
     pub(super) fn has_claim(&self) -> bool {
         let holders = self.facts.holders.as_ref();
         self.sockets().any(|socket| {
@@ -313,8 +329,8 @@ impl Report {
         self.sockets().filter(is_waiting).count()
     }
 
-    /// The number of connections that are not in TIME_WAIT. If the port is free, they belong to a
-    /// server that has stopped listening.
+    /// The number of connections that are not in TIME_WAIT. If the port is free, these connections
+    /// belong to a server that has stopped listening.
     fn left_connections(&self) -> usize {
         let is_connection =
             |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;

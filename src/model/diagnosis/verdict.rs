@@ -9,20 +9,20 @@ use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A server of the requested kind could bind the port now, and no other process reserved it.
+    /// A server of the requested kind could bind the port now, and no reservation blocks it.
     Free,
     InUse(Cause),
     NotListening,
-    /// Something listens on the port, but no listener has stayed open for this long.
+    /// A wait saw listeners on the port, but none of them stayed open for this duration.
     Unsteady(Duration),
-    /// Neither the process with this id nor one that it started listens on the port. For a UDP
-    /// port, neither has bound it. The id is `None` if the process has ended and its id is no
-    /// longer known.
+    /// No listener on the port belongs to the process with this id or to a process that it started.
+    /// For a UDP port, no bound socket does. The id is `None` if the process has ended and its id
+    /// is no longer known.
     NotHeldBy(Option<u32>),
     /// The process with this id, or one that it started, listens on the port. An unrelated process
     /// also listens, on an overlapping address.
     SharedWithStranger(u32),
-    /// Code that has ended, such as a test, left a socket that still listens.
+    /// A socket still listens after the test, the checked code or the reservation has ended.
     Leaked,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
     /// the reason.
     CannotTell {
         text: String,
-        /// Whether more permission would help.
+        /// Whether the system denied permission.
         is_denied: bool,
     },
     /// This machine does not have the network interface of the operand. The text names it.
@@ -65,29 +65,31 @@ impl Verdict {
 pub(crate) enum Cause {
     /// A socket keeps servers from binding the port. The report names the first such socket.
     Holder,
-    /// A live lease (the locked lock file of a reservation) reserves the port. Besides the claim of
-    /// the lease (this crate's bound socket) and connections in TIME_WAIT, no socket keeps servers
-    /// from binding.
+    /// A live lease (the locked lock file of a reservation) reserves the port. No visible socket
+    /// keeps servers from binding, except the claim (this crate's bound socket) of the lease and
+    /// connections in TIME_WAIT.
     Reserved,
-    /// A reservation has the abstract Unix socket name of the port, but its lock file is not
-    /// visible to this process. For example, a container uses another lock folder.
+    /// A reservation has the abstract Unix socket name of the port, but this process sees no locked
+    /// lock file of the reservation. For example, a container uses another lock folder, or a forked
+    /// child still has the name after its parent released the port.
     Named,
     /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
     /// SO_REUSEADDR, left those connections.
     TimeWait,
-    /// Only connections in TIME_WAIT have the port. They keep a server that sets neither
-    /// SO_REUSEADDR nor SO_REUSEPORT from binding. Every other server can bind.
+    /// Only connections in TIME_WAIT have the port. These connections keep a server that sets
+    /// neither SO_REUSEADDR nor SO_REUSEPORT from binding. A server that sets SO_REUSEADDR can
+    /// bind.
     TimeWaitForPlain,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
-    /// The port has a socket that is not visible. Beside it, the kernel lets a server bind only if
-    /// the server sets SO_REUSEADDR, as beside a claim (this crate's bound socket). No visible lock
-    /// file records a claim.
+    /// An invisible socket is on the port, probably a claim (this crate's bound socket) whose lock
+    /// file is in another lock folder. As with a claim, the kernel refuses servers without the
+    /// reuse options and admits servers with them.
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
-    /// The port was refused a moment ago and is free now. Another process had its socket or its
-    /// lock file.
+    /// The port was refused a moment ago. Now it is free, or no socket and no reservation is left
+    /// on it. Another process had probably bound the port or locked its lock file.
     Gone,
 }
 

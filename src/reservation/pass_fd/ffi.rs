@@ -15,7 +15,7 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, FdFlags, dup2, fcntl_getfd};
 use socket2::SockRef;
 
-use super::passed::{FileId, Passed, PassedSocket};
+use super::passed::{FileId, OpenFile, Passed, PassedSocket};
 
 /// Makes each child of this command inherit the sockets of `passed` from the index `first` on, each
 /// at its descriptor number. From this call on the command owns the sockets.
@@ -33,7 +33,7 @@ pub(super) fn inherit(command: &mut Command, passed: Arc<Passed>, first: usize) 
 /// Duplicates the socket to its descriptor number in the child, where it stays open at exec. Runs
 /// between fork and exec.
 fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
-    if is_spawn_pipe(passed) {
+    if is_spawn_pipe(passed) || is_given(passed) {
         return Err(Errno::BUSY.into());
     }
     // SAFETY: `ManuallyDrop` never closes the descriptor. The number may be closed, or belong to
@@ -48,8 +48,8 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
 /// that its exec failed. On Linux this can be a Unix socket instead of a pipe. If the hook replaced
 /// that descriptor, `spawn` would report a missing program as started.
 ///
-/// A file that was already open at the number when the caller chose the number is not that pipe:
-/// `spawn` opens its pipe later.
+/// A file that was already open at the number when the socket was added to the command is not that
+/// pipe: `spawn` opens its pipe later.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {
@@ -66,13 +66,29 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     };
     can_be
         && fcntl_getfd(fd).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC))
-        && passed.replaced != Some(stat.st_ino)
+        && passed.replaced.map(|replaced| replaced.id) != Some(stat.st_ino)
+}
+
+/// Whether an earlier hook of the same command has already put a socket at the descriptor number.
+/// Such a descriptor stays open on exec, because dup2(2) clears FD_CLOEXEC. The file that was open
+/// there in the parent had FD_CLOEXEC.
+///
+/// This happens if the caller cleared the environment of the command between two calls. The mark of
+/// a command that passes sockets is in its environment.
+fn is_given(passed: &PassedSocket) -> bool {
+    let given = |replaced: OpenFile| OpenFile {
+        closes_on_exec: false,
+        ..replaced
+    };
+    let replaced = passed.replaced.filter(|replaced| replaced.closes_on_exec);
+    replaced
+        .is_some_and(|replaced| open_at(passed.fd).is_ok_and(|open| open == Some(given(replaced))))
 }
 
 /// Checks that the descriptor number now has the socket. The check fails if other code of the
 /// parent closed `source` and then opened another file, which got the number of `source`.
 fn check_number(passed: &PassedSocket) -> io::Result<()> {
-    if file_at(passed.fd)? == Some(passed.id) {
+    if open_at(passed.fd)?.map(|open| open.id) == Some(passed.id) {
         Ok(())
     } else {
         Err(Errno::BADF.into())
@@ -80,9 +96,12 @@ fn check_number(passed: &PassedSocket) -> io::Result<()> {
 }
 
 /// The file that is open at this descriptor number; `None` if the number is free.
-pub(super) fn file_at(fd: i32) -> io::Result<Option<FileId>> {
+pub(super) fn open_at(fd: i32) -> io::Result<Option<OpenFile>> {
     match fstat(borrow(fd)) {
-        Ok(stat) => Ok(Some(stat.st_ino)),
+        Ok(stat) => Ok(Some(OpenFile {
+            id: stat.st_ino,
+            closes_on_exec: fcntl_getfd(borrow(fd))?.contains(FdFlags::CLOEXEC),
+        })),
         Err(Errno::BADF) => Ok(None),
         Err(e) => Err(e.into()),
     }

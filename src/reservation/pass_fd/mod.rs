@@ -41,6 +41,9 @@ impl Reservation {
     /// | `LISTEN_FDNAMES` | for each socket the label of its reservation, or the port number |
     /// | `LISTEN_PID` | the process id of the child |
     ///
+    /// In `LISTEN_FDNAMES`, `_` replaces each character of a label that is not an ASCII letter, a
+    /// digit, `.`, `_` or `-`.
+    ///
     /// To pass several reservations to one child, call `pass_to` once for each of them. Only
     /// children of this command inherit the sockets.
     ///
@@ -53,6 +56,7 @@ impl Reservation {
     ///   assigns some variables by itself, such as `IFS`. This call keeps the values that these
     ///   variables have now: env(1) gets them as operands, which `ps` shows until the program is
     ///   executed. Set such a variable before this call, because later changes may be lost.
+    /// - The shell updates `PWD`, `OLDPWD`, `SHLVL` and `_`.
     /// - The program must be the server itself. A wrapper, such as a shell script, starts the
     ///   server as a child. `LISTEN_PID` is then the process id of the wrapper, and the server
     ///   finds no sockets. Call [`pass_to_wrapper`](Reservation::pass_to_wrapper) for a wrapper.
@@ -80,8 +84,8 @@ impl Reservation {
     /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
     ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
-    ///   copied to the shell: standard streams, user, process group, `env_clear`. Call `pass_to`
-    ///   before these.
+    ///   copied to the shell, such as standard streams, user, process group or `env_clear`. Call
+    ///   `pass_to` before these.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable; the
     ///   message has its name. env(1) cannot pass a variable if the path of the program contains
     ///   `=`, if the name of the variable is empty or starts with `=`, or if `/usr/bin/env` is
@@ -179,7 +183,8 @@ impl Reservation {
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
     /// fails with EBUSY if `fd` may be the pipe through which `spawn` learns of a failed exec. That
     /// happens only if `fd` was in use in this process at the time of this call and was closed
-    /// since. A second `spawn` can succeed.
+    /// since. A second `spawn` can succeed. It also fails with EBUSY if `env_clear` was called
+    /// between two calls that pass sockets as the same number.
     ///
     /// # Platform-specific behavior
     ///

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::ffi::{file_at, id_of};
-use super::passed::{FileId, Passed, PassedSocket};
+use super::ffi::{id_of, open_at};
+use super::passed::{OpenFile, Passed, PassedSocket};
 use crate::retry::NUMBER_TRIES;
 
 /// A socket to add to a command, which passes it as descriptor `fd`.
@@ -96,7 +96,7 @@ fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<Owned
 /// Occupies the descriptor number with a copy of `socket` if the number is free, so that no other
 /// file gets it. Otherwise returns the file that is open there. Returns neither if other code opens
 /// and closes the number all the time.
-fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Option<FileId>)> {
+fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Option<OpenFile>)> {
     for _ in 0..NUMBER_TRIES {
         match fcntl_dupfd_cloexec(socket, fd) {
             Ok(placeholder) if placeholder.as_raw_fd() == fd => {
@@ -113,7 +113,7 @@ fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Optio
             }
             Err(e) => return Err(e.into()),
         }
-        if let Some(open) = file_at(fd)? {
+        if let Some(open) = open_at(fd)? {
             return Ok((None, Some(open)));
         }
     }

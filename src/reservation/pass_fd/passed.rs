@@ -6,6 +6,13 @@ use std::sync::Arc;
 /// The inode of an open file, as fstat(2) reports it.
 pub(super) type FileId = u64;
 
+/// A file that is open at a descriptor number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenFile {
+    pub(super) id: FileId,
+    pub(super) closes_on_exec: bool,
+}
+
 /// A socket that a command passes to its children.
 #[derive(Clone, Debug)]
 pub(super) struct PassedSocket {
@@ -18,8 +25,8 @@ pub(super) struct PassedSocket {
     /// stayed free, `spawn` could open its own pipe there, and the child would replace that pipe.
     /// Through the pipe `spawn` learns of a failed exec.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
-    /// The file that was open at `fd` in this process when the caller chose the number.
-    pub(super) replaced: Option<FileId>,
+    /// The file that was open at `fd` in this process when the socket was added to the command.
+    pub(super) replaced: Option<OpenFile>,
     /// The name of the socket in `LISTEN_FDNAMES`; `None` if the caller chose the number.
     pub(super) name: Option<String>,
 }

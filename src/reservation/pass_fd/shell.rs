@@ -22,19 +22,17 @@ const SHELL_ARGS: usize = 3;
 /// the variable is missing, and the script drops the carried variables too.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
-/// Variables that a shell assigns by itself, so that an inherited value is lost. Measured on dash
-/// 0.5.12 and bash 5.2.
-const ASSIGNED_BY_SHELLS: [&[u8]; 9] = [
-    b"BASH",
-    b"BASHOPTS",
-    b"IFS",
-    b"LINENO",
-    b"OPTERR",
-    b"OPTIND",
-    b"PPID",
-    b"PS4",
-    b"SHELLOPTS",
-];
+/// Variables that some shells assign by themselves, so that an inherited value is lost. Measured as
+/// `sh` with bash 5.2, busybox 1.35, dash 0.5.12, ksh93u+m 1.0, mksh R59, posh 0.14, yash 2.52 and
+/// zsh 5.9.
+///
+/// `PWD`, `OLDPWD`, `SHLVL` and `_` are left out. Shells update them to describe the child.
+const ASSIGNED_BY_SHELLS: &str = "\
+    ARGV0 BASH BASHOPTS BASHPID BASH_ARGV0 BASH_COMMAND BASH_EXECUTION_STRING BASH_SUBSHELL \
+    BASH_VERSINFO BASH_VERSION COMP_WORDBREAKS CPUTYPE EPOCHREALTIME EPOCHSECONDS HISTCMD IFS \
+    KSHEGID KSHGID KSHUID KSH_VERSION LINENO MACHTYPE OPTERR OPTIND OSTYPE PGRP PIPESTATUS \
+    POSH_VERSION POSIXLY_CORRECT PPID PS1 PS2 PS4 RANDOM SECONDS SHELLOPTS SRANDOM TTY USER_ID \
+    VENDOR ZSH_ARGZERO ZSH_EXECUTION_STRING ZSH_NAME ZSH_PATCHLEVEL ZSH_VERSION signals";
 
 /// Variables that a shell would drop or change, as operands of env(1): `NAME=VALUE`.
 #[derive(Debug, Default)]
@@ -93,18 +91,24 @@ pub(super) fn wrap(
 ) -> Command {
     let (names, count) = passed.names();
     let variables = carried.len();
-    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program.
-    let mut script = format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; ");
+    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. Shells
+    // do not split the value of an assignment, also with an inherited IFS.
+    let mut script = format!(
+        "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
+         export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "
+    );
     let mut command = Command::new(SHELL);
     if variables > 0 {
+        // `case` needs no `PATH`, in which yash searches `test`.
         script += &format!(
-            "if test ${{{MARKER}+set}}; then unset {MARKER}; exec {ENV} -- \"$@\"; fi; \
+            "case ${{{MARKER}+set}} in set) unset {MARKER}; exec {ENV} -- \"$@\";; esac; \
              shift {variables}; "
         );
         command.env(MARKER, "1");
     }
     // Some shells take a program whose name starts with a dash for an option. Other shells do not
-    // accept `--` after `exec`. So env(1) executes such a program.
+    // accept `--` after `exec`. So env(1) executes such a program. env(1) cannot execute a program
+    // whose name contains `=`, because it would take the name for a variable.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");
@@ -127,7 +131,7 @@ pub(super) fn unwrap(command: &Command, variables: usize) -> Vec<OsString> {
     args.map(OsStr::to_owned).collect()
 }
 
-/// Whether [`wrap`] set this variable.
+/// Whether this is the variable that [`wrap`] sets for its script.
 pub(super) fn is_marker(variable: &OsStr) -> bool {
     variable == MARKER
 }
@@ -152,5 +156,73 @@ fn survives_a_shell(name: &[u8]) -> bool {
         && name
             .iter()
             .all(|byte| is_letter(byte) || byte.is_ascii_digit())
-        && !ASSIGNED_BY_SHELLS.contains(&name)
+        && !ASSIGNED_BY_SHELLS
+            .split(' ')
+            .any(|assigned| assigned.as_bytes() == name)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::passed::Style;
+    use super::*;
+
+    /// Every one of these shells is `/bin/sh` on some system.
+    #[test]
+    fn every_shell_passes_every_variable_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let shells = [
+            "bash", "busybox", "dash", "ksh93", "mksh", "posh", "yash", "zsh",
+        ];
+        let mut tried = 0;
+        for shell in shells {
+            let found = ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(shell));
+            let Some(path) = found.iter().find(|path| path.exists()) else {
+                continue;
+            };
+            tried += 1;
+            // A shell is a POSIX shell if its name is `sh`.
+            let sh = folder.path().join(shell);
+            std::fs::create_dir(&sh).unwrap();
+            std::os::unix::fs::symlink(path, sh.join("sh")).unwrap();
+            let mut variables: BTreeMap<OsString, OsString> = BTreeMap::new();
+            for name in ASSIGNED_BY_SHELLS
+                .split(' ')
+                .chain(["PLAIN", "npm-config", "1st"])
+            {
+                // Some shells end with an error if one of their variables is no number.
+                variables.insert(name.into(), "7".into());
+            }
+            let mut command = Command::new(ENV);
+            command.env_clear().arg("-0").envs(&variables);
+            let carried = CarriedVariables::of(&command, OsStr::new(ENV)).unwrap();
+            // `environment` also has the variables of this process.
+            let carried = carried.0.into_iter();
+            let is_set = |operand: &OsString| {
+                let name = operand.as_bytes().split(|byte| *byte == b'=').next();
+                name.is_some_and(|name| variables.contains_key(OsStr::from_bytes(name)))
+            };
+            let carried = CarriedVariables(carried.filter(is_set).collect());
+            let passed = Passed {
+                style: Style::Chosen,
+                sockets: Vec::new(),
+            };
+            let wrapped = wrap(&[ENV.into(), "-0".into()], &carried, &passed);
+            let mut shell = Command::new(sh.join("sh"));
+            shell.args(wrapped.get_args()).env_clear().envs(&variables);
+            let output = shell.env(MARKER, "1").output().unwrap();
+            assert!(output.status.success(), "{path:?}: {output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let got: BTreeMap<OsString, OsString> = text
+                .split_terminator('\0')
+                .filter_map(|line| line.split_once('='))
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect();
+            for (name, value) in &variables {
+                assert_eq!(got.get(name), Some(value), "{path:?}: {name:?}");
+            }
+        }
+        assert!(tried > 0, "no shell is installed");
+    }
 }

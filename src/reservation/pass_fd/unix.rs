@@ -77,7 +77,9 @@ pub(super) fn pass_to_wrapper(reservation: &Reservation, command: &mut Command) 
 
 pub(super) fn pass_as(reservation: &Reservation, command: &mut Command, fd: i32) -> Result<()> {
     if fd < 0 {
-        return Err(cannot_pass(reservation, rustix::io::Errno::BADF.into()));
+        let message = format!("descriptor {fd} is negative: choose a number from 0 on");
+        let cause = io::Error::new(io::ErrorKind::InvalidInput, message);
+        return Err(cannot_pass(reservation, cause));
     }
     let (mut passed, count) = earlier(command);
     let new = NewSocket {
@@ -163,8 +165,8 @@ fn copy_settings(from: &Command, to: &mut Command) {
     }
 }
 
-/// Whether [`copy_settings`] copies every setting of the command. `Command` has no getters for the
-/// other settings, but its `Debug` form shows them.
+/// Whether [`copy_settings`] copies every setting of the command, except `pre_exec` hooks.
+/// `Command` has no getters for the other settings, but its `Debug` form shows them, except hooks.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

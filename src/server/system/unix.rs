@@ -43,8 +43,9 @@ pub(crate) fn signal(
     ffi::signal_group(pid as libc::pid_t, number)
 }
 
-/// Whether a process of the child's group still runs, except the child. Always `false` on systems
-/// other than Linux, where this crate cannot list the processes of a group.
+/// Whether a process of the child's group still runs, except the child. Always `false` without
+/// `/proc`, and on systems other than Linux, where this crate does not list the processes of a
+/// group.
 pub(crate) fn others_run(child: u32) -> bool {
     if !cfg!(target_os = "linux") {
         return false;

@@ -1,9 +1,11 @@
-//! Windows has no process groups and no SIGTERM, so only the child itself is ended, at once.
+//! Windows has no SIGTERM, and no process groups as Unix has them. So only the child itself is
+//! ended, at once.
 
 use std::io::{self, Read};
 use std::os::windows::io::OwnedHandle;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use super::Signal;
 use crate::retry::PIPE_LIMIT;
@@ -46,10 +48,18 @@ pub(crate) type Pipe = OwnedHandle;
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _end = std::fs::File::from(pipe).read_to_end(&mut bytes);
-        // The receiver may have stopped waiting.
-        let _late = sender.send(bytes);
+        let mut pipe = std::fs::File::from(pipe);
+        let mut bytes = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut bytes) {
+            // The receiver may have stopped waiting.
+            if sender.send(bytes[..length].to_vec()).is_err() {
+                return;
+            }
+        }
     });
-    receiver.recv_timeout(PIPE_LIMIT).unwrap_or_default()
+    let (started, mut all) = (Instant::now(), Vec::new());
+    while let Ok(bytes) = receiver.recv_timeout(PIPE_LIMIT.saturating_sub(started.elapsed())) {
+        all.extend(bytes);
+    }
+    all
 }

@@ -1,26 +1,41 @@
 //! The systemd service and the container of a process, from the names of its control groups
 //! (cgroups(7)).
 
+use crate::model::process::ContainerManager;
+
 /// The systemd service and the container of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) unit: Option<String>,
     /// Whether a user's service manager runs the process, instead of the system's.
     pub(crate) user_unit: bool,
+    /// The id or name of the container.
     pub(crate) container: Option<String>,
+    pub(crate) manager: ContainerManager,
 }
 
 /// Decodes `/proc/PID/cgroup`, which has a line `ID:CONTROLLERS:PATH` for each hierarchy. systemd
 /// and the container runtimes choose the names in the paths: `nginx.service`, `docker-ID.scope`,
-/// `libpod-ID.scope`, `cri-containerd-ID.scope`, or the id alone.
+/// `libpod-ID.scope`, `cri-containerd-ID.scope`, or the id alone. Below the folder `payload` of
+/// systemd-nspawn, and below `lxc.payload.NAME`, the service manager of the container chooses them.
 pub(crate) fn membership(text: &[u8]) -> Membership {
     let text = String::from_utf8_lossy(text);
     let mut membership = Membership::default();
     for line in text.lines() {
         let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+        let mut outer = "";
         for name in path.split('/') {
+            if name.starts_with("kubepods") {
+                membership.manager = ContainerManager::Kubernetes;
+            }
             if let Some(id) = container_id(name) {
                 membership.container.get_or_insert(id);
+            } else if let Some(machine) = machine(outer, name) {
+                membership.manager = ContainerManager::Machined;
+                membership.container.get_or_insert(machine);
+            } else if let Some(container) = name.strip_prefix("lxc.payload.") {
+                membership.manager = ContainerManager::Lxc;
+                membership.container.get_or_insert(container.to_owned());
             } else if name.starts_with("user@") {
                 // `user@UID.service` is the service manager of a user. It runs many programs, so
                 // its name does not identify one.
@@ -28,6 +43,7 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
             } else if name.ends_with(".service") {
                 membership.unit = Some(name.to_owned());
             }
+            outer = name;
         }
     }
     // The systemd of the host does not know a service that runs within a container.
@@ -35,6 +51,23 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
         membership.unit = None;
     }
     membership
+}
+
+/// The name of a machine of systemd-nspawn. The processes of the machine are in the folder
+/// `payload` of its unit, which is `machine-NAME.scope` or `systemd-nspawn@NAME.service`.
+fn machine(unit: &str, name: &str) -> Option<String> {
+    if name != "payload" {
+        return None;
+    }
+    let scope = unit
+        .strip_prefix("machine-")
+        .and_then(|rest| rest.strip_suffix(".scope"));
+    let service = || {
+        unit.strip_prefix("systemd-nspawn@")?
+            .strip_suffix(".service")
+    };
+    // systemd escapes a dash in the name of a unit.
+    Some(scope.or_else(service)?.replace("\\x2d", "-"))
 }
 
 fn container_id(name: &str) -> Option<String> {
@@ -77,6 +110,42 @@ mod tests {
             format!("0::/system.slice/docker-{ID}.scope/system.slice/nginx.service\n"),
         ] {
             assert_eq!(of(&path), of_container, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_found_with_its_manager() {
+        for (path, container, manager) in [
+            (
+                format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n"),
+                ID,
+                ContainerManager::Kubernetes,
+            ),
+            (
+                "0::/machine.slice/machine-my\\x2dbox.scope/payload/system.slice/nginx.service\n"
+                    .to_owned(),
+                "my-box",
+                ContainerManager::Machined,
+            ),
+            (
+                "0::/machine.slice/systemd-nspawn@box.service/payload/init.scope\n".to_owned(),
+                "box",
+                ContainerManager::Machined,
+            ),
+            (
+                "0::/lxc.payload.web/system.slice/nginx.service\n".to_owned(),
+                "web",
+                ContainerManager::Lxc,
+            ),
+            (
+                format!("0::/system.slice/docker-{ID}.scope\n"),
+                ID,
+                ContainerManager::Engine,
+            ),
+        ] {
+            let found = membership(path.as_bytes());
+            assert_eq!(found.container.as_deref(), Some(container), "{path}");
+            assert_eq!((found.unit, found.manager), (None, manager), "{path}");
         }
     }
 

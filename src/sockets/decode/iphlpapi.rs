@@ -106,7 +106,7 @@ fn row(
     pid: u32,
 ) -> Row {
     let inode = match pid {
-        // The kernel owns a connection in TIME_WAIT, so it has no process.
+        // The kernel owns a connection in TIME_WAIT, so the connection has no process.
         0 if state == State::TimeWait => None,
         0 => socket_number(UNKNOWN_PID, protocol, local, remote),
         pid => socket_number(pid, protocol, local, remote),

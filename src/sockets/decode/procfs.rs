@@ -36,9 +36,9 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         state: super::linux_state::state(protocol, state),
         uid: Some(uid).filter(|_| inode.is_some()),
         inode,
-        // The file does not show whether the socket is dual stack. Linux makes it so by default, so
-        // every IPv6 wildcard counts as dual stack. A wrong guess can add a conflict to a report,
-        // but cannot hide one.
+        // The file does not show whether the socket is dual stack. By default an IPv6 socket of
+        // Linux is dual stack, so every IPv6 wildcard counts as dual stack. A wrong guess can add a
+        // conflict to a report, but cannot hide one.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
         interface: None,
@@ -100,8 +100,8 @@ pub(crate) struct Stat {
     /// A process whose first thread has ended counts as running while another thread runs.
     pub(crate) state: ProcessState,
     /// Whether the first thread has ended and another thread of the process runs. The folder
-    /// `/proc/PID` then shows neither descriptors nor the program. The folders of the other threads
-    /// do, in `/proc/PID/task`.
+    /// `/proc/PID` then shows neither descriptors nor the program. The folders of the other
+    /// threads, in `/proc/PID/task`, still show both.
     pub(crate) first_thread_ended: bool,
     /// `true` if the process has not called exec since it was forked (PF_FORKNOEXEC).
     pub(crate) forked: bool,
@@ -112,7 +112,7 @@ pub(crate) struct Stat {
 const PF_FORKNOEXEC: u64 = 0x40;
 
 /// Decodes `/proc/PID/stat`. The name of the process can contain brackets and line ends. So the
-/// name ends at the last bracket of the file.
+/// name ends at the last closing bracket of the file.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|b| *b == b'(')?;
     let close = bytes
@@ -133,7 +133,8 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let first_thread_ended = has_ended && threads > 1;
     let state = match letter {
         _ if has_ended && !first_thread_ended => ProcessState::Zombie,
-        "T" | "t" => ProcessState::Suspended,
+        "T" => ProcessState::Suspended,
+        "t" => ProcessState::Traced,
         _ => ProcessState::Running,
     };
     let name = String::from_utf8_lossy(&bytes[open + 1..close]).into_owned();
@@ -190,8 +191,10 @@ pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     set.is_some_and(|set| set >> (SIGTERM - 1) & 1 == 1)
 }
 
-/// Whether `/proc/PID/status` is that of the first process of a pid namespace within that of this
-/// process. `NSpid` lists one pid for each of the two, and for each namespace in between.
+/// Whether the process of this `/proc/PID/status` is the first one of a nested pid namespace.
+/// `NSpid` lists the pid of the process in each namespace, from the namespace of the calling
+/// process down to the innermost one. The first process of a nested namespace has several pids, and
+/// the last one is 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_init_elsewhere(status: &[u8]) -> bool {
     let pids = value(status, b"NSpid:").map(str::split_ascii_whitespace);
@@ -459,6 +462,7 @@ pub(crate) mod tests {
         assert_eq!(of("Z", 0), (ProcessState::Zombie, false));
         assert_eq!(of("Z", 2), (ProcessState::Running, true));
         assert_eq!(of("T", 2), (ProcessState::Suspended, false));
+        assert_eq!(of("t", 2), (ProcessState::Traced, false));
         assert_eq!(of("S", 2), (ProcessState::Running, false));
     }
 

@@ -79,10 +79,11 @@ pub(crate) const ALL: u32 = u32::MAX;
 pub(crate) const LISTEN: u32 = 1 << 10;
 /// UDP sockets without a peer.
 pub(crate) const UNCONNECTED: u32 = 1 << 7;
-/// TCP sockets that are bound and neither listen nor connect. Kernels before 6.8 ignore the bit.
+/// TCP sockets that are bound and neither listen nor connect. Most kernels before 6.8 ignore the
+/// bit.
 pub(crate) const BOUND: u32 = 1 << 13;
 
-/// Every port number. A request for it has no filter.
+/// Every port number. A request for all of them has no filter.
 pub(crate) const ANY_PORT: RangeInclusive<u16> = 0..=u16::MAX;
 
 /// Encodes a request for every socket with one of these local ports and one of these states.
@@ -263,8 +264,8 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::linux_state::state(protocol, state),
-        // If no process owns the socket, the field is usually 0. That 0 must not be reported as
-        // root.
+        // If no process owns the socket, the kernel usually reports the uid 0. That 0 does not
+        // stand for root.
         uid: if inode.is_none() {
             None
         } else {
@@ -273,8 +274,8 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         inode,
         dual_stack: family == AF_INET6 && v6only(&payload[ANSWER_SIZE..], order) == Some(false),
         client: false,
-        // For a link-local address this field holds the scope of the address, which is no
-        // restriction to an interface.
+        // For a link-local address `interface` is the scope of the address. It does not restrict
+        // the socket to an interface.
         interface: NonZeroU32::new(interface).filter(|_| !is_scoped(&local)),
     })
 }
@@ -291,7 +292,7 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // For a link-local address the field is the scope of the address. For other addresses
+            // For a link-local address `interface` is the scope of the address. For other addresses
             // it is the interface that the socket is bound to (SO_BINDTODEVICE).
             let scope = if link_local::needs_interface(ip.into()) {
                 interface

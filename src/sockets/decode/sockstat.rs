@@ -1,7 +1,7 @@
 //! Decodes `/proc/net/sockstat`, which counts the sockets by protocol (proc(5)). No I/O.
 
-/// An upper limit of the number of TCP sockets in this network namespace, of every state. `None` if
-/// the text has no such counts.
+/// An upper limit of the number of TCP sockets in this network namespace. Connection requests
+/// (SYN_RECV) have no socket yet and do not count. `None` if the text has no such counts.
 ///
 /// `alloc` counts the sockets of the whole machine, except those in TIME_WAIT. `tw` counts the
 /// sockets in TIME_WAIT. Since Linux 4.13 it counts only those of this network namespace. `inuse`

@@ -1,5 +1,8 @@
 //! pidfds, for which rustix has calls only with its feature `process`.
-#![expect(unsafe_code, reason = "pidfd_open(2) and poll(2) are C functions")]
+#![expect(
+    unsafe_code,
+    reason = "pidfd_open(2) and poll(2) have no safe form in std"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

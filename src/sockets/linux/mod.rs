@@ -43,7 +43,7 @@ fn read_protocols(
     protocol: Option<Protocol>,
 ) -> io::Result<Table> {
     let mut table = Table::default();
-    let mut failed = None;
+    let mut failures = Vec::new();
     let requested = Protocol::requested(&protocol);
     for &protocol in requested {
         if let Err(error) = read(&mut diag, protocol, port, &mut table) {
@@ -51,7 +51,7 @@ fn read_protocols(
                 return Err(error);
             }
             table.unseen.push(Incompleteness::Sockets(protocol));
-            failed = Some(error);
+            failures.push(error);
         }
     }
     // If a socket changes its state during the dump, the kernel can report it twice.
@@ -59,8 +59,8 @@ fn read_protocols(
     table
         .rows
         .retain(|row| row.inode.is_none_or(|inode| known.insert(inode)));
-    match failed {
-        Some(error) if table.unseen.len() >= requested.len() && table.rows.is_empty() => Err(error),
+    match failures.pop() {
+        Some(error) if failures.len() + 1 == requested.len() => Err(error),
         _ => Ok(table),
     }
 }

@@ -1,5 +1,5 @@
-//! Opens and lists folders of `/proc`. All reads through one open folder are about the same
-//! process, even if its pid is reused meanwhile.
+//! Opens and lists folders of `/proc`. All reads through one open folder `/proc/PID` are about the
+//! same process, even if its pid is reused meanwhile.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,6 @@
-//! Reads `/proc/net`, for kernels and emulators without `sock_diag`. The files there do not show
-//! TCP sockets that are bound and do not listen. Reading the files takes a millisecond.
+//! Reads `/proc/net`. Its tables of TCP and UDP sockets replace `sock_diag` on kernels and
+//! emulators without it. They do not show TCP sockets that are bound and do not listen. Reading
+//! them takes about a millisecond.
 
 use std::fs;
 use std::io;
@@ -46,7 +47,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// The error without any socket table. Its kind makes the callers try a connection instead.
+/// The error on a system without any socket table. Callers that look for a TCP listener then try a
+/// connection instead, because the kind is `Unsupported`.
 fn without_table() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
@@ -74,8 +76,8 @@ pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<Inode>>
         .find_map(|line| procfs::abstract_socket(line, name)))
 }
 
-/// An upper limit of the number of TCP sockets in this network namespace. `None` if the system does
-/// not report it.
+/// What [`sockstat::tcp_at_most`] reads from `/proc/net/sockstat`. `None` if that file cannot be
+/// read.
 pub(in super::super) fn tcp_at_most() -> Option<usize> {
     let text = read("sockstat").ok()?;
     sockstat::tcp_at_most(&String::from_utf8_lossy(&text))

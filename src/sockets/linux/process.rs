@@ -43,7 +43,8 @@ impl Clock {
     }
 
     /// Describes the process whose folder in `/proc` is `folder/process_path`. Returns `None` if
-    /// the process has ended or its `stat` cannot be read.
+    /// its `stat` cannot be read, for example because the process has ended. A zombie still has a
+    /// `stat`.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -74,13 +75,17 @@ impl Clock {
         };
         let is_init_elsewhere = procfs::is_init_elsewhere(&status);
         let has_sigterm = |set| procfs::has_sigterm(&status, set);
-        // A server with a handler, such as PostgreSQL, can block the signal for a moment.
+        // A server with a handler, such as PostgreSQL, can block the signal for a moment. So a
+        // signal with a handler does not count as ignored.
         let ignores_sigterm = has_sigterm("SigIgn:")
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
                     // The kernel queues a blocked signal, also for the first process of a
-                    // namespace.
+                    // namespace. That process can then receive it in sigwait(3) or by a
+                    // signalfd(2).
                     true => blocks_sigterm(folder, process_path),
+                    // The kernel discards an unblocked SIGTERM to the first process of a namespace
+                    // if that process has no handler.
                     false => is_init_elsewhere,
                 };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
@@ -102,6 +107,8 @@ impl Clock {
             working_directory: link("cwd"),
             unit: groups.unit,
             user_unit: groups.user_unit,
+            manager: groups.manager,
+            handles_sigterm: has_sigterm("SigCgt:"),
             container: groups.container,
             ticks: NonZeroU64::new(stat.started),
             forked,
@@ -127,8 +134,8 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 
 /// Whether every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
 ///
-/// While a thread waits in sigwait(3) or ppoll(2), the kernel does not show the signals that it
-/// waits for as blocked. A process that cannot be read counts as not blocking SIGTERM.
+/// A thread can wait for signals in sigwait(3) or ppoll(2). During the wait the kernel does not
+/// show these signals as blocked. A process that cannot be read counts as not blocking SIGTERM.
 fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     let blocks = |thread: u32| {
         let status = read(folder, &format!("{path}/task/{thread}/status"));
@@ -148,10 +155,10 @@ fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     all_block && list("fd").is_some_and(|all| !all.into_iter().any(receives))
 }
 
-/// If the first thread of the process has ended, the path of the folder of another thread.
+/// The path of another thread's folder, if the first thread of the process has ended.
 ///
-/// Every thread shows the same program, arguments and working directory. A thread that has ended
-/// shows none of them.
+/// Every thread shows the same program and arguments, and usually the same working directory. A
+/// thread that has ended shows none of them.
 fn running_thread(
     folder: BorrowedFd<'_>,
     process_path: &str,
@@ -167,7 +174,8 @@ fn running_thread(
     Some(format!("{path}/{other}"))
 }
 
-/// The state of the process: that of the thread in `path`, if the first thread has ended.
+/// The state of the process. If its first thread has ended, the result is the state of the thread
+/// whose folder is `path`.
 fn state(folder: BorrowedFd<'_>, path: &str, process: &procfs::Stat) -> ProcessState {
     let thread = process
         .first_thread_ended
@@ -193,8 +201,8 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
     open(CWD, &format!("/proc/{pid}"))
 }
 
-/// Returns `None` if the process has ended or cannot be read. A lack of descriptors or memory is an
-/// error.
+/// Returns `None` if there is no such process, or if it cannot be read. A lack of descriptors or
+/// memory is an error.
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
@@ -224,8 +232,8 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
-/// The children that this thread started. The folder is `/proc/PID/task`. Empty if they cannot be
-/// read, and on a kernel without the option `PROC_CHILDREN`.
+/// The children that the thread started. `folder` is `/proc/PID/task`. The list is empty if it
+/// cannot be read, and on a kernel without the option `PROC_CHILDREN`.
 pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
     let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -274,7 +282,8 @@ pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// The links in `/proc` lead to the folders of the process, also in another mount namespace.
+/// The links `root` and `cwd` in `/proc/PID` lead to folders as the process sees them, even if it
+/// is in another mount namespace.
 pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
     let path = format!("/proc/{pid}/{folder}/{path}");
@@ -289,8 +298,8 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
 }
 
 /// Whether the uid stands for all users that the user namespace of this process does not map. The
-/// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`, by default 65534). If
-/// the namespace maps that uid, it counts as the uid of one user.
+/// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function assumes
+/// the default, 65534. If the namespace maps 65534, it counts as the uid of one user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW
@@ -333,17 +342,18 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Ok(pidfd) => Ok(!ffi::has_ended(&pidfd)?),
         Err(error) if is_exhaustion(&error) => Err(error),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
-        // The kernel or a sandbox lacks the call. `/proc` then decides.
+        // The kernel lacks the call, or a sandbox refuses it. `/proc` then decides: it shows no
+        // such process.
         Err(_) if proc_fs::shows_own_processes() => Ok(false),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "there is no /proc that shows the process, and the kernel has no pidfds",
+            "/proc is missing or belongs to another pid namespace, and pidfd_open(2) fails",
         )),
     }
 }
 
-/// The users in `/etc/passwd`. `getpwuid(3)` knows more users, but needs libc and can query the
-/// network. If the file cannot be read, reports show users by their numbers.
+/// The users in `/etc/passwd`. `getpwuid(3)` knows more users, but can query the network. If the
+/// file cannot be read, reports show users by their numbers.
 pub(in super::super) fn users() -> Vec<(u32, String)> {
     fs::read("/etc/passwd")
         .map(|text| procfs::users(&text))

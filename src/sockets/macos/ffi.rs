@@ -1,5 +1,5 @@
 //! The calls of `libproc`, which have no safe form. Each call writes into a buffer that was
-//! initialised before, and the functions here return its bytes.
+//! initialised before.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::io;
@@ -96,19 +96,29 @@ fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u
     }
 }
 
-/// Repeats the call with a larger buffer until the list is shorter than the buffer. If the call
-/// returns 0 or a negative length, it has failed.
+/// Repeats the call with a larger buffer until the list is shorter than the buffer. The call
+/// returns 0 both for an empty list and for an error. errno is 0 only after an empty list.
 fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];
     for _ in 0..TRIES {
+        // SAFETY: the call takes no argument.
+        let errno = unsafe { libc::__error() };
+        // SAFETY: the pointer is valid as long as this thread, whose errno it is.
+        unsafe { *errno = 0 };
         match usize::try_from(call(&mut buffer)) {
-            Ok(length) if length > 0 && length < buffer.len() => {
+            Ok(length @ 1..) if length < buffer.len() => {
                 buffer.truncate(length);
                 return Ok(buffer);
             }
             Ok(1..) => buffer.resize(buffer.len() * 4, 0),
-            _ => return Err(io::Error::last_os_error()),
+            _ => {
+                let error = io::Error::last_os_error();
+                return match error.raw_os_error() {
+                    Some(0) => Ok(Vec::new()),
+                    _ => Err(error),
+                };
+            }
         }
     }
     Err(io::Error::new(

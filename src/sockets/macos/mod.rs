@@ -1,6 +1,6 @@
-//! macOS: reads the sockets of every process that this user may read, with `libproc`. The system
-//! has no table of sockets. So sockets without a process, and sockets of other users' processes,
-//! stay invisible.
+//! macOS: reads the sockets of every process that this user may read, with `libproc`. This crate
+//! reads no table of all sockets there. So sockets without a process, and sockets of processes that
+//! this user may not read, stay invisible.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -93,7 +93,7 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
                 denied += 1;
                 continue;
             }
-            // Another error means that the process has ended.
+            // Another error usually means that the process has ended or has no descriptors.
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {

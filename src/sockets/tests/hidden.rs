@@ -91,8 +91,8 @@ fn report_without_descriptors(port: u16) {
     }
     let table = sockets(port, None).unwrap_err();
     let listeners = listening(port, Tcp).unwrap_err();
-    // One descriptor is free now. The search needs one for `/proc`, and another one for the folder
-    // of a process.
+    // One descriptor is free now. The search needs one for `/proc`, and another one to read a file
+    // there.
     drop(files.pop());
     let search = owners(rows, ScanDepth::Complete).unwrap_err();
     println!(

@@ -62,10 +62,10 @@ fn search(table: Table) -> (Vec<Holder>, Vec<Incompleteness>) {
 
 /// Waits until the port has exactly these rows, in any order.
 ///
-/// Two kinds of rows that other tests cause on the same number are ignored: a TIME_WAIT, and a
-/// socket on another address. The function polls for two reasons. A child that another test starts
-/// shares this process's sockets until it calls exec. And the states of a closing connection take
-/// time.
+/// Two kinds of rows that other tests cause on the same number are ignored: a TIME_WAIT, and
+/// another process's socket on another address. The function polls for two reasons. A child that
+/// another test starts shares this process's sockets until it calls exec. And the states of a
+/// closing connection take time.
 #[track_caller]
 fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     let mut expected: Vec<String> = expected
@@ -185,8 +185,8 @@ pub(super) fn has_sock_diag(test: &str) -> bool {
     has
 }
 
-/// Whether the kernel shows TCP sockets that are bound and do not listen; if not, the test is
-/// reported as skipped. Every answer then lacks such sockets, and says so.
+/// Whether the kernel shows TCP sockets that are bound and do not listen. If not, every answer says
+/// that such sockets are missing, so the test is reported as skipped.
 fn shows_bound(test: &str) -> bool {
     let shows = linux::shows_bound();
     if !shows {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// The scan relies on this: it does not open a folder of size 0.
+/// The scan relies on the size: after a process without descriptors it does not open a folder of
+/// size 0.
 #[test]
 fn the_size_of_a_folder_of_descriptors_is_their_number() {
     if !crate::proc_fs::is_release_at_least(6, 2) {

@@ -1,4 +1,4 @@
-//! The calls of Windows that have no safe form. Results are copied into values of this crate.
+//! The calls of Windows that have no safe form. The functions return values that own their memory.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::ffi::OsString;

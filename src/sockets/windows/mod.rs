@@ -22,7 +22,8 @@ pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table
     let mut failed = None;
     for &protocol in Protocol::requested(&protocol) {
         match read(protocol, port, false, &mut table.rows) {
-            // The table of Windows has no row for a TCP socket that neither listens nor connects.
+            // The table of Windows has no row for a TCP socket that is bound and neither listens
+            // nor connects.
             Ok(()) if protocol == Protocol::Tcp => {
                 let reason = UnseenBound::System;
                 table.unseen.push(Incompleteness::Bound(reason));
@@ -93,7 +94,7 @@ fn describe(listed: &ffi::Listed) -> Process {
         .and_then(|process| ffi::created(process).ok())
         .unwrap_or(0);
     Process {
-        parent: Some(listed.parent).filter(|parent| *parent != 0),
+        parent: parent_of(listed.parent, NonZeroU64::new(ticks)),
         program: handle
             .and_then(|process| ffi::program(&process).ok())
             .map(PathBuf::from),
@@ -128,17 +129,18 @@ pub(super) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
     Ok(created.ok().and_then(NonZeroU64::new))
 }
 
-/// Windows keeps the pid of a parent that has ended, and can give that pid to another process. If
-/// the process with that pid started after the child, it is not the parent, and the result is
-/// `None`.
 pub(super) fn parent(pid: u32) -> Option<u32> {
-    let parent = ffi::processes()
-        .ok()?
-        .into_iter()
-        .find(|process| process.pid == pid)?
-        .parent;
-    let is_older = match (started(parent), started(pid)) {
-        (Ok(Some(parent)), Ok(Some(child))) => parent <= child,
+    let mut all = ffi::processes().ok()?.into_iter();
+    let listed = all.find(|process| process.pid == pid)?;
+    parent_of(listed.parent, started(pid).ok().flatten())
+}
+
+/// The parent of a process that started at `child`, by the pid that Windows keeps for it. Windows
+/// keeps that pid after the parent has ended, and can give it to another process. If the process
+/// with that pid started after the child, it is not the parent, and the result is `None`.
+fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
+    let is_older = match (started(parent), child) {
+        (Ok(Some(parent)), Some(child)) => parent <= child,
         _ => true,
     };
     (parent != 0 && is_older).then_some(parent)

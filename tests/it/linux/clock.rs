@@ -1,5 +1,5 @@
-//! Steps of the wall clock, simulated by libfaketime. It reads its setting at each reading of the
-//! wall clock, and does not change the monotonic clock.
+//! Steps of the wall clock, which libfaketime simulates. libfaketime reads its setting each time a
+//! process reads the wall clock. It does not change the monotonic clock.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn library() -> Result<PathBuf, String> {
     found.ok_or_else(|| "libfaketime is not installed".to_owned())
 }
 
-/// A wall clock that a test sets, by its offset from the machine's in seconds.
+/// A wall clock that a test sets. The file has its offset from the machine's clock in seconds.
 struct Clock {
     file: PathBuf,
     /// The pids of the processes that read it.
@@ -45,7 +45,7 @@ impl Clock {
     }
 
     fn step(&self, seconds: &str) {
-        // Renamed into place, because a process may read it meanwhile.
+        // The file is renamed into place, because a process may read it meanwhile.
         let aside = self.file.with_extension("aside");
         std::fs::write(&aside, format!("{seconds}\n")).unwrap();
         std::fs::rename(&aside, &self.file).unwrap();
@@ -60,7 +60,7 @@ impl Clock {
             "DONT_FAKE_MONOTONIC=1".to_owned(),
             "NO_FAKE_STAT=1".to_owned(),
         ]));
-        // Once it replies, its library has created its files.
+        // Once the process replies, its libfaketime has created the files that `drop` deletes.
         reserver.command("free=1");
         self.users.borrow_mut().push(reserver.pid());
         reserver
@@ -68,7 +68,7 @@ impl Clock {
 }
 
 impl Drop for Clock {
-    /// Deletes the files that the library leaves behind when its process is killed. Otherwise
+    /// Deletes the files that libfaketime leaves behind when its process is killed. Otherwise
     /// another user's process with the same pid could not start.
     fn drop(&mut self) {
         for pid in self.users.take() {
@@ -152,7 +152,7 @@ fn a_clock_that_steps_ends_no_reservation_and_sweeps_no_lock() {
     }
 }
 
-/// The record of a killed process has a later time than that of the live holder.
+/// The record of a killed process has a later time than the record of the live holder.
 #[test]
 fn the_holder_of_a_lease_does_not_depend_on_the_clock() {
     need!(library(), capability::nobody());

@@ -1,7 +1,7 @@
-//! Code that must not compile. The compiler's text must stay the one in the `.stderr` file.
+//! Code that must not compile. The compiler must print exactly the text of the `.stderr` file.
 //!
-//! The test starts the compiler itself. A crate that does this through cargo builds every
-//! dependency once more.
+//! The test starts the compiler itself. A crate for such tests would run cargo, which would build
+//! every dependency once more.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,9 @@ fn a_signed_number_and_a_reservation_by_value_name_no_port() {
     }
 }
 
-/// The library that cargo built beside this binary. Cargo keeps those of other features and of
-/// earlier sources too. Only the newest one is sure to be of the present sources.
+/// The newest library in the folder of this binary. Cargo also keeps libraries that it built with
+/// other features, or from earlier sources. Only the newest library is certain to come from the
+/// present sources.
 fn newest_library(folder: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(folder).ok()?.filter_map(|entry| {
         let entry = entry.ok()?;
@@ -85,8 +86,8 @@ fn argument(option: &str, path: &Path) -> OsString {
     argument
 }
 
-/// The text without the line numbers of the library, which change, and without the margin that
-/// shows them.
+/// The text without the line numbers of the library's source files, because they change, and
+/// without the margin that shows line numbers.
 fn without_line_numbers(text: &str) -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
     let mut short = String::new();

@@ -18,8 +18,9 @@ pub(crate) fn reserve_and_release(args: &Args) {
     let options = ReserveOptions::new()
         .port(args.number("port").unwrap())
         .label("crash");
-    // strace counts each call of each thread. These calls raise the counts of this thread, so that
-    // libtest's own thread reaches none of those between the two replies first.
+    // strace counts the calls of each thread separately, and kills when any thread reaches the
+    // count. These calls raise the counts of this thread above those of libtest's own thread. So
+    // this thread is the first to reach the count of any call between the two replies.
     for _ in 0..100 {
         let _comm = std::fs::read("/proc/self/comm").unwrap();
         let _about = std::fs::metadata("/proc/self/comm").unwrap();
@@ -147,8 +148,8 @@ fn traced_calls(port: u16, prepare: &impl Fn(&Folder, u16)) -> Vec<(String, usiz
     calls
 }
 
-/// Nothing may be left but lock files, and such that got no name yet, in the crate's folders. No
-/// process has them locked.
+/// Asserts that the crate's folders contain only lock files. Some of these files may still have
+/// their temporary name. No process has any of the files locked.
 fn assert_only_unlocked_files_are_left(folder: &Folder, at: &str) {
     let list = |path: &Path| -> Vec<_> {
         std::fs::read_dir(path)

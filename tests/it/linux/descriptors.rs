@@ -1,6 +1,6 @@
-//! A process that is out of file descriptors when the crate first asks the system. Such a call has
-//! no answer of the system, so none may be kept: once there are descriptors, the process must get
-//! the answers that any other process gets.
+//! A process has no file descriptor left when the crate first queries the system. The query fails,
+//! so the crate has no answer of the system that it may keep. Once descriptors are available, the
+//! process must get the same answers as any other process.
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -17,10 +17,10 @@ use crate::support::{Folder, capability, need};
 
 const FIRST_CALLS: [&str; 4] = ["tcp", "udp", "plain", "who"];
 
-/// So few ephemeral ports that an automatic pick prefers others.
+/// With so few ephemeral ports, an automatic pick prefers other ports.
 const RANGE: u16 = 16;
 
-/// More than any first call uses.
+/// More descriptors than any first call uses.
 const PLENTY: u64 = 16;
 
 #[test]
@@ -65,7 +65,8 @@ pub(crate) fn ask_without_descriptors(args: &Args) {
     });
     match outcome {
         Ok(Some(reservation)) => {
-            // A record without the start of this process would not show a child whose port it is.
+            // If the record lacked the start time of this process, a child would not see that the
+            // port belongs to its parent.
             assert_eq!(free_for_child(&reservation), "true");
             helper::reply("answered");
         }
@@ -79,7 +80,7 @@ pub(crate) fn ask_without_descriptors(args: &Args) {
     helper::reply(&answers().join("; "));
 }
 
-/// Runs `call` while this process can open only this many more descriptors.
+/// Runs `call` while this process can open only `free` more descriptors.
 fn with_free_descriptors<T>(free: u64, call: impl FnOnce() -> T) -> T {
     // open(2) returns the lowest number that is not in use.
     let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
@@ -94,7 +95,7 @@ fn with_free_descriptors<T>(free: u64, call: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// What the crate now says about each thing that it keeps.
+/// The answers that the crate now gives to each query whose answer it keeps.
 fn answers() -> Vec<String> {
     let tcp = ReserveOptions::new().reserve().unwrap();
     let udp = ReserveOptions::new().udp().reserve().unwrap();
@@ -123,14 +124,15 @@ fn free_for_child(reservation: &Reservation) -> String {
     Reserver::new(Path::new(&locks)).command(&format!("free={}", reservation.port()))
 }
 
-/// The outcome of a pick that has only the number of one service of `/etc/services` to choose from.
+/// Excludes all numbers except one that `/etc/services` lists, and reserves a port. Returns the
+/// kind of the error. `None` if the reservation succeeds, or if the file lists no suitable number.
 fn service_number() -> Option<ErrorKind> {
     let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
     let mut numbers = services.lines().filter_map(|line| {
         let (number, _) = line.split_whitespace().nth(1)?.split_once('/')?;
         number.parse::<u16>().ok()
     });
-    // The lower ones are in the crate's own list, or too low for a pick.
+    // Lower numbers are in the crate's own list of services, or too low for a pick.
     let number = numbers.find(|number| (20_000..EPHEMERAL_LOW).contains(number))?;
     let only = ReserveOptions::new()
         .udp()

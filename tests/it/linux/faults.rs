@@ -119,8 +119,8 @@ pub(crate) fn used_up_range_in_namespace() {
     let folder = Folder::new();
     let mut reserver = Reserver::new(&folder.locks());
     let is_ephemeral = |port: u16| (EPHEMERAL_LOW..EPHEMERAL_LOW + 16).contains(&port);
-    // In so small a range the numbers outside of it come first. Without those, the last ephemeral
-    // numbers are left for connections.
+    // With so small an ephemeral range, a pick prefers the numbers outside the range. If only the
+    // range is allowed, the crate leaves its last numbers for connections.
     let held = reserver.reserve("").held();
     assert!(!is_ephemeral(held.port()), "{held:?}");
     let within = format!("within={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + 15);
@@ -131,7 +131,7 @@ pub(crate) fn used_up_range_in_namespace() {
         count += 1;
     }
     assert!((12..16).contains(&count), "{count}");
-    // Without other numbers it is an error.
+    // If all other numbers are excluded, a reservation fails now.
     let error = ReserveOptions::new()
         .exclude(1..EPHEMERAL_LOW)
         .exclude(EPHEMERAL_LOW + 16..=u16::MAX)
@@ -144,7 +144,8 @@ pub(crate) fn used_up_range_in_namespace() {
         message.contains("in use") && message.contains("outgoing connection"),
         "{message}"
     );
-    // One more connection is possible: to a server outside the range, and to a reserved port.
+    // Connections are still possible: one to a server outside the range, and one to a reserved
+    // port.
     let outside = TcpListener::bind((V4, EPHEMERAL_LOW + 1000)).unwrap();
     let reserved = (EPHEMERAL_LOW..EPHEMERAL_LOW + 16)
         .find(|port| socket::bind(V4, *port, Reuse::Neither).is_err())
@@ -278,13 +279,13 @@ fn close_descriptors() -> usize {
         })
         .filter(|fd| *fd > 2)
         .collect();
-    // That of the listing is closed by now.
+    // The descriptor that listed the folder is closed by now.
     let open = listed
         .into_iter()
         .filter(|fd| std::fs::exists(format!("/proc/self/fd/{fd}")).unwrap());
     open.map(|fd| {
-        #[expect(unsafe_code, reason = "a foreign library closes them")]
-        // SAFETY: only the crate under test has descriptors here, and must notice.
+        #[expect(unsafe_code, reason = "closes descriptors as a foreign library does")]
+        // SAFETY: only the crate under test has these descriptors, and it must notice the change.
         unsafe {
             rustix::io::close(fd);
         }

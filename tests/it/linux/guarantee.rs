@@ -17,10 +17,11 @@ use crate::support::{Folder, capability, need};
 
 const EPHEMERAL_PORTS: u16 = 16;
 
-/// A port outside the namespace's ephemeral range, for the server that `connect` is tried against.
+/// A port outside the namespace's ephemeral range, for the server that clients connect to.
 const OUTSIDE: u16 = EPHEMERAL_LOW + EPHEMERAL_PORTS + 1000;
 
-/// A connection that is not refused at once gets no answer, however long it waits.
+/// The timeout of a connection that must be refused at once. A connection that is not refused at
+/// once gets no answer at all, so the timeout may be long.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -33,8 +34,8 @@ fn the_kernel_gives_a_reserved_port_to_nobody() {
         .succeed();
 }
 
-/// The helper process: other processes reserve ten of sixteen ephemeral ports, and one more makes
-/// the kernel assign it every port that is left.
+/// The helper process: five processes reserve ten of sixteen ephemeral ports. Then the kernel
+/// assigns every port that is left to another process.
 pub(crate) fn assignments_in_namespace() {
     let folder = Folder::new();
     let mut reservers: Vec<Reserver> = (0..5).map(|_| Reserver::new(&folder.locks())).collect();
@@ -80,7 +81,8 @@ pub(crate) fn assignments_in_namespace() {
     }
 }
 
-/// The ports that the kernel assigns to another process, for each way to be assigned one.
+/// The ports that the kernel assigns to another process, for each way in which the process requests
+/// them.
 fn assigned_ports(folder: &Folder) -> Vec<(String, BTreeSet<u16>)> {
     let replies = Launch::new("assigned-ports", &folder.locks())
         .args(format!("server={OUTSIDE}"))
@@ -162,6 +164,14 @@ pub(crate) fn self_connections_in_namespace() {
         connected(&numbers) > 0,
         "control: no connection to itself in {ROUNDS} rounds over {numbers:?}"
     );
+    // The crate does not take such a connection for a server.
+    for _ in 0..ROUNDS {
+        helper::reply("working");
+        for port in &numbers {
+            let met = portlease::probe(SocketAddr::new(V4, *port), AT_ONCE);
+            assert_eq!(met, portlease::Reachability::Refuses);
+        }
+    }
 }
 
 #[test]
@@ -178,14 +188,14 @@ fn a_server_with_a_reuse_option_listens_over_a_reserved_port_and_a_plain_one_doe
                 Ok(server)
             });
             match reuse {
-                // For these servers: a listener that they inherit, or `reuse_addr(false)`.
+                // Such a server needs an inherited listener, or `reuse_addr(false)`.
                 Reuse::Neither => {
                     assert_eq!(
                         server.unwrap_err().kind(),
                         io::ErrorKind::AddrInUse,
                         "{ip}, {reuse:?}"
                     );
-                    // The control: only the claim refused it.
+                    // The control: without a claim, the bind succeeds.
                     let number = non_ephemeral_port();
                     socket::bind(ip, number, reuse).unwrap();
                 }
@@ -235,7 +245,7 @@ pub(crate) fn report_assigned_ports(args: &Args) {
     ] {
         for reuse in ALL_REUSE {
             let mut held = Vec::new();
-            // The range of the namespace is smaller.
+            // The range of the namespace has fewer ports than this limit.
             while held.len() < 1000 {
                 match socket::bind(ip, 0, reuse) {
                     Ok(socket) => held.push(socket),

@@ -56,7 +56,7 @@ fn server() -> Command {
     command
 }
 
-/// A child that runs. Dropping it kills it.
+/// A running child. Dropping the value kills the child.
 struct Running(Child);
 
 impl Running {
@@ -95,7 +95,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The child may have exited already.
         let _gone = self.0.kill();
         let _reaped = self.0.wait();
     }
@@ -114,7 +114,7 @@ fn a_child_takes_its_listener_systemd_style_and_accepts_clients_from_before_its_
     let p = ReserveOptions::new().label("web: one").reserve().unwrap();
     let mut command = server();
     p.pass_to(&mut command).unwrap();
-    // The backlog accepts it, before the child is started.
+    // The backlog accepts the client before the child is started.
     let early = TcpStream::connect(&p).unwrap();
     drop(early);
     let mut child = Running::start(command);
@@ -198,7 +198,7 @@ fn a_setting_that_cannot_be_carried_over_is_an_error() {
             "the command is unchanged"
         );
     }
-    // What can be carried over, is.
+    // These settings are carried over: the arguments, the folder and the variables.
     let mut command = Command::new("sh");
     command.args(["-c", "test $PWD = / && test $A = b && test -z $HOME"]);
     command.current_dir("/").env("A", "b").env_remove("HOME");

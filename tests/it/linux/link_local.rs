@@ -16,7 +16,8 @@ fn a_link_local_address_names_the_port_of_its_interface() {
     // /proc/net shows no scope ids.
     need!(capability::sock_diag());
     let folder = Folder::new();
-    // `nodad`: otherwise the kernel looks for the address on the link for a second.
+    // Without `nodad` the kernel first checks, for a second, whether the link has the address
+    // already.
     let setup = "ip link set lo up && ip link add va type veth peer name vb && \
                  ip link set va up && ip link set vb up && \
                  ip addr add fe80::7/64 dev va nodad && ip addr add fe80::7/64 dev vb nodad && \
@@ -29,7 +30,7 @@ fn a_link_local_address_names_the_port_of_its_interface() {
 
 /// The helper process. Two interfaces have `fe80::7`, one has `fe80::8`.
 pub(crate) fn addresses_of_two_interfaces() {
-    // As `3: va@vb: <BROADCAST,...`.
+    // A line looks like `3: va@vb: <BROADCAST,...`.
     let index = |name: &str| -> u32 {
         let listed = Command::new("ip")
             .args(["-o", "link", "show", name])
@@ -51,7 +52,7 @@ pub(crate) fn addresses_of_two_interfaces() {
     let moment = Duration::from_secs(1);
     let p = portlease::reserve_port().leak();
     let server = TcpListener::bind(at(7, p, va)).unwrap();
-    // On the interface of the server.
+    // Queries about the interface of the server.
     portlease::check_port_listening(at(7, p, va)).unwrap();
     let in_use = portlease::check_port_free(at(7, p, va)).unwrap_err();
     assert!(
@@ -65,11 +66,11 @@ pub(crate) fn addresses_of_two_interfaces() {
         Reachability::Accepts
     );
     assert_eq!(listeners(at(7, p, va)), 1);
-    // On the other.
+    // Queries about the other interface.
     portlease::check_port_listening(at(7, p, vb)).unwrap_err();
     portlease::check_port_free(at(7, p, vb)).unwrap();
     assert_eq!(listeners(at(7, p, vb)), 0);
-    // The same as text: by name, by index, and in the form of ss(8).
+    // The same queries as text: by name, by index, and in the form of ss(8).
     for (on_va, on_vb) in [
         (format!("[fe80::7%va]:{p}"), format!("[fe80::7%vb]:{p}")),
         (format!("[fe80::7%{va}]:{p}"), format!("[fe80::7%{vb}]:{p}")),
@@ -103,14 +104,14 @@ pub(crate) fn addresses_of_two_interfaces() {
             .contains("no network interface \"nosuch0\""),
         "{missing}"
     );
-    // Without an interface the question is about both.
+    // A query without an interface is about both interfaces.
     portlease::check_port_listening(at(7, p, 0)).unwrap();
     portlease::check_port_free(at(7, p, 0)).unwrap_err();
     assert_eq!(portlease::probe(at(7, p, 0), moment), Reachability::Accepts);
     drop(server);
     portlease::check_port_free(at(7, p, 0)).unwrap();
 
-    // An address of one interface needs no scope id.
+    // An address that only one interface has needs no scope id.
     let p = portlease::reserve_port();
     assert_eq!(p.addr_on(*at(8, 0, 0).ip()), at(8, p.port(), va).into());
     let server = p.listen_on(*at(8, 0, 0).ip()).unwrap();
@@ -138,7 +139,7 @@ pub(crate) fn addresses_of_two_interfaces() {
     ] {
         assert!(elsewhere.to_string().contains(&part), "{elsewhere}");
     }
-    // Without an interface the question is about both.
+    // A query without an interface is about both interfaces.
     let every = format!("[ff02::7]:{p}/udp");
     portlease::check_port_free(every.as_str()).unwrap_err();
     drop(group);
@@ -202,7 +203,7 @@ pub(crate) fn server_of_one_interface() {
     portlease::wait_until_held_by(p.addr(), own, moment).unwrap_err();
     portlease::check_port_held_by(p.addr(), own).unwrap_err();
     p.wait_for_pid(own, moment).unwrap_err();
-    // Clients on the link reach it, and it keeps servers from binding.
+    // Clients on the link reach the server, and the server keeps other servers from binding.
     portlease::check_port_listening(at([10, 9, 8, 7], p.port())).unwrap();
     portlease::check_port_listening(p.port()).unwrap();
     portlease::check_port_held_by(p.port(), own).unwrap();

@@ -1,4 +1,4 @@
-//! Subjects that only Linux has. The comment names what each needs of it.
+//! Tests of subjects that only Linux has. A comment beside a module names what its tests need.
 
 use crate::support::args::Args;
 
@@ -70,6 +70,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "ipv6-switched-on" => used_up_range::switch_ipv6_on(),
         "process-for-each-number" => used_up_range::reserve_by_a_process_each(),
         "range-of-two" => used_up_range::reserve_in_a_range_of_two(),
+        "few-of-many" => used_up_range::reserve_few_of_many(),
         "range-narrowed" => used_up_range::reserve_in_a_narrowed_range(),
         "range-in-time-wait" => used_up_range::reserve_beside_time_wait(),
         "range-half-used-up" => used_up_range::reserve_beside_half_of_the_range(),

@@ -1,5 +1,5 @@
-//! Network namespaces: each has its own ports, also on one file system; and what a namespace may
-//! lack.
+//! Network namespaces. Each has its own ports, also if several of them share a file system. Some
+//! lack IPv6, or a loopback interface that is up.
 
 use std::path::Path;
 use std::process::Command;
@@ -46,7 +46,7 @@ fn a_kernel_that_shares_ports_when_it_assigns_them_is_not_called_a_guarantee() {
     let launch = Reserver::launch(&folder.locks()).in_network(UP);
     let mut sharing =
         Reserver::start(launch.setup("echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse"));
-    // On a port outside the ephemeral range.
+    // The port is outside the ephemeral range.
     assert_eq!(sharing.reserve("").held().guarantee, "Cooperative");
     let ephemeral = format!("range={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + 1000);
     assert_eq!(sharing.reserve(&ephemeral).held().guarantee, "BestEffort");
@@ -99,14 +99,14 @@ fn threads_in_different_network_namespaces_get_their_own_answers() {
         .succeed();
 }
 
-/// Calls `act` in a thread of this process that is in a new network namespace, with the loopback
-/// interface up after these shell commands.
+/// Calls `act` in a thread of this process that is in a new network namespace. The loopback
+/// interface is up there, and the shell commands `setup` have run.
 fn in_new_namespace(setup: &str, act: impl FnOnce() + Send) {
     use rustix::thread::{UnshareFlags, unshare_unsafe};
     std::thread::scope(|scope| {
         scope.spawn(move || {
             #[expect(unsafe_code, reason = "other flags would unshare descriptors")]
-            // SAFETY: NEWNET moves the sockets that this thread makes from now on, and no others.
+            // SAFETY: NEWNET affects only the sockets that this thread creates from now on.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             let setup = format!("{UP} && {setup}");
             let done = Command::new("sh").args(["-c", &setup]).status().unwrap();
@@ -123,7 +123,7 @@ pub(crate) fn reserve_in_several_namespaces() {
     let udp = || ReserveOptions::new().udp();
     let ports = non_ephemeral_ports(3);
     let (shared, theirs, ours) = (ports[0], ports[1], ports[2]);
-    // Everything that is asked once is asked in the first namespace.
+    // The first namespace is where the crate makes the queries whose answers it keeps.
     let first = [
         tcp().port(shared).reserve().unwrap(),
         udp().port(shared).reserve().unwrap(),
@@ -157,14 +157,14 @@ pub(crate) fn reserve_in_several_namespaces() {
             assert!(!portlease::is_port_free(operand.as_str()), "{operand}");
         }
     });
-    // Neither the self-test nor the ephemeral range is that of another namespace.
+    // This namespace has its own self-test and its own ephemeral range.
     let sharing = "echo 1 > /proc/sys/net/ipv4/ip_autobind_reuse && \
                    echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
     in_new_namespace(sharing, || {
         assert_eq!(guarantees(), [Guarantee::BestEffort; 2]);
     });
 
-    // This process keeps the settings of a few namespaces open, and closes those of the others.
+    // This process keeps the settings files of a few namespaces open, and closes all others.
     for _ in 0..20 {
         in_new_namespace("true", || drop(tcp().port(theirs).reserve().unwrap()));
     }
@@ -173,7 +173,7 @@ pub(crate) fn reserve_in_several_namespaces() {
     let settings = files.filter(|file| file.starts_with("/proc/sys/net"));
     assert!(settings.count() <= 8 * 3);
 
-    // The first namespace is as it was.
+    // The answers in the first namespace have not changed.
     assert_eq!(guarantees(), [Guarantee::Kernel, Guarantee::Cooperative]);
     assert!(portlease::is_port_free(theirs));
     let taken = udp().port(ours).reserve().unwrap_err();
@@ -213,7 +213,7 @@ fn automatic_picks_yield_no_number_that_clients_refuse_from_any_ephemeral_range(
             }
         }
     }
-    // The control: by itself the kernel assigns them.
+    // The control: the kernel itself does assign such numbers.
     let set = "echo 6665 6669 > /proc/sys/net/ipv4/ip_local_port_range";
     let by_kernel = Launch::new("assigned-ports", &folder.locks())
         .in_network(UP)
@@ -227,7 +227,8 @@ fn automatic_picks_yield_no_number_that_clients_refuse_from_any_ephemeral_range(
     assert!(assigned.count() > 0, "{by_kernel:?}");
 }
 
-/// In a namespace of its own, so that no other test has the few numbers for a moment.
+/// The test has a namespace of its own, so that no other test holds one of the few numbers for a
+/// moment.
 #[test]
 fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
     need!(capability::network_namespace());
@@ -251,7 +252,7 @@ fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
                     reserver.release("all");
                 }
             }
-            // The error says why there are no more.
+            // The error says why no more ports are available.
             let all = others + refused.len();
             let error = reserver
                 .reserve(&format!("{kind} many={all} range={range}"))
@@ -261,7 +262,7 @@ fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
                 refused.len()
             );
             assert!(error.contains(&left_out), "{kind}: {error}");
-            // By name they can be reserved.
+            // Such a number can be reserved as an exact number.
             let named = format!("{kind} port={}", refused[0]);
             assert_eq!(reserver.reserve(&named).held().port(), refused[0]);
             reserver.release("all");
@@ -269,7 +270,7 @@ fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
     }
 }
 
-/// In a namespace of its own, so that the kernel assigns the number to no other process.
+/// The test has a namespace of its own, so that the kernel assigns the number to no other process.
 #[test]
 fn the_only_number_that_is_not_excluded_is_found_in_the_ephemeral_range() {
     need!(capability::network_namespace());

@@ -76,7 +76,8 @@ fn serve(ip: IpAddr, port: u16, options: Options) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// What a server left, and whether its process still has the accepted socket open.
+/// The state of a connection that a server left, and whether a process still has the accepted
+/// socket open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Leftover {
     state: State,
@@ -193,7 +194,8 @@ fn leave(leftover: Leftover, ip: IpAddr, port: u16, options: Options) -> Kept {
     kept
 }
 
-/// In this network namespace no other process takes a number, and the kernel assigns none of these.
+/// The first of the numbers that the tests use. In their network namespace no other process takes
+/// such a number, and the kernel does not assign one.
 const FIRST_NUMBER: u16 = 20000;
 
 #[test]
@@ -223,7 +225,8 @@ pub(crate) fn reserve_after_past_servers() {
         for options in PAST_SERVERS {
             for kind in KINDS {
                 let port = numbers.next().unwrap();
-                // Each state of each past server on three of them.
+                // The kinds use consecutive numbers. So each state of each past server is on three
+                // of the four addresses.
                 let ip = ADDRESSES[usize::from(port) % ADDRESSES.len()];
                 let kept = leave(leftover, ip, port, options);
                 // The control.
@@ -266,7 +269,7 @@ pub(crate) fn reserve_after_past_servers() {
             }
         }
     }
-    // Each other way to ask for the number.
+    // Each other way to request the number.
     for leftover in LEFTOVERS {
         for how in [
             "port=P wait=5000",
@@ -304,7 +307,7 @@ fn of_two_processes_that_reserve_over_a_past_server_at_once_one_succeeds() {
         .succeed();
 }
 
-/// The helper process. Once both processes share a lock folder, once each has its own.
+/// The helper process. Two processes race: first they share a lock folder, then each has its own.
 pub(crate) fn race_after_past_servers() {
     const ROUNDS: u16 = 20;
     let (one, two) = (Folder::new(), Folder::new());
@@ -318,7 +321,7 @@ pub(crate) fn race_after_past_servers() {
             for _ in 0..ROUNDS / 4 {
                 let port = numbers.next().unwrap();
                 let _kept = leave(leftover, V4, port, reuse_addr);
-                // The control: without a reservation both servers would have bound.
+                // The control: without a reservation, two servers can bind.
                 let servers = [(); 2].map(|()| bound(port));
                 assert!(
                     servers.iter().all(Result::is_ok),
@@ -348,7 +351,8 @@ pub(crate) fn race_after_past_servers() {
     }
     assert!(held.iter().sum::<u16>() >= 100, "{held:?}");
 
-    // A queue for a number of which only such connections are left, soon or at its last try.
+    // A wait succeeds once only such connections are left on its number. The server stops early in
+    // a long wait, and shortly before the end of a short one.
     for (how, wait) in [
         ("port", 20_000),
         ("range", 20_000),
@@ -371,7 +375,8 @@ pub(crate) fn race_after_past_servers() {
         racers[0].release("all");
     }
 
-    // Beside another process that probes the number, for some microseconds each time.
+    // Reservations succeed while another process probes the number, for some microseconds each
+    // time.
     let port = numbers.next().unwrap();
     let _kept = leave(LEFTOVERS[0], V4, port, reuse_addr);
     let stopped = AtomicBool::new(false);
@@ -397,7 +402,7 @@ pub(crate) fn race_after_past_servers() {
     });
 }
 
-/// A socket that is bound as a server with SO_REUSEADDR, and does not listen.
+/// A socket that is bound with SO_REUSEADDR, like that of a server, and does not listen.
 fn bound(port: u16) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;

@@ -36,7 +36,7 @@ pub(crate) fn change_the_range() {
     wide();
     for (kind, held) in kinds.iter().zip(&held) {
         assert_eq!(now(&mut reserver, held.port()), "BestEffort", "{kind}");
-        // Each way to get a number.
+        // Each way to request a number.
         for how in ["", "range=20000-20999", "block=2", "many=2", "prefer=20500"] {
             let held = reserver.reserve(&format!("{kind} {how}")).held();
             assert_eq!(held.guarantee, "BestEffort", "{kind} {how}");
@@ -54,7 +54,7 @@ pub(crate) fn change_the_range() {
         assert_eq!(held.guarantee, "Cooperative", "{kind}");
     }
     assert_eq!(now(&mut reserver, claimed.port()), "Kernel");
-    // A kernel that assigns claimed numbers to sockets with SO_REUSEADDR.
+    // With this setting, the kernel assigns claimed numbers to sockets with SO_REUSEADDR.
     let share = |value| std::fs::write("/proc/sys/net/ipv4/ip_autobind_reuse", value).unwrap();
     share("1");
     assert_eq!(now(&mut reserver, claimed.port()), "BestEffort");
@@ -63,7 +63,7 @@ pub(crate) fn change_the_range() {
     share("0");
     assert_eq!(now(&mut reserver, claimed.port()), "Kernel");
     assert_eq!(reserver.reserve("").held().guarantee, "Kernel");
-    // The administrator withholds numbers of the range from the kernel: a list that is longer than
+    // The administrator withholds numbers of the range from the kernel. The list is longer than
     // what one small read returns.
     let last = EPHEMERAL_LOW + 200;
     let withheld: Vec<String> = (EPHEMERAL_LOW..=last)
@@ -77,7 +77,7 @@ pub(crate) fn change_the_range() {
     let held = reserver.reserve(&format!("udp= port={}", last - 1)).held();
     assert_eq!(held.guarantee, "BestEffort", "the control");
     std::fs::write(reserved_ports, "\n").unwrap();
-    // A range somewhere else: the numbers that were outside of it are the kernel's now.
+    // The range moves: the kernel now assigns numbers that were outside the earlier range.
     set_range(45000, 65535);
     for kind in kinds {
         let held = reserver.reserve(kind).held();
@@ -109,8 +109,9 @@ fn without_proc_nothing_but_a_claim_is_more_than_best_effort() {
     assert_eq!(held.guarantee, "Cooperative");
 }
 
-/// Kernels that imitate Linux lack the setting too. gVisor is one of them: its release is "4.4.0".
-/// The test mounts the files that such a kernel shows over those of this one.
+/// The setting is `ip_autobind_reuse`. Kernels that imitate Linux lack it too. gVisor is one of
+/// them: it reports the release "4.4.0". The test mounts the files of such a kernel over those of
+/// this kernel.
 #[test]
 fn a_missing_setting_of_claimed_ports_is_trusted_only_on_a_linux_that_never_had_it() {
     need!(

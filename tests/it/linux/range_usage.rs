@@ -1,4 +1,4 @@
-//! Reports beside an ephemeral range that is half used up, or more.
+//! Reports while at least half of the ephemeral range is used up.
 
 use std::net::TcpListener;
 
@@ -58,7 +58,7 @@ pub(crate) fn report_a_crowded_range() {
         "{exact:?}"
     );
 
-    // The rest of the range, and no number outside of it.
+    // Now the rest of the range is used up, and the reservation excludes all numbers outside it.
     let rest: Vec<_> =
         std::iter::from_fn(|| socket::bind(ANY_V4, 0, Reuse::Neither).ok()).collect();
     assert_eq!(rest.len(), usize::from(NUMBERS) - 47);

@@ -1,4 +1,5 @@
-//! How long it takes until several numbers are refused, each of which a process serves or reserved.
+//! How long a refusal takes if several numbers are requested, and processes serve or have reserved
+//! all of them.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -12,8 +13,9 @@ use crate::support::{DEADLINE, capability, eventually, need};
 
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A server that forks and goes on in its child, as daemons do, or with its parent alive, as
-/// Python's multiprocessing does. Neither calls exec. It prints the child's pid.
+/// A server that forks and keeps its sockets in the child. The parent ends, as with a daemon, or
+/// stays alive, as with Python's multiprocessing. Neither process calls exec. The parent prints the
+/// child's pid.
 const DAEMON: &str = r#"
 import os, signal, socket, sys
 listeners = []
@@ -67,8 +69,8 @@ impl Drop for Daemon {
     }
 }
 
-/// The refusal of this request, within the limit. The fastest of some tries counts: the machine may
-/// be busy with every other test.
+/// Asserts that the request is refused within [`LIMIT`]. One fast try of five is enough, because
+/// the machine may be busy with every other test.
 #[track_caller]
 fn refused_soon(reserver: &mut Reserver, asked: &str, kind: &str) {
     let took = (0..5).map(|_| {
@@ -86,7 +88,7 @@ fn refused_soon(reserver: &mut Reserver, asked: &str, kind: &str) {
     panic!("{asked}: {tried:?}");
 }
 
-/// Until a daemon's child is older than a child that may still call exec.
+/// Waits until a daemon's child is older than a child that may still call exec.
 fn wait_until_no_child_counts_as_new(reserver: &mut Reserver, port: u16) {
     eventually("a refusal at once", DEADLINE, || {
         let begun = Instant::now();

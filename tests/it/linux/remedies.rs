@@ -163,6 +163,94 @@ fn the_workers_of_a_holder_that_is_killed_are_killed_too() {
     p.wait_until_free(DEADLINE).unwrap();
 }
 
+/// Starts a Python program that prints a line once it is ready. Its argument is the port.
+fn start(program: &str, port: u16) -> Server {
+    let mut command = Command::new(python());
+    command.args(["-c", program, &port.to_string()]);
+    let child = command.stdout(std::process::Stdio::piped()).spawn();
+    let mut server = Server::of(child.unwrap());
+    server.port();
+    server
+}
+
+/// The processes that the remedies end.
+fn to_end(remedies: &[Remedy]) -> Vec<(u32, &'static str)> {
+    let end = |remedy: &Remedy| match remedy {
+        Remedy::StopProcess { pid, .. } => Some((*pid, "-TERM")),
+        Remedy::KillProcess { pid, .. } | Remedy::ResumeOrKill { pid, .. } => Some((*pid, "-KILL")),
+        _ => None,
+    };
+    remedies.iter().filter_map(end).collect()
+}
+
+/// A child that outlives its server, because nothing ends it. The server ends by SIGTERM at once,
+/// or must be killed.
+#[test]
+fn a_child_that_its_server_does_not_end_is_stopped_too() {
+    const LISTEN: &str = "import ctypes, os, signal, socket, subprocess, sys, time\n\
+                          signal.alarm(120)\n\
+                          s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n";
+    // A helper program that inherits the listener, and a worker of a server without a handler.
+    let helper = "s.set_inheritable(True)\n\
+                  subprocess.Popen(['sleep', '120'], close_fds=False, stdout=subprocess.DEVNULL)\n";
+    let worker = "os.fork()\n";
+    // A server with a handler, which a suspended process does not run.
+    let suspended = "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n\
+                     if os.fork() == 0: time.sleep(120)\n\
+                     os.write(1, b'1\\n')\n\
+                     os.kill(os.getpid(), signal.SIGSTOP)\n";
+    for (before, own_line) in [(helper, false), (worker, false), (suspended, true)] {
+        let p = reserve_port();
+        let ready = if own_line {
+            ""
+        } else {
+            "os.write(1, b'1\\n')\n"
+        };
+        let program = format!("{LISTEN}{before}{ready}time.sleep(600)");
+        let _server = start(&program, p.port());
+        let mut found = Vec::new();
+        eventually("both processes are named", DEADLINE, || {
+            let (remedies, text) = help(p.port());
+            found = to_end(&remedies);
+            let is_ready = !own_line || found.iter().any(|(_, signal)| *signal == "-KILL");
+            (found.len() == 2 && is_ready).then_some(()).ok_or(text)
+        });
+        for (pid, signal) in found {
+            Command::new("kill")
+                .args([signal, &pid.to_string()])
+                .status()
+                .unwrap();
+        }
+        p.wait_until_free(DEADLINE).unwrap();
+    }
+}
+
+#[test]
+fn a_process_that_its_debugger_has_stopped_is_killed() {
+    let p = reserve_port();
+    // The parent traces the child (PTRACE_TRACEME is 0), which a signal then stops.
+    let program = "import ctypes, os, signal, socket, sys, time\n\
+                   signal.alarm(120)\n\
+                   at = ('127.0.0.1', int(sys.argv[1]))\n\
+                   if os.fork() == 0:\n s = socket.create_server(at)\n \
+                   ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n os.kill(os.getpid(), signal.SIGSTOP)\n\
+                   os.waitpid(-1, 0)\nos.write(1, b'1\\n')\ntime.sleep(600)";
+    let _tracer = start(program, p.port());
+    let (remedies, text) = help(p.port());
+    let Remedy::KillProcess {
+        pid, traced: true, ..
+    } = remedies[0]
+    else {
+        panic!("{text}");
+    };
+    assert!(
+        text.starts_with(&format!("resume pid {pid} in its debugger, or ")),
+        "{text}"
+    );
+    follow(&text, &format!("kill -KILL {pid}"));
+    p.wait_until_free(DEADLINE).unwrap();
+}
+
 #[test]
 fn every_process_that_shares_the_number_is_stopped() {
     let p = reserve_port();
@@ -296,6 +384,13 @@ pub(crate) fn wait_for_redirected() {
     let report = portlease::check_port_held_by(8080, std::process::id()).unwrap_err();
     let text = report.to_string();
     assert!(text.contains("a packet filter redirects it"), "{text}");
+    // So does a wait for one address, beside a server on another address.
+    let _other = TcpListener::bind("[::1]:8080").unwrap();
+    let error = portlease::wait_until_listening((Ipv4Addr::LOCALHOST, 8080), at_most).unwrap_err();
+    let text = format!("{error:?}");
+    let expected = "no socket listens there, but a connection to 127.0.0.1:8080 is accepted: a \
+                    packet filter redirects it";
+    assert!(text.contains(expected), "{text}");
     // The control: nothing redirects this port.
     let text = wait(8081);
     assert!(text.contains("is not listening: "), "{text}");

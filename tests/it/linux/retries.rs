@@ -27,7 +27,8 @@ const CALLS: usize = 20;
 /// What a refused call may take in all, besides its scans: 100 ms of retries, and slack.
 const REFUSED: Duration = Duration::from_millis(150);
 
-/// A refused call scans the sockets, and scans them again for its report.
+/// How many scans the bound allows. A refused call scans the sockets, and scans them again for its
+/// report. The third one allows for scans whose times differ.
 const SCANS: u32 = 3;
 
 /// A public call that is refused while another process has the port.
@@ -58,7 +59,8 @@ impl Call {
         }
     }
 
-    /// The message of its refusal, if it has one, and how long it took.
+    /// Makes the call, which is refused. Returns the message of the refusal, if the call has one,
+    /// and how long the call took.
     fn refused(self, port: u16) -> (Option<String>, Duration) {
         let operand = self.operand(port);
         let begun = Instant::now();
@@ -78,7 +80,7 @@ impl Call {
         (message, begun.elapsed())
     }
 
-    /// A server of its protocol on the port.
+    /// A server on the port, for the protocol of the call.
     fn server(self, port: u16) -> OwnedFd {
         let addr = (Ipv4Addr::LOCALHOST, port);
         match self {
@@ -153,11 +155,11 @@ fn a_release_whose_server_runs_in_a_live_process_is_refused_at_once() {
     });
 }
 
-/// In helper processes, which share their descriptors with their children. Each call has a process
-/// of its own, so that all of them retry at the same time.
+/// The calls run in helper processes, which share their descriptors with their children. Each call
+/// has a process of its own, so that all calls retry at the same time.
 #[test]
 fn a_port_that_a_forked_child_has_is_retried_for_two_seconds_and_then_at_once() {
-    // Under an emulator the child is not seen to be forked.
+    // Under an emulator the crate does not recognize the child as a forked child.
     need!(capability::native());
     let folder = Folder::new();
     let start = |name, args: String| Launch::new(name, &folder.locks()).args(args).start();
@@ -199,10 +201,11 @@ pub(crate) fn call_beside_forked_child(args: &Args) {
 }
 
 /// The retries of all ports of a check run at the same time. So a port whose child ends soon is
-/// free, although another child keeps the port before it. A limit ends the retries earlier.
+/// free, although another child keeps an earlier port of the check. A limit ends the retries
+/// earlier.
 #[test]
 fn each_port_of_a_check_has_its_own_retries() {
-    // Under an emulator the child is not seen to be forked.
+    // Under an emulator the crate does not recognize the child as a forked child.
     need!(capability::native());
     let folder = Folder::new();
     let name = "check-beside-forked-children";
@@ -231,7 +234,7 @@ pub(crate) fn check_beside_forked_children() {
     let results = both(Duration::from_millis(1));
     let limited = begun.elapsed();
     assert!(results.iter().all(Result::is_err), "{results:?}");
-    // While the first two ports are retried, the third one is taken and the fourth one released.
+    // While the first two ports are retried, a thread takes the third port and releases the fourth.
     let taken = non_ephemeral_ports(2);
     let all: Vec<u16> = ports.iter().chain(&taken).copied().collect();
     let closing = Call::CheckFree.server(taken[1]);
@@ -271,7 +274,7 @@ pub(crate) fn release_beside_forked_child() {
         drop(server);
         (p, child)
     };
-    // The child keeps the abstract name of a reservation without a claim. No lock file shows it.
+    // The child keeps the abstract name of a reservation without a claim. No lock file shows that.
     let udp = portlease::reserve_udp_port();
     let operand = format!("{udp}/udp");
     let child = fork::idle_child();
@@ -290,7 +293,7 @@ pub(crate) fn release_beside_forked_child() {
     let mut old: Vec<_> = (0..CALLS).map(|_| listening()).collect();
     let first = old[0].0.to_string();
     eventually("the children are older than 2 s", DEADLINE, || {
-        // It returns `false` after its retries, or at once for an old child.
+        // `is_port_free` returns `false` after its retries, or at once for an old child.
         let begun = Instant::now();
         assert!(!portlease::is_port_free(first.as_str()));
         match begun.elapsed() {

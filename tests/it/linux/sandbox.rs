@@ -5,7 +5,8 @@ use crate::support::program::python;
 use crate::support::reserver::Reserver;
 use crate::support::{Folder, need};
 
-/// Executes its arguments in a sandbox that admits the numbers of the first one, with commas.
+/// Executes a program in a sandbox. The first argument is a list of the admitted numbers, separated
+/// by commas. The program and its arguments follow.
 const SANDBOX: &str = r#"
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -65,7 +66,7 @@ fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
         assert_eq!(reserver.command(&format!("serve={one}")), "serves");
         other.reserve(&format!("port={one}")).refused("InUse");
     }
-    // Both of two numbers, but not the kernel's choice.
+    // The sandbox admits both numbers of the block, but forbids `bind(…, 0)`.
     let held = sandboxed(&folder, &[one, two])
         .reserve(&format!("port={one} block=2"))
         .held();
@@ -79,7 +80,7 @@ fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
          sandbox or a security policy forbids the bind (on Linux for example Landlock)"
     );
     assert_eq!(message, expected);
-    // No remedy names a privilege, which would not help.
+    // A privilege would not help, so no remedy names one.
     let text = sandboxed(&folder, &[one]).command(&format!("check={two}/tcp"));
     assert!(
         text.contains("a sandbox or a security policy forbids"),

@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
-use portlease::{ErrorKind, ReserveOptions};
+use portlease::{ErrorKind, ReserveOptions, ServerKind};
 
+use crate::support::reserver::Reserver;
 use crate::support::socket::{self, Reuse, V4, leave_time_wait, port_of};
-use crate::support::{DEADLINE, capability, eventually, need};
+use crate::support::{DEADLINE, capability, eventually, need, own_locks};
 
 fn only_time_wait_is_left(port: u16) {
     eventually("TIME_WAIT", DEADLINE, || {
@@ -92,6 +93,30 @@ fn time_wait_of_a_plain_server_and_of_a_client_refuses_every_server() {
         let error = ReserveOptions::new().port(port).reserve().unwrap_err();
         assert!(error.to_string().contains("TIME_WAIT"), "{error}");
     }
+}
+
+/// The reservation has no claim, so a server without SO_REUSEADDR waits for TIME_WAIT alone.
+#[test]
+fn a_reservation_is_reported_before_the_time_wait_of_its_server() {
+    let mut reserver = Reserver::new(&own_locks());
+    let port = reserver.reserve("plain=1").held().port();
+    let server = socket::bind(V4, port, Reuse::Address).unwrap();
+    server.listen(8).unwrap();
+    let server = TcpListener::from(server);
+    leave_time_wait(&server);
+    drop(server);
+    only_time_wait_is_left(port);
+    for kind in [ServerKind::ReuseAddr, ServerKind::Plain] {
+        let report = portlease::check_port_free_for(port, kind).unwrap_err();
+        assert!(
+            report.headline().contains("reserved by"),
+            "{kind:?}: {report}"
+        );
+    }
+    reserver.release("all");
+    // The control: TIME_WAIT alone.
+    let report = portlease::check_port_free_for(port, ServerKind::Plain).unwrap_err();
+    assert!(report.headline().contains("TIME_WAIT"), "{report}");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
+use portlease::ReserveOptions;
+
 use crate::support::args::Args;
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
 use crate::support::reserver::{Outcome, Reserver};
@@ -28,7 +30,7 @@ fn in_namespace(helper: &'static str, args: &str, ephemeral_ports: u16) {
         .succeed();
 }
 
-/// The argument for an automatic pick that may take no other number.
+/// The helper's argument for an automatic pick from the first `count` ephemeral ports alone.
 fn within(count: u16) -> String {
     format!("within={EPHEMERAL_LOW}-{}", EPHEMERAL_LOW + count - 1)
 }
@@ -62,7 +64,7 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
     }
     assert!(
         socket::bind(V6, 0, Reuse::Neither).is_err() || fill.is_empty(),
-        "the range is used up"
+        "the range is not used up"
     );
     let mut reserver = Reserver::new(&folder.locks());
     let mut held = vec![reserver.reserve(RANGE).held()];
@@ -81,7 +83,7 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
     // The control: a number that is not reserved.
     let unreserved = (41000..=41010).find(|port| held.iter().all(|held| held.port() != *port));
     socket::bind(V6, unreserved.unwrap(), Reuse::Neither).unwrap();
-    // The same process picks numbers of the range, once it has some again.
+    // Once the range has free numbers again, the same process picks some of them.
     if fill.is_empty() {
         return;
     }
@@ -98,7 +100,10 @@ pub(crate) fn attack_over_ipv6(args: &Args) {
             std::iter::from_fn(|| socket::bind(ip, 0, Reuse::Neither).ok()).collect();
         let given: BTreeSet<u16> = given.iter().map(port_of).collect();
         let others: BTreeSet<u16> = ephemeral(NUMBERS).difference(&ours).copied().collect();
-        assert_eq!(given, others, "{ip}: all but the reserved numbers");
+        assert_eq!(
+            given, others,
+            "{ip}: the kernel assigns all but the reserved numbers"
+        );
     }
 }
 
@@ -151,7 +156,7 @@ pub(crate) fn reserve_by_a_process_each() {
         .collect();
     let mut ours = BTreeSet::new();
     for reserver in &mut reservers {
-        // Only the last ones are refused there.
+        // Only the last processes are refused within the range.
         let held = match reserver.reserve(&within(MANY_NUMBERS)) {
             Outcome::Held(held) => held,
             Outcome::Refused { .. } => reserver.reserve("").held(),
@@ -182,6 +187,26 @@ pub(crate) fn reserve_in_a_range_of_two() {
             .unwrap_or_else(|e| panic!("{how}: {e}, {held:?}"));
         socket::reset_on_close(&client);
     }
+}
+
+#[test]
+fn a_request_for_few_ephemeral_numbers_of_many_free_ones_succeeds() {
+    need!(capability::network_namespace());
+    in_namespace("few-of-many", "", 400);
+}
+
+/// The helper process.
+pub(crate) fn reserve_few_of_many() {
+    let outside = || {
+        ReserveOptions::new()
+            .exclude(1..EPHEMERAL_LOW)
+            .exclude(EPHEMERAL_LOW + 400..=u16::MAX)
+    };
+    // Each request admits two numbers. The range has more, which are free for connections.
+    let aligned = outside().aligned(200).reserve().unwrap();
+    assert_eq!(aligned.port() % 200, 0);
+    let two = outside().exclude(EPHEMERAL_LOW + 2..=u16::MAX);
+    assert!(two.reserve().unwrap().port() < EPHEMERAL_LOW + 2);
 }
 
 #[test]
@@ -245,7 +270,7 @@ pub(crate) fn reserve_beside_time_wait() {
         connects().unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
     assert!(ours.is_disjoint(&ephemeral(MANY_NUMBERS)), "{ours:?}");
-    // The rest of the range, taken by a stranger: without a number for the first look either.
+    // A stranger takes the rest of the range, so even the first attempt finds no number there.
     let _rest: Vec<_> = std::iter::from_fn(|| socket::bind(V4, 0, Reuse::Neither).ok()).collect();
     let held = Reserver::new(&folder.locks()).reserve("many=20").held();
     assert_eq!(held.guarantee, "Kernel");

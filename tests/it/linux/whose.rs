@@ -11,10 +11,10 @@ use crate::support::program::python;
 use crate::support::reserver::Reserver;
 use crate::support::{DEADLINE, Folder, capability, eventually, need, own_locks};
 
-/// Long enough for a process that started before the wait to have listened.
+/// A timeout within which a process that started before the wait would begin to listen.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A server on the port of its second argument. Its first says how it runs.
+/// A server. Its first argument says how it runs, and its second is the port.
 pub(super) const SERVER: &str = r#"
 import os, signal, socket, sys
 how, port = sys.argv[1], int(sys.argv[2])
@@ -32,7 +32,7 @@ if how.endswith("daemon"):
     # The leader of the session ends.
     if how == "double-daemon" and os.fork() != 0:
         os._exit(0)
-    # If the test fails, nothing else ends it.
+    # If the test fails, only this alarm ends the daemon.
     signal.alarm(120)
     print(os.getpid(), flush=True)
     os.close(1)
@@ -55,7 +55,7 @@ impl Server {
         self.0.id()
     }
 
-    /// Waits until it ends.
+    /// Waits until the server ends.
     pub(super) fn wait(&mut self) {
         self.0.wait().unwrap();
     }
@@ -92,7 +92,7 @@ impl Drop for Server {
     }
 }
 
-/// A reserved port on which another process listens: it binds over the claim.
+/// A reserved port on which another process listens. That process bound its socket over the claim.
 fn served_by_a_stranger() -> (Reservation, Reserver) {
     let p = reserve_port();
     let mut stranger = Reserver::new(&own_locks());
@@ -102,6 +102,31 @@ fn served_by_a_stranger() -> (Reservation, Reserver) {
 
 /// Each of two reserved ports has a server of its own, so the listener on one is not a server
 /// that took the wrong number.
+#[test]
+fn an_expected_process_in_another_network_namespace_is_reported() {
+    need!(capability::network_namespace());
+    let mut command = Command::new("unshare");
+    command.args(capability::unshare_flags());
+    command.args(["-n", "sleep", "600"]);
+    let server = Server::of(command.spawn().unwrap());
+    let (p, pid) = (reserve_port(), server.id());
+    // The process enters the namespace a moment after its start.
+    eventually("the report says it", DEADLINE, || {
+        let report = portlease::check_port_held_by(&p, pid).unwrap_err();
+        let cause =
+            format!("pid {pid} is in another network namespace, whose ports are not visible here");
+        let help = format!(
+            "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+        );
+        let is_said = report.cause() == cause && report.help() == Some(help);
+        if is_said {
+            Ok(())
+        } else {
+            Err(report.to_string())
+        }
+    });
+}
+
 #[test]
 fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
     let (own, missing) = (reserve_port(), reserve_port());
@@ -116,7 +141,7 @@ fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
         text.contains("is not listening") && !text.contains("instead"),
         "{text}"
     );
-    // The control: the number of the listener is not reserved any more.
+    // The control: once the number of the listener is no longer reserved, the report names it.
     drop(own);
     let text = report();
     assert!(text.ends_with(" instead"), "{text}");
@@ -124,7 +149,7 @@ fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
 
 #[test]
 fn the_ports_of_one_call_are_not_taken_for_one_another() {
-    // Nobody has reserved these numbers, so only the call connects them.
+    // The reservations end before the checks, so only the call connects the two numbers.
     let (own, missing) = (reserve_port(), reserve_port());
     let numbers = [own.port(), missing.port()];
     let mut server = Server::new("server", own.port());
@@ -145,14 +170,15 @@ fn the_ports_of_one_call_are_not_taken_for_one_another() {
             "{text}"
         );
     }
-    // The control: the call names one port, so the other may be the one that the server took.
+    // The control: the call names only one port, so its report says that the server took the other
+    // one instead.
     for text in [wait(&numbers[1..]), check(&numbers[1..])] {
         assert!(
             text.contains(&missing) && text.contains(" instead"),
             "{text}"
         );
     }
-    // A TCP listener is not the UDP server.
+    // A TCP listener is not reported in place of a missing UDP server.
     let udp = portlease::reserve_udp_port();
     let waited = portlease::wait_until_held_by(&udp, server.id(), SHORT);
     let text = waited.unwrap_err().to_string();
@@ -195,7 +221,7 @@ fn a_suspended_process_is_reported_with_the_remedy() {
             Err(error.to_string())
         }
     });
-    // The remedy. The control is the report afterwards.
+    // Applies the remedy. The control: afterwards the report is another one.
     signal("-CONT");
     eventually("the process runs", DEADLINE, || {
         let error = p.wait_for_pid(child.id(), Duration::ZERO).unwrap_err();
@@ -312,7 +338,8 @@ fn a_descendant_and_a_daemon_are_servers_of_the_process() {
     let daemon: u32 = parent.line();
     assert!(parent.0.wait().unwrap().success());
     p.wait_for(&mut parent.0, DEADLINE).unwrap();
-    // It is no server of a process that started after it, by the kernel's clock of 10 ms.
+    // The daemon is no server of a process that started after it. The pause is longer than the 10
+    // ms that are the kernel's unit of start times.
     std::thread::sleep(Duration::from_millis(30));
     let mut later = Command::new("true").spawn().unwrap();
     let error = p.wait_for(&mut later, DEADLINE).unwrap_err();
@@ -320,7 +347,7 @@ fn a_descendant_and_a_daemon_are_servers_of_the_process() {
         error.to_string().contains(&format!("(pid {daemon})")),
         "{error}"
     );
-    // Nor of one that was reaped before the wait, whose start is not known any more.
+    // Nor is it a server of a process that was reaped before the wait: that start time is unknown.
     let mut reaped = Command::new("true").spawn().unwrap();
     reaped.wait().unwrap();
     let error = portlease::wait_until_held_by(&p, reaped.id(), DEADLINE).unwrap_err();
@@ -337,7 +364,7 @@ fn a_descendant_and_a_daemon_are_servers_of_the_process() {
 /// A test runner can adopt the daemons of its tests.
 #[test]
 fn a_daemon_that_a_subreaper_in_this_session_adopted_is_a_server_of_the_process() {
-    // Under an emulator a process shows other starts than to itself.
+    // An emulator makes up the start time that a process reads of itself. Others read the real one.
     need!(capability::native());
     let folder = Folder::new();
     Launch::new("subreaper", &folder.locks()).start().succeed();
@@ -381,7 +408,7 @@ fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
     assert!(text.starts_with(&expected), "{text}");
     let named = format!("(pid {}) listens on 127.0.0.1:{p}", twin.0.id());
     assert!(text.lines().next().unwrap().ends_with(&named), "{text}");
-    // A listener on another address takes no client of the first.
+    // A listener on another address takes no clients from the first server.
     drop(twin);
     let mut beside = Server::new("on-ipv6", p.port());
     beside.port();
@@ -421,11 +448,11 @@ fn a_server_on_another_number_or_address_is_named() {
         let help = format!("help: connect to [::1]:{p}, or let the server listen on 127.0.0.1");
         assert!(error.contains(&help), "{error}");
     }
-    // Without an address both are the question.
+    // Without an address, a listener on any local address counts.
     portlease::check_port_listening(p.port()).unwrap();
 }
 
-/// The child sets no option, so the claim refuses it.
+/// The child sets no reuse option, so it cannot bind over the claim.
 #[test]
 fn a_server_that_the_reservation_refuses_is_explained() {
     // Without sock_diag the claim is not visible.
@@ -434,7 +461,7 @@ fn a_server_that_the_reservation_refuses_is_explained() {
     let mut child = Server::new("plain", p.port());
     let error = format!("{:?}", p.wait_for(&mut child.0, DEADLINE).unwrap_err());
     assert!(
-        error.contains("reserve its port with ReserveOptions::new().reuse_addr(false)"),
+        error.contains("reserve the port with ReserveOptions::new().reuse_addr(false)"),
         "{error}"
     );
     // The remedy.

@@ -10,7 +10,7 @@ use crate::support::{Folder, capability, need};
 fn root_with(mount: &str) -> &'static str {
     let unused = Folder::new();
     let launch = Reserver::launch(&unused.locks()).in_mounts(format!("{mount} /dev/shm"));
-    // Without the variable, which every helper process gets.
+    // Removes the variable, which every helper process gets.
     let launch = launch.innermost(["-u".to_owned(), "PORTLEASE_DIR".to_owned()]);
     let mut reserver = Reserver::start(launch);
     let held = reserver.reserve("").held();
@@ -51,7 +51,8 @@ fn the_lock_folder_is_in_memory_if_the_memory_holds_every_lock_file() {
     }
 }
 
-/// Such a sandbox shows the memory and forbids its use.
+/// Some sandboxes show the file system in memory and forbid its use. Here a file in place of the
+/// lock folder forbids it.
 #[test]
 fn a_process_that_may_not_use_the_folder_in_memory_uses_the_one_on_disk() {
     need!(capability::mount_namespace());

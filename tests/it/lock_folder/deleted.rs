@@ -18,7 +18,7 @@ fn a_process_that_only_reads_finds_the_recreated_lock_folder() {
     assert_eq!(
         lease(&mut reader, port),
         "none",
-        "the control: the folder took the lease with it"
+        "the control: the lease is gone with the folder"
     );
     let port = holder.reserve("udp=1 label=after").held().port();
     assert!(lease(&mut reader, port).contains("after"));
@@ -57,7 +57,7 @@ fn a_lock_folder_deleted_while_in_use_is_created_again() {
         .reserve(&exactly)
         .refused("InUse");
     let again = holder.reserve("").held();
-    assert!(again.leased, "created again");
+    assert!(again.leased, "the folder was not created again");
     assert!(folder.lock_file(again.port()).exists());
     // Processes that used the old folder all use the new one.
     let message = other
@@ -71,7 +71,8 @@ fn a_lock_folder_deleted_while_in_use_is_created_again() {
     other.reserve(&exactly).held();
 }
 
-/// Then only its abstract name, in the network namespace, keeps a port without a claim.
+/// Without its lock file and without a claim, only the abstract name in the network namespace keeps
+/// a port.
 #[test]
 #[cfg_attr(windows, ignore = "a file that a process has open cannot be deleted")]
 fn a_port_without_a_claim_stays_reserved_while_its_lock_folder_is_deleted() {

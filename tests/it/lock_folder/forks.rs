@@ -22,12 +22,12 @@ fn a_check_while_children_are_forked_leaves_no_lock_behind() {
     print_line(&format!("{}: {}", test_name!(), replies.join(" ")));
 }
 
-/// A child that is forked between the open and the close of a check has the lock file open, and
-/// never calls exec.
+/// A check opens and closes the lock file. A child that is forked in between has the file open too,
+/// and never calls exec.
 pub(crate) fn check_while_forking() {
     let port = non_ephemeral_port();
     let exactly = || ReserveOptions::new().port(port).udp();
-    // The lock file stays.
+    // The release leaves the lock file in place.
     drop(exactly().reserve().unwrap());
     let stopped = AtomicBool::new(false);
     let (mut forked, mut children) = (0, Vec::new());

@@ -57,6 +57,6 @@ fn listing_reservations_sweeps_the_files_of_killed_processes() {
     assert_eq!(left(), 1);
     assert!(
         File::open(folder.lock_file(kept)).is_ok(),
-        "that of a live process stays"
+        "the lock file of a live process stays"
     );
 }

@@ -21,7 +21,8 @@ const SHAPES: [&str; 7] = [
     "closed folder",
 ];
 
-/// Plants it. Returns the folder that a link leads to.
+/// Plants a file, link or folder of this shape at `path`, with `planter` as its owner. Returns the
+/// folder `victim`, into which a planted link leads.
 fn plant(shape: &str, path: &Path, planter: User, folder: &Folder) -> PathBuf {
     let victim = folder.path().join("victim");
     std::fs::create_dir_all(&victim).unwrap();
@@ -72,14 +73,14 @@ fn untouched(victim: &Path, at: &str) {
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(names, ["letter"], "{at}: followed");
+    assert_eq!(names, ["letter"], "{at}: the link was followed");
     assert_eq!(
         std::fs::read_to_string(victim.join("letter")).unwrap(),
         "dear\n",
-        "{at}: written through"
+        "{at}: the file behind the link was written"
     );
     let mode = std::fs::metadata(victim).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode, 0o777, "{at}: its mode was changed");
+    assert_eq!(mode, 0o777, "{at}: the mode of the folder was changed");
     let mode = std::fs::metadata(victim.join("letter"))
         .unwrap()
         .permissions()
@@ -98,7 +99,8 @@ fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
         for shape in SHAPES {
             for place in ["root", "scope"] {
                 let at = format!("{shape} of {planter:?} as {place}");
-                // `PORTLEASE_DIR` may be a link of root or of this user: `environment` tests it.
+                // `PORTLEASE_DIR` may be a link of root or of this user: the tests in `environment`
+                // and `users` cover such links.
                 if place == "root" && shape.ends_with("link") && planter == User::Root {
                     continue;
                 }
@@ -123,7 +125,7 @@ fn a_planted_lock_folder_neither_blocks_nor_is_followed() {
                 assert_eq!(exact.guarantee, "Kernel", "{at}");
                 reserver.release("all");
                 assert!(begun.elapsed() < BOUND, "{at}: {:?}", begun.elapsed());
-                // Root can use another user's folder; nobody cannot create a file in it.
+                // Root can use a folder of nobody. Nobody cannot create a file in a folder of root.
                 let usable = shape.ends_with("folder") && planter == User::Nobody;
                 assert_eq!(held.leased, usable, "{at}");
                 untouched(&victim, &at);
@@ -155,7 +157,7 @@ fn a_planted_lock_file_is_skipped_and_an_exact_port_names_it() {
             } else {
                 let message = answer.refused("Lease");
                 assert!(message.contains(path.to_str().unwrap()), "{at}: {message}");
-                // Waiting does not help, and is not tried; any other port can be reserved.
+                // Waiting does not help, so the call does not wait. Any other port can be reserved.
                 reserver
                     .reserve(&format!("port={port} wait=60000"))
                     .refused("Lease");
@@ -219,7 +221,7 @@ fn reserve_beside_planted_records(planter: User, shape: &str, place: &str) {
     let folder = Folder::new();
     let mut reserver = planter.other().reserver(&folder.locks());
     reserver.reserve("").held();
-    // The record goes beside a lock file that belongs to another user.
+    // If the lock file belongs to another user, the crate writes the record to a folder beside it.
     let port = non_ephemeral_port();
     let lock = folder.lock_file(port);
     File::create(&lock).unwrap();
@@ -232,7 +234,8 @@ fn reserve_beside_planted_records(planter: User, shape: &str, place: &str) {
     } else {
         records.join(user.to_string())
     };
-    // `plant` takes a path with an extension for a file's, and this one is a folder's.
+    // `plant` takes every path with an extension for the path of a file. `records` is a folder with
+    // an extension, so the shape is planted under another name and renamed.
     let aside = folder.path().join("planted");
     let victim = plant(shape, &aside, planter, &folder);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -116,7 +116,7 @@ fn no_bytes_in_a_lock_file_create_or_end_a_lease() {
     other.reserve(&format!("port={unlocked}")).held();
 }
 
-/// Rewrites the record as if an earlier process with the same pid had written it.
+/// Rewrites the record so that `field` names an earlier process with the same pid.
 fn age(path: &Path, field: &str, pid: u32) {
     let text = std::fs::read_to_string(path).unwrap();
     let line = text
@@ -141,7 +141,7 @@ fn a_reservation_of_an_earlier_process_with_an_ancestors_pid_is_not_our_own() {
     assert_eq!(
         is_free(&mut reserver),
         "true",
-        "the control: its parent's own reservation"
+        "the control: it is the reservation of the child's parent"
     );
     age(&folder.lock_file(port), "started", reserver.pid());
     assert_eq!(is_free(&mut reserver), "false");

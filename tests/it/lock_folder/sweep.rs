@@ -16,7 +16,7 @@ use crate::support::{DEADLINE, Folder, capability, need};
 const SWEEPS_FOR: Duration = Duration::from_secs(3);
 const LISTERS: usize = 4;
 
-/// The helper process. It replies with the number of its lists.
+/// The helper process: lists the reservations again and again. It replies with the number of lists.
 pub(crate) fn list_for_some_seconds() {
     let begun = Instant::now();
     let mut lists = 0;
@@ -41,8 +41,8 @@ pub(crate) fn reserve_beside_sweeps(args: &Args) {
     let begun = Instant::now();
     let (mut rounds, mut lost, mut unlisted, mut swept) = (0, 0, 0, 0);
     while begun.elapsed() < SWEEPS_FOR {
-        // The listers look at this file without a pause: on a busy machine they can refuse it for
-        // longer than one call retries.
+        // The listers lock the port's lock file for reading, without a pause. On a busy machine
+        // that can refuse a reservation for longer than a call retries, so this call waits.
         let options = ReserveOptions::new().port(port).udp().wait(DEADLINE);
         let reservation = options.reserve().unwrap();
         rounds += 1;
@@ -53,7 +53,7 @@ pub(crate) fn reserve_beside_sweeps(args: &Args) {
         }
         lost += u32::from(!file.exists());
         drop(reservation);
-        // For the sweeps of the other processes.
+        // A pause in which the other processes can sweep the file.
         let pause = Instant::now();
         while file.exists() && pause.elapsed() < Duration::from_micros(300) {
             std::thread::yield_now();
@@ -110,8 +110,8 @@ fn concurrent_sweeps_leave_the_record_of_a_live_lease() {
     sweep_beside_a_reserver(Launch::run_as_nobody, &folder, &args);
 }
 
-/// A folder with a live lease of its own network namespace, and a file that a killed process left.
-/// Returns the live number, and the dead file.
+/// Creates a live lease in `folder`, and a lock file that a killed process left. Returns the holder
+/// of the lease, its port, and that lock file.
 fn with_a_dead_file(folder: &Folder) -> (Reserver, u16, std::path::PathBuf) {
     let (mut live, mut killed) = (
         Reserver::new(&folder.locks()),
@@ -128,7 +128,7 @@ fn assert_lists(launch: Launch, folder: &Folder, what: &str) {
     let (_live, port, dead) = with_a_dead_file(folder);
     let lease = Reserver::start(launch).command(&format!("lease={port}"));
     assert!(lease.contains("alive"), "{what}: {lease}");
-    assert!(dead.exists(), "{what}: it was not swept");
+    assert!(dead.exists(), "{what}: {} was swept", dead.display());
     // The control.
     let lease = Reserver::new(&folder.locks()).command(&format!("lease={port}"));
     assert!(lease.contains("alive"), "{what}: {lease}");
@@ -149,8 +149,8 @@ fn a_folder_that_cannot_be_swept_is_listed_all_the_same() {
     assert_lists(launched, &folder, "user namespace");
 }
 
-/// strace injects the error into the open of one lock file, as another thread that has taken the
-/// last descriptor causes it.
+/// strace injects the error into the open of one lock file. Another thread that has taken the last
+/// descriptor causes the same error.
 #[test]
 fn a_list_without_descriptors_is_an_error_and_never_a_shorter_list() {
     need!(capability::strace());
@@ -222,12 +222,13 @@ fn the_files_of_network_namespaces_that_have_ended_are_swept() {
         let entries = std::fs::read_dir(folder.locks()).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     };
-    // Of a namespace that has ended: lock files of root, and records of nobody beside them.
+    // The files of a namespace that ends below: lock files, and a record of root beside them.
     let mut ended = Reserver::start(in_namespace());
     let port = ended.reserve("many=3").held().ports[0];
     let gone = scopes();
     let scope = gone.iter().next().unwrap().clone();
-    // It exists before the other one ends: afterwards it could get the same inode, and thus scope.
+    // The second namespace is created before the first one ends. Otherwise it could get the same
+    // inode number, and so the same folder.
     let mut living = Reserver::start(in_namespace());
     let live_port = living.reserve("label=there").held().port();
     ended.release("all");

@@ -111,7 +111,8 @@ fn a_lock_folder_on_a_read_only_file_system_leaves_the_kernels_guarantee() {
 #[test]
 fn a_lock_folder_without_room_for_a_file_leaves_the_kernels_guarantee() {
     need!(capability::mount_namespace());
-    // The root of the file system takes one: no folder fits, then only the folders.
+    // The root of the file system takes one inode. With 1 no folder fits, and with 3 only the
+    // folders.
     for inodes in [1, 3] {
         let folder = Folder::new();
         let mount = format!(
@@ -150,7 +151,7 @@ fn a_file_system_without_locks_leaves_the_kernels_guarantee_and_nothing_else() {
             ["-f", "-o", "/dev/null", "-e", "trace=flock", "-e", &inject].map(String::from);
         let launch = || Reserver::launch(&folder.locks()).traced(without.clone());
         assert_reserves_without_a_lease(Reserver::start(launch()), error);
-        // What only cooperation keeps cannot be reserved.
+        // A port that only cooperation keeps cannot be reserved.
         let message = Reserver::start(launch()).reserve("udp=1").refused("Lease");
         let scope = folder.scope().display().to_string();
         assert!(

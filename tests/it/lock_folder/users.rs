@@ -98,7 +98,7 @@ fn two_users_exclude_each_other_and_read_each_others_records() {
         assert!(held.leased, "{first:?} first");
         refused_by(&mut two, &one, "of-the-first");
         one.release(port);
-        // The lock file now belongs to the other user.
+        // The lock file still belongs to the first user.
         let held = two
             .reserve(&format!("port={port} label=of-the-second"))
             .held();
@@ -163,7 +163,7 @@ fn a_process_killed_while_it_creates_a_lock_file_leaves_none_that_others_cannot_
     let folder = Folder::new();
     let mut other = User::Nobody.reserver(&folder.locks());
     let port = non_ephemeral_port();
-    // It creates the folders, so that the first fchmod is that of a file.
+    // This creates the folders, so that the first fchmod of the killed process is for a file.
     other.reserve("").held();
     let kill = ["-f", "-qq", "-e", "signal=none", "-e", "trace=fchmod"];
     let inject = ["-e", "inject=fchmod:signal=SIGKILL"];
@@ -188,7 +188,7 @@ fn a_process_killed_while_it_creates_a_lock_file_leaves_none_that_others_cannot_
     assert!(!staged());
 }
 
-/// A process of its owner may have it locked.
+/// A process of the file's owner may have locked it.
 #[test]
 fn a_lock_file_that_cannot_be_read_counts_as_a_reservation() {
     need!(capability::nobody());
@@ -262,7 +262,7 @@ fn a_lock_file_is_deleted_only_by_its_owner_root_and_the_user_that_made_the_name
         let lock = folder.scope().join(format!("{port}.udp"));
         assert_eq!(delete_as_nobody(&lock), first == User::Nobody, "{first:?}");
         assert_eq!(lock.exists(), first == User::Root, "{first:?}");
-        // The number is kept all the same.
+        // The number stays reserved even without its lock file.
         let mut nobody = User::Nobody.reserver(&folder.locks());
         let again = format!("udp= port={port}");
         nobody.reserve(&again).refused("InUse");
@@ -272,7 +272,7 @@ fn a_lock_file_is_deleted_only_by_its_owner_root_and_the_user_that_made_the_name
     }
 }
 
-/// Rewrites the process that a record names, with any start.
+/// Rewrites the process that a record names in `field`, with this pid and start time.
 fn name_process(path: &Path, field: &str, pid: u32, started: u64) {
     let text = std::fs::read_to_string(path).unwrap();
     let lines = text
@@ -289,7 +289,7 @@ fn name_process(path: &Path, field: &str, pid: u32, started: u64) {
     std::fs::write(path, padded).unwrap();
 }
 
-/// The start of a process as its record states it.
+/// The start time of a process as its record states it.
 fn started(reserver: &mut Reserver, folder: &Folder) -> u64 {
     let port = reserver.reserve("label=of-its-own").held().port();
     let text = std::fs::read_to_string(folder.lock_file(port)).unwrap();
@@ -326,8 +326,8 @@ fn a_record_of_another_user_that_names_our_process_makes_nothing_free() {
                 assert_eq!(root.command(&format!("child-{free}")), "false", "{what}");
             }
             nobody.release("all");
-            // The control: the same words in a record of this user, of a reservation that only a
-            // record can make the child's own.
+            // The control: the same values in a record of this user. Only the record can make this
+            // reservation the child's own.
             let own = root
                 .reserve(&format!("{protocol}= range=20000-29999"))
                 .held();

@@ -1,6 +1,6 @@
 //! Whether a port is free: the verdict of a check, its reason and its help.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use portlease::{ReserveOptions, reserve_port};
 
@@ -31,6 +31,33 @@ fn a_port_is_free_until_a_server_has_it_and_again_when_it_is_gone() {
     drop(server);
     portlease::wait_until_free(&p, DEADLINE).unwrap();
     portlease::assert_port_free(&p);
+}
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "the report depends on the system's socket table"
+)]
+fn the_other_loopback_address_is_offered_while_it_is_free() {
+    need!(capability::native(), capability::ipv6());
+    let port = reserve_port().port();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let help = format!("let the new server listen on [::1]:{port}, which is free");
+    let offers = |at: &str| {
+        let report = portlease::check_port_free(at).unwrap_err();
+        report.help().unwrap().contains(&help)
+    };
+    let (every, v4) = (port.to_string(), format!("127.0.0.1:{port}"));
+    assert!(offers(&every) && offers(&v4));
+    let error = ReserveOptions::new().port(port).reserve().unwrap_err();
+    assert!(format!("{error:?}").contains(&help), "{error:?}");
+    // The remedy, followed.
+    let other = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
+    assert!(!offers(&every) && !offers(&v4));
+    drop((other, server));
+    let server = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    assert!(!offers(&every) && !offers(&v4));
+    drop(server);
 }
 
 #[test]
@@ -166,7 +193,7 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
             who.starts_with("complete=false ") && who.contains("but its lock file is in another"),
             "{who}"
         );
-        // A range without another number names the process too.
+        // The error about a range of this number alone names the process too.
         let refused = other.reserve(&format!("{how} range={port}-{port}"));
         let message = refused.refused("NoFreePort");
         let start = format!("cannot reserve a port from {port}-{port}: 1 tried: ");
@@ -274,7 +301,7 @@ fn several_busy_ports_are_reported_together() {
     portlease::assert_ports_free([&p, &free, &q]);
 }
 
-/// A process that only locked the lock file for reading has no lease. So the report finds nobody.
+/// The reader locks the lock file only for reading, so it has no lease. The report finds no holder.
 #[test]
 #[cfg(unix)]
 fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
@@ -288,6 +315,7 @@ fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
     reader.try_lock_shared().unwrap();
     let how = format!("port={port} wait=10");
     let message = reserver.reserve(&how).refused("TimedOut");
-    let cause = "another process briefly bound the port or locked its lock file; it is free now";
+    let cause = "a socket held the port, or a process locked its lock file, until a moment ago; it \
+                 is free now";
     assert!(message.contains(cause), "{message}");
 }

@@ -109,7 +109,7 @@ fn a_strict_reservation_panics_over_a_forgotten_server_and_is_over_then() {
     drop((server, other));
     drop(ReserveOptions::new().port(port).reserve().unwrap());
 
-    // A server of a descendant.
+    // A descendant runs the server.
     let p = strict();
     let mut child = Reserver::new(&own_locks());
     assert_eq!(child.command(&format!("serve={p}")), "serves");

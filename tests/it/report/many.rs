@@ -13,7 +13,7 @@ use crate::support::helper::Launch;
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::socket::{self, Reuse};
 
-/// One port of each kind, and the sockets that make it so.
+/// Operands for ports in every state, and the sockets that keep the ports in it.
 fn operands() -> (Vec<String>, Box<dyn std::any::Any>) {
     let ports = non_ephemeral_ports(8);
     let at = |index: usize| (Ipv4Addr::LOCALHOST, ports[index]);
@@ -28,7 +28,8 @@ fn operands() -> (Vec<String>, Box<dyn std::any::Any>) {
     let left = TcpStream::connect(at(5)).unwrap();
     let (kept, _) = connection_only.accept().unwrap();
     drop(connection_only);
-    // A report on one protocol names the server of the other, unless the call asks for both.
+    // No port is named with both protocols. A report on one protocol names a server of the other
+    // one, unless the same call asks for both.
     let tcp = ports[..7].iter().map(|port| format!("{port}/tcp"));
     let mut operands: Vec<String> = tcp.collect();
     operands.push(format!("{}/udp", ports[7]));
@@ -67,7 +68,7 @@ fn assert_same(
     }
 }
 
-/// In a process of its own: forked children of other tests share its sockets for a moment.
+/// In a process of its own: forked children of other tests would share its sockets for a moment.
 #[test]
 fn the_answers_about_many_ports_are_those_about_each() {
     let folder = Folder::new();

@@ -4,9 +4,9 @@
 mod free;
 pub(crate) mod leak;
 #[cfg(target_os = "linux")]
-pub(crate) mod many; // sockets in every state
+pub(crate) mod many; // needs sockets in every state
 #[cfg(target_os = "linux")]
-mod name; // a process that renames itself by /proc
+mod name; // needs a process that renames itself by /proc
 mod owner;
 pub(crate) mod panic;
 mod text;

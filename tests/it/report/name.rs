@@ -20,7 +20,7 @@ fn a_process_name_with_line_ends_and_escapes_stays_on_its_line() {
         .stdin(Stdio::piped())
         .stdout(OwnedFd::from(listener));
     let mut child = command.spawn().unwrap();
-    // The command has the socket open too.
+    // Until it is dropped, the `Command` keeps the socket open in this process too.
     drop(command);
     let escaped = "a) \\u{1b}[2J\\n(b";
     for question in [format!("who={port}"), format!("check={port}")] {

@@ -188,7 +188,7 @@ fn a_hidden_owner_is_reported_as_hidden() {
         text.contains("help: retry with permission to inspect processes"),
         "{text}"
     );
-    // A hidden owner costs no retry, which would add this to the time of a visible one.
+    // A check does not retry because an owner is hidden. Retries would take this time.
     let retry = Duration::from_millis(100);
     let visible = nobody.reserve("").held().port();
     assert_eq!(nobody.command(&format!("serve={visible}")), "serves");
@@ -203,7 +203,7 @@ fn a_hidden_owner_is_reported_as_hidden() {
     let (seen, hidden) = (quickest(visible), quickest(p.port()));
     assert!(
         hidden < seen + retry,
-        "{hidden:?}, and {seen:?} of one that is seen"
+        "{hidden:?} with a hidden owner, {seen:?} with a visible one"
     );
     let text = nobody.command(&format!("who={p}"));
     assert!(text.starts_with("complete=false "), "{text}");
@@ -247,7 +247,7 @@ fn a_socket_shared_by_users_belongs_to_each_of_them() {
     ]);
     p.pass_to_fd(&mut child, 5).unwrap();
     let mut child = child.stdin(std::process::Stdio::null()).spawn().unwrap();
-    let text = eventually("the child has it as another user", DEADLINE, || {
+    let text = eventually("the child has the socket as nobody", DEADLINE, || {
         let holders = portlease::who_holds(&p).unwrap();
         let users: Vec<_> = holders
             .iter()
@@ -340,7 +340,7 @@ fn the_interface_of_a_listener_is_reported() {
     use socket2::{Domain, Socket, Type};
     need!(capability::sock_diag());
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // Linux before 5.7 permits this to root alone.
+    // Linux before 5.7 lets only root bind a socket to an interface.
     need!(socket.bind_device(Some(b"lo")).map_err(|e| e.to_string()));
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     socket.bind(&addr.into()).unwrap();

@@ -43,7 +43,7 @@ pub(crate) fn panic_in_each_call() {
     };
     note(line!(), &|| portlease::assert_no_leaked_listeners(forget));
     drop(server);
-    // A failure below is to be printed again.
+    // Restores the default hook, so that a failure below is printed.
     drop(std::panic::take_hook());
     helper::reply(&results.join("|"));
 }

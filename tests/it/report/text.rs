@@ -69,8 +69,8 @@ fn ageless(text: &str) -> String {
         .join("\n")
 }
 
-/// The record of `p`. The crate finds the test's name in the thread's name under `cargo test`, and
-/// in a variable under nextest.
+/// What reports print of the record of `p`. The crate finds the test's name in the thread's name
+/// under `cargo test`, and in a variable under nextest.
 fn reserved_by(p: &Reservation, test: &str) -> String {
     let lease = p.holders().unwrap().leases()[0].clone();
     let pid = std::process::id();
@@ -190,8 +190,8 @@ wait_until_listening({p}, ..)"
             "\
 cannot reserve {p}/tcp: address already in use: reserved {reserved}
   reserved     {reserved}
-help: wait for the port with ReserveOptions::new().port({p}).wait(..), or reserve another port \
-with reserve_port()"
+help: use the reservation of the port that this process already has, or drop it first, or reserve \
+another port with reserve_port()"
         )
     );
     assert_eq!(
@@ -238,8 +238,8 @@ fn the_report_of_a_port_that_nobody_has_reads_like_this() {
         capability::bound_sockets(),
         capability::ipv6()
     );
-    // Not reserved: a reserved port has a holder. Another test may reserve the same port for a
-    // moment, so this polls.
+    // The port is not reserved, because a reserved port has a holder. Another test may reserve the
+    // same port for a moment, so this polls.
     eventually("a port without a holder", DEADLINE, || {
         let port = non_ephemeral_port();
         let holders = portlease::who_holds(port).unwrap().to_string();

@@ -102,7 +102,7 @@ fn a_wait_until_free_ends_when_the_server_stops() {
 }
 
 #[test]
-#[cfg_attr(not(unix), ignore = "its child is the shell")]
+#[cfg_attr(not(unix), ignore = "the child is a shell")]
 fn a_child_that_ends_first_ends_the_wait_at_once() {
     let p = reserve_port();
     let mut child = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
@@ -129,7 +129,7 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
         child.kill().unwrap();
         child
     });
-    // It is dead, and its parent has not reaped it yet.
+    // The process has been killed, and its parent has not reaped it yet.
     let error = p.wait_for_pid(pid, DEADLINE).unwrap_err();
     assert!(
         error
@@ -169,7 +169,7 @@ fn a_wait_for_a_child_ends_when_it_listens() {
 #[test]
 #[cfg_attr(
     not(target_os = "linux"),
-    ignore = "on Linux a server with a full backlog does not answer"
+    ignore = "relies on Linux, where a server with a full backlog does not answer"
 )]
 fn a_probe_reports_what_a_client_would_get() {
     let p = reserve_port();

@@ -83,7 +83,7 @@ fn a_waiter_uses_little_processor_time() {
         "{}: {used:?} of {elapsed:?}, {share:.2} %",
         test_name!()
     ));
-    // It should be at most 1 % in a release build on an idle machine.
+    // The share should be at most 1 % in a release build on an idle machine.
     assert!(share < 10.0, "{share:.2} %");
 }
 

@@ -16,6 +16,12 @@ const AT_ONCE: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(30);
 
 #[test]
+fn a_wait_for_no_port_returns_at_once() {
+    let no_port: [u16; 0] = [];
+    wait_until_all_listening(no_port, DEADLINE, AT_ONCE).unwrap();
+}
+
+#[test]
 fn a_wait_for_many_ports_needs_every_one_of_them() {
     let reserved = reserve_ports::<20>();
     let udp = portlease::reserve_udp_port();
@@ -46,7 +52,7 @@ fn a_wait_for_many_ports_needs_every_one_of_them() {
     );
 }
 
-/// The report says so whether it is made while the server listens or while it does not.
+/// The report names the server, whether it is made while the server listens or while it does not.
 #[test]
 #[cfg_attr(
     windows,

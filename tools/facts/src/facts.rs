@@ -12,11 +12,11 @@ use crate::sockets::{
     unbound,
 };
 
-/// The ephemeral range while the facts are asked.
+/// The ephemeral range while the facts are checked.
 const RANGE: RangeInclusive<u16> = 42000..=42015;
 /// How many numbers of the range are claimed, of both parities.
 const CLAIMED: u16 = 10;
-/// A server outside the range, for clients to connect to.
+/// The port of a server outside the range, to which clients connect.
 const TARGET: u16 = 43000;
 const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
@@ -33,7 +33,7 @@ pub(crate) fn main() -> ExitCode {
             .and_then(|port| serve_once(SERVED, port, Options::REUSE_ADDR, First::Server))
             .map(|()| 0),
         _ => Err(io::Error::other(
-            "expected nothing, or `restart N`, `hold PORT`, `share PORT`, `past PORT`",
+            "expected no argument, or `restart N`, `hold PORT`, `share PORT`, `past PORT`",
         )),
     };
     match outcome {
@@ -55,7 +55,7 @@ fn hold(port: u16, options: Options) -> io::Result<u32> {
 }
 
 /// Counts how often a server that sets no option cannot bind again, although its client closed
-/// first. Returns 0: old kernels refuse some.
+/// first. Returns 0 even then, because old kernels refuse some.
 fn restart(times: u16) -> io::Result<u32> {
     let mut refused = 0;
     for _ in 0..times {
@@ -104,7 +104,7 @@ impl Facts {
         self.refuses("served");
         self.assigns_none("served")?;
         drop(servers);
-        self.state("served before", &Options::ALL[1..])?;
+        self.state("after a closed server", &Options::ALL[1..])?;
 
         for (port, _) in &self.claims {
             serve_once(SERVED, *port, Options::REUSE_ADDR, First::Server)?;
@@ -115,10 +115,10 @@ impl Facts {
         self.state("with TIME_WAIT", &admitted)?;
 
         let servers = self.serve(Options::BOTH)?;
-        self.assigns_none("served with both options")?;
+        self.assigns_none("served by a server with both options")?;
         drop(servers);
-        self.refuses("served with both options before");
-        self.assigns_none("served with both options before")?;
+        self.refuses("after a closed server with both options");
+        self.assigns_none("after a closed server with both options")?;
         self.claims.clear();
         self.past_server()
     }
@@ -128,7 +128,7 @@ impl Facts {
         ports.map(|port| listening(SERVED, port, options)).collect()
     }
 
-    /// The three facts about claims in one state.
+    /// Checks the three facts about claims in one state.
     fn state(&mut self, state: &str, admitted: &[Options]) -> io::Result<()> {
         self.refuses(state);
         self.admits(state, admitted);
@@ -182,31 +182,31 @@ impl Facts {
         for address in self.families.addresses() {
             for options in admitted {
                 if let Err(e) = listening(address, *RANGE.start(), *options) {
-                    bad.push(format!("{} {options:?}: {e}", address.name));
+                    bad.push(format!("{} with {options:?}: {e}", address.name));
                 }
             }
         }
         self.say(state, "a server with a reuse option can listen", &bad);
     }
 
-    /// Takes every number that the kernel assigns, in each way, until it has none left.
+    /// Takes numbers that the kernel assigns, in each way, until the kernel has none left.
     fn assigns_none(&mut self, state: &str) -> io::Result<()> {
         let mut bad = Vec::new();
         let mut given = 0;
         for options in Options::ALL {
             for address in self.families.addresses() {
                 let binds = || bound(address, 0, options);
-                let how = format!("bind 0 on {} {options:?}", address.name);
+                let how = format!("bind port 0 on {} with {options:?}", address.name);
                 given += self.take_all(&how, binds, &mut bad)?;
                 let listens = || listening(address, 0, options);
-                let how = format!("listen on {} {options:?}", address.name);
+                let how = format!("listen on port 0 of {} with {options:?}", address.name);
                 given += self.take_all(&how, listens, &mut bad)?;
                 let unbound_listens = || {
                     let socket = unbound(address, options)?;
                     socket.listen(1)?;
                     Ok(socket)
                 };
-                let how = format!("listen unbound {options:?}");
+                let how = format!("listen without a bind, with {options:?}");
                 given += self.take_all(&how, unbound_listens, &mut bad)?;
             }
             for address in self.families.loopbacks() {
@@ -218,12 +218,12 @@ impl Facts {
                     close_hard(&target.accept()?.0)?;
                     Ok(socket)
                 };
-                let how = format!("connect to {} {options:?}", address.name);
+                let how = format!("connect to {} with {options:?}", address.name);
                 given += self.take_all(&how, connects, &mut bad)?;
             }
         }
         if given == 0 {
-            bad.push("the kernel assigned nothing at all, which shows nothing".to_owned());
+            bad.push("the kernel assigned no number at all, so this proves nothing".to_owned());
         }
         let fact = format!("none of {given} assigned numbers is a claimed one");
         self.say(state, &fact, &bad);
@@ -265,7 +265,7 @@ impl Facts {
             Err(e) => bad.push(format!("the claim: {e}")),
         }
         let fact = "TIME_WAIT admits a claim that sets its options first";
-        self.say("after a server", fact, &bad);
+        self.say("after a server on an unclaimed port", fact, &bad);
         Ok(())
     }
 }

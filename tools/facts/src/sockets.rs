@@ -103,7 +103,7 @@ impl Families {
         Ok(claim)
     }
 
-    /// What `portlease-facts hold` and `share` bind.
+    /// Binds the port on every address, with these options and without listening.
     pub(crate) fn hold(self, port: u16, options: Options) -> io::Result<Socket> {
         let address = if self.has_ipv6 { ANY_OF_BOTH } else { ANY };
         bound(address, port, options)
@@ -170,7 +170,7 @@ pub(crate) fn serve_once(
         First::Client => (client, connection),
     };
     drop(closes);
-    // Returns once the other end has closed: nothing was sent.
+    // The read returns once the other end has closed, because nothing was sent.
     let _end = (&follows).read(&mut [0])?;
     drop(follows);
     Ok(())

@@ -8,8 +8,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::clock::now;
 
-/// Runs the checker: reads one port a line, and reports what it saw with the times of begin and
-/// end.
+/// Runs the checker. It reads one port from each line, and reports what it saw, with the times at
+/// which the check began and ended.
 pub(crate) fn check() {
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         let Ok(port) = line.parse::<u16>() else {
@@ -51,7 +51,7 @@ pub(crate) fn check() {
     }
 }
 
-/// Whether a bind without the reuse options succeeds, as a program that picks a port would try it.
+/// Whether a bind without the reuse options succeeds. A program that picks a port binds like this.
 pub(crate) fn binds_plainly(port: u16) -> bool {
     let bind = || {
         let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;

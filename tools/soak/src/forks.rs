@@ -45,7 +45,8 @@ impl After {
     }
 }
 
-/// Starts such children one after another, until the soak is over.
+/// Starts children that sleep before they call exec or exit, one after another, until the soak is
+/// over.
 pub(crate) fn start_children(done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
         let after = After::random();
@@ -54,13 +55,15 @@ pub(crate) fn start_children(done: &AtomicBool) {
     }
 }
 
-/// Returns once the child has ended.
+/// Runs the child, and returns once it has ended. Reports an end other than `after`.
 fn run(command: &mut Command, after: After) {
     let status = command.status();
     if status.is_ok() == (after == After::Exec) {
         count(after.counted());
     } else {
-        print(&format!("wrong a child, {after:?}: {status:?}"));
+        print(&format!(
+            "wrong end of a child, expected {after:?}: {status:?}"
+        ));
     }
 }
 
@@ -71,14 +74,15 @@ fn run(command: &mut Command, after: After) {
 )]
 fn command(after: After, started: Option<PipeWriter>) -> Command {
     let mut command = Command::new("true");
-    // Without the worker's output: the supervisor waits for its end after a kill.
+    // The child must not inherit the worker's stdout: after a kill of the worker, the supervisor
+    // waits until that pipe is closed.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let delay = after.delay();
-    // SAFETY: write(2) and nanosleep(2) are system calls that take no lock and allocate nothing,
-    // and so does an error from a number.
+    // SAFETY: write(2) and nanosleep(2) are system calls that take no lock and allocate nothing. An
+    // error that is made from a number takes no lock and allocates nothing either.
     unsafe {
         command.pre_exec(move || {
             if let Some(mut started) = started.as_ref() {
@@ -87,7 +91,8 @@ fn command(after: After, started: Option<PipeWriter>) -> Command {
             std::thread::sleep(delay);
             match after {
                 After::Exec => Ok(()),
-                // The standard library reports it to the parent, and ends the child by _exit(2).
+                // The standard library reports the error to the parent, and ends the child by
+                // _exit(2).
                 After::Exit => Err(io::Error::from_raw_os_error(
                     rustix::io::Errno::CANCELED.raw_os_error(),
                 )),
@@ -117,7 +122,7 @@ pub(crate) fn reserve_again(worker: usize) {
         Err(e) => return report_refused(begun, "again", &e),
     };
     report_held(begun, std::slice::from_ref(&first));
-    // The child shares the listener of a server too.
+    // In about half of the calls, the child shares the listener of a server too.
     let server: Option<TcpListener> = first.listen().ok().filter(|_| fastrand::bool());
     let after = After::random();
     let Ok((mut reader, writer)) = io::pipe() else {
@@ -135,7 +140,7 @@ pub(crate) fn reserve_again(worker: usize) {
         match options.reserve() {
             Ok(again) => {
                 report_held(begun, std::slice::from_ref(&again));
-                // Without a retry, it takes less than this.
+                // Without a retry, a reservation takes less than 5 ms.
                 if shares && now() - begun > 5 * MILLISECOND {
                     count("numbers reserved again after a forked child had released them");
                 }

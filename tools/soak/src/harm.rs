@@ -22,7 +22,8 @@ impl Soak {
                 {
                     self.stopped = None;
                 }
-                // Its reservations count until before the kill, and its last lines are still taken.
+                // The reservations of the worker end in the ledger just before the kill. The last
+                // lines that the worker printed are still taken.
                 let at = now();
                 worker.kill();
                 self.take_all(worker.number);
@@ -59,7 +60,8 @@ impl Soak {
                     return;
                 }
                 let length = fastrand::u64(5..300) * MILLISECOND;
-                // On a busy machine it may take longer until this is undone, which is noted then.
+                // On a busy machine the folders may stay unwritable for longer. `undo` then notes
+                // that time.
                 self.ledger.trouble(now(), now() + length + SECOND);
                 folders.iter().for_each(|path| set_mode(path, 0o555));
                 self.closed = Some((folders, now() + length));
@@ -118,7 +120,7 @@ fn is_folder(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
 }
 
-/// Retries, because other processes create files in it meanwhile.
+/// Retries, because other processes create files in the folder meanwhile.
 fn remove(path: &Path) {
     for _ in 0..50 {
         let removed = std::fs::remove_dir_all(path).or_else(|_| std::fs::remove_file(path));

@@ -27,17 +27,18 @@ pub(crate) fn harm() {
         let mut bound: Vec<Socket> = Vec::new();
         while !done.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(fastrand::u64(1..8)));
-            // Unlock them again, so that the others can make progress.
+            // Unlocks the oldest files and closes the bound sockets, so that the workers can make
+            // progress.
             kept.truncate(kept.len().saturating_sub(1).min(8));
             bound.clear();
-            // In place of the lock folder, if it was just deleted.
+            // Plants something in place of the lock folder, if the folder was just deleted.
             if !locks.exists() && fastrand::bool() {
                 planted += u32::from(plant(&locks));
             }
             let Some(scope) = scope_in(&locks) else {
                 continue;
             };
-            // Only some, so that the others find free ports.
+            // Plants only some lock files, so that the workers find free ports.
             if fastrand::u8(..) < 64 {
                 planted += u32::from(plant(&scope.join(format!("{}.tcp", fastrand::u16(1024..)))));
                 planted += u32::from(plant(
@@ -76,7 +77,7 @@ pub(crate) fn harm() {
                     bound.push(socket);
                 }
             }
-            // Ports that the kernel picks, too.
+            // Also binds ports that the kernel picks, and closes them at once.
             let _some: Vec<_> = (0..4)
                 .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
                 .collect();
@@ -86,7 +87,8 @@ pub(crate) fn harm() {
     let _printed = io::stdout().write_all(report.as_bytes());
 }
 
-/// O_NONBLOCK and O_NOFOLLOW, so that the files it planted do not block or mislead it.
+/// O_NONBLOCK and O_NOFOLLOW, so that the files that this process planted neither block nor mislead
+/// it.
 const NONBLOCK_NOFOLLOW: i32 =
     (rustix::fs::OFlags::NONBLOCK.bits() | rustix::fs::OFlags::NOFOLLOW.bits()) as i32;
 
@@ -129,7 +131,8 @@ fn plant(path: &Path) -> bool {
     }
 }
 
-/// Binds without the reuse options. With them it would bind over a claim, as the server may.
+/// Binds without the reuse options. With them the bind over a claim would succeed, as that of a
+/// server does.
 fn bind(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;

@@ -27,8 +27,9 @@ impl Level {
 /// A port that a process held, until just before it released the port or was killed.
 #[derive(Clone, Debug)]
 struct Hold {
-    /// When the call that reserved it began and returned.
+    /// When the call that reserved the port began.
     begun: u64,
+    /// When that call returned.
     from: u64,
     until: u64,
     process: usize,
@@ -46,7 +47,7 @@ struct Trouble {
     until: u64,
 }
 
-/// What the checker saw of a port, or that the hostile user could bind it.
+/// What the checker saw of a port, or a bind of the port by the hostile user.
 struct Observation {
     from: u64,
     until: u64,
@@ -67,7 +68,7 @@ pub(crate) struct Ledger {
     /// What the long-lived processes used.
     pub(crate) usage: HashMap<usize, Usage>,
     pub(crate) ranges: Ranges,
-    /// What must not be, unless the lock folder was in trouble meanwhile.
+    /// Reports that are findings unless the lock folder was in trouble between their two times.
     doubts: Vec<(u64, u64, String)>,
     /// Rounds by kind: before the second user started, and since.
     pub(crate) rounds: BTreeMap<String, [u64; 2]>,
@@ -131,7 +132,7 @@ impl Ledger {
                     let level = Level::parse(level);
                     self.check_grade(&hold, key.1, level, (number(1), number(2)));
                     if level < hold.level {
-                        self.count("grades lower than at first, by a change of the range");
+                        self.count("grades that a change of the range lowered");
                     }
                 }
                 self.close(process, &key, number(2));
@@ -145,9 +146,12 @@ impl Ledger {
             }
             ["listed", _, _, _] => {
                 self.count("lists of the workers");
-                // What happened to the lock folder before this line is noted already.
+                // By now the supervisor has noted everything that it did to the lock folder before.
                 if !self.troubled(number(1), number(2)) {
-                    self.count_several("own reservations listed, without trouble", number(3));
+                    self.count_several(
+                        "own reservations listed while the lock folder was usable",
+                        number(3),
+                    );
                 }
             }
             ["doubtful", _, _, ..] => {
@@ -172,10 +176,12 @@ impl Ledger {
                 let weak = Level::parse(level) < Level::Kernel;
                 let port = port.parse().unwrap_or(0);
                 if weak && self.may_have_been_assigned(process, port, number(2)) {
-                    self.count("rounds lost of what a changed range no longer kept");
+                    self.count("rounds lost on ports that a changed range contained");
                 // The second user can bind an exact port that the kernel does not keep.
                 } else if hostile && weak {
-                    self.count("rounds lost to the second user, of what the kernel does not keep");
+                    self.count(
+                        "rounds lost to the second user on ports that the kernel does not keep",
+                    );
                 } else {
                     self.find(format!(
                         "lost: {kind} {port} ({level}), process {pid}: {}",
@@ -186,7 +192,8 @@ impl Ledger {
             ["idle", _, _, _, descriptors] => {
                 let used = (number(1), number(2) as usize, number(3));
                 let usage = self.usage.entry(process).or_default();
-                // Only a change is worth its space.
+                // The list of descriptors takes much memory, so it is kept only where their number
+                // changed.
                 let last = usage.last().map(|(used, _)| used.1);
                 let changed = last != Some(used.1);
                 usage.push((used, changed.then(|| descriptors.to_owned())));
@@ -240,9 +247,10 @@ impl Ledger {
         }
     }
 
-    /// Finds a grade that this hold cannot have had during this time.
+    /// Adds a finding if the reservation cannot have had the grade `read` during this time.
     fn check_grade(&mut self, hold: &Hold, port: u16, read: Level, during: (u64, u64)) {
-        // At first, every number that the kernel does not keep has the grade of the range.
+        // Before the call returns, the range alone decides the grade of a port that the kernel does
+        // not keep. After that, a grade of `BestEffort` stays.
         let picked = if during.0 < hold.from {
             hold.level.max(Level::Cooperative)
         } else {
@@ -250,12 +258,15 @@ impl Ledger {
         };
         if !self.ranges.allow((picked, read), port, during) {
             let ranges: Vec<_> = self.ranges.during(during.0, during.1).collect();
-            let what = format!("the grade of {port} was {read:?} in {ranges:?}: {hold:?}");
+            let what = format!(
+                "port {port} had the grade {read:?} while the range was {ranges:?}: {hold:?}"
+            );
             self.find(what);
         }
     }
 
-    /// Whether the kernel may have assigned a port of this process by itself since its pick.
+    /// Whether the kernel may have assigned this port to another socket since the process picked
+    /// it.
     fn may_have_been_assigned(&self, process: usize, port: u16, until: u64) -> bool {
         let both = ["tcp", "udp"].map(|protocol| (protocol.to_owned(), port));
         let holds = both.iter().filter_map(|key| self.holds.get(key)).flatten();
@@ -293,12 +304,12 @@ impl Ledger {
                 .troubles
                 .iter()
                 .rev()
-                // They are nearly in order, and none lasts as long.
+                // The times of trouble are nearly in order, and none lasts 60 s.
                 .take_while(|t| t.from.saturating_add(60 * SECOND) >= from)
                 .any(|t| t.from <= until && t.until.saturating_add(SECOND) >= from)
     }
 
-    /// Judges, once every process has ended.
+    /// Adds the findings of the whole soak. Call it once every process has ended.
     pub(crate) fn judge(&mut self) {
         let mut found = self.shared_ports();
         found.extend(
@@ -307,10 +318,10 @@ impl Ledger {
                 .filter_map(|seen| self.contradiction(seen)),
         );
         for (from, until, what) in &self.refusals {
-            // Refused with reason: only the lock folder keeps such a port, or another user planted
-            // the lock file.
+            // An error of the lock folder is right if only the folder keeps such a port, or if
+            // another user planted the lock file.
             let is_folder = what.split(' ').nth(1) == Some("Lease") && !what.starts_with("tcp ");
-            // The second user can have the number once it is released.
+            // The second user can bind the number between its release and the next call.
             let is_attacked = what.starts_with("again ")
                 && self.hostile_from.is_some_and(|since| *until >= since);
             if !(is_attacked || is_folder && self.troubled(*from, *until)) {
@@ -321,8 +332,7 @@ impl Ledger {
             }
         }
         let refused = self.refusals.len() as u64;
-        self.counts
-            .insert("refusals without a usable lock folder".to_owned(), refused);
+        self.counts.insert("refusals".to_owned(), refused);
         for (from, until, what) in &self.doubts {
             if !self.troubled(*from, *until) {
                 found.push(what.clone());
@@ -344,8 +354,9 @@ impl Ledger {
                     .iter()
                     .take_while(|other| other.from < one.until)
                 {
-                    // Only the lock folder keeps a best-effort port, and it may have been replaced.
-                    // So is one that a changed range has made one.
+                    // Only the lock folder keeps a best-effort port, and the folder may have been
+                    // replaced. A port below `Kernel` counts as best-effort once a range contained
+                    // it.
                     let is_weak = |hold: &Hold| {
                         hold.level < Level::Kernel
                             && self.ranges.may_assign(*port, hold.begun, other.from)
@@ -355,7 +366,7 @@ impl Ledger {
                         || one.level.min(other.level) == Level::BestEffort;
                     if !(weak && self.troubled(one.from, other.from)) {
                         found.push(format!(
-                            "two had {port}/{protocol} at once: {one:?} and {other:?}"
+                            "two reservations held {port}/{protocol} at once: {one:?} and {other:?}"
                         ));
                     }
                 }
@@ -364,7 +375,8 @@ impl Ledger {
         found
     }
 
-    /// What the checker saw and must not see, of a port that one process held all the time.
+    /// A finding if the checker saw what it must not see. It concerns a port that the kernel kept
+    /// for one process during the whole check.
     fn contradiction(&self, seen: &Observation) -> Option<String> {
         let holds = self.holds.get(&("tcp".to_owned(), seen.port))?;
         let during =

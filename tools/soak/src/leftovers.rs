@@ -8,7 +8,8 @@ use crate::clock::{SECOND, now};
 use crate::place::{Place, is_alone};
 use crate::processes::{User, command};
 
-/// Runs a process that lists reservations. That sweeps what its user left, and creates nothing.
+/// Runs a process that lists reservations. The list sweeps the files that its user left, and
+/// creates none.
 pub(crate) fn sweep() {
     let live = portlease::reservations().unwrap();
     assert!(live.is_empty(), "still reserved: {live:?}");
@@ -56,7 +57,8 @@ fn processes(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The sockets and unusable ports of the namespace. TIME_WAIT does not count.
+/// The sockets and unusable ports of the namespace, with the state of each socket as the kernel
+/// numbers it. TIME_WAIT does not count.
 fn sockets() -> Vec<String> {
     let mut left = Vec::new();
     let mut waiting = Vec::new();
@@ -67,10 +69,10 @@ fn sockets() -> Vec<String> {
             let port = words
                 .get(1)
                 .and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
-            // TIME_WAIT.
+            // 06 is TIME_WAIT.
             match (words.get(3), port) {
                 (Some(&"06"), Some(port)) => waiting.push(port),
-                (_, port) => left.push(format!("{table} {port:?}")),
+                (state, port) => left.push(format!("{table} {port:?} in state {state:?}")),
             }
         }
     }
@@ -95,7 +97,7 @@ fn names() -> Vec<String> {
 fn lock_files(place: &Place) -> Vec<String> {
     let mut found = Vec::new();
     let locks = place.locks();
-    // In place of the folder the second user may have planted something.
+    // The second user may have planted something in place of the folder.
     for path in [locks.clone()].into_iter().chain(files(&locks)) {
         let about = std::fs::symlink_metadata(&path);
         let is_planted = about

@@ -29,7 +29,7 @@ pub(crate) fn work() {
     });
 }
 
-/// Checks the statements about namespaces once, by two threads that hold the same numbers at once.
+/// Makes every check of namespaces once, in two threads that hold the same numbers at once.
 fn in_two_namespaces() {
     let all = ReserveOptions::new;
     let kinds = [
@@ -39,7 +39,7 @@ fn in_two_namespaces() {
         ("plain", all().reuse_addr(false)),
     ];
     let first = fastrand::u16(1024..60_000);
-    // Apart from each other, and at most 4 * 1200 above the first.
+    // The numbers differ from each other, and each is less than 4 * 1200 above `first`.
     let numbers = (0..).map(|at| first + 1200 * at + fastrand::u16(..1000));
     let exact: Vec<Exact> = kinds
         .into_iter()
@@ -60,7 +60,7 @@ fn in_two_namespaces() {
                 checked: &checked,
             };
             scope.spawn(move || {
-                // A thread that panics would leave the other one at a barrier.
+                // If only this thread ended, the other one would wait at a barrier for ever.
                 if let Err(why) = enter_namespace(range) {
                     print(&format!("wrong no new network namespace: {why}"));
                     std::process::exit(1);
@@ -71,13 +71,14 @@ fn in_two_namespaces() {
         }
     });
     let checked = checked.into_inner();
-    print(&format!(
-        "count {checked} statements about namespaces checked"
-    ));
+    print(&format!("count {checked} checks of network namespaces"));
 }
 
 fn enter_namespace(range: &str) -> std::io::Result<()> {
-    #[expect(unsafe_code, reason = "other flags would unshare descriptors")]
+    #[expect(
+        unsafe_code,
+        reason = "rustix has no safe call, because other flags unshare descriptors"
+    )]
     // SAFETY: NEWNET moves the sockets that this thread makes from now on, and no others.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
     // The program inherits the namespace of this thread.
@@ -89,7 +90,7 @@ fn enter_namespace(range: &str) -> std::io::Result<()> {
 
 /// One thread's stay in its namespace.
 struct Visit<'a> {
-    /// 0 or 1.
+    /// The number of the namespace, 0 or 1.
     place: usize,
     exact: &'a [Exact],
     barrier: &'a Barrier,
@@ -102,7 +103,7 @@ impl Visit<'_> {
         for (name, options, port) in self.exact {
             match options.clone().reserve() {
                 Ok(reservation) => held.push(reservation),
-                Err(e) => self.state(false, || format!("{name} {port} is not reserved: {e}")),
+                Err(e) => self.check(false, || format!("{name} {port} is not reserved: {e}")),
             }
         }
         let others = self.exact.iter().map(|(_, _, port)| *port);
@@ -110,7 +111,7 @@ impl Visit<'_> {
         for options in [any.clone(), any.udp()] {
             match options.reserve() {
                 Ok(reservation) => held.push(reservation),
-                Err(e) => self.state(false, || format!("no number is reserved: {e}")),
+                Err(e) => self.check(false, || format!("no number is reserved: {e}")),
             }
         }
         self.check_grades(&held, range);
@@ -133,8 +134,8 @@ impl Visit<'_> {
         self.check_free(&held);
     }
 
-    /// Counts a statement, and reports it if it is false.
-    fn state(&self, is_true: bool, what: impl FnOnce() -> String) {
+    /// Counts a check, and reports it if it failed.
+    fn check(&self, is_true: bool, what: impl FnOnce() -> String) {
         self.checked.fetch_add(1, Ordering::Relaxed);
         if !is_true {
             let what = what().replace('\n', "; ");
@@ -153,8 +154,8 @@ impl Visit<'_> {
                 _ => Guarantee::Cooperative,
             };
             let grade = reservation.guarantee();
-            self.state(grade == expected, || {
-                format!("{reservation:?} has not the grade {expected:?} in {range:?}")
+            self.check(grade == expected, || {
+                format!("{reservation:?} does not have the grade {expected:?} in {range:?}")
             });
         }
     }
@@ -165,7 +166,7 @@ impl Visit<'_> {
             let is_refused = second
                 .as_ref()
                 .is_err_and(|error| error.kind() == ErrorKind::InUse);
-            self.state(is_refused, || {
+            self.check(is_refused, || {
                 format!("a second reservation of {name} {port}: {second:?}")
             });
         }
@@ -174,7 +175,7 @@ impl Visit<'_> {
     fn check_free(&self, held: &[Reservation]) {
         for reservation in held {
             let outcome = portlease::check_port_free(reservation);
-            self.state(outcome.is_ok(), || {
+            self.check(outcome.is_ok(), || {
                 format!("not free for its holder: {outcome:?}")
             });
         }
@@ -196,15 +197,16 @@ impl Visit<'_> {
             Ok(leases) => {
                 let listed = leases.iter().map(|lease| (lease.port(), lease.protocol()));
                 let listed = sorted(listed.collect());
-                self.state(listed == own, || {
+                self.check(listed == own, || {
                     format!("the list has {listed:?} instead of {own:?}")
                 });
             }
-            Err(e) => self.state(false, || format!("no list: {e}")),
+            Err(e) => self.check(false, || format!("no list: {e}")),
         }
     }
 
-    /// The first namespace serves a number that both hold.
+    /// Starts a server in one namespace, on a number that both hold. The number must stay free in
+    /// the other namespace.
     fn check_beside_server(&self, held: &[Reservation]) {
         let Some(first) = held.first() else {
             self.barrier.wait();
@@ -213,7 +215,7 @@ impl Visit<'_> {
         };
         let server = if self.place == 0 {
             let server = first.listen();
-            self.state(server.is_ok(), || format!("no server: {server:?}"));
+            self.check(server.is_ok(), || format!("no server: {server:?}"));
             server.ok()
         } else {
             None
@@ -221,11 +223,12 @@ impl Visit<'_> {
         self.barrier.wait();
         let outcome = portlease::check_port_free(first);
         let is_served = server.is_some();
-        self.state(outcome.is_err() == is_served, || {
+        self.check(outcome.is_err() == is_served, || {
             format!("{first} with a server ({is_served}): {outcome:?}")
         });
         self.barrier.wait();
-        // The other thread starts a program in each new namespace, but not now: nothing shares it.
+        // No forked child shares the listener: each thread starts a program only before the first
+        // barrier.
         drop(server);
     }
 }

@@ -98,13 +98,14 @@ impl Place {
         self.folder.path().join("locks")
     }
 
-    /// `PORTLEASE_DIR` in the network namespaces besides the soak's. Nothing harms it.
+    /// `PORTLEASE_DIR` of the process that enters more network namespaces. Nothing harms this
+    /// folder.
     pub(crate) fn locks_elsewhere(&self) -> PathBuf {
         self.folder.path().join("elsewhere")
     }
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
-    // Another process may delete it meanwhile.
+    // Another process may delete the file or folder meanwhile.
     let _gone = std::fs::set_permissions(path, Permissions::from_mode(mode));
 }

@@ -10,14 +10,16 @@ use crate::place::{is_alone, is_root};
 
 const SETTING: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// They take turns with [`WIDE`]. They leave the kernel no number from 49152 up, which the library
-/// prefers for UDP. Each range here contains 40123 of the exact ports, and neither of the others.
+/// Narrow ranges, which take turns with those of [`WIDE`]. They end below 49152: the library
+/// prefers UDP ports from 49152 up, so it picks ports outside of these ranges. Of the three exact
+/// ports that workers wait for, each range of both lists contains 40123 alone.
 const NARROW: [RangeInclusive<u16>; 2] = [40000..=45000, 39000..=48000];
 
-/// They contain numbers that are picked while the range is narrow. The grade of these falls.
+/// Wide ranges. They contain ports that were picked outside of a narrow range. The grade of such a
+/// port falls.
 const WIDE: [RangeInclusive<u16>; 4] = [32768..=60999, 25000..=61000, 36000..=58000, 21000..=55000];
 
-/// A time in which the kernel may have had this range. Two of them overlap while the setting is
+/// A time in which the kernel may have had this range. Two periods overlap while the setting is
 /// written.
 #[derive(Debug)]
 struct Period {
@@ -30,7 +32,7 @@ struct Period {
 pub(crate) struct Ranges(Vec<Period>);
 
 impl Ranges {
-    /// The range of now, as if it had always been.
+    /// Reads the current range, which also counts for all the time before.
     pub(crate) fn read() -> Ranges {
         let text = fs::read_to_string(SETTING).unwrap_or_default();
         let mut words = text.split_whitespace().map(str::parse::<u16>);
@@ -83,21 +85,21 @@ impl Ranges {
             .map(|period| &period.range)
     }
 
-    /// Whether the kernel may have assigned the port by itself during this time. A client that was
-    /// given it may have it for longer, and its TIME_WAIT for 60 s.
+    /// Whether the kernel may have assigned the port by itself during this time. A client that got
+    /// it may keep it for longer, and then the client's TIME_WAIT keeps it for 60 s.
     pub(crate) fn may_assign(&self, port: u16, from: u64, until: u64) -> bool {
         self.during(from, until).any(|range| range.contains(&port))
     }
 
-    /// Whether a reservation that had the first grade can have the second, which it read during
-    /// this time.
+    /// Whether a reservation that was picked with the grade `picked` can have the grade `read`.
+    /// That grade was read during this time.
     pub(crate) fn allow(
         &self,
         (picked, read): (Level, Level),
         port: u16,
         (from, until): (u64, u64),
     ) -> bool {
-        // Another process may change it.
+        // A process outside of the soak may change the range.
         if !Ranges::are_own() {
             return true;
         }

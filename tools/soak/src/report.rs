@@ -7,12 +7,12 @@ use portlease::{Error, Guarantee, Reservation};
 use crate::clock::now;
 
 pub(crate) fn print(line: &str) {
-    // One write, because a pipe keeps the bytes of one write together. If it fails, the supervisor
-    // has ended, and the process finds its stdin closed.
+    // One write, because a pipe keeps the bytes of one write together. If the write fails, the
+    // supervisor has ended, and this process finds its stdin closed.
     let _printed = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Reports one more of these for the summary.
+/// Adds 1 to the count of `what` in the summary.
 pub(crate) fn count(what: &str) {
     print(&format!("count 1 {what}"));
 }
@@ -21,7 +21,7 @@ pub(crate) fn count(what: &str) {
 pub(crate) fn report_held(begun: u64, reservations: &[Reservation]) {
     for reservation in reservations {
         let (level, leased) = (level(reservation), is_leased(reservation));
-        // The grade was read before.
+        // A time after the grade was read.
         let at = now();
         for protocol in reservation.protocols() {
             print(&format!(
@@ -52,7 +52,7 @@ pub(crate) fn report_refused(begun: u64, kind: &str, error: &Error) {
     ));
 }
 
-/// Reports what must not be, unless the lock folder was deleted, unwritable or attacked meanwhile.
+/// Reports what is wrong unless the lock folder was deleted, unwritable or attacked meanwhile.
 pub(crate) fn report_doubt(from: u64, what: &str) {
     print(&format!(
         "doubtful {from} {} {}",

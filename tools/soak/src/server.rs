@@ -1,4 +1,5 @@
-//! Servers by port number, and clients that check which server answers.
+//! Servers that bind a reserved port by number or inherit a listener, and clients that check which
+//! server answers.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -36,7 +37,8 @@ impl Retry {
     }
 }
 
-/// A server of the standard library, which sets SO_REUSEADDR, or a plain one, which does not.
+/// Runs a server on the port, and a client that checks its answer. With `sets_reuse` the standard
+/// library binds the server, which sets SO_REUSEADDR.
 pub(crate) fn by_number(
     port: u16,
     sets_reuse: bool,
@@ -69,7 +71,7 @@ pub(crate) fn by_number(
     })
 }
 
-/// A child that inherits its listener, and the client that checks its answer.
+/// Runs a child that inherits its listener, and a client that checks its answer.
 pub(crate) fn by_child(reservation: &Reservation, retry: Retry) -> io::Result<()> {
     let token = format!("child-of-{}", std::process::id());
     let program = std::env::current_exe()?;
@@ -81,7 +83,7 @@ pub(crate) fn by_child(reservation: &Reservation, retry: Retry) -> io::Result<()
     })?;
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn()?;
-    // The command has the listener open too.
+    // Until it is dropped, the `Command` keeps the listener open in this process too.
     drop(command);
     let answered = is_answered_by(reservation.addr(), &token, false);
     let _ended = child.kill();
@@ -89,14 +91,14 @@ pub(crate) fn by_child(reservation: &Reservation, retry: Retry) -> io::Result<()
     answered
 }
 
-/// Runs that child: it serves one client, or ends after a timeout.
+/// Runs the child of [`by_child`]. It serves one client, or ends after a timeout.
 pub(crate) fn serve_inherited(token: &str) {
     if let Ok(Some(listener)) = listenfd::ListenFd::from_env().take_tcp_listener(0) {
         let _served = serve_one(&listener, token, false, || false);
     }
 }
 
-/// Serves one client. Gives up when `is_over`, which is once the client has ended.
+/// Serves one client. Fails once `is_over` returns true, because the client has ended.
 fn serve_one(
     listener: &TcpListener,
     token: &str,

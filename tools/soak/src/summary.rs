@@ -16,16 +16,17 @@ fn required(took: u64) -> Vec<&'static str> {
         "numbers reserved again after a forked child had released them",
         "lists of the sweepers",
         "lists of the workers",
-        "own reservations listed, without trouble",
+        "own reservations listed while the lock folder was usable",
     ];
     if Ranges::are_own() {
         required.push("changes of the ephemeral range");
         required.push("network namespaces entered");
-        required.push("statements about namespaces checked");
+        required.push("checks of network namespaces");
     }
-    // Until the second change, which is the first to a wide range, up to 22 s pass.
+    // Grades fall only when the range becomes wide. The second change is the first to a wide range.
+    // It comes within 22 s.
     if Ranges::are_own() && took >= 45 * SECOND {
-        required.push("grades lower than at first, by a change of the range");
+        required.push("grades that a change of the range lowered");
     }
     required
 }
@@ -65,12 +66,14 @@ impl Soak {
         for kind in ["tcp", "udp", "pair", "block", "exact", "plain"] {
             let rounds = ledger.rounds.get(kind).copied().unwrap_or_default();
             if rounds[..phases].contains(&0) {
-                findings.push(format!("no round was served of {kind}: {rounds:?}"));
+                findings.push(format!(
+                    "no round of the kind {kind} was served: {rounds:?}"
+                ));
             }
         }
         for kind in required(took) {
             if !ledger.counts.contains_key(kind) {
-                findings.push(format!("there was none of: {kind}"));
+                findings.push(format!("never happened: {kind}"));
             }
         }
         // Many findings of one kind must not hide those of another.

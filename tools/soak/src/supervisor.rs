@@ -62,11 +62,11 @@ pub(crate) struct Soak {
     /// The process that enters other network namespaces.
     traveller: Option<Process>,
     hostile: Option<Process>,
-    /// Of every process, by its number, also of those that ended.
+    /// The pid of every process by the number of the process, also of processes that have ended.
     pids: HashMap<usize, u32>,
     pub(crate) next: usize,
     pub(crate) ledger: Ledger,
-    /// Whether the checker has a port to check.
+    /// Whether the checker is checking a port.
     checking: bool,
     harm_at: u64,
     change_range_at: u64,
@@ -117,7 +117,8 @@ impl Soak {
         self.workers.push(worker);
     }
 
-    /// Another user than the workers' is root or an unprivileged one, at random.
+    /// Starts a sweeper of the workers' user if the last one was of that user. Otherwise the new
+    /// one runs as root or as another unprivileged user, at random.
     pub(crate) fn start_sweeper(&mut self, last: User) {
         let user = match last {
             User::Nobody => User::Nobody,
@@ -198,7 +199,7 @@ impl Soak {
                 self.checking &= !line.starts_with("seen ");
                 self.ledger.take(number, pid, &line);
             }
-            // Every line that it printed was taken before.
+            // Every line that the process printed was taken before.
             Event::End => self.ledger.end(number, now()),
         }
     }
@@ -225,7 +226,7 @@ impl Soak {
         }
     }
 
-    /// Takes events until the output of this process ends.
+    /// Takes events until the output of this process ends, or for 1 s.
     pub(crate) fn take_all(&mut self, last: usize) {
         let until = now() + SECOND;
         while now() < until {

@@ -22,7 +22,8 @@ pub(crate) fn list_always() {
             let from = now();
             if let Err(e) = portlease::reservations() {
                 report_doubt(from, &format!("a sweeper's list failed: {e}"));
-                // Such a call ends early, and would flood the supervisor.
+                // A list that fails ends early. Without a pause, its reports would flood the
+                // supervisor.
                 std::thread::sleep(Duration::from_millis(1));
             }
             calls += 1;
@@ -34,8 +35,8 @@ pub(crate) fn list_always() {
     });
 }
 
-/// Checks that a list of all reservations contains these ones of this process. Each is given with
-/// the time since when it is held.
+/// Checks that a list of all reservations contains those of this process in `own`. Each is given
+/// with the time since when it is held.
 pub(crate) fn check_listed<'a>(own: impl Iterator<Item = (u64, &'a Reservation)>) {
     let own: Vec<(u64, &Reservation)> = own.collect();
     let Some(oldest) = own.iter().map(|(since, _)| *since).min() else {

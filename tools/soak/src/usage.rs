@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-/// Time, descriptors, KiB.
+/// The time, the number of descriptors, and the resident memory in KiB.
 pub(crate) type Used = (u64, usize, u64);
 
-/// What one process used, and its descriptors where their number changed.
+/// What one process used at each report. The descriptors are listed where their number changed.
 pub(crate) type Usage = Vec<(Used, Option<String>)>;
 
 /// Of each long-lived process, what it used early and last, for the summary.

@@ -54,12 +54,12 @@ pub(crate) fn work(number: usize) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The supervisor closes it, or has exited.
+            // The read returns when the supervisor closes the pipe or exits.
             let _line = io::stdin().read_line(&mut String::new());
             done.store(true, Ordering::Relaxed);
         });
         let spawns = number >= LONG_LIVED && number % 2 == 1;
-        // Two threads, so that a new child also has copies of what an older one shares.
+        // Two threads, so that two children can share the same sockets and lock files at once.
         let forks = number >= LONG_LIVED && number % 4 == 2;
         if forks {
             (0..2).for_each(|_| drop(scope.spawn(|| forks::start_children(&done))));
@@ -203,8 +203,8 @@ fn serve(held: &Held, retry: Retry) {
     }
 }
 
-/// Reserves by the command, if it is built. Its keeper holds the port until this process ends, or
-/// until `portlease release`.
+/// Reserves by the command, if it is built. The command's keeper holds the port until this process
+/// ends, or until `portlease release`.
 fn reserve_by_command() {
     let command = || {
         let program = std::env::current_exe().ok()?.with_file_name("portlease");
@@ -225,7 +225,8 @@ fn reserve_by_command() {
         }
     };
     print("round keeper");
-    // The other half end with this process. Without its record, `release` does not find the keeper.
+    // The other half of the keepers end with this process. `release` may fail: without a record it
+    // does not find the keeper.
     if fastrand::bool()
         && let Some(mut release) = command()
     {
@@ -264,7 +265,7 @@ fn descriptors() -> Vec<String> {
     links.into_iter().map(named).collect()
 }
 
-/// In KiB.
+/// The resident memory of this process in KiB.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

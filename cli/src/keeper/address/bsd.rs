@@ -1,5 +1,5 @@
 //! macOS and the BSDs: a socket file in the lock folder. A keeper removes its own file when it
-//! ends, and the files of killed keepers when it starts.
+//! stops holding ports, and the files of killed keepers when it starts.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,7 +21,8 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// A lock file records each port: without kernel claims, each reservation needs one.
+    /// Ignores `_has_unrecorded`, because it is always `false`. These kernels fail the self-test of
+    /// claims, so each reservation needs a lock file, which records the port.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -85,15 +86,16 @@ fn remove_stale() -> io::Result<()> {
             Pid::from_raw(pid.parse().ok()?)
         });
         if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-            // The call fails for the file of another user, whose next keeper removes it.
+            // The call usually fails for the file of another user. The next keeper of that user
+            // removes it.
             let _removed = std::fs::remove_file(entry.path());
         }
     }
     Ok(())
 }
 
-/// The lock folder. The keeper reserves a port before it binds its Unix socket, so the folder
-/// exists.
+/// The lock folder. It exists before the keeper binds its Unix socket. By then the keeper, or the
+/// `portlease serve` that granted the port, has reserved a port.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

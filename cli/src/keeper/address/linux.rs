@@ -31,7 +31,8 @@ const UNRECORDED: &str = "/unrecorded";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Whether the keeper holds a port that no lock file records. Then only this name shows it.
+    /// Whether the keeper holds a port that no lock file records. `release` and `list` then ask
+    /// this keeper, because no lock file leads them to it.
     pub(crate) has_unrecorded: bool,
     name: String,
 }
@@ -83,7 +84,7 @@ impl Peer {
     }
 
     /// This process, as the kernel would describe it to a peer. The uid can differ from geteuid(2),
-    /// which returns 0 to every process under proot.
+    /// which returns 0 under `proot -0`.
     pub(crate) fn own() -> io::Result<Peer> {
         let (socket, _other) = UnixStream::pair()?;
         Peer::of(&socket)

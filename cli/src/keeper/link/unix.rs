@@ -52,7 +52,7 @@ impl ReserveLink {
     pub(crate) fn inherited() -> io::Result<ReserveLink> {
         let socket = io::stdout().as_fd().try_clone_to_owned()?;
         let writer = UnixStream::from(socket);
-        // If a user started `portlease keeper`, stdout is no socket, and this call fails.
+        // If a user starts `portlease keeper`, stdout is usually not a socket, and this call fails.
         writer.peer_addr()?;
         Ok(ReserveLink {
             reader: BufReader::new(writer.try_clone()?),

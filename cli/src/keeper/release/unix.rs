@@ -15,11 +15,12 @@ use crate::keeper::release::no_answer;
 use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
 /// Asks every keeper in `keepers`, and every keeper that holds a port without a lock file, to
-/// release the port. Returns whether a keeper released it. A keeper does not release the port if it
-/// refuses, does not hold the port, or exits before it answers.
+/// release the port. Returns whether a keeper released it. A keeper that refuses, does not hold the
+/// port, or exits before it answers does not count.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
-    // A keeper in another PID namespace may have the same id, so there may be several addresses.
+    // A keeper in another PID namespace may have the same pid, so one pid may have several
+    // addresses.
     for address in addresses()? {
         if keepers.contains(&address.keeper) || address.has_unrecorded {
             let answer = ask(&address, &endpoint.to_string()).map_err(|e| {
@@ -53,13 +54,14 @@ fn addresses() -> Result<Vec<Address>, Failure> {
 }
 
 /// The answer of a keeper. Returns `None` if another user's process has the address, or if the
-/// keeper exited before it read the request.
+/// keeper exited before it answered.
 fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     match try_ask(address, request) {
         Err(e)
             if matches!(
                 e.kind(),
-                io::ErrorKind::ConnectionRefused
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
                     | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::BrokenPipe
             ) =>
@@ -75,7 +77,7 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     let (started, keeper) = (Instant::now(), address.keeper);
     let stream = connect_within(address, keeper, started)?;
     // Any user can bind a name of this form. So the peer must belong to this user. Root also trusts
-    // the process of another user if its id is that of the keeper.
+    // another user's process, if its pid is that of the keeper.
     let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
     let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
     if !is_trusted {
@@ -95,8 +97,14 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
             Err(e) => return Err(e),
         }
     }
-    let line = reply.strip_suffix(b"\n");
-    Ok(line.map(|line| String::from_utf8_lossy(line).into_owned()))
+    match reply.strip_suffix(b"\n") {
+        Some(line) => Ok(Some(String::from_utf8_lossy(line).into_owned())),
+        None if reply.is_empty() => Ok(None),
+        None => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the answer is incomplete",
+        )),
+    }
 }
 
 /// Connects with a non-blocking socket. A suspended keeper accepts no client, so a blocking connect

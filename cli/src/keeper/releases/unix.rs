@@ -98,15 +98,15 @@ struct ReleaseClient {
 }
 
 impl ReleaseClient {
-    /// Returns `None` if the client has disconnected, or if its user is neither root nor the
-    /// keeper's user. A client of another user gets no answer.
+    /// Returns `None` if the accept fails, or if the client's user is neither root nor the keeper's
+    /// user. A client of another user gets no answer.
     fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(None),
-            // Descriptors or memory are used up. The keeper goes on, because its ports must stay
-            // reserved.
+            // Usually descriptors or memory are used up. The keeper goes on, because its ports must
+            // stay reserved.
             Err(_) => {
                 sleep(SERVE_RETRY_DELAY);
                 return Ok(None);
@@ -136,13 +136,43 @@ impl ReleaseClient {
         match self.request.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
                 let reply = holding.answer(&String::from_utf8_lossy(&self.request[..end]));
-                // The write fails if the client has closed the connection, or if a list of some
-                // 20,000 ports does not fit into the buffer of the socket. The client then reports
-                // that it got no answer.
-                let _answered = (&self.stream).write_all(format!("{reply}\n").as_bytes());
+                // Fails if the client has closed the connection, or reads too slowly.
+                let _answered = self.send(&format!("{reply}\n"));
                 None
             }
             None => (self.request.len() < RELEASE_LINE_BYTES).then_some(self),
         }
+    }
+
+    /// A list of many ports may not fit into the buffer of the socket, so the write waits for the
+    /// client.
+    fn send(&self, reply: &str) -> io::Result<()> {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_write_timeout(Some(KEEPER_CLIENT_TIMEOUT))?;
+        (&self.stream).write_all(reply.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_exceeds_the_buffer_of_the_socket_arrives_whole() {
+        let (stream, mut other) = UnixStream::pair().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let client = ReleaseClient {
+            stream,
+            request: Vec::new(),
+            deadline: Instant::now(),
+        };
+        let reading = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            other.read_to_end(&mut bytes).unwrap();
+            bytes.len()
+        });
+        client.send(&"x".repeat(4 << 20)).unwrap();
+        drop(client);
+        assert_eq!(reading.join().unwrap(), 4 << 20);
     }
 }

@@ -42,7 +42,7 @@ impl ReleaseListener {
         spawn("clients", move || accept_clients(self.0, &requests))?;
         if let Some(process) = process {
             spawn("process", move || {
-                // The receiver is gone if the ports were released.
+                // The receiver is gone if the keeper is about to end.
                 let _late = sender.send(Event::Ended(wait_for_end(&process)));
             })?;
         }
@@ -57,8 +57,8 @@ impl ReleaseListener {
             match event {
                 Ok(Event::Request(request, client)) => {
                     let answer = format!("{}\n", holding.answer(request.trim_end()));
-                    // The send fails if the client has left. It never blocks, because the answer
-                    // fits into the buffer of the pipe. This process may end right after it.
+                    // The send fails if the client has left. The answer fits into the buffer of the
+                    // pipe, so the send does not wait until the client reads.
                     let _sent = client.send(&answer, KEEPER_CLIENT_TIMEOUT);
                 }
                 Ok(Event::Ended(outcome)) => return outcome,

@@ -23,11 +23,11 @@ use crate::namespace::Namespace;
 use crate::retry::MEMORY_OF_LOCK_FOLDER;
 use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 
-/// The default lock folders, in the order in which to try them. They ignore `TMPDIR`, which differs
-/// between processes that must exclude each other.
+/// The default lock folders, in the order in which to try them. They ignore `TMPDIR`, which can
+/// differ between processes that must exclude each other.
 ///
 /// On Linux the first one is in memory, if [`is_shared_memory`] accepts `/dev/shm`. On a disk, a
-/// program that calls fsync(2) delays every creation of a file by milliseconds.
+/// program that calls fsync(2) can delay every creation of a file by milliseconds.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     let memory = Path::new("/dev/shm");
     let parents = [
@@ -81,7 +81,7 @@ pub(super) fn scope() -> String {
 }
 
 /// Fails if the network namespace of this thread is unknown. On systems other than Linux the call
-/// succeeds. It also does in gVisor, whose `/proc` shows no inode of a namespace to any process.
+/// succeeds. It also succeeds in gVisor, whose `/proc` never shows the inode of a namespace.
 pub(super) fn check_scope() -> io::Result<()> {
     let is_unknown = cfg!(target_os = "linux")
         && Namespace::current().inode().is_none()
@@ -95,8 +95,8 @@ pub(super) fn check_scope() -> io::Result<()> {
     }
 }
 
-/// The mode of a folder in which every user can create files. Its sticky bit keeps a user from
-/// removing the files of other users.
+/// The mode of a folder in which every user can create files. Because of its sticky bit, only the
+/// owner of a file, the owner of the folder and root can remove the file.
 pub(super) const SHARED: Mode = Mode::from_raw_mode(0o1777);
 
 /// The mode of a folder that every user can read and only its owner can change.
@@ -140,8 +140,7 @@ impl Folder {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         std::fs::create_dir_all(parent)?;
-        // Follows links, because the folders above belong to the system, and `/tmp` is a link on
-        // some systems.
+        // The parent may be a link: `/tmp` is one on some systems.
         let parent = Folder::of(openat(
             CWD,
             parent,
@@ -182,7 +181,8 @@ impl Folder {
     }
 
     /// Whether this name within the folder still leads to the open folder `inner`. Also `false` if
-    /// the descriptor of either folder now belongs to another file.
+    /// the descriptor of either folder now belongs to another file. If the name cannot be read,
+    /// `true`.
     ///
     /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
     /// keep its count.
@@ -232,7 +232,7 @@ impl Folder {
         leads_to(&self.0, name, file)
     }
 
-    /// Removes a folder. Fails if the folder is not empty, or belongs to another user.
+    /// Removes a folder. Fails if the folder is not empty, or if this user may not remove it.
     pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
@@ -264,8 +264,9 @@ impl Folder {
     /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
     /// process locked it before the name was visible.
     ///
-    /// No other process removes the name of such a file while it is locked: a sweep removes a name
-    /// only after it has locked the file of that name. So the name leads to this file.
+    /// If this process locked it, no other process removes the name while the lock lasts: a sweep
+    /// removes a name only after it has locked the file of that name. So the name leads to this
+    /// file.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let (file, is_locked) = self.make_staged_file(name)?;
         let owner = fstat(&file)?.st_uid;
@@ -311,7 +312,7 @@ impl Drop for SweepLock {
 }
 
 /// The user ID with which this process accesses files. A new pipe belongs to that user (pipe(3p)).
-/// rustix's `geteuid` is not used, because its feature adds a second to the build.
+/// rustix's `geteuid` is not used, because its feature makes the build one second longer.
 pub(crate) fn user() -> io::Result<u32> {
     let (pipe, _) = io::pipe()?;
     Ok(fstat(pipe)?.st_uid)
@@ -345,13 +346,13 @@ pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
 
-/// Locks a record file. The kernel releases the lock when this process, and each forked child that
-/// has the file open, have ended. So if a process was killed and left no such child, its
-/// record is unlocked and ignored.
+/// Locks a record file. If this process is killed, the kernel releases the lock, and the record is
+/// then ignored. A forked child that also has the file open keeps the lock until it calls exec or
+/// exits.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {
-            // Another process checks the record by `is_locked_record`, which takes microseconds.
+            // Another process may check the record by `is_locked_record`, which takes microseconds.
             Err(TryLockError::WouldBlock) => block_for(RECORD_LOCK_PAUSE),
             outcome => return Ok(outcome?),
         }

@@ -1,6 +1,7 @@
 //! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it.
 //! Under the final name other processes therefore never see a wrong mode. This holds under any
-//! umask, and even if the creating process is killed.
+//! umask, and even if the creating process is killed. It does not hold for files on a system that
+//! cannot rename without replacing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -45,9 +46,9 @@ impl Folder {
     }
 
     /// Creates the file, or fails if the name exists. Returns the file, and whether this process
-    /// locked it before the name was visible. It did not on a system that cannot rename without
-    /// replacing, on a file system without locks, and beside a [`sweep_staged`](Self::sweep_staged)
-    /// that locked the file first.
+    /// locked it before the name was visible. That is not possible on a system that cannot rename
+    /// without replacing, and on a file system without locks. Also, a
+    /// [`sweep_staged`](Self::sweep_staged) may lock the file first.
     pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, bool)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
@@ -104,19 +105,24 @@ impl Folder {
                 continue;
             };
             let staged = File::from(staged);
-            // A shared lock, so that a process that has just given the file its final name retries.
+            // The lock is shared, because the file may get its final name meanwhile. A reservation
+            // that meets a shared lock retries. It would take an exclusive lock for a lease.
             if staged.try_lock_shared().is_err() {
                 continue;
             }
             let is_folder = fstat(&staged)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-            // The removal fails for an entry of another user, and for a folder that is not empty.
+            // The removal fails if this user may not remove the entry, or if it is a folder that is
+            // not empty.
             let flags = if is_folder {
                 AtFlags::REMOVEDIR
             } else {
                 AtFlags::empty()
             };
             self.remove_staged(&name, flags);
+            // Unlocks explicitly. If the file has its final name by now, a child that was forked
+            // meanwhile would keep it locked.
+            staged.unlock()?;
         }
         Ok(())
     }
@@ -140,8 +146,8 @@ fn is_unsupported(error: Errno) -> bool {
 /// Calls `make` with new names until one of them does not exist.
 fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
     // tempfile only generates the name. `make` resolves the name in the open folder, and ignores
-    // the path that tempfile gets. For a relative path tempfile would look up the working
-    // directory.
+    // the folder `/` that tempfile gets. That folder is absolute, because for a relative one
+    // tempfile would look up the working directory.
     let make = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();

@@ -39,8 +39,8 @@ fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
     file.try_lock().unwrap();
 }
 
-/// A file with a second name keeps a link after the first name is gone, as every deleted file
-/// does on gVisor. So the link count does not show whether the name is gone.
+/// On gVisor a removed file keeps its link count. The hard link imitates this: the count of the
+/// file is still 1 after its first name is removed.
 #[test]
 fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is() {
     let root = tempfile::tempdir().unwrap();
@@ -88,14 +88,15 @@ fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name(
     assert_eq!(left, 50, "a folder with a temporary name is left");
 }
 
-/// The other threads remove every lock file and every temporary file that no process has locked.
+/// Two threads sweep all the time: they remove the lock file and the temporary files that are not
+/// locked. A third thread creates the locked file.
 #[test]
 fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     const FILES: usize = 50;
     let root = tempfile::tempdir().unwrap();
     let quiet = Folder::open(root.path()).unwrap();
     if !quiet.create_locked("quiet").unwrap().2 {
-        println!("skipped: a file locked before its name: no locks, or no RENAME_NOREPLACE");
+        println!("skipped: locking before the rename: no locks, or no RENAME_NOREPLACE");
         return;
     }
     let port = Port::new(60315, Protocol::Tcp);
@@ -112,8 +113,8 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
         let folder = Folder::open(root.path()).unwrap();
         let until = Instant::now() + Duration::from_secs(120);
         let mut locked = 0;
-        // The name exists until a sweep removes the file of the last round. So each file after the
-        // first is a control: a sweep has removed the unlocked file before it.
+        // The name exists until a sweep removes the file of the previous round. So each file after
+        // the first shows that the sweeps remove an unlocked file.
         while locked < FILES {
             assert!(Instant::now() < until, "only {locked} files were locked");
             let Ok((file, _, is_locked)) = folder.create_locked(&name) else {

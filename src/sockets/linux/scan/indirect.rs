@@ -1,7 +1,7 @@
-//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. There are four reasons. The
-//! first thread of the process has ended, or another thread has descriptors of its own, or an
-//! io_uring owns the socket, or the socket is in flight: sent over a Unix socket and not received
-//! yet.
+//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. The search knows four reasons:
+//! the first thread of the process has ended, another thread has descriptors of its own, an
+//! io_uring owns the socket, or the socket is in flight. A socket is in flight after a process sent
+//! it over a Unix socket, until a process receives it.
 
 use std::fs;
 use std::io;
@@ -42,17 +42,17 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // Reads only processes of the users that own the missing sockets. On a machine where
-            // some sockets belong to no process, reading every thread of every process would take
-            // too long.
+            // This loop reads only processes of the users that own the wanted sockets. If no
+            // process owns one of these sockets, the loop goes through the whole list. Reading
+            // every thread of every process would then take too long.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If most processes are unreadable, the owner is probably one of them. A search for
-        // descriptors in flight would then mislead, so it is skipped.
+        // If `/proc` hides processes, or most processes are unreadable, the owner is probably one
+        // of those. A search for descriptors in flight would then mislead, so it is skipped.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {

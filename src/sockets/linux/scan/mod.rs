@@ -90,16 +90,17 @@ fn search(
     };
     let mut lists_all = true;
     if !scan.is_done() {
-        let mut pids = numbers(proc.as_fd())?;
+        let pids = numbers(proc.as_fd())?;
         // With the mount option `hidepid=2`, `/proc` does not list the processes of other users.
-        // Pid 1 is then missing, so without pid 1 the list counts as incomplete.
+        // Pid 1 is then usually missing, so without pid 1 the list counts as incomplete.
         let lists_init = pids.contains(&1);
+        let mut rest = pids.clone();
         if first_hit {
-            pids.retain(|pid| !scanned.contains(pid));
-            scan.scan_users(&mut pids, &uids, &mut state)?;
+            rest.retain(|pid| !scanned.contains(pid));
+            scan.scan_users(&mut rest, &uids, &mut state)?;
         }
         if !scan.is_done() {
-            scan.scan_all(&pids, &mut state)?;
+            scan.scan_all(&rest, &mut state)?;
             scan.scan_indirect(&pids, &uids, lists_init, &mut state)?;
             lists_all = lists_init;
         }
@@ -117,7 +118,7 @@ fn search(
 /// One search. The threads that run it share this value.
 struct Scan<'a> {
     proc: BorrowedFd<'a>,
-    /// The sockets for which the search looks for processes.
+    /// The sockets whose processes are searched for.
     wanted: HashSet<Inode>,
     /// The wanted sockets for which no process has been found yet.
     missing: Mutex<HashSet<Inode>>,
@@ -132,15 +133,14 @@ struct Scan<'a> {
     clock: Clock,
 }
 
-/// Whether the size of a folder `/proc/PID/fd` is the number of descriptors in it, and processes
-/// without descriptors are mostly kernel threads. If so, the scan asks for the size before it opens
-/// the folder of a probable kernel thread. That takes 1 µs. Opening, listing and closing an empty
-/// folder takes 5 µs.
+/// Whether the scan can skip a kernel thread by the size of its folder `/proc/PID/fd`. Since Linux
+/// 6.2 the size is the number of descriptors (`proc_readfd_count` in the kernel). A read of the
+/// size takes 1 µs. To open, list and close an empty folder takes 5 µs.
 ///
-/// The size is that number since Linux 6.2 (`proc_readfd_count` in the kernel). Only the first pid
-/// namespace has kernel threads. If this process may not read the descriptors of pid 1, it may not
-/// read those of kernel threads either. The scan then opens every folder, to learn which ones it
-/// may not read.
+/// `false` outside of the first pid namespace, because only that namespace has kernel threads. Also
+/// `false` if this process may not read the descriptors of pid 1. It may then not read those of
+/// kernel threads either. The scan opens every folder in this case, to learn which ones it may not
+/// read.
 fn has_counts(proc: &OwnedFd) -> bool {
     proc_fs::is_release_at_least(6, 2) && shows_every_process() && open(proc, "1/fd").is_ok()
 }

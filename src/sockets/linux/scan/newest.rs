@@ -14,8 +14,9 @@ const PIDS_BELOW_LATEST: u32 = 256;
 /// (`proc_pid_readdir` in the kernel).
 const OFFSET: u64 = 258;
 
-/// The pids of the newest processes, the newest first. Only the end of the list in `/proc` is read,
-/// because the whole list takes 1 µs per process.
+/// The pids of the newest processes, the highest pid first. Only the end of the list in `/proc` is
+/// read, because the whole list takes 1 µs per process. Once the kernel has begun again with low
+/// pids, the end of the list also contains old processes.
 ///
 /// `/proc` lists processes in the order of their pids, and the offset of an entry contains its pid.
 /// If the entries show that offsets have another form here, the result is empty. The caller then
@@ -26,8 +27,8 @@ pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
         .unwrap_or_default()
 }
 
-/// Whether `/proc` lists more processes than this. The count ends there, because the whole list
-/// takes 1 µs per process. A folder that cannot be read counts as short.
+/// Whether `/proc` lists more processes than `limit`. The count ends once that is known, because
+/// the whole list takes 1 µs per process. `false` if `/proc` cannot be read.
 pub(super) fn has_more_processes(proc: &OwnedFd, limit: usize) -> bool {
     // A read would move the offset of `proc` itself, so the folder is opened again.
     open(proc, ".")

@@ -1,5 +1,5 @@
-//! Adds those relatives of the found processes that own the same sockets. A search that ends at the
-//! first hit has found only the newest owner.
+//! Adds those relatives of the found processes that own the same sockets. A search that ends once
+//! every socket has an owner usually finds only one owner of each socket.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -11,9 +11,8 @@ use super::super::process::children;
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Adds those ancestors of the found processes that own the same sockets. The search finds the
-    /// newest process first, which can be a worker. A report must name the server that started the
-    /// worker.
+    /// Adds those ancestors of the found processes that own the same sockets. The owner that the
+    /// search found can be a worker. A report must name the server that started the worker.
     pub(super) fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
@@ -83,7 +82,8 @@ mod tests {
         pids
     }
 
-    /// A server, its two workers, and two workers of one of these have the socket.
+    /// Six processes have the socket: a server, its three children, and two children of one of
+    /// these.
     #[test]
     fn a_report_beside_many_processes_names_an_owner_and_its_relatives() {
         if !std::fs::exists("/proc/thread-self/children").unwrap() {
@@ -91,11 +91,14 @@ mod tests {
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        // Each process ends when its input does.
+        // Each process ends when its standard input ends.
         let script = "exec 3<&0; (cat <&3 & cat <&3; exit) & cat <&3 & cat <&3; exit";
-        let mut server = Command::new("sh");
-        server.args(["-c", script]).stdin(Stdio::piped());
-        let mut server = server.stdout(OwnedFd::from(listener)).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped());
+        let spawned = command.stdout(OwnedFd::from(listener)).spawn();
+        // Closes the listener in this process.
+        drop(command);
+        let mut server = spawned.unwrap();
         let input = server.stdin.take();
 
         let rows = listening(port, Protocol::Tcp).unwrap();

@@ -14,7 +14,7 @@ pub(super) struct ScanState {
     pub(super) found: Vec<(Process, Vec<Inode>)>,
     /// The number of descriptors that the scan has read.
     pub(super) descriptors: usize,
-    /// The number of processes whose descriptors could not be read.
+    /// How often descriptors of a process could not be read. A process can count more than once.
     pub(super) unreadable: usize,
     /// Processes that show no descriptor. If the first thread of such a process has ended, its
     /// other threads can still show the descriptors.
@@ -28,7 +28,7 @@ pub(super) struct ScanState {
     /// The pid and the descriptor of each io_uring that the scan found. An io_uring can own sockets
     /// that have no descriptor of their own.
     pub(super) rings: Vec<(u32, String)>,
-    /// Whether the search ended before it had reached every process.
+    /// Whether the search ended before it was known to have reached every process.
     pub(super) stopped_early: bool,
     /// Processes with a Unix socket that contains descriptors which the process has not received
     /// yet.
@@ -66,8 +66,8 @@ impl ScanState {
         self.last_was_empty = true;
     }
 
-    /// Handles an error of a read in `/proc`. If the process has exited, the error is ignored. For
-    /// other errors the process counts as unreadable.
+    /// Handles an error of a read in `/proc`. If the process has exited, the error is ignored.
+    /// Other errors increase `unreadable`.
     ///
     /// # Errors
     ///

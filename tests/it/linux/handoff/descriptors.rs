@@ -1,4 +1,4 @@
-//! The numbers under which a child inherits sockets.
+//! The descriptor numbers under which a child inherits sockets.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -9,7 +9,7 @@ use portlease::{Reservation, State, reserve_port};
 use super::server;
 use crate::support::helper::NAME;
 
-/// A child that replies what is open at these numbers.
+/// A child that prints what is open at these descriptor numbers.
 fn child(numbers: &[i32]) -> Command {
     let mut command = Command::new("readlink");
     command.args(numbers.iter().map(|fd| format!("/proc/self/fd/{fd}")));
@@ -39,8 +39,8 @@ fn assert_missing_program_is_an_error(p: &Reservation, fd: i32, then: impl FnOnc
     }
 }
 
-/// Two numbers that follow each other, occupied: the next pipe gets them once they are closed. With
-/// the files at the free numbers below them.
+/// Opens two files with consecutive descriptor numbers. Once both are closed, the next pipe gets
+/// these numbers, because the third result occupies the free numbers below them.
 fn next_two() -> (File, File, Vec<File>) {
     let open = || File::open("/dev/null").unwrap();
     let mut below = vec![open()];
@@ -82,7 +82,7 @@ pub(crate) fn pass_descriptors() {
         }
     }
 
-    // Other code closes the number after it was chosen.
+    // Other code closes the descriptor after its number was chosen.
     let (first, second, _below) = next_two();
     assert_missing_program_is_an_error(&a, second.as_raw_fd(), || drop((first, second)));
     let (first, second, _below) = next_two();
@@ -97,13 +97,29 @@ pub(crate) fn pass_descriptors() {
     assert_child_has(command, &[&a, &b], "closed meanwhile");
     drop(fill);
 
-    // The pipe of `spawn` is not the pipe that was open at the number from the start.
+    // The number belongs to a pipe that was open before the call. That is not the pipe of `spawn`,
+    // so the socket replaces it.
     let (reader, writer) = std::io::pipe().unwrap();
     let number = writer.as_raw_fd();
     let mut command = child(&[number]);
     a.pass_to_fd(&mut command, number).unwrap();
     assert_child_has(command, &[&a], "a pipe");
     drop((reader, writer));
+
+    // Without its environment, the command is not recognized as the one that passes `a`.
+    let mut command = child(&[number]);
+    a.pass_to_fd(&mut command, number).unwrap();
+    command.env_clear();
+    b.pass_to_fd(&mut command, number).unwrap();
+    let error = command.spawn().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
+    drop(command);
+    // The control: two commands pass different sockets as one number.
+    let (mut one, mut other) = (child(&[number]), child(&[number]));
+    a.pass_to_fd(&mut one, number).unwrap();
+    b.pass_to_fd(&mut other, number).unwrap();
+    assert_child_has(other, &[&b], "the second command");
+    assert_child_has(one, &[&a], "the first command");
 }
 
 #[test]
@@ -123,13 +139,18 @@ fn a_number_that_cannot_be_given_is_an_error() {
             .contains("is not below the limit of open files"),
         "{error}"
     );
+    let error = a.pass_to_fd(&mut command, -1).unwrap_err();
+    assert!(
+        error.to_string().contains("descriptor -1 is negative"),
+        "{error}"
+    );
     a.pass_to_fd(&mut command, 4).unwrap();
     let error = b.pass_to_fd(&mut command, 4).unwrap_err();
     assert!(
         error.to_string().contains("another socket as descriptor 4"),
         "{error}"
     );
-    // The second socket of `pass_to` would get the number 4.
+    // The second socket of `pass_to_wrapper` would get the number 4.
     b.pass_to_wrapper(&mut command).unwrap();
     let error = reserve_port().pass_to_wrapper(&mut command).unwrap_err();
     assert!(

@@ -1,4 +1,5 @@
-//! The variables of a child that takes its sockets from a shell.
+//! The variables of a child that inherits sockets. The child is started through a shell, which must
+//! not change its variables.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -21,7 +22,7 @@ const SET: [&str; 8] = [
     "PLAIN",
 ];
 
-/// What the child has, without the variables that `pass_to` sets and those that describe the shell.
+/// The variables of the child, without those that `pass_to` sets and those that describe the shell.
 fn environment_of(command: &mut Command) -> BTreeSet<String> {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -73,7 +74,7 @@ pub(crate) fn pass_variables() {
         ["LATER=1"]
     );
 
-    // A program that starts with a dash, and one that env(1) takes for a variable.
+    // A program whose name starts with a dash, and one whose name env(1) takes for a variable.
     drop(cleared);
     let folder = Folder::new();
     let program = |name: &str| {
@@ -106,7 +107,7 @@ pub(crate) fn pass_variables() {
     assert!(error.to_string().contains("the variable \"\""), "{error}");
 }
 
-/// In a process of its own, because no test may change the variables of this one.
+/// Starts a helper process, because no test may change the variables of the test process.
 #[test]
 fn no_variable_is_lost_on_the_way_through_the_shell() {
     let known = std::env::vars_os().filter(|(name, _)| {

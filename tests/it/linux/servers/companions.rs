@@ -20,7 +20,7 @@ fn a_redis_cluster_node_starts_with_its_bus_port() {
         .try_into()
         .unwrap();
     let port = node.to_string();
-    // Twice on the same two numbers.
+    // The server starts twice on the same two numbers.
     for _ in 0..2 {
         let args = ["--port", &port, "--cluster-enabled", "yes", "--save", ""];
         let mut server = Program::start_in(command("redis-server", &args), folder.path());
@@ -35,6 +35,6 @@ fn a_redis_cluster_node_starts_with_its_bus_port() {
         for reservation in [&node, &bus] {
             check_port_held_by(reservation, server.process.id()).unwrap();
         }
-        assert!(server.stop(), "it does not end\n{}", server.log());
+        assert!(server.stop(), "the server does not end\n{}", server.log());
     }
 }

@@ -1,4 +1,4 @@
-//! Real servers, reported with their processes while they run, and free again when they end.
+//! Real servers. While they run, reports name their processes. When they end, their ports are free.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -30,7 +30,7 @@ fn holders_of(
     }
     let pid = server.process.id();
     portlease::assert_port_held_by(&p, pid);
-    let holders = eventually("its processes are started", DEADLINE, || {
+    let holders = eventually("the server has started its processes", DEADLINE, || {
         let holders = portlease::who_holds(&p).unwrap();
         let most = holders.iter().map(|holder| holder.processes.len()).max();
         if most >= Some(processes) {
@@ -46,7 +46,7 @@ fn holders_of(
     );
     // The help names the server, not a worker of it.
     assert!(text.contains(&format!("help: stop pid {pid},")), "{text}");
-    assert!(server.stop(), "it does not end\n{}", server.log());
+    assert!(server.stop(), "the server does not end\n{}", server.log());
     p.wait_until_free(DEADLINE).unwrap();
     portlease::assert_port_free(&p);
     Some((pid, holders))

@@ -40,14 +40,14 @@ fn assert_starts_twice(
     };
 
     let (mut server, first) = start();
-    assert!(server.stop(), "it does not end\n{}", server.log());
+    assert!(server.stop(), "the server does not end\n{}", server.log());
     let refused = TcpStream::connect(&p).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let taken = ReserveOptions::new().port(p.port()).reserve().unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::InUse, "{taken}");
 
     let (mut server, second) = start();
-    assert!(server.stop(), "it does not end\n{}", server.log());
+    assert!(server.stop(), "the server does not end\n{}", server.log());
     print_line(&format!(
         "{test}: port {port}, {:?}: first answer after {first:.1?}, after a restart {second:.1?}",
         p.guarantee()
@@ -154,8 +154,8 @@ fn postgresql_starts_twice_on_its_port() {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     };
-    // A start-up message of protocol 3.0 and a simple query, both after their lengths in network
-    // byte order.
+    // A start-up message of protocol 3.0, and a simple query. Each has its length in network byte
+    // order before its content. The query has its type, `Q`, before the length.
     let startup = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
     let query = b"SHOW data_directory";
     let mut request = (startup.len() as u32 + 4).to_be_bytes().to_vec();

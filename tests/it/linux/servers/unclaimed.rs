@@ -1,4 +1,5 @@
-//! Real servers on ports that no claim keeps: UDP, both protocols, and TCP without SO_REUSEADDR.
+//! Real servers on ports that are reserved without a claim: UDP, UDP with TCP, and TCP without
+//! SO_REUSEADDR.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -58,7 +59,8 @@ fn dnsmasq_serves_both_protocols_of_one_number() {
     });
 }
 
-/// Checks that a program starts on a port reserved with `reuse_addr(false)`, and not over a claim.
+/// Checks that a program starts on a port reserved with `reuse_addr(false)`, and that it cannot
+/// start over a claim.
 fn assert_starts_only_without_a_claim(start: impl Fn(&Reservation) -> Program) {
     let p = ReserveOptions::new().reuse_addr(false).reserve().unwrap();
     let mut server = start(&p);

@@ -33,7 +33,7 @@ pub(crate) fn bind_beside_spawning_threads() {
         let mut note = |what: &str, bound: std::io::Result<()>| {
             refused.extend(bound.err().map(|e| format!("{what}: {e}")));
         };
-        // Until the control has met a shared socket too.
+        // The loop also goes on until the control has met a socket that a child shares.
         while rounds < ROUNDS || control == 0 && rounds < ROUNDS_AT_MOST {
             rounds += 1;
             let udp = ReserveOptions::new().udp().reserve().unwrap();
@@ -55,10 +55,10 @@ pub(crate) fn bind_beside_spawning_threads() {
             );
             portlease::wait_until_free(udp.port(), DEADLINE).unwrap();
             note(
-                "free for a server that shares",
+                "free for a server with SO_REUSEADDR",
                 TcpListener::bind(("127.0.0.1", udp.port())).map(drop),
             );
-            // The control: plain binds, which nothing waits for.
+            // The control: plain binds. Nothing waits for the children before them.
             control += (0..10)
                 .filter(|_| UdpSocket::bind(pair.addr()).is_err())
                 .count();
@@ -71,7 +71,7 @@ pub(crate) fn bind_beside_spawning_threads() {
         );
         assert!(
             control > 0,
-            "control: no child shared the socket of a plain bind, so nothing was shown"
+            "control: no child shared the socket of a plain bind, so the test proves nothing"
         );
         helper::reply(&format!(
             "{rounds} rounds, none refused, {control} of the control"
@@ -88,12 +88,13 @@ pub(crate) fn check_beside_spawning_threads() {
         const ROUNDS: u32 = 150;
         const ROUNDS_AT_MOST: u32 = 5_000;
         let (mut shared, mut rounds) = (0, 0);
-        // Until the control has met a shared socket too.
+        // The loop also goes on until the control has met a socket that a child shares.
         while rounds < ROUNDS || shared == 0 && rounds < ROUNDS_AT_MOST {
             rounds += 1;
             let p = portlease::reserve_port();
             drop(p.listen().unwrap());
-            // The control: a plain bind meets the listener that a forked child shares.
+            // The control: nothing waits before this bind, so it meets a listener that a child
+            // shares.
             shared += u32::from(TcpListener::bind(p.addr()).is_err());
             drop(p.listen().unwrap());
             portlease::assert_port_free(&p);
@@ -111,16 +112,16 @@ fn a_closed_server_is_gone_for_every_check_beside_threads_that_spawn() {
         .start()
         .succeed();
     print_line(&format!(
-        "{}: {replies:?} plain binds were refused",
+        "{}: {replies:?}; `shared` counts the refused binds of the control",
         test_name!()
     ));
     assert!(
         !replies[0].starts_with("shared=0 "),
-        "control: no child shared a listener, so nothing was shown"
+        "control: no child shared a listener, so the test proves nothing"
     );
 }
 
-/// Then no record says which of the sockets belongs to the reservation.
+/// Without a lock folder no record says which of the sockets belongs to the reservation.
 #[test]
 fn a_closed_server_is_gone_for_every_check_without_a_usable_lock_folder() {
     let folder = Folder::new();
@@ -130,12 +131,13 @@ fn a_closed_server_is_gone_for_every_check_without_a_usable_lock_folder() {
         .succeed();
     assert!(
         !replies[0].starts_with("shared=0 "),
-        "control: no child shared a listener, so nothing was shown"
+        "control: no child shared a listener, so the test proves nothing"
     );
 }
 
-/// The helper process: the same over a connection in TIME_WAIT that a server with SO_REUSEADDR
-/// left, and that admits the next server.
+/// The helper process: closes its servers and checks their port at once, while a connection of an
+/// earlier server is in TIME_WAIT. That server set SO_REUSEADDR, so TIME_WAIT admits the next
+/// server.
 pub(crate) fn check_over_time_wait_beside_spawning_threads() {
     let p = portlease::reserve_port();
     let server = p.listen().unwrap();
@@ -158,7 +160,7 @@ pub(crate) fn check_over_time_wait_beside_spawning_threads() {
     let mut refused = Vec::new();
     std::thread::scope(|scope| {
         let _stop = spawn_children(scope, &stopped);
-        // Less than a minute, after which the TIME_WAIT is gone.
+        // The loop ends long before TIME_WAIT does, which lasts for a minute.
         let begun = Instant::now();
         for _ in 0..20_000 {
             if begun.elapsed() > Duration::from_secs(3) {

@@ -14,7 +14,8 @@ use crate::support::fork;
 use crate::support::helper::{self, Launch};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
-/// Forks a child that has the listener of `p` alone, and calls exec after `delay`.
+/// Forks a child that inherits a listener of `p` and calls exec after `delay`. This process closes
+/// the listener, so afterwards only the child has it.
 #[expect(
     unsafe_code,
     reason = "only pre_exec delays a child before it calls exec"
@@ -47,7 +48,7 @@ fn fork_server(p: &Reservation, delay: Duration) -> std::thread::JoinHandle<()> 
 /// In a process of its own, because the check looks at every listener of the process.
 #[test]
 fn a_listener_in_a_forked_child_is_leaked_unless_the_child_calls_exec() {
-    // An emulator shows itself as the process of every program.
+    // Under an emulator, reports show the emulator in place of each program.
     need!(capability::native());
     let folder = Folder::new();
     Launch::new("leaks-in-forked-children", &folder.locks())
@@ -83,16 +84,16 @@ pub(crate) fn leak_in_forked_children() {
     let children = holders.iter().flat_map(|holder| &holder.processes);
     for child in children.filter(|process| process.pid != this) {
         let pid = Pid::from_raw(child.pid as i32).unwrap();
-        // It shares the claim too, so it is in the list twice.
+        // The child shares the claim too, so it is in the list twice.
         let _gone = kill_process(pid, Signal::KILL);
     }
     starter.join().unwrap();
 }
 
-/// Servers of `multiprocessing` in Python are such children.
+/// Python's `multiprocessing` runs servers in such forked children.
 #[test]
 fn a_server_in_a_forked_child_is_a_leak_and_a_copy_that_exec_closes_is_none() {
-    // An emulator shows itself as the process of every program.
+    // Under an emulator, reports show the emulator in place of each program.
     need!(capability::native());
     let folder = Folder::new();
     let replies = Launch::new("leaks-in-children", &folder.locks())

@@ -1,4 +1,4 @@
-//! Forked children: one shares the sockets of its parent until it calls exec.
+//! Forked children, which share the sockets of their parent until they call exec.
 
 pub(crate) mod bind;
 pub(crate) mod leak;
@@ -9,7 +9,7 @@ pub(crate) mod without_exec;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Ends the threads that spawn when it is dropped, also by a failed check.
+/// Dropping this value ends the threads that spawn children, also after a failed check.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

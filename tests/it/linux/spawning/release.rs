@@ -1,4 +1,4 @@
-//! Reserving again what was just released.
+//! Reserving a port again right after its release.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -63,7 +63,7 @@ fn reserving_waits_for_a_child_that_is_slow_to_exec() {
 }
 
 pub(crate) fn reserve_beside_slow_child() {
-    // A claim with its listener, and a port that only its lease and abstract name keep.
+    // A port with a claim and a listener, and a port that only a lease and an abstract name keep.
     for options in [ReserveOptions::new(), ReserveOptions::new().udp()] {
         let options = options.port(non_ephemeral_port());
         let p = options.clone().reserve().unwrap();
@@ -84,8 +84,8 @@ pub(crate) fn reserve_beside_slow_child() {
     }
 }
 
-/// Connections that the server closed first are in TIME_WAIT. They do not end the retries of a
-/// pick, and no number is refused because of them.
+/// The server closes its connections first, so they are in TIME_WAIT. They neither end the retries
+/// of a pick nor make it refuse a number.
 #[test]
 fn a_range_of_one_number_waits_for_a_slow_child_beside_old_connections() {
     need!(capability::native());
@@ -111,10 +111,12 @@ pub(crate) fn reserve_range_beside_slow_child() {
     }
 }
 
-/// There was no reservation, so the child shares the socket alone.
+/// The port was not reserved before, so the child shares only the server's socket, and no claim or
+/// lease.
 #[test]
 fn reserving_waits_for_a_slow_child_that_shares_a_closed_server() {
-    // Under an emulator a refusal, which reads every process, takes longer than the child's delay.
+    // The first `reserve` below is refused, and its error reads every process. Under an emulator
+    // that takes longer than `EXEC_DELAY`, so the child has called exec too early.
     need!(capability::native());
     let folder = Folder::new();
     Launch::new("closes-beside-slow-child", &folder.locks())
@@ -131,7 +133,7 @@ pub(crate) fn close_beside_slow_child() {
     ] {
         let port = non_ephemeral_port();
         let server: OwnedFd = match protocol {
-            Protocol::Tcp => eventually("a plain bind", DEADLINE, || {
+            Protocol::Tcp => eventually("the server is bound", DEADLINE, || {
                 // Another test may bind the port for a moment.
                 TcpListener::bind(("127.0.0.1", port)).map_err(|e| e.to_string())
             })
@@ -143,7 +145,7 @@ pub(crate) fn close_beside_slow_child() {
         assert_eq!(
             refused.kind(),
             ErrorKind::InUse,
-            "control: this process has it too"
+            "control: this process still has the server's socket too"
         );
         let begun = Instant::now();
         drop(server);

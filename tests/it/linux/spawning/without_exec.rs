@@ -1,4 +1,4 @@
-//! Children that never call exec: they share the reservations of their parent for their life.
+//! Children that never call exec. They share the reservations of their parent until they end.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ fn options(args: &Args) -> ReserveOptions {
 
 #[test]
 fn a_forked_child_that_outlives_the_killed_holder_is_reported_as_the_holder() {
-    // An emulator shows itself as the process of every program.
+    // Under an emulator, reports show the emulator in place of each program.
     need!(capability::native());
     for kind in ["tcp", "udp", "plain"] {
         let folder = Folder::new();
@@ -102,7 +102,11 @@ fn a_daemon_holds_the_reservation_of_its_parent_and_is_reported() {
     let reply = Args::parse(&parent.receive());
     let daemon: u32 = reply.number("daemon").unwrap();
     let orphan = Orphan::new(daemon);
-    assert_eq!(reply.get("free"), Some("true"), "it is the daemon's own");
+    assert_eq!(
+        reply.get("free"),
+        Some("true"),
+        "the port is the daemon's own"
+    );
     let port: u16 = reply.number("port").unwrap();
     let mut asker = Reserver::new(&folder.locks());
     let report = asker.command(&format!("check={port}"));
@@ -120,7 +124,7 @@ pub(crate) fn become_daemon() {
     let parent = std::process::id();
     if let Some(daemon) = fork::in_two() {
         daemon.detach();
-        // No destructor runs.
+        // `exit` runs no destructor, so the parent does not release the reservation.
         std::process::exit(0);
     }
     eventually(
@@ -128,7 +132,7 @@ pub(crate) fn become_daemon() {
         DEADLINE,
         || match rustix::process::getppid() {
             Some(pid) if pid.as_raw_nonzero().get().unsigned_abs() == parent => {
-                Err("it runs".to_owned())
+                Err("the parent still runs".to_owned())
             }
             _ => Ok(()),
         },
@@ -141,7 +145,7 @@ pub(crate) fn become_daemon() {
     fork::idle();
 }
 
-/// A record identifies an ancestor by its pid and its start.
+/// A record identifies an ancestor by its pid and its start time.
 #[test]
 fn a_reservation_of_a_forked_child_is_its_own_childs_too() {
     need!(capability::native());
@@ -161,7 +165,8 @@ pub(crate) fn reserve_in_forked_child() {
     let p = portlease::reserve_port();
     helper::reply(&format!("control {}", free_to_a_child(p.port())));
     let start = start_of(std::process::id());
-    // The unit of a start is 10 ms: a child of the same one would prove nothing.
+    // The unit of a start time is 10 ms. A child with the same start time as this process would
+    // prove nothing.
     let child = eventually("a child with a later start", DEADLINE, || {
         let Some(child) = fork::in_two() else {
             if start_of(std::process::id()) == start {
@@ -179,7 +184,7 @@ pub(crate) fn reserve_in_forked_child() {
     child.wait();
 }
 
-/// The start of a process in `/proc/PID/stat`, the 22nd value.
+/// The start time of a process: the 22nd value in `/proc/PID/stat`.
 fn start_of(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, after_name) = stat.rsplit_once(')').unwrap();
@@ -187,7 +192,8 @@ fn start_of(pid: u32) -> u64 {
     start.unwrap().parse().unwrap()
 }
 
-/// The pid of the child is that of its parent: both are the first process of their namespace.
+/// The child has the same pid as its parent, because each is the first process of its pid
+/// namespace.
 #[test]
 fn a_first_process_forked_into_a_pid_namespace_does_not_release_its_parents_lease() {
     need!(capability::native(), capability::pid_namespace());
@@ -205,7 +211,10 @@ pub(crate) fn fork_first_process() {
     let held = [ReserveOptions::new(), ReserveOptions::new().udp()];
     let held = held.map(|options| options.reserve().unwrap());
     let ports = held.each_ref().map(|p| (p.port(), p.protocols()[0]));
-    #[expect(unsafe_code, reason = "other flags would unshare descriptors")]
+    #[expect(
+        unsafe_code,
+        reason = "rustix has no safe call, because other flags unshare descriptors"
+    )]
     // SAFETY: NEWPID concerns the children that are forked from now on, and nothing else.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.unwrap();
     let Some(child) = fork::in_two() else {
