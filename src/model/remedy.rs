@@ -396,8 +396,8 @@ impl fmt::Display for Remedy {
                 sigkill,
             } => write!(
                 f,
-                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then {} if it \
-                 still runs",
+                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then {} if \
+                 it still runs",
                 printable(name),
                 end(*pid, *sigkill)
             ),
@@ -834,8 +834,8 @@ mod tests {
             name: "sh".to_owned(),
             sigkill,
         };
-        let command = "stop pid 7 through its supervisor runsv (pid 6), which may otherwise start it \
-                       again: `sv down /web`";
+        let command = "stop pid 7 through its supervisor runsv (pid 6), which may otherwise start \
+                       it again: `sv down /web`";
         for (remedy, text) in [
             (through(6, false, false), command.to_owned()),
             (

@@ -17,8 +17,8 @@ fn follow(name: &str, site: &Site, script: &str, command: Command) {
     let server = eventually("the report names the new server", DEADLINE, || {
         let (server, help) = (site.server(), site.help());
         let start = format!(
-            "stop {name} (pid {pid}), which may otherwise start pid {server} again, and then stop \
-             pid {server} if it still runs, or "
+            "stop {name} (pid {pid}) first, because it may start pid {server} again; then stop pid \
+             {server} if it still runs, or "
         );
         match help.starts_with(&start) {
             true => Ok(server),
