@@ -76,7 +76,10 @@ fn pm2_itself_is_not_stopped_though_it_listens() {
     let (daemon, server) = (pm2.pid().unwrap(), other.server());
     assert_eq!(site.listeners(), [daemon]);
     let help = site.help();
-    let start = format!("stop the program for which pm2 (pid {daemon}) listens: `");
+    let start = format!(
+        "stop the program for which pm2 (pid {daemon}) listens: `PM2_HOME={} pm2 stop NAME`",
+        pm2.0.path().display()
+    );
     assert!(help.starts_with(&start), "{help}");
     stop_by_name(&help, |line| name_in_list(line, "web"));
     site.stays_free();
