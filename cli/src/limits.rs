@@ -8,8 +8,8 @@ pub(crate) const DEFAULT_WAIT: &str = "30s";
 /// How long `run --wait` and `reserve --wait` wait before they show that they wait.
 pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 
-/// How often a wait redraws its progress line. A wait for listeners also checks this often whether
-/// the process of `--pid` has ended.
+/// How often a wait redraws its progress line. A wait for listeners or for free ports also checks
+/// this often whether the process of `--pid` has ended.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// If `check` or `wait` uses several threads, each one except the last checks at least this number
@@ -21,20 +21,21 @@ pub(crate) const PORTS_PER_THREAD: usize = 256;
 /// in the same call costs about 100 us.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
-/// The maximum number of ports that a timed out `wait` reports with their holders. It only counts
+/// The maximum number of ports that a failed `wait` reports with their holders. `wait` only counts
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
 /// How many ports the note of a wait names. The rest are counted.
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
-/// How long a timed out `wait` searches for further ports to report. The limit does not apply to
-/// [`PORTS_PER_THREAD`] ports or fewer. The constant also limits the retries of a check that
-/// follows a wait, and how long such a check replaces its reports by those of a wait.
+/// How long a failed `wait` searches for further ports to report. The limit does not apply while at
+/// most [`PORTS_PER_THREAD`] ports are left, or while `wait` has no port to report yet. The
+/// constant also limits the retries of a check that follows a wait, and how long such a check
+/// replaces its reports by those of a wait.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
-/// The timeout of `who --probe`. A host that accepts or refuses the connection answers sooner. If a
-/// firewall drops the packets, no answer comes.
+/// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers
+/// sooner. If a firewall drops the packets, no answer comes.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `run` and `wait` wait for the library's report on a process that ended before it
@@ -64,9 +65,9 @@ pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
 /// once. It cannot while a system call does not return, such as a read from a network file system.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 
-/// How long `stop` waits for the ports to become free after their servers have ended. A forked
-/// child can keep a socket until it calls exec. `portlease run` releases its ports only after it
-/// has noticed the end of its command.
+/// How long `stop` waits for the ports to become free after their servers have ended. A port can
+/// stay in use for two reasons. A forked child can keep a socket until it calls exec. If the server
+/// was the command of `portlease run`, `run` still has to notice its end and release the port.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still
@@ -98,8 +99,9 @@ pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
 /// or SIGKILL.
 pub(crate) const TERMINATE_POLL: Duration = Duration::from_millis(10);
 
-/// How long a keeper waits for the request of a `release` or `list` that has connected. On Unix a
-/// keeper serves one client at a time, so a client that sends nothing must not block the others.
+/// How long a keeper waits for the request of a `release` or `list` that has connected, and then
+/// for the client to read the answer. On Unix a keeper serves one client at a time, so a client
+/// that does nothing must not block the others.
 pub(crate) const KEEPER_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `release` or `list` waits for one keeper, including the connect. On Unix a keeper
@@ -152,6 +154,15 @@ pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 /// A request to the server of `PORTSERVER_ADDRESS` fails if the connect, a read or a write takes
 /// longer than this.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connect to a port server is repeated after "connection refused". A server binds its
+/// address a moment before it listens.
+#[cfg(unix)]
+pub(crate) const SERVER_START_LIMIT: Duration = Duration::from_millis(100);
+
+/// The pause before such a connect is repeated.
+#[cfg(unix)]
+pub(crate) const SERVER_START_PAUSE: Duration = Duration::from_millis(2);
 
 /// The maximum number of requests to the server of `PORTSERVER_ADDRESS` for one port. A further
 /// request follows only if the granted number is in use.

@@ -8,15 +8,17 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::limits::{PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT};
+use crate::limits::{
+    PORT_SERVER_LINE_BYTES, PORT_SERVER_TIMEOUT, SERVER_START_LIMIT, SERVER_START_PAUSE, sleep,
+};
 use crate::signals::{die_by, starts_ignored};
 
 /// The address of a port server: `@name` in the abstract namespace of Linux, or the path of a Unix
@@ -81,8 +83,19 @@ impl ServerAddress {
         // Linux applies the timeout of writes to connect(2) too. Other systems refuse a connect to
         // a full queue at once.
         stream.set_write_timeout(Some(timeout))?;
-        connect(&stream, &address)?;
-        Ok(stream)
+        let started = Instant::now();
+        loop {
+            match connect(&stream, &address) {
+                // A server binds its address a moment before it listens.
+                Err(Errno::CONNREFUSED) if started.elapsed() < SERVER_START_LIMIT => {
+                    sleep(SERVER_START_PAUSE);
+                }
+                outcome => {
+                    outcome?;
+                    return Ok(stream);
+                }
+            }
+        }
     }
 
     fn bind(&self) -> io::Result<UnixListener> {
@@ -231,6 +244,22 @@ mod tests {
             false => io::ErrorKind::ConnectionRefused,
         };
         assert_eq!(error.kind(), expected, "{error}");
+    }
+
+    #[test]
+    fn a_client_waits_for_a_server_that_has_bound_its_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let server = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&server, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        let address = ServerAddress::Path(path);
+        let starting = std::thread::spawn(move || {
+            sleep(SERVER_START_LIMIT / 10);
+            rustix::net::listen(&server, 8).unwrap();
+            server
+        });
+        PortStream::connect(&address, PORT_SERVER_TIMEOUT).unwrap();
+        starting.join().unwrap();
     }
 
     #[test]
