@@ -45,11 +45,11 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
 }
 
 /// Whether the descriptor number may belong to the pipe of `spawn`, through which the child reports
-/// that its exec failed. On Linux this can be a Unix socket instead of a pipe. If the hook replaced
-/// that descriptor, `spawn` would report a missing program as started.
+/// that its exec failed. On Linux `spawn` can use a Unix socket instead of a pipe. If the hook
+/// replaced that descriptor, `spawn` would report a missing program as started.
 ///
-/// `spawn` opens its pipe after the socket was added to the command. So a file that was open at the
-/// number before is not the pipe.
+/// `spawn` opens its pipe after the socket was added to the command. So the file that was open at
+/// the number when the socket was added is not the pipe.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {
@@ -70,19 +70,17 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 }
 
 /// Whether an earlier hook of the same command has already put a socket at the descriptor number.
-/// Such a descriptor stays open on exec, because dup2(2) clears FD_CLOEXEC. The file that was open
-/// there in the parent had FD_CLOEXEC.
+/// Such a descriptor stays open on exec, because dup2(2) clears FD_CLOEXEC, and it is not the file
+/// that was open there in the parent.
 ///
 /// This happens if the caller cleared the environment of the command between two calls. The mark of
 /// a command that passes sockets is in its environment.
 fn is_given(passed: &PassedSocket) -> bool {
-    let given = |replaced: OpenFile| OpenFile {
-        closes_on_exec: false,
-        ..replaced
-    };
-    let replaced = passed.replaced.filter(|replaced| replaced.closes_on_exec);
-    replaced
-        .is_some_and(|replaced| open_at(passed.fd).is_ok_and(|open| open == Some(given(replaced))))
+    // std has put the standard streams at the numbers up to 2 before the hooks run.
+    const LAST_STREAM: i32 = 2;
+    let open = open_at(passed.fd).ok().flatten();
+    let stays_open = open.filter(|open| !open.closes_on_exec);
+    passed.fd > LAST_STREAM && stays_open.is_some() && stays_open != passed.replaced
 }
 
 /// Checks that the descriptor number now has the socket. The check fails if other code of the

@@ -180,11 +180,13 @@ impl Reservation {
     ///   files (RLIMIT_NOFILE), or already given to another socket of this command; and for other
     ///   errors of the system.
     ///
-    /// `spawn` fails with EBADF if other code of this process closed the command's descriptors. It
-    /// fails with EBUSY if `fd` may be the pipe through which `spawn` learns of a failed exec. That
-    /// happens only if `fd` was in use in this process at the time of this call and was closed
-    /// since. A second `spawn` can succeed. It also fails with EBUSY if `env_clear` was called
-    /// between two calls that pass sockets as the same number.
+    /// `spawn` fails with EBADF if other code of this process closed the command's descriptors.
+    /// `spawn` fails with EBUSY in two cases:
+    ///
+    /// - The number `fd` was in use in this process at the time of this call, was closed since, and
+    ///   may now be the pipe through which `spawn` learns of a failed exec. A second `spawn` can
+    ///   succeed.
+    /// - `env_clear` was called between two calls that pass sockets as the same number.
     ///
     /// # Platform-specific behavior
     ///

@@ -1,5 +1,5 @@
-//! Each socket that a command passes gets a descriptor number in the child. This file occupies the
-//! same numbers in the parent, so that `spawn` does not open its own files there.
+//! Each socket that a command passes gets a descriptor number in the child. This module occupies
+//! the same numbers in the parent, so that `spawn` does not open its own files there.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -93,23 +93,23 @@ pub(super) fn wrap(
     let (names, count) = passed.names();
     let variables = carried.len();
     // The shell's `exec` keeps the process id, so `$$` is also the process id of the program.
-    // Shells do not split the value of an assignment, also with an inherited IFS.
+    // Shells do not split the value of an assignment, even with an inherited IFS.
     let mut script = format!(
         "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
          export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "
     );
     let mut command = Command::new(SHELL);
     if variables > 0 {
-        // `case` needs no `PATH`, in which yash searches `test`.
+        // yash searches `PATH` for `test`. `case` is a part of the shell and needs no `PATH`.
         script += &format!(
             "case ${{{MARKER}+set}} in set) unset {MARKER}; exec {ENV} -- \"$@\";; esac; \
              shift {variables}; "
         );
         command.env(MARKER, "1");
     }
-    // Some shells take a program whose name starts with a dash for an option. Other shells do not
-    // accept `--` after `exec`. So env(1) executes such a program. env(1) cannot execute a program
-    // whose name contains `=`, because it would take the name for a variable.
+    // After `exec`, some shells take a name that starts with a dash for an option, and other shells
+    // do not accept `--`. So env(1) executes a program with such a name. env(1) would take a name
+    // with `=` for a variable, so the shell executes such a program.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");
@@ -183,7 +183,7 @@ mod tests {
                 continue;
             };
             tried += 1;
-            // A shell is a POSIX shell if its name is `sh`.
+            // Several of these shells follow POSIX only if their name is `sh`.
             let sh = folder.path().join(shell);
             std::fs::create_dir(&sh).unwrap();
             std::os::unix::fs::symlink(path, sh.join("sh")).unwrap();
@@ -198,7 +198,8 @@ mod tests {
             let mut command = Command::new(ENV);
             command.env_clear().arg("-0").envs(&variables);
             let carried = CarriedVariables::of(&command, OsStr::new(ENV)).unwrap();
-            // `environment` also has the variables of this process.
+            // `CarriedVariables::of` also returned variables of this process. The child gets only
+            // those that this test sets.
             let carried = carried.0.into_iter();
             let is_set = |operand: &OsString| {
                 let name = operand.as_bytes().split(|byte| *byte == b'=').next();

@@ -1,5 +1,5 @@
-//! Passes sockets on Unix: this process binds them, and a hook of the command gives them to the
-//! child.
+//! Passes sockets on Unix: this process binds them, and a `pre_exec` hook of the command passes
+//! them to the child.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -133,8 +133,9 @@ fn cannot_pass(reservation: &Reservation, cause: io::Error) -> Error {
     Error::of_system("pass", &reservation.operand(), cause)
 }
 
-/// The name of the socket in `LISTEN_FDNAMES`: the label, else the port number. Characters that the
-/// shell might interpret become `_`, and so does the colon, which separates names.
+/// The name of the socket in `LISTEN_FDNAMES`: the label, else the port number. `_` replaces every
+/// character except ASCII letters, digits, `.`, `_` and `-`. The shell might interpret other
+/// characters, and a colon separates names.
 fn systemd_name(reservation: &Reservation) -> String {
     let name = reservation
         .label()
@@ -153,8 +154,8 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // This marker is for the previous shell. `wrap` has set a new one if there are
-            // variables to carry.
+            // An earlier `pass_to` set this marker variable for its own shell. `wrap` has set the
+            // marker of the new shell if there are variables to carry.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),
@@ -165,8 +166,9 @@ fn copy_settings(from: &Command, to: &mut Command) {
     }
 }
 
-/// Whether [`copy_settings`] copies every setting of the command, except `pre_exec` hooks.
-/// `Command` has no getters for the other settings, but its `Debug` form shows them, except hooks.
+/// Whether the command has only settings that [`copy_settings`] copies. `Command` has no getters
+/// for the other settings, such as the user, but its `Debug` form shows them. It does not show
+/// `pre_exec` hooks, so these are not checked.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

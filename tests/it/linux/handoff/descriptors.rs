@@ -106,14 +106,24 @@ pub(crate) fn pass_descriptors() {
     assert_child_has(command, &[&a], "a pipe");
     drop((reader, writer));
 
-    // Without its environment, the command is not recognized as the one that passes `a`.
-    let mut command = child(&[number]);
-    a.pass_to_fd(&mut command, number).unwrap();
-    command.env_clear();
-    b.pass_to_fd(&mut command, number).unwrap();
-    let error = command.spawn().unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
-    drop(command);
+    // Without its environment, the command is not recognized as the one that passes `a`. The number
+    // is free in this process, or in use.
+    for in_use in [false, true] {
+        let mut command = child(&[number]);
+        let file = File::open("/dev/null").unwrap();
+        let number = match in_use {
+            true => file.as_raw_fd(),
+            false => number,
+        };
+        if !in_use {
+            drop(file);
+        }
+        a.pass_to_fd(&mut command, number).unwrap();
+        command.env_clear();
+        b.pass_to_fd(&mut command, number).unwrap();
+        let error = command.spawn().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
+    }
     // The control: two commands pass different sockets as one number.
     let (mut one, mut other) = (child(&[number]), child(&[number]));
     a.pass_to_fd(&mut one, number).unwrap();
