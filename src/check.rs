@@ -150,8 +150,8 @@ fn check_each<P: ToEndpoint>(
 /// # Panics
 ///
 /// If the port is not free, or cannot be checked. The message names what blocks the port, and says
-/// what to do. Of a process it has the name, the pid and the state of the socket. Before the panic,
-/// the call retries as [`check_port_free`] does, for about 2 s at most.
+/// what to do. It names a process with its pid and the state of its socket. Before the panic, the
+/// call retries as [`check_port_free`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -319,7 +319,7 @@ pub fn check_each_port_listening<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If [`check_port_listening`] returns an error, with its diagnosis.
+/// If [`check_port_listening`] returns an error. The message is the diagnosis.
 #[track_caller]
 pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
@@ -422,7 +422,7 @@ fn whose_listeners(
 ///
 /// # Panics
 ///
-/// If [`check_port_held_by`] returns an error, with its diagnosis.
+/// If [`check_port_held_by`] returns an error. The message is the diagnosis.
 #[track_caller]
 pub fn assert_port_held_by(port: impl ToEndpoint, pid: u32) {
     or_panic(check_port_held_by(port, pid));

@@ -41,9 +41,9 @@ impl<T: AsFd> KeptFd<T> {
         (now == Some(self.identity)).then_some(value)
     }
 
-    /// Whether the number still belongs to the kept descriptor, as far as its file shows that. The
-    /// `/proc` file of a setting exists no more once its network namespace has ended: fstat(2) then
-    /// fails with ENOENT.
+    /// Whether the number still seems to belong to the kept descriptor: it has the same file and
+    /// the same access mode. ENOENT counts as the same file. fstat(2) fails with it for the `/proc`
+    /// file of a setting, after the network namespace of the setting has ended.
     fn is_own(&self, value: &T) -> bool {
         let is_same = match identity(value) {
             Ok(now) => now == self.identity,

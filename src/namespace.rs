@@ -81,8 +81,8 @@ pub(crate) fn in_unknown_namespace<T>(call: impl FnOnce() -> T) -> T {
 }
 
 /// While a memo exists, its thread uses the namespace that was read when the memo was created. Each
-/// read costs some microseconds, so one public call reads once. The thread cannot change its
-/// namespace in the middle of that call.
+/// read costs some microseconds, so a public call creates a memo and reads once. The thread cannot
+/// change its namespace in the middle of that call.
 #[derive(Debug)]
 pub(crate) struct Memo {
     outer: Option<Namespace>,
@@ -109,9 +109,10 @@ impl Drop for Memo {
 /// Keeps one value for each network namespace, for at most [`NAMESPACES_KEPT`] of them. A value for
 /// a further namespace replaces the oldest value.
 ///
-/// The kernel can reuse the inode of an ended namespace for a new one, which then gets the old
-/// value here. So a value must be right in every namespace of this kernel, or expire soon, or be
-/// checked before each use, or keep its namespace alive, as a socket does.
+/// The kernel can reuse the inode of an ended namespace for a new namespace. [`get`](Self::get)
+/// then returns the value of the ended namespace in the new one. So a value must be right in every
+/// namespace of this kernel, or expire soon, or be checked before each use, or keep its namespace
+/// alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 

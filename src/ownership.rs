@@ -136,9 +136,9 @@ impl Asker {
         }
     }
 
-    /// The inode of the claim of the asker's own reservation of the port, if this process made that
-    /// reservation. `None` if an ancestor made it, or another process on behalf of this one. Only
-    /// the lease shows the claim of such a reservation, and this call does not read the lease.
+    /// The inode of the claim (the bound socket) of the asker's own reservation. `None` if another
+    /// process made that reservation: only the lease shows the claim of another process, and this
+    /// call does not read the lease. Also `None` without a claim, or if the inode is unknown.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }
@@ -155,8 +155,9 @@ pub(crate) struct Owned {
 /// Whether an ancestor of this process has this lease, or another process has it on behalf of this
 /// process or of an ancestor.
 ///
-/// A process is identified by its pid, its start time and the user that owns the record. So no
-/// other user except root can make this process treat another reservation as its own.
+/// The record of the lease names a process by its pid and start time. The record counts only if
+/// root or the user of the named process wrote it, or if the writer is unknown. So a record of
+/// another user cannot make this process treat a stranger's reservation as its own.
 fn is_kept_for_this_process(lease: &Lease) -> bool {
     let Some(record) = lease.record() else {
         return false;

@@ -1,4 +1,4 @@
-//! What `/proc` of Linux reports: the namespaces of the calling thread, the settings of its network
+//! What `/proc` of Linux reports: namespaces, the settings of the calling thread's network
 //! namespace, and the release of the kernel.
 
 use std::fs::File;
@@ -15,9 +15,9 @@ const SETTINGS: &str = "/proc/sys/net/ipv4";
 /// the requested size, so a long read takes much longer than a short one.
 const SHORT: usize = 512;
 
-/// Longer than the longest list of ports. The kernel joins adjacent numbers to a range. So the
-/// longest list has pairs of numbers with one number left out between two pairs: 254,738 bytes on
-/// Linux 6.18.
+/// Longer than the longest list of ports, which has 254,738 bytes on Linux 6.18. The kernel prints
+/// adjacent numbers as a range. So the longest list consists of pairs of adjacent numbers, with one
+/// number left out after each pair.
 const LONGEST: usize = 256 * 1024;
 
 /// The text of the setting, such as `32768\t60999\n`.
@@ -59,8 +59,8 @@ pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release >= (major, minor))
 }
 
-/// The process keeps the release that it has read. A failure, such as a lack of descriptors, is not
-/// kept.
+/// The first two numbers of the kernel's release. The process keeps the release that it has read.
+/// A failure, such as a lack of descriptors, is not kept.
 fn release() -> Option<(u32, u32)> {
     static RELEASE: OnceCell<(u32, u32)> = OnceCell::new();
     let read = || parse_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?);

@@ -1,5 +1,5 @@
-//! [`ProcessId`] identifies this process. A forked child has a different one. If `/proc` shows the
-//! pid namespace, this is also true of a child in a new pid namespace.
+//! [`ProcessId`] identifies this process. A forked child has a different `ProcessId`. Without
+//! `/proc`, a child in a new pid namespace can have the same `ProcessId` as its parent.
 
 #[cfg(target_os = "linux")]
 mod ffi;

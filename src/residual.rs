@@ -13,9 +13,10 @@ use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
 use crate::sockets::{self, PortTables, Row, ScanDepth};
 
-/// The owner of the sockets that made the kernel refuse a bind.
+/// Which kind of owner has the sockets that made the kernel refuse a bind. Of several owners, the
+/// one with the shortest retry limit counts.
 ///
-/// Sockets that were closed since the bind do not count. If all were closed, the result is
+/// Sockets that were closed since the bind do not count. If all sockets were closed, the result is
 /// `Unknown`, so that the caller retries. On Windows, and if the processes cannot be read, the
 /// result is always `Process`.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
@@ -23,14 +24,15 @@ pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
     owners.first().copied().unwrap_or(ResidualOwner::Process)
 }
 
-/// The result of [`owner_of_sockets`] for the sockets of each of several ports. Each scan of the
-/// processes covers all ports.
+/// `ports` has the sockets of each port. Returns for each port what [`owner_of_sockets`] returns
+/// for its sockets. Each scan of the processes covers all ports.
 pub(crate) fn owner_of_each(ports: &[Vec<Row>]) -> Vec<ResidualOwner> {
     let first = owner_of_each_at(ports, ScanDepth::FirstHit);
     if !first.contains(&ResidualOwner::ForkedChild) {
         return first;
     }
-    // A socket of a forked child may have another owner, which the first scan did not reach.
+    // A socket of a forked child may have another owner, which the first scan did not reach. So the
+    // second scan reads every process.
     owner_of_each_at(ports, ScanDepth::Complete)
 }
 
@@ -65,8 +67,8 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let rows = |port: &Port| {
         let table = tables.sockets(port.number, Some(port.protocol)).ok()?;
         let mut rows = table.rows;
-        // The connections that an earlier server left do not decide: an attempt that reads the
-        // socket table reserves the number despite them.
+        // Connections that an earlier server left do not count. An attempt that reads the socket
+        // table can reserve the number despite them.
         rows.retain(|row| !row.is_leftover());
         rows.extend(name(*port).ok().flatten());
         Some(rows)
@@ -86,12 +88,12 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
         // Without a visible process, `hidden` is false only if the socket has no inode. A bound or
-        // listening socket lacks an inode only while the kernel closes it.
+        // listening socket lacks an inode only while the kernel closes it, so a retry can help.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }
-        // TIME_WAIT, or a closing connection. Only time ends it, so a retry cannot help, as with a
-        // process.
+        // TIME_WAIT, or a closing connection without a process. It usually lasts longer than the
+        // retries, so a retry cannot help.
         [] if !holder.hidden => ResidualOwner::Process,
         // A retry would not make the descriptors of another user's process visible.
         [] if is_of_another_user(holder) => ResidualOwner::Process,
@@ -119,8 +121,8 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Whether the process is a forked child that may still call exec. A daemon does not count: its
-/// parent has ended, or the daemon is older than [`FORKED_CHILD_LIMIT`].
+/// Whether the process is a forked child that may still call exec. A child counts as a daemon,
+/// which never calls exec, if pid 1 is its parent or if its age is at least [`FORKED_CHILD_LIMIT`].
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process

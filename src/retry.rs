@@ -1,9 +1,10 @@
 //! The time limits, retries and pauses of the library.
 //!
-//! A public call about one port has one [`RetryBudget`]. All retries below the call use it, so the
-//! limits in the table are those of the whole call. A check of several ports has one budget for
-//! each port, and these budgets run at the same time. After retries, a check examines all its ports
-//! a last time. For several ports, this last pass can itself retry for up to 100 ms.
+//! A public call that reserves ports, or that checks one port, has one [`RetryBudget`]. All retries
+//! within the call use this budget, so the limits in the table are those of the whole call. A check
+//! of several ports has one budget for each port, and these budgets run at the same time. If a
+//! check has retried, it examines all its ports a last time. For several ports, this last pass can
+//! itself retry for up to 100 ms.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -29,15 +30,17 @@ use std::time::{Duration, Instant};
 /// the order of their retry limits, the shortest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ResidualOwner {
-    /// A process that will not release it by itself. A retry cannot help.
+    /// A retry cannot help. Usually a process holds the socket, lock or name, and keeps it. Other
+    /// cases are connections without a process (such as TIME_WAIT) and owners that cannot be read.
     Process,
-    /// No process is visible as the owner. A process shows no descriptors for a moment during its
-    /// exec. A probe of another process can also occupy a number for microseconds.
+    /// No process is visible as the owner. For example, a process shows no descriptors for a moment
+    /// during its exec. Or a probe of another process occupies the number for microseconds.
     Unknown,
     /// All owners are forked children that have not called exec.
     ForkedChild,
-    /// A process that locks the lock file only to check or to remove it. That takes microseconds,
-    /// but many processes can do it in turn, and one can be suspended meanwhile.
+    /// A process that locks the lock file only to check or to remove the file. Such a lock lasts
+    /// for microseconds. But many processes can take it in turn, and one of them can be suspended
+    /// meanwhile.
     Reader,
 }
 
@@ -49,7 +52,8 @@ const NO_OWNER_LIMIT: Duration = Duration::from_millis(100);
 /// [`ResidualOwner::Process`].
 pub(crate) const FORKED_CHILD_LIMIT: Duration = Duration::from_secs(2);
 
-/// The first pause of a budget. Each further pause is twice as long, up to [`LONGEST_PAUSE`].
+/// The first pause of a budget. Each further pause is twice as long, up to [`LONGEST_PAUSE`]. A
+/// random factor from 0.5 to 1 multiplies each pause.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -58,10 +62,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct RetryBudget {
     /// When the first refusal came; `None` before it.
     started: Option<Instant>,
-    /// Since when no owner is visible; `None` while an owner is visible.
+    /// Since when no owner is visible; `None` before the first refusal and while an owner is
+    /// visible.
     unknown_since: Option<Instant>,
     pause: Duration,
-    /// The limit for all retries of the call together, of every kind of owner.
+    /// The limit for all retries of the call together. It applies to every kind of owner.
     at_most: Duration,
 }
 
@@ -77,16 +82,17 @@ impl RetryBudget {
         Self::at_most(at_most.min(new.at_most))
     }
 
-    /// A budget without retries, for a probe that follows the last try of a call.
+    /// A budget without retries. A check with this budget makes one attempt.
     pub(crate) fn none() -> Self {
         Self::at_most(Duration::ZERO)
     }
 
     /// The budget of one check within a wait. `left` is the time until the deadline of the wait, or
-    /// `None` after the deadline. The last check of several ports also passes `None`.
+    /// `None` after the deadline. A check of several ports also passes `None`, for its last pass
+    /// over the ports.
     ///
     /// The limit is the time until the deadline, but never less than [`NO_OWNER_LIMIT`]. So the
-    /// retries end at most [`NO_OWNER_LIMIT`] after the deadline.
+    /// retries end about [`NO_OWNER_LIMIT`] after the deadline at the latest.
     pub(crate) fn of_poll(left: Option<Duration>) -> Self {
         Self::at_most(left.unwrap_or_default().max(NO_OWNER_LIMIT))
     }
@@ -137,8 +143,8 @@ impl RetryBudget {
         Some(jitter.min(left))
     }
 
-    /// Whether [`NO_OWNER_LIMIT`], or the limit of the whole budget if it is shorter, has passed
-    /// since the first refusal. Always `true` for a budget without retries.
+    /// Whether [`NO_OWNER_LIMIT`] has passed since the first refusal. If the limit of the whole
+    /// budget is shorter, that limit counts. Always `true` for a budget without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -166,8 +172,9 @@ impl RetryBudget {
 pub(crate) enum RetryLevel {
     /// One bind, without retries.
     Once,
-    /// One bind. If the kernel refuses the bind of a claim, the call reads the socket table. If
-    /// only old connections occupy the number, a second bind can still claim it.
+    /// One bind. If the kernel refuses the bind of a claim (a bound socket of this crate), the call
+    /// reads the socket table. If only old connections occupy the number, a second bind can still
+    /// claim the number.
     WithTable,
     /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,
@@ -184,7 +191,7 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 /// A try that walks a range is slow. To limit the load, a pause is at least this many times the
 /// duration of the fastest try so far, up to [`QUEUE_PAUSE_AFTER_TRY`]. The fastest is used because
 /// the system may have preempted a slower one. Only tries of the level [`RetryLevel::Once`] are
-/// measured, and only they lengthen the pause that follows. The first of them does not.
+/// measured. From the second such try on, each of them lengthens the pause that follows it.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
@@ -243,26 +250,26 @@ impl Queue {
     }
 }
 
-/// The pauses between the polls of a wait for a listener; the last one repeats. They are short at
-/// first, because the server may be nearly ready. A poll reads the listeners, which costs tens of
-/// microseconds.
+/// The pauses between the polls of a wait for a listener. The last pause repeats. The first pauses
+/// are short, because the server may be nearly ready. A poll reads the listeners, which costs tens
+/// of microseconds.
 pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_micros(100),
     Duration::from_micros(300),
     Duration::from_millis(1),
 ];
 
-/// A wait for the listener of one process may find only listeners of other processes. It then
-/// searches for the owners of these listeners again after this time. A search reads every process,
-/// which takes some milliseconds.
+/// A wait for the listener of one process may find listeners of other processes. While these
+/// listeners stay the same, the wait searches for their owners again only after this time. A search
+/// reads every process, which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
-/// How many bytes of a shell script are searched for a loop that may start a server again.
+/// How many bytes of a shell script this crate reads, to find a loop that may start a server again.
 #[cfg(target_os = "linux")]
 pub(crate) const SCRIPT_BYTES: u64 = 64 * 1024;
 
-/// How long a wait for a process goes on after the process has ended without a failure. The process
-/// may have left a daemon, which listens a moment later.
+/// How long a wait for the listener of a process goes on after the process has ended, unless the
+/// process failed. The process may have left a daemon, which listens a moment later.
 pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a server may run after SIGTERM before it gets SIGKILL.
@@ -287,8 +294,8 @@ pub(crate) const STDERR_LINES: usize = 10;
 pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
-/// listen. Only a read of every socket or a bind shows such a holder. The read costs hundreds of
-/// microseconds. A wait for listeners that stay open also uses this pause while every port has a
+/// listen. Only a bind, or a read of every socket, shows such a holder. Such a read costs hundreds
+/// of microseconds. A wait for listeners that stay open also uses this pause while every port has a
 /// listener.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -314,8 +321,9 @@ pub(crate) fn block_for(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// How many self-tests of the kernel must fail in a row before the answer is "no". Another process
-/// that scans ports can disturb one test, but hardly three.
+/// A self-test checks whether the kernel keeps claims (bound sockets of this crate). If this many
+/// self-tests in a row fail, this process makes no claims. Another process that scans ports can
+/// disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
 /// How many non-ephemeral numbers a self-test of the kernel tries if the ephemeral range is small
@@ -323,8 +331,8 @@ pub(crate) const SELF_TESTS: usize = 3;
 pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 
 /// How many numbers an automatic pick lets the kernel choose (`bind(…, 0)`) before it draws random
-/// ones. Each rejected number stays claimed until the pick ends, so that the kernel does not offer
-/// it again.
+/// ones. Each rejected number stays claimed until the last of these tries, so that the kernel does
+/// not offer the number again.
 pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// If the ephemeral range has fewer numbers than this, an automatic pick tries the non-ephemeral
@@ -337,34 +345,36 @@ pub(crate) const SMALL_RANGE: usize = 512;
 /// almost no ephemeral number is free.
 pub(crate) const RANDOM_PICKS: usize = 1024;
 
-/// After this many refused numbers in one pick, the ephemeral range counts as nearly used up: the
-/// pick then leaves the last free numbers for outgoing connections. A range with fewer than
+/// After this many refused random numbers in one pick, the ephemeral range counts as nearly used
+/// up: the pick then leaves the last free numbers for outgoing connections. A range with fewer than
 /// [`SMALL_RANGE`] numbers always counts as nearly used up.
 pub(crate) const SCARCE_AFTER: u32 = 64;
 
 /// `bind(…, 0)` searches one half of the ephemeral range first (the odd or the even numbers). Once
-/// that half is found used up, it counts as used up for this time. The next test costs one bind of
-/// 1.5 ms, which is little once per second.
+/// that half is found used up, it counts as used up for this time. A new test then costs one bind
+/// of 1.5 ms, which is little once per second.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
 /// How long an automatic pick uses the ephemeral range that this process has read. A read takes 2
-/// us, so a process that picks many ports in a row reads it only sometimes.
+/// us. A process that picks many ports in a row saves most of these reads.
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 
 /// If a `bind(…, 0)` takes longer than this, it walked a used-up half of the ephemeral range, or
-/// the machine is busy. This is about twenty times the duration of a bind on an idle machine.
+/// the machine is busy. Two such binds in a row count as a used-up half. The limit is about twenty
+/// times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers an automatic pick tries at most if it never lets the kernel choose,
-/// for example for UDP. Each try costs tens of microseconds.
+/// How many ephemeral numbers an automatic pick without a range tries at most if it never lets the
+/// kernel choose, for example for UDP. Each try costs tens of microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
-/// How many numbers, or blocks, an automatic pick tries in a second pass, if the first one fails.
-/// This pass reads the socket table for each refused number, which costs hundreds of microseconds.
+/// How many numbers, or blocks, an automatic pick tries in a second pass, if the first pass fails.
+/// The second pass reads the socket table for each refused number, which costs hundreds of
+/// microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
 /// How many numbers a pick tries in the order of a stable name, before it picks as without a name.
-/// If all are refused, a name cannot keep a number stable on this machine.
+/// If all these numbers are refused, a name cannot keep a number stable on this machine.
 pub(crate) const NUMBERS_OF_NAME: usize = 256;
 
 /// For how many network namespaces this process keeps cached values. The number is low because a
@@ -372,7 +382,7 @@ pub(crate) const NUMBERS_OF_NAME: usize = 256;
 pub(crate) const NAMESPACES_KEPT: usize = 8;
 
 /// If a pick tried at most this many numbers, sockets that were released a moment ago may explain
-/// all of the refusals. The pick is then repeated.
+/// all of the refusals. The call then usually repeats the pick.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
 /// How many times to open a lock file or a record file at most. The file is opened again if another
@@ -390,8 +400,8 @@ pub(crate) const FOLDER_TRIES: usize = 64;
 #[cfg(unix)]
 pub(crate) const NUMBER_TRIES: usize = 16;
 
-/// How many times to read a lease's record before it counts as unreadable. The process that writes
-/// a record completes it within a moment.
+/// How many times to read the record of a lease (the text that says who reserved the port) before
+/// the record counts as unreadable. The process that writes a record completes it within a moment.
 pub(crate) const RECORD_READS: usize = 3;
 
 /// How many times to try to lock the file of a lease's record. Another process that checks the file
@@ -408,7 +418,7 @@ pub(crate) struct Sweep;
 impl Sweep {
     /// One in this many calls that take a lease starts a sweep.
     pub(crate) const ONE_IN: u32 = 256;
-    /// How many lock files of its own network namespace a sweep examines at most.
+    /// How many lock files of this process's network namespace a sweep examines at most.
     pub(crate) const FILES: usize = 256;
     /// How many names of one folder a sweep lists at most.
     pub(crate) const FILES_LISTED: usize = 1024;
@@ -417,7 +427,8 @@ impl Sweep {
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
     /// One sweep in this many also sweeps the folders of other network namespaces.
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
-    /// That sweep keeps the folders and files that were used within this time.
+    /// A sweep of the folders of other network namespaces keeps the folders and files that were
+    /// used within this time.
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
@@ -426,16 +437,16 @@ impl Sweep {
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 
-/// In one process, this many lookups search the text of the services file. The next one parses the
-/// file.
+/// The first lookups of a process, at most this many, search the text of the services file. The
+/// next lookup parses the file.
 pub(crate) const SERVICE_SEARCHES: u32 = 16;
 
 /// How many times to read the socket table at most. It is read again if it changed during the read.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;
 
-/// If more processes than this run, the report on a failed check does not read the descriptors of
-/// every process. Such a read takes about 12 us per process on two cores (Linux 6.18).
+/// If more processes than this run, the report on a failed check stops its search once every socket
+/// has an owner. A read of every process takes about 12 us per process on two cores (Linux 6.18).
 #[cfg(target_os = "linux")]
 pub(crate) const PROCESSES_OF_REPORT: usize = 512;
 

@@ -2,11 +2,11 @@
 //! `tokio`).
 //!
 //! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]`
-//! makes by default, a server that is a task does not run meanwhile. If it does not listen yet, the
-//! wait times out. The functions of this module wait for the same conditions, and other tasks run
-//! between their polls. Slow work, such as a check whether a port is free or a report, runs on the
-//! runtime's threads for blocking work. A wait is cancelled when its future is dropped, so
-//! `select!` and `timeout` work with it.
+//! makes by default, a server that is a task does not run meanwhile. If the server does not listen
+//! yet, the wait times out. The functions of this module wait for the same conditions, and other
+//! tasks run between their polls. Slow work, such as a check whether a port is free or a report,
+//! runs on the runtime's threads for blocking work. A wait is cancelled when its future is dropped,
+//! so `select!` and `timeout` work with it.
 //!
 //! ```
 //! use portlease::tokio::wait_until_listening;
@@ -147,7 +147,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 
 /// Waits until the child, or a process that it started, listens on the reservation's
 /// [`addr`](Reservation::addr). [`Reservation::wait_for`] does the same with a child of the
-/// standard library, and says which listeners count and when the wait fails.
+/// standard library, and says when the wait fails.
+/// [`wait_until_held_by`](crate::wait_until_held_by) says which listeners count.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///

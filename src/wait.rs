@@ -23,8 +23,9 @@ pub(crate) use poll::{ExitInfo, Freeing, Listening, block_on};
 pub(crate) use poll::{Poll, WaitError};
 pub use steady::wait_until_all_listening;
 
-/// Waits until something listens on the port: a TCP socket that would accept a connection, or a UDP
-/// socket that is bound. If the operand names no address, a socket on any address counts.
+/// Waits until something listens on the port: a TCP socket that would accept a connection, or a
+/// bound UDP socket without a peer. If the operand names no address, a socket on any address
+/// counts.
 ///
 /// The wait reads the socket table about every millisecond and does not connect, so a server that
 /// counts its connections sees none. A listener of any process counts. [`wait_until_held_by`] waits
@@ -32,8 +33,8 @@ pub use steady::wait_until_all_listening;
 ///
 /// A packet filter may redirect a TCP port on which no socket listens. So if no socket listens on
 /// the port when the time is up, the report tries a connection to the address of the operand. If
-/// the operand names no address, the report tries one to each loopback address. It tries a second
-/// one where the first is accepted.
+/// the operand names no address, the report tries 127.0.0.1 and ::1. If an address accepts the
+/// connection, the report tries a second one to that address.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
@@ -68,8 +69,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// Waits until the process `pid`, or a process that it started, listens on the port.
 /// [`Reservation::wait_for_pid`] does the same for a reservation.
 ///
-/// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, and then fails. The
-/// process may have left a daemon, which listens a moment later.
+/// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
+/// have left a daemon that listens a moment later. The wait then fails.
 ///
 /// A listener of another process does not count. It can be a server of an earlier run, or the
 /// server of a parallel test. The wait goes on, and its error names that process. A listener whose
@@ -79,9 +80,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// a process that started after `pid` and whose parent has ended. While `pid` runs, a daemon counts
 /// only if it is in the process group or session of `pid`.
 ///
-/// On Linux a subreaper (prctl(2)) can adopt the daemon. The subreaper can be the calling process,
-/// or an ancestor of the calling process in the same session. In this case the daemon counts only
-/// if the leader of the daemon's group or session is `pid` or has ended, as after a double fork.
+/// On Linux a subreaper (prctl(2)) can adopt the daemon. If the calling process, or an ancestor of
+/// it in the same session, has adopted the daemon, a condition applies. The leader of the daemon's
+/// group or session must be `pid` or must have ended, as after a double fork.
 ///
 /// ```
 /// use std::time::Duration;
@@ -111,7 +112,8 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 /// [`wait_until_held_by`] does for one. The ports need not have listeners at the same moment.
 ///
 /// The error also names a listener of `pid` on another port, because the server may have taken
-/// another number. It leaves out the listeners of the calling process.
+/// another number. If `pid` is the calling process, the error names no such listener, because the
+/// process may run other servers.
 ///
 /// ```
 /// use std::time::Duration;
@@ -146,8 +148,9 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
 /// is gone, and no connection of a client keeps a server from binding.
 ///
-/// The wait polls the socket table. It binds only when no socket there blocks the port, and when
-/// the time is up.
+/// The wait polls the socket table and the reservations. It tries a bind only if neither shows that
+/// the port is in use, and when the time is up. On a system without a socket table each poll tries
+/// a bind, unless a reservation blocks the port.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
@@ -176,7 +179,7 @@ pub fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
 
 /// Waits until the port is free for a server of this kind, in the sense of
 /// [`check_port_free_for`](crate::check_port_free_for). Connections in TIME_WAIT keep a server from
-/// binding if it sets neither SO_REUSEADDR nor SO_REUSEPORT. On Linux such a connection lasts 60 s.
+/// binding if it sets neither SO_REUSEADDR nor SO_REUSEPORT. On Linux TIME_WAIT lasts 60 s.
 ///
 /// ```
 /// use portlease::ServerKind;
@@ -299,8 +302,8 @@ impl Reservation {
     }
 }
 
-/// Waits until the process with this pid listens. The process need not be a child of the calling
-/// process.
+/// Waits until the process with this pid, or one that it started, listens on each of the ports. The
+/// process need not be a child of the calling process.
 fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
     let started = sockets::started(pid)
         .map_err(|cause| Error::of_system("read the start of", &format!("pid {pid}"), cause))?;

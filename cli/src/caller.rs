@@ -56,8 +56,9 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// Whether the ports may be released too early, because the process may end before the numbers
-    /// are used. It may if it only wraps this call, or if it passes the numbers to its own caller.
+    /// Whether the process may end before the numbers are used. The ports are then released too
+    /// early. This is `true` for a process that only wraps this call, or that passes the numbers to
+    /// its own caller.
     pub(crate) is_brief: bool,
 }
 

@@ -29,7 +29,8 @@ impl Condition {
         }
     }
 
-    /// What a check of this condition asks. `waited` says whether it follows a wait.
+    /// What a help line must know about a check of this condition. `waited` says whether the check
+    /// follows a wait.
     pub(crate) fn asked(self, waited: bool) -> Asked {
         Asked {
             waited,
@@ -67,9 +68,9 @@ impl Condition {
         }
     }
 
-    /// Waits for the port at this index. A wait for [`Condition::HeldBy`] also waits for the other
-    /// ports. Without them, its report could name one of these ports as the number that the server
-    /// took instead.
+    /// Waits for the port at `index`. A wait for [`Condition::HeldBy`] also waits for the other
+    /// ports in `endpoints`. Its report may name a number on which the process listens instead. If
+    /// the wait did not know the other ports, this number could be one of them.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

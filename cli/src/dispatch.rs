@@ -21,11 +21,12 @@ pub(crate) fn main() -> ExitCode {
     // `reserve` starts this program as a keeper (the process that holds the ports). The keeper is
     // not a command of `Args`, because help, completions and man pages would then list it.
     if std::env::args_os().skip(1).eq([KEEPER_ARG]) {
-        // The keeper's stderr is /dev/null, so nothing is printed here. If a reservation fails, the
-        // keeper sends the error to `reserve` over their link.
+        // The keeper's stderr is the null device, so nothing is printed here. If a reservation
+        // fails, the keeper sends the error to `reserve` over their link.
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
     }
-    // `run` starts this program as a watcher in the same way.
+    // In the same way, `run` starts this program as a watcher (a process that ends the command if
+    // `run` is killed).
     #[cfg(unix)]
     if std::env::args_os().skip(1).eq([WATCHER_ARG]) {
         return ExitCode::from(run_watcher().unwrap_or_else(|failure| failure.code()));

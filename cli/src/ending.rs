@@ -27,7 +27,8 @@ pub(crate) struct Target {
 pub(crate) struct Handles(BTreeMap<u32, ProcessHandle>);
 
 impl Handles {
-    /// Opens a handle of each process that owns one of the sockets, except those that have ended.
+    /// Opens a handle of each process that owns one of the sockets. Skips a process that no longer
+    /// exists.
     pub(crate) fn open(servers: &[Holder]) -> Result<Handles, Failure> {
         let mut handles = BTreeMap::new();
         for pid in owners(servers).map(|process| process.pid) {

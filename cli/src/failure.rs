@@ -42,7 +42,7 @@ impl Failure {
         Failure { code, ..self }
     }
 
-    /// A failure of a command that reserves ports. `waited` says whether it has the option
+    /// A failure of `run` or `reserve` to reserve ports. `waited` says whether the user passed
     /// `--wait`.
     pub(crate) fn of_reserving(self, waited: bool) -> Self {
         let asked = Asked {

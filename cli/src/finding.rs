@@ -16,8 +16,8 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// Why only a server that sets SO_REUSEADDR can bind the free port. `None` also if that was not
-    /// checked.
+    /// Why only a server that sets SO_REUSEADDR can bind the free port. `None` if other servers can
+    /// bind it too, or if this was not checked.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 
@@ -57,9 +57,11 @@ impl Finding {
     }
 
     /// Checks which of the free ports are free only for servers that set SO_REUSEADDR, because of
-    /// the connections of a server that has stopped. One more attempt to bind decides it.
+    /// the connections of a server that has stopped. Tries once to bind each free port without
+    /// SO_REUSEADDR.
     pub(crate) fn note_servers(findings: &mut [Finding]) {
-        // On Windows, a server needs no option to bind despite such connections.
+        // On Windows, a server needs no option to bind despite the connections of an earlier
+        // server.
         if cfg!(windows) {
             return;
         }
@@ -83,17 +85,18 @@ impl Finding {
     }
 }
 
-/// Whether only connections keep a server from binding the port. The caller's own reservation keeps
-/// it from binding too, but is no obstacle to the caller's server.
+/// Whether only connections keep a server from binding the port. Returns `false` if the port is
+/// reserved, because the reservation keeps a server from binding too.
 fn has_only_connections(problem: &Diagnosis) -> bool {
     let mut holders = problem.holders().into_iter().flatten().peekable();
     let is_connection = |holder: &Holder| holder.remote.is_some();
     problem.leases().is_empty() && holders.peek().is_some() && holders.all(is_connection)
 }
 
-/// The report on a port without a listener, after a wait for one. A check makes no connection, but
-/// a wait makes one before it reports a timeout. So the report of a wait also says whether a packet
-/// filter redirects the port. Returns `None` if a server began to listen after the check.
+/// The report on a port that has no listener after a wait for one. `problem` is the report of a
+/// check, which makes no connection. A wait tries to connect before it times out, so its report
+/// also says whether a packet filter redirects the port. Returns `None` if a server began to listen
+/// after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

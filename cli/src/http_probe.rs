@@ -116,7 +116,8 @@ impl HttpProbe {
         let ask = |ip: IpAddr| {
             let (probe, sender) = (self.clone(), sender.clone());
             let ask = move || {
-                // The send fails if the other address has answered: the receiver is dropped then.
+                // If the other address has answered before, the receiver is gone, and the send
+                // fails.
                 let _sent = sender.send(probe.ask_address((ip, port).into(), None, ends));
             };
             let thread = std::thread::Builder::new()
@@ -148,8 +149,8 @@ impl HttpProbe {
         }
     }
 
-    /// Sends the request to `address`. `name` is the endpoint that the user named, if it has an
-    /// address. Reports print it, because it shows an interface by its name.
+    /// Sends the request to `address`. `name` is the endpoint that the user named, if that endpoint
+    /// has an address. Reports print `name`, because it shows an interface by its name.
     fn ask_address(
         &self,
         address: SocketAddr,
@@ -235,7 +236,7 @@ impl Problem {
 /// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
 fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
-    // If no socket has the requested port and it is ephemeral, the kernel can choose it as the
+    // If the requested port is ephemeral and no socket has it, the kernel can choose it as the
     // source port of the connection. TCP then connects the socket to itself. With a linger time of
     // 0, the close sends a reset, which leaves no TIME_WAIT.
     let local = stream.local_addr()?;

@@ -16,14 +16,15 @@ use crate::output::report;
 use crate::process::{ProcessHandle, watch_failure};
 use crate::text::escape;
 
-/// A request that the server on a port has not answered as expected.
+/// A request that no server has answered as expected yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Unanswered {
     pub(crate) endpoint: Endpoint,
     pub(crate) probe: HttpProbe,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed. If the timeout of the wait cuts an attempt short, the problem
+    /// of an earlier attempt stays.
     pub(crate) problem: String,
-    /// Whether an attempt has failed.
+    /// Whether `problem` comes from an attempt.
     is_sent: bool,
 }
 
@@ -82,7 +83,8 @@ impl Obstacle {
         if finding.problem.is_some() {
             return Some(Obstacle::NoListener(Box::new(finding)));
         }
-        // A server that listens on another address than the loopback ones receives no request.
+        // If the endpoint has no address, the requests go only to 127.0.0.1 and ::1. So a server
+        // that listens on neither receives no request.
         let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let tried = loopbacks.map(|ip| Endpoint {
             ip: Some(ip),
@@ -182,8 +184,8 @@ pub(crate) fn until_answered(
             let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
             let problem = request.probe.ask(request.endpoint, left).err();
             let is_failed = problem.is_some();
-            // If the limit left too little time for this attempt, keep the problem of the attempt
-            // before.
+            // If the limit left too little time for this attempt, keep the problem of an earlier
+            // attempt.
             let is_cut_short = |problem: &Problem| {
                 left.is_zero()
                     || request.is_sent && problem.is_silence() && left < HTTP_ATTEMPT_LIMIT

@@ -75,7 +75,7 @@ impl LeakCheck {
     }
 
     /// Reports the listeners that the command has left, and ends their processes for
-    /// `--leaks=stop`. Returns whether `run` must fail because of them.
+    /// `--leaks=stop`. Returns whether `run` must fail because of these listeners.
     fn handle_leaks(&self, console: &Console, udp: &[Endpoint]) -> Result<bool, Failure> {
         let leaks = self.leaks(udp)?;
         if leaks.is_empty() {

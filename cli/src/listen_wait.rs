@@ -26,13 +26,14 @@ const AFTER_WAIT: Asked = Asked {
 #[derive(Debug)]
 pub(crate) struct ListenWait {
     pub(crate) limit: Duration,
-    /// The elapsed time, or why the command does not listen.
+    /// Receives the time that the wait took, or why it failed.
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
 }
 
 impl ListenWait {
-    /// Returns the wait if its thread has not answered yet. If the command does not listen in time,
-    /// ends its process `pid` and all processes that it started, and fails.
+    /// Returns the wait if its thread has sent no result yet, and `None` afterwards. If the command
+    /// does not listen or answer in time, ends its process `pid` and all processes that it started,
+    /// and fails.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {
@@ -97,9 +98,8 @@ fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     }
 }
 
-/// Whether the wait failed because this process could not find out whether the command listens. If
-/// it could find out, the error has a diagnosis that is certain, or it is about a request of
-/// `--http`.
+/// Whether the wait failed because this process could not check whether the command listens.
+/// Returns `false` if the error has a diagnosis that is certain, or is about a request of `--http`.
 fn could_not_check(failure: &Failure) -> bool {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis().is_none_or(|of| !of.could_tell()),

@@ -76,7 +76,7 @@ impl PipeStream {
         }
     }
 
-    /// The pid of the process that created the pipe. For the client's end only.
+    /// The pid of the process that created the pipe. Only a client calls this function.
     pub(crate) fn server(&self) -> io::Result<u32> {
         pipes::server_of(&self.0)
     }

@@ -13,7 +13,7 @@ use linux as system;
 use others as system;
 
 /// Makes this process the parent of each descendant whose own parent ends. Otherwise pid 1 would
-/// adopt a daemon, and nothing would show which command started it.
+/// usually adopt a daemon, and nothing would show which command started the daemon.
 pub(crate) fn adopt() -> Result<(), Failure> {
     system::adopt()
 }

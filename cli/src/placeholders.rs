@@ -36,8 +36,8 @@ impl Placeholders<'_> {
                 }
             }
         }
-        // `joined` requires that `argument` was cut only beside ASCII characters, and that the text
-        // in between is ASCII.
+        // `joined` requires that each cut of `argument` is next to an ASCII character. The loop
+        // cuts only beside the braces of a placeholder, and inserts only ASCII text.
         os_text::joined(out)
     }
 

@@ -35,8 +35,8 @@ impl Granted {
         }
     }
 
-    /// Releases a port that this process reserved. Fails if something still listens on it. Does
-    /// nothing for a port that the port server holds.
+    /// Releases a port that this process reserved. Fails if a process still listens on the port, or
+    /// if reading the socket table fails. Does nothing for a port that the port server holds.
     pub(crate) fn release(self) -> portlease::Result<()> {
         match self {
             Granted::Reserved(reservation) => reservation.release(),
@@ -86,8 +86,8 @@ impl PortServer {
     /// Reserves a number that the server grants. Most servers only remember their grants, which
     /// stops no other program from binding the port. So if a granted number is in use, this
     /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests.
-    /// `portlease serve` holds a reservation of its own until the process `pid` ends, so this
-    /// function makes none.
+    /// If the server is `portlease serve`, the server itself holds a reservation until the process
+    /// `pid` ends. This function then makes no reservation.
     pub(crate) fn reserve(&self, options: &ReserveOptions, pid: u32) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {

@@ -7,11 +7,12 @@ use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
 use crate::process_stat::{ProcessStat, shows_processes};
 
-/// Sends SIGTERM to the process `root` and to the processes that it started. Sends SIGKILL to those
-/// that still run [`TERMINATE_GRACE`] later, and to processes that started in between. On Windows
-/// all of them end at once.
+/// Sends SIGTERM to the process `root` and to the processes that it started. If any of them still
+/// runs [`TERMINATE_GRACE`] later, sends SIGKILL to all that are left, also to processes that
+/// started in between. On Windows there is no SIGTERM, so each process ends at once.
 ///
-/// Without a `/proc` that shows processes, only `root` ends, because the others cannot be found.
+/// Without a `/proc` that shows processes, only `root` ends, because the processes that it started
+/// cannot be found.
 pub(crate) fn end_tree(root: u32) -> io::Result<()> {
     let started = ProcessStat::of(root).map(|of| of.started);
     if started.is_none() && shows_processes() {
@@ -50,7 +51,7 @@ fn kill(tree: Vec<(u32, ProcessHandle)>) -> io::Result<()> {
     Ok(())
 }
 
-/// Ignores that this process may not signal the process of another user.
+/// Ignores the error of a signal that this user may not send, such as to another user's process.
 fn unless_refused(signalled: io::Result<bool>) -> io::Result<()> {
     match signalled {
         Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),

@@ -29,7 +29,8 @@ pub(crate) fn reserve_options(
 }
 
 /// Fails if the user restricts the choice of numbers while the port server of `PORTSERVER_ADDRESS`
-/// chooses them. `further` is an option outside `numbers` that restricts the choice, if present.
+/// chooses them. `further` names an option outside `numbers` that restricts the choice, if the user
+/// passed one.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
     further: Option<&'static str>,
@@ -81,7 +82,8 @@ pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
         let taken: Vec<String> = within
             .map(|(option, port)| format!("{option} {port}"))
             .collect();
-        // There is room. Or one port alone has none, and then the library explains why.
+        // The numbers are enough. If they are not, but only one port of this `run` uses the range,
+        // the library reports why that port cannot be reserved.
         if picked.len() <= room || picked.len() + taken.len() == 1 {
             continue;
         }

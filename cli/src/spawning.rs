@@ -15,8 +15,9 @@ use windows as system;
 
 pub(crate) use system::{exit_code, instead};
 
-/// A command with another program, and with the arguments and the environment of `command`. `first`
-/// comes before these arguments. Sockets that `command` passes on are not copied.
+/// A command with another program, and with the arguments and the environment of `command`. The
+/// argument `first` comes before the arguments of `command`. If `command` passes sockets on, the
+/// new command does not.
 fn with_program(command: &Command, program: &OsStr, first: Option<&OsStr>) -> Command {
     let mut other = Command::new(program);
     other.args(first).args(command.get_args());

@@ -1,6 +1,7 @@
 //! Whether the parent started this process without a stdout.
 
-/// Rust's runtime replaces a closed stdout by /dev/null, to which every write succeeds.
+/// Rust's runtime replaces a closed stdout by /dev/null, to which every write succeeds. So the
+/// caller must check this before it writes.
 #[cfg(unix)]
 pub(crate) use crate::ffi::unix::is_stdout_closed_at_start;
 

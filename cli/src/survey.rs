@@ -17,8 +17,8 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
-    /// Why the port cannot be checked. `None` if the check answered, or if the limit ended the
-    /// search before this port was checked.
+    /// Why the port cannot be checked. `None` if the check found that the port does not meet the
+    /// condition, or if the limit ended the search before this port was checked.
     pub(crate) error: Option<portlease::Error>,
 }
 
@@ -114,7 +114,8 @@ fn answer(
         Err(problem) => problem,
     };
     match condition {
-        // The wait below would also try a connection before it reports that no socket listens.
+        // Skips the wait below, which would also try a connection before it reports that no socket
+        // listens.
         Condition::Listening if problem.could_tell() => return Ok(false),
         Condition::Free(_) => {
             let error = portlease::Error::from(problem);

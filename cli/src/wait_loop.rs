@@ -117,8 +117,9 @@ pub(crate) fn wait_for(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if has_ended(process.as_ref())? {
-            // The waiting thread also notices that the process has ended. It may still find a
-            // listener of a daemon that the process started.
+            // If the wait is for listeners of the process, the waiting thread also notices the end
+            // of the process. The thread may still find a listener of a daemon that the process
+            // started.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
                 Some(Ok(Ok(Some(_)))) => break Outcome::Met,

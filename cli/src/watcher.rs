@@ -123,7 +123,7 @@ pub(crate) fn run_watcher() -> Result<u8, Failure> {
     let mut socket = UnixStream::from(socket);
     let mut guarded = None;
     let mut number = [0; 4];
-    // The read fails once `run` has ended, because its end of the socket is then closed.
+    // The read fails once `run` has ended, because the kernel then closes the socket of `run`.
     while socket.read_exact(&mut number).is_ok() {
         match u32::from_ne_bytes(number) {
             TAKE_PENDING => {

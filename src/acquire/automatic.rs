@@ -72,9 +72,10 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     }
-    // A number that only old connections (such as TIME_WAIT) occupy is better than none. If
-    // `spared` is set, the pick has left the last free numbers for outgoing connections on purpose.
-    // It then takes no number at all.
+    // A number that only old connections (such as TIME_WAIT) occupy can be reserved. Only the
+    // socket table shows such a number, so this last pass reads the table. If `spared` is set, the
+    // pick has left the last free numbers for outgoing connections on purpose. It then takes no
+    // number at all.
     if effort.level > RetryLevel::Once && !stats.spared {
         let numbers = numbers(request)?.filter(is_other).take(NUMBERS_LOOKED_UP);
         let mut with_table = effort.at_most(RetryLevel::WithTable);

@@ -28,7 +28,7 @@ pub(super) fn reserve(
     }
     let range = request.allowed.as_ref();
     let level = if range.is_some_and(|range| range.len() == offsets.span()) {
-        // The range has room for one block, so each port is retried as an exact number is.
+        // The range has room for only one block, so each port is retried as an exact number is.
         RetryLevel::WithBudget
     } else if request.name.is_some() {
         // A stable name should stand for the same base number in every run. A number that only old

@@ -74,9 +74,9 @@ fn part(
     ))
 }
 
-/// The lease of an exact number. A process that tries one number after the other has each lease for
-/// a moment, and writes a record only when it has reserved the number. So a lease without a record
-/// is worth a retry.
+/// The lease of an exact number. A process that tries several numbers takes the lease of each for a
+/// moment. It writes a record only for a number that it has reserved. So a taken lease without a
+/// record may be released soon, and is worth a retry.
 fn lease_of_exact(
     port: Port,
     claims: bool,
@@ -173,8 +173,8 @@ fn claim(
             return Err(AttemptError::Occupied(port));
         }
         // One more try follows even if no further pause is allowed. The kernel may have refused the
-        // bind because of a probe of another process. The search for the owner takes longer than
-        // such a probe, so the probe has usually ended by now.
+        // bind because of a probe of another process. `pause_for` searches for the owner of the
+        // sockets. That search takes longer than a probe, so the probe has usually ended.
         is_last = !pause_for(occupant, effort);
     }
 }

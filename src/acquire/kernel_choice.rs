@@ -30,10 +30,11 @@ pub(super) fn reserve(
         return Ok(None);
     }
     let parity = ParityExhaustion::of_this_namespace();
-    // The claims of rejected numbers. They stay open until the pick ends, so that the kernel does
-    // not offer these numbers again.
+    // The claims of rejected numbers. They stay open until this function ends, so that the kernel
+    // does not offer these numbers again.
     let mut rejected = Vec::new();
-    // An administrator may have changed the range since the last pick.
+    // An administrator may have changed the range since the last pick, so an old cached range is
+    // read again.
     let mut range = EphemeralRange::recent().map_err(AttemptError::range)?;
     for _ in 0..KERNEL_PICKS {
         // Each claim takes a number from outgoing connections, even if only for a moment. So the
@@ -68,8 +69,8 @@ pub(super) fn reserve(
 }
 
 /// Draws random numbers of the range, except the ports in `own`, which this call has already
-/// reserved. Sets `stats.spared` if the only free numbers are those that this crate leaves for
-/// outgoing connections.
+/// reserved. Sets `stats.spared` if few numbers are free, and this crate leaves these for outgoing
+/// connections.
 pub(super) fn draw(
     request: &Request,
     range: &EphemeralRange,
@@ -141,12 +142,12 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Whether as many more numbers of the range are free as outgoing connections need. Without any
-/// free number, connect(2) fails in every process. The function claims the numbers for a moment to
-/// find out. The ports in `own` are not free.
+/// Whether `range.spare()` more numbers of the range are free for outgoing connections. To find
+/// out, this function claims that many random numbers for a moment. A port in `own` does not count
+/// as free. If no number of the range is free, connect(2) can fail in every process.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
-    // Whether the request admits a number does not matter to a connection.
+    // An outgoing connection can also use a number that the request does not admit.
     let mut numbers = range.draws().filter(|port| !own.contains(*port));
     let mut numbers = numbers.by_ref().take(RANDOM_PICKS);
     while free.len() < range.spare() {

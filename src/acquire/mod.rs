@@ -43,8 +43,8 @@ pub(crate) struct Refused {
 /// Reserves `n` ports: the exact ones of the request in ascending order, then ports that this crate
 /// picks.
 ///
-/// While the call waits for one exact port, it keeps the lower ones. So each such call waits only
-/// for a port above all ports that it holds, and such calls never wait for each other in a circle.
+/// While the call waits for one exact port, it keeps the lower exact ports. So each such call waits
+/// only for a port above all ports that it holds. Such calls never wait for each other in a circle.
 ///
 /// If an automatic pick fails during a wait, the call releases all ports before the next try.
 /// Without a wait it keeps them. If it released them, a child forked meanwhile could still have
@@ -139,8 +139,8 @@ impl Retries {
         }
     }
 
-    /// Repeats `attempt` until it succeeds, until a repetition cannot help, or until the time is
-    /// up.
+    /// Repeats `attempt` until it succeeds, until a repetition cannot help, or until the wait or
+    /// the retry budget of the call is used up.
     fn until_success<T>(
         &mut self,
         attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
@@ -205,9 +205,9 @@ impl Refused {
     }
 }
 
-/// Whether sockets that were released a moment ago may explain why no number was free. They hardly
-/// can if more than [`FEW_NUMBERS`] were tried. They cannot if no socket or abstract name blocked a
-/// number, or if the pick left the last free numbers for outgoing connections.
+/// Whether sockets that were released a moment ago may explain why no number was free. Such sockets
+/// hardly block more than [`FEW_NUMBERS`] numbers. They are not the reason if no socket or abstract
+/// name blocked a number, or if the pick left the last free numbers for outgoing connections.
 fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }

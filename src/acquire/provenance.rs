@@ -18,8 +18,8 @@ use crate::sockets;
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
 /// the claim later.
 ///
-/// A lack of descriptors or memory is an error. Without the start of this process the record would
-/// not show its children that the port belongs to their parent.
+/// Fails if descriptors or memory are lacking, because the start time of this process then cannot
+/// be read. A child process needs that time to recognize that the port belongs to its parent.
 pub(super) fn record(request: &Request) -> io::Result<Record> {
     let process = this_process()?;
     // If the caller passed the command of a program that it starts, as `portlease run` does, the

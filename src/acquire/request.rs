@@ -220,7 +220,7 @@ fn test_numbers() -> io::Result<impl Iterator<Item = u16>> {
     let is_small = kernel_choice::is_small(&range);
     let first = (!is_small).then_some(0);
     let last = is_small.then_some(0);
-    // The non-ephemeral numbers are listed only if the test needs them, because this takes 10 us.
+    // Listing the non-ephemeral numbers takes 10 us, so this happens only if the test needs them.
     let others = iter::once(()).flat_map(move |()| range.non_ephemeral().take(SELF_TEST_NUMBERS));
     Ok(first.into_iter().chain(others).chain(last))
 }

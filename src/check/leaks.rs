@@ -80,8 +80,8 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
         let mut rows = listeners()?;
         rows.retain(|row| !before.contains(&row.inode));
         let owned = sockets::owners(rows, ScanDepth::Complete).map_err(unreadable)?;
-        // Without a /proc of this pid namespace the owners of the new listeners cannot be found, so
-        // none of them can be called leaked.
+        // Without a /proc of this pid namespace the owners of the new listeners cannot be found. So
+        // the call cannot decide which listener is leaked.
         let lacks_proc = owned.unseen.iter().find(|reason| reason.is_of_proc());
         if let Some(reason) = lacks_proc
             && !owned.holders.is_empty()

@@ -93,8 +93,8 @@ pub(crate) struct Identity {
     /// The inode that the socket table shows for this socket. `None` on Windows, where sockets have
     /// no inode.
     pub(crate) inode: Option<NonZeroU64>,
-    /// The user that created the socket: the user ID with which this process accesses files. `None`
-    /// on systems other than Linux.
+    /// The user that created the socket: the user ID with which the creating process then accessed
+    /// files. `None` on systems other than Linux.
     pub(crate) user: Option<u32>,
 }
 
@@ -129,7 +129,7 @@ fn new_ipv6_socket() -> io::Result<Option<Socket>> {
     };
     match socket.set_only_v6(false) {
         Ok(()) => Ok(Some(socket)),
-        // A sandbox.
+        // A sandbox forbids the call. The error does not show whether the socket can serve IPv4.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
         // OpenBSD refuses this option, because its IPv6 sockets never serve IPv4.
         Err(_) => Ok(None),

@@ -13,8 +13,9 @@ use crate::retry::RetryBudget;
 
 /// Which socket options a probe sets, and when. On Windows every mode sets SO_EXCLUSIVEADDRUSE.
 ///
-/// A child that is forked during a probe has a copy of the probe's socket until it calls exec. The
-/// copy makes the kernel refuse servers. The mode decides which servers.
+/// A child that is forked during a probe has a copy of the probe's socket until it calls exec.
+/// While the copy exists, the kernel refuses some servers on the port. The mode decides which
+/// servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindMode {
     /// The probe sets no reuse option. A copy in a forked child would make the kernel refuse every
@@ -70,8 +71,8 @@ fn probe(
     };
     match mode {
         BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
-        // Sets the reuse options. They belong to the socket, so they also apply to a copy in a
-        // forked child.
+        // Sets the reuse options (on Windows, nothing). They belong to the socket, so they also
+        // apply to a copy in a forked child.
         BindMode::Exclusive => system::share(&bound()?),
         BindMode::Server | BindMode::ReusePort => bound().map(drop),
     }

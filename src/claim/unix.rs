@@ -13,8 +13,8 @@ use super::{BindMode, Identity};
 /// server without reuse options.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// Whether a probe of all addresses binds `0.0.0.0` in addition to `[::]`. On Unix `[::]` is
-/// enough, because it covers both families. The kernel refuses the bind of `[::]` if a server of
+/// Whether a probe of all addresses binds `0.0.0.0` in addition to `[::]`. On Unix, a probe binds
+/// `[::]` only where `[::]` covers both families. The kernel then refuses the bind if a server of
 /// either family has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 

@@ -14,8 +14,8 @@ use crate::model::process::ProcessState;
 use crate::model::record::{Beneficiary, StableName};
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
-/// Keeps proptest from writing a file of failures into the source tree. It still prints the
-/// smallest failing input.
+/// A configuration with this number of cases. proptest then writes no file of failures into the
+/// source tree. It still prints the smallest failing input.
 fn cases(cases: u32) -> Config {
     Config {
         cases,
@@ -47,7 +47,7 @@ fn mutated(captured: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// Puts a random header for `split` before the bytes.
+/// Puts a random header before the bytes. `super::split` decodes the header.
 fn with_header(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     // The captured inputs are little-endian. Half of these headers select that byte order.
     (0..6u8, any::<u16>(), bytes).prop_map(|(mode, cut, bytes)| {

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use crate::sockets;
 
-/// How the name of pm2's daemon begins. The name goes on with the version and ": God".
+/// The name of pm2's daemon begins with this text. The version and ": God" follow.
 const PM2_DAEMON: &str = "PM2 v";
 
-/// How the names of programs begin that run the script which follows their options.
+/// The names of interpreters begin with these texts, as in `python3.11`. An interpreter runs the
+/// script that follows its options.
 const INTERPRETERS: [&str; 6] = ["node", "bun", "python", "ruby", "perl", "busybox"];
 
-/// Options of interpreters whose value is the next word.
+/// Options whose value is the next word, for at least one of the interpreters.
 const WITH_VALUE: [&str; 8] = [
     "-r",
     "--require",
@@ -46,7 +47,8 @@ impl Ancestor {
         })
     }
 
-    /// The names of the program and its script, each with the arguments that follow it.
+    /// The names under which the process is known: its title, its program, and the script that an
+    /// interpreter runs. Each name comes with the arguments that follow it.
     fn names(&self) -> impl Iterator<Item = (&str, &[String])> {
         let arguments = self.words.get(1..).unwrap_or_default();
         // npm names its process after its command line: "npm run dev".
@@ -62,8 +64,8 @@ impl Ancestor {
         names.into_iter().chain(script)
     }
 
-    /// Whether it runs this program. If the name has a second word, that word must be one of the
-    /// program's options, or its first argument.
+    /// Whether the process runs the program `name`. If `name` has a second word, as in "tsx watch",
+    /// that word must be an option of the program or its first operand.
     pub(super) fn runs(&self, name: &str) -> bool {
         let (name, option) = match name.split_once(' ') {
             Some((name, option)) => (name, Some(option)),
@@ -77,7 +79,8 @@ impl Ancestor {
         SHELLS.iter().any(|shell| self.runs(shell))
     }
 
-    /// Whether it is a shell whose script has a loop.
+    /// Whether the process is a shell that runs a script with a loop. `false` if the script cannot
+    /// be read.
     pub(super) fn has_loop(&self) -> bool {
         let Some((_, arguments)) = self.names().find(|(name, _)| SHELLS.contains(name)) else {
             return false;
@@ -85,7 +88,8 @@ impl Ancestor {
         let Some(script) = first_operand(arguments) else {
             return false;
         };
-        // One word can have several options, as in `sh -ec`.
+        // With the option -c, the first operand is the script itself. One word can have several
+        // options, as in `sh -ec`.
         let is_text = |option: &String| !option.starts_with("--") && option.ends_with('c');
         if arguments[..script].iter().any(is_text) {
             has_loop(&arguments[script])
@@ -111,16 +115,17 @@ fn first_operand(arguments: &[String]) -> Option<usize> {
     (0..arguments.len()).find(|&at| !arguments[at].starts_with('-') && !is_value(at))
 }
 
-/// Whether the option is among the arguments, up to the first that is no option.
+/// Whether the arguments contain this option, or this word as their first operand. Arguments after
+/// the first operand do not count.
 fn has_option(arguments: &[String], option: &str) -> bool {
     let end = first_operand(arguments).map_or(arguments.len(), |at| at + 1);
     let mut words = arguments[..end].iter();
     words.any(|word| word.split('=').next() == Some(option))
 }
 
-/// The name of a program or script, without the ending of a script for Node.
+/// The file name of a program or script, without `.js`, `.cjs` or `.mjs`.
 fn program_name(path: &str) -> &str {
-    // `forever start` runs another script of forever.
+    // `forever start` leaves a process that runs this script of forever.
     if path.ends_with("/forever/bin/monitor") {
         return "forever";
     }
@@ -201,10 +206,10 @@ mod tests {
     #[test]
     fn a_word_that_names_no_program_is_not_taken_for_one() {
         for (name, line, program) in [
-            // A target of make, and a file.
+            // `air` is a target of make, and `entr` is a file.
             ("make", "make air", "air"),
             ("vim", "vim entr", "entr"),
-            // Arguments of the script.
+            // The words are arguments of the script, or the beginning of its name.
             ("node", "node build.js --watch", "node --watch"),
             (
                 "node",
@@ -229,7 +234,7 @@ mod tests {
             ("sh", "sh -ec while", true),
             ("bash", "bash -eo pipefail -c while", true),
             ("busybox", "busybox sh -c while", true),
-            // The name of a file.
+            // The shell would read a file with the name `while`. This file does not exist.
             ("sh", "sh while", false),
             ("sh", "sh", false),
             ("make", "make -c while", false),

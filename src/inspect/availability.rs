@@ -24,7 +24,8 @@ use crate::sockets::{self, PortTables, Row, Table};
 #[derive(Debug)]
 pub(crate) struct Availability {
     pub(crate) verdict: Verdict,
-    /// The sockets because of which the kernel refuses the bind.
+    /// The sockets that make the kernel refuse the bind. Only an answer with [`Cause::Holder`] has
+    /// them.
     blocking: Vec<Row>,
 }
 
@@ -43,9 +44,9 @@ impl Availability {
         }
     }
 
-    /// Returns the conflict with another reservation of the port if there is one, else this answer.
-    /// An answer stays in any case if it names the blocking sockets, or says that the port could
-    /// not be checked or bound for another reason.
+    /// Replaces this answer by the conflict with another reservation of the port, if there is one.
+    /// A conflict does not replace an answer that names the blocking sockets. It also does not
+    /// replace an error of the check other than a missing permission.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -66,7 +67,8 @@ impl Availability {
     }
 
     /// The sockets whose owners decide whether a retry can help. The list is empty if no socket
-    /// explains why the port is busy. `None` if a retry cannot help.
+    /// explains why the port is busy. `None` if a retry cannot help, or if the system does not
+    /// report the socket that has the abstract name.
     fn blocking(&self, port: Port) -> Option<Vec<Row>> {
         match self.verdict {
             Verdict::InUse(Cause::Holder) => Some(self.blocking.clone()),
@@ -83,19 +85,19 @@ impl Availability {
 /// A port that is checked, and the retries that are left for it.
 #[derive(Debug)]
 struct Question {
-    /// The position of the answer.
+    /// The position of the port's answer in the list of verdicts.
     index: usize,
     port: Port,
     asker: Asker,
     budget: RetryBudget,
 }
 
-/// For each port, whether a server of this kind could bind it now, and no other process reserved
-/// it. The answers are in the order of the ports.
+/// For each port, whether a server of this kind could bind it now, and no other reservation has it.
+/// The answers are in the order of the ports.
 ///
-/// The check of a port is repeated within its budget in two cases: no visible owner explains why
-/// the port is busy, or all owners are forked children that have not called exec. All budgets run
-/// at the same time, so a thousand ports take hardly longer than one.
+/// The check of a port is repeated within its retry budget in two cases: no visible owner explains
+/// why the port is busy, or all owners are forked children that have not called exec. All budgets
+/// run at the same time, so a thousand ports take hardly longer than one.
 pub(crate) fn of_each(
     ports: impl IntoIterator<Item = (Port, Asker)>,
     kind: ServerKind,
@@ -115,8 +117,9 @@ pub(crate) fn of_each(
     let mut verdicts = vec![Verdict::Free; ports.len()];
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
     if has_paused {
-        // While one port was retried, another one may have been taken or released. For one port,
-        // the last search for its owner took time, in which a forked child may have called exec.
+        // Each answer may be out of date. While one port was retried, another port may have been
+        // taken or released. Even for a single port, a forked child may have called exec during the
+        // last search for the owner.
         let last = || match ports.len() {
             1 => RetryBudget::none(),
             _ => RetryBudget::of_poll(None),
@@ -190,7 +193,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
         Bound::Answered(_) => None,
         Bound::Refused(context) => Some(Some(context.port.protocol)),
     };
-    // If the read of every socket fails, `explain` reads the sockets of each port by itself.
+    // If this read of all sockets fails, `explain` reads the sockets of each port separately.
     let tables = PortTables::of(bound.iter().filter_map(refused));
     let tables = tables.unwrap_or(PortTables::EachPort);
     let explain = |(bound, question): (Bound, &mut Question)| match bound {
@@ -221,9 +224,9 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Ok(context) => context,
         Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
-    // A reservation without a claim may be for a server without the reuse options. A forked child
-    // can have a copy of the probe's socket, which would keep that server from binding. Only
-    // `BindMode::Plain` waits until no copy is left.
+    // A reservation without a claim (a bound socket) may be for a server without the reuse options.
+    // A forked child can have a copy of this check's socket, which would keep that server from
+    // binding. Only `BindMode::Plain` waits until no copy is left.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
@@ -233,8 +236,8 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Err(e) => match refusal(port, &e) {
             None => return Bound::Refused(Box::new(context)),
             Some(verdict @ (Verdict::Privileged | Verdict::Forbidden)) => {
-                // Without the privilege to bind the port, the listeners still show that it is
-                // taken.
+                // Without the privilege to bind the port, the listeners can still show that the
+                // port is taken.
                 let rows = listeners(port, &PortTables::EachPort);
                 if rows.is_empty() {
                     Availability::of(verdict)
@@ -273,7 +276,8 @@ fn find_blocking(
     };
     let admitted = admits_server();
     // On Linux a read of the listeners alone takes a tenth to a hundredth of the time of a read of
-    // every socket, by the size of the kernel's tables. It is usually enough.
+    // every socket, by the size of the kernel's tables. The read of the listeners is usually
+    // enough.
     if !admitted {
         let rows = listeners(port, tables);
         if !rows.is_empty() {
@@ -290,7 +294,7 @@ fn find_blocking(
         },
     };
     // Beside a claim (a socket that this crate has bound) the kernel refuses a server without the
-    // reuse options, even if the claim is the asker's.
+    // reuse options, even if the caller itself holds the claim.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let unseen_claim = cfg!(target_os = "linux")
         && port.protocol == Protocol::Tcp
@@ -299,8 +303,8 @@ fn find_blocking(
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
-    // Listening and bound sockets always block the port. Connections of an earlier server do not,
-    // if a server could bind.
+    // Listening and bound sockets always block the port. Other connections block it only if the
+    // trial bind of a server has failed.
     others.retain(|row| match row.state {
         State::TimeWait => false,
         State::Listen | State::Bound => true,
@@ -309,9 +313,10 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // A server of this kind can bind. If it can bind beside connections in TIME_WAIT only now,
-        // another socket refused it before and has been closed since. An example is the listener of
-        // a forked child. The connections themselves still refuse what they refused before.
+        // A server of this kind can bind. If `admitted` is false, the first trial failed and the
+        // second one succeeded. So another socket blocked the first trial and has been closed
+        // since, for example the listener of a forked child. The connections in TIME_WAIT were
+        // there during both trials.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {
@@ -392,7 +397,8 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
 /// answers. The answer for the port is the smallest of them, in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
-    /// The port is in use or reserved. The next check will cost as little as this one.
+    /// The port is in use or reserved. A check of the reservations and listeners shows this at low
+    /// cost.
     Busy,
     /// The port is in use. Only a read of every socket shows this, which costs more.
     BusyExpensive,

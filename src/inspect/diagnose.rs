@@ -62,7 +62,7 @@ pub fn diagnose(port: impl ToEndpoint) -> Diagnosis {
 
 /// The report after the crate could not reserve this port for a server of this kind.
 pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
-    // The refused attempt has spent the retry budget of the call.
+    // The refused attempt already had the retry budget of the call, so this check has none.
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
         Verdict::Free => Verdict::InUse(Cause::Gone),
@@ -83,7 +83,8 @@ pub(crate) fn not_permitted(port: Port, kind: ServerKind) -> Diagnosis {
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
         verdict @ (Verdict::InUse(_) | Verdict::Privileged) => verdict,
-        // The refusal was for one protocol of several, or the setting has changed since.
+        // This check found no missing privilege. The refusal may have been for another protocol of
+        // the reservation, or the setting for privileged ports may have changed since.
         _ if ports::is_privileged(port.number) => Verdict::Privileged,
         _ => Verdict::Forbidden,
     };
@@ -116,9 +117,10 @@ pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosi
     facts.into_iter().zip(claims).map(diagnosis).collect()
 }
 
-/// A loopback address on which a server of every kind could bind the number, if servers have it on
-/// other addresses only. `None` if a server has it on every address, or if the port has an address
-/// for clients of other machines.
+/// A loopback address on which a server of every kind could bind the number, although servers have
+/// the number on other addresses. `None` if no server blocks the port, if a server has a wildcard
+/// address, if no loopback address is free, or if the caller asked for an address that is not a
+/// loopback address.
 fn free_loopback(port: Port, asker: Asker, facts: &Facts) -> Option<SocketAddr> {
     let servers = facts.holders.iter().flatten();
     let servers = servers.filter(|holder| holder.is_server());
@@ -149,7 +151,7 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
 }
 
 /// What [`report`] returns for each of these ports, in their order. One scan of the processes
-/// serves all of them. `asked` also has the ports of the call that need no report.
+/// serves all of them. `asked` has all ports of the call, also those that need no report.
 pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Diagnosis> {
     let mut facts = facts_of_each(ports, ScanDepth::Report);
     note_other_protocol(&mut facts, asked, None);
@@ -158,8 +160,9 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 
 /// A port may have no listener, while a server has the same number for the other protocol. The
 /// function notes that server, because the caller may have asked for the wrong protocol. If
-/// `expected` is set, only the servers of that process count. `asked` has all ports of the call. A
-/// server on one of these ports is not noted, because the caller asked for its protocol too.
+/// `expected` is set, only a server of the expected process counts. `asked` has all ports of the
+/// call. A server on one of these ports is not noted, because the caller asked for its protocol
+/// too.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let has_server = facts.holders.iter().flatten().any(whose::answers);
@@ -221,7 +224,8 @@ pub(crate) fn not_listening_each(
     let running = expected.pid().filter(runs);
     let suspended = running.filter(|pid| sockets::is_suspended(*pid));
     let in_other_network = running.filter(|pid| Namespace::differs_from_that_of(*pid));
-    // If the other listeners cannot be read, the report omits them.
+    // If the listeners of the expected process cannot be read, the report does not show those on
+    // other ports.
     let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
         let facts = with_redirection(*port, facts);
@@ -245,8 +249,9 @@ pub(crate) fn not_listening_each(
 
 /// Like [`report`], after a wait for a listener has timed out. If no socket listens on the port,
 /// the function tries to connect, because a packet filter may redirect the connections of the port.
-/// It tries the address of the port, or without an address each loopback address. `last_listener`
-/// is the listener that the wait saw last, if none stayed open. `asked` has all ports of the wait.
+/// It tries the address of the port, or without an address each loopback address. If listeners came
+/// and none stayed open, `last_listener` is the last one whose owner was found. `asked` has all
+/// ports of the wait.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,
@@ -362,8 +367,9 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     ports.into_iter().zip(holders).map(facts).collect()
 }
 
-/// Tries which servers could bind now, on the loopback and wildcard addresses of IPv4 and IPv6. For
-/// a port with an address, only that address is tried, if it is one of the four.
+/// Tries which servers could bind now, on the loopback and wildcard addresses of IPv4 and IPv6. A
+/// port with an address is tried on that address alone, and only if the address is one of these
+/// four.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),

@@ -15,8 +15,8 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 
 /// Completes each lease by what this process sees. If the recorded process has ended, the lease
 /// gets the processes that still hold the reservation. If the record is of another pid namespace,
-/// the lease gets the pid that the recorded process has here, if that process is visible. A lease
-/// that cannot be examined stays as it is.
+/// the lease gets the pid that the recorded process has in the namespace of this process, if it is
+/// visible there. A lease that cannot be examined stays as it is.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -63,8 +63,8 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     leases
 }
 
-/// What [`of_leases`] returns for the leases of each of several ports. One scan of the processes
-/// serves all of them.
+/// Does what [`of_leases`] does, for the leases of several ports. One scan of the processes serves
+/// all of them.
 pub(crate) fn of_each(ports: Vec<Vec<Lease>>) -> Vec<Vec<Lease>> {
     let lengths: Vec<usize> = ports.iter().map(Vec::len).collect();
     let mut all = of_leases(ports.into_iter().flatten().collect()).into_iter();
@@ -95,9 +95,9 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 }
 
 /// The processes that hold the reservation after the recorded process ended. `None` if there is no
-/// record, or if the recorded process may still run in another pid namespace. It may if no owner of
-/// the socket is visible, or if an owner has the recorded start and, in its own pid namespace, the
-/// recorded pid.
+/// record, or if the recorded process may still run in another pid namespace. It may still run in
+/// two cases: no owner of the socket is visible, or a visible owner is the recorded process by its
+/// start and by the pid in its own namespace.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();
@@ -116,7 +116,7 @@ fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
 
 fn runs(record: &Record) -> bool {
     // If the system does not report whether a process runs, the process counts as running. Such a
-    // system reports no owners of sockets either.
+    // system reports no owners of sockets either, so no later holder could be named.
     let is_same = |started| record.started.is_none() || started == record.started;
     sockets::is_running(record.pid).unwrap_or(true)
         && sockets::started(record.pid).map_or(true, is_same)

@@ -12,8 +12,8 @@ use crate::residual;
 use crate::retry::RetryBudget;
 use crate::sockets::{self, ScanDepth};
 
-/// The report of a listener on the port that belongs to this process or to a descendant. `None` if
-/// there is none, or if the sockets or their owners cannot be read.
+/// The report of a listener on the port, if this process or a descendant of it has the listener.
+/// `None` if neither has a listener there, or if the sockets or their owners cannot be read.
 ///
 /// A listener that was closed a moment ago can still be open in a forked child. The call retries
 /// while only such children have the listener, for about 2 s at most.

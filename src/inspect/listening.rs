@@ -43,8 +43,8 @@ impl Snapshot {
     /// The first port of a protocol whose table cannot be read, and the cause.
     pub(crate) fn read(ports: &[Port]) -> Result<Snapshot, (Port, io::Error)> {
         let mut found: HashMap<_, Vec<Row>> = HashMap::new();
-        // TCP is last, because a missing TCP table ends this loop: connections replace that table.
-        // A missing table of another protocol is an error.
+        // TCP is last, because a missing TCP table ends this loop: `listeners_of` then tries
+        // connections. A missing table of another protocol is an error.
         for protocol in [Protocol::Udp, Protocol::UdpLite, Protocol::Tcp] {
             let of_protocol = || ports.iter().filter(|port| port.protocol == protocol);
             let numbers = || of_protocol().map(|port| port.number);

@@ -1,4 +1,5 @@
-//! [`PortContext`]: the reservation of a port, and whether it belongs to the asker.
+//! [`PortContext`]: the reservation of a port, and whether the reservation belongs to the asker
+//! (who asks about the port).
 
 use std::io;
 use std::num::NonZeroU64;

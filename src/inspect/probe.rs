@@ -1,4 +1,4 @@
-//! [`probe`]: what a client would meet, found by connecting.
+//! [`probe`] connects to a port and reports what a client would meet.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -94,9 +94,9 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
 }
 
 /// Whether the socket is connected to itself. If a client connects to an ephemeral port that no
-/// socket has, the kernel can choose the same port as the client's own. TCP then connects the
-/// socket to itself. The function makes the close of such a socket reset the connection. Otherwise
-/// the port would stay in TIME_WAIT.
+/// socket has, the kernel can choose this port as the client's source port. TCP then connects the
+/// socket to itself. The function sets such a socket to reset the connection when it is closed.
+/// Otherwise the port would stay in TIME_WAIT.
 fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     let is_own = stream
         .local_addr()
@@ -108,13 +108,13 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     is_own
 }
 
-/// An address of this machine at which connections to the port are accepted, although no socket
-/// listens there, so a packet filter redirects them. `None` if there is none, or if the listeners
-/// cannot be read.
+/// The address of the port, if a packet filter redirects its connections: a connection is accepted
+/// there, although no socket listens. For a port without an address, the function tries each
+/// loopback address. `None` if no connection is redirected, or if the listeners cannot be read.
 ///
 /// A server may have begun to listen since the caller read the listeners. So this function reads
-/// them again after an accepted connection. A server that accepts one client and then closes its
-/// listener has none left by then. So a second connection must be accepted too.
+/// the listeners again after each accepted connection. Another server may accept one client and
+/// then close its listener before that read. So a second connection must be accepted too.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp {
         return None;
@@ -151,7 +151,8 @@ mod tests {
 
     use super::*;
 
-    /// The caller has read the listeners before these servers began to listen.
+    /// The test calls `redirected` while a server listens. The server stands for one that began to
+    /// listen after the caller had read the listeners.
     #[test]
     fn a_server_that_began_to_listen_is_no_packet_filter() {
         let localhost = |server: &TcpListener| Port {

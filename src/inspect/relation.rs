@@ -8,8 +8,8 @@ use crate::model::process::{Relation, Supervisor};
 use crate::ownership::lineage;
 use crate::sockets;
 
-/// Sets in each process its supervisor, its relation to the calling process, and whether both are
-/// in the same unit and container.
+/// Sets three facts in each process: its supervisor, its relation to the calling process, and
+/// whether both processes are in the same unit and container.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let processes = holders.flat_map(|holder| &mut holder.processes);
     let mut processes = processes.peekable();
@@ -31,7 +31,8 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     }
 }
 
-/// The relation of a process to this process. `own_lineage` is this process and its ancestors.
+/// The relation of the process `pid` to this process. `own_lineage` is this process and its
+/// ancestors. `None` if neither process is an ancestor of the other.
 fn relation(pid: u32, own_lineage: &[u32]) -> Option<Relation> {
     let own = std::process::id();
     if pid == own {
@@ -39,8 +40,8 @@ fn relation(pid: u32, own_lineage: &[u32]) -> Option<Relation> {
     } else if own_lineage.contains(&pid) {
         Some(Relation::Ancestor)
     } else {
-        // The search ends at the nearest common ancestor. It is this process only if the other
-        // process is a descendant.
+        // `common` is the nearest process in both lineages. It is this process only if `pid` is a
+        // descendant of this process.
         let common = lineage(pid).find(|pid| own_lineage.contains(pid));
         (common == Some(own)).then_some(Relation::Descendant)
     }

@@ -19,9 +19,10 @@ pub(super) fn is_root() -> bool {
     lease::user().is_ok_and(|user| user == 0)
 }
 
-/// Records in each holder which kinds of hidden process may own its socket. Outside the first pid
-/// namespace, a process outside of this namespace may own any socket that has an inode. If a holder
-/// has such a socket, the function adds [`Incompleteness::PidNamespace`] to `unseen`.
+/// Records in each holder which kinds of hidden process may own its socket. If this process is not
+/// in the first pid namespace, a process of another namespace may own any socket that has an inode.
+/// If a holder then has such a socket, the function adds [`Incompleteness::PidNamespace`] to
+/// `unseen`.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
     let lacks_proc = unseen.iter().any(|reason| reason.is_of_proc());
     let owner = UnseenOwner {
@@ -40,8 +41,8 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
 
 /// Corrects which TCP connections count as outgoing. A connection without a listener may also have
 /// been accepted by a listener that was closed since. Such a connection counts as outgoing if its
-/// server is visible at the other end, or if its number is an ephemeral one and the peer's is not.
-/// A connection in SYN_SENT is always outgoing.
+/// server is visible at the other end, or if its local port is ephemeral and the peer's port is
+/// not. A connection in SYN_SENT is always outgoing.
 ///
 /// Also notes which unconnected sockets of the other protocols may belong to clients.
 pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {

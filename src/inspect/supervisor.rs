@@ -1,4 +1,5 @@
-//! Which supervisor may start a process again, and which command stops the process through it.
+//! Finds the supervisor that may start a process again, and the supervisor's command that stops the
+//! process.
 
 use std::path::Path;
 
@@ -19,12 +20,12 @@ enum Stop {
     RcService,
     /// A command that depends on the configuration of the supervisor.
     Unknown,
-    /// The end of the supervisor, which runs one command.
+    /// The supervisor itself must end. It runs only one command.
     Itself,
 }
 
-/// Programs that start another program again, when it ends or when a file changes. If a name has a
-/// second word, the program does so only with this option or subcommand.
+/// Programs that start another program again, when that program ends or when a file changes. If a
+/// name has a second word, the program does so only with this option or subcommand.
 ///
 /// honcho, foreman and `tsx` without `watch` are not listed: they end when their program ends.
 const SUPERVISORS: [(&str, Stop); 25] = [
@@ -78,11 +79,13 @@ const WRAPPERS: [&str; 15] = [
 /// How many shells and wrappers in a row the search for a supervisor passes.
 const WRAPPERS_DEEP: usize = 5;
 
-/// The first ancestor that is neither a shell nor a wrapper, if it is a supervisor. Otherwise the
-/// first shell before it that runs a script with a loop.
+/// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers.
+/// If the first other ancestor is in [`SUPERVISORS`], it is the supervisor. Otherwise the
+/// supervisor is the nearest shell on the way whose script has a loop.
 ///
-/// `own_lineage` is this process and its ancestors. None of them is reported if this process would
-/// end with the server.
+/// `own_lineage` is this process and its ancestors. The search ends at an ancestor of this process,
+/// because the end of that ancestor could end this process too. A [`SupervisorKind::Manager`] is
+/// reported there all the same, because a manager such as supervisord can stop one service alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);
@@ -123,7 +126,8 @@ pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Super
     looping
 }
 
-/// pm2's daemon as the supervisor of a program in cluster mode, for which the daemon listens.
+/// The supervisor of a program in pm2's cluster mode. There pm2's daemon, the process `pid`,
+/// listens for the program.
 fn for_itself(pid: u32) -> Option<Supervisor> {
     let control = pm2(&Ancestor::read(pid)?)?;
     let command = format!("`{control} stop NAME`, with a NAME that `{control} list` shows");
@@ -135,7 +139,8 @@ fn for_itself(pid: u32) -> Option<Supervisor> {
     })
 }
 
-/// How to stop the program whose process is `child`: a command line in a sentence.
+/// A text with the command line that stops the program of the process `child`. `None` if no command
+/// is known.
 fn stop_command(supervisor: &Ancestor, stop: Stop, child: u32) -> Option<String> {
     match stop {
         Stop::Folder(command) => {
@@ -172,7 +177,8 @@ fn supervisorctl(supervisord: &Ancestor) -> Option<String> {
             let mut defaults = defaults.iter().map(|file| folder.join(file));
             match defaults.find(|file| file.exists()) {
                 Some(file) => file,
-                // The other defaults are the same in every working directory.
+                // The other default files do not depend on the working directory, so supervisorctl
+                // finds them without an option.
                 None => return Some("supervisorctl".to_owned()),
             }
         }
@@ -187,7 +193,7 @@ fn configuration(words: &[String]) -> Option<&str> {
         if let Some(value) = word.strip_prefix("--configuration") {
             return value.strip_prefix('=').or_else(next);
         }
-        // Options without a value can precede it in one word, as in `-nc FILE`.
+        // Options without a value can precede `c` in one word, as in `-nc FILE`.
         let options = word.strip_prefix('-')?;
         let value = options.trim_start_matches(['n', 's', 'k', 't']);
         let value = value.strip_prefix('c')?;
@@ -206,10 +212,10 @@ fn pm2(daemon: &Ancestor) -> Option<String> {
 }
 
 /// The path as a word for a shell. Returns `None` if the path does not exist for this process, or
-/// if a report would escape one of its characters.
+/// if a report could not print it unchanged.
 fn shell_word(path: &Path) -> Option<String> {
     let text = path.to_str().filter(|text| printable(text) == *text)?;
-    // Without permission to look, the path may exist.
+    // If `try_exists` fails, for example without permission, the path may exist.
     if !path.try_exists().unwrap_or(true) {
         return None;
     }

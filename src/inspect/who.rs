@@ -179,8 +179,8 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
         if !holders.is_empty() {
             return Some((number, holders.headline()));
         }
-        // A reservation without a claim (this crate's bound socket) may be in another lock folder.
-        // Then only its abstract name shows it.
+        // The lease of a reservation may be in another lock folder. If the reservation also has no
+        // claim (a bound socket of this crate), only its abstract name shows it.
         let mut ports = protocols.iter().map(|of| Port::new(number, *of));
         let port = ports.find(|port| is_named(*port))?;
         Some((number, named_by(inheritance::of_name(port).first())))

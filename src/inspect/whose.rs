@@ -27,8 +27,8 @@ pub(crate) struct Expected {
     /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// Whether the process has ended, and is not known to have failed. It may then have left a
-    /// daemon that listens.
+    /// Whether the process has ended without a known failure. An orphan that started later may then
+    /// be its daemon. `false` if neither the exit status nor the start of the process is known.
     ended_well: bool,
 }
 
@@ -106,11 +106,12 @@ impl Expected {
         self.pid.is_some_and(is_or_is_below) || self.left(process)
     }
 
-    /// Whether the process is a daemon that the expected process left. The daemon's parent has
-    /// ended, so the daemon is no descendant any more. It counts if it is in a process group or
-    /// session whose number is the pid of the expected process. An orphan also counts if it shares
-    /// the group or session of the expected process. If the expected process ended without a
-    /// failure, any orphan that started after it counts: the daemon may have called setsid(2).
+    /// Whether the process is a daemon that the expected process left. The parent of a daemon has
+    /// ended, so the daemon is no descendant any more. A process counts if it is in a process group
+    /// or session whose number is the pid of the expected process. An [orphan](is_orphan) also
+    /// counts if it shares the group or session of the expected process. If the expected process
+    /// ended without a failure, any orphan that started after it counts: the daemon may have called
+    /// setsid(2).
     fn left(&self, process: &Process) -> bool {
         // The start is in units of 10 ms, so a daemon can have the same start as its parent.
         if process.ticks < self.started {
@@ -185,8 +186,8 @@ impl Watch {
     }
 
     /// The position of the first port without a listener that counts, and who listens there. `None`
-    /// if every port has one. A listener whose owner is not visible counts as the expected
-    /// process's.
+    /// if every port has a listener that counts. A listener whose owner is not visible counts as
+    /// the expected process's.
     pub(crate) fn first_missing(
         &mut self,
         ports: &[Port],
@@ -301,9 +302,9 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the process may have opened instead of one on this port. The list omits
-    /// the listeners on other numbers of the process that reserved this port. Each of these numbers
-    /// is meant for a server of its own.
+    /// The listeners that the expected process may have opened instead of one on this port. If one
+    /// process reserved this port and also the port of a listener, the list omits that listener.
+    /// Each of these ports is meant for a server of its own.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {

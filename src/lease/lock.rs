@@ -110,7 +110,8 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
     Attempt::BeingPeeked
 }
 
-/// Whether no process has an exclusive lock on the file. A lease is an exclusive lock.
+/// Returns `false` if a process has an exclusive lock on the file, as every lease has. Otherwise
+/// returns `true`. Processes may then have shared locks on the file.
 ///
 /// The check takes a shared lock. A reservation that meets the shared lock calls this function too,
 /// and sees that the file has no lease. The function unlocks the file explicitly. A child that is
@@ -240,9 +241,9 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 
 /// The record of the process that has the lock file locked.
 ///
-/// A locked record in a folder of records has priority over the record in the lock file, because a
-/// killed process may have left the latter. The times in the two records do not decide, because a
-/// clock can be set back.
+/// A locked record in a folder of records has priority over the record in the lock file, which a
+/// killed process may have left there. The times in the two records do not decide, because a clock
+/// can be set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing. The lease holds without it.
     let users = folder.record_users().unwrap_or_default();
@@ -255,8 +256,8 @@ fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Opti
             None
         }
     });
-    // More than one record is locked only if some process keeps an old record locked. The newest
-    // record counts.
+    // More than one record is locked only if a process, such as a forked child, keeps an old record
+    // locked. The newest record counts.
     beside
         .max_by_key(|(record, _)| record.since)
         .or_else(|| Some((decode(lock)?, owner)))
@@ -277,11 +278,11 @@ fn decode(file: &File) -> Option<Record> {
 
 /// Removes each of `files` that no process has locked and that no process has written to for
 /// `unused_for`. If `user` is root, this applies to the files of every user, else to the files of
-/// `user`. The call does nothing while another process sweeps the folder.
+/// `user`. On Unix the call does nothing while another process or thread sweeps the folder.
 ///
-/// Without this rule, two concurrent sweeps could both find one file unlocked. After the first
+/// Without this exclusion, two concurrent sweeps could both find one file unlocked. After the first
 /// sweep removes the file, a reservation can create a new file of that name. The second sweep would
-/// then remove the new file.
+/// then remove the new file. Windows needs no exclusion, because it does not delete an open file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,

@@ -172,14 +172,15 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
             {
                 return Err(fail(cause));
             }
-            // Skips a folder, a link and a fifo, which are no leases. A file system without locks
-            // has no leases.
+            // Skips a folder, a link and a fifo, which are no leases. Also skips every file on a
+            // file system without locks, which can have no leases.
             Err(_) => {}
         }
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // Each of these sweeps reads a whole folder, as this function has done above.
+        // Each of the next three sweeps reads at least one whole folder. This function can afford
+        // it, because it has read a whole folder anyway.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(folder, user);
         let _swept = lock::sweep_other_scopes(folder, user);

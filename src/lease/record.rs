@@ -75,8 +75,8 @@ impl Record {
         bytes
     }
 
-    /// Returns `None` for an empty file, for a torn record (a mixture of two writes), for the
-    /// record of a released lease, and for a record of another version.
+    /// Returns `None` if the bytes are not a whole record of this version. Examples are an empty
+    /// file, a torn record (a mixture of two writes), and the record of a released lease.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Record> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (stamp, mut rest) = text.strip_prefix(HEADER)?.split_once('\n')?;

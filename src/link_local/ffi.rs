@@ -38,8 +38,8 @@ pub(super) fn name_of(index: u32) -> io::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// The error of the last call of the C library. Linux reports a missing interface as ENODEV or
-/// ENXIO, and macOS as ENXIO. Both become `NotFound`.
+/// The error of the last failed call of the C library. Linux reports a missing interface as ENODEV
+/// or ENXIO, and macOS as ENXIO. Both codes become `NotFound`.
 #[cfg(unix)]
 fn last_error() -> io::Error {
     let error = io::Error::last_os_error();
@@ -50,7 +50,7 @@ fn last_error() -> io::Error {
 }
 
 /// Windows documents no error code for these calls, and no reason to fail except a missing
-/// interface.
+/// interface. So every failure becomes `NotFound`.
 #[cfg(windows)]
 fn last_error() -> io::Error {
     io::ErrorKind::NotFound.into()

@@ -11,8 +11,8 @@ use crate::retry::FEW_NUMBERS;
 /// How many numbers an automatic pick tried, and why each was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttemptStats {
-    /// How many ports the call was to reserve, if it picks several ports one by one. Otherwise 0 or
-    /// 1.
+    /// How many ports the call was to reserve one by one. 0 or 1 if the call was to reserve only
+    /// one port, or ports at fixed distances.
     pub(crate) requested: usize,
     /// The ports that the call had already reserved. The call released them when it could not
     /// reserve a further port.

@@ -208,7 +208,8 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Parses a text. Also fails if the text names an interface that this machine does not have.
+    /// Parses a text. Also fails if the text names an interface that this machine does not have, or
+    /// that cannot be looked up.
     pub(super) fn with_known_interface(text: &str) -> Result<Self, ParseEndpointError> {
         let (endpoint, interface) = Endpoint::parse(text)?;
         match interface {
@@ -364,9 +365,8 @@ impl BadText {
 }
 
 impl Endpoint {
-    /// The address with the port and the scope id. `None` if the endpoint stands for every address
-    /// of this machine. The scope id 0 of a link-local address stands for each interface that has
-    /// the address.
+    /// The address with the port and the scope id. `None` if the endpoint has no address. The scope
+    /// id 0 of a link-local address stands for each interface that has the address.
     ///
     /// ```
     /// let endpoint: portlease::Endpoint = "[fe80::1%1]:80".parse()?;
@@ -382,7 +382,8 @@ impl Endpoint {
         })
     }
 
-    /// The same endpoint on the interface with this index, if the address is link-local.
+    /// The same endpoint on the interface with this index, if the address is link-local. Otherwise
+    /// the endpoint stays unchanged.
     pub(crate) fn with_scope(self, scope_id: u32) -> Self {
         let ip = self.ip.map(|ip| link_local::with_scope(ip, scope_id));
         Endpoint { ip, ..self }
@@ -433,7 +434,7 @@ mod tests {
         let lo = link_local::interface_index("lo").unwrap();
         for (text, printed, scope_id) in [
             ("[fe80::1%lo]:80", "[fe80::1%lo]:80", lo),
-            // As ss(8) prints it.
+            // ss(8) prints the interface after the brackets.
             ("[fe80::1]%lo:80/udp", "[fe80::1%lo]:80/udp", lo),
             ("[ff02::fb%lo]:80/udp", "[ff02::fb%lo]:80/udp", lo),
             ("[ff02::fb]%lo:80", "[ff02::fb%lo]:80", lo),

@@ -12,7 +12,7 @@ use super::text::RangeText;
 ///
 /// From this range the kernel assigns numbers to outgoing connections and for `bind(…, 0)`. Each
 /// number counts once: as listening if one of its sockets listens, else as bound, else as
-/// connected, else as in TIME_WAIT. The claims of reservations count as bound.
+/// connected, else as in TIME_WAIT. The claim (the bound socket) of a reservation counts as bound.
 ///
 /// [`Holders::ephemeral_usage`](crate::Holders::ephemeral_usage) returns it. `Display` prints it:
 ///
@@ -27,7 +27,8 @@ pub struct EphemeralUsage {
     unseen: Vec<Incompleteness>,
 }
 
-/// How a number is used. A number with several sockets counts under the first of these uses.
+/// How a number is used. If the sockets of a number have different uses, the number counts under
+/// the use that is listed first here.
 #[derive(Clone, Copy)]
 enum Use {
     Listening,
@@ -102,9 +103,9 @@ impl EphemeralUsage {
         EphemeralUsage::new(range, is_ephemeral, [], unseen)
     }
 
-    /// Whether at least half of the numbers are in use, as far as the sockets could be read. Then
-    /// `bind(…, 0)` is usually slow: the half that the kernel searches first (the odd or the even
-    /// numbers) is probably used up.
+    /// Whether at least half of the numbers are in use, as far as the sockets could be read. In
+    /// that case `bind(…, 0)` is usually slow: the half that the kernel searches first (the odd or
+    /// the even numbers) is probably used up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use() * 2 >= self.ports
     }
@@ -136,8 +137,8 @@ impl EphemeralUsage {
         self.count(Use::Listening)
     }
 
-    /// How many numbers have a socket that is bound without listening, such as the claim of a
-    /// reservation, and none that listens. `None` if such sockets could not be read, as on Linux
+    /// How many numbers have no socket that listens, but a socket that is bound without listening,
+    /// such as the claim of a reservation. `None` if bound sockets could not be read, as on Linux
     /// before 6.8.
     pub fn bound(&self) -> Option<usize> {
         self.count(Use::Bound)

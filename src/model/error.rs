@@ -13,9 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a call failed. `Display` prints one line: usually what the call tried to do, then the cause.
 ///
 /// [`kind`](Error::kind) is for programs. [`diagnosis`](Error::diagnosis) is for people. If a port
-/// is in use, the diagnosis names the holder, if it is visible. `Debug` prints the `Display` text
-/// and then the diagnosis without its headline, so that the panic of an `unwrap()` in a test names
-/// the holder too.
+/// is in use and its holder is visible, the diagnosis names the holder. `Debug` prints the
+/// `Display` text and then the diagnosis without its headline, so that the panic of an `unwrap()`
+/// in a test names the holder too.
 ///
 /// ```
 /// let p = portlease::reserve_port();

@@ -374,7 +374,7 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
-    /// The lock folder could not be searched for reservations.
+    /// The error if the lock folder could not be searched for reservations.
     pub(crate) fn unread_lock_folder(path: &Path, cause: io::Error) -> Self {
         let advice = match cause.kind() {
             io::ErrorKind::Unsupported => "mount the file system proc on /proc, and retry",

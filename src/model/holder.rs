@@ -45,8 +45,8 @@ pub struct Holder {
     /// Whether a socket on `[::]` also serves IPv4.
     ///
     /// Linux reports this by sock_diag(7), for sockets that listen or are bound. Windows does not
-    /// report it, nor does Linux without sock_diag(7). There, every socket on `[::]` counts as
-    /// dual-stack.
+    /// report it, nor does Linux without sock_diag(7). On such systems every socket on `[::]`
+    /// counts as dual-stack.
     pub dual_stack: bool,
     /// Whether the socket is an outgoing (client) connection.
     ///
@@ -55,7 +55,7 @@ pub struct Holder {
     /// - A TCP connection in SYN_SENT.
     /// - A TCP connection that a process owns and that no listener on this port could have
     ///   accepted. In addition, a socket of this machine must listen at the other end, or the local
-    ///   number must be ephemeral and the number of the peer must not.
+    ///   number must be ephemeral and the number of the peer must not be ephemeral.
     /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
@@ -77,8 +77,8 @@ pub struct Holder {
     pub processes: Vec<Process>,
     /// Who can own the socket, if it is [hidden](Holder::hidden).
     pub(crate) unseen_owner: UnseenOwner,
-    /// Whether a client may have this socket: it is a UDP socket on a wildcard address without a
-    /// peer, and its number is ephemeral.
+    /// Whether a client may have this socket: it is a UDP or UDP-Lite socket on a wildcard address
+    /// without a peer, and its number is ephemeral.
     pub(crate) may_be_client: bool,
 }
 
@@ -90,7 +90,7 @@ pub enum Owner {
     Processes,
     /// No process: the kernel itself (VXLAN, WireGuard, NFS), or a call that is still in progress,
     /// such as accept(2) or one of io_uring. The descriptor of the socket may also be on its way to
-    /// another process. Every process could be inspected.
+    /// another process. `Unowned` is the answer only if every process could be inspected.
     Unowned,
     /// A process that this user may not inspect or that no `/proc` shows, or the kernel itself.
     Hidden,
@@ -111,7 +111,7 @@ pub(crate) struct UnseenOwner {
     pub(crate) lacks_proc: bool,
     /// This process is in a pid namespace that does not show every process.
     pub(crate) is_outside: bool,
-    /// This process runs as root.
+    /// This process runs as root. Always `true` on Windows.
     pub(crate) as_root: bool,
 }
 

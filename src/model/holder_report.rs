@@ -10,8 +10,9 @@ use super::process::Process;
 use super::state::State;
 use super::text::connections;
 
-/// A report lists up to this number of groups of sockets. After those it still lists sockets
-/// without a peer, but only counts the remaining connections.
+/// A report lists up to this number of groups. The sockets of a group differ only in the peer.
+/// After those groups the report still lists sockets without a peer, but only counts the remaining
+/// connections.
 const GROUPS_LISTED: usize = 20;
 
 /// A line of a report: a label, then a fact. Example:
@@ -56,7 +57,7 @@ impl Holders {
             .filter(is_server);
         if let Some(holder) = servers.next() {
             let first = holder.processes.first();
-            // Sockets of one server, on several addresses, are one holder.
+            // Several sockets of one process count as one holder.
             let is_other = |process: &Process| first.is_some_and(|first| first.pid != process.pid);
             let other = servers.find_map(|server| {
                 let process = server.processes.first()?;
@@ -141,9 +142,9 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read, except what the headline says already. If every
-    /// socket has a visible owner, an unreadable process could only be a further owner. Then no
-    /// line mentions it.
+    /// The lines that say what could not be read, except what the headline says already. If no
+    /// socket is hidden, an unreadable process could only be a further owner of a socket. In that
+    /// case no line says that processes could not be read.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen

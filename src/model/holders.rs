@@ -40,7 +40,7 @@ pub struct Holders {
     /// The index of the interface of the queried address, if that is a link-local address;
     /// otherwise 0.
     pub(super) scope_id: u32,
-    /// Listeners on the number whose address does not match the queried one.
+    /// Listeners on the same number, at addresses that do not match the queried address.
     pub(super) elsewhere: Vec<Holder>,
     rows: Vec<Holder>,
     pub(super) leases: Vec<Lease>,
@@ -49,8 +49,8 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// The answer with its sockets in the order of the report: listening, bound, connected,
-    /// TIME_WAIT.
+    /// Sorts the sockets in the order of the report: listening, bound, connected, TIME_WAIT. Also
+    /// sets [`shared`](Holder::shared) of each socket.
     pub(crate) fn new(
         port: u16,
         protocol: Option<Protocol>,
@@ -61,8 +61,8 @@ impl Holders {
         rows.sort_by_cached_key(order);
         for at in 0..rows.len() {
             let row = &rows[at];
-            // A TCP socket that is bound and does not listen, such as a claim of this crate, serves
-            // no address.
+            // A TCP socket that is bound without listening serves no address. An example is a claim
+            // (this crate's bound socket).
             let serves = row.state == State::Listen || row.protocol != Protocol::Tcp;
             let mut others = rows.iter().enumerate();
             rows[at].shared = serves
@@ -147,8 +147,8 @@ impl Holders {
         self.rows.len()
     }
 
-    /// Whether neither a socket nor a reservation was found. The port has no holder only if
-    /// [`is_complete`](Holders::is_complete) is also `true`.
+    /// Whether neither a socket nor a reservation was found. It is certain that the port has no
+    /// holder only if [`is_complete`](Holders::is_complete) is also `true`.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -218,7 +218,7 @@ impl Holders {
 
     /// How full the ephemeral range is, if at least half of its numbers have a TCP socket. The
     /// kernel may then soon have no number for `bind(…, 0)` and for outgoing connections. `None` if
-    /// fewer numbers are in use, or if the query was not for TCP.
+    /// fewer numbers are in use, if the query was not for TCP, or if the range cannot be read.
     ///
     /// # Platform-specific behavior
     ///
@@ -252,8 +252,9 @@ impl Holders {
             .find(is_claim)
     }
 
-    /// Whether the report shows this socket only by the line of its reservation. The socket gets a
-    /// line of its own if the recorded process has ended and another process owns the socket.
+    /// Whether the report shows this socket only by the line of its reservation. A claim gets a
+    /// line of its own if the recorded process has ended and another visible process owns the
+    /// claim.
     pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
         let lease = self.lease_of(holder);
         lease.is_some_and(|lease| lease.heir().is_none())

@@ -83,7 +83,8 @@ impl Incompleteness {
         }
     }
 
-    /// Whether the reason is that bound TCP sockets are not shown.
+    /// Whether the reason is that the system does not show TCP sockets that are bound without
+    /// listening.
     pub(crate) fn is_of_bound(self) -> bool {
         matches!(self, Incompleteness::Bound(_))
     }

@@ -12,9 +12,10 @@ use crate::printable::printable;
 ///
 /// A lease is live while the kernel reports its file as locked. The content of the file is a record
 /// for people, and does not decide whether the lease is live. The record can be missing or
-/// unreadable, for example if the disk was full or if a newer release of this crate wrote it. Then
-/// only the port and the protocol are known, and everything else is `None`. The environment and the
-/// command line of the process are never recorded, because they can contain secrets.
+/// unreadable, for example if the disk was full or if a newer release of this crate wrote it. In
+/// that case only the port and the protocol are known, and each method that returns an `Option`
+/// returns `None`. The environment and the command line of the process are never recorded, because
+/// they can contain secrets.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -35,7 +36,7 @@ pub struct Lease {
     /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
-    /// if they belong to the same one, or if the record does not name the namespace.
+    /// if the pids belong to the same pid namespace, or if one of the two namespaces is unknown.
     foreign: Option<Foreign>,
     /// Whether the recorded working directory is another one than that of this process.
     is_in_other_folder: bool,
@@ -94,8 +95,8 @@ impl Lease {
 
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. They are usually forked children that have not called exec. Empty if the recorded
-    /// process runs, or if it is unknown who holds the reservation. The list is always empty on
-    /// Windows, and in a diagnosis that did not search for these processes.
+    /// process runs, or if it is unknown who holds the reservation. Always empty on systems other
+    /// than Linux and macOS.
     pub fn inherited_by(&self) -> &[Process] {
         self.inherited_by.as_deref().unwrap_or_default()
     }
@@ -137,8 +138,8 @@ impl Lease {
     /// The id belongs to the pid namespace of that process. In the pid namespace of the caller, an
     /// id from another container belongs to another process, or to none: see
     /// [`is_foreign`](Lease::is_foreign). A forked child can still hold the reservation after that
-    /// process has ended. Then `pid` still returns the id of the process that ended, and `Display`
-    /// names the child as well.
+    /// process has ended. In that case `pid` still returns the id of the process that ended, and
+    /// `Display` usually names the child as well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -201,7 +202,7 @@ impl Lease {
 
     /// The name of the test that reserved the port. It is the name of the thread that made the
     /// call. On the main thread and on unnamed threads it is the test name that `cargo nextest`
-    /// sets.
+    /// sets, and `None` without `cargo nextest`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -286,8 +287,9 @@ impl Lease {
     }
 
     /// The number that the [name](Lease::name) stands for. A name gives the allowed numbers an
-    /// order, and this is the first number of that order. If another socket or reservation had it,
-    /// [`port`](Lease::port) is a later number of the order. `None` without a name.
+    /// order, and `first_choice` is the first number of that order. If a socket or another
+    /// reservation had the first number, [`port`](Lease::port) is a later number of the order.
+    /// `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;
@@ -413,7 +415,7 @@ impl Lease {
     }
 
     /// Returns text such as `; pid 4101 (restart), a forked child, still holds it`. The text is
-    /// empty if no process is known that still holds the reservation.
+    /// empty if no visible process has inherited the reservation.
     fn heirs_text(&self) -> String {
         let Some((first, others)) = self.inherited_by().split_first() else {
             return String::new();

@@ -35,7 +35,8 @@ impl Offsets {
         self.0.last().copied().unwrap_or(0)
     }
 
-    /// The count of numbers from the lowest to the highest port of one base number, both included.
+    /// How many numbers there are from the lowest port to the highest port of one base number, both
+    /// included.
     pub(crate) fn span(&self) -> usize {
         usize::from(self.greatest() - self.least()) + 1
     }

@@ -13,8 +13,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) ip: Option<IpAddr>,
-    /// The index of the interface of an IPv6 link-local address; 0 means each interface that has
-    /// the address. For any other address it is 0.
+    /// The index of the interface of an IPv6 link-local `ip`. It is 0 if the caller named no
+    /// interface, and for any other `ip`.
     pub(crate) scope_id: u32,
 }
 
@@ -29,7 +29,7 @@ impl Port {
         }
     }
 
-    /// The port that the endpoint names. Without a protocol it is a TCP port.
+    /// The port that the endpoint names. An endpoint without a protocol names a TCP port.
     pub(crate) fn of(endpoint: Endpoint) -> Port {
         let (ip, scope_id) = endpoint.ip.map(link_local::without_scope).unzip();
         Port {

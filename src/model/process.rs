@@ -28,7 +28,7 @@ pub struct Process {
     /// The process id.
     pub pid: u32,
     /// The id of the parent process. The parent started the process, or adopted it after the first
-    /// parent had ended. `None` if the parent is unknown.
+    /// parent had ended. `None` if the process has no parent, or if the parent is unknown.
     pub parent: Option<u32>,
     /// The name by which the kernel knows the process. On Linux it has at most 15 bytes, and the
     /// process can change it.
@@ -50,9 +50,8 @@ pub struct Process {
     /// Whether the process runs. On systems other than Linux it is always
     /// [`ProcessState::Running`].
     pub state: ProcessState,
-    /// Whether SIGTERM does not end the process, so that only SIGKILL does. It is `true` if the
-    /// process ignores SIGTERM. It is also `true` if the process has no handler for SIGTERM and one
-    /// of these conditions holds:
+    /// `true` if SIGTERM has no effect on the process, so that it must be ended with SIGKILL. The
+    /// process ignores SIGTERM, or it has no handler for SIGTERM and one of these conditions holds:
     ///
     /// - Every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
     /// - The process does not block SIGTERM, and it is the first process of another pid namespace
@@ -67,24 +66,24 @@ pub struct Process {
     /// container, and on systems other than Linux.
     pub unit: Option<String>,
     /// The full id of the container that the process runs in, as `docker ps --no-trunc` and `podman
-    /// ps --no-trunc` print it. `None` if the process runs in no container, and on systems other
-    /// than Linux.
+    /// ps --no-trunc` print it. For a container of systemd-nspawn or LXC it is the name. `None` if
+    /// the process runs in no container, and on systems other than Linux.
     pub container: Option<String>,
-    /// The relation of the process to the calling process. `None` if neither process started the
-    /// other, or if their parents cannot be read.
+    /// The relation of the process to the calling process. `None` if neither process is an ancestor
+    /// of the other, or if their parents cannot be read.
     pub relation: Option<Relation>,
-    /// Whether the calling process runs in the same systemd unit and container. Stopping that unit
-    /// or container would stop the calling process too. The field is also `true` if both processes
-    /// run in no unit and in no container.
+    /// Whether the process and the calling process run in the same systemd unit and container.
+    /// Stopping that unit or container would stop the calling process too. The field is also `true`
+    /// if both processes run in no unit and in no container.
     pub(crate) shares_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
     /// Who manages the container.
     pub(crate) manager: ContainerManager,
-    /// Whether the process has a handler for SIGTERM. A server with a handler usually ends its
-    /// workers too. `true` on systems other than Linux, where it is unknown.
+    /// Whether the process has a handler for SIGTERM. On SIGTERM, a server with a handler usually
+    /// ends its workers too. `true` on systems other than Linux, which do not show handlers.
     pub(crate) handles_sigterm: bool,
-    /// The ancestor that starts, or may start, the process again when the process ends.
+    /// The supervisor that starts, or may start, the process again when the process ends.
     pub(crate) supervisor: Option<Supervisor>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
@@ -100,10 +99,10 @@ pub struct Process {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ContainerManager {
-    /// Docker or Podman, as far as is known.
+    /// Docker or Podman. This is also the value if the manager is unknown.
     #[default]
     Engine,
-    /// A node of Kubernetes, which starts a container again.
+    /// A node of Kubernetes, which may start a stopped container again.
     Kubernetes,
     /// systemd-machined, which manages the containers of systemd-nspawn.
     Machined,
@@ -111,21 +110,22 @@ pub enum ContainerManager {
     Lxc,
 }
 
-/// An ancestor that starts, or may start, a process again when the process ends.
+/// A program that starts, or may start, a process again when the process ends. It usually runs as
+/// an ancestor of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Supervisor {
     pub(crate) pid: u32,
     pub(crate) name: String,
     pub(crate) kind: SupervisorKind,
-    /// Whether it is the parent of the process. If not, a shell or another program between them may
-    /// end without the process.
+    /// Whether the supervisor is the parent of the process. If not, the supervisor usually runs the
+    /// process through another program, such as a shell. That program may end without the process.
     pub(crate) is_parent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
-    /// A service manager, with a text that says how to stop the service of the process. `None` if
-    /// that is unknown. The process itself can be the manager: it may listen for a service.
+    /// A service manager. The text says how to stop the service of the process; `None` if that is
+    /// unknown. pm2's daemon is its own manager, because it can listen for a service itself.
     Manager(Option<String>),
     /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
     /// stops its command too.
@@ -159,10 +159,10 @@ pub enum ProcessState {
 pub enum Relation {
     /// The process is the calling process.
     ThisProcess,
-    /// The process started the calling process, directly or through other processes. Examples are a
-    /// shell and a test runner.
+    /// The process is the parent of the calling process, or an ancestor of that parent. Examples
+    /// are a shell and a test runner.
     Ancestor,
-    /// The calling process started the process, directly or through other processes.
+    /// The calling process is the parent of the process, or an ancestor of that parent.
     Descendant,
 }
 

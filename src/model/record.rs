@@ -21,7 +21,8 @@ pub(crate) struct Record {
     pub(crate) working_directory: String,
     /// When the port was reserved, as the time since the Unix epoch.
     pub(crate) since: Duration,
-    /// The inode of the claim (the bound socket of the reservation); `None` without a claim.
+    /// The inode of the claim (the bound socket of the reservation). `None` without a claim, or if
+    /// the inode is unknown.
     pub(crate) socket: Option<NonZeroU64>,
     /// The inode of the pid namespace that `pid` and `on_behalf_of` belong to; `None` if it is
     /// unknown.
@@ -29,7 +30,7 @@ pub(crate) struct Record {
     /// The process that the port is reserved for; `None` if the reserving process reserved the port
     /// for itself.
     pub(crate) on_behalf_of: Option<Beneficiary>,
-    /// The stable name that the number was derived from; `None` for any other reservation.
+    /// The stable name that the caller gave to the reservation; `None` without one.
     pub(crate) name: Option<StableName>,
 }
 
@@ -37,7 +38,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StableName {
     pub(crate) name: String,
-    /// The first number in the order of the name. If it was taken, another number is reserved.
+    /// The first number in the order of the name. The reserved number can be another one, for
+    /// example because this number was taken.
     pub(crate) first_choice: u16,
 }
 

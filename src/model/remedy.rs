@@ -48,14 +48,13 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Kill the process that holds the port. SIGTERM does not end it, as
-    /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) explains.
+    /// Kill the process that holds the port, because SIGTERM does not end it.
     #[non_exhaustive]
     KillProcess {
         /// The id of the process.
         pid: u32,
-        /// Whether a debugger or another tracer (ptrace(2)) has stopped the process. If not, the
-        /// process ignores SIGTERM.
+        /// Whether a debugger or another tracer (ptrace(2)) has stopped the process. If not,
+        /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) is `true`.
         traced: bool,
     },
     /// Resume the process that is expected to listen, because it is suspended.
@@ -119,36 +118,37 @@ pub enum Remedy {
         /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
         /// known.
         command: Option<String>,
-        /// Whether the process may still run afterwards. The supervisor ends what it started, such
-        /// as a shell that runs the process.
+        /// Whether the process may still run after the stop through the supervisor. Either the
+        /// process needs SIGKILL, or the supervisor stops only another program, such as a shell
+        /// that runs the process.
         may_remain: bool,
-        /// Whether only SIGKILL ends the process.
+        /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },
-    /// Stop a program that runs the process, such as a file watcher, and then the process.
-    /// Otherwise the program may start the process again.
+    /// Stop the watcher, and then the process. A watcher is a program that runs the process, such
+    /// as a file watcher, and may start the process again.
     #[non_exhaustive]
     StopWatcherFirst {
         /// The id of the process.
         pid: u32,
-        /// The id of the program.
+        /// The process id of the watcher.
         watcher: u32,
-        /// The name of the program.
+        /// The name of the watcher.
         name: String,
-        /// Whether only SIGKILL ends the process.
+        /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },
-    /// Stop the process. If the shell script that runs it starts it again in a loop, stop that
-    /// shell too.
+    /// Stop the process. A shell whose script has a loop runs the process. If the shell starts the
+    /// process again, stop the shell, and then the new process.
     #[non_exhaustive]
     StopProcessOfScript {
         /// The id of the process.
         pid: u32,
-        /// The id of the shell.
+        /// The process id of the shell.
         shell: u32,
         /// The name of the shell.
         name: String,
-        /// Whether only SIGKILL ends the process.
+        /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },
     /// Reserve any other free port.
@@ -163,8 +163,8 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// Use the port, because this process or an ancestor has already reserved it. Waiting for the
-    /// port could never succeed while the process that waits keeps it reserved.
+    /// Use the port, because it is already reserved for this process or for an ancestor. A wait for
+    /// the port could last forever, because that reservation may last as long as this process.
     #[non_exhaustive]
     UseOwnReservation {
         /// The endpoint that was requested.
@@ -175,8 +175,7 @@ pub enum Remedy {
         /// `pid` holds it for itself.
         on_behalf_of: Option<u32>,
     },
-    /// Start the server, if it does not run. If a packet filter redirects the port, a server may
-    /// run although no socket listens.
+    /// Start the server if it does not run.
     StartServer,
     /// Wait until a server listens on the port.
     #[non_exhaustive]
@@ -195,7 +194,8 @@ pub enum Remedy {
     ListenOn {
         /// The address of the endpoint that was checked.
         ip: IpAddr,
-        /// The index of the interface, if the address is a link-local one; otherwise 0.
+        /// The index of the interface of a link-local address. It is 0 for any other address, and
+        /// if the check named no interface.
         scope_id: u32,
     },
     /// Let the server listen on another loopback address, on which the same number is free.
@@ -226,8 +226,8 @@ pub enum Remedy {
     MountProc,
     /// Retry outside of this container, because a process outside may own the socket.
     InspectFromHost,
-    /// Retry in the network namespace of the process that is expected to listen. Its ports are
-    /// visible only there (nsenter(1)).
+    /// Retry in the network namespace of the process that is expected to listen. The sockets of
+    /// that process are visible only there. nsenter(1) enters the namespace.
     #[non_exhaustive]
     InspectInNetworkNamespace {
         /// The id of the process.
@@ -266,8 +266,8 @@ pub enum Remedy {
     },
     /// Use an address that this machine has.
     UseLocalAddress,
-    /// A server has the same number of another protocol. If that server is meant, name the port
-    /// with that protocol.
+    /// Name the port with another protocol. A server has the same number with that protocol, and
+    /// may be the server that is meant.
     #[non_exhaustive]
     NameOtherProtocol {
         /// The endpoint that was checked, with the protocol of the server.
@@ -282,12 +282,12 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// Call the wait of `portlease::tokio` that has this name. The wait that timed out blocked its
-    /// thread. If the server is a task of a current-thread runtime on that thread, the task could
-    /// not run meanwhile.
+    /// Await a function of `portlease::tokio` instead. The wait that timed out blocked its thread.
+    /// If the server is a task of a current-thread runtime on that thread, the task could not run
+    /// meanwhile.
     #[non_exhaustive]
     UnblockRuntime {
-        /// The name of the function.
+        /// The name of the function in `portlease::tokio`.
         call: &'static str,
     },
 }
@@ -650,8 +650,8 @@ mod tests {
         protocol: Some(Protocol::Tcp),
     };
 
-    /// The variant after this one; `None` after the last. If a variant is missing, the match does
-    /// not compile.
+    /// A value of the next variant, in the order of the match; `None` after the last variant. The
+    /// match does not compile if it lacks a variant.
     fn next(remedy: &Remedy) -> Option<Remedy> {
         let (pid, port, endpoint) = (4242, 60315, ENDPOINT);
         let addr = (Ipv4Addr::LOCALHOST, port).into();

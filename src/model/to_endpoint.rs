@@ -54,7 +54,7 @@ pub trait ToEndpoint: sealed::Sealed {
     fn to_endpoint(&self) -> Result<Endpoint>;
 }
 
-/// The port that the operand names. Without a protocol it is a TCP port.
+/// The port that the operand names. An operand without a protocol names a TCP port.
 pub(crate) fn port_of(operand: &impl ToEndpoint) -> Result<Port> {
     Ok(Port::of(operand.to_endpoint()?))
 }

@@ -93,8 +93,8 @@ impl EphemeralRange {
         }
     }
 
-    /// The cached range. The kernel chose the number `port`. If the cached range does not contain
-    /// this number, the range may have changed, so the call reads it again.
+    /// The cached range, for a number `port` that the kernel chose. If the cached range does not
+    /// contain `port`, the range may have changed, so the call reads it again.
     pub(crate) fn cached_with(port: u16) -> io::Result<Arc<EphemeralRange>> {
         let known = Self::cached()?;
         if known.range.contains(&port) {

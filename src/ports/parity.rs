@@ -12,9 +12,9 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
 /// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
 ///
-/// If it is, each `bind(…, 0)` walks that half without success, which takes about 1.5 ms. For the
-/// next [`PARITY_VALID_FOR`] this process then chooses numbers itself. All threads in one network
-/// namespace share this value.
+/// If that half is used up, each `bind(…, 0)` walks it without success, which takes about 1.5 ms.
+/// So for the next [`PARITY_VALID_FOR`] this process chooses numbers itself. All threads in one
+/// network namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 

@@ -43,7 +43,8 @@ impl Services {
 /// lack of descriptors, only [`COMMON`] counts, and the next call tries to read the file again.
 ///
 /// Parsing the file takes 60 us, and a search for the digits of one number takes 1 us. Most
-/// processes reserve a few ports, so the first calls search.
+/// processes reserve a few ports, so the first [`SERVICE_SEARCHES`] calls search. A later call
+/// parses the file, and the process keeps the numbers.
 pub(crate) fn is_common(port: u16) -> bool {
     static TEXT: OnceCell<String> = OnceCell::new();
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();
@@ -110,7 +111,7 @@ mod tests {
             .iter()
             .flat_map(|text| entries(text).map(|entry| entry.port).collect::<Vec<_>>())
             .collect();
-        // The first calls search, and the others use the parsed file.
+        // The first calls search the text, and the later calls use the parsed file.
         for port in (1..2000).rev() {
             let expected = COMMON.contains(&port) || listed.contains(port);
             assert_eq!(is_common(port), expected, "{port}");

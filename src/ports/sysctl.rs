@@ -34,8 +34,8 @@ pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     ))
 }
 
-/// The first number that a user without privileges can bind on every address of these systems.
-/// macOS since 10.14 requires no privilege on the wildcard address.
+/// The first number that a user without privileges can bind on every address of these systems. On
+/// the wildcard address, macOS since 10.14 requires no privilege for a lower number either.
 pub(crate) fn unprivileged_from() -> u16 {
     1024
 }

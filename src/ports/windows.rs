@@ -51,8 +51,8 @@ pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     excluded.is_ok_and(|excluded| excluded.contains(port))
 }
 
-/// One range that covers the dynamic ranges of TCP and UDP. netsh is run for them, because no
-/// documented function of Windows reports them.
+/// One range that covers the dynamic ranges of TCP and UDP; `None` if netsh reports neither. The
+/// ranges come from netsh, because no documented function of Windows reports them.
 fn query_range() -> io::Result<Option<RangeInclusive<u16>>> {
     // The two netsh processes run at the same time.
     let processes = ["tcp", "udp"].map(|protocol| start_netsh("dynamicportrange", protocol));

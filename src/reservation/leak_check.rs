@@ -15,7 +15,7 @@ pub(crate) enum OnLeak {
 }
 
 /// Searches for a listener of this process, or of a descendant, on the port. The module `reserve`
-/// passes the function, because this module must not import the search (`inspect`).
+/// passes the function of the module `inspect`, because this module must not import `inspect`.
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
 /// Checks the ports of a reservation when it is dropped.

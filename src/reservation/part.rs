@@ -21,8 +21,8 @@ pub(crate) struct ProtocolReservation {
     user: Option<u32>,
     // Fields drop in this order. The guard drops first: another thread can reserve the number as
     // soon as the claim and the lease are gone, and the table of this process's reservations must
-    // not list this one then. The lease drops last: the next process that takes it must find the
-    // port free.
+    // not list this one then. The lease drops last: the next process that takes the lease must
+    // find the port free.
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,

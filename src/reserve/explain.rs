@@ -1,4 +1,5 @@
-//! Turns the reason why a reservation was refused into an error with a diagnosis.
+//! Turns the reason why a reservation was refused into the error of the call. The error has a
+//! diagnosis if an exact port is taken or not permitted.
 
 use crate::acquire::{AttemptError, Refused, Request};
 use crate::inspect::{diagnose, ephemeral_usage, who};
@@ -28,8 +29,8 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
             let usage = match request.allowed {
-                // Every number was refused for lack of permission. The usage of the range does not
-                // explain that.
+                // Every number was refused for lack of permission. The usage of the ephemeral range
+                // does not explain such refusals.
                 _ if stats.not_permitted > 0 && stats.not_permitted == stats.tried() => None,
                 None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
                 _ => ephemeral_usage::if_crowded(request.protocols),
@@ -48,8 +49,9 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// Who has the first [`NUMBERS_EXPLAINED`] allowed numbers of the requested range, without the
-/// numbers that the call itself took. Numbers without a holder are omitted. Empty without a range.
+/// For each of the first [`NUMBERS_EXPLAINED`] allowed numbers of the range, a sentence that names
+/// the holder. Skips the numbers that the call itself took, and omits numbers without a visible
+/// holder. Empty if neither the request nor `PORTLEASE_RANGE` sets a range.
 fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers
@@ -64,7 +66,7 @@ pub(super) fn lock_folder(folder: Unusable) -> Error {
         .unwrap_or_else(|folder| Error::lock_folder(&folder.path, folder.cause))
 }
 
-/// The error of a search for reservations that could not read the lock folder.
+/// The error of `reservations` if it could not read the lock folder.
 pub(super) fn unread_lock_folder(folder: Unusable) -> Error {
     out_of_descriptors(folder)
         .unwrap_or_else(|folder| Error::unread_lock_folder(&folder.path, folder.cause))

@@ -133,7 +133,7 @@ fn or_panic<T>(result: Result<T>) -> T {
 /// this lock folder. They are sorted by port.
 ///
 /// The call does not disturb reservations that other processes make meanwhile. It deletes lock
-/// files that ended reservations left. On Unix, only root deletes those of other users.
+/// files that ended reservations left. On Unix, only root deletes the lock files of other users.
 ///
 /// ```
 /// let p = portlease::ReserveOptions::new().label("primary").reserve()?;
@@ -151,8 +151,9 @@ fn or_panic<T>(result: Result<T>) -> T {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux without `/proc` the network namespace is unknown. The result then has only reservations
-/// that were made without `/proc`, and an empty result is an error.
+/// On Linux without `/proc` the network namespace is unknown. The call then returns only
+/// reservations that were made without `/proc`. If there are none, it returns an error instead of
+/// an empty list.
 pub fn reservations() -> Result<Vec<Lease>> {
     let leases = lease::live().map_err(explain::unread_lock_folder)?;
     Ok(inheritance::of_leases(leases))

@@ -148,7 +148,8 @@ impl ReserveOptions {
         self
     }
 
-    /// Reserves exactly this number. If it is taken, the error names its holder, if one is visible.
+    /// Reserves exactly this number. If the number is taken and its holder is visible, the error
+    /// names the holder.
     ///
     /// `PORTLEASE_RANGE` does not apply to an exact number, because it limits only the numbers that
     /// this crate chooses. For [`reserve_block`](Self::reserve_block) the number is the first of
@@ -164,10 +165,11 @@ impl ReserveOptions {
     /// # Races
     ///
     /// If a reservation or a server of this process ended a moment ago, a forked child can still
-    /// have a copy of the closed socket, until it calls exec. The call then retries. A refused call
-    /// returns an error within 150 ms. It returns within 2.5 s while a forked child that has not
-    /// called exec holds the number, or while other processes check its lock file. Neither a child
-    /// that never calls exec nor an owner that cannot be seen extends these limits.
+    /// have a copy of the closed socket, until it calls exec. So the call retries. Without a
+    /// [`wait`](Self::wait), a refused call normally returns an error within 150 ms. This limit is
+    /// 2.5 s while a forked child that has not called exec holds the number, or while other
+    /// processes check its lock file. A child that never calls exec does not extend these limits,
+    /// and neither does an owner that is not visible.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -175,12 +177,12 @@ impl ReserveOptions {
 
     /// Reserves exactly these numbers, with [`reserve_many`](Self::reserve_many): all of them or
     /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
-    /// this crate picks the others.
+    /// this crate picks the remaining ones.
     ///
-    /// Every call takes its exact numbers in ascending order, and then any others. So tests that
-    /// [wait](Self::wait) for several numbers in different orders cannot deadlock. While a call
-    /// waits for one exact number, it keeps the lower ones. Separate calls can still deadlock, so a
-    /// test that needs several fixed numbers must request them in one call.
+    /// Every call takes its exact numbers in ascending order, and then picks the remaining ones. So
+    /// tests that [wait](Self::wait) for several numbers in different orders cannot deadlock. While
+    /// a call waits for one exact number, it keeps the lower ones. Separate calls can still
+    /// deadlock, so a test that needs several fixed numbers must request them in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -195,7 +197,9 @@ impl ReserveOptions {
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number
     /// that occurs twice, for more numbers than ports to reserve, and together with
-    /// [`port`](Self::port). If a number is taken, the error names its holder, if one is visible.
+    /// [`port`](Self::port). [`reserve_block`](Self::reserve_block) and
+    /// [`reserve_offsets`](Self::reserve_offsets) return it for more than one number. If a number
+    /// is taken and its holder is visible, the error names the holder.
     pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.ports = ports.into_iter().collect();
         self
@@ -221,7 +225,7 @@ impl ReserveOptions {
     /// them can be reserved, the call reserves any other allowed number. It skips a preferred
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
-    /// For ports at fixed distances, such as a block, a preferred number is the base number. Then
+    /// For ports at fixed distances, such as a block, a preferred number is the base number, and
     /// every port must be in the range.
     ///
     /// ```
@@ -233,9 +237,10 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// If a preferred number is busy and no owner is visible, the call retries it for up to 100 ms.
-    /// While a forked child that has not called exec holds it, the call retries it for up to 2 s.
-    /// All preferred numbers share this time.
+    /// Without a [`wait`](Self::wait), the call retries a busy preferred number for up to 100 ms if
+    /// no owner is visible. It retries for up to 2 s while a forked child that has not called exec
+    /// holds the number. All preferred numbers share this time. A preferred base number of several
+    /// ports is not retried.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
@@ -322,9 +327,9 @@ impl ReserveOptions {
     /// The command that runs under the reservation, for a program that reserves ports and starts
     /// other programs. Reports show it to every process, in place of the source line of the call.
     ///
-    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of the process `pid`. In a text
-    /// longer than 200 bytes, `…` replaces the middle. Pass no secret, because every user can read
-    /// the text.
+    /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of the process for which the call
+    /// reserves. In a text longer than 200 bytes, `…` replaces the middle. Pass no secret, because
+    /// every user can read the text.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().command("redis-server --port 6379").reserve()?;
@@ -343,17 +348,19 @@ impl ReserveOptions {
     ///
     /// The project is the nearest folder that has `.git` (a file or a folder): the working
     /// directory itself or a folder above it. So each git worktree has its own numbers. Without
-    /// such a folder the project is the working directory. The variable `PORTLEASE_PROJECT`
-    /// identifies the project by its text instead.
+    /// such a folder the project is the working directory. If the variable `PORTLEASE_PROJECT` is
+    /// set, its text identifies the project instead.
     ///
     /// The number is outside the ephemeral range if possible, so the kernel never assigns it by
-    /// itself. With a [range](Self::range) it is a number of the range. Without one it is no number
-    /// of a common service, unless the administrator withheld that number from the kernel. If the
-    /// first number of the name is taken, the call reserves the next free one in the name's own
-    /// order. After 256 taken numbers it picks one as without a name. [`Reservation::first_choice`]
-    /// then differs from [`port`](Reservation::port), and reports say so. Two names can have the
-    /// same first number: of the projects with 100 names, about one in seven has such a pair. The
-    /// reservation is held like any other, and its record shows the name.
+    /// itself. With a [range](Self::range) it is a number of the range. Without a range it is no
+    /// number of a common service, unless the administrator withheld that number from the kernel.
+    /// If the first number of the name is taken, the call reserves the next free one in the name's
+    /// own order. After 256 taken numbers it picks one as without a name. If the call did not
+    /// reserve the first number, [`Reservation::first_choice`] differs from
+    /// [`port`](Reservation::port), and reports say so. Two names of a project can have the same
+    /// first number. With 100 names and the default ephemeral range of Linux, about one project in
+    /// eight has such a pair. The reservation is held like any other, and its record shows the
+    /// name.
     ///
     /// With [`reserve_many`](Self::reserve_many) the name stands for one number per port. For a
     /// block it stands for the first number in its order at which the block fits.
@@ -388,8 +395,9 @@ impl ReserveOptions {
     /// listens on the port when the reservation is dropped, the drop panics, and the message names
     /// the process. While the thread already panics, the drop prints the message on stderr instead.
     ///
-    /// The variable `PORTLEASE_ON_LEAK` does the same for every reservation of a process: `panic`,
-    /// or `warn` for the message on stderr without the panic. libtest does not capture the message.
+    /// The variable `PORTLEASE_ON_LEAK` applies to every reservation of a process. Its value
+    /// `panic` does the same as this option. With `warn`, the drop prints the message on stderr and
+    /// does not panic. libtest does not capture the printed message.
     ///
     /// Drop the server before the reservation: variables are dropped in the reverse order of their
     /// declaration, and the fields of a struct in the order of theirs. A [`Server`](crate::Server)
@@ -411,8 +419,9 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// A listener that was closed a moment ago stays open in a forked child until the child calls
-    /// exec. The drop then retries, for about 2 s at most.
+    /// A listener that was closed a moment ago can stay open in a forked child until the child
+    /// calls exec. While only such children have the listener, the drop retries, for about 2 s at
+    /// most.
     ///
     /// # Platform-specific behavior
     ///
@@ -472,11 +481,11 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// The call has one retry budget. If an exact port is refused, the call returns within 150 ms.
-    /// It returns within 2.5 s while a forked child that has not called exec holds the port, or
-    /// while other processes check its lock file. Preferred numbers share that budget. If the call
-    /// tried at most 64 numbers and all were refused, it retries them within the budget. A
-    /// [`wait`](Self::wait) replaces the budget.
+    /// The call has one retry budget, which preferred numbers share. If an exact port is refused,
+    /// the call normally returns within 150 ms. This limit is 2.5 s while a forked child that has
+    /// not called exec holds the port, or while other processes check its lock file. If a pick
+    /// fails after at most 64 numbers, and sockets occupied some of them, the call repeats the pick
+    /// within the budget. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;

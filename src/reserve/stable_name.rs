@@ -21,7 +21,7 @@ pub(super) fn resolve(name: String) -> Result<NumberName> {
 }
 
 /// Identifies the user. On Windows this crate does not read the user. There the path of the
-/// temporary folder, which differs between users, stands for the user.
+/// temporary folder, which usually differs between users, stands for the user.
 fn user() -> Vec<u8> {
     if cfg!(windows) {
         return std::env::temp_dir().into_os_string().into_encoded_bytes();

@@ -89,8 +89,9 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        // A preferred base number need not be one of the ports. Whether the ports are in the range
-        // is checked later.
+        // For ports at fixed distances, only the exclusions are checked here, and only for the
+        // ports. The base number is no port if no offset is 0. `block::reserve` checks the range
+        // and `aligned`.
         let is_allowed = |port: &u16| match ports {
             Ports::Offsets(offsets) => offsets
                 .ports(*port)
@@ -192,7 +193,7 @@ impl ReserveOptions {
         range.contains(&port) && !self.exclude.contains(port)
     }
 
-    /// Checks that the range has `n` allowed numbers that are multiples of `aligned`.
+    /// Checks that the range has at least `n` allowed numbers that are multiples of `aligned`.
     fn check_any(&self, n: usize, range: RangeInclusive<u16>) -> Result<()> {
         if !range.clone().any(|port| self.is_allowed(port, &range)) {
             return Err(Error::range_all_excluded(&range));

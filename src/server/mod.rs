@@ -26,14 +26,14 @@ pub(crate) use system::{Signal, prepare};
 impl Reservation {
     /// Starts a program, and waits until it, or a process that it started, listens on
     /// [`addr`](Reservation::addr), for at most `at_most`. `command` must pass the port number to
-    /// the program, in an argument or an environment variable, or a socket of
+    /// the program in an argument or an environment variable. It can instead pass a socket, by
     /// [`pass_to`](Reservation::pass_to). The returned [`Server`] holds the reservation.
     ///
     /// [`wait_for`](Reservation::wait_for) says which listeners count.
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
     /// reach it. If the calling process is killed, the program usually runs on. A later check of
-    /// the port then names it.
+    /// the port then names the program.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -158,7 +158,8 @@ impl Server {
     /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
     /// call can be repeated. A command that got sockets from [`pass_to`](Reservation::pass_to)
-    /// keeps the port in use, so this call cannot start such a server again.
+    /// keeps the port in use. For such a command this call times out, because the port does not
+    /// become free.
     pub fn restart(&mut self) -> Result<()> {
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();

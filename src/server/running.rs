@@ -46,16 +46,16 @@ pub(crate) struct Running<C: ChildProcess> {
     pid: u32,
     /// When the child started, in the system's own unit. `None` if the system does not report it.
     started: Option<NonZeroU64>,
-    /// Whether the child has been reaped. Another process can then have its pid, so no more signals
-    /// are sent to that pid.
+    /// Whether this value has reaped the child, or has found that other code did. Another process
+    /// can then have the child's pid, so no more signals are sent to that pid.
     is_over: bool,
 }
 
 enum State {
     Runs,
-    /// The child is a zombie, so no other process group can have its pid.
+    /// The child has ended but is not reaped, so no other process or group can have its pid.
     Ended(ExitStatus),
-    /// The child was reaped, so another process group may have its pid.
+    /// The child was reaped, so another process or group may have its pid.
     Reaped,
 }
 
@@ -153,10 +153,11 @@ impl<C: ChildProcess> Running<C> {
         }
     }
 
-    /// Returns the pause before the next call, or `None` once the child and its group have ended.
-    /// Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM. If the child has
-    /// ended, the call gives up on the others [`KILL_LIMIT`] after SIGKILL, and returns `None`.
-    /// `others_run` gets the pid of the child, and says whether other processes of its group run.
+    /// Returns the pause before the next call of this function, or `None` once the child and its
+    /// group have ended. Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM.
+    /// If the child has ended but its group still runs [`KILL_LIMIT`] after SIGKILL, the call
+    /// returns `None` too. `others_run` gets the pid of the child, and says whether other processes
+    /// of its group run.
     pub(crate) fn poll_end(
         &mut self,
         ending: &mut Ending,
@@ -167,8 +168,8 @@ impl<C: ChildProcess> Running<C> {
             return Ok(None);
         }
         if has_ended && !others_run(self.pid) {
-            // On systems other than Linux `others_run` always returns `false`. There this signal
-            // kills the processes of the group that are left.
+            // `others_run` always returns `false` without `/proc`, and on systems other than Linux.
+            // On Unix, this signal then kills the processes of the group that are left.
             self.signal(Signal::Kill)?;
             return Ok(self.finish());
         }
@@ -195,7 +196,8 @@ impl<C: ChildProcess> Running<C> {
         None
     }
 
-    /// Ends the child and its group, and blocks the thread until they have ended.
+    /// Ends the child and its group, and blocks the thread meanwhile. [`poll_end`](Self::poll_end)
+    /// has the time limits.
     pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
         let mut ending = self.begin_end(signal)?;
         while let Some(pause) = self.poll_end(&mut ending, system::others_run)? {

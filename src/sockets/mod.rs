@@ -91,8 +91,8 @@ pub(crate) fn listening_between(
     }
 }
 
-/// The sockets that [`listening`] returns. If it returns none, every socket on this port. The first
-/// case costs less than [`sockets`], except on macOS.
+/// The sockets that [`listening`] returns. If it returns none, every socket on this port. If there
+/// are listeners, the call costs less than [`sockets`], except on macOS.
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
     if rows.is_empty() {
@@ -145,7 +145,7 @@ pub(crate) fn tcp_at_most() -> Option<usize> {
 
 /// When a process started, in the system's own unit. The value distinguishes the process from a
 /// later one with the same pid. Returns `None` if there is no such process, or if it cannot be
-/// read. A lack of descriptors or memory is an error, because the process may well run.
+/// read. On Linux a lack of descriptors or memory is an error, because the process may still run.
 pub(crate) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
     system::started(pid)
 }
@@ -276,8 +276,7 @@ pub(crate) fn has_event_loop() -> bool {
     return false;
 }
 
-/// Whether a signal or a debugger has suspended the process. Always `false` on systems other than
-/// Linux.
+/// Whether a signal has suspended the process. Always `false` on systems other than Linux.
 pub(crate) fn is_suspended(pid: u32) -> bool {
     #[cfg(target_os = "linux")]
     return linux::is_suspended(pid);

@@ -109,7 +109,7 @@ fn by_inode(found: &Found) -> HashMap<Inode, Vec<&Process>> {
         for inode in inodes {
             let processes = by_inode.entry(*inode).or_default();
             let at = processes.partition_point(|older| age(older) < age(process));
-            // A process can have two descriptors of one socket.
+            // A process that has two descriptors of one socket is listed once.
             if processes
                 .get(at)
                 .is_none_or(|same| age(same) != age(process))

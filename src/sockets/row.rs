@@ -34,8 +34,9 @@ pub(crate) struct Row {
     pub(crate) inode: Option<Inode>,
     pub(crate) dual_stack: bool,
     pub(crate) client: bool,
-    /// The index of the network interface that the socket is bound to. `None` if it is bound to no
-    /// interface.
+    /// The index of the network interface to which SO_BINDTODEVICE binds the socket. `None` without
+    /// such an interface, and if the system does not report it. Also `None` if the scope id of
+    /// `local` names an interface.
     pub(crate) interface: Option<NonZeroU32>,
 }
 

@@ -92,7 +92,7 @@ impl Reservation {
 ///
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
 /// ends the reservation. The drop blocks the thread for at most 2 s, until these processes have
-/// ended.
+/// ended. [`portlease::Server`](crate::Server) says what differs on systems other than Linux.
 #[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order, as in `portlease::Server`.
@@ -173,7 +173,8 @@ impl Server {
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,
-                // The child may end before `poll_end` looks. The next round searches then.
+                // If the child ends before `poll_end` checks it, `true` makes the loop search in
+                // the next round.
                 false => true,
             };
             match self.running.poll_end(&mut ending, |_| others)? {

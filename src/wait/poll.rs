@@ -48,7 +48,8 @@ pub(crate) struct Unmet {
     pub(super) expected: Option<Expected>,
     /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,
-    /// The last listener whose owner was found, if no listener stayed open.
+    /// The latest listener of the port whose owner was found. If no owner was found, the first
+    /// listener. Always `None`, except in a wait for listeners that stay open.
     pub(super) last_listener: Option<Box<Holder>>,
 }
 
@@ -72,8 +73,8 @@ impl Unmet {
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
     /// `None` if the status is unknown. Only the parent of a process gets its exit status, so a
-    /// wait that got only a pid does not know it. It is also unknown if other code of this process
-    /// has reaped the child.
+    /// wait for a pid gets none. The status is also unknown if other code of this process has
+    /// reaped the child.
     status: Option<ExitStatus>,
 }
 
@@ -108,7 +109,8 @@ impl fmt::Display for ExitInfo {
 
 impl WaitError {
     /// `blocked_thread` says whether the wait blocked its thread. If the server is a task on that
-    /// thread, it could not run, and so the wait timed out.
+    /// thread, it could not run, and so the wait timed out. In an async runtime the error usually
+    /// names the async form of the wait.
     pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
             WaitError::TimedOut(waited, unmet) => {
@@ -161,8 +163,9 @@ impl Deadline {
     }
 }
 
-/// A wait until something listens on each of the ports. It checks the ports in turn. With an
-/// expected process, a listener of a stranger does not count.
+/// A wait until something listens on each of the ports. It checks the ports in turn. If a process
+/// is expected, only three kinds of listeners count: its own, those of processes that it started,
+/// and those without a visible owner.
 #[derive(Debug)]
 pub(crate) struct Listening {
     /// The ports that are left to check: the first one without a listener, and all after it.
@@ -232,7 +235,7 @@ impl Listening {
 
     fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {
         let left = self.deadline.left();
-        // A daemon may begin to listen only after the process that started it has ended.
+        // A process that has not failed may leave a daemon, which listens a moment later.
         let may_leave_daemon = exit
             .as_ref()
             .is_some_and(|exit| exit.succeeded() != Some(false));
@@ -264,7 +267,7 @@ impl Listening {
     }
 }
 
-/// A wait until each of the ports is free. It checks them in turn.
+/// A wait until each of the ports is free. It checks the ports in turn.
 #[derive(Debug)]
 pub(crate) struct Freeing {
     ports: std::vec::IntoIter<Port>,

@@ -12,8 +12,8 @@ use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 
 /// Waits until something listens on every port, and all keep listening for `steady` without a
-/// break. Some servers listen while they initialize, close the socket, and listen again when they
-/// are ready: the container images of databases do.
+/// break. Some servers, such as the container images of databases, listen while they initialize.
+/// They then close the socket, and listen again when they are ready.
 ///
 /// A port keeps listening while one of its listeners stays open. If a server closes the only
 /// listener and opens a new one, the time `steady` starts again. [`wait_until_listening`] returns

@@ -9,9 +9,9 @@ use crate::process_stat::ProcessStat;
 /// The first process of the system, which outlives every caller.
 const INIT: u32 = 1;
 
-/// The nearest ancestor that outlives this call. This function passes over subshells, which have
-/// not called exec, and over wrappers that end with their command. It does not pass over `sh -c`,
-/// because it does not read the arguments of a process.
+/// The nearest ancestor that probably outlives this call. Passes over subshells, which have not
+/// called exec, and over wrappers that end with their command. Does not pass over `sh -c`, because
+/// this function does not read the arguments of a process.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = std::os::unix::process::parent_id();
     let Some(mut process) = ProcessStat::of(parent) else {

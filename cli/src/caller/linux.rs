@@ -25,10 +25,10 @@ const INITS: [&str; 6] = [
     "tini",
 ];
 
-/// The nearest ancestor that outlives this call. This function passes over subshells, wrappers that
-/// end with their command, and each `sh -c` that does nothing after this call. With
-/// `follow_output`, it also passes over a process whose stdout is the output of this call, because
-/// the caller of that process reads the numbers.
+/// The nearest ancestor that probably outlives this call. Passes over subshells, wrappers that end
+/// with their command, and each `sh -c` that does nothing after this call. With `follow_output`,
+/// also passes over a process whose stdout is the output of this call, because the caller of that
+/// process reads the numbers.
 pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     let parent = std::os::unix::process::parent_id();
     let Some(mut image) = ProcessImage::of(parent) else {

@@ -6,8 +6,8 @@ use crate::ffi::command_line::command_line;
 use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
-/// The nearest ancestor that outlives this call. This function passes over wrappers that end with
-/// their command, and over each `cmd /c` that does nothing after this call. `for /f` starts such a
+/// The nearest ancestor that probably outlives this call. Passes over wrappers that end with their
+/// command, and over each `cmd /c` that does nothing after this call. `for /f` starts such a
 /// `cmd /c`.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = |process: &ProcessStat| match process.parent {

@@ -71,8 +71,8 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
             print_pass(console, &findings, condition)?;
         }
     }
-    // Prints the answer before it writes the report file. A failure to write the file then does not
-    // suppress the answer.
+    // `check` prints the answer before it writes the report file. So a failure to write the file
+    // does not suppress the answer.
     if let Some(file) = &args.junit {
         junit::write_report(file, &findings)?;
     }

@@ -28,7 +28,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     let leases = match reservations() {
         Ok(leases) => leases,
         Err(error) if is_misconfigured() => return Err(error.into()),
-        // The reservations that keepers report are listed nevertheless.
+        // `list` still shows the ports that only keepers (processes that hold ports) report.
         Err(error) => {
             unseen.push(error.into());
             Vec::new()
@@ -176,8 +176,8 @@ fn beneficiary(lease: &Lease) -> String {
     }
 }
 
-/// The stable name of the lease. The name stands for a number N, its first choice. If the lease has
-/// another number, `(not N)` follows the name.
+/// The stable name of the lease, from which the library derives its first choice, a number N. If
+/// the lease has another number, `(not N)` follows the name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

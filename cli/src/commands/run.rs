@@ -158,14 +158,15 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         None => None,
     };
     let outcome = running.until_end(console, listening);
-    // On Unix, kills the watcher process, which would otherwise outlive this process for a moment.
-    // On Windows, releases the job object, so that the processes that the command started run on.
+    // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
+    // moment. On Windows, the drop releases the job object, so that the processes that the command
+    // started run on.
     drop(supervisor);
     let end = match leaks {
         Some(leaks) => {
             let end = leaks.finish(console, outcome, &udp_endpoints(&reservations));
             for named in reservations {
-                // `finish` has reported the listeners that are left.
+                // The release fails if a listener is left, which `finish` has already reported.
                 let _reported = named.reservation.release();
             }
             end?
@@ -179,7 +180,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
-/// listens on the port, or if the socket table cannot be read.
+/// listens on the port, or if reading the socket table fails.
 fn release(console: &Console, reservations: Vec<NamedReservation>) {
     for NamedReservation { reservation, .. } in reservations {
         if let Err(error) = reservation.release() {
@@ -278,7 +279,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
             reservation: reserve_port(&options, port.port)?,
         })
     };
-    // Reserves exact numbers first, in ascending order. Otherwise two runs could deadlock: each
+    // Exact numbers are reserved first, in ascending order. Otherwise two runs could deadlock: each
     // could hold a number for which the other run waits.
     let mut order: Vec<usize> = (0..ports.len()).collect();
     order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
@@ -325,7 +326,7 @@ fn spawn_listen_wait(
         let listen = wait_until_all_held_by(endpoints, pid, limit).map_err(Failure::from);
         let listen = listen.and_then(|()| answer(requests, started, limit, pid));
         // After the command has ended, the supervisor waits for this result for at most
-        // `LISTEN_REPORT`. Then the receiver is gone, and the send fails.
+        // `LISTEN_REPORT`. After that time the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         wake();
     };
@@ -345,7 +346,8 @@ fn answer(
     limit: Duration,
     pid: u32,
 ) -> Result<(), Failure> {
-    // The sockets of a command that has ended are closed, so they explain nothing.
+    // The search for an obstacle reads the sockets of the command. They are closed once the command
+    // has ended, so the search runs only while the command does.
     let (left, is_running) = match until_answered(requests, started, limit, Some(pid))? {
         HttpOutcome::Answered => return Ok(()),
         HttpOutcome::TimedOut(left) => (left, true),

@@ -26,7 +26,7 @@ struct Answer {
     version: u8,
     ports: Vec<String>,
     outcome: &'static str,
-    /// The ports that did not meet the condition.
+    /// At most [`WAIT_REPORTS`] ports that did not meet the condition.
     problems: Vec<PortRow>,
 }
 
@@ -126,8 +126,8 @@ fn unmet(
             asked: condition.asked(true),
             needs_reuse_addr: None,
         });
-        // Reports this port alone. The wait recorded the start and the end of the process, but a
-        // check of the other ports would not know them.
+        // Only this port is reported. A check of the other ports would not know when the process
+        // started and ended, which only the wait has recorded.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }
@@ -165,7 +165,7 @@ struct HttpAnswer {
 struct UnansweredRow {
     endpoint: String,
     problem: String,
-    /// Why no server answered, and the help, as far as the sockets show them.
+    /// Why no server answered, as far as the sockets show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

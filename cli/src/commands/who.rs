@@ -68,7 +68,7 @@ struct Probe {
     description: String,
 }
 
-/// Whether a probe can connect to the endpoint: whether it may be a TCP port.
+/// Whether the endpoint may be a TCP port. A probe connects only to a TCP port.
 fn takes_connections(endpoint: Endpoint) -> bool {
     endpoint.protocol.is_none_or(|of| of == Protocol::Tcp)
 }
@@ -283,8 +283,9 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     ]
 }
 
-/// The end of the line about a probe: an explanation if the connection was accepted although
-/// `holders`, which were read before, have no listener. Empty otherwise.
+/// The end of the line about a probe. `holders` were read before the probe. If the connection was
+/// accepted although `holders` contain no listener, the text explains why. Otherwise, or if the
+/// sockets cannot be read again, the text is empty.
 fn redirection(endpoint: Endpoint, holders: &Holders, probe: &Probe) -> &'static str {
     if probe.result != "accepts" || has_listener(holders) {
         return "";

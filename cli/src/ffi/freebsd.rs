@@ -28,8 +28,8 @@ fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc>> {
         .collect())
 }
 
-/// Writes at most `bytes` bytes, and sets `bytes` to the number written. Without a buffer, sets
-/// `bytes` to the number needed.
+/// Writes at most `bytes` bytes to `buffer`, and sets `bytes` to the number written. If `buffer` is
+/// null, sets `bytes` to the number needed.
 fn call(name: &[c_int], buffer: *mut MaybeUninit<kinfo_proc>, bytes: &mut usize) -> io::Result<()> {
     let length = name.len() as libc::c_uint;
     // SAFETY: the name is readable for its length, and the buffer is null or writable for `bytes`

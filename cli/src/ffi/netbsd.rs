@@ -39,8 +39,8 @@ fn read(name: &[c_int]) -> io::Result<Vec<kinfo_proc2>> {
         .collect())
 }
 
-/// Writes at most `bytes` bytes, and sets `bytes` to the number written. Without a buffer, sets
-/// `bytes` to the number needed.
+/// Writes at most `bytes` bytes to `buffer`, and sets `bytes` to the number written. If `buffer` is
+/// null, sets `bytes` to the number needed.
 fn call(
     name: &[c_int],
     buffer: *mut MaybeUninit<kinfo_proc2>,

@@ -146,7 +146,7 @@ const OPENED_BEFORE: [u32; 2] = [ERROR_PIPE_CONNECTED, ERROR_NO_DATA];
 pub(crate) fn wait_for_client(pipe: &OwnedHandle) -> io::Result<()> {
     // SAFETY: the pipe is open and synchronous, so the second pointer may be null.
     match check(unsafe { ConnectNamedPipe(pipe.as_raw_handle(), std::ptr::null_mut()) }) {
-        // The client opened the instance before this call, and may have closed it too. Then the
+        // The client opened the instance before this call. If the client has also closed it, the
         // next read fails.
         Err(e) if OPENED_BEFORE.contains(&e.raw_os_error().unwrap_or_default().cast_unsigned()) => {
             Ok(())

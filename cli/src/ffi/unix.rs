@@ -87,11 +87,12 @@ const NO_SIGPIPE: SendFlags = SendFlags::empty();
 #[cfg(not(target_os = "macos"))]
 const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 
-/// Makes the forked child send its pid on the socket, in native byte order, before it calls exec.
+/// Makes the forked child send its pid in native byte order before it calls exec. At the other end
+/// of the socket, the watcher (a process of `run`) reads the pid.
 pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     let announce = move || {
         let pid = std::process::id().to_ne_bytes();
-        // The send fails if the watcher has ended. Then no process waits for the pid.
+        // The send fails if the watcher has ended. No process waits for the pid in this case.
         let _sent = rustix::net::send(&socket, &pid, NO_SIGPIPE);
         Ok(())
     };

@@ -78,7 +78,8 @@ pub(crate) fn open_process(pid: u32) -> io::Result<OwnedHandle> {
     let process = open(pid, PROCESS_SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION)?;
     // SAFETY: the process is open with the right to query it.
     let opened = unsafe { GetProcessId(process.as_raw_handle()) };
-    // `OpenProcess` ignores the lowest two bits of the pid, which are 0 in each pid of Windows.
+    // `OpenProcess` ignores the lowest two bits of the pid. So for a pid that no process has, it
+    // can open another process.
     match opened == pid {
         true => Ok(process),
         false => Err(no_such_process()),

@@ -34,7 +34,7 @@ pub(crate) struct Console {
 impl Console {
     pub(crate) fn new(output: &OutputArgs) -> Self {
         let choice = match output.color {
-            // If the variable CI is set, `anstream` prints colours on a dumb terminal too.
+            // If the variable CI is set, `anstream` would print colours on a dumb terminal too.
             ColorChoice::Auto if terminal_is_dumb() && !colours_are_forced() => {
                 anstream::ColorChoice::Never
             }
@@ -195,9 +195,9 @@ impl Console {
         !self.quiet && can_erase && io::stderr().is_terminal()
     }
 
-    /// Calls `work`. If the call takes longer than [`PROGRESS_DELAY`], reports on stderr what it
-    /// waits for. `limit` is the maximum wait inside `work`. If it is zero, or with `-q`, reports
-    /// nothing.
+    /// Calls `work`. If the call takes longer than [`PROGRESS_DELAY`], reports on stderr what the
+    /// call waits for. `limit` is the maximum wait inside `work`. If `limit` is zero, or with `-q`,
+    /// reports nothing.
     pub(crate) fn while_waiting<T>(
         &self,
         waiting_for: &str,

@@ -240,8 +240,8 @@ impl ReservedRow {
         ))
     }
 
-    /// Explains why the reserved number is not the first number of the stable name. Returns `None`
-    /// if it is, or if there is no stable name.
+    /// Explains why the reserved number is not the first choice of the stable name. Returns `None`
+    /// if it is the first choice, or if there is no stable name.
     pub(crate) fn other_choice(&self) -> Option<String> {
         let first = self.first_choice.filter(|first| *first != self.port)?;
         Some(format!(

@@ -19,7 +19,8 @@ pub(crate) struct PortRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     listening: Option<Option<bool>>,
     holders: Vec<HolderRow>,
-    /// Why a server that does not set SO_REUSEADDR cannot bind the free port.
+    /// Why only a server that sets SO_REUSEADDR can bind the free port. The field is absent if
+    /// other servers can bind it too, or if this was not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs_reuse_addr: Option<String>,
     cause: Option<String>,

@@ -3,15 +3,15 @@
 use portlease::{Endpoint, Protocol, Remedy};
 use serde::Serialize;
 
-/// What the command asked, as far as the help for the next command depends on it.
+/// What a help line must know about the command that prints it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
     /// Whether the command waited. Then no remedy says to wait again.
     pub(crate) waited: bool,
-    /// Whether the question has the option `--no-reuse-addr`.
+    /// Whether `check` or `wait` has the option `--no-reuse-addr`.
     pub(crate) no_reuse_addr: bool,
-    /// Whether the command itself reserves a port of a given number, and has an option `--wait`.
-    /// The help then changes this command, so that its other options stay.
+    /// Whether the command is `run` or `reserve`. The help then says how to change the options of
+    /// this command, and names no other command for the reservation.
     pub(crate) reserves: bool,
 }
 
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(help(&waits), expected);
     }
 
-    /// Covers only some of the help lines.
+    /// The test checks only some of the help lines.
     #[test]
     fn no_help_line_names_a_function() {
         let p = portlease::reserve_port();

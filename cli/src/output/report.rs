@@ -27,8 +27,8 @@ pub(crate) fn help(diagnosis: &Diagnosis, asked: Asked) -> Option<String> {
     remedy::in_one_line(diagnosis.remedies(), asked)
 }
 
-/// The remedies for several ports in one line, each text once. Remedies that wait for a port are
-/// left out, and so is another address for each port. Remedies that end a holder come first.
+/// The remedies for several ports in one line, each text once. The line omits remedies that wait
+/// for a port, and remedies that name a free address. Remedies that end a holder come first.
 pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<String> {
     let after_wait = Asked {
         waited: true,
@@ -52,7 +52,8 @@ pub(crate) fn cause_for_others(problem: &Diagnosis) -> String {
     cause.strip_suffix(end).map_or(cause.clone(), str::to_owned)
 }
 
-/// The help for servers that do not set SO_REUSEADDR, on a port that is free for the others.
+/// The help for servers that do not set SO_REUSEADDR, on a port that only servers with this option
+/// can bind.
 pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<String> {
     let mut remedies = problem.remedies().to_vec();
     remedies.retain(|remedy| !matches!(remedy, Remedy::ReserveAnotherPort { .. }));

@@ -37,7 +37,7 @@ impl ProcessHandle {
         Ok(Stdio::null())
     }
 
-    /// Called in the keeper: opens a handle of the process `pid`.
+    /// Opens a handle of the process `pid`. The keeper calls this function.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }
@@ -74,7 +74,7 @@ impl ProcessHandle {
     }
 
     /// These systems cannot send a signal through a handle. If the process ends between the check
-    /// and kill(2), and another process gets its pid at once, that process gets the signal.
+    /// and kill(2), and another process gets its pid at once, the signal reaches the other process.
     fn signal(&self, signal: Signal) -> io::Result<bool> {
         if self.has_ended()? {
             return Ok(false);

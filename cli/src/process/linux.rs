@@ -55,9 +55,9 @@ impl ProcessHandle {
         }
     }
 
-    /// Called in the keeper: returns the handle of the process `pid`. `reserve` passes its pidfd of
-    /// that process as the keeper's stdin. If `reserve` has no pidfd, it passes `/dev/null`, and
-    /// this call opens the process by its pid.
+    /// Returns the handle of the process `pid`. The keeper calls this function. `reserve` passes
+    /// its pidfd of that process as the keeper's stdin. If `reserve` has no pidfd, it passes
+    /// `/dev/null`, and this function opens the process by its pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {
@@ -83,7 +83,7 @@ impl ProcessHandle {
     }
 
     /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
-    /// counts as ended. If a signal interrupts the wait, returns `false` early.
+    /// counts as ended. If a signal interrupts the wait on a pidfd, returns `false` early.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         match self {
             ProcessHandle::Pidfd(handle) => poll_end(handle, timeout),

@@ -27,8 +27,9 @@ impl ProcessHandle {
         }
     }
 
-    /// Opens the process `pid` for the keeper (the process that holds the ports). `reserve` has a
-    /// handle too, so no other process can have the pid.
+    /// Called in the keeper (the process that holds the ports): opens a handle of the process
+    /// `pid`. The `reserve` command also has a handle of that process, so Windows cannot give the
+    /// pid to another process.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }

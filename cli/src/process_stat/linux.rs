@@ -17,8 +17,8 @@ pub(crate) struct ProcessStat {
     /// The time of the start since boot, in clock ticks. It distinguishes the process from a later
     /// one with the same pid.
     pub(crate) started: u64,
-    /// Address of the arguments, which the kernel randomizes at each exec. 0 if the kernel hides
-    /// the address from this user.
+    /// The address of the arguments. The kernel usually randomizes this address at each exec. 0 if
+    /// the kernel hides the address from this user.
     pub(crate) arguments_at: u64,
 }
 

@@ -1,4 +1,4 @@
-//! macOS and the BSDs do not show the sender of a signal. `run` asks its watcher process whether
+//! macOS and the BSDs do not show the sender of a signal. So `run` asks its watcher process whether
 //! the whole process group got the signal.
 
 use std::io;

@@ -53,8 +53,8 @@ impl Supervisor {
             watcher.guard(command)?;
         }
         let child = spawn_with_inherited_signals(command)?;
-        // If the parent started this process with SIGCHLD blocked, the end of the command would
-        // stay unnoticed.
+        // The parent may have started this process with these signals blocked. This process would
+        // then not notice the end of the command, and would pass no signal on.
         unblock(FORWARDED.into_iter().chain([SIGCHLD]))?;
         let Supervisor { signals, watcher } = self;
         Ok(Supervised {
@@ -100,8 +100,8 @@ impl Supervised<'_> {
         if received.is_empty() {
             return;
         }
-        // After a hang-up the kernel signals the leader of the session, which this process may be,
-        // and not its process group.
+        // After a hang-up, the kernel can send SIGHUP to the session leader alone. If this process
+        // is the leader, the command may not have got the signal.
         for received in &mut received {
             received.is_from_terminal &= received.signal != SIGHUP;
         }
@@ -113,7 +113,8 @@ impl Supervised<'_> {
         received.sort_by_key(|received| (received.signal, !received.is_from_terminal));
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
-        // getpgid(2) and getpgrp(2) return 0 for a group from outside this PID namespace.
+        // For a group from outside this PID namespace, getpgid(2) and getpgrp(2) return 0. If both
+        // return 0, the command is in the group of this process.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();
         let group_got = match self.watcher.as_mut().map(Watcher::take_pending) {
@@ -131,8 +132,9 @@ impl Supervised<'_> {
             // kill(2) and killpg(2) can fail, for example if the command runs as another user.
             // Nothing more can then be done.
             let _sent = match received.is_from_terminal {
-                // A terminal signals one process group. So the command has already got the signal,
-                // if it is still in this group. timeout(1) and setsid(1) make a group of their own.
+                // A terminal signals the process group of this process. If the command is still in
+                // that group, it has got the signal too. If the command made a group of its own, as
+                // timeout(1) and setsid(1) do, this process sends the signal to that group.
                 true if in_own_group => Ok(()),
                 true => killpg(group, signal),
                 false if in_own_group && group_got.contains(received.signal) => Ok(()),

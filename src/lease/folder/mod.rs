@@ -42,7 +42,8 @@ pub(super) struct LockFolder {
     folder: system::Folder,
 }
 
-/// The end of the name of a folder with records. The start is the name of the scope.
+/// The end of the name of a folder with records (the texts that say which process has a lease). The
+/// start is the name of the scope.
 const RECORDS: &str = ".records";
 
 /// The folder of each scope that this process has opened. If opening fails, the next call tries
@@ -98,9 +99,9 @@ impl LockFolder {
         Ok(opened?.map(|folder| OPENED.set(folder)))
     }
 
-    /// Fails if a lock folder that other processes may use cannot be read. Also fails if the scope
-    /// is unknown. This process then uses the folder `net-unknown`, and other processes usually use
-    /// another one.
+    /// Fails if a lock folder that other processes may use cannot be read. Also fails if
+    /// [`check_scope`](system::check_scope) does. The scope is then unknown: this process uses the
+    /// folder `net-unknown`, and other processes usually use another one.
     pub(super) fn check_readable() -> Result<(), Unusable> {
         let scope = system::scope();
         for root in roots()? {
@@ -111,8 +112,9 @@ impl LockFolder {
         Ok(())
     }
 
-    /// The folder of this scope, if this process has opened it before. `None` if another process
-    /// has deleted or replaced the folder since, or if other code of this process has closed it.
+    /// The folder of this scope, if this process has opened it before. On Unix, `None` if another
+    /// process has deleted or replaced the folder since, or if other code of this process has
+    /// closed it.
     fn known() -> Option<Arc<LockFolder>> {
         let known = OPENED.get()?;
         if known.outer.has_folder(&known.scope(), &known.folder) {

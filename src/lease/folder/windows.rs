@@ -1,9 +1,9 @@
 //! The lock folder on Windows. Folders are paths, by default below the user's temporary directory.
 //!
-//! Every process opens lock files without FILE_SHARE_DELETE, so Windows does not delete an open
-//! file. An open file therefore always has its name. If a file can be deleted, no process has the
-//! file open, so no process is about to lock it. A lock also keeps other processes from reading the
-//! file, so records have files of their own.
+//! Every process that uses this crate opens lock files without FILE_SHARE_DELETE, so Windows does
+//! not delete an open file. An open file therefore always has its name. If a file can be deleted,
+//! no process has the file open, so no process is about to lock it. A lock also keeps other
+//! processes from reading the file, so records have files of their own.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// Usually all processes of one user use this folder. Processes of two users do not exclude each
-/// other.
+/// Usually all processes of one user use this folder. Processes of two users usually have different
+/// folders, and then do not exclude each other.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     vec![std::env::temp_dir().join("portlease")]
 }

@@ -17,13 +17,14 @@ impl Holder {
     /// process owns the socket, the remedy is to wait until the kernel has closed it.
     ///
     /// A program can carry out [`StopProcess`](Remedy::StopProcess),
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: it
-    /// ends the process that the remedy names.
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: the
+    /// program ends the process that the remedy names.
     ///
     /// There is no remedy for pid 1 if nothing shows how to stop it safely. A worker (a process
-    /// whose parent owns the same socket) usually has no remedy, because its parent ends it. It has
-    /// a remedy if it is suspended, or if its parent must be killed and is not the first process of
-    /// a pid namespace.
+    /// that runs the same program as its parent and shares the socket with it) usually has no
+    /// remedy, because the worker ends with its parent. A worker has a remedy if it is suspended,
+    /// or if it would not end with its parent. It ends with a parent that runs and has a handler
+    /// for SIGTERM, and with a parent that is the first process of another pid namespace.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -93,7 +94,7 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
 }
 
 /// The remedies if nothing listens on the endpoint, if the expected process does not listen on it,
-/// or if a stranger listens on it too.
+/// or if an unrelated process (a stranger) listens on it too.
 fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     let Facts {
         stranger,
@@ -118,7 +119,7 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }
-    // A suspended process starts no server, so no other remedy can help.
+    // A suspended process starts no server, so the remedies below cannot help.
     if let Some(pid) = report.facts.suspended {
         return vec![Remedy::Resume { pid }];
     }
@@ -194,7 +195,8 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy for a reservation of a process that runs.
+/// The remedy for a reservation that no visible process has inherited from the process that made
+/// it.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     if !report.facts.is_reserved_for_asker {
         return Remedy::Queue { endpoint };
@@ -209,13 +211,13 @@ fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     }
 }
 
-/// The remedies for the processes that must end before the port is free.
+/// The remedies for the sockets that keep the port in use.
 fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
     let sockets: Vec<&Holder> = report.sockets_besides_claims().collect();
     let servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
     // The connections of a server usually end with the server, so they need no remedy. If there is
-    // no server, the remedy is for the first socket.
+    // no server, the remedies are for the first socket only.
     let blocking = if servers.is_empty() {
         sockets.into_iter().take(1).collect()
     } else {
@@ -240,8 +242,8 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// The maximum number of remedies for the holders of one port. All of these processes must end, so
-/// a short list would not help.
+/// The maximum number of remedies for the holders of one port. The number is high, because every
+/// holder must end before the port is free.
 const MAX_REMEDIES: usize = 64;
 
 fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
@@ -255,9 +257,9 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     // A server usually ends its workers, so they need no remedy. Every other process that shares
     // the socket must be stopped too.
     let is_worker = |process: &Process| {
-        // SIGTERM ends a process without a handler at once, and SIGKILL ends every process at once.
-        // Such a process does not end its workers. But if it is the first process of a pid
-        // namespace, the kernel ends the workers.
+        // A parent ends its workers only if its handler for SIGTERM can run. SIGTERM ends a parent
+        // without a handler at once, and only SIGKILL ends a stopped parent. If the parent is the
+        // first process of another pid namespace, the kernel ends the workers.
         let ends_workers = |other: &Process| {
             let handles = other.handles_sigterm && other.state == ProcessState::Running;
             handles || other.is_init_elsewhere
@@ -292,8 +294,9 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
     let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
-    // A service manager can run other programs in its unit, which must not end. Its command does
-    // not reach into a container.
+    // In another systemd unit, only a service manager counts as the supervisor. If the whole unit
+    // were stopped, other programs of the manager would end too. In another container no supervisor
+    // counts, because its stop command does not reach into the container.
     let supervisor = process.supervisor.as_ref().filter(|supervisor| {
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)
@@ -376,8 +379,9 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     }
 }
 
-/// Services that start the programs of others, such as a job or a session. To stop such a service
-/// would end other programs too, and the service does not start a program again.
+/// Services that start programs for others, such as jobs, sessions and containers. If such a
+/// service is stopped, other programs end too. The service usually does not start an ended program
+/// again, so the remedy is to stop only the process.
 const LAUNCHERS: [&str; 12] = [
     "atd",
     "containerd",
@@ -466,7 +470,8 @@ mod tests {
         }
     }
 
-    /// The unit may run other programs of the manager. A file watcher is the program of the unit.
+    /// If the unit of a service manager is stopped, other programs of the manager may end too. A
+    /// file watcher runs only one command, so its unit can be stopped.
     #[test]
     fn a_service_manager_is_named_instead_of_the_unit_that_it_runs_in() {
         let by_manager = supervised(SupervisorKind::Manager(None));
@@ -479,7 +484,7 @@ mod tests {
         assert_eq!(kind_of(&in_container), "container");
     }
 
-    /// If a suspended process is killed, its supervisor starts it again.
+    /// If a suspended process is killed, its supervisor may start it again.
     #[test]
     fn the_supervisor_of_a_suspended_process_is_named() {
         let mut process = supervised(SupervisorKind::Manager(None));

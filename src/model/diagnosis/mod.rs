@@ -43,12 +43,14 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
-    /// Whether nothing listens on the endpoint because this machine lacks its address.
+    /// Whether this machine lacks the address of the endpoint. `true` only if the verdict is
+    /// `NotListening` or `NotHeldBy`.
     pub(crate) lacks_address: bool,
-    /// An address of this machine at which a connection was accepted, although no socket listens.
+    /// An address of this machine at which a connection to the port was accepted, although no
+    /// socket listens on the endpoint.
     pub(crate) redirected: Option<SocketAddr>,
     /// Whether the caller runs as root. The remedies never advise root to retry with more
-    /// permission.
+    /// permission. Always `true` on Windows.
     pub(crate) as_root: bool,
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
@@ -57,19 +59,19 @@ pub(crate) struct Facts {
     pub(crate) suspended: Option<u32>,
     /// The id of the expected process, if it is in another network namespace.
     pub(crate) in_other_network: Option<u32>,
-    /// A listener on the endpoint. Its owner is neither the expected process nor a process that the
-    /// expected one started.
+    /// A listener on the endpoint. No visible owner of it is the expected process, or a process
+    /// that the expected process started.
     pub(crate) stranger: Option<Holder>,
     /// Listeners on the number that clients of the endpoint's address do not reach. They are bound
     /// to another address, or to another interface.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
-    /// If no listener stayed open: the latest listener whose owner the wait found. If the wait
-    /// found no owner, the first listener.
+    /// The listener that the report names if no listener stayed open. It is the latest listener
+    /// whose owner the wait found. If the wait found no owner, it is the first listener.
     pub(crate) last_listener: Option<Holder>,
-    /// A server on the same number of the other protocol (UDP for TCP, TCP for UDP), if no server
-    /// is on the endpoint.
+    /// A server on the same number of the other protocol (UDP for TCP, TCP for UDP). `None` if a
+    /// server has the number for the protocol of the endpoint.
     pub(crate) other_protocol: Option<Holder>,
     /// The processes that have the abstract Unix socket name of the port, if no visible lock file
     /// shows their reservation. Empty if there is no such reservation, or if the processes are
@@ -83,7 +85,8 @@ pub(crate) struct Facts {
     /// Whether the reservation that blocks the port is the caller's own: one of this process or of
     /// an ancestor, or one that another process holds on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
-    /// An address on which a server could bind the number, if the port is in use on others only.
+    /// A loopback address on which a server could bind the number, if servers have the number on
+    /// other addresses only.
     pub(crate) free_address: Option<SocketAddr>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
@@ -133,7 +136,8 @@ impl Diagnosis {
         })
     }
 
-    /// Removes the remedies that say to wait, for a report of a wait that has just timed out.
+    /// Removes the remedies to wait for a listener and to queue for the port, because the call has
+    /// just waited and timed out.
     pub(crate) fn without_waits(mut self) -> Self {
         self.0.remedies.retain(|remedy| {
             !matches!(
@@ -146,7 +150,7 @@ impl Diagnosis {
 
     /// Adds a remedy for a wait that timed out and blocked a thread of an async runtime. The server
     /// may be a task of that runtime. The remedy names `call`, the function of `portlease::tokio`
-    /// to use instead. A report without remedies gets none.
+    /// to use instead. A report without remedies stays unchanged.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });
@@ -154,8 +158,9 @@ impl Diagnosis {
         self
     }
 
-    /// What the check found in place of the expected listener: a missing address, a suspended
-    /// process, a packet filter or another listener. `None` if it found none of these.
+    /// What the check found in place of the expected listener: a missing address, a process that is
+    /// suspended or in another network namespace, a packet filter, or another listener. `None` if
+    /// the check found none of these.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -165,7 +170,8 @@ impl Diagnosis {
         self
     }
 
-    /// The endpoint that was checked; `None` if the operand named no port.
+    /// The endpoint that was checked. `None` if the operand named no port, or if
+    /// [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not search for leaks.
     ///
     /// ```
     /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
@@ -178,7 +184,7 @@ impl Diagnosis {
 
     /// Whether the port is free: a server could bind it now, and no reservation blocks it. A
     /// reservation of the caller or of one of its ancestors does not block it. The check decides
-    /// which kind of server is meant. By default, it is a server that sets SO_REUSEADDR on Unix.
+    /// which kind of server is meant. By default, the server is one that sets SO_REUSEADDR on Unix.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -203,7 +209,8 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
-    /// Every socket on the port, with its processes; `None` if the sockets were not read.
+    /// Every socket on the port that could be read, with its processes. `None` if the report has no
+    /// [`endpoint`](Diagnosis::endpoint).
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -96,7 +96,7 @@ impl Report {
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 // If the caller expects a process to listen, the reservation is usually the
-                // caller's own. Its name would explain nothing.
+                // caller's own. To say who reserved the port would explain nothing.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self.sockets_besides_claims().next().is_none();
@@ -134,8 +134,9 @@ impl Report {
     }
 
     /// What the check found in place of the expected listener: a missing address, a process that is
-    /// suspended or in another network namespace, a packet filter, a listener of a stranger, or a
-    /// listener on another port, address or protocol. `None` if it found none of these.
+    /// suspended or in another network namespace, a packet filter, a listener of an unrelated
+    /// process, or a listener on another port, address or protocol. `None` if the check found none
+    /// of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
@@ -271,8 +272,9 @@ impl Report {
     }
 
     /// Whether the report includes the facts about the number. A report with trial binds always
-    /// includes them. Any other report includes them if they may explain the verdict. For a holder
-    /// and for TIME_WAIT, they do so only if the kernel may have chosen the number for a client.
+    /// includes them. Any other report includes them only if they may explain the verdict. If a
+    /// socket or TIME_WAIT blocks the port, the facts explain the verdict only if the kernel may
+    /// have chosen the number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {
@@ -330,7 +332,7 @@ impl Report {
     }
 
     /// The number of connections that are not in TIME_WAIT. If the port is free, these connections
-    /// belong to a server that has stopped listening.
+    /// usually belong to a server that has stopped listening.
     fn left_connections(&self) -> usize {
         let is_connection =
             |holder: &&Holder| holder.remote.is_some() && holder.state != State::TimeWait;

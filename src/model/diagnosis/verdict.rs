@@ -16,8 +16,8 @@ pub(crate) enum Verdict {
     /// A wait saw listeners on the port, but none of them stayed open for this duration.
     Unsteady(Duration),
     /// No listener on the port belongs to the process with this id or to a process that it started.
-    /// For a UDP port, no bound socket does. The id is `None` if the process has ended and its id
-    /// is no longer known.
+    /// A bound UDP socket without a peer counts as a listener. The id is `None` if the process has
+    /// ended and its id is no longer known.
     NotHeldBy(Option<u32>),
     /// The process with this id, or one that it started, listens on the port. An unrelated process
     /// also listens, on an overlapping address.
@@ -63,7 +63,7 @@ impl Verdict {
 /// Why a port is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A socket keeps servers from binding the port. The report names the first such socket.
+    /// A visible socket keeps servers from binding the port.
     Holder,
     /// A live lease (the locked lock file of a reservation) reserves the port. No visible socket
     /// keeps servers from binding, except the claim (this crate's bound socket) of the lease and

@@ -17,7 +17,7 @@ pub(super) fn signal_group(group: libc::pid_t, signal: libc::c_int) -> io::Resul
 }
 
 /// How a child of this process ended; `None` while it runs. The child stays a zombie. Until it is
-/// reaped, no other process has its pid, and no other group has that number.
+/// reaped, no other process and no other process group has its pid.
 ///
 /// Fails with ECHILD if the child was reaped before.
 pub(super) fn exit_status(pid: libc::id_t) -> io::Result<Option<ExitStatus>> {

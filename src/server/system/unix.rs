@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use super::{Signal, ffi};
 use crate::sockets;
 
-/// Makes the next child of this command the leader of a process group of its own.
+/// Makes each later child of this command the leader of a process group of its own.
 pub(crate) fn prepare(command: &mut Command) {
     command.process_group(0);
 }
@@ -61,7 +61,7 @@ pub(crate) fn others_run(child: u32) -> bool {
 /// The reading end of a pipe.
 pub(crate) type Pipe = OwnedFd;
 
-/// Reads what the pipe still contains. A process that left the group may have the other end open,
+/// Reads what the pipe still contains. A process that left the group may have the writing end open,
 /// so the call does not wait until that end is closed.
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let mut bytes = Vec::new();

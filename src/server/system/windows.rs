@@ -43,7 +43,7 @@ pub(crate) fn others_run(_child: u32) -> bool {
 /// The reading end of a pipe.
 pub(crate) type Pipe = OwnedHandle;
 
-/// Reads what the pipe still contains. A process that the child started may have the other end
+/// Reads what the pipe still contains. A process that the child started may have the writing end
 /// open. So a thread reads the pipe, and the call waits for that thread for at most [`PIPE_LIMIT`].
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let (sender, receiver) = channel();
@@ -51,7 +51,7 @@ pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
         let mut pipe = std::fs::File::from(pipe);
         let mut bytes = [0; 4096];
         while let Ok(length @ 1..) = pipe.read(&mut bytes) {
-            // The receiver may have stopped waiting.
+            // The send fails if the call below has stopped waiting. The thread then ends too.
             if sender.send(bytes[..length].to_vec()).is_err() {
                 return;
             }

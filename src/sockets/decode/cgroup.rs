@@ -17,7 +17,8 @@ pub(crate) struct Membership {
 /// Decodes `/proc/PID/cgroup`, which has a line `ID:CONTROLLERS:PATH` for each hierarchy. systemd
 /// and the container runtimes choose the names in the paths: `nginx.service`, `docker-ID.scope`,
 /// `libpod-ID.scope`, `cri-containerd-ID.scope`, or the id alone. Below the folder `payload` of
-/// systemd-nspawn, and below `lxc.payload.NAME`, the service manager of the container chooses them.
+/// systemd-nspawn, and below `lxc.payload.NAME`, the service manager of the container chooses the
+/// names.
 pub(crate) fn membership(text: &[u8]) -> Membership {
     let text = String::from_utf8_lossy(text);
     let mut membership = Membership::default();
@@ -46,7 +47,8 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
             outer = name;
         }
     }
-    // The systemd of the host does not know a service that runs within a container.
+    // The systemd of the host does not know a service that runs within a container. So the service
+    // is left out.
     if membership.container.is_some() {
         membership.unit = None;
     }

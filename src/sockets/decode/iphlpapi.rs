@@ -126,8 +126,8 @@ fn row(
     }
 }
 
-/// Makes up a number for a socket, because Windows has none. The upper half is the pid, which
-/// [`process_of`] returns. The lower half is a hash of the protocol and the addresses.
+/// Makes up an inode number for a socket, because Windows reports none. The upper half is the pid,
+/// which [`process_of`] returns. The lower half is a hash of the protocol and the addresses.
 fn socket_number(
     pid: u32,
     protocol: Protocol,

@@ -9,8 +9,8 @@ use super::sock_diag::Order;
 use crate::model::endpoint::Protocol;
 use crate::model::process::ProcessState;
 
-/// Decodes the rows of `/proc/net/{tcp,udp,udplite}{,6}` with this local port (0: any). Skips lines
-/// that are not rows.
+/// Decodes the rows of `/proc/net/{tcp,udp,udplite}{,6}` with this local port. For the port 0,
+/// decodes all rows. Skips lines that are not rows.
 pub(crate) fn sockets(
     text: &str,
     order: Order,
@@ -151,8 +151,8 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
 }
 
 /// The effective user, from `/proc/PID/status`. The owner of the folder `/proc/PID` can be a
-/// different user. Root owns the folder if the process may not be dumped, such as a daemon that
-/// changed its user.
+/// different user. Root owns the folder if the process is not dumpable (prctl(2)), such as a daemon
+/// that changed its user.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     value(status, b"Uid:")?
         .split_ascii_whitespace()
@@ -161,8 +161,9 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Whether `/proc/PID/uid_map` contains the user. Each line has three numbers: the first uid of a
-/// range inside the namespace, the first uid outside, and the number of uids.
+/// Whether this text of `/proc/PID/uid_map` maps the user, a uid inside the user namespace. Each
+/// line has three numbers: the first uid of a range inside the namespace, the first uid outside,
+/// and the number of uids.
 pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
     let is_in = |line: &[u8]| {
         let line = std::str::from_utf8(line).unwrap_or_default();
@@ -181,8 +182,8 @@ pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
 
-/// Whether the line `set` (such as `SigIgn:`) of this file in `/proc` contains SIGTERM. The line is
-/// a hexadecimal number, and its lowest bit stands for signal 1.
+/// Whether the signal set with the label `set` (such as `SigIgn:`) in this file of `/proc` contains
+/// SIGTERM. The set is a hexadecimal number, and its lowest bit stands for signal 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     const SIGTERM: u32 = 15;
@@ -458,7 +459,7 @@ pub(crate) mod tests {
             (stat.state, stat.first_thread_ended)
         };
         assert_eq!(of("Z", 1), (ProcessState::Zombie, false));
-        // gVisor reports no number of threads.
+        // gVisor reports 0 as the number of threads.
         assert_eq!(of("Z", 0), (ProcessState::Zombie, false));
         assert_eq!(of("Z", 2), (ProcessState::Running, true));
         assert_eq!(of("T", 2), (ProcessState::Suspended, false));

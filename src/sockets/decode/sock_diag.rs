@@ -45,7 +45,7 @@ impl Order {
 /// The address families that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
-    /// Both families in one request. This works for TCP only, with the older type of message, in
+    /// Both families in one request, for TCP only. The request has the older message type, for
     /// which the kernel ignores the family.
     Any,
     V4,
@@ -79,8 +79,8 @@ pub(crate) const ALL: u32 = u32::MAX;
 pub(crate) const LISTEN: u32 = 1 << 10;
 /// UDP sockets without a peer.
 pub(crate) const UNCONNECTED: u32 = 1 << 7;
-/// TCP sockets that are bound and neither listen nor connect. Most kernels before 6.8 ignore the
-/// bit.
+/// TCP sockets that are bound and neither listen nor connect. Most kernels before Linux 6.8 ignore
+/// the bit, and do not report these sockets.
 pub(crate) const BOUND: u32 = 1 << 13;
 
 /// Every port number. A request for all of them has no filter.
@@ -134,16 +134,17 @@ pub(crate) fn request(
 /// Encodes the attribute that filters the answers by local port: a program for the kernel
 /// (`struct inet_diag_bc_op`).
 ///
-/// The kernel ignores the port of the request for sockets that are bound and do not listen, but it
-/// applies the filter to them. Beside 10,000 such sockets a filtered dump takes 1 ms, and one
-/// without a filter 24 ms (Linux 6.18).
+/// For TCP sockets that are bound and do not listen, the kernel ignores the port of the request,
+/// but applies this filter. If the machine has 10,000 such sockets, a filtered dump takes 1 ms, and
+/// one without a filter 24 ms (Linux 6.18).
 fn port_filter(ports: &RangeInclusive<u16>) -> [u8; 20] {
     const REQ_BYTECODE: u16 = 1;
     const S_GE: u8 = 2;
     const S_LE: u8 = 3;
     // An instruction has three parts: a code, the distance to the next instruction if the
-    // comparison is true, and the distance if it is false. Its operand follows in the same form. A
-    // distance that ends behind the program rejects the socket.
+    // comparison is true, and the distance if it is false. The entry after it has the same form,
+    // and its third part is the port to compare with. A distance to the end of the program accepts
+    // the socket, and a longer one rejects it.
     let instructions = [
         (S_GE, 8, 20),
         (0, 0, *ports.start()),
@@ -274,8 +275,7 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         inode,
         dual_stack: family == AF_INET6 && v6only(&payload[ANSWER_SIZE..], order) == Some(false),
         client: false,
-        // For a link-local address `interface` is the scope of the address. It does not restrict
-        // the socket to an interface.
+        // The scope id of a link-local address already names the interface.
         interface: NonZeroU32::new(interface).filter(|_| !is_scoped(&local)),
     })
 }
@@ -323,7 +323,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::state::State;
 
-    // Captured from Linux 6.18, x86-64, in a new network namespace. The request was for port 33955.
+    // These answers were captured on Linux 6.18, x86-64, in a new network namespace. The requests
+    // were for port 33955.
     const PORT: u16 = 33955;
     pub(crate) const SEQUENCE: u32 = 7;
     const TCP: &str = "\
@@ -402,7 +403,7 @@ pub(crate) mod tests {
         payload.extend([0; 24]);
         payload.extend(u32(uid));
         payload.extend(u32(inode));
-        // The first attribute is one that the decoder must skip. Each is padded to four bytes.
+        // The decoder must skip the first attribute. Each attribute is padded to four bytes.
         for (kind, value) in [
             Some((5, 7)),
             only_v6.map(|only| (INET_DIAG_SKV6ONLY, only.into())),

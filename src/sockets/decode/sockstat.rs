@@ -1,11 +1,12 @@
 //! Decodes `/proc/net/sockstat`, which counts the sockets by protocol (proc(5)). No I/O.
 
 /// An upper limit of the number of TCP sockets in this network namespace. Connection requests
-/// (SYN_RECV) have no socket yet and do not count. `None` if the text has no such counts.
+/// (SYN_RECV) have no socket yet and do not count. `None` if the text lacks `alloc` or `tw`, or if
+/// their sum overflows.
 ///
 /// `alloc` counts the sockets of the whole machine, except those in TIME_WAIT. `tw` counts the
-/// sockets in TIME_WAIT. Since Linux 4.13 it counts only those of this network namespace. `inuse`
-/// omits bound sockets.
+/// sockets in TIME_WAIT, and since Linux 4.13 only those of this network namespace. This function
+/// does not use `inuse`, because `inuse` omits bound sockets.
 pub(crate) fn tcp_at_most(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let words: Vec<&str> = line.split_whitespace().collect();

@@ -1,4 +1,5 @@
-//! pidfds, for which rustix has calls only with its feature `process`.
+//! Calls for pidfds. rustix has them only with its feature `process`, which this crate does not
+//! enable.
 #![expect(
     unsafe_code,
     reason = "pidfd_open(2) and poll(2) have no safe form in std"

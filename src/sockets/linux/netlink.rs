@@ -27,8 +27,8 @@ pub(super) struct SockDiag {
 /// the same on every architecture.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
-/// Larger than the datagrams that the kernel normally sends for a dump. If a datagram fills the
-/// buffer, the buffer is doubled and the dump is repeated.
+/// The first size of the buffer, in bytes. The datagrams that the kernel sends for a dump are
+/// usually smaller. If a datagram fills the buffer, the buffer is doubled and the dump is repeated.
 const BUFFER: usize = 32 * 1024;
 
 impl SockDiag {
@@ -68,8 +68,9 @@ impl SockDiag {
         Ok(consistent)
     }
 
-    /// Repeats the dump until the table does not change during it, at most [`TABLE_READS`] times.
-    /// Returns `false` if no dump was consistent. The rows of the last dump stay.
+    /// Makes dumps until one is consistent, at most [`TABLE_READS`]. A dump is consistent if it is
+    /// whole and the table did not change meanwhile. Returns `false` if no dump was consistent.
+    /// `rows` then has the rows of the last dump.
     fn dump_family(
         &mut self,
         protocol: Protocol,
@@ -165,10 +166,10 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
 }
 
 /// Whether this kernel shows TCP sockets that are bound and do not listen. Linux 6.8 and later show
-/// them, and so do older kernels with the change backported. The process keeps the kernel's answer.
+/// them, and so do older kernels with the change backported. The function caches the answer.
 ///
-/// If the check fails, there is no answer to keep. The result is then `false`, and the report says
-/// that such sockets could not be read. A lack of descriptors or memory is an error.
+/// A failed check is not cached. The result is then `false`, and the report says that such sockets
+/// could not be read. A lack of descriptors or memory is an error.
 pub(super) fn shows_bound() -> io::Result<bool> {
     static SHOWN: OnceCell<bool> = OnceCell::new();
     let check = || Ok(proc_fs::is_release_at_least(6, 8) || shows_own_bound()?);

@@ -29,8 +29,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // If this file is missing, the kernel lacks IPv6 or UDP-Lite, and there is no such
-            // socket to report. The files of TCP and UDP over IPv4 are always there, unless
+            // If a file of IPv6 or UDP-Lite is missing, the kernel lacks this protocol, and there
+            // is no such socket to report. The files of TCP and UDP over IPv4 are missing only if
             // `/proc/net` itself is missing.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound

@@ -30,8 +30,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// If `/proc/uptime` is missing, as with the mount option `subset=pid`, reports show no start
-    /// times.
+    /// Computes the time of the boot from `/proc/uptime`. If this file is missing, as with the
+    /// mount option `subset=pid`, reports show no start times.
     pub(super) fn now(proc: BorrowedFd<'_>) -> io::Result<Self> {
         let uptime = match read(proc, "uptime") {
             Err(error) if is_exhaustion(&error) => return Err(error),
@@ -80,12 +80,12 @@ impl Clock {
         let ignores_sigterm = has_sigterm("SigIgn:")
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
-                    // The kernel queues a blocked signal, also for the first process of a
-                    // namespace. That process can then receive it in sigwait(3) or by a
+                    // The kernel queues a blocked signal, even for the first process of a pid
+                    // namespace. The process can still receive the signal by sigwait(3) or a
                     // signalfd(2).
                     true => blocks_sigterm(folder, process_path),
-                    // The kernel discards an unblocked SIGTERM to the first process of a namespace
-                    // if that process has no handler.
+                    // The kernel discards an unblocked SIGTERM to the first process of a pid
+                    // namespace if the process has no handler.
                     false => is_init_elsewhere,
                 };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
@@ -134,8 +134,8 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 
 /// Whether every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
 ///
-/// A thread can wait for signals in sigwait(3) or ppoll(2). During the wait the kernel does not
-/// show these signals as blocked. A process that cannot be read counts as not blocking SIGTERM.
+/// While a thread waits for SIGTERM in sigwait(3) or ppoll(2), the kernel does not show SIGTERM as
+/// blocked. A process that cannot be read counts as not blocking SIGTERM.
 fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     let blocks = |thread: u32| {
         let status = read(folder, &format!("{path}/task/{thread}/status"));
@@ -201,8 +201,8 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
     open(CWD, &format!("/proc/{pid}"))
 }
 
-/// Returns `None` if there is no such process, or if it cannot be read. A lack of descriptors or
-/// memory is an error.
+/// Reads the `stat` of a process. Returns `None` if there is no such process, or if it cannot be
+/// read. A lack of descriptors or memory is an error.
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
@@ -299,7 +299,7 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
 
 /// Whether the uid stands for all users that the user namespace of this process does not map. The
 /// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function assumes
-/// the default, 65534. If the namespace maps 65534, it counts as the uid of one user.
+/// the default, 65534. If the namespace maps 65534, that uid stands for a single user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW

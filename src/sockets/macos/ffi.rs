@@ -104,7 +104,8 @@ fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<
     for _ in 0..TRIES {
         // SAFETY: the call takes no argument.
         let errno = unsafe { libc::__error() };
-        // SAFETY: the pointer is valid as long as this thread, whose errno it is.
+        // SAFETY: the pointer leads to the errno of this thread, and is valid while the thread
+        // runs.
         unsafe { *errno = 0 };
         match usize::try_from(call(&mut buffer)) {
             Ok(length @ 1..) if length < buffer.len() => {

@@ -97,7 +97,8 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {
-            // The process closed the descriptor after the list was read.
+            // If the call fails, the process usually has closed the descriptor since the list was
+            // read.
             let Ok(info) = ffi::socket(pid, descriptor) else {
                 continue;
             };
@@ -135,8 +136,8 @@ pub(super) fn abstract_socket(_name: &str) -> io::Result<Option<Inode>> {
     Ok(None)
 }
 
-/// Always empty: macOS keeps its users in a directory service, not in `/etc/passwd`. Reports show
-/// users by their numbers.
+/// Always empty, because macOS keeps the accounts of people in a directory service, not in
+/// `/etc/passwd`. Reports show users by their numbers.
 pub(super) fn users() -> Vec<(u32, String)> {
     Vec::new()
 }

@@ -119,8 +119,8 @@ fn a_connection_that_cannot_send_its_fin_is_reported_owned_and_then_orphaned() {
     let source = client.local_addr().unwrap().port();
     let accepted = server.accept().unwrap();
     client.set_nonblocking(true).unwrap();
-    // Fill the window of the peer. The window grows a little with the peer's buffer, so write until
-    // no write has succeeded for 50 ms.
+    // This loop fills the window of the peer. The window grows a little with the peer's buffer, so
+    // the loop ends only after 50 ms without a successful write.
     let (begun, mut written) = (Instant::now(), Instant::now());
     while written.elapsed() < Duration::from_millis(50) && begun.elapsed() < TIMEOUT {
         if client.write(&[0; 65536]).is_ok() {

@@ -91,7 +91,7 @@ fn report_without_descriptors(port: u16) {
     }
     let table = sockets(port, None).unwrap_err();
     let listeners = listening(port, Tcp).unwrap_err();
-    // One descriptor is free now. The search needs one for `/proc`, and another one to read a file
+    // This drop frees one descriptor. The search needs two: one for `/proc`, and one to read a file
     // there.
     drop(files.pop());
     let search = owners(rows, ScanDepth::Complete).unwrap_err();
@@ -195,7 +195,7 @@ fn another_users_process_is_hidden_and_its_user_is_reported() {
         ]
     );
 
-    // Root sees the processes of every user.
+    // This process is root, so it sees the child of the other user.
     let mut child = Command::new(AS_NOBODY[0]);
     child
         .args(&AS_NOBODY[1..])

@@ -96,9 +96,9 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Asserts that no process can own a socket on the port, and that no process is then reported as
-/// unseen. The function polls, because another test can use the number for a moment, on another
-/// address.
+/// Waits until no socket on the port has an inode, so that no process can own one. Asserts that the
+/// search for the owners of these sockets then lists nothing as unseen. The function polls, because
+/// another test can briefly use the number on another address.
 #[track_caller]
 fn expect_no_owner(port: u16) {
     let deadline = Instant::now() + TIMEOUT;

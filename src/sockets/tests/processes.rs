@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// The scan relies on the size: after a process without descriptors it does not open a folder of
-/// size 0.
+/// The scan relies on the size. If a process has no descriptors, the scan does not open the folder
+/// of the next process when that folder has the size 0.
 #[test]
 fn the_size_of_a_folder_of_descriptors_is_their_number() {
     if !crate::proc_fs::is_release_at_least(6, 2) {
@@ -65,7 +65,8 @@ fn every_process_that_shares_a_socket_is_reported() {
     assert!(!first.holders[0].processes.is_empty());
 }
 
-/// During an exec, `/proc` still shows the descriptors that the exec is about to close.
+/// During an exec, `/proc` still shows the descriptors that the exec is about to close. The child
+/// must count as forked until the exec is complete.
 #[test]
 fn a_child_has_its_parents_sockets_until_its_exec_and_not_after() {
     let (_listener, port) = listener(V4);
@@ -185,9 +186,9 @@ fn a_socket_closed_during_the_search_is_not_reported_as_hidden() {
     }
 }
 
-/// Runs a Python program that owns a socket in a way that Rust's std does not offer. The program
-/// prints the port of the socket, which this function returns. If it prints a reason instead, the
-/// test is skipped.
+/// Runs a Python program that owns a socket in a way that Rust's std does not offer. Returns the
+/// child, and the port of the socket, which the program prints. If the program prints a reason
+/// instead, the test is skipped.
 fn python(test: &str, program: &str) -> Option<(KillOnDrop, u16)> {
     let child = Command::new("python3")
         .args(["-c", program])

@@ -32,7 +32,7 @@ pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
     };
     read_table(|buffer, size| {
         // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
-        // table are. The call writes at most `size` bytes, and through `size` itself.
+        // table are. The call writes at most `size` bytes to the buffer, and a new value to `size`.
         unsafe { GetExtendedTcpTable(buffer.as_mut_ptr().cast(), size, 0, family(v6), class, 0) }
     })
 }
@@ -41,7 +41,7 @@ pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
 pub(super) fn udp_table(v6: bool) -> io::Result<Vec<u8>> {
     read_table(|buffer, size| {
         // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
-        // table are. The call writes at most `size` bytes, and through `size` itself.
+        // table are. The call writes at most `size` bytes to the buffer, and a new value to `size`.
         unsafe {
             GetExtendedUdpTable(
                 buffer.as_mut_ptr().cast(),
@@ -92,7 +92,7 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
     if snapshot == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call above made the handle. It is valid, and only the returned value closes it.
+    // SAFETY: the call above made the handle. It is valid, and only this `OwnedHandle` closes it.
     let snapshot = unsafe { OwnedHandle::from_raw_handle(snapshot) };
     let mut entry = PROCESSENTRY32W {
         dwSize: size_of::<PROCESSENTRY32W>() as u32,

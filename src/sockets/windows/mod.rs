@@ -135,9 +135,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     parent_of(listed.parent, started(pid).ok().flatten())
 }
 
-/// The parent of a process that started at `child`, by the pid that Windows keeps for it. Windows
-/// keeps that pid after the parent has ended, and can give it to another process. If the process
-/// with that pid started after the child, it is not the parent, and the result is `None`.
+/// Checks the pid `parent` that Windows keeps as the parent of a process. That process started at
+/// `child`. Windows keeps the pid after the parent has ended, and can give the pid to another
+/// process. If the process with the pid started later than `child`, it is not the parent, and the
+/// result is `None`. Also `None` for the pid 0.
 fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
     let is_older = match (started(parent), child) {
         (Ok(Some(parent)), Some(child)) => parent <= child,

@@ -22,7 +22,8 @@ pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
     /// Ignores `_has_unrecorded`, because it is always `false`. These kernels fail the self-test of
-    /// claims, so each reservation needs a lock file, which records the port.
+    /// claims (bound sockets that keep a port without a lock file). So each reservation needs a
+    /// lock file, which records the port.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -94,8 +95,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder. A reservation creates it. The keeper, or the `portlease serve` that granted the
-/// port, reserves a port before the keeper binds its Unix socket.
+/// The lock folder. A reservation creates the folder, so it exists before the keeper binds its
+/// socket: the keeper, or the `portlease serve` that granted the port, has reserved a port by then.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

@@ -53,8 +53,8 @@ fn addresses() -> Result<Vec<Address>, Failure> {
     all_addresses().map_err(|e| Failure::system("search for the control sockets of keepers", &e))
 }
 
-/// The answer of a keeper. Returns `None` if another user's process has the address, or if the
-/// keeper exited before it answered.
+/// The answer of a keeper. Returns `None` if [`try_ask`] does not trust the process that has the
+/// address, or if the keeper exited before it answered.
 fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     match try_ask(address, request) {
         Err(e)
@@ -76,8 +76,8 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     const ROOT: u32 = 0;
     let (started, keeper) = (Instant::now(), address.keeper);
     let stream = connect_within(address, keeper, started)?;
-    // Any user can bind a name of this form. So the peer must belong to this user. Root also trusts
-    // another user's process, if its pid is that of the keeper.
+    // Any user can bind a name that looks like a keeper's. So the peer must belong to this user.
+    // Root also trusts another user's process, if its pid is that of the keeper.
     let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
     let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
     if !is_trusted {
@@ -107,9 +107,9 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     }
 }
 
-/// Connects with a non-blocking socket. A suspended keeper accepts no client, so on Linux a
-/// blocking connect would never return once the keeper's queue is full. Other systems refuse the
-/// connect then.
+/// Connects with a non-blocking socket. A suspended keeper accepts no client, so its queue can
+/// become full. On Linux a blocking connect to a full queue would not return. Other systems refuse
+/// such a connect.
 fn connect_within(address: &Address, keeper: u32, started: Instant) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;

@@ -25,7 +25,8 @@ pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<boo
     Ok(released)
 }
 
-/// Always empty. On Windows no claim keeps a port, so each port has a lock file that records it.
+/// Always empty. On Windows no claim (a bound socket) keeps a port without a lock file. So each
+/// port has a lock file, which records the port.
 pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     Ok(Vec::new())
 }

@@ -90,7 +90,8 @@ fn accept_clients(mut listener: PipeListener, requests: &Sender<Event>) {
                 }
             })
         });
-        // Memory or handles are used up. The keeper goes on, because its ports must stay reserved.
+        // Usually memory or handles are used up. The keeper goes on, because its ports must stay
+        // reserved.
         if accepted.is_err() {
             sleep(SERVE_RETRY_DELAY);
         }

@@ -193,9 +193,9 @@ impl Folder {
         leads_to(outer, name, inner).unwrap_or(true)
     }
 
-    /// Locks the folder, so that only this process sweeps it (removes unused files) until the value
-    /// is dropped. `None` while another process sweeps the folder, or if the lock fails, as on a
-    /// file system without locks.
+    /// Locks the folder, so that only the caller sweeps it (removes unused files) until the value
+    /// is dropped. `None` while another process or thread sweeps the folder, or if the lock fails,
+    /// as on a file system without locks.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         // A lock belongs to an open file description (flock(2)). The folder is opened again, so
         // that two threads have two descriptions and exclude each other.
@@ -264,9 +264,8 @@ impl Folder {
     /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
     /// process locked it before the name was visible.
     ///
-    /// If this process locked it, no other process removes the name while the lock lasts: a sweep
-    /// removes a name only after it has locked the file of that name. So the name leads to this
-    /// file.
+    /// If this process locked the file, no sweep removes the name while the lock lasts, because a
+    /// sweep must lock the file first. So the name leads to this file.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let (file, is_locked) = self.make_staged_file(name)?;
         let owner = fstat(&file)?.st_uid;

@@ -1,7 +1,7 @@
 //! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it.
 //! Under the final name other processes therefore never see a wrong mode. This holds under any
-//! umask, and even if the creating process is killed. It does not hold for files on a system that
-//! cannot rename without replacing.
+//! umask, and even if the creating process is killed. It does not hold for files if the system or
+//! the file system cannot rename without replacing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,8 +26,9 @@ impl Folder {
         let make = |staged: &str| mkdirat(&self.0, staged, mode);
         let (staged, ()) = with_temporary_name(make)?;
         let prepare = |folder: OwnedFd| {
-            // Other processes remove an unlocked folder, because a killed process may have left it
-            // behind. If they remove this one before the lock, the caller retries.
+            // A sweep of another process removes an unlocked folder, which a killed process may
+            // have left behind. So this process locks the folder. If a sweep removes it before the
+            // lock, the caller retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
@@ -46,16 +47,16 @@ impl Folder {
     }
 
     /// Creates the file, or fails if the name exists. Returns the file, and whether this process
-    /// locked it before the name was visible. That is not possible on a system that cannot rename
-    /// without replacing, and on a file system without locks. Also, a
-    /// [`sweep_staged`](Self::sweep_staged) may lock the file first.
+    /// locked it before the name was visible. It did not if the system cannot rename without
+    /// replacing, if the file system has no locks, or if a [`sweep_staged`](Self::sweep_staged)
+    /// locked the file first.
     pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, bool)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // Other processes remove an unlocked file, because a killed process may have left it
-        // behind.
+        // A sweep of another process removes an unlocked file, which a killed process may have left
+        // behind. So this process locks the file.
         let is_locked = file.try_lock().is_ok();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
@@ -64,8 +65,8 @@ impl Folder {
         };
         self.remove_staged(&staged, AtFlags::empty());
         match e {
-            // Another process removed the file before it was locked. The caller tries again, as if
-            // another process had created the name first.
+            // Another process removed the staged file before this process locked it. With this
+            // error the caller tries again, as if another process had created the name first.
             Errno::NOENT => Err(io::ErrorKind::AlreadyExists.into()),
             e if is_unsupported(e) => {
                 // Creates the file under its final name, because this system cannot rename without
@@ -106,7 +107,7 @@ impl Folder {
             };
             let staged = File::from(staged);
             // The lock is shared, because the file may get its final name meanwhile. A reservation
-            // that meets a shared lock retries. It would take an exclusive lock for a lease.
+            // that meets a shared lock retries. It would mistake an exclusive lock for a lease.
             if staged.try_lock_shared().is_err() {
                 continue;
             }

@@ -12,9 +12,9 @@ use super::super::super::decode::procfs;
 use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 
-/// The matching sockets of a process are read a second time, because an exec may have closed them.
-/// If a process has more matching sockets than this, the second read is skipped. For thousands of
-/// sockets it costs too much.
+/// The scan reads the descriptors of the wanted sockets a second time, because an exec may have
+/// closed them meanwhile. If a process has more such descriptors than this, the scan skips the
+/// second read. For thousands of descriptors it costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -24,7 +24,9 @@ impl Scan<'_> {
             let stat = statat(self.proc, &path, AtFlags::empty());
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
-        // Kernel threads have no descriptors, and mostly follow each other in the list.
+        // Kernel threads have no descriptors, and mostly follow each other in the list. So after a
+        // process without descriptors, the scan skips the next process if the size of its folder is
+        // 0.
         let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
         if self.has_counts && follows_empty && has_size_0() {
             state.add_empty(pid);
@@ -104,7 +106,7 @@ impl Scan<'_> {
         // If the process has ended by now, it owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
             // The process may have called exec after the folder was listed, and exec closes
-            // descriptors.
+            // descriptors. A `forked` process has not completed an exec, so it still has them.
             if !process.forked && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
             }

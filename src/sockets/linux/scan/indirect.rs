@@ -51,8 +51,9 @@ impl Scan<'_> {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If `/proc` hides processes, or most processes are unreadable, the owner is probably one
-        // of those. A search for descriptors in flight would then mislead, so it is skipped.
+        // If `/proc` hides processes, or most processes are unreadable, the owner is probably a
+        // hidden or an unreadable process. Naming processes with descriptors in flight would then
+        // mislead, so the scan does not search for them.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {

@@ -1,4 +1,4 @@
-//! Finds the processes that own sockets: searches the descriptors of every process, `/proc/PID/fd`.
+//! Finds the processes that own sockets, by the descriptors that `/proc/PID/fd` shows.
 
 use std::collections::HashSet;
 use std::fs;
@@ -30,8 +30,8 @@ use state::ScanState;
 /// A scan of more processes than this uses several threads. Measured: above 300 processes a second
 /// thread saves time, below 200 it costs time.
 const PARALLEL_ABOVE: usize = 300;
-/// A scan that has read more descriptors than this uses several threads for the other processes. A
-/// descriptor takes 1 µs, and the start of a thread up to 100 µs.
+/// A scan that has read more descriptors than this uses several threads for the processes that are
+/// left. A descriptor takes 1 µs, and the start of a thread up to 100 µs.
 const PARALLEL_AFTER_DESCRIPTORS: usize = 500;
 const MAX_THREADS: usize = 4;
 /// The last pid that a search found, or 0. The next search tries this pid early, because a failed
@@ -138,9 +138,8 @@ struct Scan<'a> {
 /// size takes 1 µs. To open, list and close an empty folder takes 5 µs.
 ///
 /// `false` outside of the first pid namespace, because only that namespace has kernel threads. Also
-/// `false` if this process may not read the descriptors of pid 1. It may then not read those of
-/// kernel threads either. The scan opens every folder in this case, to learn which ones it may not
-/// read.
+/// `false` if this process lacks the permission to read the descriptors of pid 1, and so those of
+/// kernel threads. The scan then opens every folder, to find out which ones it cannot read.
 fn has_counts(proc: &OwnedFd) -> bool {
     proc_fs::is_release_at_least(6, 2) && shows_every_process() && open(proc, "1/fd").is_ok()
 }

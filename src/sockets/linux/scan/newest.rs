@@ -27,8 +27,8 @@ pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
         .unwrap_or_default()
 }
 
-/// Whether `/proc` lists more processes than `limit`. The count ends once that is known, because
-/// the whole list takes 1 µs per process. `false` if `/proc` cannot be read.
+/// Whether `/proc` lists more processes than `limit`. The count ends when it exceeds `limit`,
+/// because the whole list takes 1 µs per process. `false` if `/proc` cannot be read.
 pub(super) fn has_more_processes(proc: &OwnedFd, limit: usize) -> bool {
     // A read would move the offset of `proc` itself, so the folder is opened again.
     open(proc, ".")

@@ -82,8 +82,7 @@ mod tests {
         pids
     }
 
-    /// Six processes have the socket: a server, its three children, and two children of one of
-    /// these.
+    /// Six processes have the socket: a server, its three children, and two grandchildren.
     #[test]
     fn a_report_beside_many_processes_names_an_owner_and_its_relatives() {
         if !std::fs::exists("/proc/thread-self/children").unwrap() {

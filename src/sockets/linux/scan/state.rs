@@ -28,7 +28,7 @@ pub(super) struct ScanState {
     /// The pid and the descriptor of each io_uring that the scan found. An io_uring can own sockets
     /// that have no descriptor of their own.
     pub(super) rings: Vec<(u32, String)>,
-    /// Whether the search ended before it was known to have reached every process.
+    /// Whether the search may have ended before it reached every process.
     pub(super) stopped_early: bool,
     /// Processes with a Unix socket that contains descriptors which the process has not received
     /// yet.
