@@ -136,9 +136,10 @@ impl Asker {
         }
     }
 
-    /// The inode of the claim (the bound socket) of the asker's own reservation. `None` if another
-    /// process made that reservation: only the lease shows the claim of another process, and this
-    /// call does not read the lease. Also `None` without a claim, or if the inode is unknown.
+    /// The inode of the asker's claim (the bound socket), if this process made the reservation.
+    /// `None` for a reservation that an ancestor made, or another process on behalf of this one:
+    /// only the lease records that inode, and this call does not read the lease. Also `None`
+    /// without a claim, or if the inode is unknown.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }

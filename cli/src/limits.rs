@@ -28,10 +28,10 @@ pub(crate) const WAIT_REPORTS: usize = 10;
 /// How many ports the note of a wait names. The rest are counted.
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
-/// How long a failed `wait` searches for further ports to report. The limit does not apply while at
-/// most [`PORTS_PER_THREAD`] ports are left, or while `wait` has no port to report yet. The
-/// constant also limits the retries of a check that follows a wait, and how long such a check
-/// replaces its reports by those of a wait.
+/// How long a failed `wait` searches for further ports to report. It searches longer while at most
+/// [`PORTS_PER_THREAD`] ports are left, or while it has no port to report yet. `Finding::all` uses
+/// the same limit twice after a wait: for the retries of its check, and for its calls of
+/// `after_wait`.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers

@@ -87,7 +87,7 @@ impl Claim {
     }
 }
 
-/// What fstat(2) reports about a claim's socket.
+/// What fstat(2) reports about a claim's socket. Empty on Windows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Identity {
     /// The inode that the socket table shows for this socket. `None` on Windows, where sockets have

@@ -115,8 +115,8 @@ fn first_operand(arguments: &[String]) -> Option<usize> {
     (0..arguments.len()).find(|&at| !arguments[at].starts_with('-') && !is_value(at))
 }
 
-/// Whether the arguments contain this option, or this word as their first operand. Arguments after
-/// the first operand do not count.
+/// Whether `option` is one of the arguments up to and including the first operand. It may also be a
+/// subcommand, which is the first operand. The value of an argument, after `=`, does not count.
 fn has_option(arguments: &[String], option: &str) -> bool {
     let end = first_operand(arguments).map_or(arguments.len(), |at| at + 1);
     let mut words = arguments[..end].iter();

@@ -103,16 +103,18 @@ impl Expected {
                 sockets::started(pid).is_ok_and(is_this_start) && is_descendant(process.pid, pid)
             }
         };
-        self.pid.is_some_and(is_or_is_below) || self.left(process)
+        self.pid.is_some_and(is_or_is_below) || self.left_behind(process)
     }
 
-    /// Whether the process is a daemon that the expected process left. The parent of a daemon has
-    /// ended, so the daemon is no descendant any more. A process counts if it is in a process group
-    /// or session whose number is the pid of the expected process. An [orphan](is_orphan) also
-    /// counts if it shares the group or session of the expected process. If the expected process
-    /// ended without a failure, any orphan that started after it counts: the daemon may have called
-    /// setsid(2).
-    fn left(&self, process: &Process) -> bool {
+    /// Whether the process is a daemon that the expected process left behind. The parent of a
+    /// daemon has ended, so the daemon is no descendant any more. A process counts in one of three
+    /// cases:
+    ///
+    /// - The number of its process group or session is the pid of the expected process.
+    /// - It is an [orphan](is_orphan) in the group or session of the expected process.
+    /// - It is an orphan that started later, and the expected process ended without a failure. The
+    ///   daemon may have called setsid(2).
+    fn left_behind(&self, process: &Process) -> bool {
         // The start is in units of 10 ms, so a daemon can have the same start as its parent.
         if process.ticks < self.started {
             return false;

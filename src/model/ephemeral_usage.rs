@@ -137,9 +137,8 @@ impl EphemeralUsage {
         self.count(Use::Listening)
     }
 
-    /// How many numbers have no socket that listens, but a socket that is bound without listening,
-    /// such as the claim of a reservation. `None` if bound sockets could not be read, as on Linux
-    /// before 6.8.
+    /// How many numbers have a bound socket, such as the claim of a reservation, and no listening
+    /// socket. `None` if bound sockets could not be read, as on Linux before 6.8.
     pub fn bound(&self) -> Option<usize> {
         self.count(Use::Bound)
     }

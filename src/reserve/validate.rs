@@ -156,8 +156,9 @@ impl ReserveOptions {
         }
     }
 
-    /// The ports at these distances from an exact base number. Fails if the options or
-    /// `PORTLEASE_RANGE` rule out one of them.
+    /// The ports at these distances from the one exact base number. Fails if there are several base
+    /// numbers, if a port would exceed 65535, or if the options or `PORTLEASE_RANGE` rule out a
+    /// port.
     fn exact_offsets(
         &self,
         named: &[u16],

@@ -107,9 +107,9 @@ pub(super) fn wrap(
         );
         command.env(MARKER, "1");
     }
-    // After `exec`, some shells take a name that starts with a dash for an option, and other shells
-    // do not accept `--`. So env(1) executes a program with such a name. env(1) would take a name
-    // with `=` for a variable, so the shell executes such a program.
+    // After `exec`, some shells parse a program name that starts with a dash as an option, and
+    // other shells do not accept `--`. So env(1) executes such a program. If the name also contains
+    // `=`, env(1) would parse it as a variable, so the shell executes that program.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");

@@ -285,7 +285,7 @@ mod tests {
         assert_ne!(rows4[3].inode, None, "its process is unknown");
         assert_ne!(
             rows4[0].inode, rows4[1].inode,
-            "two sockets of one process differ"
+            "two sockets of one process have different inodes"
         );
         let rows6 = rows(&tcp6(), Protocol::Tcp, true);
         assert_eq!(summary(&rows6), ["listen [::]:60315 by Some(4100)"]);

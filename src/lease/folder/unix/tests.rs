@@ -113,8 +113,9 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
         let folder = Folder::open(root.path()).unwrap();
         let until = Instant::now() + Duration::from_secs(120);
         let mut locked = 0;
-        // The name exists until a sweep removes the file of the previous round. So each file after
-        // the first shows that the sweeps remove an unlocked file.
+        // `create_locked` fails while the name exists. The name disappears when a sweep removes the
+        // unlocked file of the previous round. So each success after the first shows that the
+        // sweeps work.
         while locked < FILES {
             assert!(Instant::now() < until, "only {locked} files were locked");
             let Ok((file, _, is_locked)) = folder.create_locked(&name) else {
