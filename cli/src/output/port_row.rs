@@ -46,10 +46,7 @@ impl PortRow {
                 .flatten()
                 .map(|holder| HolderRow::new(holder, false))
                 .collect(),
-            needs_reuse_addr: finding
-                .needs_reuse_addr
-                .as_ref()
-                .map(report::cause_for_others),
+            needs_reuse_addr: finding.needs_reuse_addr.as_ref().map(Diagnosis::cause),
             cause: finding.problem.as_ref().map(Diagnosis::cause),
             help: finding
                 .problem

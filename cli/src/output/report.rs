@@ -45,13 +45,6 @@ pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<Str
     remedy::in_one_line(&remedies, after_wait)
 }
 
-/// The cause why only a server that sets SO_REUSEADDR can bind a free port.
-pub(crate) fn cause_for_others(problem: &Diagnosis) -> String {
-    let cause = problem.cause();
-    let end = "; a server that sets SO_REUSEADDR can bind";
-    cause.strip_suffix(end).map_or(cause.clone(), str::to_owned)
-}
-
 /// The help for servers that do not set SO_REUSEADDR, on a port that only servers with this option
 /// can bind.
 pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<String> {
@@ -63,7 +56,7 @@ pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<Strin
 
 /// The report on a port that only a server that sets SO_REUSEADDR can bind.
 pub(crate) fn needs_reuse_addr(problem: &Diagnosis, endpoint: Endpoint, asked: Asked) -> String {
-    let cause = cause_for_others(problem);
+    let cause = problem.cause();
     let headline =
         format!("port {endpoint} is free only for a server that sets SO_REUSEADDR: {cause}");
     match help_for_others(problem, asked) {

@@ -505,7 +505,8 @@ fn a_port_that_is_free_only_with_reuse_addr_is_reported_as_such() {
     (&client).read_to_end(&mut rest).unwrap();
     drop(client);
     let port = addr.port().to_string();
-    let cause = "TIME_WAIT of 1 connection keeps servers without SO_REUSEADDR from binding";
+    let cause = "TIME_WAIT of 1 connection keeps servers without SO_REUSEADDR from binding; a \
+                 server that sets SO_REUSEADDR can bind";
     let text = format!(
         "port {port}/tcp is free only for a server that sets SO_REUSEADDR: {cause}\n\
          help: for other servers, wait up to 60 s until TIME_WAIT ends\n"
