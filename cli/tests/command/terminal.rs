@@ -185,8 +185,10 @@ fn colours_and_tables_are_made_for_the_terminal() {
 fn a_hang_up_reaches_the_command_of_a_session_leader_once() {
     need!(installed("python3"));
     let folder = Folder::new();
-    let driver = "import os, pty, sys, time\n\
+    // nohup(1) ignores the signal for every process below it.
+    let driver = "import os, pty, signal, sys, time\n\
         log, argv = sys.argv[1], sys.argv[2:]\n\
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)\n\
         pid, fd = pty.fork()\n\
         if pid == 0: os.execvp(argv[0], argv)\n\
         end = time.monotonic() + 60\n\
