@@ -355,6 +355,10 @@ pub(crate) const SCARCE_AFTER: u32 = 64;
 /// of 1.5 ms, which is little once per second.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
+/// A check offers another loopback address only if it has at most this many busy ports. The search
+/// for the address binds each port again, which takes about 100 us.
+pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
+
 /// How long an automatic pick uses the ephemeral range that this process has read. A read takes 2
 /// us. A process that picks many ports in a row saves most of these reads.
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);

@@ -31,7 +31,7 @@ use crate::os_error::is_out_of_descriptors;
 use crate::ownership::Asker;
 use crate::ports::services::Services;
 use crate::ports::{self, EphemeralRange};
-use crate::retry::RetryBudget;
+use crate::retry::{PORTS_WITH_OTHER_ADDRESS, RetryBudget};
 use crate::sockets::{self, ScanDepth};
 
 /// Reports all that is known about a port: its number, its holders, which servers could bind it,
@@ -110,8 +110,10 @@ pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosi
         .map(|(port, _, verdict)| (*port, verdict.clone()))
         .collect();
     let mut facts = facts_of_each(verdicts, ScanDepth::Report);
-    for ((port, asker, _), facts) in ports.iter().zip(&mut facts) {
-        facts.free_address = free_loopback(*port, *asker, facts);
+    if ports.len() <= PORTS_WITH_OTHER_ADDRESS {
+        for ((port, asker, _), facts) in ports.iter().zip(&mut facts) {
+            facts.free_address = free_loopback(*port, *asker, facts);
+        }
     }
     let diagnosis = |(facts, own_claim)| Diagnosis::new(Facts { own_claim, ..facts });
     facts.into_iter().zip(claims).map(diagnosis).collect()
