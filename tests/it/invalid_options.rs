@@ -108,7 +108,7 @@ fn an_address_that_the_machine_does_not_have_is_an_error_that_says_so() {
     let error = reservation.listen_on(elsewhere).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
     if cfg!(windows) {
-        // The report binds a UDP socket to find out. Under wine such a bind succeeds.
+        // Under wine the report does not say so.
         return;
     }
     let listening = portlease::check_port_listening((elsewhere, reservation.port()));
