@@ -148,8 +148,8 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
     // An outgoing connection can also use a number that the request does not admit.
-    let mut numbers = range.draws().filter(|port| !own.contains(*port));
-    let mut numbers = numbers.by_ref().take(RANDOM_PICKS);
+    let numbers = range.draws().filter(|port| !own.contains(*port));
+    let mut numbers = numbers.take(RANDOM_PICKS);
     while free.len() < range.spare() {
         let Some(number) = numbers.next() else {
             return Ok(false);

@@ -382,7 +382,7 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
 /// Services that start programs for others, such as jobs, sessions and containers. If such a
 /// service is stopped, other programs end too. The service usually does not start an ended program
 /// again, so the remedy is to stop only the process.
-const LAUNCHERS: [&str; 12] = [
+const LAUNCHERS: [&str; 11] = [
     "atd",
     "containerd",
     "cron",
@@ -394,7 +394,6 @@ const LAUNCHERS: [&str; 12] = [
     "ssh",
     "sshd",
     "systemd-logind",
-    "user",
 ];
 
 /// Programs of Docker that forward a published port into a container, by the names that the kernel
