@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, ProcessState, Protocol, who_holds};
+use portlease::{Diagnosis, Endpoint, Holder, ProcessState, Protocol, Remedy, who_holds};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
@@ -72,8 +72,8 @@ impl Unanswered {
 pub(crate) enum Obstacle {
     /// No server listens where the request was sent.
     NoListener(Box<Finding>),
-    /// The processes that listen are suspended.
-    Suspended { cause: String, help: String },
+    /// The processes that listen do not run: each is suspended, stopped by a debugger or frozen.
+    Halted { cause: String, help: String },
 }
 
 impl Obstacle {
@@ -97,13 +97,13 @@ impl Obstacle {
                 return first.map(|finding| Obstacle::NoListener(Box::new(finding)));
             }
         }
-        suspended(endpoint)
+        halted(endpoint)
     }
 
     pub(crate) fn cause(&self) -> Option<String> {
         match self {
             Obstacle::NoListener(finding) => finding.problem.as_ref().map(Diagnosis::cause),
-            Obstacle::Suspended { cause, .. } => Some(cause.clone()),
+            Obstacle::Halted { cause, .. } => Some(cause.clone()),
         }
     }
 
@@ -113,7 +113,7 @@ impl Obstacle {
                 let problem = finding.problem.as_ref();
                 problem.and_then(|problem| report::help(problem, finding.asked))
             }
-            Obstacle::Suspended { help, .. } => Some(help.clone()),
+            Obstacle::Halted { help, .. } => Some(help.clone()),
         }
     }
 
@@ -126,33 +126,51 @@ impl Obstacle {
                 .map_or_else(String::new, |problem| {
                     report::headline_and_help(problem, finding.asked)
                 }),
-            Obstacle::Suspended { cause, help } => format!("{cause}\nhelp: {help}"),
+            Obstacle::Halted { cause, help } => format!("{cause}\nhelp: {help}"),
         }
     }
 }
 
-/// The obstacle if every visible process that listens on the endpoint is suspended.
-fn suspended(endpoint: Endpoint) -> Option<Obstacle> {
+/// The obstacle if no visible process that listens on the endpoint runs.
+fn halted(endpoint: Endpoint) -> Option<Obstacle> {
     let holders = who_holds(endpoint).ok()?;
-    let listeners = holders.iter().filter(|holder| holder.is_server());
-    let processes: Vec<_> = listeners.flat_map(|holder| &holder.processes).collect();
+    let listeners = || holders.iter().filter(|holder| holder.is_server());
+    let processes: Vec<_> = listeners().flat_map(|holder| &holder.processes).collect();
     let first = processes.first()?;
-    let is_suspended = processes
-        .iter()
-        .all(|process| process.state == ProcessState::Suspended);
-    let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-    let pids = pids.join(" ");
-    is_suspended.then(|| Obstacle::Suspended {
-        cause: format!(
-            "{} (pid {}), which listens on port {endpoint}, is suspended",
-            escape(&first.name),
-            first.pid
+    let (state, help) = match first.state {
+        ProcessState::Suspended => {
+            let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+            pids.sort_unstable();
+            pids.dedup();
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            let pids = pids.join(" ");
+            (
+                "suspended",
+                format!("resume pid {pids} with kill -CONT {pids}"),
+            )
+        }
+        ProcessState::Traced => (
+            "stopped by its debugger",
+            format!("resume pid {} in its debugger", first.pid),
         ),
-        help: format!("resume pid {pids} with kill -CONT {pids}"),
-    })
+        ProcessState::Frozen => {
+            let mut remedies = listeners().flat_map(Holder::remedies);
+            let thaw = remedies.find(|remedy| matches!(remedy, Remedy::Thaw { .. }))?;
+            ("frozen", thaw.to_string())
+        }
+        _ => return None,
+    };
+    let mut states = processes.iter().map(|process| process.state);
+    states
+        .all(|of| of == first.state)
+        .then(|| Obstacle::Halted {
+            cause: format!(
+                "{} (pid {}), which listens on port {endpoint}, is {state}",
+                escape(&first.name),
+                first.pid
+            ),
+            help,
+        })
 }
 
 /// How a wait for answers ended.

@@ -72,6 +72,12 @@ impl StopPlan {
                 plan.refuse(holder, holder.processes.first(), cause, remedies);
                 continue;
             }
+            if let Some(Remedy::Thaw { pid, .. }) = remedies.first() {
+                let is_frozen = |process: &&Process| process.pid == *pid;
+                let process = holder.processes.iter().find(is_frozen);
+                plan.refuse(holder, process, "it is frozen", remedies);
+                continue;
+            }
             for remedy in remedies {
                 plan.follow(holder, remedy, handles, under)?;
             }

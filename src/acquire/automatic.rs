@@ -123,16 +123,26 @@ fn of_name(
     first_of(request, numbers, &mut once, &mut stats)
 }
 
-/// Allowed numbers, in the order in which an automatic pick without claims tries them. Without a
-/// requested range, at most [`NUMBERS_TRIED`] of them are ephemeral.
+/// Allowed numbers, in the order in which an automatic pick tries them. Ephemeral numbers come last
+/// if a port of the request has no claim, because the kernel can assign them to other sockets.
+/// Without a requested range, at most [`NUMBERS_TRIED`] of the numbers are ephemeral.
 pub(super) fn numbers(request: &Request) -> Result<impl Iterator<Item = u16>, AttemptError> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {
-        Some(range) => Box::new(ports::shuffled(vec![range.clone()])),
+        Some(allowed) => {
+            let all = || ports::shuffled(vec![allowed.clone()]);
+            if request.claims_every_port()? {
+                Box::new(all())
+            } else {
+                let range = EphemeralRange::cached().map_err(AttemptError::range)?;
+                let (outside, inside) = (range.clone(), range);
+                let outside = all().filter(move |port| outside.is_non_ephemeral(*port));
+                let inside = all().filter(move |port| !inside.is_non_ephemeral(*port));
+                Box::new(outside.chain(inside))
+            }
+        }
         None => {
             let range = EphemeralRange::cached().map_err(AttemptError::range)?;
             let draws = range.draws().filter(|port| request.admits(*port));
-            // Ephemeral numbers come last, because without a claim the kernel can assign them to
-            // other sockets.
             Box::new(range.non_ephemeral().chain(draws.take(NUMBERS_TRIED)))
         }
     };

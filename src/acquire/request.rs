@@ -86,6 +86,16 @@ impl Request {
         Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
+    /// Whether a claim can keep each port of the request, as [`claims`](Self::claims) describes.
+    pub(super) fn claims_every_port(&self) -> Result<bool, AttemptError> {
+        for protocol in self.protocols {
+            if !self.claims(*protocol)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether an automatic pick may yield the number. The caller checks that the number is in the
     /// requested range. The pick yields only multiples of `aligned`. It never yields an excluded
     /// number, 65535, or a number that browsers refuse to connect to. The pick does not call this

@@ -69,7 +69,7 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// call retries, for about 2 s at most, while one of the listeners belongs only to such children. A
 /// listener that is still open after that counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
-    let unreadable = |e: io::Error| Diagnosis::bare(None, Verdict::cannot_tell(&e));
+    let unreadable = |e: io::Error| diagnose::without_port(Verdict::cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);
     let before: HashSet<_> = listeners()?.iter().map(|row| row.inode).collect();
     let value = run();
@@ -90,7 +90,7 @@ pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagno
                 text: reason.to_string(),
                 is_denied: false,
             };
-            return Err(Diagnosis::bare(None, verdict));
+            return Err(diagnose::without_port(verdict));
         }
         let mut left = owned.holders;
         left.retain(|holder| holder.state == State::Listen);

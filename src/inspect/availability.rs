@@ -54,7 +54,7 @@ impl Availability {
             | Verdict::Forbidden
             | Verdict::InUse(
                 Cause::TimeWait
-                | Cause::TimeWaitForPlain
+                | Cause::TimeWaitWithoutReuseAddr
                 | Cause::Excluded
                 | Cause::UnseenClaim
                 | Cause::Unexplained,
@@ -325,10 +325,10 @@ fn find_blocking(
             unexplained(port)
         }
     } else if waits {
-        let is_for_plain =
-            kind == ServerKind::Plain && try_bind(port, BindMode::Server, budget).is_ok();
-        Availability::of(Verdict::InUse(if is_for_plain {
-            Cause::TimeWaitForPlain
+        let admits_reuse_addr =
+            kind != ServerKind::ReuseAddr && try_bind(port, BindMode::Server, budget).is_ok();
+        Availability::of(Verdict::InUse(if admits_reuse_addr {
+            Cause::TimeWaitWithoutReuseAddr
         } else {
             Cause::TimeWait
         }))

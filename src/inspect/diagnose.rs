@@ -200,6 +200,11 @@ fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Exp
     }
 }
 
+/// A report that has only a verdict, and is about no port.
+pub(crate) fn without_port(verdict: Verdict) -> Diagnosis {
+    Diagnosis::bare(verdict, sight::is_root())
+}
+
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
 /// If no socket listens on the port, the function tries to connect, as [`after_waiting_for_any`]
 /// does. `asked` has all ports of the call.
@@ -224,7 +229,7 @@ pub(crate) fn not_listening_each(
     }
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
-    let suspended = running.filter(|pid| sockets::is_suspended(*pid));
+    let halted = running.and_then(|pid| Some((pid, sockets::halt(pid)?)));
     let in_other_network = running.filter(|pid| Namespace::differs_from_that_of(*pid));
     // If the listeners of the expected process cannot be read, the report does not show those on
     // other ports.
@@ -234,7 +239,7 @@ pub(crate) fn not_listening_each(
         let holders = facts.holders.iter().flatten();
         Diagnosis::new(Facts {
             expected: Some(running),
-            suspended,
+            halted: halted.clone(),
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger: holders
                 .filter(|socket| whose::answers(socket) && !expected.has(socket))
@@ -341,7 +346,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             redirected: None,
             as_root,
             expected: None,
-            suspended: None,
+            halted: None,
             in_other_network: None,
             stranger: None,
             elsewhere,

@@ -17,6 +17,11 @@ const SHARERS_NAMED: usize = 4;
 impl Holder {
     /// Who owns this socket, in one sentence.
     pub(crate) fn headline(&self) -> String {
+        self.headline_with(&self.local_text())
+    }
+
+    /// Who owns this socket, in one sentence. `local` is the text of its local address.
+    fn headline_with(&self, local: &str) -> String {
         let owner = match self.processes.first() {
             Some(process) => process.name_and_pid(),
             None if self.hidden => return self.held_by_user(),
@@ -24,13 +29,12 @@ impl Holder {
                 return format!("TIME_WAIT of a connection {}", self.to_peer());
             }
             None if self.remote.is_none() => {
-                return format!("a socket on {} that no process owns", self.local_text());
+                return format!("a socket on {local} that no process owns");
             }
             None => {
                 return format!("a connection {} that no process owns", self.to_peer());
             }
         };
-        let local = self.local_text();
         match (self.state, self.protocol) {
             (State::Listen, _) => format!("{owner} listens on {local}"),
             (State::Bound, Protocol::Tcp) => {
@@ -56,10 +60,11 @@ impl Holder {
 
     /// Who owns this server socket, with its protocol.
     pub(crate) fn protocol_headline(&self) -> String {
-        match self.protocol {
-            Protocol::Tcp => format!("{}/tcp", self.headline()),
-            // For UDP, the headline already has the protocol.
-            _ => self.headline(),
+        let local = self.local_with(&format!("/{}", self.protocol));
+        // The headline of a socket with a hidden owner has no address.
+        match self.processes.is_empty() && self.hidden {
+            true => format!("a socket on {local}, {}", self.held_by_user()),
+            false => self.headline_with(&local),
         }
     }
 
@@ -146,10 +151,14 @@ impl Holder {
     }
 
     fn local_text(&self) -> String {
-        let mut text = addr_text(self.local);
-        if self.protocol != Protocol::Tcp {
-            text += &format!("/{}", self.protocol);
+        match self.protocol {
+            Protocol::Tcp => self.local_with(""),
+            other => self.local_with(&format!("/{other}")),
         }
+    }
+
+    fn local_with(&self, protocol: &str) -> String {
+        let mut text = addr_text(self.local) + protocol;
         // `dual_stack` is known only for a socket that listens or is bound.
         let is_server = matches!(self.state, State::Listen | State::Bound);
         let is_wildcard = self.local.is_ipv6() && self.local.ip().is_unspecified();
@@ -219,6 +228,7 @@ impl Process {
             ProcessState::Running => "",
             ProcessState::Suspended => ", suspended",
             ProcessState::Traced => ", stopped by its debugger",
+            ProcessState::Frozen => ", frozen",
             ProcessState::DumpingCore => ", ending: it is dumping core",
             ProcessState::Zombie => ", ended",
         }
@@ -295,6 +305,22 @@ outgoing connection of curl (pid 7) to 127.0.0.1:81
 started 3 min ago
   outgoing     127.0.0.1:60315 -> 127.0.0.1:80    curl, pid 7"
         );
+    }
+
+    #[test]
+    fn the_headline_with_the_protocol_has_it_after_the_address() {
+        let v6_only = Holder {
+            dual_stack: false,
+            ..holder(State::Listen, "[::]:60315", "", &[process(7, "web")])
+        };
+        assert_eq!(
+            v6_only.protocol_headline(),
+            "web (pid 7) listens on [::]:60315/tcp (IPv6 only)"
+        );
+        let hidden = holder(State::Listen, "127.0.0.1:60315", "", &[]);
+        let text = hidden.protocol_headline();
+        let expected = "a socket on 127.0.0.1:60315/tcp, held by ";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct Process {
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
+    /// How to thaw the control group of the process. `None` unless the state is
+    /// [`Frozen`](ProcessState::Frozen).
+    pub(crate) thaw: Option<String>,
     /// Whether the process is the first one of another pid namespace. If it ends, the kernel kills
     /// all processes of that namespace.
     pub(crate) is_init_elsewhere: bool,
@@ -147,10 +150,25 @@ pub enum ProcessState {
     /// A debugger or another tracer (ptrace(2)) has stopped the process. The process keeps its
     /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.
     Traced,
+    /// The control group of the process is frozen (cgroups(7)), as `docker pause` and `systemctl
+    /// freeze` do. The process keeps its sockets and answers no client. It handles no signal before
+    /// the group is thawed. In version 1 of control groups, not even SIGKILL ends it before that.
+    Frozen,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,
     /// The process has ended, and its parent has not waited for it yet (wait(2)).
     Zombie,
+}
+
+/// Why a process that has not ended does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// A signal has stopped it.
+    Suspended,
+    /// A debugger has stopped it.
+    Traced,
+    /// Its control group is frozen. The text is a command that thaws the group.
+    Frozen(String),
 }
 
 /// The relation of a process to the calling process.
@@ -193,6 +211,7 @@ impl Process {
             handles_sigterm: cfg!(not(target_os = "linux")),
             supervisor: None,
             ticks: None,
+            thaw: None,
             is_init_elsewhere: false,
             forked: false,
         }

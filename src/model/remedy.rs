@@ -57,11 +57,24 @@ pub enum Remedy {
         /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) is `true`.
         traced: bool,
     },
-    /// Resume the process that is expected to listen, because it is suspended.
+    /// Resume the process that is expected to listen, because it is stopped.
     #[non_exhaustive]
     Resume {
         /// The id of the process.
         pid: u32,
+        /// Whether a debugger or another tracer (ptrace(2)) has stopped the process. If not, a
+        /// signal has suspended it.
+        traced: bool,
+    },
+    /// Thaw the control group of the process. Before that, the process does not run and handles no
+    /// signal. If another remedy for the same process follows, it is the next step.
+    #[non_exhaustive]
+    Thaw {
+        /// The id of the process.
+        pid: u32,
+        /// A command line that thaws the group, such as `systemctl thaw nginx.service`. For a
+        /// container it names two: one for Docker, and one for Podman.
+        command: String,
     },
     /// Wait until the kernel has written the core file of the process that holds the port.
     #[non_exhaustive]
@@ -506,7 +519,15 @@ impl fmt::Display for Remedy {
                 "list the rules of the packet filter with `nft list ruleset` or `iptables -t nat \
                  -L`",
             ),
-            Remedy::Resume { pid } => write!(f, "resume pid {pid} with kill -CONT {pid}"),
+            Remedy::Resume { pid, traced: false } => {
+                write!(f, "resume pid {pid} with kill -CONT {pid}")
+            }
+            Remedy::Resume { pid, traced: true } => write!(f, "resume pid {pid} in its debugger"),
+            Remedy::Thaw { pid, command } => write!(
+                f,
+                "thaw pid {pid}, whose control group is frozen, with {}",
+                printable(command)
+            ),
             Remedy::MountProc => f.write_str(
                 "mount the file system proc on /proc, so that processes are visible, and retry",
             ),
@@ -630,7 +651,8 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
             (_, Remedy::UnblockRuntime { .. }) => "; ",
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
             // Each of the two remedies ends one holder, and both holders must end.
-            _ if earlier.ends_a_holder() && remedy.ends_a_holder() => "; and ",
+            (Remedy::Thaw { .. }, remedy) if remedy.ends_a_holder() => "; then ",
+            _ if earlier.ends_a_holder() && is_for_a_holder(remedy) => "; and ",
             // This remedy is the second step after `StartServer`, not an alternative.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
@@ -638,6 +660,11 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
         text += &remedy.to_string();
     }
     Some(text)
+}
+
+/// Whether the remedy, or the step after it, ends a holder.
+fn is_for_a_holder(remedy: &Remedy) -> bool {
+    remedy.ends_a_holder() || matches!(remedy, Remedy::Thaw { .. })
 }
 
 #[cfg(test)]
@@ -661,8 +688,12 @@ mod tests {
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
             Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid, traced: true },
-            Remedy::KillProcess { .. } => Remedy::Resume { pid },
-            Remedy::Resume { .. } => Remedy::WaitForCoreDump { pid },
+            Remedy::KillProcess { .. } => Remedy::Resume { pid, traced: true },
+            Remedy::Resume { .. } => Remedy::Thaw {
+                pid,
+                command: name(),
+            },
+            Remedy::Thaw { .. } => Remedy::WaitForCoreDump { pid },
             Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
                 unit: name(),
                 user: true,
@@ -753,7 +784,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 44);
+        assert_eq!(remedies.len(), 45);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
+use crate::model::process::Halt;
 use crate::model::state::State;
 
 mod command_line;
@@ -276,14 +277,14 @@ pub(crate) fn has_event_loop() -> bool {
     return false;
 }
 
-/// Whether a signal has suspended the process. Always `false` on systems other than Linux.
-pub(crate) fn is_suspended(pid: u32) -> bool {
+/// What keeps the process from running. `None` if it runs, and on systems other than Linux.
+pub(crate) fn halt(pid: u32) -> Option<Halt> {
     #[cfg(target_os = "linux")]
-    return linux::is_suspended(pid);
+    return linux::halt(pid);
     #[cfg(not(target_os = "linux"))]
     {
         let _ = pid;
-        false
+        None
     }
 }
 

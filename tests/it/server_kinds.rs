@@ -193,6 +193,25 @@ fn where_every_port_is_ephemeral_the_guarantee_is_best_effort() {
 }
 
 #[test]
+fn a_range_yields_its_numbers_outside_of_the_ephemeral_range_first() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let network = "ip link set lo up && echo 40000 50000 > /proc/sys/net/ipv4/ip_local_port_range";
+    let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network(network));
+    // 1001 numbers of the range are ephemeral, and 4 are not.
+    let range = "range=49000-50004";
+    for kind in ["udp=", "pair=", "plain="] {
+        let held = reserver.reserve(&format!("{kind} {range}")).held();
+        assert_eq!(held.guarantee, "Cooperative", "{kind} {held:?}");
+        assert!(held.port() > 50000, "{kind} {held:?}");
+    }
+    // Two of the four numbers are left for UDP. Then the ephemeral numbers of the range follow.
+    reserver.reserve(&format!("udp= {range} many=2")).held();
+    let held = reserver.reserve(&format!("udp= {range}")).held();
+    assert_eq!(held.guarantee, "BestEffort", "{held:?}");
+}
+
+#[test]
 fn sockets_from_a_reservation_serve_at_once() {
     let p = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
     assert_eq!(p.protocols(), [Protocol::Tcp, Protocol::Udp]);

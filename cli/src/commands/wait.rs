@@ -213,7 +213,7 @@ fn wait_for_http(
             Some(Obstacle::NoListener(finding)) => {
                 console.finding(&finding, Condition::Listening)?;
             }
-            Some(suspended) => console.report(suspended.text())?,
+            Some(halted) => console.report(halted.text())?,
             None => {}
         }
     }

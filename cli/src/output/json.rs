@@ -103,6 +103,7 @@ impl ProcessRow {
                 ProcessState::Running => "running",
                 ProcessState::Suspended => "suspended",
                 ProcessState::Traced => "traced",
+                ProcessState::Frozen => "frozen",
                 ProcessState::DumpingCore => "dumping_core",
                 ProcessState::Zombie => "zombie",
                 _ => "unknown",

@@ -30,7 +30,11 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
             (None, _) => "",
             // Each of the two remedies ends one holder, and both holders must end.
             (Some(Remedy::StopProcess { .. }), Remedy::StopProcess { .. }) => " and ",
-            (Some(earlier), remedy) if earlier.ends_a_holder() && remedy.ends_a_holder() => {
+            (Some(Remedy::Thaw { .. }), remedy) if remedy.ends_a_holder() => "; then ",
+            (Some(earlier), remedy)
+                if earlier.ends_a_holder()
+                    && (remedy.ends_a_holder() || matches!(remedy, Remedy::Thaw { .. })) =>
+            {
                 "; and "
             }
             // This remedy is the second step after `StartServer`, not an alternative.
@@ -145,6 +149,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ResumeOrKill { pid, .. } => ("resume_or_kill", Some(*pid), None),
         Remedy::KillProcess { pid, .. } => ("kill_process", Some(*pid), None),
         Remedy::Resume { pid, .. } => ("resume", Some(*pid), None),
+        Remedy::Thaw { pid, .. } => ("thaw", Some(*pid), None),
         Remedy::WaitForCoreDump { pid, .. } => ("wait_for_core_dump", Some(*pid), None),
         Remedy::StopUnit { unit, .. } => ("stop_unit", None, Some(unit.clone())),
         Remedy::ListSocketUnits { .. } => ("list_socket_units", None, None),

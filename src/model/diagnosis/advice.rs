@@ -7,7 +7,7 @@ use crate::link_local;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::lease_info::Lease;
-use crate::model::process::{Process, ProcessState, Relation, Supervisor, SupervisorKind};
+use crate::model::process::{Halt, Process, ProcessState, Relation, Supervisor, SupervisorKind};
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
 
@@ -102,7 +102,7 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         instead,
         ..
     } = &report.facts;
-    if let (None, Some(pid)) = (report.facts.suspended, report.facts.in_other_network) {
+    if let (None, Some(pid)) = (&report.facts.halted, report.facts.in_other_network) {
         return vec![Remedy::InspectInNetworkNamespace { pid }];
     }
     if report.facts.redirected.is_some() {
@@ -119,9 +119,17 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }
-    // A suspended process starts no server, so the remedies below cannot help.
-    if let Some(pid) = report.facts.suspended {
-        return vec![Remedy::Resume { pid }];
+    // A process that does not run starts no server, so the remedies below cannot help.
+    if let Some((pid, halt)) = &report.facts.halted {
+        let pid = *pid;
+        return vec![match halt {
+            Halt::Suspended => Remedy::Resume { pid, traced: false },
+            Halt::Traced => Remedy::Resume { pid, traced: true },
+            Halt::Frozen(command) => Remedy::Thaw {
+                pid,
+                command: command.clone(),
+            },
+        }];
     }
     let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
     if let Some(pid) = instead.first().and_then(pid) {
@@ -188,7 +196,7 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
             vec![heir.map_or_else(|| for_reservation(report, endpoint), end)]
         }
-        Cause::TimeWait | Cause::TimeWaitForPlain => vec![Remedy::WaitForTimeWait],
+        Cause::TimeWait | Cause::TimeWaitWithoutReuseAddr => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
         Cause::Unexplained => with_permission(report),
         Cause::Gone => Vec::new(),
@@ -261,7 +269,9 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         // without a handler at once, and only SIGKILL ends a stopped parent. If the parent is the
         // first process of another pid namespace, the kernel ends the workers.
         let ends_workers = |other: &Process| {
-            let handles = other.handles_sigterm && other.state == ProcessState::Running;
+            // A frozen parent runs again once it is thawed, which is the remedy before its end.
+            let runs = matches!(other.state, ProcessState::Running | ProcessState::Frozen);
+            let handles = other.handles_sigterm && runs;
             handles || other.is_init_elsewhere
         };
         // A child that runs another program has inherited the socket, and is no worker.
@@ -279,8 +289,19 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .filter(|process| !is_worker(process));
     heads
         .by_ref()
-        .filter_map(|process| for_process(process, port, holder.protocol))
+        .filter_map(|process| Some((process, for_process(process, port, holder.protocol)?)))
+        .flat_map(|(process, remedy)| thaw(process).into_iter().chain([remedy]))
         .collect()
+}
+
+/// The step before the remedy for a frozen process. `None` for the calling process and its
+/// ancestors, which run, and for a process that is not frozen.
+fn thaw(process: &Process) -> Option<Remedy> {
+    let command = process.thaw.clone()?;
+    Some(Remedy::Thaw {
+        pid: process.pid,
+        command,
+    })
 }
 
 /// The remedy for a process that owns a socket. `None` if the process is pid 1 and nothing shows

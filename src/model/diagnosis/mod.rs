@@ -11,7 +11,7 @@ use super::error_kind::ErrorKind;
 use super::holder::Holder;
 use super::holders::Holders;
 use super::lease_info::Lease;
-use super::process::Process;
+use super::process::{Halt, Process};
 use super::remedy::{self, Remedy};
 
 mod advice;
@@ -55,8 +55,8 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
-    /// The id of the expected process, if it is suspended.
-    pub(crate) suspended: Option<u32>,
+    /// The id of the expected process and what keeps it from running, if it does not run.
+    pub(crate) halted: Option<(u32, Halt)>,
     /// The id of the expected process, if it is in another network namespace.
     pub(crate) in_other_network: Option<u32>,
     /// A listener on the endpoint. No visible owner of it is the expected process, or a process
@@ -106,20 +106,21 @@ impl Diagnosis {
             ErrorKind::AddressNotAvailable => Verdict::NoSuchInterface(message),
             _ => Verdict::Invalid(message),
         };
-        Diagnosis::bare(None, verdict)
+        // The remedies for an operand do not depend on the user.
+        Diagnosis::bare(verdict, false)
     }
 
-    /// A report that has only a verdict.
-    pub(crate) fn bare(endpoint: Option<Endpoint>, verdict: Verdict) -> Self {
+    /// A report that has only a verdict. `as_root` is [`Facts::as_root`].
+    pub(crate) fn bare(verdict: Verdict, as_root: bool) -> Self {
         Diagnosis::new(Facts {
-            endpoint,
+            endpoint: None,
             verdict,
             holders: None,
             lacks_address: false,
             redirected: None,
-            as_root: false,
+            as_root,
             expected: None,
-            suspended: None,
+            halted: None,
             in_other_network: None,
             stranger: None,
             elsewhere: Vec::new(),
@@ -159,7 +160,7 @@ impl Diagnosis {
     }
 
     /// What the check found in place of the expected listener: a missing address, a process that is
-    /// suspended or in another network namespace, a packet filter, or another listener. `None` if
+    /// stopped or in another network namespace, a packet filter, or another listener. `None` if
     /// the check found none of these.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()

@@ -13,6 +13,7 @@ use crate::model::holder::Holder;
 use crate::model::holder_report::{line, socket_lines};
 use crate::model::holders::Holders;
 use crate::model::lease_info::Lease;
+use crate::model::process::Halt;
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
 use crate::model::text::{AddrText, DurationText, FORBIDDEN, IpText, connections};
@@ -66,7 +67,7 @@ impl Report {
                  every server from binding",
                 connections(self.time_wait_count())
             ),
-            Verdict::InUse(Cause::TimeWaitForPlain) => format!(
+            Verdict::InUse(Cause::TimeWaitWithoutReuseAddr) => format!(
                 "TIME_WAIT of {} keeps servers without SO_REUSEADDR from binding; a server that \
                  sets SO_REUSEADDR can bind",
                 connections(self.time_wait_count())
@@ -134,7 +135,7 @@ impl Report {
     }
 
     /// What the check found in place of the expected listener: a missing address, a process that is
-    /// suspended or in another network namespace, a packet filter, a listener of an unrelated
+    /// stopped or in another network namespace, a packet filter, a listener of an unrelated
     /// process, or a listener on another port, address or protocol. `None` if the check found none
     /// of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
@@ -144,7 +145,7 @@ impl Report {
             instead,
             lacks_address,
             redirected,
-            suspended,
+            halted,
             in_other_network,
             other_protocol,
             ..
@@ -153,8 +154,13 @@ impl Report {
         if *lacks_address {
             sentences.push(NO_SUCH_ADDRESS.to_owned());
         }
-        if let Some(pid) = suspended {
-            sentences.push(format!("pid {pid} is suspended, so it starts no server"));
+        if let Some((pid, halt)) = halted {
+            let state = match halt {
+                Halt::Suspended => "is suspended",
+                Halt::Traced => "is stopped by its debugger",
+                Halt::Frozen(_) => "is frozen",
+            };
+            sentences.push(format!("pid {pid} {state}, so it starts no server"));
         }
         if let Some(pid) = in_other_network {
             sentences.push(format!(
@@ -251,7 +257,7 @@ impl Report {
                 Verdict::InUse(Cause::TimeWait) => {
                     "they end within 60 s, and keep every server from binding until then"
                 }
-                Verdict::Free | Verdict::InUse(Cause::TimeWaitForPlain) => {
+                Verdict::Free | Verdict::InUse(Cause::TimeWaitWithoutReuseAddr) => {
                     "they end within 60 s and do not block a server that sets SO_REUSEADDR"
                 }
                 _ => "they end within 60 s",

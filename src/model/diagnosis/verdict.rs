@@ -76,10 +76,9 @@ pub(crate) enum Cause {
     /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
     /// SO_REUSEADDR, left those connections.
     TimeWait,
-    /// Only connections in TIME_WAIT have the port. These connections keep a server that sets
-    /// neither SO_REUSEADDR nor SO_REUSEPORT from binding. A server that sets SO_REUSEADDR can
-    /// bind.
-    TimeWaitForPlain,
+    /// Only connections in TIME_WAIT have the port. The check is for servers without SO_REUSEADDR,
+    /// which these connections keep from binding. A server that sets SO_REUSEADDR can bind.
+    TimeWaitWithoutReuseAddr,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
     /// An invisible socket is on the port, probably a claim (this crate's bound socket) whose lock

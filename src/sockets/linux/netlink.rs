@@ -57,7 +57,14 @@ impl SockDiag {
         let start = rows.len();
         let mut consistent = true;
         for &family in families {
-            consistent &= self.dump_family(protocol, family, states, ports, rows)?;
+            match self.dump_family(protocol, family, states, ports, rows) {
+                Ok(of_family) => consistent &= of_family,
+                Err(error) => {
+                    // The caller then reads all sockets of the protocol from `/proc/net`.
+                    rows.truncate(start);
+                    return Err(error);
+                }
+            }
         }
         // Removes the sockets of other ports, in case a kernel ignores the filter.
         let mut position = 0;

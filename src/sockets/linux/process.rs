@@ -16,9 +16,9 @@ use rustix::io::Errno;
 use super::super::decode::cgroup;
 use super::super::decode::procfs;
 use super::super::{Group, Program};
-use super::ffi;
 use super::proc_folder::{numbers, open};
-use crate::model::process::{Process, ProcessState};
+use super::{ffi, freezer};
+use crate::model::process::{Halt, Process, ProcessState};
 use crate::os_error::is_exhaustion;
 use crate::proc_fs;
 use crate::retry::SCRIPT_BYTES;
@@ -89,6 +89,12 @@ impl Clock {
                     false => is_init_elsewhere,
                 };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
+        let (state, thaw) = match freezer::thaw_command(&groups) {
+            Some(command) if state == ProcessState::Running => {
+                (ProcessState::Frozen, Some(command))
+            }
+            _ => (state, None),
+        };
         let groups = cgroup::membership(&groups);
         let link = |name: &str| {
             let path = readlinkat(folder, format!("{process_path}/{name}"), Vec::new()).ok()?;
@@ -102,6 +108,7 @@ impl Clock {
             uid: procfs::effective_uid(&status).filter(|uid| !is_unmapped(*uid)),
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             state,
+            thaw,
             ignores_sigterm,
             is_init_elsewhere,
             working_directory: link("cwd"),
@@ -242,15 +249,20 @@ pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
         .collect()
 }
 
-pub(in super::super) fn is_suspended(pid: u32) -> bool {
-    let read_state = || {
-        let folder = open_folder(pid).ok()?;
-        let folder = folder.as_fd();
-        let stat = procfs::stat(&read(folder, "stat").ok()?)?;
-        let running = running_thread(folder, ".", pid, &stat);
-        Some(state(folder, running.as_deref().unwrap_or("."), &stat))
-    };
-    read_state() == Some(ProcessState::Suspended)
+pub(in super::super) fn halt(pid: u32) -> Option<Halt> {
+    let folder = open_folder(pid).ok()?;
+    let folder = folder.as_fd();
+    let stat = procfs::stat(&read(folder, "stat").ok()?)?;
+    let running = running_thread(folder, ".", pid, &stat);
+    match state(folder, running.as_deref().unwrap_or("."), &stat) {
+        ProcessState::Suspended => Some(Halt::Suspended),
+        ProcessState::Traced => Some(Halt::Traced),
+        ProcessState::Running => {
+            let groups = read(folder, "cgroup").ok()?;
+            freezer::thaw_command(&groups).map(Halt::Frozen)
+        }
+        _ => None,
+    }
 }
 
 pub(in super::super) fn group(pid: u32) -> Option<Group> {
@@ -342,9 +354,13 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Ok(pidfd) => Ok(!ffi::has_ended(&pidfd)?),
         Err(error) if is_exhaustion(&error) => Err(error),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
-        // The kernel lacks the call, or a sandbox refuses it. `/proc` then decides: it shows no
-        // such process.
-        Err(_) if proc_fs::shows_own_processes() => Ok(false),
+        // The kernel lacks pidfd_open(2), or a sandbox refuses the call. `/proc` shows no such
+        // process, but with the mount option `hidepid` it hides those of other users.
+        Err(_) if proc_fs::shows_own_processes() => {
+            let signalled = rustix::process::Pid::from_raw(pid.cast_signed())
+                .map_or(Err(Errno::SRCH), rustix::process::test_kill_process);
+            Ok(signalled == Ok(()) || signalled == Err(Errno::PERM))
+        }
         Err(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "/proc is missing or belongs to another pid namespace, and pidfd_open(2) fails",

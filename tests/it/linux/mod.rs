@@ -7,6 +7,7 @@ mod compile_fail; // rustc
 mod crash; // strace
 mod descriptors; // limits of descriptors
 mod faults; // mount namespaces, limits of descriptors
+mod freezer; // control groups
 mod guarantee; // the claim
 mod handoff; // inherited descriptors
 mod link_local; // two interfaces of a network namespace

@@ -232,6 +232,32 @@ fn a_suspended_process_is_reported_with_the_remedy() {
     });
 }
 
+#[test]
+fn an_expected_process_that_its_debugger_has_stopped_is_called_so() {
+    let p = reserve_port();
+    // The parent traces the child (PTRACE_TRACEME is 0), which a signal then stops.
+    let program = "import ctypes, os, signal, time\n\
+                   child = os.fork()\n\
+                   if child == 0:\n signal.alarm(120)\n \
+                   ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n os.kill(os.getpid(), signal.SIGSTOP)\n\
+                   os.waitpid(child, 0)\nprint(child, flush=True)\ntime.sleep(600)";
+    let mut tracer = Command::new(python())
+        .args(["-c", program])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = tracer.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let _tracer = Server::of(tracer);
+    let pid: u32 = line.trim().parse().unwrap();
+    let error = p.wait_for_pid(pid, Duration::ZERO).unwrap_err();
+    let help = error.diagnosis().unwrap().help();
+    assert_eq!(help, Some(format!("resume pid {pid} in its debugger")));
+    let expected = format!("pid {pid} is stopped by its debugger, so it starts no server");
+    assert!(error.to_string().contains(&expected), "{error}");
+}
+
 /// The kernel shows such a process as a zombie.
 #[test]
 fn a_process_whose_first_thread_has_ended_runs_and_listens() {
